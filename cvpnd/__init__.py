@@ -1,0 +1,1 @@
+"""cvpnd: a self-hosted Client VPN gateway for OpenVPN clients."""

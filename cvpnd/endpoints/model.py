@@ -1,0 +1,106 @@
+"""What an endpoint is to everyone who looks at it: plain frozen views, the nouns of DESIGN.md section 2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionView:
+    """One client connection, live or ended within the last hour. Times are seconds since the epoch."""
+
+    connection_id: str
+    endpoint_id: str
+    endpoint_name: str
+    status: str
+    """``active`` or ``terminated``."""
+    common_name: str
+    username: str
+    client_ip: str
+    """The leased address, empty if none was given."""
+    device_ip: str
+    port: int
+    transport: str
+    """``udp`` or ``tcp``."""
+    device_type: str
+    cipher: str
+    connected_at: float
+    ended_at: float | None
+    end_reason: str
+    ingress_bytes: int
+    egress_bytes: int
+    ingress_packets: int
+    egress_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleView:
+    """One authorization rule. ``group`` None means all users."""
+
+    endpoint_id: str
+    network: IPv4Network | IPv6Network
+    group: str | None
+    description: str
+    origin: str
+    """``file`` (belongs to the TOML file) or ``store`` (added at run time)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    endpoint_id: str
+    destination: IPv4Network | IPv6Network
+    target: str
+    """Subnet id, or ``local`` for client-to-client."""
+    origin: str
+    """``associate`` (came with an association) or ``add-route``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    endpoint_id: str
+    name: str
+    status: str
+    client_cidr: IPv4Network
+    listen: tuple[str, ...]
+    split_tunnel: bool
+    connections: int
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateView:
+    name: str
+    serial: str
+    """Hex, as openssl prints it."""
+    not_before: float
+    not_after: float
+    status: str
+    """``valid``, ``expired`` or ``revoked``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Answer to "may this user reach that address, and why"."""
+
+    allowed: bool
+    endpoint_id: str
+    destination: str
+    groups: tuple[str, ...]
+    rule: RuleView | None
+    """The rule that decides (one of those on the longest matching prefix), None if no rule matches."""
+    deciding_groups: tuple[str, ...]
+    """Groups named on that prefix; ``*`` for all users."""
+    route: RouteView | None
+    """The route that would carry it, None if there is none (then it is unreachable even if allowed)."""
+    sentence: str
+    """The answer in words."""
+
+
+class OperationError(Exception):
+    """An operation was refused. ``code`` is AWS's word for it where AWS has one (``InvalidParameterValue``,
+    ``IncorrectState``, ``InvalidClientVpnEndpointId.NotFound`` …); the text tells the operator the fix."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

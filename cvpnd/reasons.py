@@ -1,0 +1,50 @@
+"""The words for every refusal and every end of a session.
+
+One word, used alike in the connection log, as the metric label and in the manual, so that an operator can
+search for what they see. A client is told much less (see ``wire.messages``)."""
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """Why a connection attempt was not let in (``connection-attempt-failure-reason`` in the log)."""
+
+    CERTIFICATE_MISSING = "certificate-missing"
+    CERTIFICATE_UNKNOWN_CA = "certificate-unknown-ca"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CERTIFICATE_REVOKED = "certificate-revoked"
+    CERTIFICATE_NO_COMMON_NAME = "certificate-no-common-name"
+    CERTIFICATE_WRONG_PURPOSE = "certificate-wrong-purpose"
+    CERTIFICATE_WEAK_KEY = "certificate-weak-key"
+    CERTIFICATE_INVALID = "certificate-invalid"
+    CRL_EXPIRED = "crl-expired"
+    CRL_UNUSABLE = "crl-unusable"
+    TLS_FAILURE = "tls-failure"
+    HANDSHAKE_TIMEOUT = "handshake-timeout"
+    HANDSHAKE_ABANDONED = "handshake-abandoned"
+    PROTOCOL_VIOLATION = "protocol-violation"
+    IDENTITY_CHANGED = "identity-changed"
+    NO_SHARED_CIPHER = "no-shared-cipher"
+    UNSUPPORTED_CLIENT = "unsupported-client"
+    ADDRESS_POOL_FULL = "address-pool-full"
+    SESSION_LIMIT = "session-limit"
+    SHUTTING_DOWN = "shutting-down"
+    INTERNAL_ERROR = "internal-error"
+
+
+class End(StrEnum):
+    """Why an established session ended (``connection-end-reason`` in the log)."""
+
+    CLIENT_EXIT = "client-exit"
+    CLIENT_TIMEOUT = "client-timeout"
+    CLIENT_RECONNECTED = "client-reconnected"
+    TCP_CLOSED = "tcp-closed"
+    RENEGOTIATION_FAILED = "renegotiation-failed"
+    CERTIFICATE_REVOKED = "certificate-revoked"
+    CRL_EXPIRED = "crl-expired"
+    TERMINATED = "terminated"
+    CONFIGURATION_CHANGED = "configuration-changed"
+    SHUTDOWN = "shutdown"
+    PROTOCOL_VIOLATION = "protocol-violation"
+    KEY_EXHAUSTED = "key-exhausted"
