@@ -1,0 +1,180 @@
+# Every target installs what it needs by itself (Debian 12, Ubuntu 24.04): Debian packages, a virtual environment,
+# the C build. What is there already is left alone, so that a second run starts at once.
+
+PYTHON       ?= python3
+VENV         := .venv
+LOGS         := build/log
+FUZZ_SECONDS ?= 5
+ARGS         ?=
+
+SHELL         := /bin/bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# -- what the machine has to have ------------------------------------------------------------------------------
+
+# A Python that does not come from Debian (pyenv, /usr/local) brings its own headers and venv module.
+DEBIAN_PYTHON := $(if $(filter-out /usr/bin/python3,$(shell command -v $(PYTHON))),,python3 python3-dev python3-venv)
+
+PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev ninja-build pkg-config
+PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
+PACKAGES_lint  := $(PACKAGES_build) clang
+PACKAGES_lab   := $(PACKAGES_run) conntrack ethtool iperf3 iputils-ping openvpn procps tcpdump
+PACKAGES_test  := $(PACKAGES_lab) clang libclang-rt-dev openssl systemd
+
+PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
+
+.PHONY: $(PACKAGE_SETS)
+$(PACKAGE_SETS): packages-%:
+	@missing=; \
+	for package in $(PACKAGES_$*); do \
+	    [ "$$(dpkg-query --show --showformat='$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || missing+=" $$package"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	install="apt-get install -y --no-install-recommends$$missing"; \
+	if [ "$$(id -u)" != 0 ]; then echo "Missing Debian packages. As root: $$install" >&2; exit 1; fi; \
+	echo "==> Installing Debian packages:$$missing"; \
+	mkdir -p $(LOGS); export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -o DPkg::Lock::Timeout=300 </dev/null >$(LOGS)/apt.log 2>&1 \
+	    || echo "    apt-get update failed ($(LOGS)/apt.log); trying with the package lists that are there"; \
+	$$install -o DPkg::Lock::Timeout=300 </dev/null >>$(LOGS)/apt.log 2>&1 \
+	    || { tail -n 30 $(LOGS)/apt.log >&2; echo "==> failed: $$install" >&2; exit 1; }
+
+# -- steps -----------------------------------------------------------------------------------------------------
+
+# $(call step,what it does,log name,command): one line of progress; the output is kept, and shown when it fails.
+define step
+@echo '==> $(1)'; mkdir -p $(LOGS); \
+{ $(3); } >$(LOGS)/$(2).log 2>&1 </dev/null || { status=$$?; tail -n 100 $(LOGS)/$(2).log; \
+    echo '==> failed: $(1) (all of it: $(LOGS)/$(2).log)'; exit $$status; } >&2
+endef
+
+# $(call requirements,keys): a list of requirements in pyproject.toml, one a line; nothing is listed twice.
+requirements = $(VENV)/bin/python -c 'import sys, tomllib; table = tomllib.load(open("pyproject.toml", "rb")); \
+    [table := table[key] for key in sys.argv[1:]]; print(*table, sep="\n")' $(1)
+
+PIP_INSTALL := $(VENV)/bin/pip install --no-input --disable-pip-version-check
+
+# The virtual environment and what the build needs in it.
+$(VENV)/.tools: pyproject.toml | packages-build
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cvpnd needs Python 3.11 or newer: make PYTHON=…")'
+	$(call step,Preparing the virtual environment $(VENV),venv,\
+	    $(PYTHON) -m venv $(VENV) && $(call requirements,build-system requires) >$(VENV)/requirements \
+	    && $(PIP_INSTALL) -r $(VENV)/requirements)
+	@touch $@
+
+# Directories are listed too: a file that is gone changes its directory's time.
+SOURCES := pyproject.toml $(shell find meson.build meson_options.txt meson.options cvpnd native \
+    -name __pycache__ -prune -o \( -type d -o ! -name '*.so' \) -print 2>/dev/null)
+
+$(VENV)/.cvpnd: $(VENV)/.tools $(SOURCES)
+	$(call step,Building cvpnd and installing it into $(VENV),build,\
+	    $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=build/wheel .)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.tools
+	$(call step,Installing the tools for tests and lint,dev,\
+	    $(call requirements,project optional-dependencies dev) >$(VENV)/requirements \
+	    && $(PIP_INSTALL) -r $(VENV)/requirements)
+	@touch $@
+
+# $(call compiled,directory,compiler,options): a meson build of its own below build/
+compiled = { test -f build/$(1)/build.ninja || CC=$(2) $(VENV)/bin/meson setup build/$(1) $(3); } \
+    && $(VENV)/bin/meson compile -C build/$(1)
+
+# -- use -------------------------------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+.PHONY: quickstart
+quickstart: packages-run $(VENV)/.cvpnd ## a gateway on this host in one step: PKI, configuration, client profile (root)
+	@if [ ! -f quickstart/cvpnd.toml ]; then \
+	    echo '==> Making certificates and a configuration for this host in quickstart/'; \
+	    $(VENV)/bin/cvpnd init --dir quickstart; \
+	fi
+	@echo '==> Client profile: $(CURDIR)/quickstart/client1.ovpn'
+	@echo '    Copy it to a machine that can reach this host, then:  sudo openvpn --config client1.ovpn'
+	@echo '    Who is connected:  sudo $(VENV)/bin/cvpnctl --socket quickstart/admin.sock connection list'
+	@echo '==> Starting the gateway; Ctrl-C ends it and leaves the host as it was'
+	@exec $(VENV)/bin/cvpnd run --config quickstart/cvpnd.toml
+
+.PHONY: demo
+demo: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## client, gateway and target network on this machine, with the stock client (root)
+	@exec $(VENV)/bin/python tests/demo.py
+
+.PHONY: build
+build: $(VENV)/.cvpnd ## the C module, and cvpnd installed into .venv
+
+# -- judge -----------------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: packages-lint $(VENV)/.cvpnd $(VENV)/.dev ## style, types and compiler warnings
+	@echo '==> ruff'
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	@echo '==> mypy --strict'
+	@$(VENV)/bin/mypy --strict cvpnd
+	@echo '==> clang-format'
+	@find native tests/native -name '*.[ch]' -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
+	$(call step,C with -Wall -Wextra -Werror: gcc,lint-gcc,$(call compiled,lint-gcc,gcc,--werror -Dwarning_level=2 -Dtests=true))
+	$(call step,C with -Wall -Wextra -Werror: clang,lint-clang,$(call compiled,lint-clang,clang,--werror -Dwarning_level=2 -Dtests=true))
+	@echo '==> lint passed'
+
+TEST_PARTS := test-native test-fuzz test-sanitized test-python
+
+.PHONY: test $(TEST_PARTS)
+test: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every test, the network lab with the stock client included (root)
+	@if [ "$$(id -u)" != 0 ]; then echo 'The tests build network namespaces: sudo make test' >&2; exit 1; fi; \
+	failed=; \
+	for part in $(TEST_PARTS); do $(MAKE) $$part || failed+=" $$part"; done; \
+	if [ -n "$$failed" ]; then echo "==> make test: FAILED after $$SECONDS s:$$failed"; exit 1; fi; \
+	echo "==> make test: passed in $$SECONDS s"
+
+SANITIZERS := address,undefined
+SANITIZED  := --buildtype=debugoptimized -Db_sanitize=$(SANITIZERS) -Db_lundef=false \
+    -Dpython.purelibdir=/site -Dpython.platlibdir=/site
+SANITIZER_OPTIONS := UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=
+
+test-native: $(VENV)/.tools ## C unit tests under AddressSanitizer and UBSan
+	$(call step,Building the C tests with AddressSanitizer and UBSan,asan,$(call compiled,asan,gcc,$(SANITIZED) -Dtests=true))
+	@echo '==> C unit tests'
+	@$(SANITIZER_OPTIONS)1 $(VENV)/bin/meson test -C build/asan --no-rebuild --print-errorlogs
+
+test-fuzz: $(VENV)/.tools ## every C fuzzer for FUZZ_SECONDS (5) each
+	$(call step,Building the fuzzers,fuzz,$(call compiled,fuzz,clang,$(SANITIZED) -Dfuzz=true))
+	@find build/fuzz -type f -name 'fuzz_*' -executable | sort | while read -r fuzzer; do \
+	    name=$${fuzzer##*/}; seeds=tests/native/corpus/$$name; mkdir -p build/corpus/$$name $(LOGS); \
+	    [ -d $$seeds ] || seeds=; \
+	    echo "==> $$name for $(FUZZ_SECONDS) s"; \
+	    $$fuzzer -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/corpus/$$name- build/corpus/$$name $$seeds \
+	        </dev/null >$(LOGS)/$$name.log 2>&1 || { tail -n 60 $(LOGS)/$$name.log >&2; exit 1; }; \
+	done
+
+test-sanitized: $(VENV)/.dev ## the data plane's tests on a module with AddressSanitizer and UBSan
+	$(call step,Building the C module with AddressSanitizer and UBSan,asan-install,$(call compiled,asan,gcc,$(SANITIZED) -Dtests=true) \
+	    && DESTDIR=$(CURDIR)/build/asan/root $(VENV)/bin/meson install -C build/asan --no-rebuild)
+	@echo '==> Data plane under sanitizers'
+	@$(SANITIZER_OPTIONS)0 PYTHONPATH=build/asan/root/site \
+	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	    $(VENV)/bin/pytest -q -n 2 tests/dataplane </dev/null
+
+test-python: $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
+	@echo '==> pytest'
+	@$(VENV)/bin/pytest -n 2 $(ARGS) </dev/null
+
+.PHONY: fuzz
+fuzz: packages-test ## the C fuzzers for longer: make fuzz FUZZ_SECONDS=600
+	@$(MAKE) test-fuzz FUZZ_SECONDS=$(if $(filter 5,$(FUZZ_SECONDS)),60,$(FUZZ_SECONDS))
+
+.PHONY: bench
+bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)
+	@PYTHONPATH=tests:bench $(VENV)/bin/python bench/vs_openvpn.py $(ARGS)
+
+.PHONY: clean
+clean: ## removes builds, caches and .venv; quickstart/ with its keys stays
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
