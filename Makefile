@@ -72,7 +72,7 @@ SOURCES := pyproject.toml $(shell find meson.build meson_options.txt meson.optio
 
 $(VENV)/.cvpnd: $(VENV)/.tools $(SOURCES)
 	$(call step,Building cvpnd and installing it into $(VENV),build,\
-	    $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=build/wheel .)
+	    PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=build/wheel .)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.tools
