@@ -1,0 +1,241 @@
+"""Prometheus metrics, read from the running gateway at the moment of the scrape.
+
+Nothing is counted here: whoever causes a number keeps it, and ``GatewayCollector`` asks for all of them in one
+``MetricsSource.metrics()`` call. So a metric can never disagree with what the daemon itself says, and a scrape is the
+only time that costs anything. Every known reason is exposed from the start at 0, so that ``rate()`` sees the first one.
+
+Labels are endpoints and words of ours, never users or addresses: the number of series does not grow with the clients.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cvpnd.dataplane.api import Drop
+from cvpnd.reasons import Refusal
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+HANDSHAKE_RESULTS = ("completed", "refused", "abandoned")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointMetrics:
+    """One endpoint now. Counters run since the daemon's start, ended connections included."""
+
+    name: str
+    active_connections: int = 0
+    handshakes_in_progress: int = 0
+    authentication_failures: Mapping[str, int] = field(default_factory=dict)
+    """``Refusal`` word -> attempts refused for it."""
+    handshakes: Mapping[str, int] = field(default_factory=dict)
+    """Result (``HANDSHAKE_RESULTS``, or another word) -> how many first handshakes ended so."""
+    renegotiations: int = 0
+    ingress_bytes: int = 0
+    """From clients, inner packets, as ``PeerStats`` counts; "egress" is towards clients."""
+    egress_bytes: int = 0
+    ingress_packets: int = 0
+    egress_packets: int = 0
+    lease_pool_size: int = 0
+    lease_pool_used: int = 0
+    authorization_rules: int = 0
+    crl_expires_at: float | None = None
+    """Seconds since the epoch; None if the endpoint has no CRL."""
+    server_certificate_expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayMetrics:
+    """The whole daemon now."""
+
+    version: str
+    crypto_backend: str
+    workers: int
+    started_at: float
+    endpoints: Sequence[EndpointMetrics]
+    data_drops: Mapping[str, int]
+    """``DataPlane.drops()``."""
+    control_drops: Mapping[str, int]
+    """Control packets by the word of the drop."""
+    engine: Mapping[str, int]
+    """``DataPlane.totals()``."""
+    reload_revision: int = 0
+    """Counts configurations applied since the start."""
+    last_reload_at: float | None = None
+    last_reload_successful: bool = True
+    connection_log_lost: int = 0
+
+
+class MetricsSource(Protocol):
+    def metrics(self) -> GatewayMetrics:
+        """Called in the event loop at every scrape."""
+        ...
+
+
+class GatewayCollector(Collector):
+    """Turns what the source says into metric families."""
+
+    def __init__(self, source: MetricsSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._source.metrics()
+        yield from _per_endpoint(now.endpoints)
+        yield from _data_path(now)
+        yield from _daemon(now)
+
+
+def build_registry(source: MetricsSource) -> CollectorRegistry:
+    """A registry of our own (the library's global one would keep sources of earlier tests alive)."""
+    registry = CollectorRegistry()
+    registry.register(GatewayCollector(source))
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def render_metrics(registry: CollectorRegistry) -> bytes:
+    """The text exposition, served as ``CONTENT_TYPE``."""
+    return generate_latest(registry)
+
+
+def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
+    def gauge(name: str, help_text: str, values: Iterable[tuple[str, float | None]]) -> Metric:
+        family = GaugeMetricFamily(name, help_text, labels=["endpoint"])
+        for endpoint, value in values:
+            if value is not None:
+                family.add_metric([endpoint], value)
+        return family
+
+    def counter(name: str, help_text: str, values: Iterable[tuple[str, float]]) -> Metric:
+        family = CounterMetricFamily(name, help_text, labels=["endpoint"])
+        for endpoint, value in values:
+            family.add_metric([endpoint], value)
+        return family
+
+    yield gauge(
+        "cvpnd_active_connections",
+        "Clients connected now.",
+        ((e.name, e.active_connections) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_handshakes_in_progress",
+        "Clients between their first answered packet and being connected or refused.",
+        ((e.name, e.handshakes_in_progress) for e in endpoints),
+    )
+    failures = CounterMetricFamily(
+        "cvpnd_authentication_failures",
+        "Connection attempts that were refused, by reason (the word that the connection log has).",
+        labels=["endpoint", "reason"],
+    )
+    handshakes = CounterMetricFamily(
+        "cvpnd_handshakes", "First handshakes by how they ended.", labels=["endpoint", "result"]
+    )
+    for endpoint in endpoints:
+        for reason, count in _with_zeroes(endpoint.authentication_failures, Refusal):
+            failures.add_metric([endpoint.name, reason], count)
+        for result, count in _with_zeroes(endpoint.handshakes, HANDSHAKE_RESULTS):
+            handshakes.add_metric([endpoint.name, result], count)
+    yield failures
+    yield handshakes
+    yield counter(
+        "cvpnd_renegotiations",
+        "Data keys renewed by a new handshake within a connection.",
+        ((e.name, e.renegotiations) for e in endpoints),
+    )
+    for name, help_text, values in (
+        ("ingress_bytes", "Bytes of inner packets from clients.", [(e.name, e.ingress_bytes) for e in endpoints]),
+        ("egress_bytes", "Bytes of inner packets to clients.", [(e.name, e.egress_bytes) for e in endpoints]),
+        ("ingress_packets", "Inner packets from clients.", [(e.name, e.ingress_packets) for e in endpoints]),
+        ("egress_packets", "Inner packets to clients.", [(e.name, e.egress_packets) for e in endpoints]),
+    ):
+        yield counter(f"cvpnd_{name}", help_text, values)
+    yield gauge(
+        "cvpnd_lease_pool_size",
+        "Addresses that the endpoint can lease to clients.",
+        ((e.name, e.lease_pool_size) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_lease_pool_used",
+        "Addresses leased now.",
+        ((e.name, e.lease_pool_used) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_authorization_rules",
+        "Authorization rules in force.",
+        ((e.name, e.authorization_rules) for e in endpoints),
+    )
+    # the time itself and not what is left of it: alerts subtract time(), and promtool asks for seconds
+    yield gauge(
+        "cvpnd_crl_expiry_timestamp_seconds",
+        "When the revocation list expires and nobody can connect; days left: (this - time()) / 86400.",
+        ((e.name, e.crl_expires_at) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_server_certificate_expiry_timestamp_seconds",
+        "When the server certificate expires; days left: (this - time()) / 86400.",
+        ((e.name, e.server_certificate_expires_at) for e in endpoints),
+    )
+
+
+def _data_path(now: GatewayMetrics) -> Iterator[Metric]:
+    drops = CounterMetricFamily(
+        "cvpnd_dropped_packets",
+        "Packets that went no further, by the plane that dropped them and the reason.",
+        labels=["plane", "reason"],
+    )
+    for reason, count in _with_zeroes(now.data_drops, Drop):
+        drops.add_metric(["data", reason], count)
+    for reason, count in sorted(now.control_drops.items()):
+        drops.add_metric(["control", str(reason)], count)
+    yield drops
+    engine = CounterMetricFamily(
+        "cvpnd_engine_operations",
+        "Running totals of the data plane's workers; packets over calls is the batch size.",
+        labels=["kind"],
+    )
+    for kind, count in sorted(now.engine.items()):
+        engine.add_metric([kind], count)
+    yield engine
+    yield GaugeMetricFamily("cvpnd_workers", "Data plane worker threads.", value=now.workers)
+
+
+def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
+    build = GaugeMetricFamily(
+        "cvpnd_build_info", "Always 1; the labels say what runs.", labels=["version", "python", "crypto"]
+    )
+    build.add_metric([now.version, platform.python_version(), now.crypto_backend], 1)
+    yield build
+    yield GaugeMetricFamily(
+        "cvpnd_start_timestamp_seconds", "When the daemon was started, since the epoch.", value=now.started_at
+    )
+    yield GaugeMetricFamily(
+        "cvpnd_reload_revision", "Configurations applied since the start.", value=now.reload_revision
+    )
+    yield GaugeMetricFamily(
+        "cvpnd_last_reload_successful",
+        "1 if the last reload was applied, 0 if it was refused and the old configuration runs on.",
+        value=int(now.last_reload_successful),
+    )
+    if now.last_reload_at is not None:
+        yield GaugeMetricFamily(
+            "cvpnd_last_reload_timestamp_seconds", "When a reload was last tried, since the epoch.", now.last_reload_at
+        )
+    yield CounterMetricFamily(
+        "cvpnd_connection_log_lost",
+        "Connection log entries that could not be written.",
+        value=now.connection_log_lost,
+    )
+
+
+def _with_zeroes(counts: Mapping[str, int], known: Iterable[str]) -> list[tuple[str, int]]:
+    """Every known word, counted or not, and then any other that was counted."""
+    words = dict.fromkeys(str(word) for word in known) | dict.fromkeys(sorted(str(word) for word in counts))
+    return [(word, counts.get(word, 0)) for word in words]

@@ -1,0 +1,111 @@
+"""Log records: their three forms, text from outside made harmless, and warnings that outsiders cannot multiply."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from cvpnd.ops.logs import JournalFormatter, JsonFormatter, RateLimited, TextFormatter, escape_controls
+
+
+def record(level: int, message: str, *arguments: object, error: BaseException | None = None) -> logging.LogRecord:
+    info = (type(error), error, error.__traceback__) if error else None
+    return logging.LogRecord("cvpnd.test", level, __file__, 1, message, arguments, info)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("plain ünïcode", "plain ünïcode"),
+        ("a\nb\r\tc", "a\\nb\\r\\tc"),
+        ("\x1b[2J\x00\x7f\x9b", "\\x1b[2J\\x00\\x7f\\x9b"),
+        ("DOMAIN\\user", "DOMAIN\\user"),
+        ("\u202ereversed\u2028", "\\u202ereversed\\u2028"),
+        ("lone \ud800", "lone \\ud800"),
+    ],
+)
+def test_controls_are_escaped(text: str, escaped: str) -> None:
+    assert escape_controls(text) == escaped
+
+
+def test_the_journal_gets_a_priority_on_every_line_and_no_forged_one() -> None:
+    formatter = JournalFormatter()
+    assert formatter.format(record(logging.INFO, "hello %s", "eve\n<0>forged")) == "<6>hello eve\\n<0>forged"
+    assert formatter.format(record(logging.WARNING, "w")) == "<4>w"
+    assert formatter.format(record(logging.DEBUG, "d")) == "<7>d"
+    try:
+        raise ValueError("broken\n<0>forged")
+    except ValueError as error:
+        lines = formatter.format(record(logging.ERROR, "failed", error=error)).splitlines()
+    assert len(lines) > 2 and all(line.startswith("<3>") for line in lines)
+
+
+def test_text_and_json_forms() -> None:
+    text = TextFormatter().format(record(logging.WARNING, "hello %d", 7))
+    assert text[8:] == " warning  hello 7"
+    entry = json.loads(JsonFormatter().format(record(logging.INFO, "a\x1bb")))
+    assert (entry["level"], entry["logger"], entry["message"]) == ("info", "cvpnd.test", "a\\x1bb")
+
+
+def run_logging(setup: str, environment: dict[str, str] | None = None) -> str:
+    script = f"""
+        import logging
+        from cvpnd.ops.logs import set_up_logging
+        {setup}
+        logging.getLogger("cvpnd").info("up")
+        logging.getLogger("cvpnd").debug("detail")
+        logging.getLogger("uvicorn.error").info("chatter")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
+        timeout=30,
+        check=True,
+    )
+    return done.stderr
+
+
+def test_set_up_twice_writes_each_record_once_at_the_last_level() -> None:
+    errors = run_logging('set_up_logging("debug"); set_up_logging("info", "journal")')
+    assert errors == "<6>up\n"
+
+
+def test_auto_is_text_unless_stderr_is_the_journals_stream() -> None:
+    assert run_logging("set_up_logging()").endswith("info     up\n")
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    script = 'import logging; from cvpnd.ops.logs import set_up_logging; set_up_logging(); logging.info("up")'
+    subprocess.run(
+        [sys.executable, "-c", script],
+        stderr=writer,
+        env=os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+        timeout=30,
+        check=True,
+    )
+    os.close(writer)
+    assert os.read(reader, 1000) == b"<6>up\n"
+    os.close(reader)
+
+
+def test_an_unknown_level_is_refused() -> None:
+    from cvpnd.ops.logs import set_up_logging
+
+    with pytest.raises(ValueError, match="LOUD"):
+        set_up_logging("loud")
+
+
+def test_warnings_of_a_kind_come_once_an_interval_with_the_number_held_back(caplog: pytest.LogCaptureFixture) -> None:
+    now = [100.0]
+    limited = RateLimited(logging.getLogger("cvpnd.test"), interval_s=10, clock=lambda: now[0])
+    for number in range(5):
+        limited.warning("flood", "bad packet from %s", number)
+    limited.warning("other", "another kind")
+    now[0] = 110.0
+    limited.warning("flood", "bad packet from %s", 99)
+    assert caplog.messages == ["bad packet from 0", "another kind", "bad packet from 99 (and 4 more like it)"]
