@@ -1,0 +1,485 @@
+"""The network that end-to-end tests play in, on one machine and invisible outside it.
+
+    client1 ──veth── wan1 ┐                   ┌ lan ──veth── target   10.20.0.10   what clients may reach
+    client2 ──veth── wan2 ┤  gateway (cvpnd)  ┤
+    client3 ──veth── wan3 ┘                   └ lan2 ─veth── other    10.30.0.10   what they may not
+
+Nothing is forwarded by the gateway to begin with: whatever a test sees pass, cvpnd switched on. `Lab` removes
+everything at its end, also what an earlier, killed run left behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from helpers import netns
+from helpers.netns import LabError, Namespace, Process
+from helpers.relay import Weather
+from helpers.target_server import content, sha256_of
+
+HELPERS = Path(__file__).resolve().parent
+REPOSITORY = HELPERS.parent.parent
+
+HTTP_PORT = 8000
+ECHO_PORT = 7
+IPERF_PORT = 5201
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One veth: an interface of the gateway, and the namespace at its other end."""
+
+    interface: str
+    namespace: str
+    network: str
+    """Always a /24: the gateway is .1."""
+    network_v6: str
+    """Always a /64: the gateway is ::1."""
+    host_number: int = 2
+
+    def _address(self, network: str, number: int) -> str:
+        return str(ip_network(network)[number])
+
+    @property
+    def gateway(self) -> str:
+        return self._address(self.network, 1)
+
+    @property
+    def host(self) -> str:
+        return self._address(self.network, self.host_number)
+
+    @property
+    def gateway_v6(self) -> str:
+        return self._address(self.network_v6, 1)
+
+    @property
+    def host_v6(self) -> str:
+        return self._address(self.network_v6, self.host_number)
+
+
+# the three documentation networks of RFC 5737 stand for the Internet
+CLIENT_LEGS = (
+    Leg("wan1", "client1", "192.0.2.0/24", "2001:db8:1::/64"),
+    Leg("wan2", "client2", "198.51.100.0/24", "2001:db8:2::/64"),
+    Leg("wan3", "client3", "203.0.113.0/24", "2001:db8:3::/64"),
+)
+TARGET_LEG = Leg("lan", "target", "10.20.0.0/24", "fd00:20::/64", 10)
+OTHER_LEG = Leg("lan2", "other", "10.30.0.0/24", "fd00:30::/64", 10)
+
+
+class Lab:
+    """``with Lab() as lab:`` gives the namespaces ``gateway``, ``target``, ``other`` and ``client(s)``."""
+
+    def __init__(self, clients: int = 1) -> None:
+        self._client_legs = CLIENT_LEGS[:clients]
+        self._namespaces: dict[str, Namespace] = {}
+        self.directory = Path()
+        """Logs and configuration of this lab; short enough for unix sockets."""
+
+    def __enter__(self) -> Lab:
+        missing = [tool for tool in ("ip", "setpriv", "ping") if not shutil.which(tool)]
+        if missing or os.geteuid() != 0:
+            raise LabError(f"the network lab needs root and {', '.join(missing) or 'its tools'}")
+        netns.remove_leftovers()
+        self.directory = Path(tempfile.mkdtemp(prefix="cvpnd-lab-"))
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _build(self) -> None:
+        prefix = netns.unique_prefix()
+        legs = (*self._client_legs, TARGET_LEG, OTHER_LEG)
+        for name in ("gateway", *(leg.namespace for leg in legs)):
+            self._namespaces[name] = Namespace(f"{prefix}-{name}", self.directory)
+        gateway = self.gateway
+        for namespace in self._namespaces.values():
+            namespace.sysctl("net/ipv6/conf/default/accept_dad", 0)  # addresses are usable at once
+        for family in ("ipv4", "ipv6"):
+            gateway.sysctl(f"net/{family}/conf/all/forwarding", 0)
+        for name in ("all", "default"):
+            gateway.sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
+        for leg in legs:
+            end = self._namespaces[leg.namespace]
+            gateway.ip_batch(
+                f"link add {leg.interface} type veth peer name eth0 netns {end.name}",
+                f"address add {leg.gateway}/24 dev {leg.interface}",
+                f"address add {leg.gateway_v6}/64 dev {leg.interface} nodad",
+                f"link set {leg.interface} up",
+            )
+            end.ip_batch(
+                f"address add {leg.host}/24 dev eth0",
+                f"address add {leg.host_v6}/64 dev eth0 nodad",
+                "link set eth0 up",
+                f"route add default via {leg.gateway}",
+                f"route add ::/0 via {leg.gateway_v6}",
+            )
+
+    def close(self) -> None:
+        for namespace in self._namespaces.values():
+            namespace.close()
+        self._namespaces.clear()
+        if self.directory != Path():
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    # -- the machines --------------------------------------------------------------------------------------
+
+    @property
+    def gateway(self) -> Namespace:
+        return self._namespaces["gateway"]
+
+    @property
+    def target(self) -> Namespace:
+        return self._namespaces["target"]
+
+    @property
+    def other(self) -> Namespace:
+        return self._namespaces["other"]
+
+    @property
+    def clients(self) -> list[Namespace]:
+        return [self._namespaces[leg.namespace] for leg in self._client_legs]
+
+    @property
+    def client(self) -> Namespace:
+        return self.clients[0]
+
+    @property
+    def gateway_address(self) -> str:
+        """Where the first client reaches the gateway, outside the tunnel."""
+        return CLIENT_LEGS[0].gateway
+
+    # -- servers behind the gateway ------------------------------------------------------------------------
+
+    def start_servers(self, namespace: Namespace | None = None) -> Process:
+        """HTTP on port 8000 and echo on port 7 (TCP and UDP), in the target network unless told otherwise."""
+        script = HELPERS / "target_server.py"
+        place = namespace or self.target
+        server = place.start(
+            sys.executable, script, "--http", str(HTTP_PORT), "--echo", str(ECHO_PORT), label="servers"
+        )
+        server.wait_for("^ready")
+        return server
+
+    def download(self, client: Namespace, host: str, length: int, timeout_s: float = 60) -> float:
+        """Fetch ``length`` bytes from the HTTP server and compare the SHA-256. Returns the seconds it took."""
+        connection, digest, begun = _http(client, host, timeout_s), hashlib.sha256(), time.monotonic()
+        connection.request("GET", f"/bytes/{length}")
+        response = connection.getresponse()
+        while data := response.read(1 << 18):
+            digest.update(data)
+        connection.close()
+        if digest.hexdigest() != sha256_of(length):
+            raise LabError(f"download of {length} bytes from {host} arrived changed")
+        return time.monotonic() - begun
+
+    def upload(self, client: Namespace, host: str, length: int, timeout_s: float = 60) -> float:
+        """Send ``length`` bytes to the HTTP server and compare its SHA-256 with ours. Returns the seconds it took."""
+        connection, begun = _http(client, host, timeout_s), time.monotonic()
+        connection.request("PUT", "/", body=content(length), headers={"Content-Length": str(length)})
+        answer = connection.getresponse().read().decode()
+        connection.close()
+        if answer != sha256_of(length):
+            raise LabError(f"upload of {length} bytes to {host} arrived changed")
+        return time.monotonic() - begun
+
+    def get(self, client: Namespace, host: str, path: str = "/", timeout_s: float = 5) -> str:
+        """One small HTTP answer; OSError if nothing answers."""
+        connection = _http(client, host, timeout_s)
+        connection.request("GET", path)
+        answer = connection.getresponse().read().decode()
+        connection.close()
+        return answer
+
+    def iperf3(
+        self,
+        client: Namespace,
+        host: str = TARGET_LEG.host,
+        *options: str,
+        seconds: float = 2,
+        server: Namespace | None = None,
+    ) -> dict[str, Any]:
+        """One run against a server of its own in the target network; iperf3's JSON (``["end"]["sum_received"]…``)."""
+        listening = (server or self.target).start("iperf3", "-s", "-1", "-p", str(IPERF_PORT), "--forceflush")
+        listening.wait_for("listening")
+        try:
+            run = ["iperf3", "-c", host, "-p", str(IPERF_PORT), "-t", str(seconds), "-J", *options]
+            done = client.run(*run, timeout_s=seconds + 30, check=False)
+            report = netns.json_of(done)
+            if "error" in report:
+                raise LabError(f"iperf3 to {host}: {report['error']}")
+            return dict(report)
+        finally:
+            listening.kill()
+
+    def relay(
+        self, target: str, port: int, weather: Weather, *, client: Namespace | None = None, seed: int = 1
+    ) -> RelayProcess:
+        """A lossy path in the client's namespace: whoever sends to 127.0.0.1:``relay.port`` reaches ``target:port``."""
+        place = client or self.client
+        host = f"[{target}]" if ":" in target else target
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(weather).items()]
+        process = place.start(
+            sys.executable, HELPERS / "relay.py", "--listen=127.0.0.1:0", f"--target={host}:{port}", f"--seed={seed}",
+            *options, label="relay", env={"PYTHONPATH": str(HELPERS.parent)},
+        )  # fmt: skip
+        return RelayProcess(process, int(process.wait_for(r"^ready on port (\d+)")[1]))
+
+    # -- the two ends of the tunnel ------------------------------------------------------------------------
+
+    def openvpn(self, profile: Path, *options: str, client: Namespace | None = None, verb: int = 4) -> OpenVpnClient:
+        """Start the stock client with a profile; ``options`` come after it on the command line and win."""
+        place = client or self.client
+        process = place.start(
+            "openvpn", "--config", profile, "--verb", str(verb), "--suppress-timestamps", *options, label="openvpn",
+            cwd=profile.parent,
+        )  # fmt: skip
+        return OpenVpnClient(process, place)
+
+    def networks_toml(self) -> str:
+        """The ``[[vpc]]`` and ``[[subnet]]`` sections: vpc-main/subnet-a is target, vpc-other/subnet-b other."""
+        return f"""
+[[vpc]]
+id = "vpc-main"
+cidr = ["10.20.0.0/16"]
+[[subnet]]
+id = "subnet-a"
+vpc = "vpc-main"
+cidr = "{TARGET_LEG.network}"
+interface = "{TARGET_LEG.interface}"
+[[vpc]]
+id = "vpc-other"
+cidr = ["10.30.0.0/16"]
+[[subnet]]
+id = "subnet-b"
+vpc = "vpc-other"
+cidr = "{OTHER_LEG.network}"
+interface = "{OTHER_LEG.interface}"
+"""
+
+    def gateway_process(self, toml: str, name: str = "gateway", *, wait: bool = True, **env: str) -> GatewayProcess:
+        """Run ``cvpnd run`` in the gateway. ``[daemon]`` and ``[metrics]`` are written for it if missing."""
+        process = GatewayProcess(self.gateway, self.directory / name, toml, env)
+        process.start(wait=wait)
+        return process
+
+
+def _http(client: Namespace, host: str, timeout_s: float) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection(host, HTTP_PORT)
+    connection.sock = client.connect((host, HTTP_PORT), timeout_s)
+    return connection
+
+
+@dataclass
+class RelayProcess:
+    process: Process
+    port: int
+
+    def rebind(self) -> None:
+        """New upstream ports for everybody, as after a NAT lost its mappings."""
+        self.process.signal(signal.SIGHUP)
+
+    def freeze(self) -> None:
+        """The path goes dead. What arrives meanwhile waits in the socket buffer, and comes after ``thaw``."""
+        self.process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.signal(signal.SIGCONT)
+
+
+class OpenVpnClient:
+    """The stock client. ``log()`` is its whole output, at verb 4 unless told otherwise."""
+
+    COMPLETED = "Initialization Sequence Completed"
+
+    def __init__(self, process: Process, namespace: Namespace) -> None:
+        self.process = process
+        self.namespace = namespace
+
+    def log(self) -> str:
+        return self.process.log()
+
+    @property
+    def connected_count(self) -> int:
+        return self.log().count(self.COMPLETED)
+
+    def wait_connected(self, timeout_s: float = 15, *, times: int = 1) -> OpenVpnClient:
+        """Wait for the first (or ``times``-th) completed connection; a refusal by the server is an error at once."""
+        self.process.wait_for(
+            f"(?s:.*?{self.COMPLETED}){{{times}}}|^AUTH: Received control message: AUTH_FAILED", timeout_s
+        )
+        if self.connected_count < times:
+            raise LabError(f"refused:\n{self.process.tail()}")
+        return self
+
+    def wait_for(self, pattern: str, timeout_s: float = 15) -> re.Match[str]:
+        return self.process.wait_for(pattern, timeout_s)
+
+    @property
+    def interface(self) -> str:
+        """The client's TUN device, e.g. ``tun0``."""
+        return re.findall(r"TUN/TAP device (\S+) opened", self.log())[-1]
+
+    def addresses(self) -> list[str]:
+        """What the client's TUN device has been given, IPv4 first, without link-local ones."""
+        shown = json.loads(self.namespace.run("ip", "-json", "address", "show", "dev", self.interface).stdout)
+        return [entry["local"] for entry in shown[0]["addr_info"] if not ip_address(entry["local"]).is_link_local]
+
+    @property
+    def address(self) -> str:
+        return self.addresses()[0]
+
+    def stop(self) -> None:
+        """A clean end: the client says goodbye to the server (explicit-exit-notify) before it goes."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """The client vanishes without a word."""
+        self.process.kill()
+
+
+class GatewayProcess:
+    """The daemon under test: its configuration file, its process, and ``cvpnctl`` for it."""
+
+    def __init__(self, namespace: Namespace, directory: Path, toml: str, env: dict[str, str]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.namespace = namespace
+        self.directory = directory
+        self.config_path = directory / "cvpnd.toml"
+        self.admin_socket = directory / "admin.sock"
+        self.log_directory = directory / "log"
+        self._env = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **env}
+        self.process: Process | None = None
+        self.write_config(toml)
+
+    def write_config(self, toml: str) -> None:
+        """Write the file; the running daemon sees it at its next ``reload()``."""
+        head = ""
+        if "[daemon]" not in toml:
+            head += f"""[daemon]
+state = "sqlite:///{self.directory}/state.db"
+admin_socket = "{self.admin_socket}"
+log_directory = "{self.log_directory}"
+"""
+        if "[metrics]" not in toml:
+            head += '[metrics]\nlisten = "127.0.0.1:9176"\n'
+        self.config_path.write_text(head + toml)
+
+    def start(self, *, wait: bool = True, timeout_s: float = 20) -> None:
+        command = [sys.executable, "-m", "cvpnd", "run", "--config", str(self.config_path)]
+        self.process = self.namespace.start(*command, label="cvpnd", env=self._env, cwd=self.directory)
+        if wait:
+            self.wait_ready(timeout_s)
+
+    def wait_ready(self, timeout_s: float = 20) -> None:
+        """Until the admin socket answers HTTP (any status)."""
+        deadline = time.monotonic() + timeout_s
+        while not self._admin_answers():
+            if not self.running.running or time.monotonic() > deadline:
+                state = "does not answer" if self.running.running else f"ended with {self.running.popen.returncode}"
+                raise LabError(f"cvpnd {state}:\n{self.running.tail(80)}")
+            time.sleep(0.03)
+
+    def _admin_answers(self) -> bool:
+        # a unix socket is found by path, so the test's own namespace does
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(2)
+            try:
+                admin.connect(str(self.admin_socket))
+                admin.sendall(b"GET / HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+                return admin.recv(5) == b"HTTP/"
+            except OSError:
+                return False
+
+    @property
+    def running(self) -> Process:
+        assert self.process is not None, "not started"
+        return self.process
+
+    def log(self) -> str:
+        """Everything the daemon wrote since its last start."""
+        return self.running.log()
+
+    def connection_log(self) -> list[dict[str, Any]]:
+        """The entries of all connection log files under the log directory, in file order."""
+        lines: list[str] = []
+        for path in sorted(self.log_directory.rglob("*")):
+            if path.is_file():
+                lines += path.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def metrics(self) -> dict[str, float]:
+        """The exposition as ``{'name{label="x"}': value}``."""
+        text = self.namespace.run("curl", "-sS", "--fail", "http://127.0.0.1:9176/metrics").stdout
+        samples = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
+    def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """``cvpnctl`` with this daemon's admin socket; a failure is a LabError unless ``check`` is false."""
+        command = [sys.executable, "-m", "cvpnd.ctl", "--socket", str(self.admin_socket), *arguments]
+        return self.namespace.run(*command, check=check, env=self._env, cwd=self.directory)
+
+    def ctl_json(self, *arguments: str) -> Any:
+        return netns.json_of(self.ctl(*arguments, "--json"))
+
+    def reload(self) -> None:
+        """SIGHUP. The daemon works on it by itself: wait for what it should bring about."""
+        self.running.signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        """SIGTERM and a clean end (status 0), or LabError."""
+        status = self.running.stop()
+        if status:
+            raise LabError(f"cvpnd ended with {status}:\n{self.running.tail(80)}")
+
+    def kill(self) -> None:
+        """kill -9: nothing is undone."""
+        self.running.kill()
+
+
+def wait_until(condition: Any, timeout_s: float = 10, what: str = "") -> Any:
+    """Call until the answer is true, and return it."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise LabError(f"not within {timeout_s} s: {what or condition}")
+        time.sleep(0.02)
+    return answer
+
+
+__all__: Iterable[str] = [
+    "CLIENT_LEGS",
+    "OTHER_LEG",
+    "TARGET_LEG",
+    "GatewayProcess",
+    "Lab",
+    "LabError",
+    "OpenVpnClient",
+    "RelayProcess",
+    "Weather",
+    "wait_until",
+]
