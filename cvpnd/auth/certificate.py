@@ -1,0 +1,210 @@
+"""Mutual TLS: what an endpoint trusts, and the verdict on each client certificate.
+
+`CertificateTrust` is everything read from an endpoint's certificate files, parsed once and never changed: the
+server's certificate and key, the CA bundle, the CRL, and the TLS context made of them. A reload makes a new one;
+handshakes under way finish with the old.
+
+The path of a client certificate:
+1. OpenSSL builds the chain and checks signatures, validity, purpose (clientAuth where an extended key usage is
+   present, keyUsage where one is), key strength and path lengths. It calls `_Verifier` with what it dislikes first.
+2. For each CA certificate that is in order, and then for the client's own, `_Verifier` looks into the CRL.
+3. For the client's own certificate it checks key size and name (`identity.common_name`).
+The first failure is written into the verdict, the connection's app data, where `wire` finds it when the handshake
+fails, so that log and metric name the reason. The callback then returns False and TLS sends the alert."""
+
+import datetime
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, Protocol, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL, crypto
+
+from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
+from cvpnd.auth.crl import CertificateKey, Crl, IssuerCrl, certificate_key
+from cvpnd.auth.files import CertificateSettings, read_authorities, read_certificates, read_crl_file
+from cvpnd.auth.identity import Refused, common_name
+from cvpnd.reasons import Refusal
+
+log = logging.getLogger(__name__)
+
+# X509_V_ERR_* of OpenSSL's x509_vfy.h; the numbers are its stable interface. Anything absent is CERTIFICATE_INVALID.
+_OPENSSL_ERRORS = {
+    2: (Refusal.CERTIFICATE_UNKNOWN_CA, "the issuer of its certificate authority is not in the bundle"),
+    7: (Refusal.CERTIFICATE_INVALID, "its signature does not match its issuer's key"),
+    9: (Refusal.CERTIFICATE_NOT_YET_VALID, "it is not valid yet"),
+    10: (Refusal.CERTIFICATE_EXPIRED, "it has expired"),
+    18: (Refusal.CERTIFICATE_UNKNOWN_CA, "it is self-signed"),
+    19: (Refusal.CERTIFICATE_UNKNOWN_CA, "its root is not in the bundle"),
+    20: (Refusal.CERTIFICATE_UNKNOWN_CA, "its issuer is not in the bundle"),
+    21: (Refusal.CERTIFICATE_UNKNOWN_CA, "its issuer is not in the bundle"),
+    22: (Refusal.CERTIFICATE_INVALID, f"its chain is longer than {MAX_CHAIN_DEPTH}"),
+    24: (Refusal.CERTIFICATE_INVALID, "its issuer is not a certificate authority"),
+    25: (Refusal.CERTIFICATE_INVALID, "its chain is longer than a certificate authority in it allows"),
+    26: (Refusal.CERTIFICATE_WRONG_PURPOSE, "its key usage does not allow TLS client authentication"),
+    27: (Refusal.CERTIFICATE_UNKNOWN_CA, "it is not trusted"),
+    32: (Refusal.CERTIFICATE_INVALID, "its issuer may not sign certificates"),
+    34: (Refusal.CERTIFICATE_INVALID, "it has a critical extension that nobody here understands"),
+    66: (Refusal.CERTIFICATE_WEAK_KEY, "its key is too small"),
+    67: (Refusal.CERTIFICATE_WEAK_KEY, "the key of its certificate authority is too small"),
+    68: (Refusal.CERTIFICATE_WEAK_KEY, "it is signed with a digest that is too weak"),
+}
+
+
+class CertificateVerdict(Protocol):
+    """What the verify callback fills in; `wire.tls` sets an object of this shape as the connection's app data."""
+
+    refusal: Refusal | None
+    detail: str
+    certificate: crypto.X509 | None
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True)
+class CertificateTrust:
+    """What an endpoint trusts, as read at one moment. Immutable; share it freely between handshakes."""
+
+    settings: CertificateSettings
+    server_certificate: x509.Certificate
+    authorities: tuple[x509.Certificate, ...]
+    crl: Crl | None
+    ssl_context: SSL.Context = field(repr=False)
+    """For every new TLS connection of this endpoint."""
+    clock: Callable[[], datetime.datetime] = field(repr=False, default=_utc_now)
+    """Wall clock for CRL expiry; OpenSSL reads the system's own for certificates."""
+
+    @classmethod
+    def load(cls, settings: CertificateSettings, clock: Callable[[], datetime.datetime] = _utc_now) -> Self:
+        """Read every file once. Raises TrustError naming the first that cannot be used."""
+        chain = read_certificates(settings.certificate)
+        if settings.chain is not None:
+            chain += read_certificates(settings.chain)
+        authorities = read_authorities(settings.client_ca)
+        crl = None
+        if settings.crl is not None:
+            crl = read_crl_file(settings.crl, authorities)
+            if crl.problem is not None:
+                log.error("%s: %s; nobody can connect until it is replaced", settings.crl, crl.problem)
+        context = new_server_context(settings, chain, authorities)
+        trust = cls(settings, chain[0], authorities, crl, context, clock)
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _Verifier(trust))
+        return trust
+
+    def reload(self) -> Self:
+        """The same files read again, as a new object. Raises TrustError; this object stays good to use."""
+        return self.load(self.settings, self.clock)
+
+    def check(self, certificate: x509.Certificate) -> Refused | None:
+        """Whether an established session's certificate would still do: CRL and end of validity.
+
+        For every session after a reload and at each renegotiation; costs one set lookup. The chain is not built again:
+        a CA taken out of the bundle is noticed when the renegotiation's own handshake fails."""
+        if certificate.not_valid_after_utc < self.clock():
+            return Refused(Refusal.CERTIFICATE_EXPIRED, f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+        return self.check_revocation(certificate)
+
+    def check_revocation(self, certificate: x509.Certificate) -> Refused | None:
+        """Look one certificate up in its issuer's CRL; an issuer without a CRL revokes nothing."""
+        if self.crl is None:
+            return None
+        if self.crl.problem is not None:
+            return Refused(Refusal.CRL_UNUSABLE, self.crl.problem)
+        key = certificate_key(certificate)
+        for crl in self.crl.of_issuer(key[0]):
+            if key[1] in crl.serials:
+                return Refused(Refusal.CERTIFICATE_REVOKED, f"serial {key[1]:x} is on the CRL of {crl.issuer_text}")
+            if (refused := self._check_crl_dates(crl)) is not None:
+                return refused
+        return None
+
+    def _check_crl_dates(self, crl: IssuerCrl) -> Refused | None:
+        now = self.clock()
+        if now < crl.this_update:
+            when = f"{crl.this_update:%Y-%m-%d %H:%M:%S} UTC"
+            return Refused(Refusal.CRL_UNUSABLE, f"the CRL of {crl.issuer_text} is valid only from {when}")
+        if crl.expired(now) and self.settings.crl_expired == "refuse":
+            return Refused(Refusal.CRL_EXPIRED, f"the CRL of {crl.issuer_text} expired on {crl.next_update:%Y-%m-%d}")
+        return None
+
+    def days_to_expiry(self) -> Mapping[Literal["server", "ca", "crl"], float]:
+        """Days until the server's certificate, the first CA and the first CRL expire; negative when past."""
+        ends: dict[Literal["server", "ca", "crl"], datetime.datetime] = {
+            "server": self.server_certificate.not_valid_after_utc,
+            "ca": min(each.not_valid_after_utc for each in self.authorities),
+        }
+        if self.crl is not None and (crl_end := self.crl.next_update()) is not None:
+            ends["crl"] = crl_end
+        now = self.clock()
+        return MappingProxyType({what: (end - now) / datetime.timedelta(days=1) for what, end in ends.items()})
+
+
+def newly_revoked(old: CertificateTrust, new: CertificateTrust) -> frozenset[CertificateKey]:
+    """What ``new`` revokes and ``old`` did not: issuer and serial, as `crl.certificate_key` gives them."""
+    before = old.crl.keys() if old.crl is not None else frozenset()
+    after = new.crl.keys() if new.crl is not None else frozenset()
+    return after - before
+
+
+# --- the verify callback ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Verifier:
+    """OpenSSL calls this for each certificate from the root down to the client's own (depth 0), and for each error."""
+
+    trust: CertificateTrust
+
+    def __call__(self, connection: SSL.Connection, presented: crypto.X509, error: int, depth: int, ok: int) -> bool:
+        verdict: CertificateVerdict | None = connection.get_app_data()
+        if verdict is None:
+            log.error("a TLS connection without a certificate verdict: refused")
+            return False
+        if depth == 0:
+            verdict.certificate = presented
+        try:
+            refused = self._judge(presented, error, depth, bool(ok))
+        except ValueError as problem:
+            refused = Refused(Refusal.CERTIFICATE_INVALID, f"cannot be parsed: {problem}")
+        except Exception:
+            log.exception("checking a client certificate failed")
+            refused = Refused(Refusal.INTERNAL_ERROR, "checking the certificate failed; see the daemon's log")
+        if refused is not None and verdict.refusal is None:
+            verdict.refusal, verdict.detail = refused.refusal, refused.detail
+        # A CA that OpenSSL likes and our CRL does not is refused a moment later, with the client's own certificate:
+        # only then is it known whose login this was. OpenSSL always gets there, or fails before.
+        return verdict.refusal is None or bool(ok and depth > 0)
+
+    def _judge(self, presented: crypto.X509, error: int, depth: int, ok: bool) -> Refused | None:
+        if not ok:
+            return _refused_by_openssl(error, depth)
+        certificate = presented.to_cryptography()
+        if depth > 0 and certificate.issuer == certificate.subject:
+            return None  # a root is trusted by being in the bundle, not by a CRL it would sign itself
+        if (refused := self.trust.check_revocation(certificate)) is not None:
+            return refused
+        if depth > 0:
+            return None
+        return self._check_key(certificate) or _refused_name(certificate)
+
+    def _check_key(self, certificate: x509.Certificate) -> Refused | None:
+        key = certificate.public_key()
+        minimum = minimum_rsa_bits(self.trust.settings)
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size < minimum:
+            return Refused(Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {key.key_size} bits; {minimum} are required")
+        return None
+
+
+def _refused_name(certificate: x509.Certificate) -> Refused | None:
+    name = common_name(certificate)
+    return name if isinstance(name, Refused) else None
+
+
+def _refused_by_openssl(error: int, depth: int) -> Refused:
+    refusal, detail = _OPENSSL_ERRORS.get(error, (Refusal.CERTIFICATE_INVALID, f"OpenSSL verification error {error}"))
+    return Refused(refusal, detail if depth == 0 else f"{detail} (certificate authority at depth {depth})")

