@@ -1,0 +1,378 @@
+"""``LightClient``: an OpenVPN client's control and data channel, sans-IO, on the pieces of ``cvpnd.wire``.
+
+The same verbs as ``cvpnd.wire.session.Session``: packets and time in, packets, events and the next time out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from OpenSSL import SSL
+
+from cvpnd.wire.control_wrap import PLAIN
+from cvpnd.wire.errors import DropReason, PeerError
+from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
+from cvpnd.wire.key_method import KeyMessage, KeySource, parse_key_message, serialise_key_message
+from cvpnd.wire.key_state import CLIENT_RANDOM_BYTES
+from cvpnd.wire.messages import (
+    EXIT,
+    PUSH_REQUEST,
+    MessageReader,
+    parse_message,
+    parse_push_reply,
+    serialise_message,
+)
+from cvpnd.wire.packet import SESSION_ID_BYTES, ControlPacket, Opcode, Transport
+from cvpnd.wire.reliable import ReliableLayer
+from cvpnd.wire.session import payload_limit
+from cvpnd.wire.tls import TlsConnection
+from light_client.data_channel import OCC_EXIT, PING, DataKey, is_data
+
+PUSH_REQUEST_PERIOD_S = 5.0
+PEER_INFO_26 = {
+    "IV_VER": "2.6.14",
+    "IV_PLAT": "linux",
+    "IV_TCPNL": "1",
+    "IV_MTU": "1600",
+    "IV_NCP": "2",
+    "IV_CIPHERS": "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
+    "IV_PROTO": "990",
+}
+"""What OpenVPN 2.6 says of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The PUSH_REPLY is complete and the data keys are in place."""
+
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInstalled:
+    key_id: int
+    keys: DataChannelKeys
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPacket:
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A text message other than PUSH_REPLY."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end: TLS failure, AUTH_FAILED, timeout …"""
+
+    reason: str
+
+
+ClientEvent = Connected | KeyInstalled | TunnelPacket | Told | Failed
+
+
+class _Stage(Enum):
+    RESET = auto()
+    TLS = auto()
+    SENT_KEY = auto()
+    GOT_KEY = auto()
+    KEYS = auto()
+
+
+class _Key:
+    """One key id being negotiated or in use."""
+
+    __slots__ = ("buffer", "data", "key_id", "messages", "reliable", "server", "source", "stage", "started_at", "tls")
+
+    def __init__(self, key_id: int, reliable: ReliableLayer, tls: TlsConnection, source: KeySource, now: float) -> None:
+        self.key_id = key_id
+        self.reliable = reliable
+        self.tls = tls
+        self.source = source
+        self.started_at = now
+        self.stage = _Stage.RESET
+        self.server: KeySource | None = None
+        self.data: DataKey | None = None
+        self.buffer = b""
+        self.messages = MessageReader()
+
+    def flush(self) -> None:
+        self.reliable.queue_stream(self.tls.output())
+
+
+class LightClient:
+    """One connection attempt; make a new one to reconnect."""
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        now: float,
+        *,
+        transport: Transport = Transport.UDP,
+        ipv6: bool = False,
+        peer_info: dict[str, str] | None = None,
+        options: str | None = None,
+        username: str = "",
+        password: str = "",
+        hand_window_s: float = 60.0,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        proto = "UDPv4" if transport is Transport.UDP else "TCPv4_CLIENT"
+        self._context = context
+        self._random = random
+        self._payload_limit = payload_limit(1250, ipv6=ipv6, wrap_overhead=0)
+        self._peer_info = PEER_INFO_26 if peer_info is None else peer_info
+        self._options = options or f"V4,dev-type tun,link-mtu 1549,tun-mtu 1500,proto {proto},auth SHA256,tls-client"
+        self.username = username
+        self.password = password
+        self._hand_window_s = hand_window_s
+        self.session_id = random(SESSION_ID_BYTES)
+        self.remote_session_id = b""
+        self._events: deque[ClientEvent] = deque()
+        self._data_out: list[bytes] = []
+        self._pushed: list[str] = []
+        self._push_request_at: float | None = None
+        self._last_sent = now
+        self._last_received = now
+        self._expect_silence = False
+        self.options: tuple[str, ...] = ()
+        self.connected = False
+        self.failed: str | None = None
+        self.drops: Counter[DropReason] = Counter()
+        self.undecryptable = 0
+        self._keys: dict[int, _Key] = {}
+        self._newest = self._new_key(0, Opcode.HARD_RESET_CLIENT_V2, now)
+        self._sending: DataKey | None = None
+
+    # -- the five verbs
+
+    def receive_packet(self, packet: bytes, now: float) -> None:
+        if self.failed is not None:
+            return
+        if is_data(packet):
+            self._receive_data(packet, now)
+            return
+        try:
+            self._receive_control(PLAIN.unwrap(packet), now)
+        except PeerError as error:
+            self.drops[error.reason] += 1
+            if error.fatal:
+                self._fail(str(error))
+
+    def packets_to_send(self, now: float) -> list[bytes]:
+        packets = [PLAIN.wrap(packet) for key in self._keys.values() for packet in key.reliable.packets_to_send(now)]
+        data, self._data_out = self._data_out, []
+        if data:
+            self._last_sent = now
+        return packets + data
+
+    def next_timeout(self) -> float | None:
+        if self.failed is not None:
+            return None
+        times = [key.reliable.next_timeout() for key in self._keys.values()] + [self._push_request_at]
+        if self._negotiating:
+            times.append(self._newest.started_at + self._hand_window_s)
+        if self.connected:
+            times.append(self._last_sent + self._seconds("ping") if self._seconds("ping") else None)
+            times.append(self._last_received + self._seconds("ping-restart") if self._seconds("ping-restart") else None)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        if self.failed is not None:
+            return
+        if self._negotiating and now >= self._newest.started_at + self._hand_window_s:
+            self._fail("TLS key negotiation timed out")
+            return
+        if self._push_request_at is not None and now >= self._push_request_at:
+            self._push_request_at = now + PUSH_REQUEST_PERIOD_S
+            self.send_message(PUSH_REQUEST)
+        if self.connected:
+            ping, silence = self._seconds("ping"), self._seconds("ping-restart")
+            if ping and now >= self._last_sent + ping:
+                self._seal(PING)
+                self._last_sent = now
+            if silence and now >= self._last_received + silence:
+                self._fail("ping-restart: the server is silent")
+
+    def next_event(self) -> ClientEvent | None:
+        return self._events.popleft() if self._events else None
+
+    # -- what the user does
+
+    def send_tunnel_packet(self, payload: bytes) -> None:
+        """Queue one IP packet; only once connected."""
+        self._seal(payload)
+
+    def send_message(self, text: str) -> None:
+        self._newest.tls.send(serialise_message(text))
+        self._newest.flush()
+
+    def renegotiate(self, now: float) -> None:
+        """Start a new key unless one is under way."""
+        if self.connected and self._newest.stage is _Stage.KEYS:
+            self._newest = self._new_key(self._newest.key_id % 7 + 1, Opcode.SOFT_RESET_V1, now)
+
+    def exit(self) -> None:
+        """Say goodbye the way the server asked for."""
+        if not self.connected:
+            return
+        if any(option.startswith("protocol-flags") and "cc-exit" in option for option in self.options):
+            if self._newest.stage is _Stage.KEYS:
+                self.send_message(EXIT)
+        else:
+            self._seal(OCC_EXIT)
+
+    @property
+    def key_id(self) -> int:
+        """Of the newest key, ready or not."""
+        return self._newest.key_id
+
+    @property
+    def sending_key_id(self) -> int | None:
+        return None if self._sending is None else self._sending.key_id
+
+    @property
+    def tls_version(self) -> str:
+        return self._newest.tls.version
+
+    def option(self, name: str) -> str | None:
+        """The arguments of the first pushed option of that name."""
+        for option in self.options:
+            word, _, rest = option.partition(" ")
+            if word == name:
+                return rest
+        return None
+
+    # -- control channel
+
+    @property
+    def _negotiating(self) -> bool:
+        return self._newest.stage is not _Stage.KEYS or not self.connected
+
+    def _new_key(self, key_id: int, opcode: Opcode, now: float) -> _Key:
+        reliable = ReliableLayer(key_id, self.session_id, self.remote_session_id, payload_limit=self._payload_limit)
+        source = KeySource.cut(self._random(CLIENT_RANDOM_BYTES), with_pre_master=True)
+        key = _Key(key_id, reliable, TlsConnection(self._context, server=False), source, now)
+        reliable.queue_payload(opcode)
+        for old in [old for old in self._keys if key_id > 0 and old not in (self._newest.key_id, key_id)]:
+            del self._keys[old]
+        self._keys[key_id] = key
+        return key
+
+    def _receive_control(self, packet: ControlPacket, now: float) -> None:
+        if not self.remote_session_id:
+            if packet.opcode is not Opcode.HARD_RESET_SERVER_V2:
+                raise PeerError(DropReason.UNROUTABLE)
+            self.remote_session_id = packet.session_id
+            self._newest.reliable.learn_remote_session_id(packet.session_id)
+        if packet.session_id != self.remote_session_id:
+            raise PeerError(DropReason.UNROUTABLE)
+        key = self._keys.get(packet.key_id)
+        if packet.opcode is Opcode.SOFT_RESET_V1 and key is not self._newest:
+            if self._newest.stage is not _Stage.KEYS or packet.key_id != self._newest.key_id % 7 + 1:
+                raise PeerError(DropReason.EARLY_SOFT_RESET)
+            key = self._newest = self._new_key(packet.key_id, Opcode.SOFT_RESET_V1, now)
+        if key is None:
+            raise PeerError(DropReason.UNKNOWN_KEY_ID)
+        self._last_received = now
+        payloads = key.reliable.receive_packet(packet)
+        if key.stage is _Stage.RESET and key.reliable.all_acknowledged and key.reliable.heard:
+            key.stage = _Stage.TLS
+            key.tls.start()
+            key.flush()
+        if payloads:
+            self._receive_tls(key, b"".join(payloads), now)
+        self._finish(key)
+
+    def _receive_tls(self, key: _Key, data: bytes, now: float) -> None:
+        try:
+            records = key.tls.receive(data)
+        finally:
+            key.flush()
+        if key.stage is _Stage.TLS and key.tls.established:
+            info = "".join(f"{name}={value}\n" for name, value in self._peer_info.items())
+            message = KeyMessage(key.source, self._options, self.username, self.password, info)
+            key.tls.send(serialise_key_message(message))
+            key.flush()
+            key.stage = _Stage.SENT_KEY
+        for record in records:
+            if key.stage is _Stage.SENT_KEY:
+                key.buffer += record
+                answer = parse_key_message(key.buffer, from_client=False)
+                if answer is not None:
+                    key.server = answer.source
+                    key.stage = _Stage.GOT_KEY
+                    if not self.connected:
+                        unasked = int(self._peer_info.get("IV_PROTO", "0")) & 4
+                        self._push_request_at = now + PUSH_REQUEST_PERIOD_S if unasked else now
+            else:
+                for raw in key.messages.feed(record):
+                    self._read_text(parse_message(raw))
+
+    def _read_text(self, text: str) -> None:
+        if text.startswith("PUSH_REPLY"):
+            reply = parse_push_reply(text)
+            self._pushed += reply.options
+            if not reply.more_follow:
+                self._push_request_at = None
+                self.options = tuple(self._pushed)
+                self._pushed.clear()
+            return
+        self._events.append(Told(text))
+        if text.partition(",")[0] in ("AUTH_FAILED", "HALT", "RESTART"):
+            self._fail(text)
+
+    def _finish(self, key: _Key) -> None:
+        """Make the data keys once everything for them is there."""
+        if key.stage is not _Stage.GOT_KEY or not self.options:
+            return
+        if key.key_id != 0 and not key.reliable.all_acknowledged:
+            return
+        flags = " ".join(o for o in self.options if o.startswith(("protocol-flags", "key-derivation")))
+        if "tls-ekm" in flags:
+            key2 = export_key2(key.tls)
+        else:
+            assert key.server is not None
+            key2 = prf_key2(key.source, key.server, self.session_id, self.remote_session_id)
+        keys = data_channel_keys(key2, self.option("cipher") or "AES-256-GCM", server=False)
+        key.source.wipe()
+        key.stage = _Stage.KEYS
+        key.data = DataKey(key.key_id, int(self.option("peer-id") or 0xFFFFFF), keys)
+        self._sending = key.data
+        self._events.append(KeyInstalled(key.key_id, keys))
+        if not self.connected:
+            self.connected = True
+            self._events.append(Connected(self.options))
+
+    def _fail(self, reason: str) -> None:
+        if self.failed is None:
+            self.failed = reason
+            self._events.append(Failed(reason))
+
+    # -- data channel
+
+    def _seal(self, payload: bytes) -> None:
+        if self._sending is not None:
+            self._data_out.append(self._sending.seal(payload))
+
+    def _receive_data(self, packet: bytes, now: float) -> None:
+        key = self._keys.get(packet[0] & 7)
+        payload = key.data.open(packet) if key is not None and key.data is not None else None
+        if payload is None:
+            self.undecryptable += 1
+            return
+        self._last_received = now
+        if payload != PING:
+            self._events.append(TunnelPacket(payload))
+
+    def _seconds(self, name: str) -> float:
+        return float(self.option(name) or 0)

@@ -1,0 +1,102 @@
+"""What a ``Session`` tells its owner: the protocol's table of contents. In order of a session's life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cryptography import x509
+
+from cvpnd.reasons import End, Refusal
+from cvpnd.wire.key_material import DataChannelKeys
+from cvpnd.wire.key_method import PeerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class TlsEstablished:
+    key_id: int
+    tls_version: str
+    cipher: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsReceived:
+    """Decide: ``accept`` or ``refuse`` on the first key, ``accept_renegotiation`` or ``refuse`` on later ones.
+
+    Its certificate passed the context's verify callback; username and password are still to be checked."""
+
+    key_id: int
+    username: str
+    password: str = field(repr=False)
+    peer_info: PeerInfo
+    options: str
+    certificate: x509.Certificate | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeysReady:
+    """Install before calling ``packets_to_send``: the client's first data packet follows its PUSH_REPLY at once."""
+
+    key_id: int
+    keys: DataChannelKeys
+
+
+@dataclass(frozen=True, slots=True)
+class UseKey:
+    """The grace time is over: send with this key from now on."""
+
+    key_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRetired:
+    """Remove this key: it expired, gave way to a newer one, or the session is ending."""
+
+    key_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenegotiationStarted:
+    key_id: int
+    by_peer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RenegotiationFailed:
+    """The attempt is forgotten and the old key goes on; another follows."""
+
+    key_id: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerExit:
+    """The client said goodbye. ``SessionClosed`` follows after the time in which its repeats are acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A text message that the session itself has no use for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The last event. Send what ``packets_to_send`` still has (a TLS alert), then forget the session."""
+
+    reason: Refusal | End
+    detail: str
+
+
+Event = (
+    TlsEstablished
+    | CredentialsReceived
+    | KeysReady
+    | UseKey
+    | KeyRetired
+    | RenegotiationStarted
+    | RenegotiationFailed
+    | PeerExit
+    | MessageReceived
+    | SessionClosed
+)

@@ -1,0 +1,240 @@
+"""The key method 2 message, first application data in each direction (openvpn-wire.md sections 8 and 9).
+
+It carries the random numbers for the PRF, the options string that both sides compare ("OCC"), credentials, and
+the peer info that says what the client can do. All of it is untrusted text until login has decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from cvpnd.wire.errors import DropReason, PeerError, UsageError
+from cvpnd.wire.packet import Reader
+
+PRE_MASTER_BYTES = 48
+RANDOM_BYTES = 32
+MAX_OPTIONS_BYTES = 512
+MAX_PEER_INFO_BYTES = 16384
+"""Sensible ones are below 1 kB; ``push-peer-info`` with many ``UV_`` variables is larger."""
+MAX_PEER_INFO_LINES = 128
+MAX_PEER_INFO_LINE = 512
+_METHOD = 2
+_PREFIX_BYTES = 5
+
+
+class KeySource:
+    """One side's random numbers. The bytearrays are wiped once the data keys exist."""
+
+    __slots__ = ("pre_master", "random1", "random2")
+
+    def __init__(self, pre_master: bytes, random1: bytes, random2: bytes) -> None:
+        self.pre_master = bytearray(pre_master)
+        """Empty for the server, which has none."""
+        self.random1 = bytearray(random1)
+        self.random2 = bytearray(random2)
+
+    @classmethod
+    def cut(cls, random: bytes, *, with_pre_master: bool) -> KeySource:
+        """From 112 (client) or 64 (server) random bytes."""
+        head = PRE_MASTER_BYTES if with_pre_master else 0
+        if len(random) != head + 2 * RANDOM_BYTES:
+            raise UsageError(f"{len(random)} random bytes for a key source")
+        return cls(random[:head], random[head : head + RANDOM_BYTES], random[head + RANDOM_BYTES :])
+
+    def wipe(self) -> None:
+        for secret in (self.pre_master, self.random1, self.random2):
+            secret[:] = bytes(len(secret))
+
+    def __repr__(self) -> str:
+        return "KeySource(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMessage:
+    source: KeySource = field(repr=False)
+    options: str
+    username: str
+    password: str = field(repr=False)
+    peer_info: str
+
+
+def parse_key_message(data: bytes, *, from_client: bool) -> KeyMessage | None:
+    """Parse what has arrived so far; None means that more must come.
+
+    ``data`` ends at the end of a TLS record. A message that ends right behind the password has no peer info (very
+    old clients). Bytes behind the peer info are ignored, as the reference does. Raises ``PeerError``."""
+    if len(data) < _PREFIX_BYTES:
+        return None
+    if data[4] & 0x0F != _METHOD:
+        raise PeerError(DropReason.BAD_KEY_METHOD, f"key method {data[4] & 0x0F}")
+    reader = Reader(data, _PREFIX_BYTES)
+    try:
+        source = KeySource.cut(
+            reader.take((PRE_MASTER_BYTES if from_client else 0) + 2 * RANDOM_BYTES), with_pre_master=from_client
+        )
+        options = _take_string(reader, MAX_OPTIONS_BYTES, "options")
+        username = _take_string(reader, 0xFFFF, "username")
+        password = _take_string(reader, 0xFFFF, "password")
+        peer_info = _take_string(reader, MAX_PEER_INFO_BYTES, "peer info") if reader.left else b""
+    except PeerError as error:
+        if error.reason is DropReason.TRUNCATED:
+            return None
+        raise
+    return KeyMessage(
+        source,
+        options.decode("utf-8", "replace"),
+        printable(username.decode("utf-8", "backslashreplace")),
+        password.decode("utf-8", "surrogateescape"),
+        peer_info.decode("utf-8", "replace"),
+    )
+
+
+def serialise_key_message(message: KeyMessage) -> bytes:
+    source = message.source
+    return b"".join(
+        (
+            bytes(4),
+            bytes((_METHOD,)),
+            source.pre_master,
+            source.random1,
+            source.random2,
+            _string(message.options),
+            _string(message.username),
+            _string(message.password),
+            _string(message.peer_info),
+        )
+    )
+
+
+def _take_string(reader: Reader, most: int, name: str) -> bytes:
+    length = reader.u16()
+    if length > most:
+        raise PeerError(DropReason.BAD_KEY_METHOD, f"{name} of {length} bytes")
+    raw = reader.take(length)
+    return raw[:-1].split(b"\0", 1)[0]  # the last byte is taken for the NUL that must be there
+
+
+def _string(text: str) -> bytes:
+    """An absent string is length 0 with no bytes; all others count their NUL."""
+    if not text:
+        return bytes(2)
+    raw = text.encode("utf-8", "surrogateescape") + b"\0"
+    if len(raw) > 0xFFFF:
+        raise UsageError("string too long for key method 2")
+    return len(raw).to_bytes(2, "big") + raw
+
+
+def printable(text: str) -> str:
+    """Control characters become ``_``, as in the reference: names end up in logs and files."""
+    return "".join(c if c.isprintable() else "_" for c in text)
+
+
+# -- options string -----------------------------------------------------------------------------------------
+
+_MIRRORED = {
+    "tls-client": "tls-server",
+    "proto TCPv4_CLIENT": "proto TCPv4_SERVER",
+    "keydir 1": "keydir 0",
+    "keydir 0": "keydir 1",
+}
+
+
+def mirror_options(options: str) -> str:
+    """Our answer to the client's options string: its own, seen from the other side, so that nothing mismatches.
+
+    Never empty: patched 2.5 clients abort on an empty one."""
+    return ",".join(_MIRRORED.get(item, item) for item in options.split(",")) or "V4,tls-server"
+
+
+def option_value(options: str, name: str) -> str | None:
+    """The argument of ``name`` in an options string; empty if it has none, None if it is not there."""
+    for item in options.split(","):
+        word, _, value = item.partition(" ")
+        if word == name:
+            return value
+    return None
+
+
+# -- peer info ----------------------------------------------------------------------------------------------
+
+
+class Capability(IntFlag):
+    """IV_PROTO (section 9.2)."""
+
+    NONE = 0
+    DATA_V2 = 1 << 1
+    REQUEST_PUSH = 1 << 2
+    TLS_KEY_EXPORT = 1 << 3
+    AUTH_PENDING_KW = 1 << 4
+    NCP_P2P = 1 << 5
+    DNS_OPTION = 1 << 6
+    CC_EXIT_NOTIFY = 1 << 7
+    AUTH_FAIL_TEMP = 1 << 8
+    DYN_TLS_CRYPT = 1 << 9
+    DATA_EPOCH = 1 << 10
+    DNS_OPTION_V2 = 1 << 11
+    PUSH_UPDATE = 1 << 12
+
+
+_KNOWN_CAPABILITIES = sum(Capability)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What the client says of itself. Nothing of it is proven."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Every line, control characters replaced."""
+    capabilities: Capability = Capability.NONE
+    ciphers: tuple[str, ...] | None = None
+    """IV_CIPHERS; None if it did not say."""
+    ncp: int = 0
+    mtu: int | None = None
+    """IV_MTU: the largest tun-mtu it takes. None: it does not understand a pushed ``tun-mtu``."""
+
+    @property
+    def version(self) -> str:
+        return self.values.get("IV_VER", "")
+
+    @property
+    def platform(self) -> str:
+        return self.values.get("IV_PLAT", "")
+
+    @property
+    def gui_version(self) -> str:
+        return self.values.get("IV_GUI_VER", "")
+
+    @property
+    def hardware_address(self) -> str:
+        return self.values.get("IV_HWADDR", "")
+
+    @property
+    def sso_methods(self) -> frozenset[str]:
+        return frozenset(filter(None, self.values.get("IV_SSO", "").split(",")))
+
+
+def parse_peer_info(text: str) -> PeerInfo:
+    """Never raises: what is malformed is as if it were not there."""
+    values: dict[str, str] = {}
+    for line in text.split("\n")[:MAX_PEER_INFO_LINES]:
+        name, equals, value = line.partition("=")
+        if equals and name and len(line) <= MAX_PEER_INFO_LINE:
+            values.setdefault(printable(name), printable(value))
+    ciphers = values.get("IV_CIPHERS")
+    return PeerInfo(
+        values=values,
+        capabilities=Capability(_bounded(values.get("IV_PROTO"), 0xFFFFFFFF) & _KNOWN_CAPABILITIES),
+        ciphers=None if ciphers is None else tuple(filter(None, ciphers.split(":"))),
+        ncp=_bounded(values.get("IV_NCP"), 255),
+        mtu=_bounded(values.get("IV_MTU"), 65535) or None,
+    )
+
+
+def _bounded(text: str | None, most: int) -> int:
+    """An unsigned decimal number up to ``most``; anything else is 0."""
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return 0
+    number = int(text)
+    return number if number <= most else 0

@@ -1,0 +1,274 @@
+"""A key state: one TLS handshake and the data keys it yields. Everything that affects its states lives here.
+
+Three small machines, so that a slow login cannot distort the handshake:
+
+*Negotiation*, with OpenVPN's own names. The server's way:
+
+    INITIAL ─ RESET_SENT ─▶ PRE_START ─ RESET_ACKED ─▶ START ─ KEY_RECEIVED ─▶ GOT_KEY ─ KEY_SENT ─▶ SENT_KEY
+       └───────────────── COOKIE_ECHOED ─────────────────▲                                              │
+                                                 GENERATED_KEYS ◀─ KEYS_GENERATED ─ ACTIVE ◀─ ALL_ACKED ┘
+
+  After a stateless exchange both resets are done, so the echo leads straight to START. ``PRE_START`` may also jump to
+  ``GOT_KEY``: the acknowledgements of our reset can all get lost while what follows them arrives.
+  Text messages flow from ACTIVE on; data packets from GENERATED_KEYS on.
+
+*Authentication*: FALSE until the credentials are here, DEFERRED while login decides, then TRUE or FALSE for good.
+
+*Slot*: PENDING while negotiating, then PRIMARY; LAME_DUCK once a newer one is primary (its data keys still open
+packets, its TLS connection is gone); RETIRED when expired, replaced or abandoned.
+
+What is not in a table is an ERROR, which nothing leaves.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from cvpnd.wire.errors import DropReason, PeerError, UsageError
+from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
+from cvpnd.wire.key_method import (
+    PRE_MASTER_BYTES,
+    RANDOM_BYTES,
+    KeyMessage,
+    KeySource,
+    mirror_options,
+    parse_key_message,
+    serialise_key_message,
+)
+from cvpnd.wire.messages import MessageReader, serialise_message
+from cvpnd.wire.negotiation import KeyDerivation
+from cvpnd.wire.packet import ControlPacket
+from cvpnd.wire.reliable import ReliableLayer
+from cvpnd.wire.settings import SessionSettings
+from cvpnd.wire.tls import TlsConnection
+
+SERVER_RANDOM_BYTES = 2 * RANDOM_BYTES
+CLIENT_RANDOM_BYTES = PRE_MASTER_BYTES + 2 * RANDOM_BYTES
+
+
+class Negotiation(Enum):
+    INITIAL = auto()
+    PRE_START = auto()
+    START = auto()
+    GOT_KEY = auto()
+    SENT_KEY = auto()
+    ACTIVE = auto()
+    GENERATED_KEYS = auto()
+    ERROR = auto()
+
+
+class NegotiationInput(Enum):
+    RESET_SENT = auto()
+    COOKIE_ECHOED = auto()
+    RESET_ACKED = auto()
+    KEY_RECEIVED = auto()
+    KEY_SENT = auto()
+    ALL_ACKED = auto()
+    KEYS_GENERATED = auto()
+    FAILED = auto()
+
+
+class Authentication(Enum):
+    FALSE = auto()
+    DEFERRED = auto()
+    TRUE = auto()
+    ERROR = auto()
+
+
+class AuthenticationInput(Enum):
+    CREDENTIALS = auto()
+    ACCEPTED = auto()
+    REFUSED = auto()
+
+
+class Slot(Enum):
+    PENDING = auto()
+    PRIMARY = auto()
+    LAME_DUCK = auto()
+    RETIRED = auto()
+    ERROR = auto()
+
+
+class SlotInput(Enum):
+    ESTABLISHED = auto()
+    REPLACED = auto()
+    GONE = auto()
+
+
+NEGOTIATION = {
+    (Negotiation.INITIAL, NegotiationInput.RESET_SENT): Negotiation.PRE_START,
+    (Negotiation.INITIAL, NegotiationInput.COOKIE_ECHOED): Negotiation.START,
+    (Negotiation.PRE_START, NegotiationInput.RESET_ACKED): Negotiation.START,
+    (Negotiation.PRE_START, NegotiationInput.KEY_RECEIVED): Negotiation.GOT_KEY,
+    (Negotiation.START, NegotiationInput.KEY_RECEIVED): Negotiation.GOT_KEY,
+    (Negotiation.GOT_KEY, NegotiationInput.KEY_SENT): Negotiation.SENT_KEY,
+    (Negotiation.SENT_KEY, NegotiationInput.ALL_ACKED): Negotiation.ACTIVE,
+    (Negotiation.ACTIVE, NegotiationInput.KEYS_GENERATED): Negotiation.GENERATED_KEYS,
+}
+AUTHENTICATION = {
+    (Authentication.FALSE, AuthenticationInput.CREDENTIALS): Authentication.DEFERRED,
+    (Authentication.DEFERRED, AuthenticationInput.ACCEPTED): Authentication.TRUE,
+    (Authentication.DEFERRED, AuthenticationInput.REFUSED): Authentication.FALSE,
+}
+SLOT = {
+    (Slot.PENDING, SlotInput.ESTABLISHED): Slot.PRIMARY,
+    (Slot.PENDING, SlotInput.GONE): Slot.RETIRED,
+    (Slot.PRIMARY, SlotInput.REPLACED): Slot.LAME_DUCK,
+    (Slot.PRIMARY, SlotInput.GONE): Slot.RETIRED,
+    (Slot.LAME_DUCK, SlotInput.GONE): Slot.RETIRED,
+}
+
+
+class KeyState:
+    """One key id of a server's session. Times are the caller's monotonic seconds."""
+
+    __slots__ = (
+        "_key_buffer",
+        "_messages",
+        "_tls_bytes",
+        "authentication",
+        "client_source",
+        "expires_at",
+        "key_id",
+        "negotiation",
+        "reliable",
+        "server_source",
+        "slot",
+        "started_at",
+        "tls",
+    )
+
+    def __init__(self, key_id: int, reliable: ReliableLayer, tls: TlsConnection, now: float) -> None:
+        self.key_id = key_id
+        self.reliable = reliable
+        self.tls: TlsConnection | None = tls
+        """None once the slot is LAME_DUCK or RETIRED: 55 kB that nobody speaks to any more."""
+        self.started_at = now
+        self.expires_at: float | None = None
+        """Set when a successor's negotiation starts; not postponed by its repeats."""
+        self.negotiation = Negotiation.INITIAL
+        self.authentication = Authentication.FALSE
+        self.slot = Slot.PENDING
+        self.client_source: KeySource | None = None
+        self.server_source: KeySource | None = None
+        self._key_buffer = bytearray()
+        self._messages = MessageReader()
+        self._tls_bytes = 0
+
+    # -- the machines
+
+    def negotiate(self, what: NegotiationInput) -> None:
+        """Raises ``PeerError(OUT_OF_ORDER)``: this order is the peer's doing."""
+        before = self.negotiation
+        self.negotiation = NEGOTIATION.get((before, what), Negotiation.ERROR)
+        if self.negotiation is Negotiation.ERROR and what is not NegotiationInput.FAILED:
+            raise PeerError(DropReason.OUT_OF_ORDER, f"{what.name} in {before.name}")
+
+    def authenticate(self, what: AuthenticationInput) -> None:
+        """Raises ``UsageError``: login is ours."""
+        before = self.authentication
+        self.authentication = AUTHENTICATION.get((before, what), Authentication.ERROR)
+        if self.authentication is Authentication.ERROR:
+            raise UsageError(f"{what.name} in {before.name}")
+
+    def move(self, what: SlotInput) -> None:
+        """Raises ``UsageError``."""
+        before = self.slot
+        self.slot = SLOT.get((before, what), Slot.ERROR)
+        if self.slot is Slot.ERROR:
+            raise UsageError(f"{what.name} in {before.name}")
+        if self.slot in (Slot.LAME_DUCK, Slot.RETIRED):
+            self.tls = None
+            self.reliable.stop_sending()
+            self.wipe()
+
+    @property
+    def carries_text(self) -> bool:
+        return self.tls is not None and self.negotiation in (Negotiation.ACTIVE, Negotiation.GENERATED_KEYS)
+
+    @property
+    def established(self) -> bool:
+        return self.negotiation is Negotiation.GENERATED_KEYS
+
+    # -- packets and what is in them
+
+    def receive_packet(self, packet: ControlPacket, settings: SessionSettings) -> list[bytes]:
+        """Acknowledge, order, decrypt; return the application data of each TLS record. Raises ``PeerError``."""
+        payloads = self.reliable.receive_packet(packet)
+        if self.negotiation is Negotiation.PRE_START and self.reliable.all_acknowledged:
+            self.negotiate(NegotiationInput.RESET_ACKED)
+        if not payloads or self.tls is None:
+            return []
+        data = b"".join(payloads)
+        if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
+            self._tls_bytes += len(data)
+            if self._tls_bytes > settings.max_tls_bytes:
+                raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, f"{self._tls_bytes} bytes of TLS")
+        try:
+            return self.tls.receive(data)
+        finally:
+            self.reliable.queue_stream(self.tls.output())  # an alert too
+
+    def note_acknowledgements(self) -> None:
+        """SENT_KEY becomes ACTIVE when the peer has all we sent."""
+        if self.negotiation is Negotiation.SENT_KEY and self.reliable.all_acknowledged:
+            self.negotiate(NegotiationInput.ALL_ACKED)
+
+    def read_key_message(self, record: bytes, settings: SessionSettings) -> KeyMessage | None:
+        """Collect the client's key method 2 message; None until it is complete. Raises ``PeerError``."""
+        self._key_buffer += record
+        if len(self._key_buffer) > settings.max_key_method_bytes:
+            raise PeerError(DropReason.KEY_METHOD_TOO_LONG)
+        message = parse_key_message(bytes(self._key_buffer), from_client=True)
+        if message is not None:
+            self._wipe_buffer()
+            self.negotiate(NegotiationInput.KEY_RECEIVED)
+            self.client_source = message.source
+            self.authenticate(AuthenticationInput.CREDENTIALS)
+        return message
+
+    def send_key_message(self, options: str, random: bytes) -> None:
+        """Our answer, at once and whatever login will say: the client reads no text before it."""
+        self.server_source = KeySource.cut(random, with_pre_master=False)
+        self._send(serialise_key_message(KeyMessage(self.server_source, mirror_options(options), "", "", "")))
+        self.negotiate(NegotiationInput.KEY_SENT)
+
+    def read_text(self, record: bytes) -> list[bytes]:
+        """Complete text messages. Raises ``PeerError``."""
+        return self._messages.feed(record)
+
+    def send_text(self, text: str) -> None:
+        self._send(serialise_message(text))
+
+    def generate_keys(
+        self, cipher: str, derivation: KeyDerivation, client_session_id: bytes, server_session_id: bytes
+    ) -> DataChannelKeys:
+        """Raises ``PeerError`` for a zero key."""
+        if self.tls is None or self.client_source is None or self.server_source is None:
+            raise UsageError("data keys before the key exchange")
+        if derivation is KeyDerivation.TLS_EKM:
+            key2 = export_key2(self.tls)
+        else:
+            key2 = prf_key2(self.client_source, self.server_source, client_session_id, server_session_id)
+        keys = data_channel_keys(key2, cipher, server=True)
+        self.negotiate(NegotiationInput.KEYS_GENERATED)
+        self.wipe()
+        return keys
+
+    def wipe(self) -> None:
+        """Clear the key exchange's secrets; idempotent."""
+        for source in (self.client_source, self.server_source):
+            if source is not None:
+                source.wipe()
+        self.client_source = self.server_source = None
+        self._wipe_buffer()
+
+    def _wipe_buffer(self) -> None:
+        self._key_buffer[:] = bytes(len(self._key_buffer))
+        self._key_buffer.clear()
+
+    def _send(self, plaintext: bytes) -> None:
+        if self.tls is None:
+            raise UsageError("nothing can be sent on this key state any more")
+        self.tls.send(plaintext)
+        self.reliable.queue_stream(self.tls.output())

@@ -1,0 +1,136 @@
+"""The text messages inside the TLS connection (openvpn-wire.md section 14).
+
+Each ends with a NUL and is written as one TLS record. Clients drop a message with control characters in it and keep
+at most 1024 bytes; what we send fits both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cvpnd.wire.errors import DropReason, PeerError, UsageError
+
+MAX_MESSAGE_BYTES = 1024
+"""With its NUL."""
+SPLIT_BYTES = MAX_MESSAGE_BYTES - 84
+"""The reference starts a new PUSH_REPLY where the old one would reach this, which leaves room for the continuation."""
+MAX_OPTION_BYTES = 255
+"""A 2.x client cuts a longer pushed option into two bogus ones."""
+MAX_UNTERMINATED_BYTES = 2048
+
+PUSH_REQUEST = "PUSH_REQUEST"
+EXIT = "EXIT"
+_NEEDS_QUOTES = frozenset(" \t\"'\\#;")
+
+
+# -- what we send -------------------------------------------------------------------------------------------
+
+
+def quote_argument(text: str) -> str:
+    """An argument of a pushed option as 2.x's parser reads it back. Raises ``UsageError`` where nothing helps."""
+    if "," in text or not text.isprintable():
+        raise UsageError(f"cannot be pushed: {text!r}")
+    if text and not _NEEDS_QUOTES & set(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def push_reply(options: Iterable[str]) -> list[str]:
+    """PUSH_REPLY as one message or as many as it takes; all but the last say that more follow.
+
+    Raises ``UsageError`` for an option with a comma or a control character, or longer than a client can read."""
+    groups: list[list[str]] = [[]]
+    length = len("PUSH_REPLY,")
+    for option in options:
+        size = len(option.encode()) + 1
+        if "," in option or not option.isprintable() or not 1 < size <= MAX_OPTION_BYTES:
+            raise UsageError(f"cannot be pushed: {option!r}")
+        if length + size >= SPLIT_BYTES:
+            groups.append([])
+            length = len("PUSH_REPLY,")
+        groups[-1].append(option)
+        length += size
+    if len(groups) > 1:
+        for group in groups[:-1]:
+            group.append("push-continuation 2")
+        groups[-1].append("push-continuation 1")
+    return ["PUSH_REPLY," + ",".join(group) for group in groups]
+
+
+def auth_failed(text: str = "") -> str:
+    return _with_text("AUTH_FAILED", text)
+
+
+def restart(text: str = "") -> str:
+    """``text`` may begin with flags: ``[P]`` keeps the user's credentials, ``[N]`` takes the next server."""
+    return _with_text("RESTART", text)
+
+
+def halt(text: str = "") -> str:
+    return _with_text("HALT", text)
+
+
+def _with_text(word: str, text: str) -> str:
+    clean = "".join(c if c.isprintable() else " " for c in text).strip()
+    message = f"{word},{clean}" if clean else word
+    return message.encode()[: MAX_MESSAGE_BYTES - 1].decode(errors="ignore")
+
+
+def serialise_message(text: str) -> bytes:
+    """Raises ``UsageError`` for what a client would drop."""
+    raw = text.encode() + b"\0"
+    if len(raw) > MAX_MESSAGE_BYTES or not text.isprintable():
+        raise UsageError("control message too long or with control characters")
+    return raw
+
+
+# -- what we receive ----------------------------------------------------------------------------------------
+
+
+class MessageReader:
+    """Cuts the plaintext of a TLS connection into messages, wherever its records begin and end."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Complete messages without their NUL. Raises ``PeerError(MESSAGE_TOO_LONG)``."""
+        self._buffer += data
+        *complete, rest = bytes(self._buffer).split(b"\0")
+        self._buffer[:] = rest
+        if max(map(len, (*complete, rest))) > MAX_UNTERMINATED_BYTES:
+            raise PeerError(DropReason.MESSAGE_TOO_LONG)
+        return [message for message in complete if message]
+
+
+def parse_message(raw: bytes) -> str:
+    """Text of one message; trailing CR and LF are tolerated. Raises ``PeerError(BAD_MESSAGE)`` for control
+    characters anywhere else: what a peer says ends up in logs and on terminals."""
+    try:
+        text = raw.rstrip(b"\r\n\0").decode()
+    except UnicodeDecodeError:
+        raise PeerError(DropReason.BAD_MESSAGE, "not UTF-8") from None
+    if not text.isprintable():
+        raise PeerError(DropReason.BAD_MESSAGE, "control characters")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class PushReply:
+    options: tuple[str, ...]
+    more_follow: bool
+
+
+def parse_push_reply(text: str) -> PushReply:
+    """The client's side of ``push_reply``. Raises ``PeerError(BAD_MESSAGE)``."""
+    word, _, rest = text.partition(",")
+    if word != "PUSH_REPLY":
+        raise PeerError(DropReason.BAD_MESSAGE, word)
+    options: Sequence[str] = [option for option in rest.split(",") if option]
+    return PushReply(
+        tuple(option for option in options if not option.startswith("push-continuation ")),
+        more_follow="push-continuation 2" in options,
+    )

@@ -1,0 +1,155 @@
+"""Control packets: opcodes, layout, parse and serialise (openvpn-wire.md sections 2.2 and 3).
+
+A packet is a *header* (opcode, key id, sender's session id), which every wrapping leaves in clear, and a *body*
+(acknowledgements, packet id, payload), which some encrypt. ``control_wrap.py`` works on the two parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from cvpnd.wire.errors import DropReason, PeerError
+
+SESSION_ID_BYTES = 8
+NO_SESSION_ID = bytes(SESSION_ID_BYTES)
+HEADER_BYTES = 1 + SESSION_ID_BYTES
+MAX_ACKS_RECEIVED = 8
+MAX_PAYLOAD_BYTES = 1600
+"""The reference's receive buffer: 1500 and some 100 of head room. No implementation sends more."""
+
+
+class Transport(StrEnum):
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Opcode(IntEnum):
+    """The upper five bits of a packet's first byte."""
+
+    SOFT_RESET_V1 = 3
+    CONTROL_V1 = 4
+    ACK_V1 = 5
+    DATA_V1 = 6
+    HARD_RESET_CLIENT_V2 = 7
+    HARD_RESET_SERVER_V2 = 8
+    DATA_V2 = 9
+    HARD_RESET_CLIENT_V3 = 10
+    CONTROL_WKC_V1 = 11
+
+
+CONTROL_OPCODES = frozenset(Opcode) - {Opcode.DATA_V1, Opcode.DATA_V2}
+CLIENT_RESETS = frozenset({Opcode.HARD_RESET_CLIENT_V2, Opcode.HARD_RESET_CLIENT_V3})
+HARD_RESETS = CLIENT_RESETS | {Opcode.HARD_RESET_SERVER_V2}
+TLS_OPCODES = frozenset({Opcode.CONTROL_V1, Opcode.CONTROL_WKC_V1})
+
+
+class Reader:
+    """Takes fields off the front of a buffer; overrunning its end is ``PeerError(TRUNCATED)``."""
+
+    __slots__ = ("_data", "_position")
+
+    def __init__(self, data: bytes, position: int = 0) -> None:
+        self._data = data
+        self._position = position
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._position
+
+    def take(self, count: int) -> bytes:
+        if count > self.left:
+            raise PeerError(DropReason.TRUNCATED)
+        start = self._position
+        self._position = start + count
+        return self._data[start : self._position]
+
+    def rest(self) -> bytes:
+        return self.take(self.left)
+
+    def u8(self) -> int:
+        return self.take(1)[0]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    opcode: Opcode
+    key_id: int
+    session_id: bytes
+    """The sender's."""
+
+    def serialise(self) -> bytes:
+        return bytes((self.opcode << 3 | self.key_id,)) + self.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPacket:
+    opcode: Opcode
+    key_id: int
+    session_id: bytes
+    """The sender's."""
+    acks: tuple[int, ...] = ()
+    remote_session_id: bytes = b""
+    """The receiver's; only there when ``acks`` is not empty."""
+    packet_id: int | None = None
+    """None in ``ACK_V1`` only."""
+    payload: bytes = b""
+
+    @property
+    def header(self) -> Header:
+        return Header(self.opcode, self.key_id, self.session_id)
+
+
+def parse_header(packet: bytes) -> Header:
+    """The part in clear. Raises ``PeerError``."""
+    if len(packet) < HEADER_BYTES:
+        raise PeerError(DropReason.TRUNCATED)
+    first = packet[0]
+    try:
+        opcode = Opcode(first >> 3)
+    except ValueError:
+        raise PeerError(DropReason.BAD_OPCODE, str(first >> 3)) from None
+    if opcode not in CONTROL_OPCODES:
+        raise PeerError(DropReason.BAD_OPCODE, opcode.name)
+    session_id = packet[1:HEADER_BYTES]
+    if session_id == NO_SESSION_ID:
+        raise PeerError(DropReason.BAD_SESSION_ID)
+    key_id = first & 7
+    if opcode in HARD_RESETS and key_id != 0:
+        raise PeerError(DropReason.BAD_KEY_ID, f"{opcode.name} with key id {key_id}")
+    return Header(opcode, key_id, session_id)
+
+
+def parse_body(header: Header, body: bytes) -> ControlPacket:
+    """The part behind the header, already unwrapped. Raises ``PeerError``."""
+    reader = Reader(body)
+    count = reader.u8()
+    if count > MAX_ACKS_RECEIVED:
+        raise PeerError(DropReason.TOO_MANY_ACKS, str(count))
+    acks = tuple(reader.u32() for _ in range(count))
+    remote_session_id = reader.take(SESSION_ID_BYTES) if count else b""
+    packet_id: int | None = None
+    payload = b""
+    if header.opcode is not Opcode.ACK_V1:
+        packet_id = reader.u32()
+        if reader.left > MAX_PAYLOAD_BYTES:
+            raise PeerError(DropReason.TOO_LONG, f"{reader.left} bytes of payload")
+        payload = reader.rest()
+    return ControlPacket(header.opcode, header.key_id, header.session_id, acks, remote_session_id, packet_id, payload)
+
+
+def serialise_body(packet: ControlPacket) -> bytes:
+    parts = [bytes((len(packet.acks),))]
+    if packet.acks:
+        parts += [ack.to_bytes(4, "big") for ack in packet.acks]
+        parts.append(packet.remote_session_id)
+    if packet.packet_id is not None:
+        parts.append(packet.packet_id.to_bytes(4, "big"))
+        parts.append(packet.payload)
+    return b"".join(parts)

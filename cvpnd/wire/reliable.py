@@ -1,0 +1,219 @@
+"""Ordered, acknowledged control packets of one key state (openvpn-wire.md section 4).
+
+Both directions count from 0; the reset is number 0. What is received in order goes up, what is acknowledged is
+forgotten. The windows and timers are the reference implementation's, which every client is tuned to. All
+arithmetic on ids is modulo 2^32.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from cvpnd.wire.errors import DropReason, PeerError
+from cvpnd.wire.packet import TLS_OPCODES, ControlPacket, Opcode
+
+SEND_WINDOW = 6
+"""Packets in flight. Fits the receive window of 8 of OpenVPN 2.4 and 2.5 as well."""
+RECEIVE_WINDOW = 12
+ACKS_ON_CONTROL = 4
+ACKS_ON_ACK = 8
+MAX_QUEUED_ACKS = 8
+"""More are dropped: the peer repeats the packet, and the acknowledgement is made again."""
+FIRST_TIMEOUT_S = 2.0
+HIGHER_ACKS_FOR_RETRANSMIT = 3
+_MASK = 0xFFFFFFFF
+_HALF = 1 << 31
+
+
+class _Outgoing:
+    __slots__ = ("due", "higher_acks", "opcode", "packet_id", "payload", "timeout_s")
+
+    def __init__(self, packet_id: int, opcode: Opcode, payload: bytes, now: float, timeout_s: float) -> None:
+        self.packet_id = packet_id
+        self.opcode = opcode
+        self.payload = payload
+        self.due = now
+        self.timeout_s = timeout_s
+        self.higher_acks = 0
+        """Acknowledgements of later packets since this one was last sent: it was probably lost."""
+
+
+class ReliableLayer:
+    """One for each key id; it never mixes sessions because a packet's acknowledgements name the session."""
+
+    __slots__ = (
+        "_acks",
+        "_backlog",
+        "_duplicates",
+        "_expected",
+        "_first_timeout_s",
+        "_in_flight",
+        "_key_id",
+        "_local_session_id",
+        "_next_id",
+        "_received",
+        "_recent_acks",
+        "_remote_session_id",
+        "payload_limit",
+    )
+
+    def __init__(
+        self,
+        key_id: int,
+        local_session_id: bytes,
+        remote_session_id: bytes,
+        *,
+        payload_limit: int,
+        first_id: int = 0,
+        first_timeout_s: float = FIRST_TIMEOUT_S,
+    ) -> None:
+        """``first_id`` 1 continues after a stateless exchange of resets, where number 0 is done in both directions."""
+        self._key_id = key_id
+        self._local_session_id = local_session_id
+        self._remote_session_id = remote_session_id
+        self._first_timeout_s = first_timeout_s
+        self._expected = first_id
+        self._next_id = first_id
+        self._received: dict[int, bytes] = {}
+        self._acks: deque[int] = deque()
+        self._recent_acks: list[int] = []
+        self._in_flight: list[_Outgoing] = []
+        self._backlog: deque[tuple[Opcode, bytes]] = deque()
+        self.payload_limit = payload_limit
+        self._duplicates = 0
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Nothing of ours is under way or waiting."""
+        return not self._in_flight and not self._backlog
+
+    @property
+    def heard(self) -> bool:
+        """Whether the peer has sent anything under this key id that we took."""
+        return self._expected != 0 or bool(self._received)
+
+    @property
+    def remote_session_id(self) -> bytes:
+        return self._remote_session_id
+
+    def learn_remote_session_id(self, session_id: bytes) -> None:
+        """A client hears the server's session id with the answer to its reset."""
+        self._remote_session_id = session_id
+
+    def receive_packet(self, packet: ControlPacket) -> list[bytes]:
+        """Take one packet and return the TLS bytes that are in order now. Raises ``PeerError``."""
+        if packet.acks:
+            if packet.remote_session_id != self._local_session_id:
+                raise PeerError(DropReason.FOREIGN_ACK)
+            for acknowledged in packet.acks:
+                self._forget(acknowledged)
+        if packet.packet_id is None:
+            return []
+        packet_id = packet.packet_id
+        ahead = (packet_id - self._expected) & _MASK
+        # Accepting and acknowledging are one decision, in three branches: beyond the window neither (an
+        # acknowledged packet that was dropped would stall the handshake for good), before it acknowledge only
+        # (our first acknowledgement may have been lost), inside it both.
+        if RECEIVE_WINDOW <= ahead < _HALF:
+            raise PeerError(DropReason.BEYOND_WINDOW, f"id {packet_id}, expected {self._expected}")
+        self._queue_ack(packet_id)
+        if ahead >= _HALF or packet_id in self._received:
+            self._duplicates += 1
+            return []
+        self._received[packet_id] = packet.payload if packet.opcode in TLS_OPCODES else b""
+        in_order = []
+        while self._expected in self._received:
+            payload = self._received.pop(self._expected)
+            self._expected = (self._expected + 1) & _MASK
+            if payload:
+                in_order.append(payload)
+        return in_order
+
+    def queue_payload(self, opcode: Opcode, payload: bytes = b"") -> None:
+        """Send this reliably, behind everything queued before."""
+        self._backlog.append((opcode, payload))
+
+    def queue_stream(self, data: bytes) -> None:
+        """Send TLS bytes, cut to size."""
+        for start in range(0, len(data), self.payload_limit):
+            self._backlog.append((Opcode.CONTROL_V1, data[start : start + self.payload_limit]))
+
+    def packets_to_send(self, now: float) -> list[ControlPacket]:
+        """New packets as far as the window reaches, those due again, and a bare ACK if acknowledgements are left."""
+        while self._backlog and self._window_open():
+            opcode, payload = self._backlog.popleft()
+            self._in_flight.append(_Outgoing(self._next_id, opcode, payload, now, self._first_timeout_s))
+            self._next_id = (self._next_id + 1) & _MASK
+        packets = []
+        for outgoing in self._in_flight:
+            if now < outgoing.due and outgoing.higher_acks < HIGHER_ACKS_FOR_RETRANSMIT:
+                continue
+            outgoing.due = now + outgoing.timeout_s
+            outgoing.timeout_s *= 2
+            outgoing.higher_acks = 0
+            packets.append(self._packet(outgoing.opcode, outgoing.packet_id, outgoing.payload, ACKS_ON_CONTROL))
+        while self._acks:
+            packets.append(self._packet(Opcode.ACK_V1, None, b"", ACKS_ON_ACK))
+        return packets
+
+    def next_timeout(self) -> float | None:
+        """When the earliest unacknowledged packet is due again."""
+        return min((outgoing.due for outgoing in self._in_flight), default=None)
+
+    def restart(self, now: float) -> None:
+        """The peer's reset came (again): all of ours is due at once, with the first timeout."""
+        for outgoing in self._in_flight:
+            outgoing.due = now
+            outgoing.timeout_s = self._first_timeout_s
+
+    def take_duplicates(self) -> int:
+        """How many packets came more than once since the last call."""
+        count, self._duplicates = self._duplicates, 0
+        return count
+
+    def stop_sending(self) -> None:
+        """Forget what is under way; only acknowledge from now on."""
+        self._in_flight.clear()
+        self._backlog.clear()
+
+    def _window_open(self) -> bool:
+        if not self._in_flight:
+            return True
+        lowest = self._in_flight[0].packet_id
+        return len(self._in_flight) < SEND_WINDOW and (self._next_id - lowest) & _MASK < SEND_WINDOW
+
+    def _forget(self, acknowledged: int) -> None:
+        """The peer has ``acknowledged``. Repeated and invented ids find nothing and change nothing."""
+        if (self._next_id - acknowledged - 1) & _MASK >= _HALF:
+            return  # we have not sent it yet
+        remaining = []
+        for outgoing in self._in_flight:
+            if outgoing.packet_id == acknowledged:
+                continue
+            if (acknowledged - outgoing.packet_id) & _MASK < _HALF:
+                outgoing.higher_acks += 1
+            remaining.append(outgoing)
+        self._in_flight = remaining
+
+    def _queue_ack(self, packet_id: int) -> None:
+        if packet_id not in self._acks and len(self._acks) < MAX_QUEUED_ACKS:
+            self._acks.append(packet_id)
+
+    def _packet(self, opcode: Opcode, packet_id: int | None, payload: bytes, most: int) -> ControlPacket:
+        """New acknowledgements first, then recent ones again: so a lost acknowledgement heals itself."""
+        for _ in range(min(most, len(self._acks))):
+            ack = self._acks.popleft()
+            if ack in self._recent_acks:
+                self._recent_acks.remove(ack)
+            self._recent_acks.insert(0, ack)
+        del self._recent_acks[ACKS_ON_ACK:]
+        acks = tuple(self._recent_acks[:most])
+        return ControlPacket(
+            opcode,
+            self._key_id,
+            self._local_session_id,
+            acks,
+            self._remote_session_id if acks else b"",
+            packet_id,
+            payload,
+        )

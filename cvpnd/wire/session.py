@@ -1,0 +1,641 @@
+"""``Session``: one client's control channel, across renegotiations. Five verbs in, events out; no socket, no clock.
+
+Key states: ``_pending`` negotiates, ``_primary`` carries text and data, ``_lame_duck`` still opens data packets. The
+caller's loop after each input is: ``next_event`` until None, then ``packets_to_send``, then ``next_timeout``. In this
+order, because keys announced by ``KeysReady`` must be installed before the PUSH_REPLY leaves.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
+
+from cvpnd.reasons import End, Refusal
+from cvpnd.wire import messages
+from cvpnd.wire.control_wrap import PLAIN, ControlWrap
+from cvpnd.wire.errors import DropReason, PeerError, UsageError
+from cvpnd.wire.events import (
+    CredentialsReceived,
+    Event,
+    KeyRetired,
+    KeysReady,
+    MessageReceived,
+    PeerExit,
+    RenegotiationFailed,
+    RenegotiationStarted,
+    SessionClosed,
+    TlsEstablished,
+    UseKey,
+)
+from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo, parse_peer_info, printable
+from cvpnd.wire.key_state import (
+    SERVER_RANDOM_BYTES,
+    Authentication,
+    AuthenticationInput,
+    KeyState,
+    Negotiation,
+    NegotiationInput,
+    SlotInput,
+)
+from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
+from cvpnd.wire.packet import CLIENT_RESETS, HEADER_BYTES, SESSION_ID_BYTES, ControlPacket, Opcode, Transport
+from cvpnd.wire.reliable import ACKS_ON_CONTROL, ReliableLayer
+from cvpnd.wire.settings import SessionSettings
+from cvpnd.wire.tls import CertificateVerdict, TlsConnection
+
+IP_UDP_BYTES_V4 = 28
+IP_UDP_BYTES_V6 = 48
+_ACK_BLOCK_BYTES = 1 + 4 * ACKS_ON_CONTROL + SESSION_ID_BYTES
+_PACKET_ID_BYTES = 4
+_LAST_KEY_ID = 7
+_RENEGOTIATE_JITTER = 0.1
+"""We renegotiate up to this part earlier than configured, so that client and server rarely start at once."""
+_MALFORMED = frozenset(
+    {
+        DropReason.TRUNCATED,
+        DropReason.BAD_SESSION_ID,
+        DropReason.TOO_MANY_ACKS,
+        DropReason.TOO_LONG,
+        DropReason.NOT_AUTHENTIC,
+    }
+)
+"""On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
+
+
+def payload_limit(max_packet_bytes: int, *, ipv6: bool, wrap_overhead: int) -> int:
+    """TLS bytes for each packet. Room is kept for four acknowledgements, and also on TCP for an IP and UDP header."""
+    outer = IP_UDP_BYTES_V6 if ipv6 else IP_UDP_BYTES_V4
+    return max_packet_bytes - outer - HEADER_BYTES - _ACK_BLOCK_BYTES - _PACKET_ID_BYTES - wrap_overhead
+
+
+class Session:
+    """See the module's text for the order of calls. No verb raises for what a peer sent."""
+
+    __slots__ = (
+        "_bytes_before_login",
+        "_close_at",
+        "_closing",
+        "_context",
+        "_events",
+        "_farewell",
+        "_identity",
+        "_jitter",
+        "_lame_duck",
+        "_last_key_id",
+        "_local_session_id",
+        "_negotiated",
+        "_options",
+        "_outbox",
+        "_packets_before_login",
+        "_payload_limit",
+        "_peer_info",
+        "_pending",
+        "_primary",
+        "_push",
+        "_push_requested",
+        "_push_sent_at",
+        "_random",
+        "_remote_session_id",
+        "_renegotiate_at",
+        "_settings",
+        "_soft_reset_at",
+        "_transport",
+        "_use_key_at",
+        "_verdict",
+        "_wrap",
+        "closed",
+        "drops",
+        "tls_cipher",
+        "tls_version",
+    )
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        now: float,
+        *,
+        ssl_context: SSL.Context,
+        remote_session_id: bytes,
+        local_session_id: bytes,
+        transport: Transport = Transport.UDP,
+        ipv6: bool = False,
+        cookie_echoed: bool = False,
+        wrap: ControlWrap = PLAIN,
+        renegotiate_jitter: float = 0.0,
+        drops: Counter[DropReason] | None = None,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """UDP: after ``stateless.check_echo``, with ``cookie_echoed`` and its two session ids. TCP: with the session id
+        of the client's reset and a random one of ours. Either way, hand the packet itself to ``receive_packet`` next.
+
+        ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a counter to share.
+        """
+        self._settings = settings
+        self._context = ssl_context
+        self._remote_session_id = remote_session_id
+        self._local_session_id = local_session_id
+        self._transport = transport
+        self._wrap = wrap
+        self._payload_limit = payload_limit(settings.max_packet_bytes, ipv6=ipv6, wrap_overhead=wrap.overhead)
+        self._jitter = renegotiate_jitter
+        self._random = random
+        self.drops: Counter[DropReason] = Counter() if drops is None else drops
+        self.closed = False
+        self.tls_version = ""
+        self.tls_cipher = ""
+        self._events: deque[Event] = deque()
+        self._farewell: list[bytes] = []
+        self._outbox: deque[str] = deque()
+        self._identity: tuple[bytes, str] | None = None
+        self._peer_info = PeerInfo()
+        self._options = ""
+        self._negotiated: Negotiated | None = None
+        self._push: list[str] = []
+        self._push_requested = False
+        self._push_sent_at: float | None = None
+        self._packets_before_login = 0
+        self._bytes_before_login = 0
+        self._renegotiate_at: float | None = None
+        self._use_key_at: float | None = None
+        self._soft_reset_at: float | None = None
+        self._closing: SessionClosed | None = None
+        self._close_at: float | None = None
+        self._last_key_id = 0
+        self._primary: KeyState | None = None
+        self._lame_duck: KeyState | None = None
+        self._pending: KeyState | None = self._new_key_state(0, now, first_id=1 if cookie_echoed else 0)
+        self._verdict = CertificateVerdict()
+        if cookie_echoed:
+            self._pending.negotiate(NegotiationInput.COOKIE_ECHOED)
+        else:
+            self._send_reset(self._pending, Opcode.HARD_RESET_SERVER_V2)
+
+    # -- what is known of the client
+
+    @property
+    def local_session_id(self) -> bytes:
+        return self._local_session_id
+
+    @property
+    def remote_session_id(self) -> bytes:
+        return self._remote_session_id
+
+    @property
+    def verdict(self) -> CertificateVerdict:
+        """Of the latest TLS handshake; names the certificate also when it was refused."""
+        return self._verdict
+
+    @property
+    def peer_info(self) -> PeerInfo:
+        return self._peer_info
+
+    @property
+    def negotiated(self) -> Negotiated | None:
+        """Cipher, key derivation and features; None before ``accept``."""
+        return self._negotiated
+
+    @property
+    def established(self) -> bool:
+        """Accepted, with data keys, and not ending."""
+        return self._primary is not None and self._closing is None and not self.closed
+
+    # -- the five verbs
+
+    def receive_packet(self, packet: bytes, now: float) -> None:
+        """Take one control packet as it came from the network."""
+        if self.closed:
+            self.drops[DropReason.CLOSED] += 1
+            return
+        try:
+            self._limit_before_login(len(packet))
+            self._route(self._wrap.unwrap(packet), now)
+        except PeerError as error:
+            self.drops[error.reason] += 1
+            if (self._transport is Transport.TCP and error.reason in _MALFORMED) or error.fatal:
+                self._close(self._violation(), str(error))
+
+    def packets_to_send(self, now: float) -> list[bytes]:
+        """What goes out now: new, due again, or acknowledgements only."""
+        packets, self._farewell = self._farewell, []
+        if self.closed:
+            return packets
+        self._flush_outbox()
+        for state in self._key_states():
+            packets += map(self._wrap.wrap, state.reliable.packets_to_send(now))
+        return packets
+
+    def next_timeout(self) -> float | None:
+        """When to call ``handle_timeout`` and then ``packets_to_send``; None: only when something arrives."""
+        if self.closed:
+            return None
+        times = [self._close_at]
+        for state in self._key_states():
+            times.append(state.reliable.next_timeout())
+            if self._closing is None:
+                times.append(state.expires_at)
+        if self._closing is None:
+            times += [self._renegotiate_at, self._use_key_at]
+            if self._pending is not None and not self._waits_for_login(self._pending):
+                times.append(self._pending.started_at + self._settings.hand_window_s)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Act on every deadline that has passed."""
+        if self.closed:
+            return
+        if self._close_at is not None and now >= self._close_at:
+            assert self._closing is not None  # noqa: S101 - set together with _close_at
+            self._close(self._closing.reason, self._closing.detail)
+            return
+        if self._closing is not None:
+            return
+        pending = self._pending
+        if (
+            pending is not None
+            and not self._waits_for_login(pending)
+            and now >= pending.started_at + self._settings.hand_window_s
+        ):
+            if self._primary is None:
+                self._close(Refusal.HANDSHAKE_TIMEOUT, f"not complete after {self._settings.hand_window_s:g} s")
+                return
+            self._abandon_renegotiation("timed out", now)
+        if self._lame_duck is not None and _passed(self._lame_duck.expires_at, now):
+            self._retire(self._lame_duck)
+            self._lame_duck = None
+        if self._primary is not None and _passed(self._primary.expires_at, now):
+            self._close(End.RENEGOTIATION_FAILED, "the last key expired without a successor")
+            return
+        if self._primary is not None and _passed(self._use_key_at, now):
+            self._use_key_at = None
+            self._events.append(UseKey(self._primary.key_id))
+        if _passed(self._renegotiate_at, now):
+            self.renegotiate(now)
+
+    def next_event(self) -> Event | None:
+        return self._events.popleft() if self._events else None
+
+    # -- decisions of the server
+
+    def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> None:
+        """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow
+        from the negotiation are added here. ``KeysReady`` comes as soon as the client has acknowledged our key message.
+        A client that cannot be served is refused here instead, and ``SessionClosed`` names why."""
+        state = self._deferred()
+        if self._primary is not None:
+            raise UsageError("accept on a renegotiation")
+        if self._closing is not None:
+            return
+        outcome = negotiate(self._settings.data_ciphers, self._peer_info, self._options)
+        if isinstance(outcome, Unsupported):
+            self.refuse(outcome.text, now, outcome.refusal)
+            return
+        self._negotiated = outcome
+        self._push = messages.push_reply([*options, *outcome.push_options(peer_id)])
+        state.authenticate(AuthenticationInput.ACCEPTED)
+        self._establish(state, now)
+
+    def accept_renegotiation(self, now: float) -> None:
+        """Let the client go on, after ``CredentialsReceived`` on a later key."""
+        state = self._deferred()
+        if self._primary is None:
+            raise UsageError("accept_renegotiation on the first key")
+        if self._closing is None:
+            state.authenticate(AuthenticationInput.ACCEPTED)
+            self._establish(state, now)
+
+    def refuse(self, text: str, now: float, reason: Refusal | End = Refusal.UNSUPPORTED_CLIENT) -> None:
+        """Tell the client ``AUTH_FAILED[,text]`` instead of either accept. ``SessionClosed(reason)`` follows after the
+        time in which it is repeated; data keys are retired at once."""
+        state = self._deferred()
+        if self._closing is None:
+            state.authenticate(AuthenticationInput.REFUSED)
+            self._outbox.append(messages.auth_failed(text))
+            self._begin_closing(reason, text, now, self._settings.exit_delay_s)
+
+    def renegotiate(self, now: float) -> None:
+        """Start a new key, unless one is being negotiated already."""
+        if self._primary is None or self._pending is not None or self._closing is not None:
+            return
+        key_id = self._last_key_id % _LAST_KEY_ID + 1
+        if self._lame_duck is not None and self._lame_duck.key_id == key_id:
+            self._retire(self._lame_duck)
+            self._lame_duck = None
+        self._start_renegotiation(key_id, now, by_peer=False)
+
+    def restart(self, text: str, now: float, reason: End = End.SHUTDOWN) -> None:
+        """Tell the client to connect again. ``text`` may begin with flags, see ``messages.restart``."""
+        self._say_goodbye(messages.restart(text), reason, now, self._settings.restart_delay_s)
+
+    def halt(self, text: str, now: float, reason: End = End.TERMINATED) -> None:
+        """Tell the client to go and stay away."""
+        self._say_goodbye(messages.halt(text), reason, now, self._settings.exit_delay_s)
+
+    def send_message(self, text: str, now: float) -> None:  # noqa: ARG002 - all verbs tell the time
+        """Any other text message. Raises ``UsageError`` if it is too long or has control characters."""
+        messages.serialise_message(text)
+        if self._closing is None and not self.closed:
+            self._outbox.append(text)
+
+    def key_confirmed(self, key_id: int) -> None:
+        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``."""
+        if self._primary is not None and self._primary.key_id == key_id:
+            self._use_key_at = None
+
+    # -- receiving
+
+    def _limit_before_login(self, size: int) -> None:
+        if self._primary is not None:
+            return
+        self._packets_before_login += 1
+        self._bytes_before_login += size
+        settings = self._settings
+        if (
+            self._packets_before_login > settings.max_packets_before_login
+            or self._bytes_before_login > settings.max_bytes_before_login
+        ):
+            raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, "too many packets or bytes before login")
+
+    def _route(self, packet: ControlPacket, now: float) -> None:
+        if packet.session_id != self._remote_session_id:
+            raise PeerError(DropReason.UNROUTABLE)
+        if packet.opcode is Opcode.HARD_RESET_SERVER_V2:
+            raise PeerError(DropReason.BAD_OPCODE, packet.opcode.name)
+        is_reset = packet.opcode in CLIENT_RESETS or packet.opcode is Opcode.SOFT_RESET_V1
+        if is_reset and packet.packet_id != 0:
+            raise PeerError(DropReason.LATE_PACKET)
+        state = next((state for state in self._key_states() if state.key_id == packet.key_id), None)
+        if state is None:
+            if packet.opcode is not Opcode.SOFT_RESET_V1:
+                raise PeerError(DropReason.UNKNOWN_KEY_ID, str(packet.key_id))
+            state = self._accept_soft_reset(packet.key_id, now)
+        elif is_reset and state.negotiation is Negotiation.PRE_START:
+            state.reliable.restart(now)
+        self._receive(state, packet, now)
+
+    def _accept_soft_reset(self, key_id: int, now: float) -> KeyState:
+        if self._closing is not None or self._primary is None or self._pending is not None:
+            raise PeerError(DropReason.EARLY_SOFT_RESET)
+        if key_id == 0:
+            raise PeerError(DropReason.BAD_KEY_ID, "soft reset with key id 0")
+        if self._soft_reset_at is not None and now < self._soft_reset_at + self._settings.soft_reset_interval_s:
+            raise PeerError(DropReason.RATE_LIMITED, "soft resets")
+        self._soft_reset_at = now
+        return self._start_renegotiation(key_id, now, by_peer=True)
+
+    def _receive(self, state: KeyState, packet: ControlPacket, now: float) -> None:
+        was_established = state.tls is not None and state.tls.established
+        try:
+            records = state.receive_packet(packet, self._settings)
+            if state.tls is not None and state.tls.established and not was_established:
+                self._tls_established(state, state.tls)
+            for record in records:
+                self._read_record(state, record, now)
+            if not self.closed:
+                state.note_acknowledgements()
+                self._establish(state, now)
+        except PeerError as error:
+            if not error.fatal:
+                raise
+            self._fail(state, error, now)
+        finally:
+            duplicates = state.reliable.take_duplicates()
+            if duplicates:
+                self.drops[DropReason.DUPLICATE] += duplicates
+
+    def _tls_established(self, state: KeyState, tls: TlsConnection) -> None:
+        self._verdict = tls.verdict
+        self.tls_version, self.tls_cipher = tls.version, tls.cipher
+        self._events.append(TlsEstablished(state.key_id, tls.version, tls.cipher))
+
+    def _read_record(self, state: KeyState, record: bytes, now: float) -> None:
+        if state.negotiation in (Negotiation.PRE_START, Negotiation.START):
+            message = state.read_key_message(record, self._settings)
+            if message is not None:
+                state.send_key_message(message.options, self._random(SERVER_RANDOM_BYTES))
+                self._read_credentials(state, message, now)
+            return
+        for raw in state.read_text(record):
+            try:
+                self._read_text(messages.parse_message(raw), now)
+            except PeerError as error:
+                self.drops[error.reason] += 1
+
+    def _read_credentials(self, state: KeyState, message: KeyMessage, now: float) -> None:
+        if self._closing is not None:
+            return
+        assert state.tls is not None  # noqa: S101 - it has just decrypted the message
+        certificate = state.tls.peer_certificate()
+        fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
+        identity = (fingerprint, message.username)
+        if self._identity is None:
+            self._identity = identity
+            self._peer_info = parse_peer_info(message.peer_info)
+            self._options = message.options
+        elif identity != self._identity:
+            self.refuse("Identity changed during renegotiation", now, Refusal.IDENTITY_CHANGED)
+            return
+        self._events.append(
+            CredentialsReceived(
+                state.key_id,
+                message.username,
+                message.password,
+                parse_peer_info(message.peer_info),
+                printable(message.options),
+                certificate,
+            )
+        )
+
+    def _read_text(self, text: str, now: float) -> None:
+        if self._closing is not None:
+            return
+        if text == messages.PUSH_REQUEST:
+            self._push_requested = True
+            self._answer_push_request(now)
+        elif text == messages.EXIT:
+            if self._primary is not None:
+                self._peer_left("EXIT message", now)
+        else:
+            self._events.append(MessageReceived(text))
+
+    def _peer_left(self, detail: str, now: float) -> None:
+        self._events.append(PeerExit())
+        self._begin_closing(End.CLIENT_EXIT, detail, now, self._settings.exit_delay_s)
+
+    # -- from key exchange to data keys
+
+    def _waits_for_login(self, state: KeyState) -> bool:
+        """The handshake is done and login takes its time, which is login's to limit."""
+        return state.negotiation is Negotiation.ACTIVE and state.authentication is Authentication.DEFERRED
+
+    def _deferred(self) -> KeyState:
+        if self._pending is None or self._pending.authentication is not Authentication.DEFERRED:
+            raise UsageError("no credentials wait for a decision")
+        return self._pending
+
+    def _establish(self, state: KeyState, now: float) -> None:
+        """Make the data keys once the exchange is complete and login has said yes, in whichever order they come."""
+        if (
+            state is not self._pending
+            or state.negotiation is not Negotiation.ACTIVE
+            or state.authentication is not Authentication.TRUE
+            or self._negotiated is None
+            or self._closing is not None
+        ):
+            return
+        negotiated, settings = self._negotiated, self._settings
+        keys = state.generate_keys(
+            negotiated.cipher, negotiated.derivation, self._remote_session_id, self._local_session_id
+        )
+        previous = self._primary
+        self._pending = None
+        self._primary = state
+        state.move(SlotInput.ESTABLISHED)
+        if previous is not None:
+            if self._lame_duck is not None:
+                self._retire(self._lame_duck)
+            previous.move(SlotInput.REPLACED)
+            self._lame_duck = previous
+            grace = min(settings.hand_window_s, settings.renegotiate_s / 2 or settings.hand_window_s)
+            self._use_key_at = state.started_at + grace
+        self._events.append(KeysReady(state.key_id, keys))
+        if settings.renegotiate_s:
+            self._renegotiate_at = now + settings.renegotiate_s * (1 - _RENEGOTIATE_JITTER * self._jitter)
+        if previous is None:
+            self._push_requested |= Capability.REQUEST_PUSH in self._peer_info.capabilities
+            self._answer_push_request(now)
+
+    def _answer_push_request(self, now: float) -> None:
+        """Clients with IV_PROTO bit 2 get the reply unasked; 2.5 has the bit and asks all the same, which the repeat
+        guard absorbs."""
+        if self._primary is None or not self._push_requested:
+            return
+        self._push_requested = False
+        if self._push_sent_at is not None and now < self._push_sent_at + self._settings.push_repeat_s:
+            return
+        self._push_sent_at = now
+        self._outbox.extend(self._push)
+
+    # -- renegotiation
+
+    def _start_renegotiation(self, key_id: int, now: float, *, by_peer: bool) -> KeyState:
+        assert self._primary is not None  # noqa: S101 - checked by both callers
+        state = self._new_key_state(key_id, now)
+        self._pending = state
+        self._last_key_id = key_id
+        self._renegotiate_at = None
+        if self._primary.expires_at is None:
+            self._primary.expires_at = now + self._settings.tran_window_s
+        self._send_reset(state, Opcode.SOFT_RESET_V1)
+        self._events.append(RenegotiationStarted(key_id, by_peer))
+        return state
+
+    def _abandon_renegotiation(self, detail: str, now: float) -> None:
+        """Keep the old key and try again later. A peer that heard nothing still expects the same key id."""
+        state = self._pending
+        assert state is not None and self._primary is not None  # noqa: S101 - checked by both callers
+        if not state.reliable.heard:
+            self._last_key_id = self._primary.key_id
+        state.move(SlotInput.GONE)
+        self._pending = None
+        self._renegotiate_at = now + self._settings.hand_window_s
+        self._events.append(RenegotiationFailed(state.key_id, detail))
+
+    def _new_key_state(self, key_id: int, now: float, first_id: int = 0) -> KeyState:
+        reliable = ReliableLayer(
+            key_id,
+            self._local_session_id,
+            self._remote_session_id,
+            payload_limit=self._payload_limit,
+            first_id=first_id,
+            first_timeout_s=self._settings.tls_timeout_s,
+        )
+        return KeyState(key_id, reliable, TlsConnection(self._context, server=True), now)
+
+    def _send_reset(self, state: KeyState, opcode: Opcode) -> None:
+        state.reliable.queue_payload(opcode)
+        state.negotiate(NegotiationInput.RESET_SENT)
+
+    # -- sending
+
+    def _key_states(self) -> list[KeyState]:
+        """Newest first."""
+        return [state for state in (self._pending, self._primary, self._lame_duck) if state is not None]
+
+    def _flush_outbox(self) -> None:
+        """Text goes over the newest key that the peer has taken part in: a client reads nothing on the old key once
+        it has seen a soft reset."""
+        if not self._outbox:
+            return
+        state = self._primary
+        if self._pending is not None and (state is None or self._pending.reliable.heard):
+            state = self._pending
+        if state is not None and state.carries_text:
+            while self._outbox:
+                state.send_text(self._outbox.popleft())
+
+    # -- ending
+
+    def _say_goodbye(self, text: str, reason: End, now: float, delay_s: float) -> None:
+        if self.closed or self._closing is not None:
+            return
+        if self._primary is None:
+            self._close(Refusal.SHUTTING_DOWN if reason is End.SHUTDOWN else reason, text)
+            return
+        self._outbox.append(text)
+        self._begin_closing(reason, text, now, delay_s)
+
+    def _begin_closing(self, reason: Refusal | End, detail: str, now: float, delay_s: float) -> None:
+        """No service from now on; only acknowledge and repeat until the delay is over."""
+        self._closing = SessionClosed(reason, detail)
+        self._close_at = now + delay_s
+        for state in (self._primary, self._lame_duck):
+            if state is not None:
+                self._events.append(KeyRetired(state.key_id))
+
+    def _close(self, reason: Refusal | End, detail: str) -> None:
+        for state in self._key_states():
+            if state.established and self._closing is None:
+                self._events.append(KeyRetired(state.key_id))
+            state.move(SlotInput.GONE)
+        self._pending = self._primary = self._lame_duck = None
+        self._push.clear()
+        self._outbox.clear()
+        self.closed = True
+        self._events.append(SessionClosed(reason, detail))
+
+    def _retire(self, state: KeyState) -> None:
+        state.move(SlotInput.GONE)
+        self._events.append(KeyRetired(state.key_id))
+
+    def _fail(self, state: KeyState, error: PeerError, now: float) -> None:
+        """A key state cannot go on. Its TLS alert, if there is one, goes out once."""
+        self.drops[error.reason] += 1
+        self._farewell += map(self._wrap.wrap, state.reliable.packets_to_send(now))
+        if state.tls is not None:
+            self._verdict = state.tls.verdict
+        tls_verdict = self._verdict.refusal if error.reason is DropReason.TLS_FAILURE else None
+        if self._closing is not None:
+            self._close(self._closing.reason, self._closing.detail)
+        elif tls_verdict is not None:
+            self._close(tls_verdict, error.detail)
+        elif state is self._pending and self._primary is not None:
+            self._abandon_renegotiation(str(error), now)
+        elif error.reason is DropReason.TLS_CLOSED and self._primary is not None:
+            self._peer_left("TLS connection closed", now)
+        elif error.reason is DropReason.TLS_CLOSED:
+            self._close(Refusal.HANDSHAKE_ABANDONED, "TLS connection closed")
+        elif error.reason is DropReason.TLS_FAILURE and self._primary is None:
+            self._close(Refusal.TLS_FAILURE, error.detail)
+        else:
+            self._close(self._violation(), str(error))
+
+    def _violation(self) -> Refusal | End:
+        return Refusal.PROTOCOL_VIOLATION if self._primary is None else End.PROTOCOL_VIOLATION
+
+
+def _passed(time: float | None, now: float) -> bool:
+    return time is not None and now >= time

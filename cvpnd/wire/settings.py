@@ -1,0 +1,38 @@
+"""What an operator may set of the control channel, with the reference's defaults (openvpn-wire.md section 18)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Shared by all sessions of an endpoint."""
+
+    data_ciphers: tuple[str, ...] = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
+    """In our order of preference, which wins."""
+    hand_window_s: float = 60.0
+    """A negotiation that takes longer has failed. Clients give up after the same time."""
+    renegotiate_s: float = 3600.0
+    """Renew the data keys this often; 0 leaves it to the client."""
+    tran_window_s: float = 3600.0
+    """How long the previous key still opens packets. OpenVPN 3 goes on sending with it for up to a minute."""
+    tls_timeout_s: float = 2.0
+    """First retransmission of a control packet; doubles each time."""
+    exit_delay_s: float = 5.0
+    """How long a session that has ended still acknowledges and repeats, so that AUTH_FAILED or HALT arrives."""
+    restart_delay_s: float = 2.0
+    """The same after RESTART: the client comes straight back, and its new session should not meet the old one."""
+    push_repeat_s: float = 30.0
+    """A PUSH_REQUEST this soon after a PUSH_REPLY crossed it on the way and gets no second one."""
+    soft_reset_interval_s: float = 5.0
+    """A client may start renegotiations no faster: each costs us a TLS handshake. It repeats a dropped one."""
+    max_packet_bytes: int = 1250
+    """Control packets with their IP and UDP header; the reference's default, small enough for every path."""
+    max_packets_before_login: int = 2000
+    """A handshake takes 10 to 30; a slow login is kept company by one PUSH_REQUEST every 5 s."""
+    max_bytes_before_login: int = 256 * 1024
+    max_tls_bytes: int = 128 * 1024
+    """Received until the key method 2 message is complete, per key id. A long certificate chain is 20 kB."""
+    max_key_method_bytes: int = 64 * 1024
+    """The strings in it are counted with 16 bits; real ones are below 2 kB."""

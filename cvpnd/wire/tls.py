@@ -1,0 +1,120 @@
+"""TLS over memory: bytes in, bytes out, for either role (openvpn-wire.md section 7).
+
+Each key id is a new TLS connection. The ``SSL.Context`` (certificates, versions, the verify callback) is the
+caller's; the callback finds the connection's ``CertificateVerdict`` with ``connection.get_app_data()`` and notes
+there why it refused, so that the log can say more than "handshake failure".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography import x509
+from OpenSSL import SSL, crypto
+
+from cvpnd.reasons import Refusal
+from cvpnd.wire.errors import DropReason, PeerError, UsageError
+
+MAX_RECORD_BYTES = 16384
+_BIO_READ_BYTES = 32768
+_NO_CERTIFICATE = "peer did not return a certificate"
+"""OpenSSL's words for SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE."""
+
+
+@dataclass(slots=True)
+class CertificateVerdict:
+    """What the verify callback thought of the peer's certificate."""
+
+    refusal: Refusal | None = None
+    detail: str = ""
+    certificate: crypto.X509 | None = None
+    """The leaf as presented, also when it was refused: its name belongs into the log."""
+
+
+class TlsConnection:
+    """One handshake and the connection it yields. About 55 kB inside OpenSSL while it lives."""
+
+    __slots__ = ("_connection", "established", "verdict")
+
+    def __init__(self, context: SSL.Context, *, server: bool) -> None:
+        self.verdict = CertificateVerdict()
+        self.established = False
+        self._connection = SSL.Connection(context, None)
+        self._connection.set_app_data(self.verdict)
+        if server:
+            self._connection.set_accept_state()
+        else:
+            self._connection.set_connect_state()
+
+    def start(self) -> None:
+        """Client only: write the ClientHello."""
+        self._handshake()
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Feed TLS bytes; return the application data of each record they completed.
+
+        Raises ``PeerError``; then ``output`` still holds the alert, to be sent once."""
+        self._connection.bio_write(data)
+        if not self.established and not self._handshake():
+            return []
+        records = []
+        try:
+            while True:
+                records.append(self._connection.recv(MAX_RECORD_BYTES))
+        except SSL.WantReadError:
+            return records
+        except SSL.ZeroReturnError:
+            raise PeerError(DropReason.TLS_CLOSED) from None
+        except SSL.Error as error:
+            raise PeerError(DropReason.TLS_FAILURE, describe_ssl_error(error)) from None
+
+    def send(self, plaintext: bytes) -> None:
+        """Write one message; up to 16 kB it is one record, which OpenVPN 3 takes for one message."""
+        if not self.established:
+            raise UsageError("application data before the TLS handshake is complete")
+        for start in range(0, len(plaintext), MAX_RECORD_BYTES):
+            self._connection.sendall(plaintext[start : start + MAX_RECORD_BYTES])
+
+    def output(self) -> bytes:
+        """Take what is to be sent to the peer."""
+        parts = []
+        try:
+            while True:
+                parts.append(self._connection.bio_read(_BIO_READ_BYTES))
+        except SSL.Error:  # WantRead: empty
+            return b"".join(parts)
+
+    def export(self, label: str, length: int) -> bytes:
+        """RFC 5705 keying material without a context (which differs from an empty one in TLS 1.2)."""
+        return self._connection.export_keying_material(label.encode("ascii"), length, None)
+
+    def peer_certificate(self) -> x509.Certificate | None:
+        return self._connection.get_peer_certificate(as_cryptography=True)
+
+    @property
+    def version(self) -> str:
+        """As OpenSSL names it: ``TLSv1.3``."""
+        return self._connection.get_protocol_version_name()
+
+    @property
+    def cipher(self) -> str:
+        return self._connection.get_cipher_name() or ""
+
+    def _handshake(self) -> bool:
+        try:
+            self._connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.Error as error:
+            description = describe_ssl_error(error)
+            if self.verdict.refusal is None and _NO_CERTIFICATE in description:
+                self.verdict.refusal = Refusal.CERTIFICATE_MISSING  # no certificate, no call of the verify callback
+            raise PeerError(DropReason.TLS_FAILURE, self.verdict.detail or description) from None
+        self.established = True
+        return True
+
+
+def describe_ssl_error(error: SSL.Error) -> str:
+    """OpenSSL's reasons, without its function names."""
+    queue = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return ", ".join(str(entry[-1]) for entry in queue) or type(error).__name__
