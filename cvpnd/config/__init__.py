@@ -1,0 +1,50 @@
+"""The TOML file, parsed once into frozen types.
+
+``load`` reads, checks and cross-checks; what comes back needs no further doubt, and no other file sees a raw table.
+``check_files`` looks at the disk apart from that, so that a configuration can be checked where it is not going to run.
+``values`` are the words (networks, listen URLs, names), ``models`` the tables, ``crosscheck`` what only several
+tables together can get wrong, ``loading`` turns every mistake into the operator's words. ``conf/cvpnd.toml`` shows
+each key with its default."""
+
+from cvpnd.config.loading import ConfigError, check_files, load
+from cvpnd.config.models import (
+    AssociationConfig,
+    AuthenticationConfig,
+    Config,
+    DaemonConfig,
+    EndpointConfig,
+    LimitsConfig,
+    MetricsConfig,
+    PkiConfig,
+    RouteConfig,
+    RuleConfig,
+    ServerCertificateConfig,
+    SubnetConfig,
+    TlsConfig,
+    VpcConfig,
+)
+from cvpnd.config.values import DATA_CIPHERS, LOCAL, Listen, SocketName
+
+__all__ = [
+    "DATA_CIPHERS",
+    "LOCAL",
+    "AssociationConfig",
+    "AuthenticationConfig",
+    "Config",
+    "ConfigError",
+    "DaemonConfig",
+    "EndpointConfig",
+    "LimitsConfig",
+    "Listen",
+    "MetricsConfig",
+    "PkiConfig",
+    "RouteConfig",
+    "RuleConfig",
+    "ServerCertificateConfig",
+    "SocketName",
+    "SubnetConfig",
+    "TlsConfig",
+    "VpcConfig",
+    "check_files",
+    "load",
+]

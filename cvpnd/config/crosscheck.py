@@ -1,0 +1,243 @@
+"""What only several tables together can get wrong: ids that name nothing, and networks that overlap.
+
+Each check yields ``(key path, problem and fix)``; none raises, so that the operator sees everything at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network
+
+from cvpnd.config.models import Config, EndpointConfig, SubnetConfig
+from cvpnd.config.values import LOCAL, IPNetwork
+
+Problem = tuple[str, str]
+
+
+def cross_check(config: Config) -> list[Problem]:
+    """Every problem between the tables of a configuration whose tables are each in order."""
+    problems = [*_duplicates(config), *_networks_of_the_host(config), *_sockets(config), *_client_networks(config)]
+    for index, endpoint in enumerate(config.endpoints):
+        at = f"endpoint[{index}]"
+        problems += _associations(at, endpoint, config)
+        problems += _routes(at, endpoint, config)
+        problems += _rules(at, endpoint)
+        problems += _addresses(at, endpoint)
+        problems += _resolvers(at, endpoint, config)
+    return problems
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """The fix for a name that names nothing: the nearest one, else all there are."""
+    if near := get_close_matches(word, known, n=1):
+        return f'did you mean "{near[0]}"?'
+    return f"known are {', '.join(known)}" if known else "there is none yet, declare it"
+
+
+def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _inside(inner: IPNetwork, outer: IPNetwork) -> bool:
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
+
+
+def _client_cidrs(endpoint: EndpointConfig) -> Iterator[tuple[str, IPNetwork]]:
+    yield "client_cidr", endpoint.client_cidr
+    if endpoint.client_cidr_v6 is not None:
+        yield "client_cidr_v6", endpoint.client_cidr_v6
+
+
+def _duplicates(config: Config) -> Iterator[Problem]:
+    for key, values in (
+        ("vpc[{}].id", [vpc.id for vpc in config.vpcs]),
+        ("subnet[{}].id", [subnet.id for subnet in config.subnets]),
+        ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
+        ("endpoint[{}].id", [endpoint.id for endpoint in config.endpoints]),
+    ):
+        for index, value in enumerate(values):
+            first = values.index(value)
+            if first < index:
+                # The same name twice is also the same derived id twice; once is enough.
+                if key == "endpoint[{}].id" and config.endpoints[first].name == config.endpoints[index].name:
+                    continue
+                yield key.format(index), f'"{value}" is already {key.format(first)}; choose another'
+
+
+# -- networks of the host -----------------------------------------------------------------------------------
+
+
+def _networks_of_the_host(config: Config) -> Iterator[Problem]:
+    vpcs = {vpc.id: vpc for vpc in config.vpcs}
+    for index, subnet in enumerate(config.subnets):
+        at = f"subnet[{index}]"
+        vpc = vpcs.get(subnet.vpc)
+        if vpc is None:
+            yield f"{at}.vpc", f'"{subnet.vpc}" is no vpc; {suggest(subnet.vpc, list(vpcs))}'
+        else:
+            for key, network in (("cidr", subnet.cidr), ("cidr_v6", subnet.cidr_v6)):
+                if network is not None and not any(_inside(network, outer) for outer in vpc.cidr):
+                    outer_text = ", ".join(map(str, vpc.cidr))
+                    yield (
+                        f"{at}.{key}",
+                        f"{network} is outside vpc {vpc.id} ({outer_text}); correct it or add it to the vpc's cidr",
+                    )
+        yield from _gateways(at, subnet)
+
+
+def _gateways(at: str, subnet: SubnetConfig) -> Iterator[Problem]:
+    if subnet.gateway is not None and subnet.gateway not in subnet.cidr:
+        yield f"{at}.gateway", f"{subnet.gateway} is outside {subnet.cidr}; name a router of this subnet"
+    if subnet.gateway_v6 is None:
+        return
+    if subnet.cidr_v6 is None:
+        yield f"{at}.gateway_v6", "the subnet has no IPv6; add cidr_v6, or leave gateway_v6 away"
+    elif subnet.gateway_v6 not in subnet.cidr_v6 and not subnet.gateway_v6.is_link_local:
+        yield (
+            f"{at}.gateway_v6",
+            f"{subnet.gateway_v6} is outside {subnet.cidr_v6}; name a router of this subnet, or its fe80:: address",
+        )
+
+
+def _sockets(config: Config) -> Iterator[Problem]:
+    taken: dict[tuple[str, str, int], str] = {}
+    for index, endpoint in enumerate(config.endpoints):
+        for number, listen in enumerate(endpoint.listen):
+            key = f"endpoint[{index}].listen[{number}]"
+            owner = taken.setdefault((listen.transport, listen.host, listen.port), key)
+            if owner != key:
+                yield key, f"{listen} is already {owner}; choose another address or port"
+    metrics = config.metrics.listen
+    if metrics is not None and (owner := taken.get(("tcp", metrics.host, metrics.port), "")):
+        yield "metrics.listen", f"{metrics} is already {owner}; choose another port"
+
+
+# -- client networks ----------------------------------------------------------------------------------------
+
+
+def _client_networks(config: Config) -> Iterator[Problem]:
+    """Overlap would send answers for clients to somebody else, or traffic for a target network to clients."""
+    others: list[tuple[str, IPNetwork]] = []
+    for vpc in config.vpcs:
+        others += [(f"vpc {vpc.id}", network) for network in vpc.cidr]
+    for subnet in config.subnets:
+        others += [(f"subnet {subnet.id}", network) for network in subnet.networks]
+    for endpoint in config.endpoints:
+        for route in endpoint.route:
+            # A default route is the one prefix that is meant to lie over everything.
+            if route.target != LOCAL and route.destination.prefixlen > 0:
+                others.append((f"a route of endpoint {endpoint.name}", route.destination))
+    for index, endpoint in enumerate(config.endpoints):
+        for key, network in _client_cidrs(endpoint):
+            # A subnet lies in its vpc, so one sentence each would say the same twice.
+            clash = next(((what, other) for what, other in others if _overlap(network, other)), None)
+            if clash is not None:
+                yield (
+                    f"endpoint[{index}].{key}",
+                    f"{network} overlaps {clash[1]} of {clash[0]}; choose a network used nowhere else",
+                )
+            for earlier in config.endpoints[:index]:
+                for _, other in _client_cidrs(earlier):
+                    if _overlap(network, other):
+                        yield (
+                            f"endpoint[{index}].{key}",
+                            f"{network} of endpoint {endpoint.name} overlaps {other} of endpoint {earlier.name}; "
+                            "choose a network used nowhere else",
+                        )
+
+
+def _addresses(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
+    v6 = endpoint.client_cidr_v6
+    if v6 is not None:
+        largest = 128 - (32 - endpoint.client_cidr.prefixlen)
+        if v6.prefixlen > largest:
+            yield (
+                f"{at}.client_cidr_v6",
+                f"{v6} has fewer addresses than {endpoint.client_cidr}; choose a prefix from /64 to /{largest}",
+            )
+        if endpoint.path_mtu < MIN_PATH_MTU_FOR_IPV6:
+            yield (
+                f"{at}.path_mtu",
+                f"{endpoint.path_mtu} leaves less than the 1280 bytes that IPv6 needs inside the tunnel; "
+                f"choose at least {MIN_PATH_MTU_FOR_IPV6}, or leave client_cidr_v6 away",
+            )
+    if endpoint.block_local == "always" and endpoint.split_tunnel:
+        yield f"{at}.block_local", '"always" needs a full tunnel; set split_tunnel = false, or block_local = "auto"'
+
+
+MIN_PATH_MTU_FOR_IPV6 = 1360
+"""1280 (RFC 8200) and what ``policy.mtu`` keeps back for headers."""
+
+
+# -- target networks, routes, rules -------------------------------------------------------------------------
+
+
+def _associations(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    known = [subnet.id for subnet in config.subnets]
+    seen: set[str] = set()
+    for number, association in enumerate(endpoint.associate):
+        key = f"{at}.associate[{number}]"
+        if association.subnet not in known:
+            yield key, f'"{association.subnet}" is no subnet; {suggest(association.subnet, known)}'
+        if association.subnet in seen:
+            yield key, f'"{association.subnet}" is associated twice; keep one'
+        seen.add(association.subnet)
+
+
+def _routes(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    associated = [association.subnet for association in endpoint.associate]
+    declared = {subnet.id for subnet in config.subnets}
+    seen: dict[IPNetwork, int] = {}
+    for number, route in enumerate(endpoint.route):
+        key = f"{at}.route[{number}]"
+        if (first := seen.setdefault(route.destination, number)) != number:
+            yield f"{key}.destination", f"{route.destination} is already {at}.route[{first}]; keep one"
+        if route.target == LOCAL:
+            cidrs = [network for _, network in _client_cidrs(endpoint)]
+            if not any(_inside(route.destination, network) for network in cidrs):
+                wanted = " or ".join(map(str, cidrs))
+                yield (
+                    f"{key}.destination",
+                    f'{route.destination} is not among the clients; "local" leads to {wanted}',
+                )
+        elif route.target not in associated:
+            if route.target in declared:
+                yield f"{key}.target", f'"{route.target}" is not associated; add it to {at}.associate'
+            else:
+                yield (
+                    f"{key}.target",
+                    f'"{route.target}" is no associated subnet; {suggest(route.target, [*associated, LOCAL])}',
+                )
+
+
+def _rules(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
+    seen: dict[tuple[IPNetwork, str | None], int] = {}
+    for number, rule in enumerate(endpoint.authorize):
+        if (first := seen.setdefault((rule.network, rule.group), number)) != number:
+            whom = "everybody" if rule.group is None else f'group "{rule.group}"'
+            yield f"{at}.authorize[{number}]", f"{rule.network} for {whom} is already {at}.authorize[{first}]; keep one"
+
+
+def _resolvers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    """A client sends its questions into the tunnel, so a resolver that no route leads to is one that never answers."""
+    if not endpoint.dns_servers and endpoint.dns_domains:
+        yield f"{at}.dns_domains", "domains without a resolver for them; add dns_servers"
+    vpcs = {vpc.id: vpc for vpc in config.vpcs}
+    subnets = {subnet.id: subnet for subnet in config.subnets}
+    reachable = [network for _, network in _client_cidrs(endpoint)]
+    reachable += [route.destination for route in endpoint.route]
+    for association in endpoint.associate:
+        subnet = subnets.get(association.subnet)
+        if subnet is not None and subnet.vpc in vpcs:
+            reachable += vpcs[subnet.vpc].cidr
+    for number, server in enumerate(endpoint.dns_servers):
+        if server in endpoint.dns_servers[:number]:
+            yield f"{at}.dns_servers[{number}]", f"{server} is named twice; keep one"
+        elif not any(server in network for network in reachable):
+            yield (
+                f"{at}.dns_servers[{number}]",
+                f"no route of endpoint {endpoint.name} leads to {server}; choose one in a target network, or add "
+                f'route = [{{ destination = "{server}/{server.max_prefixlen}", target = … }}]',
+            )

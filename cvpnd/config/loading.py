@@ -1,0 +1,196 @@
+"""From the file to a ``Config``, or to every mistake in the operator's words: ``FILE: key.path: problem; fix``."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cvpnd.config.crosscheck import Problem, cross_check, suggest
+from cvpnd.config.models import Config
+from cvpnd.config.values import show
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. ``str()`` lists every problem, one a line."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+        self.path = path
+        self.problems = tuple(problems)
+        """Without the file name."""
+
+
+def load(path: Path | str) -> Config:
+    """Read, check and cross-check one file. Raises ConfigError. Looks at no other file: see ``check_files``."""
+    path = Path(path)
+    data = _read(path)
+    if "path" in data:
+        raise ConfigError(path, [f"path: is not a key; {suggest('path', sorted(_keys(Config)))}"])
+    try:
+        config = Config.model_validate({**data, "path": path}, context={"directory": path.absolute().parent})
+    except ValidationError as error:
+        raise ConfigError(
+            path, [_line(*_in_words(details)) for details in error.errors() if not _consequence(details)]
+        ) from None
+    if problems := cross_check(config):
+        raise ConfigError(path, [_line(*problem) for problem in problems])
+    return config
+
+
+def check_files(config: Config) -> None:
+    """Raise ConfigError unless every certificate file that the configuration names can be read here and now."""
+    if problems := [_line(key, problem) for key, path in _files(config) if (problem := _unreadable(path)) is not None]:
+        raise ConfigError(config.path, problems)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise ConfigError(path, ["does not exist; make one with 'cvpnd init', or name another with --config"]) from None
+    except OSError as error:
+        raise ConfigError(path, [f"cannot be read: {error.strerror}; correct its path or permissions"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(path, [f"line {line}: is not UTF-8; save the file as UTF-8"]) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, [_syntax(str(error), text)]) from None
+
+
+def _syntax(message: str, text: str) -> str:
+    """tomllib says "Invalid value (at line 3, column 9)" or "… (at end of document)"."""
+    found = re.fullmatch(r"(.*) \(at line (\d+), column (\d+)\)", message, re.DOTALL)
+    what, line, where = (
+        (found[1], int(found[2]), f"line {found[2]}, column {found[3]}")
+        if found
+        else (message.removesuffix(" (at end of document)"), text.count("\n") + 1, "at the end of the file")
+    )
+    lines = text.splitlines()
+    source = lines[line - 1].strip() if found and line <= len(lines) else ""
+    return f"{where}: {what[:1].lower()}{what[1:]}; correct {show(source) if source else 'the last table or value'}"
+
+
+def _line(key: str, problem: str) -> str:
+    return f"{key}: {problem}" if key else problem
+
+
+# -- pydantic's findings in words ---------------------------------------------------------------------------
+
+
+def _key_path(location: Sequence[str | int]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
+
+
+def _in_words(error: ErrorDetails) -> Problem:
+    location = list(error["loc"])
+    context: Mapping[str, Any] = error.get("ctx", {})
+    value = show(error["input"])
+    key = str(location[-1]) if location else ""
+    match error["type"]:
+        case "value_error":
+            problem = str(context["error"])
+        case "missing":
+            problem = f"is missing; add {key} = … (conf/cvpnd.toml explains it)"
+        case "extra_forbidden":
+            problem = f"is not a key; {suggest(key, sorted(_keys(_table_at(location[:-1]))))}"
+        case "literal_error":
+            problem = f"{value} is not a choice; write {context['expected']}".replace("'", '"')
+        case "int_type":
+            problem = f"{value} is not a whole number; write one without quotes"
+        case "bool_type":
+            problem = f"{value} is neither true nor false; write one of them without quotes"
+        case "string_type":
+            problem = f"{value} is not text; write it in quotes"
+        case "tuple_type" if len(location) == 1:
+            problem = f"is a single table; write [[{key}]]"
+        case "tuple_type":
+            problem = f"{value} is not a list; put [ ] around it"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            problem = f"{value} is not a table; write {{ key = value, … }}"
+        case "greater_than_equal":
+            problem = f"{value} is too small; choose at least {context['ge']}"
+        case "less_than_equal":
+            problem = f"{value} is too large; choose at most {context['le']}"
+        case "too_short":
+            problem = f"is empty; name at least {context['min_length']}"
+        case "too_long":
+            problem = f"has {context['actual_length'] or 'too many'} entries; keep at most {context['max_length']}"
+        case _:
+            problem = f"{error['msg'][:1].lower()}{error['msg'][1:]}; correct {value}"
+    return _key_path(location), problem
+
+
+def _consequence(error: ErrorDetails) -> bool:
+    """A list all of whose entries are wrong counts as empty too; the entries have been told already."""
+    return error["type"] == "too_short" and bool(error["input"])
+
+
+def _keys(table: type[BaseModel]) -> Iterator[str]:
+    for name, field in table.model_fields.items():
+        if table is not Config or name != "path":
+            yield field.alias or name
+
+
+def _table_at(location: Sequence[str | int]) -> type[BaseModel]:
+    """The model of the table at a key path."""
+    table: type[BaseModel] = Config
+    for part in location:
+        if isinstance(part, str):
+            field = next(field for name, field in table.model_fields.items() if part == (field.alias or name))
+            table = _model_in(field.annotation)
+    return table
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(model for argument in get_args(annotation) if (model := _model_in_or_none(argument)) is not None)
+
+
+def _model_in_or_none(annotation: Any) -> type[BaseModel] | None:
+    try:
+        return _model_in(annotation)
+    except StopIteration:
+        return None
+
+
+# -- the files it names -------------------------------------------------------------------------------------
+
+
+def _files(config: Config) -> Iterator[tuple[str, Path]]:
+    for index, endpoint in enumerate(config.endpoints):
+        certificate = endpoint.server_certificate
+        at = f"endpoint[{index}].server_certificate"
+        yield f"{at}.certificate", certificate.certificate
+        yield f"{at}.private_key", certificate.private_key
+        if certificate.chain is not None:
+            yield f"{at}.chain", certificate.chain
+        for number, method in enumerate(endpoint.authentication):
+            at = f"endpoint[{index}].authentication[{number}]"
+            yield f"{at}.client_ca", method.client_ca
+            if method.crl is not None:
+                yield f"{at}.crl", method.crl
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return f"{path} does not exist; make it with 'cvpnd init', or correct the path"
+    except IsADirectoryError:
+        return f"{path} is a directory; name a PEM file"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}; correct its permissions or the path"
+    return None

@@ -1,0 +1,297 @@
+"""One frozen model for each table of the file; the field names are the keys.
+
+Only what a table can know by itself is checked here; what takes two tables is in ``crosscheck``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from cvpnd.config.values import (
+    DATA_CIPHERS,
+    LOCAL,
+    METRICS_LISTEN,
+    Address,
+    AddressV4,
+    AddressV6,
+    ClientCidr,
+    ClientCidrV6,
+    Domain,
+    EndpointId,
+    FilePath,
+    Flag,
+    Group,
+    Host,
+    Identifier,
+    Interface,
+    ListenUrl,
+    MetricsListen,
+    Network,
+    NetworkV4,
+    NetworkV6,
+    Printable,
+    StateUrl,
+    whole,
+)
+
+TlsVersion = Literal["1.2", "1.3"]
+
+MAX_DNS_SERVERS = 8
+"""``dns server N address`` takes no more (openvpn-wire.md section 16)."""
+MAX_DNS_DOMAINS = 10
+"""OpenVPN 2.x keeps ten DOMAIN-SEARCH entries and drops the rest."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class DaemonConfig(_Table):
+    state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
+    admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256, strict=True)] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_directory: FilePath = Path("/var/log/cvpnd")
+    shutdown_grace_s: int = whole(2, 0, 60)
+    resets_per_s: int = whole(2000, 10, 1_000_000)
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _check_workers(cls, value: object) -> object:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
+            return value
+        raise ValueError(f'{value!r} is no number of workers; write "auto" or a number from 1 to 256')
+
+    def worker_count(self) -> int:
+        """Data plane threads: one for each core this process may use, unless the file says otherwise."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+
+
+class MetricsConfig(_Table):
+    listen: MetricsListen = Field(default=METRICS_LISTEN, validate_default=True)
+    """None: no metrics over HTTP."""
+
+
+class PkiConfig(_Table):
+    directory: FilePath | None = None
+    """None: ``cvpnctl certificate`` cannot issue or revoke."""
+
+
+class VpcConfig(_Table):
+    id: Identifier
+    cidr: tuple[Network, ...] = Field(min_length=1)
+
+
+class SubnetConfig(_Table):
+    """A network this host has a leg in."""
+
+    id: Identifier
+    vpc: str
+    cidr: NetworkV4
+    cidr_v6: NetworkV6 | None = None
+    interface: Interface
+    gateway: AddressV4 | None = None
+    gateway_v6: AddressV6 | None = None
+    zone: Printable = ""
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str) -> str:
+        if value == LOCAL:
+            raise ValueError(f'"{LOCAL}" is the route target for client-to-client; choose another id')
+        return value
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return (self.cidr,) if self.cidr_v6 is None else (self.cidr, self.cidr_v6)
+
+
+class ServerCertificateConfig(_Table):
+    certificate: FilePath
+    private_key: FilePath
+    chain: FilePath | None = None
+
+
+class AuthenticationConfig(_Table):
+    type: Literal["certificate-authentication"]
+    client_ca: FilePath
+    crl: FilePath | None = None
+    crl_expired: Literal["refuse", "allow-known-good"] = "refuse"
+    allow_rsa_1024: Flag = False
+
+
+class AssociationConfig(_Table):
+    """A target network. In the file a bare subnet id will do."""
+
+    subnet: str
+    nat: Flag = True
+    """False: routed mode, the target network sees client addresses and must know the way back."""
+
+
+class RouteConfig(_Table):
+    destination: Network
+    target: str
+    """The id of an associated subnet, or ``local``."""
+    description: Printable = ""
+
+
+class RuleConfig(_Table):
+    network: Network
+    group: Group | None = None
+    """None: everybody (``all_groups`` is True then)."""
+    all_groups: Flag = False
+    description: Printable = ""
+
+    @model_validator(mode="after")
+    def _check_whom(self) -> Self:
+        if self.group is not None and self.all_groups:
+            raise ValueError("names a group and all_groups; keep one of them")
+        if self.group is None and not self.all_groups:
+            raise ValueError('names nobody; add group = "…", or all_groups = true for everybody')
+        return self
+
+
+class TlsConfig(_Table):
+    minimum_version: TlsVersion = "1.2"
+    maximum_version: TlsVersion | None = None
+    """None: the newest that OpenSSL knows."""
+    ciphers: Printable | None = None
+    """OpenSSL names joined by colons, for TLS 1.2 and 1.3 together; None: our own choice."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.maximum_version is not None and self.maximum_version < self.minimum_version:
+            raise ValueError(
+                f"maximum_version {self.maximum_version} is below minimum_version {self.minimum_version}; swap them"
+            )
+        return self
+
+
+class LimitsConfig(_Table):
+    sessions: int = whole(20_000, 1, 1_000_000)
+    handshakes: int = whole(1000, 1, 100_000)
+    handshakes_per_source: int = whole(300, 1, 100_000)
+    first_packet_s: int = whole(10, 1, 300)
+
+
+def _spell_out(value: object) -> object:
+    return {"subnet": value} if isinstance(value, str) else value
+
+
+Association = Annotated[AssociationConfig, BeforeValidator(_spell_out)]
+
+
+class EndpointConfig(_Table):
+    name: Identifier
+    id: EndpointId = ""
+    client_cidr: ClientCidr
+    client_cidr_v6: ClientCidrV6 | None = None
+    listen: tuple[ListenUrl, ...] = Field(min_length=1)
+    remote: Host | None = None
+    """The name in profiles; None: the profile's maker has to know."""
+    server_certificate: ServerCertificateConfig
+    authentication: tuple[AuthenticationConfig, ...] = Field(min_length=1, max_length=1)
+    split_tunnel: Flag = False
+    dns_servers: tuple[Address, ...] = Field(default=(), max_length=MAX_DNS_SERVERS)
+    dns_domains: tuple[Domain, ...] = Field(default=(), max_length=MAX_DNS_DOMAINS)
+    block_local: Literal["auto", "always", "never"] = "auto"
+    associate: tuple[Association, ...] = ()
+    route: tuple[RouteConfig, ...] = ()
+    authorize: tuple[RuleConfig, ...] = ()
+    tls: TlsConfig = TlsConfig()
+    data_ciphers: tuple[str, ...] = Field(default=DATA_CIPHERS, min_length=1)
+    renegotiate_s: int = whole(3600, 0, 86_400)
+    hand_window_s: int = whole(60, 2, 300)
+    ping_s: int = whole(10, 1, 600)
+    ping_restart_s: int = whole(60, 2, 3600)
+    path_mtu: int = whole(1500, 1280, 1500)
+    limits: LimitsConfig = LimitsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_id(cls, data: Any) -> Any:
+        """From the name, so that it survives restarts and is the same on every gateway with this file."""
+        if isinstance(data, dict) and "id" not in data and isinstance(data.get("name"), str):
+            return {**data, "id": f"cvpn-endpoint-{hashlib.sha256(data['name'].encode()).hexdigest()[:17]}"}
+        return data
+
+    @field_validator("renegotiate_s")
+    @classmethod
+    def _check_renegotiation(cls, value: int) -> int:
+        if 0 < value < 5:
+            raise ValueError(f"{value} leaves no time for a handshake; choose at least 5, or 0 for never")
+        return value
+
+    @field_validator("data_ciphers")
+    @classmethod
+    def _check_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in DATA_CIPHERS:
+                raise ValueError(f"{name!r} is not a data cipher known here; choose from {', '.join(DATA_CIPHERS)}")
+        if len(set(value)) < len(value):
+            raise ValueError("names a cipher twice; keep one of each")
+        return value
+
+    @model_validator(mode="after")
+    def _check_timers(self) -> Self:
+        if self.ping_restart_s < 2 * self.ping_s:
+            raise ValueError(
+                f"ping_restart_s {self.ping_restart_s} gives up after less than two pings; "
+                f"choose at least {2 * self.ping_s} (twice ping_s)"
+            )
+        return self
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The gateway's own address in the client CIDR: the first host."""
+        return self.client_cidr.network_address + 1
+
+    @property
+    def gateway_v6(self) -> IPv6Address | None:
+        return None if self.client_cidr_v6 is None else self.client_cidr_v6.network_address + 1
+
+    @property
+    def server_timeout_s(self) -> int:
+        """Twice the client's own, so that a client which restarts is still known (openvpn-wire.md section 16)."""
+        return 2 * self.ping_restart_s
+
+
+class Config(_Table):
+    path: Path
+    """The file itself, not a key of it."""
+    daemon: DaemonConfig = DaemonConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    pki: PkiConfig = PkiConfig()
+    vpcs: tuple[VpcConfig, ...] = Field(default=(), alias="vpc")
+    subnets: tuple[SubnetConfig, ...] = Field(default=(), alias="subnet")
+    endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
+
+    def vpc(self, vpc_id: str) -> VpcConfig:
+        """Raises KeyError."""
+        return _find(self.vpcs, vpc_id)
+
+    def subnet(self, subnet_id: str) -> SubnetConfig:
+        """Raises KeyError."""
+        return _find(self.subnets, subnet_id)
+
+    def endpoint(self, name_or_id: str) -> EndpointConfig:
+        """Raises KeyError."""
+        for endpoint in self.endpoints:
+            if name_or_id in (endpoint.name, endpoint.id):
+                return endpoint
+        raise KeyError(name_or_id)
+
+
+_T = TypeVar("_T", VpcConfig, SubnetConfig)
+
+
+def _find(tables: tuple[_T, ...], wanted: str) -> _T:
+    for table in tables:
+        if table.id == wanted:
+            return table
+    raise KeyError(wanted)

@@ -1,0 +1,303 @@
+"""The words of the file: networks, addresses, listen URLs, names, paths.
+
+Each parser takes what TOML gave and raises ``ValueError`` with what is wrong and the fix, separated by a semicolon.
+Whatever can end up in an option pushed to clients is confined here to characters that cannot break out of one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, InstanceOf, Strict, ValidationInfo
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+LOCAL = "local"
+"""The route target that stands for the other clients of the endpoint."""
+
+DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
+"""Data channel ciphers by OpenVPN's names, best first: AEAD only."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
+_INTERFACE = re.compile(r"[^\s/:%*\"'\\\x00-\x1f\x7f]{1,15}")
+_ENDPOINT_ID = re.compile(r"cvpn-endpoint-[0-9a-f]{17}")
+
+
+def show(value: object) -> str:
+    """``value`` as TOML would spell it, shortened."""
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{show(value)} is not text; write {what} in quotes")
+    return value
+
+
+# -- networks and addresses ---------------------------------------------------------------------------------
+
+
+def parse_network(value: object) -> IPNetwork:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    text = _text(value, "a network like 10.20.0.0/16")
+    if "/" not in text:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            raise ValueError(f"{show(text)} is not a network; write one like 10.20.0.0/16 or fd00:20::/48") from None
+        raise ValueError(f"{text} has no prefix length; write {address}/{address.max_prefixlen} for this one address")
+    try:
+        return ip_network(text)
+    except ValueError:
+        pass
+    try:
+        corrected = ip_network(text, strict=False)
+    except ValueError as error:
+        raise ValueError(f"{error}; write a network like 10.20.0.0/16 or fd00:20::/48") from None
+    raise ValueError(f"{text} has host bits set; write {corrected}")
+
+
+def _parse_network_v4(value: object) -> IPv4Network:
+    network = parse_network(value)
+    if not isinstance(network, IPv4Network):
+        raise ValueError(f"{network} is IPv6; write an IPv4 network here, IPv6 has a key of its own (…_v6)")
+    return network
+
+
+def _parse_network_v6(value: object) -> IPv6Network:
+    network = parse_network(value)
+    if not isinstance(network, IPv6Network):
+        raise ValueError(f"{network} is IPv4; write an IPv6 network like fd00:100::/64")
+    return network
+
+
+def parse_address(value: object) -> IPAddress:
+    if isinstance(value, IPv4Address | IPv6Address):
+        return value
+    text = _text(value, "an address like 10.20.0.2")
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise ValueError(f"{show(text)} is not an IP address; write one like 10.20.0.2 or fd00:20::2") from None
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError(f"{text} has a zone; leave %{address.scope_id} away")
+    return address
+
+
+def _parse_address_v4(value: object) -> IPv4Address:
+    address = parse_address(value)
+    if not isinstance(address, IPv4Address):
+        raise ValueError(f"{address} is IPv6; write an IPv4 address here, IPv6 has a key of its own (…_v6)")
+    return address
+
+
+def _parse_address_v6(value: object) -> IPv6Address:
+    address = parse_address(value)
+    if not isinstance(address, IPv6Address):
+        raise ValueError(f"{address} is IPv4; write an IPv6 address like fd00:20::1")
+    return address
+
+
+def _parse_client_cidr(value: object) -> IPv4Network:
+    network = _parse_network_v4(value)
+    if network.prefixlen < 12:
+        raise ValueError(f"{network} is larger than /12; choose a prefix from /12 to /22")
+    if network.prefixlen > 22:
+        raise ValueError(f"{network} is smaller than /22; choose a prefix from /12 to /22")
+    return network
+
+
+def _parse_client_cidr_v6(value: object) -> IPv6Network:
+    network = _parse_network_v6(value)
+    # OpenVPN 2.x takes no other prefix lengths in ifconfig-ipv6 than 64 to 124 (openvpn-wire.md section 16).
+    if not 64 <= network.prefixlen <= 124:
+        raise ValueError(f"{network}: clients accept prefixes from /64 to /124 only; /64 is a good choice")
+    return network
+
+
+# -- sockets ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SocketName:
+    """An address and a port of this host. ``host`` is canonical text without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """One listener of an endpoint. ``host`` is canonical text without brackets."""
+
+    transport: Literal["udp", "tcp"]
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.transport}://{SocketName(self.host, self.port)}"
+
+
+def _parse_socket_name(netloc: str, example: str) -> SocketName:
+    if "@" in netloc:
+        raise ValueError(f"{show(netloc)} names a user; write {example}")
+    if netloc.count(":") > 1 and not netloc.startswith("["):
+        raise ValueError(f"{show(netloc)}: an IPv6 address needs brackets; write {example}")
+    try:
+        parts = urlsplit(f"//{netloc}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{show(netloc)}: {error}; write {example}") from None
+    if not host:
+        raise ValueError(f"{show(netloc)} has no address; write 0.0.0.0 for all of IPv4, [::] for all of IPv6")
+    try:
+        address = parse_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{show(host)} is not an address of this host; write 0.0.0.0 for all of IPv4, [::] for all of IPv6"
+        ) from None
+    if port is None:
+        raise ValueError(f"{show(netloc)} has no port; write {example}")
+    if port == 0:
+        raise ValueError("0 is not a port; choose one from 1 to 65535")
+    return SocketName(str(address), port)
+
+
+def parse_listen(value: object) -> Listen:
+    if isinstance(value, Listen):
+        return value
+    text = _text(value, "a URL like udp://0.0.0.0:1194")
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("udp", "tcp"):
+        raise ValueError(f"{show(text)} begins with neither udp:// nor tcp://; write a URL like udp://0.0.0.0:1194")
+    if "/" in rest or "?" in rest or "#" in rest:
+        raise ValueError(f"{show(text)} has something after the port; write a URL like udp://0.0.0.0:1194")
+    name = _parse_socket_name(rest, f"{scheme}://[::]:1194" if rest.count(":") > 1 else f"{scheme}://0.0.0.0:1194")
+    return Listen(cast(Literal["udp", "tcp"], scheme), name.host, name.port)
+
+
+def _parse_metrics_listen(value: object) -> SocketName | None:
+    if value is None or isinstance(value, SocketName):
+        return value
+    text = _text(value, "an address and port like 127.0.0.1:9176, or off")
+    if text == "off":
+        return None
+    return _parse_socket_name(text or METRICS_LISTEN, METRICS_LISTEN)
+
+
+METRICS_LISTEN = "127.0.0.1:9176"
+"""The port that dashboards for OpenVPN exporters expect."""
+
+
+# -- names --------------------------------------------------------------------------------------------------
+
+
+def _parse_identifier(value: object) -> str:
+    text = _text(value, "a name")
+    if not _IDENTIFIER.fullmatch(text):
+        raise ValueError(f"{show(text)} cannot be a name; use up to 63 letters, digits, dots, dashes and underscores")
+    return text
+
+
+def _parse_endpoint_id(value: object) -> str:
+    text = _text(value, "an endpoint id")
+    if not _ENDPOINT_ID.fullmatch(text):
+        raise ValueError(
+            f"{show(text)} is not an endpoint id; write cvpn-endpoint- and 17 hex digits, or leave it away to have one "
+            "made from the name"
+        )
+    return text
+
+
+def _parse_interface(value: object) -> str:
+    text = _text(value, "an interface name")
+    if not _INTERFACE.fullmatch(text) or text in (".", ".."):
+        raise ValueError(f"{show(text)} is not an interface name; 'ip link' lists those of this host")
+    return text
+
+
+def _parse_domain(value: object) -> str:
+    text = _text(value, "a domain").removesuffix(".")
+    if not _DOMAIN.fullmatch(text):
+        raise ValueError(f"{show(text)} is not a domain name; write one like corp.example.com")
+    return text
+
+
+def _parse_host(value: object) -> str:
+    text = _text(value, "a host name or address")
+    try:
+        return str(parse_address(text))
+    except ValueError:
+        if _DOMAIN.fullmatch(text) and not re.fullmatch(r"[0-9.]+", text):
+            return text
+    raise ValueError(f"{show(text)} is neither a host name nor an IP address; write one like vpn.example.com")
+
+
+def _parse_printable(value: object) -> str:
+    text = _text(value, "it")
+    if len(text) > 255 or not text.isprintable():
+        raise ValueError(f"{show(text)} has control characters or is longer than 255; shorten it to plain text")
+    return text
+
+
+def _parse_group(value: object) -> str:
+    text = _parse_printable(value)
+    if not text.strip():
+        raise ValueError("an empty name is no group; name one, or write all_groups = true for everybody")
+    return text
+
+
+def _parse_state(value: object, info: ValidationInfo) -> str:
+    text = _text(value, "a database URL")
+    if not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:////"):
+        raise ValueError(f"{show(text)} is no SQLite file; write one like sqlite:////var/lib/cvpnd/state.db")
+    return f"sqlite:///{resolve(text.removeprefix('sqlite:///'), info)}"
+
+
+def resolve(value: object, info: ValidationInfo) -> Path:
+    """Relative paths are relative to the file they stand in."""
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError(f"{show(value)} is not a path; write one in quotes")
+    if "\0" in str(value):
+        raise ValueError(f"{show(value)} contains a NUL; correct the path")
+    base: Path | None = (info.context or {}).get("directory")
+    return base / value if base is not None else Path(value)
+
+
+Network = Annotated[InstanceOf[IPv4Network] | InstanceOf[IPv6Network], BeforeValidator(parse_network)]
+NetworkV4 = Annotated[InstanceOf[IPv4Network], BeforeValidator(_parse_network_v4)]
+NetworkV6 = Annotated[InstanceOf[IPv6Network], BeforeValidator(_parse_network_v6)]
+Address = Annotated[InstanceOf[IPv4Address] | InstanceOf[IPv6Address], BeforeValidator(parse_address)]
+AddressV4 = Annotated[InstanceOf[IPv4Address], BeforeValidator(_parse_address_v4)]
+AddressV6 = Annotated[InstanceOf[IPv6Address], BeforeValidator(_parse_address_v6)]
+ClientCidr = Annotated[InstanceOf[IPv4Network], BeforeValidator(_parse_client_cidr)]
+ClientCidrV6 = Annotated[InstanceOf[IPv6Network], BeforeValidator(_parse_client_cidr_v6)]
+ListenUrl = Annotated[InstanceOf[Listen], BeforeValidator(parse_listen)]
+MetricsListen = Annotated[InstanceOf[SocketName] | None, BeforeValidator(_parse_metrics_listen)]
+Identifier = Annotated[str, BeforeValidator(_parse_identifier)]
+EndpointId = Annotated[str, BeforeValidator(_parse_endpoint_id)]
+Interface = Annotated[str, BeforeValidator(_parse_interface)]
+Domain = Annotated[str, BeforeValidator(_parse_domain)]
+Host = Annotated[str, BeforeValidator(_parse_host)]
+Printable = Annotated[str, BeforeValidator(_parse_printable)]
+Group = Annotated[str, BeforeValidator(_parse_group)]
+StateUrl = Annotated[str, BeforeValidator(_parse_state)]
+FilePath = Annotated[Path, BeforeValidator(resolve)]
+Flag = Annotated[bool, Strict()]
+
+
+def whole(default: int, minimum: int, maximum: int) -> Any:
+    """A field of TOML integers only, both bounds included."""
+    return Field(default=default, ge=minimum, le=maximum, strict=True)
