@@ -23,6 +23,9 @@ class DropReason(StrEnum):
     LATE_PACKET = "late_packet"  # a packet id above 1 where only a first packet may come
     BAD_COOKIE = "bad_cookie"  # forged, expired, or from another address
     RATE_LIMITED = "rate_limited"  # too many resets or soft resets
+    HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
+    SOURCE_LIMIT = "source_limit"  # as many of them as one address may have
+    TCP_SILENT = "tcp_silent"  # connected, but sent no packet
     HANDSHAKE_LIMIT = "handshake_limit"  # too many strangers in handshake at once
     SOURCE_LIMIT = "source_limit"  # too many of them from one source
     TCP_SILENT = "tcp_silent"  # connected, and sent no packet in time

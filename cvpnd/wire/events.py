@@ -16,6 +16,8 @@ class TlsEstablished:
     key_id: int
     tls_version: str
     cipher: str
+    common_name: str
+    """Of the client's certificate, which the verify callback has let through; for the log."""
 
 
 @dataclass(frozen=True, slots=True)

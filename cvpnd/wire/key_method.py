@@ -12,6 +12,7 @@ from enum import IntFlag
 
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.packet import Reader
+from cvpnd.wire.text import printable
 
 PRE_MASTER_BYTES = 48
 RANDOM_BYTES = 32
@@ -124,11 +125,6 @@ def _string(text: str) -> bytes:
     if len(raw) > 0xFFFF:
         raise UsageError("string too long for key method 2")
     return len(raw).to_bytes(2, "big") + raw
-
-
-def printable(text: str) -> str:
-    """Control characters become ``_``, as in the reference: names end up in logs and files."""
-    return "".join(c if c.isprintable() else "_" for c in text)
 
 
 # -- options string -----------------------------------------------------------------------------------------

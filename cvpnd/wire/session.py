@@ -31,7 +31,7 @@ from cvpnd.wire.events import (
     TlsEstablished,
     UseKey,
 )
-from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo, parse_peer_info, printable
+from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo, parse_peer_info
 from cvpnd.wire.key_state import (
     SERVER_RANDOM_BYTES,
     Authentication,
@@ -45,7 +45,8 @@ from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
 from cvpnd.wire.packet import CLIENT_RESETS, HEADER_BYTES, SESSION_ID_BYTES, ControlPacket, Opcode, Transport
 from cvpnd.wire.reliable import ACKS_ON_CONTROL, ReliableLayer
 from cvpnd.wire.settings import SessionSettings
-from cvpnd.wire.tls import CertificateVerdict, TlsConnection
+from cvpnd.wire.text import printable
+from cvpnd.wire.tls import CertificateVerdict, TlsConnection, common_name
 
 IP_UDP_BYTES_V4 = 28
 IP_UDP_BYTES_V6 = 48
@@ -285,10 +286,10 @@ class Session:
         from the negotiation are added here. ``KeysReady`` comes as soon as the client has acknowledged our key message.
         A client that cannot be served is refused here instead, and ``SessionClosed`` names why."""
         state = self._deferred()
+        if state is None:
+            return
         if self._primary is not None:
             raise UsageError("accept on a renegotiation")
-        if self._closing is not None:
-            return
         outcome = negotiate(self._settings.data_ciphers, self._peer_info, self._options)
         if isinstance(outcome, Unsupported):
             self.refuse(outcome.text, now, outcome.refusal)
@@ -301,17 +302,18 @@ class Session:
     def accept_renegotiation(self, now: float) -> None:
         """Let the client go on, after ``CredentialsReceived`` on a later key."""
         state = self._deferred()
+        if state is None:
+            return
         if self._primary is None:
             raise UsageError("accept_renegotiation on the first key")
-        if self._closing is None:
-            state.authenticate(AuthenticationInput.ACCEPTED)
-            self._establish(state, now)
+        state.authenticate(AuthenticationInput.ACCEPTED)
+        self._establish(state, now)
 
     def refuse(self, text: str, now: float, reason: Refusal | End = Refusal.UNSUPPORTED_CLIENT) -> None:
         """Tell the client ``AUTH_FAILED[,text]`` instead of either accept. ``SessionClosed(reason)`` follows after the
         time in which it is repeated; data keys are retired at once."""
         state = self._deferred()
-        if self._closing is None:
+        if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
             self._outbox.append(messages.auth_failed(text))
             self._begin_closing(reason, text, now, self._settings.exit_delay_s)
@@ -340,7 +342,12 @@ class Session:
         if self._closing is None and not self.closed:
             self._outbox.append(text)
 
-    def key_confirmed(self, key_id: int) -> None:
+    def close(self, reason: Refusal | End, detail: str = "") -> None:
+        """End it at once and without a word: the client is gone, or was replaced."""
+        if not self.closed:
+            self._close(reason, detail)
+
+    def key_confirmed(self, key_id: int, now: float) -> None:  # noqa: ARG002
         """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``."""
         if self._primary is not None and self._primary.key_id == key_id:
             self._use_key_at = None
@@ -409,7 +416,8 @@ class Session:
     def _tls_established(self, state: KeyState, tls: TlsConnection) -> None:
         self._verdict = tls.verdict
         self.tls_version, self.tls_cipher = tls.version, tls.cipher
-        self._events.append(TlsEstablished(state.key_id, tls.version, tls.cipher))
+        name = common_name(tls.peer_certificate())
+        self._events.append(TlsEstablished(state.key_id, tls.version, tls.cipher, name))
 
     def _read_record(self, state: KeyState, record: bytes, now: float) -> None:
         if state.negotiation in (Negotiation.PRE_START, Negotiation.START):
@@ -471,8 +479,13 @@ class Session:
         """The handshake is done and login takes its time, which is login's to limit."""
         return state.negotiation is Negotiation.ACTIVE and state.authentication is Authentication.DEFERRED
 
-    def _deferred(self) -> KeyState:
-        if self._pending is None or self._pending.authentication is not Authentication.DEFERRED:
+    def _deferred(self) -> KeyState | None:
+        """The key state whose credentials wait for a decision; None if the decision comes too late to matter."""
+        if self._identity is None:
+            raise UsageError("a decision before any credentials")
+        if self.closed or self._closing is not None or self._pending is None:
+            return None
+        if self._pending.authentication is not Authentication.DEFERRED:
             raise UsageError("no credentials wait for a decision")
         return self._pending
 

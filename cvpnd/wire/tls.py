@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
 from cvpnd.reasons import Refusal
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
+from cvpnd.wire.text import printable
 
 MAX_RECORD_BYTES = 16384
 _BIO_READ_BYTES = 32768
@@ -29,6 +31,11 @@ class CertificateVerdict:
     detail: str = ""
     certificate: crypto.X509 | None = None
     """The leaf as presented, also when it was refused: its name belongs into the log."""
+
+    @property
+    def common_name(self) -> str:
+        """Of that certificate, for the log; empty if there is none to read. Unproven when refused."""
+        return common_name(self.certificate.to_cryptography()) if self.certificate is not None else ""
 
 
 class TlsConnection:
@@ -112,6 +119,15 @@ class TlsConnection:
             raise PeerError(DropReason.TLS_FAILURE, self.verdict.detail or description) from None
         self.established = True
         return True
+
+
+def common_name(certificate: x509.Certificate | None) -> str:
+    """For logs. Who the client is, is decided elsewhere and more strictly."""
+    try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME) if certificate is not None else []
+    except ValueError:  # a name that cannot be decoded
+        return ""
+    return printable(str(names[0].value)) if names else ""
 
 
 def describe_ssl_error(error: SSL.Error) -> str:
