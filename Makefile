@@ -22,7 +22,7 @@ DEBIAN_PYTHON := $(if $(filter-out /usr/bin/python3,$(shell command -v $(PYTHON)
 PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev ninja-build pkg-config
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
 PACKAGES_lint  := $(PACKAGES_build) clang
-PACKAGES_lab   := $(PACKAGES_run) conntrack ethtool iperf3 iputils-ping openvpn procps tcpdump
+PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
 PACKAGES_test  := $(PACKAGES_lab) clang libclang-rt-dev openssl systemd
 
 PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
