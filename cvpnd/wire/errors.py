@@ -26,9 +26,6 @@ class DropReason(StrEnum):
     HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
     SOURCE_LIMIT = "source_limit"  # as many of them as one address may have
     TCP_SILENT = "tcp_silent"  # connected, but sent no packet
-    HANDSHAKE_LIMIT = "handshake_limit"  # too many strangers in handshake at once
-    SOURCE_LIMIT = "source_limit"  # too many of them from one source
-    TCP_SILENT = "tcp_silent"  # connected, and sent no packet in time
     FOREIGN_ACK = "foreign_ack"  # acknowledges packets of another session
     UNROUTABLE = "unroutable"  # sender's session id is not the one of this session
     UNKNOWN_KEY_ID = "unknown_key_id"  # no key state under that key id
