@@ -1,0 +1,184 @@
+"""uvicorn as a guest in the daemon's event loop: no signal handlers, no lifespan, no access log.
+
+The sockets are made here, so that a Unix socket has its mode before anybody can connect, a stale one is replaced and a
+live one is not, and the kernel's word on who is at the other end (SO_PEERCRED) reaches the audit record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+BACKLOG = 64
+CONNECTION_LIMIT = 64
+"""Requests at a time, then 503; administrators are few."""
+HEADER_LIMIT = 16 * 1024
+GRACE_S = 3
+"""How long ``stop`` lets running requests finish."""
+
+
+class PeerCredentials(NamedTuple):
+    pid: int
+    uid: int
+    gid: int
+
+
+class _AdminProtocol(H11Protocol):
+    """Puts the peer's credentials into ``request.state.peer``."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        self.app_state = {**self.app_state, "peer": PeerCredentials(*struct.unpack("3i", credentials))}
+
+
+class _Server(uvicorn.Server):
+    """``listening`` is set once connections are taken."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are the daemon's
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class HttpServer:
+    """One application on one socket, between ``start()`` and ``stop()``. Owns the socket."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+        """``listener`` is from ``bind_unix`` or ``bind_tcp``."""
+        self._listener = listener
+        self._unix_path, self._inode = _identity(listener)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http=_AdminProtocol if self._unix_path else H11Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                limit_concurrency=CONNECTION_LIMIT,
+                h11_max_incomplete_event_size=HEADER_LIMIT,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """For the log: the path, or ``host:port``."""
+        if self._unix_path is not None:
+            return str(self._unix_path)
+        host, port = self._listener.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def start(self) -> None:
+        """Returns once connections are taken. Raises what the server raised if it could not start."""
+        self._task = asyncio.create_task(self._server.serve([self._listener]), name=f"http {self.address}")
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({self._task, listening}, return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if self._task.done():
+            await self._task
+            raise RuntimeError(f"the HTTP server on {self.address} ended at its start")
+
+    async def stop(self) -> None:
+        """Takes no more connections, lets running requests finish for ``GRACE_S`` and removes the Unix socket.
+
+        Idempotent."""
+        if self._unix_path is not None and _inode(self._unix_path) == self._inode:
+            self._unix_path.unlink()  # ours; another process may have replaced it meanwhile
+        if self._task is not None:
+            self._server.should_exit = True
+            task, self._task = self._task, None
+            await task
+        self._listener.close()
+
+
+def bind_unix(path: Path, mode: int = 0o660, group: int | None = None) -> socket.socket:
+    """A Unix socket at ``path`` with its mode (and owning group, a gid) set before anybody can connect.
+
+    A socket that a dead process left is replaced. Raises ``OSError``: EADDRINUSE when a live one answers there,
+    EEXIST when something else than a socket is in the way."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _clear_stale_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(str(path))
+        if group is not None:
+            os.chown(path, -1, group)
+        path.chmod(mode)  # nobody gets in before: connecting is refused until uvicorn listens
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """A TCP socket on a literal address. Raises ``OSError`` naming the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from None
+    return listener
+
+
+def _clear_stale_socket(path: Path) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise FileExistsError(errno.EEXIST, "is in the way of the socket; remove it or choose another path", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass  # alive, with a full backlog
+    raise OSError(errno.EADDRINUSE, "another cvpnd is listening here; stop it first", str(path))
+
+
+def _identity(listener: socket.socket) -> tuple[Path | None, int | None]:
+    if listener.family != socket.AF_UNIX:
+        return None, None
+    path = Path(listener.getsockname())
+    return path, _inode(path)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,247 @@
+"""REST over a real Unix socket: each noun, each kind of refusal, and limits."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from helpers.memory_operations import ALICE, STAFF, MemoryOperations, admin_server
+
+from cvpnd.api.rest.errors import status_of
+from cvpnd.api.rest.forms import BODY_LIMIT
+
+
+@pytest.fixture
+def operations() -> MemoryOperations:
+    return MemoryOperations()
+
+
+@pytest.fixture
+def client(operations: MemoryOperations, tmp_path: Path) -> Iterator[httpx.Client]:
+    path = tmp_path / "admin.sock"
+    with (
+        admin_server(operations, path),
+        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://cvpnd/v1") as client,
+    ):
+        yield client
+
+
+def refusal(response: httpx.Response) -> tuple[int, str, str]:
+    body = response.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"code", "message"}
+    return response.status_code, body["error"]["code"], body["error"]["message"]
+
+
+def test_health_and_endpoints(client: httpx.Client) -> None:
+    health = client.get("/health").json()
+    assert (health["status"], health["endpoints"]) == ("ok", 1)
+    assert client.get("/endpoints").json()["endpoints"] == [
+        {
+            "endpoint_id": STAFF.endpoint_id,
+            "name": "staff",
+            "status": "available",
+            "client_cidr": "10.100.0.0/22",
+            "listen": ["udp://0.0.0.0:1194", "tcp://0.0.0.0:443"],
+            "split_tunnel": True,
+            "connections": 2,
+            "interface": "cvpn0",
+        }
+    ]
+
+
+def test_connections_are_listed_shown_and_terminated(client: httpx.Client) -> None:
+    listed = client.get("/connections", params={"endpoint": "staff"}).json()["connections"]
+    assert [c["common_name"] for c in listed] == ["alice", "eve[bold]\x1b[2J\nforged"]
+    shown = client.get(f"/connections/{ALICE.connection_id}").json()["connection"]
+    assert (shown["ingress_bytes"], shown["ended_at"], shown["port"]) == (1_500_000, None, 50096)
+    assert client.delete(f"/connections/{ALICE.connection_id}").json() == {"terminated": [ALICE.connection_id]}
+    assert refusal(client.delete(f"/connections/{ALICE.connection_id}"))[:2] == (
+        404,
+        "InvalidClientVpnConnection.IdNotFound",
+    )
+    assert refusal(client.get(f"/connections/{ALICE.connection_id}"))[0] == 404
+
+
+def test_a_user_is_terminated_by_name(client: httpx.Client) -> None:
+    ended = client.post("/connections/terminate", json={"username": "alice", "endpoint": "staff"})
+    assert ended.json() == {"terminated": [ALICE.connection_id]}
+    again = client.post("/connections/terminate", json={"username": "alice"})
+    assert refusal(again) == (404, "InvalidClientVpnConnection.UserNotFound", "alice is not connected")
+
+
+def test_rules_are_added_and_removed_on_behalf_of_the_caller(
+    client: httpx.Client, operations: MemoryOperations
+) -> None:
+    added = client.post("/rules", json={"endpoint": "staff", "network": "10.30.0.0/16", "group": "eng"})
+    assert added.status_code == 201
+    assert added.json()["rule"] == {
+        "endpoint_id": STAFF.endpoint_id,
+        "network": "10.30.0.0/16",
+        "group": "eng",
+        "description": "",
+        "origin": "store",
+    }
+    assert operations.actors[-1].who == f"uid:{os.getuid()}"
+    assert operations.actors[-1].source == f"admin-socket pid:{os.getpid()}"
+    client.post("/rules", json={"endpoint": "staff", "network": "2001:DB8::/32", "all_groups": True}).raise_for_status()
+    assert [r["network"] for r in client.get("/rules").json()["rules"]] == [
+        "10.20.0.0/16",
+        "10.30.0.0/16",
+        "2001:db8::/32",
+    ]
+    gone = client.delete("/rules", params={"endpoint": "staff", "network": "10.30.0.0/16", "group": "eng"})
+    assert gone.json()["rule"]["network"] == "10.30.0.0/16"
+    gone = client.delete("/rules", params={"endpoint": "staff", "network": "2001:db8::/32", "all_groups": "true"})
+    assert gone.status_code == 200
+    assert len(operations.rules) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({"endpoint": "staff", "network": "10.30.0.0/16"}, "give either a group or all_groups = true"),
+        ({"endpoint": "staff", "network": "10.30.0.0/16", "group": "g", "all_groups": True}, "give either a group"),
+        (
+            {"endpoint": "staff", "network": "10.30.0.1/16", "group": "g"},
+            "network: 10.30.0.1/16 has host bits set",
+        ),
+        ({"endpoint": "staff", "network": "everything", "group": "g"}, "network: 'everything' is not a network"),
+        ({"endpoint": "staff", "network": 5, "group": "g"}, "network: Input should be a valid string"),
+        ({"endpoint": "staff", "network": "10.30.0.0/16", "group": ""}, "group: String should have at least 1"),
+        ({"endpoint": "staff", "network": "10.30.0.0/16", "group": "a\nb"}, "group: String should match pattern"),
+        (
+            {"endpoint": "staff", "network": "10.30.0.0/16", "all_groups": "true"},
+            "all_groups: Input should be a valid",
+        ),
+        ({"endpoint": "staff", "network": "10.30.0.0/16", "group": "g", "description": "x" * 256}, "description: "),
+        ({"endpoint": "staff", "network": "10.30.0.0/16", "grup": "g"}, "grup: Extra inputs are not permitted"),
+        ({"network": "10.30.0.0/16", "group": "g"}, "endpoint: Field required"),
+        (["endpoint"], "Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_rule_is_refused_by_field(
+    client: httpx.Client, operations: MemoryOperations, body: object, complaint: str
+) -> None:
+    status, code, message = refusal(client.post("/rules", json=body))
+    assert (status, code) == (400, "InvalidParameterValue")
+    assert complaint in message
+    assert len(operations.rules) == 1
+
+
+def test_the_operations_refusals_keep_their_code_and_get_a_fitting_status(client: httpx.Client) -> None:
+    rule = {"endpoint": "staff", "network": "10.20.0.0/16", "all_groups": True}
+    assert refusal(client.post("/rules", json=rule))[:2] == (409, "InvalidClientVpnDuplicateAuthorizationRule")
+    file_rule = {"endpoint": "staff", "network": "10.20.0.0/16", "all_groups": "true"}
+    assert refusal(client.delete("/rules", params=file_rule))[:2] == (409, "IncorrectState")
+    assert refusal(client.get("/rules", params={"endpoint": "x"}))[:2] == (404, "InvalidClientVpnEndpointId.NotFound")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("InvalidParameterValue", 400),
+        ("ClientVpnAuthorizationRuleLimitExceeded", 400),
+        ("InvalidClientVpnSubnetId.DuplicateAz", 409),
+        ("UnauthorizedOperation", 403),
+        ("Unavailable", 503),
+        ("InternalError", 500),
+    ],
+)
+def test_statuses(code: str, status: int) -> None:
+    assert status_of(code) == status
+
+
+def test_routes(client: httpx.Client) -> None:
+    assert client.get("/routes", params={"endpoint": STAFF.endpoint_id}).json()["routes"] == [
+        {
+            "endpoint_id": STAFF.endpoint_id,
+            "destination": "10.20.0.0/16",
+            "target": "subnet-a",
+            "origin": "associate",
+        }
+    ]
+
+
+def test_certificates(client: httpx.Client) -> None:
+    issued = client.post("/certificates", json={"name": "bob", "days": 30})
+    assert issued.status_code == 201
+    assert issued.json() == {"certificate": "certificate of bob\n", "private_key": "key of bob\n"}
+    revoked = client.post("/certificates/revoke", json={"serial": "0A1B"}).json()["certificate"]
+    assert (revoked["name"], revoked["status"]) == ("alice", "revoked")
+    statuses = {c["name"]: c["status"] for c in client.get("/certificates").json()["certificates"]}
+    assert statuses == {"alice": "revoked", "bob": "valid"}
+    assert refusal(client.post("/certificates/revoke", json={"name": "carol"}))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/certificates", {"name": "x" * 65}),
+        ("/certificates", {"name": "x", "days": 0}),
+        ("/certificates", {"name": "x", "days": "30"}),
+        ("/certificates", {"name": "x", "days": True}),
+        ("/certificates/revoke", {}),
+        ("/certificates/revoke", {"name": "alice", "serial": "0A"}),
+        ("/certificates/revoke", {"serial": "not hex"}),
+        ("/profiles", {"name": ""}),
+    ],
+)
+def test_wrong_certificate_requests_are_refused(client: httpx.Client, path: str, body: object) -> None:
+    assert refusal(client.post(path, json=body))[:2] == (400, "InvalidParameterValue")
+
+
+def test_profiles(client: httpx.Client) -> None:
+    made = client.post("/profiles", json={"name": "alice", "endpoint": "staff", "kind": "aws", "issue": True})
+    assert made.json() == {"profile": "client\n# alice staff aws True\n"}
+    assert client.post("/profiles", json={"name": "alice"}).json() == {
+        "profile": "client\n# alice None openvpn False\n"
+    }
+    assert refusal(client.post("/profiles", json={"name": "alice", "kind": "fax"}))[0] == 400
+
+
+def test_explain(client: httpx.Client) -> None:
+    question = {"user": "alice", "destination": "10.20.1.1", "group": ["eng", "ops"]}
+    allowed = client.get("/explain", params=question).json()["explanation"]
+    assert allowed["allowed"] is True
+    assert allowed["groups"] == ["eng", "ops"]
+    assert allowed["rule"]["network"] == "10.20.0.0/16"
+    assert allowed["route"]["target"] == "subnet-a"
+    denied = client.get("/explain", params={"user": "alice", "destination": "8.8.8.8"}).json()["explanation"]
+    assert (denied["allowed"], denied["rule"], denied["route"]) == (False, None, None)
+    assert "user: Field required" in refusal(client.get("/explain", params={"destination": "8.8.8.8"}))[2]
+    assert "given more than once" in refusal(client.get("/explain?user=a&user=b&destination=8.8.8.8"))[2]
+
+
+def test_reload(client: httpx.Client, operations: MemoryOperations) -> None:
+    assert client.post("/reload").json() == {"reload": {"revision": 1, "changed": ["staff"]}}
+    assert operations.reloads == 1
+    assert refusal(client.get("/reload"))[:2] == (405, "MethodNotAllowed")
+
+
+def test_a_failure_inside_tells_the_caller_nothing_of_it(client: httpx.Client, operations: MemoryOperations) -> None:
+    operations.broken = True
+    response = client.get("/endpoints")
+    assert refusal(response)[:2] == (500, "InternalError")
+    assert "secret" not in response.text
+    assert client.get("/routes").status_code == 200
+
+
+def test_what_is_not_a_request_of_ours_is_refused(client: httpx.Client) -> None:
+    assert refusal(client.get("/nothing"))[:2] == (404, "NoSuchPath")
+    assert refusal(client.get("http://cvpnd/"))[:2] == (404, "NoSuchPath")
+    assert refusal(client.put("/rules"))[:2] == (405, "MethodNotAllowed")
+    assert refusal(client.get("/endpoints?typo=1"))[:2] == (400, "InvalidParameterValue")
+    assert refusal(client.post("/rules", content="{}"))[:2] == (415, "UnsupportedMediaType")
+    json_type = {"content-type": "application/json; charset=utf-8"}
+    for malformed in (b"", b"{", b"\xff\xfe", b"[" * 50_000):
+        assert refusal(client.post("/rules", content=malformed, headers=json_type))[:2] == (400, "MalformedBody")
+
+
+def test_a_body_over_the_limit_is_refused_with_and_without_its_length(client: httpx.Client) -> None:
+    json_type = {"content-type": "application/json"}
+    long = b'"' + b"x" * BODY_LIMIT + b'"'
+    assert refusal(client.post("/rules", content=long, headers=json_type))[:2] == (413, "RequestTooLarge")
+    chunks = (b"x" * 1000 for _ in range(100))
+    assert refusal(client.post("/rules", content=chunks, headers=json_type))[:2] == (413, "RequestTooLarge")
+    assert client.get("/health").status_code == 200

@@ -1,0 +1,191 @@
+"""uvicorn as a guest: socket modes, stale and live sockets, credentials, signals left alone, clean ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from cvpnd.api.metrics import build_metrics_app
+from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
+
+
+async def who(scope: dict, receive: object, send: object) -> None:
+    peer = scope["state"].get("peer")
+    await JSONResponse({"peer": peer and peer._asdict()})(scope, receive, send)
+
+
+def client_of(path: Path) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://cvpnd")
+
+
+async def test_a_unix_server_knows_its_callers_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "admin.sock"
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    server = HttpServer(who, bind_unix(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    await server.start()
+    assert server.address == str(path)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    async with client_of(path) as client:
+        peer = (await client.get("/")).json()["peer"]
+    assert peer == {"pid": os.getpid(), "uid": os.getuid(), "gid": os.getgid()}
+    await server.stop()
+    await server.stop()
+    assert not path.exists()
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_nobody_can_connect_between_binding_and_listening(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    umask = os.umask(0)
+    try:
+        listener = bind_unix(path)
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+        early.connect(str(path))
+    listener.close()
+
+
+async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.listen()
+    dead.close()
+    server = HttpServer(who, bind_unix(path))
+    await server.start()
+    with pytest.raises(OSError, match="another cvpnd is listening here"):
+        bind_unix(path)
+    async with client_of(path) as client:
+        assert (await client.get("/")).status_code == 200
+    await server.stop()
+
+
+def test_a_live_socket_with_a_full_backlog_is_alive(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    hung = socket.socket(socket.AF_UNIX)
+    hung.bind(str(path))
+    hung.listen(0)
+    waiting = socket.socket(socket.AF_UNIX)
+    waiting.connect(str(path))
+    with pytest.raises(OSError, match="another cvpnd is listening here"):
+        bind_unix(path)
+    waiting.close()
+    hung.close()
+
+
+def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="in the way of the socket"):
+        bind_unix(path)
+    assert path.read_text() == "precious"
+
+
+async def test_a_socket_that_another_process_put_there_survives_our_stop(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    server = HttpServer(who, bind_unix(path))
+    await server.start()
+    path.rename(tmp_path / "ours")
+    other = bind_unix(path)
+    await server.stop()
+    assert path.exists()
+    other.close()
+
+
+async def test_stop_lets_a_running_request_finish_and_takes_no_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: dict, receive: object, send: object) -> None:
+        entered.set()
+        await leave.wait()
+        await Response(b"done")(scope, receive, send)
+
+    server = HttpServer(slow, bind_unix(path))
+    await server.start()
+    async with client_of(path) as client:
+        running = asyncio.create_task(client.get("/"))
+        await entered.wait()
+        stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(0)
+        assert not path.exists()
+        with pytest.raises(httpx.ConnectError):
+            async with client_of(path) as late:
+                await late.get("/")
+        leave.set()
+        assert (await running).content == b"done"
+    await stopping
+
+
+async def test_metrics_over_tcp() -> None:
+    registry = CollectorRegistry()
+    Gauge("cvpnd_answer", "The answer.", registry=registry).set(42)
+    server = HttpServer(build_metrics_app(registry), bind_tcp("127.0.0.1", 0))
+    await server.start()
+    async with httpx.AsyncClient(base_url=f"http://{server.address}") as client:
+        scrape = await client.get("/metrics")
+        assert "cvpnd_answer 42.0" in scrape.text
+        assert scrape.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert "/metrics" in (await client.get("/")).text
+        assert (await client.get("/etc/passwd")).status_code == 404
+        assert (await client.post("/metrics")).status_code == 405
+    await server.stop()
+
+
+async def test_ipv6_and_an_address_that_is_taken() -> None:
+    server = HttpServer(build_metrics_app(CollectorRegistry()), bind_tcp("::1", 0))
+    await server.start()
+    host, _, port = server.address.rpartition(":")
+    assert host == "[::1]"
+    with pytest.raises(OSError, match=f"cannot listen on ::1 port {port}"):
+        bind_tcp("::1", int(port))
+    await server.stop()
+
+
+async def test_a_failing_application_answers_500_and_the_server_lives(tmp_path: Path) -> None:
+    async def failing(scope: dict, receive: object, send: object) -> None:
+        if Request(scope).url.path == "/fail":
+            raise RuntimeError("planted")
+        await Response(b"fine")(scope, receive, send)
+
+    path = tmp_path / "admin.sock"
+    server = HttpServer(failing, bind_unix(path))
+    await server.start()
+    async with client_of(path) as client:
+        assert (await client.get("/fail")).status_code == 500
+        assert (await client.get("/")).content == b"fine"
+    await server.stop()
+
+
+async def test_headers_without_an_end_are_refused(tmp_path: Path) -> None:
+    server = HttpServer(who, bind_unix(tmp_path / "admin.sock"))
+    await server.start()
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"))
+    writer.write(b"GET / HTTP/1.1\r\nHost: cvpnd\r\nX: " + b"y" * 100_000)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    await server.stop()
+
+
+def test_it_runs_in_a_loop_of_another_thread(tmp_path: Path) -> None:
+    async def cycle() -> None:
+        server = HttpServer(who, bind_unix(tmp_path / "admin.sock"))
+        await server.start()
+        await server.stop()
+
+    thread = threading.Thread(target=asyncio.run, args=[cycle()])
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
