@@ -1,0 +1,1 @@
+"""Alembic's folder; ``schema.py`` runs it. Revisions are numbered in their order and never edited once released."""
