@@ -132,16 +132,27 @@ class CertificateTrust:
             return Refused(Refusal.CRL_EXPIRED, f"the CRL of {crl.issuer_text} expired on {crl.next_update:%Y-%m-%d}")
         return None
 
+    @property
+    def server_certificate_expires_at(self) -> float:
+        """Seconds since the epoch."""
+        return self.server_certificate.not_valid_after_utc.timestamp()
+
+    @property
+    def crl_expires_at(self) -> float | None:
+        """When the first list of the CRL file expires; None without one, or where none says."""
+        end = self.crl.next_update() if self.crl is not None else None
+        return end.timestamp() if end is not None else None
+
     def days_to_expiry(self) -> Mapping[Literal["server", "ca", "crl"], float]:
         """Days until the server's certificate, the first CA and the first CRL expire; negative when past."""
-        ends: dict[Literal["server", "ca", "crl"], datetime.datetime] = {
-            "server": self.server_certificate.not_valid_after_utc,
-            "ca": min(each.not_valid_after_utc for each in self.authorities),
+        ends: dict[Literal["server", "ca", "crl"], float] = {
+            "server": self.server_certificate_expires_at,
+            "ca": min(each.not_valid_after_utc for each in self.authorities).timestamp(),
         }
-        if self.crl is not None and (crl_end := self.crl.next_update()) is not None:
-            ends["crl"] = crl_end
-        now = self.clock()
-        return MappingProxyType({what: (end - now) / datetime.timedelta(days=1) for what, end in ends.items()})
+        if self.crl_expires_at is not None:
+            ends["crl"] = self.crl_expires_at
+        now = self.clock().timestamp()
+        return MappingProxyType({what: (end - now) / 86_400 for what, end in ends.items()})
 
 
 def newly_revoked(old: CertificateTrust, new: CertificateTrust) -> frozenset[CertificateKey]:
