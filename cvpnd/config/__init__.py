@@ -23,7 +23,7 @@ from cvpnd.config.models import (
     TlsConfig,
     VpcConfig,
 )
-from cvpnd.config.values import DATA_CIPHERS, LOCAL, Listen, SocketName
+from cvpnd.config.values import DATA_CIPHERS, LOCAL, Listen, SocketName, covers
 
 __all__ = [
     "DATA_CIPHERS",
@@ -46,5 +46,6 @@ __all__ = [
     "TlsConfig",
     "VpcConfig",
     "check_files",
+    "covers",
     "load",
 ]

@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from ipaddress import IPv4Network, IPv6Network
 
 from cvpnd.config.models import Config, EndpointConfig, SubnetConfig
-from cvpnd.config.values import LOCAL, IPNetwork
+from cvpnd.config.values import LOCAL, IPNetwork, covers
 
 Problem = tuple[str, str]
 
@@ -36,12 +35,6 @@ def suggest(word: str, known: Sequence[str]) -> str:
 
 def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
     return one.version == other.version and one.overlaps(other)
-
-
-def _inside(inner: IPNetwork, outer: IPNetwork) -> bool:
-    if isinstance(inner, IPv4Network):
-        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
-    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 def _client_cidrs(endpoint: EndpointConfig) -> Iterator[tuple[str, IPNetwork]]:
@@ -78,7 +71,7 @@ def _networks_of_the_host(config: Config) -> Iterator[Problem]:
             yield f"{at}.vpc", f'"{subnet.vpc}" is no vpc; {suggest(subnet.vpc, list(vpcs))}'
         else:
             for key, network in (("cidr", subnet.cidr), ("cidr_v6", subnet.cidr_v6)):
-                if network is not None and not any(_inside(network, outer) for outer in vpc.cidr):
+                if network is not None and not any(covers(outer, network) for outer in vpc.cidr):
                     outer_text = ", ".join(map(str, vpc.cidr))
                     yield (
                         f"{at}.{key}",
@@ -196,7 +189,7 @@ def _routes(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Probl
             yield f"{key}.destination", f"{route.destination} is already {at}.route[{first}]; keep one"
         if route.target == LOCAL:
             cidrs = [network for _, network in _client_cidrs(endpoint)]
-            if not any(_inside(route.destination, network) for network in cidrs):
+            if not any(covers(network, route.destination) for network in cidrs):
                 wanted = " or ".join(map(str, cidrs))
                 yield (
                     f"{key}.destination",

@@ -66,6 +66,13 @@ def parse_network(value: object) -> IPNetwork:
     raise ValueError(f"{text} has host bits set; write {corrected}")
 
 
+def covers(outer: IPNetwork, inner: IPNetwork) -> bool:
+    """Whether ``inner`` lies in ``outer``; networks of different families never do."""
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
+
+
 def _parse_network_v4(value: object) -> IPv4Network:
     network = parse_network(value)
     if not isinstance(network, IPv4Network):

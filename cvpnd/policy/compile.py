@@ -1,0 +1,52 @@
+"""Authorization rules as the data plane reads them: one entry for each prefix, its value the groups it admits.
+
+Groups are bits. Bit 0 is everybody's, so "all users" needs no special case: the longest matching prefix decides, and
+then one AND does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cvpnd.policy.model import IPNetwork, Rule
+
+EVERYBODY = 1
+"""Bit 0, set for every session and in every rule for all users."""
+
+
+class GroupNumbers:
+    """Group name → bit number, for one endpoint. Append-only: a number that a live session's bits or a table in the
+    data plane may still carry never comes to mean another group."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def number(self, group: str) -> int:
+        """The group's bit number, given now if it has none."""
+        return self._numbers.setdefault(group, len(self._numbers) + 1)
+
+    def known(self) -> Mapping[str, int]:
+        return self._numbers
+
+
+def compile_rules(rules: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:
+    """Rules on one prefix become one entry. Names new groups in ``numbers``: the caller then gives every live session
+    its ``group_bits`` again (see ``len(numbers)``), best before the table: bits that no prefix asks for yet do nothing,
+    while a new prefix without them denies for a moment."""
+    table: dict[IPNetwork, int] = {}
+    for rule in rules:
+        bits = EVERYBODY if rule.group is None else 1 << numbers.number(rule.group)
+        table[rule.network] = table.get(rule.network, 0) | bits
+    return list(table.items())
+
+
+def group_bits(groups: Iterable[str], numbers: GroupNumbers) -> int:
+    """A session's bits. Groups that no rule has named yet get no number: a directory may have thousands."""
+    known = numbers.known()
+    bits = EVERYBODY
+    for group in groups:
+        if (number := known.get(group)) is not None:
+            bits |= 1 << number
+    return bits

@@ -1,0 +1,79 @@
+"""How large a packet may be (openvpn-wire.md section 12).
+
+Three sizes are derived from the path MTU: the MTU of our TUN device and of the clients that can be told theirs
+(``tunnel_mtu``), and the TCP segment size written into SYNs, which also holds for clients that cannot be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cvpnd.policy.model import ClientFacts, Transport
+
+P_DATA_V2_AEAD = 24
+"""Opcode and peer id, packet id, tag."""
+P_DATA_V2_EPOCH = 28
+P_DATA_V1_AEAD = 21
+
+SMALLEST_MTU = 576
+"""What every IPv4 host takes (RFC 791). A client that claims to accept less is not believed."""
+PPPOE_HEADER = 8
+"""Kept back from the tunnel's MTU: half of the world's home lines have 1492, and clients roam to them."""
+IPV4_TCP_HEADERS = 40
+IPV6_TCP_HEADERS = 60
+STREAM_LENGTH_FIELD = 2
+
+_OUTER_HEADERS = {
+    ("udp", 4): 28,
+    ("udp", 6): 48,
+    ("tcp", 4): IPV4_TCP_HEADERS + STREAM_LENGTH_FIELD,
+    ("tcp", 6): IPV6_TCP_HEADERS + STREAM_LENGTH_FIELD,
+}
+
+
+def overhead(transport: Transport, outer_version: int, data_header: int = P_DATA_V2_AEAD) -> int:
+    """Bytes a data packet adds to the tunnel packet in it, outer IP header included."""
+    return _OUTER_HEADERS[transport, outer_version] + data_header
+
+
+def largest_tunnel_packet(
+    path_mtu: int, transport: Transport, outer_version: int, data_header: int = P_DATA_V2_AEAD
+) -> int:
+    """The largest that crosses the path in one outer packet."""
+    return path_mtu - overhead(transport, outer_version, data_header)
+
+
+def mss(
+    path_mtu: int, transport: Transport, outer_version: int, inner_version: int, data_header: int = P_DATA_V2_AEAD
+) -> int:
+    """The TCP segment size with which no outer packet exceeds ``path_mtu``."""
+    inner_headers = IPV4_TCP_HEADERS if inner_version == 4 else IPV6_TCP_HEADERS
+    return largest_tunnel_packet(path_mtu, transport, outer_version, data_header) - inner_headers
+
+
+def tunnel_mtu(path_mtu: int) -> int:
+    """The MTU of an endpoint's TUN device: one for all of its clients, so the worst case, UDP over IPv6 over PPPoE.
+    1420 for a path of 1500."""
+    return largest_tunnel_packet(path_mtu, "udp", 6) - PPPOE_HEADER
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMtu:
+    """One client's sizes."""
+
+    pushed: int | None
+    """``tun-mtu``; None: the client keeps its own, normally 1500, and we accept up to that."""
+    mss_v4: int
+    mss_v6: int
+
+
+def client_mtu(path_mtu: int, facts: ClientFacts) -> ClientMtu:
+    """The segment sizes fit the path and the MTU at both ends of the tunnel, whichever is smallest."""
+    mtu = tunnel_mtu(path_mtu)
+    if facts.iv_mtu is not None:
+        mtu = max(min(mtu, facts.iv_mtu), SMALLEST_MTU)
+    fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version))
+    return ClientMtu(
+        pushed=None if facts.iv_mtu is None else mtu,
+        mss_v4=fitting - IPV4_TCP_HEADERS,
+        mss_v6=fitting - IPV6_TCP_HEADERS,
+    )

@@ -1,0 +1,190 @@
+"""The options of a PUSH_REPLY (openvpn-wire.md section 16), all but those that the wire itself negotiates: cipher,
+protocol flags, key derivation, peer id.
+
+What clients do not know they log and ignore, so an option is only made to depend on the client where a wrong one would
+do harm or the right one is chosen by what the client says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network, ip_network
+
+from cvpnd.config import EndpointConfig, covers
+from cvpnd.policy.model import ClientFacts, Grant, Identity, IPAddress, IPNetwork, Lease, ProtoBit, Route
+from cvpnd.policy.mtu import client_mtu
+
+MAX_OPTION_LENGTH = 255
+"""OpenVPN 2.x cuts a longer one (OPTION_LINE_SIZE 256)."""
+
+EXIT_NOTICES = 1
+"""Needed by clients with control-channel EXIT too: they send it only if this option is set (sig.c)."""
+
+# Fills the place of the IPv6 that the endpoint does not have, so that the client routes IPv6 into the tunnel, where
+# ``block-ipv6`` refuses it with an ICMP error. The same for everybody: no such packet ever leaves a client.
+# The prefix is random (RFC 4193).
+BLACK_HOLE_V6 = ("fd6e:8f0a:51c3::2/64", "fd6e:8f0a:51c3::1")
+
+_PRIVATE_V4 = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"))
+_PUSHABLE_PUNCTUATION_REFUSED = frozenset(",\"'\\")
+
+
+def make_grant(
+    endpoint: EndpointConfig, routes: Sequence[Route], identity: Identity, lease: Lease, facts: ClientFacts
+) -> Grant:
+    """Everything that follows from having let somebody in, in one piece."""
+    mtu = client_mtu(endpoint.path_mtu, facts)
+    options = push_options(endpoint, routes, lease, facts)
+    return Grant(lease, identity.groups, tuple(options), mtu.mss_v4, mtu.mss_v6)
+
+
+def push_options(endpoint: EndpointConfig, routes: Sequence[Route], lease: Lease, facts: ClientFacts) -> list[str]:
+    """Everything this client is told. ``routes`` are the endpoint's; IPv6 ones go only to who has an IPv6 address.
+
+    Raises ValueError for an option that would not arrive as it is: the configuration should have refused its source."""
+    destinations = [route.destination for route in routes]
+    full_v4 = not endpoint.split_tunnel or any(_is_default(d) for d in destinations if d.version == 4)
+    full_v6 = not endpoint.split_tunnel or any(_is_default(d) for d in destinations if d.version == 6)
+    options = [
+        *_addresses(endpoint, lease),
+        *_redirection(endpoint, lease, facts, full_v4, full_v6),
+        *_routes(endpoint, destinations, lease, facts, full_v4, full_v6),
+        *_dns(endpoint, lease, facts, full_v4),
+        f"ping {endpoint.ping_s}",
+        f"ping-restart {endpoint.ping_restart_s}",
+    ]
+    if facts.transport == "udp":
+        options.append(f"explicit-exit-notify {EXIT_NOTICES}")
+    if (mtu := client_mtu(endpoint.path_mtu, facts).pushed) is not None:
+        options.append(f"tun-mtu {mtu}")
+    for option in options:
+        _check(option)
+    return options
+
+
+def _addresses(endpoint: EndpointConfig, lease: Lease) -> Iterator[str]:
+    yield "topology subnet"
+    yield f"route-gateway {endpoint.gateway}"
+    yield f"ifconfig {lease.v4} {endpoint.client_cidr.netmask}"
+    if lease.v6 is not None and endpoint.client_cidr_v6 is not None:
+        yield f"ifconfig-ipv6 {lease.v6}/{endpoint.client_cidr_v6.prefixlen} {endpoint.gateway_v6}"
+
+
+# -- where the client's traffic goes ------------------------------------------------------------------------
+
+
+def _redirection(
+    endpoint: EndpointConfig, lease: Lease, facts: ClientFacts, full_v4: bool, full_v6: bool
+) -> Iterator[str]:
+    """A default route in a split tunnel is pushed this way too: only so does the client keep its path to us."""
+    if full_v4:
+        flags = ["def1"]
+        # With IPv6 from us it goes into the tunnel; without, it is caught and refused, and leaks nowhere.
+        if full_v6 or lease.v6 is None:
+            flags.append("ipv6")
+        if _blocks_local(endpoint, facts):
+            flags.append("block-local")
+        yield f"redirect-gateway {' '.join(flags)}"
+        if lease.v6 is None:
+            address, gateway = BLACK_HOLE_V6
+            yield f"ifconfig-ipv6 {address} {gateway}"
+            yield "block-ipv6"
+    elif full_v6 and lease.v6 is not None:
+        yield "redirect-gateway ipv6 !ipv4"
+
+
+def _blocks_local(endpoint: EndpointConfig, facts: ClientFacts) -> bool:
+    """``auto`` (DESIGN.md section 3): a "local" network outside the private ranges may be a lure that pulls public
+    addresses out of the tunnel. Without knowledge of the network nothing is blocked: printers are local too."""
+    if endpoint.block_local != "auto":
+        return endpoint.block_local == "always"
+    lan = facts.lan
+    return isinstance(lan, IPv4Network) and not any(lan.subnet_of(private) for private in _PRIVATE_V4)
+
+
+def _routes(
+    endpoint: EndpointConfig,
+    destinations: Iterable[IPNetwork],
+    lease: Lease,
+    facts: ClientFacts,
+    full_v4: bool,
+    full_v6: bool,
+) -> Iterator[str]:
+    """What the redirection and the client's own subnet do not cover already."""
+    wanted = [destination for destination in destinations if not _is_default(destination)]
+    wanted += [ip_network(server) for server in endpoint.dns_servers]
+    own: list[IPNetwork] = [endpoint.client_cidr, *([endpoint.client_cidr_v6] if endpoint.client_cidr_v6 else [])]
+    pushed: list[IPNetwork] = []
+    for destination in sorted(wanted, key=lambda network: (network.version, network.prefixlen, network)):
+        needless = full_v4 if destination.version == 4 else full_v6 or lease.v6 is None
+        if not needless and not any(covers(other, destination) for other in (*own, *pushed)):
+            pushed.append(destination)
+    if (detour := _detour(pushed, facts)) is not None:
+        yield f"route {detour} 255.255.255.255 net_gateway"
+    for network in pushed:
+        yield f"route {network.network_address} {network.netmask}" if network.version == 4 else f"route-ipv6 {network}"
+
+
+def _detour(pushed: Iterable[IPNetwork], facts: ClientFacts) -> IPAddress | None:
+    """A client that sits in a target network itself would send its encrypted packets into the tunnel they make up:
+    our address then needs a route of its own past it. ``net_gateway`` exists for IPv4 only."""
+    server = facts.server_address
+    if isinstance(server, IPv4Address) and any(server in n and facts.address in n for n in pushed):
+        return server
+    return None
+
+
+def _is_default(network: IPNetwork) -> bool:
+    return network.prefixlen == 0
+
+
+# -- names --------------------------------------------------------------------------------------------------
+
+
+def _dns(endpoint: EndpointConfig, lease: Lease, facts: ClientFacts, full: bool) -> Iterator[str]:
+    servers = [server for server in endpoint.dns_servers if server.version == 4 or lease.v6 is not None]
+    if not servers:
+        return
+    if facts.proto & (ProtoBit.DNS_OPTION | ProtoBit.DNS_OPTION_V2):
+        yield from _dns_new(servers, endpoint.dns_domains, full)
+    else:
+        yield from _dns_classic(servers, endpoint.dns_domains)
+    # Only with a resolver inside: else the client could ask nobody at all.
+    if full and facts.platform == "win":
+        yield "block-outside-dns"
+
+
+def _dns_new(servers: Sequence[IPAddress], domains: Sequence[str], full: bool) -> Iterator[str]:
+    """Only what the 2.6 form and the final one have in common. Repeated lines add to each other.
+
+    In a split tunnel our resolver is asked about our domains only, where the client can keep questions apart."""
+    yield from _packed("dns search-domains", domains)
+    yield from _packed("dns server 0 address", map(str, servers))
+    if not full:
+        yield from _packed("dns server 0 resolve-domains", domains)
+
+
+def _dns_classic(servers: Sequence[IPAddress], domains: Sequence[str]) -> Iterator[str]:
+    for server in servers:
+        yield f"dhcp-option {'DNS' if server.version == 4 else 'DNS6'} {server}"
+    for number, domain in enumerate(domains):
+        yield f"dhcp-option {'DOMAIN-SEARCH' if number else 'DOMAIN'} {domain}"
+
+
+def _packed(head: str, words: Iterable[str]) -> Iterator[str]:
+    """``head`` and as many words as fit, as often as needed."""
+    line = head
+    for word in words:
+        if line != head and len(line) + 1 + len(word) > MAX_OPTION_LENGTH:
+            yield line
+            line = head
+        line += f" {word}"
+    if line != head:
+        yield line
+
+
+def _check(option: str) -> None:
+    """The last line of defence: a comma or quote would make other options of the rest of a text."""
+    if len(option) > MAX_OPTION_LENGTH:
+        raise ValueError(f"an option of {len(option)} bytes would be cut at {MAX_OPTION_LENGTH}: {option[:60]}…")
+    if not (option.isascii() and option.isprintable()) or _PUSHABLE_PUNCTUATION_REFUSED & set(option):
+        raise ValueError(f"an option has characters that cannot be pushed: {option!r}")
