@@ -23,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
+from cvpnd.auth.alerts import name_alerts
 from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
 from cvpnd.auth.crl import CertificateKey, Crl, IssuerCrl, certificate_key
 from cvpnd.auth.files import CertificateSettings, read_authorities, read_certificates, read_crl_file
@@ -71,7 +72,8 @@ class CertificateTrust:
     """What an endpoint trusts, as read at one moment. Immutable; share it freely between handshakes."""
 
     settings: CertificateSettings
-    server_certificate: x509.Certificate
+    server_chain: tuple[x509.Certificate, ...]
+    """The server's certificate, then its intermediates as they are sent."""
     authorities: tuple[x509.Certificate, ...]
     crl: Crl | None
     ssl_context: SSL.Context = field(repr=False)
@@ -92,8 +94,9 @@ class CertificateTrust:
             if crl.problem is not None:
                 log.error("%s: %s; nobody can connect until it is replaced", settings.crl, crl.problem)
         context = new_server_context(settings, chain, authorities)
-        trust = cls(settings, chain[0], authorities, crl, context, clock)
+        trust = cls(settings, tuple(chain), authorities, crl, context, clock)
         context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _Verifier(trust))
+        name_alerts(context)
         return trust
 
     def reload(self) -> Self:
@@ -131,6 +134,10 @@ class CertificateTrust:
         if crl.expired(now) and self.settings.crl_expired == "refuse":
             return Refused(Refusal.CRL_EXPIRED, f"the CRL of {crl.issuer_text} expired on {crl.next_update:%Y-%m-%d}")
         return None
+
+    @property
+    def server_certificate(self) -> x509.Certificate:
+        return self.server_chain[0]
 
     @property
     def server_certificate_expires_at(self) -> float:

@@ -6,7 +6,7 @@ private key: their words are never passed on."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cvpnd.auth.crl import Crl, read_crl
+from cvpnd.config import EndpointConfig
 
 ServerKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
@@ -47,6 +48,23 @@ class CertificateSettings:
     maximum_version: Literal["1.2", "1.3"] | None = None
     ciphers: str | None = None
     """OpenSSL names separated by colons, TLS 1.2 and TLS 1.3 (`TLS_…`) together; None for ours."""
+
+    @classmethod
+    def of_endpoint(cls, endpoint: EndpointConfig) -> Self:
+        """From the endpoint's table in the TOML file."""
+        server, method, tls = endpoint.server_certificate, endpoint.authentication[0], endpoint.tls
+        return cls(
+            certificate=server.certificate,
+            private_key=server.private_key,
+            chain=server.chain,
+            client_ca=method.client_ca,
+            crl=method.crl,
+            crl_expired=method.crl_expired,
+            allow_rsa_1024=method.allow_rsa_1024,
+            minimum_version=tls.minimum_version,
+            maximum_version=tls.maximum_version,
+            ciphers=tls.ciphers,
+        )
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -1,0 +1,108 @@
+"""The .ovpn profile that a person imports into their client: everything in one file.
+
+Options that a client may not know are announced with `ignore-unknown-option`, so that one profile serves OpenVPN 2.4
+to 2.8. What the server pushes (addresses, routes, DNS, ping, exit notification) is not repeated here."""
+
+from typing import Literal, get_args
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.crl import canonical_name
+from cvpnd.auth.identity import Refused, common_name, problem_with_name
+from cvpnd.config import EndpointConfig
+
+ProfileKind = Literal["openvpn", "connect", "tunnelblick", "networkmanager"]
+KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
+
+# For OpenVPN 2.4, which knows only one cipher by name and negotiates the others by itself.
+_FALLBACK_CIPHER = "AES-256-GCM"
+
+
+class ProfileError(Exception):
+    """No profile can be made; str() says what is missing and where to add it."""
+
+
+def render_profile(
+    endpoint: EndpointConfig,
+    trust: CertificateTrust,
+    name: str,
+    *,
+    certificate: bytes | None = None,
+    private_key: bytes | None = None,
+    kind: str = "openvpn",
+) -> str:
+    """The profile of ``name`` for an endpoint. Without a certificate and key it refers to files NAME.crt and NAME.key,
+    for those who issue their certificates elsewhere. The result holds the private key: never log it."""
+    if kind not in KINDS:
+        raise ProfileError(f"{kind} is no kind of profile; choose {', '.join(KINDS)}")
+    if (problem := problem_with_name(name)) is not None or "/" in name:
+        raise ProfileError(f"the name {name!r} {problem or 'contains a slash'}")
+    server_name = common_name(trust.server_certificate)
+    if isinstance(server_name, Refused):
+        raise ProfileError(f"{trust.settings.certificate}: {server_name.detail}; clients could not verify the server")
+    lines = [
+        f"# {name} at {endpoint.name}. Whoever has this file can connect as {name}: keep it secret.",
+        "client",
+        "dev tun",
+        *_remotes(endpoint, endpoint.remote or server_name),
+        "nobind",
+        "persist-tun",
+        "resolv-retry infinite",
+        "remote-cert-tls server",
+        f"verify-x509-name {_quoted(server_name)} name",
+        f"tls-version-min {endpoint.tls.minimum_version}",
+        f"cipher {_FALLBACK_CIPHER if _FALLBACK_CIPHER in endpoint.data_ciphers else endpoint.data_ciphers[0]}",
+        *_lines_of_kind(endpoint, kind),
+        "auth-nocache",
+        "verb 3",
+        _inline("ca", _server_authorities(trust)),
+    ]
+    if certificate is not None and private_key is not None:
+        lines += [_inline("cert", certificate), _inline("key", private_key)]
+    else:
+        lines += [f"cert {_quoted(f'{name}.crt')}", f"key {_quoted(f'{name}.key')}"]
+    return "\n".join(lines) + "\n"
+
+
+def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:
+    ciphers = f"data-ciphers {':'.join(endpoint.data_ciphers)}"
+    match kind:
+        case "connect":  # OpenVPN 3 ignores what it does not know; the name is what its list of profiles shows
+            return [ciphers, f"setenv FRIENDLY_NAME {_quoted(endpoint.name)}"]
+        case "networkmanager":  # its importer rejects ignore-unknown-option and always runs a recent OpenVPN
+            return [ciphers]
+        case _:
+            return ["ignore-unknown-option data-ciphers", ciphers]
+
+
+def _remotes(endpoint: EndpointConfig, host: str) -> list[str]:
+    """One line a port, UDP first: a client tries them in this order. TCP is for networks that let nothing else out."""
+    ports = {(listen.transport, listen.port): None for listen in endpoint.listen}  # a dict keeps the file's order
+    udp_first = sorted(ports, key=lambda port: port[0] != "udp")
+    return [f"remote {host} {port} {transport}" for transport, port in udp_first]
+
+
+def _server_authorities(trust: CertificateTrust) -> bytes:
+    """The CA certificates from the server's issuer up to its root, as far as the endpoint's files go."""
+    known = {canonical_name(each.subject): each for each in (*trust.server_chain[1:], *trust.authorities)}
+    found: list[x509.Certificate] = []
+    current = trust.server_certificate
+    while (issuer := known.pop(canonical_name(current.issuer), None)) is not None:
+        found.append(issuer)
+        current = issuer
+    if not found:
+        issuer_name = trust.server_certificate.issuer.rfc4514_string()
+        raise ProfileError(f"the server's certificate authority ({issuer_name}) is in no file; add it as `chain`")
+    return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in found)
+
+
+def _inline(tag: str, pem: bytes) -> str:
+    return f"<{tag}>\n{pem.decode('ascii').strip()}\n</{tag}>"
+
+
+def _quoted(text: str) -> str:
+    """As OpenVPN's configuration reader takes it; control characters were refused before."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
