@@ -23,7 +23,7 @@ PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev ninja-build pkg-conf
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
-PACKAGES_test  := $(PACKAGES_lab) clang libclang-rt-dev openssl systemd
+PACKAGES_test  := $(PACKAGES_lab) clang libclang-rt-dev openssl systemd systemd-container
 
 PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
 

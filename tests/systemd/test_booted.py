@@ -1,0 +1,130 @@
+"""The service in a booted systemd, with every restriction of the unit in force: start, reload, crash, stop."""
+
+import os
+import pwd
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.booted import SOURCE, VENV, BootedSystem
+from helpers.tunnel import write_pki
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
+
+CONFIGURATION = """
+[[vpc]]
+id = "vpc-main"
+cidr = ["10.20.0.0/16"]
+
+[[subnet]]
+id = "subnet-a"
+vpc = "vpc-main"
+cidr = "10.20.0.0/24"
+interface = "lan"
+
+[[endpoint]]
+name = "staff"
+client_cidr = "10.100.0.0/22"
+listen = ["udp://0.0.0.0:1194", "tcp://0.0.0.0:443"]
+server_certificate = { certificate = "pki/server.crt", private_key = "pki/server.key" }
+authentication = [{ type = "certificate-authentication", client_ca = "pki/ca.crt" }]
+split_tunnel = true
+associate = ["subnet-a"]
+authorize = [{ network = "10.20.0.0/16", all_groups = true }]
+"""
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="boots a systemd: needs root"),
+    pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="systemd-container is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
+    with BootedSystem(tmp_path_factory.mktemp("booted")) as system:
+        root = system.root
+        shutil.copy(SYSTEMD / "cvpnd.service", root / "etc/systemd/system")
+        shutil.copy(SYSTEMD / "cvpnd.sysusers.conf", root / "usr/lib/sysusers.d/cvpnd.conf")
+        shutil.copy(SYSTEMD / "cvpnd.tmpfiles.conf", root / "usr/lib/tmpfiles.d/cvpnd.conf")
+        (root / "etc/cvpnd").mkdir(parents=True, exist_ok=True)
+        (root / "etc/cvpnd/cvpnd.toml").write_text(CONFIGURATION)
+        write_pki(root / "etc/cvpnd")
+        add_drop_in(root)
+        system.boot()
+        # what udev does on a real host
+        system.run("chmod", "0666", "/dev/net/tun")
+        system.run("ip", "link", "add", "lan", "type", "veth", "peer", "name", "lan-peer")
+        system.run("ip", "address", "add", "10.20.0.1/24", "dev", "lan")
+        system.run("ip", "link", "set", "lan", "up")
+        system.run("systemctl", "start", "cvpnd")
+        yield system
+
+
+def add_drop_in(root: Path) -> None:
+    """Only where things lie differs from an installed service: the scripts of a moved environment cannot run."""
+    lines = [
+        "[Service]",
+        "ExecStart=",
+        f"ExecStart={VENV}/bin/python -m cvpnd run --config /etc/cvpnd/cvpnd.toml",
+        f"Environment=PYTHONPATH={SOURCE}",
+    ]
+    if Path(sys.base_prefix).is_relative_to("/root"):  # a Python of root's own, such as pyenv's
+        lines.append("ProtectHome=no")
+        (root / "root").chmod(0o755)
+    drop_in = root / "etc/systemd/system/cvpnd.service.d"
+    drop_in.mkdir()
+    (drop_in / "test.conf").write_text("\n".join(lines) + "\n")
+
+
+def cvpnctl(system: BootedSystem, *arguments: str) -> str:
+    command = ("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", "cvpnd.ctl", *arguments)
+    return system.run(*command).stdout
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def test_the_daemon_serves_as_its_own_user(system: BootedSystem) -> None:
+    assert system.property("cvpnd", "ActiveState") == "active"
+    assert "staff" in system.property("cvpnd", "StatusText")
+    pid = system.property("cvpnd", "MainPID")
+    user = system.run("ps", "-o", "user=", "-p", pid).stdout.strip()
+    assert user == "cvpnd"
+    assert "inet cvpnd" in system.run("nft", "list", "tables").stdout
+    assert "10.100.0.1/22" in system.run("ip", "-4", "address").stdout
+
+
+def test_cvpnctl_reaches_it_and_strangers_do_not(system: BootedSystem) -> None:
+    cvpnctl(system, "connection", "list")
+    assert system.run("stat", "-c", "%U:%G %a", "/run/cvpnd/admin.sock").stdout.strip() == "cvpnd:cvpnd 660"
+    assert system.run("stat", "-c", "%a", "/run/cvpnd").stdout.strip() == "750"
+
+
+def test_reload_is_done_by_the_same_process(system: BootedSystem) -> None:
+    before = system.property("cvpnd", "MainPID")
+    configuration = system.root / "etc/cvpnd/cvpnd.toml"
+    configuration.write_text(CONFIGURATION.replace('10.20.0.0/16", all_groups', '10.20.0.0/24", all_groups'))
+    system.run("systemctl", "reload", "cvpnd")
+    wait_until(lambda: "10.20.0.0/24" in cvpnctl(system, "rule", "list"))
+    assert system.property("cvpnd", "MainPID") == before
+
+
+def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSystem) -> None:
+    before = system.property("cvpnd", "MainPID")
+    system.run("kill", "-KILL", before)
+    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before))
+    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active")
+    assert "10.100.0.1/22" in system.run("ip", "-4", "address").stdout
+
+    system.run("systemctl", "stop", "cvpnd")
+    assert system.property("cvpnd", "Result") == "success"
+    assert "cvpnd" not in system.run("nft", "list", "tables").stdout
+    assert "10.100.0." not in system.run("ip", "-4", "address").stdout
+    assert "cvpnd" not in [entry.pw_name for entry in pwd.getpwall()], "the test must not touch this machine"
