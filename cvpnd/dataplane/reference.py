@@ -1,0 +1,512 @@
+"""The data plane in plain Python: what ``native`` does, one packet at a time, and so its specification.
+
+What a packet meets is in ``reference_forward``. Here are the door and the descriptors: one thread with a selector
+stands for all workers, and still reads and writes each worker's own descriptors. One lock covers everything; the thread
+holds it while it handles what was ready, a call while it runs. Section numbers are those of openvpn-wire.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from ipaddress import ip_address
+
+import cryptography
+
+from cvpnd.dataplane.api import (
+    MAX_PEER_ID,
+    DataKeys,
+    Drop,
+    Event,
+    IPNetwork,
+    PeerSettings,
+    PeerStats,
+    PeerTimeout,
+    SocketAddress,
+    TcpClosed,
+)
+from cvpnd.dataplane.reference_forward import (
+    IV,
+    KEEPALIVE,
+    KEY_SIZES,
+    LINK_PACKET_MAX,
+    PACKET_MAX,
+    Connection,
+    Endpoint,
+    EventQueue,
+    Forwarder,
+    KeyLimits,
+    KeySlot,
+    Listener,
+    Peer,
+)
+
+WORKERS_MAX = 64
+LEASES_MAX = 64
+EVENTS_MAX = 4096
+TICK_S = 0.05
+BATCH = 64
+TCP_QUEUE_MAX = 256 << 10
+"""What waits for a slow TCP client, frames and all."""
+TCP_CONTROL_EXTRA = 64 << 10
+"""Control packets may use what data may not."""
+TOTALS = (
+    "link_packets_in",
+    "link_packets_out",
+    "tun_packets_in",
+    "tun_packets_out",
+    "receive_calls",
+    "send_calls",
+    "tun_read_calls",
+    "tun_write_calls",
+    "wakeups",
+)
+
+
+class ReferenceDataPlane:
+    """See ``api.DataPlane``. The limits (``KeyLimits``) can be made small for tests."""
+
+    def __init__(self, workers: int, **limits: int) -> None:
+        require(1 <= workers <= WORKERS_MAX, "workers out of range")
+        require(all(0 < limit for limit in limits.values()), "limits are positive")
+        self._events = EventQueue(EVENTS_MAX)
+        self.forwarder = Forwarder(workers, KeyLimits(**limits), self._events)
+        self._endpoints = self.forwarder.endpoints
+        self._listeners = self.forwarder.listeners
+        self._peers = self.forwarder.peers
+        self._totals: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        self._closed = False
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._run, name="cvpnd-reference", daemon=True)
+        self._thread.start()
+
+    # -- descriptors: one thread reads, decides, writes ---------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            ready = self._selector.select(TICK_S)
+            with self._lock:
+                if self._closed:
+                    return
+                self._totals["wakeups"] += 1
+                for key, _ in ready:
+                    # A call may have taken the descriptor out, and even given its number to another, since.
+                    if self._selector.get_map().get(key.fd) is key:
+                        key.data()
+                self._handle_timers(time.monotonic())
+
+    def _watch(self, fds: Sequence[int], readers: Sequence[Callable[[], None]]) -> None:
+        """All or none."""
+        for at, (fd, read) in enumerate(zip(fds, readers, strict=True)):
+            try:
+                self._selector.register(fd, selectors.EVENT_READ, read)
+            except (OSError, KeyError) as error:
+                for registered in fds[:at]:
+                    self._selector.unregister(registered)
+                raise ValueError(f"descriptor {fd} cannot be waited for: {error}") from error
+
+    def _drop(self, drop: Drop) -> None:
+        self.forwarder.drops[drop] += 1
+
+    def _read_udp(self, listener: Listener, worker: int) -> None:
+        for _ in range(BATCH):
+            try:
+                packet, ancillary, flags, address = listener.sockets[worker].recvmsg(LINK_PACKET_MAX, 256)
+            except OSError:  # nothing more, or an ICMP error of an earlier datagram
+                return
+            self._totals["receive_calls"] += 1
+            self._totals["link_packets_in"] += 1
+            if flags & socket.MSG_TRUNC:
+                self._drop(Drop.TRUNCATED)
+                continue
+            verdict = self.forwarder.link_to_tun(
+                packet, listener, worker, canonical(address), local_address(ancillary), time.monotonic()
+            )
+            self._write_tun(listener.endpoint, worker, verdict)
+
+    def _read_tun(self, endpoint: Endpoint, worker: int) -> None:
+        for _ in range(BATCH):
+            try:
+                packet = os.read(endpoint.tun_fds[worker], PACKET_MAX)
+            except OSError:
+                return
+            self._totals["tun_read_calls"] += 1
+            self._totals["tun_packets_out"] += 1
+            verdict = self.forwarder.tun_to_link(packet, endpoint, time.monotonic())
+            if isinstance(verdict, Drop):
+                self._drop(verdict)
+            else:
+                self._send(*verdict, worker)
+
+    def _write_tun(self, endpoint: int, worker: int, verdict: bytes | Drop | None) -> None:
+        if isinstance(verdict, Drop):
+            self._drop(verdict)
+        elif verdict is not None:
+            self._totals["tun_write_calls"] += 1
+            try:
+                os.write(self._endpoints[endpoint].tun_fds[worker], verdict)
+                self._totals["tun_packets_in"] += 1
+            except OSError:
+                self._drop(Drop.TUN_FULL)
+
+    def _send(self, peer: Peer, packet: bytes, worker: int) -> None:
+        """A sealed packet to the peer, which has exactly one way out."""
+        if peer.connection is not None:
+            self._queue_frame(peer, peer.connection, packet, TCP_QUEUE_MAX)
+        elif peer.remote is not None:
+            listener, remote, local = peer.remote
+            sock = listener.sockets[worker]
+            self._totals["send_calls"] += 1
+            try:
+                sock.sendmsg([packet], source_control(sock, local), 0, sockaddr(sock, remote))
+                self._totals["link_packets_out"] += 1
+            except OSError:
+                self._drop(Drop.LINK_FULL)
+
+    def _handle_timers(self, now: float) -> None:
+        for peer in self._peers.values():
+            settings = peer.settings
+            if settings.timeout_s and not peer.timeout_reported and now - peer.last_authentic >= settings.timeout_s:
+                peer.timeout_reported = True
+                self._events.put(PeerTimeout(peer.id), surely=True)
+            if settings.ping_interval_s and now - peer.last_sent >= settings.ping_interval_s:
+                sealed = self.forwarder.seal_for(peer, KEEPALIVE, now)
+                if not isinstance(sealed, Drop):
+                    self._send(peer, sealed, peer.id % self.workers)
+
+    # -- TCP: u16 length before each packet (2.1) ---------------------------------------------------------------
+
+    def _read_tcp(self, peer: Peer, connection: Connection) -> None:
+        self._flush(peer, connection)
+        try:
+            received = connection.sock.recv(64 << 10)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._close_connection(peer, connection, str(error))
+            return
+        self._totals["receive_calls"] += 1
+        if received:
+            self._receive_stream(peer, connection, received)
+        else:
+            self._close_connection(peer, connection, "end of file")
+
+    def _receive_stream(self, peer: Peer, connection: Connection, received: bytes) -> None:
+        connection.received += received
+        while not connection.closed and len(connection.received) >= 2:
+            length = int.from_bytes(connection.received[:2], "big")
+            if not 1 <= length <= LINK_PACKET_MAX:
+                self._close_connection(peer, connection, f"frame of {length} bytes")
+                return
+            if len(connection.received) < 2 + length:
+                return
+            packet = bytes(connection.received[2 : 2 + length])
+            del connection.received[: 2 + length]
+            self._totals["link_packets_in"] += 1
+            verdict = self.forwarder.frame_to_tun(packet, peer, time.monotonic())
+            self._write_tun(peer.settings.endpoint, peer.id % self.workers, verdict)
+            if verdict is Drop.AUTH_FAILED:
+                # TCP delivers exactly what was sent: this stream is not OpenVPN's any more.
+                self._close_connection(peer, connection, "a packet does not authenticate")
+
+    def _queue_frame(self, peer: Peer, connection: Connection, packet: bytes, bound: int) -> bool:
+        """False when the client does not read fast enough and there is no room."""
+        frame = len(packet).to_bytes(2, "big") + packet
+        if len(connection.queue) + len(frame) > bound:
+            self._drop(Drop.TCP_QUEUE_FULL)
+            return False
+        connection.queue += frame
+        self._totals["link_packets_out"] += 1
+        self._flush(peer, connection)
+        return True
+
+    def _flush(self, peer: Peer, connection: Connection) -> None:
+        """Send what the kernel takes; ask to be woken for the rest."""
+        if connection.queue and not connection.closed:
+            self._totals["send_calls"] += 1
+            try:
+                del connection.queue[: connection.sock.send(connection.queue, socket.MSG_NOSIGNAL)]
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._close_connection(peer, connection, str(error))
+                return
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.queue else 0)
+            key = self._selector.get_key(connection.sock.fileno())
+            if key.events != events:
+                self._selector.modify(key.fd, events, key.data)
+
+    def _close_connection(self, peer: Peer, connection: Connection, detail: str) -> None:
+        if not connection.closed:
+            connection.closed = detail
+            self._selector.unregister(connection.sock.fileno())
+            connection.sock.close()
+            self._events.put(TcpClosed(peer.id, detail), surely=True)
+
+    # -- the door -----------------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> int:
+        return self.forwarder.workers
+
+    @property
+    def crypto_backend(self) -> str:
+        return f"Python cryptography {cryptography.__version__}"
+
+    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int]) -> None:
+        with self._lock, closing_on_error(tun_fds):
+            require_new(endpoint, self._endpoints)
+            require(len(tun_fds) == self.workers, "one TUN queue for each worker")
+            added = Endpoint(list(tun_fds))
+            for fd in tun_fds:
+                os.set_blocking(fd, False)
+            self._watch(tun_fds, [partial(self._read_tun, added, worker) for worker in range(self.workers)])
+            self._endpoints[endpoint] = added
+
+    def remove_endpoint(self, endpoint: int) -> None:
+        with self._lock:
+            removed = self._endpoints[endpoint]
+            users = {listener.endpoint for listener in self._listeners.values()}
+            users |= {peer.settings.endpoint for peer in self._peers.values()}
+            require(endpoint not in users, "the endpoint has listeners or peers")
+            del self._endpoints[endpoint]
+            for fd in removed.tun_fds:
+                self._selector.unregister(fd)
+                os.close(fd)
+
+    def set_rules(self, endpoint: int, rules: Sequence[tuple[IPNetwork, int]]) -> None:
+        with self._lock:
+            changed = self._endpoints[endpoint]
+            require(len({network for network, _ in rules}) == len(rules), "a prefix appears twice")
+            require(all(groups >= 0 for _, groups in rules), "a bit set of groups is negative")
+            changed.rules = sorted(rules, key=lambda rule: rule[0].prefixlen, reverse=True)
+
+    def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int]) -> None:
+        with self._lock, closing_on_error(udp_fds):
+            require_new(listener, self._listeners)
+            self._endpoints[endpoint]
+            require(len(udp_fds) == self.workers, "one socket for each worker")
+            require_sockets(udp_fds)
+            added = Listener(listener, endpoint, [])
+            self._watch(udp_fds, [partial(self._read_udp, added, worker) for worker in range(self.workers)])
+            for fd in udp_fds:
+                added.sockets.append(socket.socket(fileno=fd))
+                added.sockets[-1].setblocking(False)
+            self._listeners[listener] = added
+
+    def remove_listener(self, listener: int) -> None:
+        with self._lock:
+            removed = self._listeners.pop(listener)
+            for peer in self._peers.values():
+                if peer.remote is not None and peer.remote[0] is removed:
+                    peer.remote = None
+            for sock in removed.sockets:
+                self._selector.unregister(sock.fileno())
+                sock.close()
+
+    def add_peer(self, peer_id: int, settings: PeerSettings) -> None:
+        with self._lock:
+            require(0 <= peer_id <= MAX_PEER_ID, "peer id out of range")
+            require_new(peer_id, self._peers)
+            leases = self._endpoints[settings.endpoint].leases
+            require(1 <= len(settings.addresses) <= LEASES_MAX, "too few or too many addresses")
+            require(len(set(settings.addresses)) == len(settings.addresses), "an address is leased twice")
+            require(not leases.keys() & set(settings.addresses), "an address is leased already")
+            require(settings.groups >= 0, "the bit set of groups is negative")
+            require(0 <= settings.mss_v4 <= 0xFFFF and 0 <= settings.mss_v6 <= 0xFFFF, "MSS out of range")
+            require(settings.ping_interval_s >= 0 and settings.timeout_s >= 0, "an interval is negative")
+            now = time.monotonic()
+            peer = self._peers[peer_id] = Peer(peer_id, settings, settings.groups, now, now)
+            for address in settings.addresses:
+                leases[address] = peer
+
+    def remove_peer(self, peer_id: int) -> None:
+        with self._lock:
+            peer = self._peers.pop(peer_id)
+            for address in peer.settings.addresses:
+                del self._endpoints[peer.settings.endpoint].leases[address]
+            if peer.connection is not None:
+                self._flush(peer, peer.connection)
+                self._close_connection(peer, peer.connection, "removed")
+            peer.keys.clear()
+            self._events.forget_peer(peer_id)
+
+    def set_remote(self, peer_id: int, listener: int, remote: SocketAddress, local: str) -> None:
+        with self._lock:
+            peer, via = self._peers[peer_id], self._listeners[listener]
+            require(via.endpoint == peer.settings.endpoint, "the listener is of another endpoint")
+            require(peer.connection is None, "the peer came by TCP")
+            sockaddr(via.sockets[0], remote)
+            source_control(via.sockets[0], local)
+            peer.remote = (via, remote, local)
+
+    def attach_tcp(self, peer_id: int, fd: int, received: bytes) -> None:
+        with self._lock, closing_on_error([fd]):
+            peer = self._peers[peer_id]
+            require(peer.connection is None and peer.remote is None, "the peer has a way out already")
+            require_sockets([fd])
+            os.set_blocking(fd, False)
+            connection = peer.connection = Connection(socket.socket(fileno=fd))
+            self._watch([fd], [partial(self._read_tcp, peer, connection)])
+            self._receive_stream(peer, connection, received)
+
+    def send_control(self, peer_id: int, packet: bytes) -> None:
+        with self._lock:
+            peer = self._peers[peer_id]
+            require(1 <= len(packet) <= LINK_PACKET_MAX, "packet length out of range")
+            require(peer.connection is not None, "the peer has no TCP connection")
+            connection = peer.connection
+            if (
+                connection is not None
+                and not connection.closed
+                and not self._queue_frame(peer, connection, packet, TCP_QUEUE_MAX + TCP_CONTROL_EXTRA)
+            ):
+                self._close_connection(peer, connection, "the send queue is full")
+
+    def set_groups(self, peer_id: int, groups: int) -> None:
+        with self._lock:
+            peer = self._peers[peer_id]
+            require(groups >= 0, "the bit set of groups is negative")
+            peer.groups = groups
+
+    def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
+        with self._lock:
+            peer = self._peers[peer_id]
+            require(0 <= key_id <= 7, "key id out of range")
+            require(keys.cipher in KEY_SIZES, f"no cipher {keys.cipher}")
+            size = KEY_SIZES[keys.cipher]
+            require(len(keys.open_key) == len(keys.seal_key) == size, "wrong key size")
+            require(len(keys.open_iv) == len(keys.seal_iv) == IV, "wrong size of an implicit IV")
+            peer.keys_installed += 1
+            peer.keys[key_id] = KeySlot(key_id, keys, peer.keys_installed)
+            self._choose_sending_key(peer)
+
+    def use_key(self, peer_id: int, key_id: int) -> None:
+        with self._lock:
+            peer = self._peers[peer_id]
+            peer.sending = peer.keys[key_id]
+
+    def remove_key(self, peer_id: int, key_id: int) -> None:
+        with self._lock:
+            peer = self._peers[peer_id]
+            del peer.keys[key_id]
+            self._choose_sending_key(peer)
+
+    @staticmethod
+    def _choose_sending_key(peer: Peer) -> None:
+        """The first key, and when the sending key is gone, the newest there is (11.6)."""
+        if peer.sending not in peer.keys.values():
+            peer.sending = max(peer.keys.values(), key=lambda key: key.generation, default=None)
+
+    def event_fd(self) -> int:
+        return self._events.fd
+
+    def poll_events(self) -> list[Event]:
+        with self._lock:
+            return self._events.take_all()
+
+    def peer_stats(self, peer_id: int) -> PeerStats:
+        with self._lock:
+            peer = self._peers[peer_id]
+            idle_s = time.monotonic() - peer.last_authentic
+            return PeerStats(peer.bytes_in, peer.packets_in, peer.bytes_out, peer.packets_out, idle_s)
+
+    def drops(self) -> Mapping[Drop, int]:
+        with self._lock:
+            return {drop: self.forwarder.drops[drop] for drop in Drop}
+
+    def totals(self) -> Mapping[str, int]:
+        with self._lock:
+            return {word: self._totals[word] for word in TOTALS}
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for peer_id in list(self._peers):
+                self.remove_peer(peer_id)
+            for listener in list(self._listeners):
+                self.remove_listener(listener)
+            for endpoint in list(self._endpoints):
+                self.remove_endpoint(endpoint)
+        self._thread.join()
+        self._selector.close()
+        os.close(self._events.fd)
+
+
+# -- small parts ---------------------------------------------------------------------------------------------------
+
+
+def require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)
+
+
+def require_new(number: int, table: Mapping[int, object]) -> None:
+    require(0 <= number <= 0xFFFFFF and number not in table, f"{number} is out of range or taken")
+
+
+def require_sockets(fds: Sequence[int]) -> None:
+    require(all(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in fds), "not a socket")
+
+
+@contextlib.contextmanager
+def closing_on_error(fds: Sequence[int]) -> Iterator[None]:
+    """Descriptors belong to the plane also when the call raises."""
+    try:
+        yield
+    except BaseException:
+        for fd in set(fds):
+            with contextlib.suppress(OSError):  # it was none
+                os.close(fd)
+        raise
+
+
+def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAddress:
+    host = ip_address(address[0].partition("%")[0])
+    folded = getattr(host, "ipv4_mapped", None) or host
+    return SocketAddress(str(folded), address[1], address[3] if len(address) == 4 else 0)
+
+
+def sockaddr(sock: socket.socket, remote: SocketAddress) -> tuple[str, int] | tuple[str, int, int, int]:
+    """In the form of the socket's family, which may be IPv6 and carry IPv4 too."""
+    version = ip_address(remote.host).version
+    require(0 < remote.port <= 0xFFFF, "port out of range")
+    if sock.family == socket.AF_INET:
+        require(version == 4, "an IPv6 address on an IPv4 listener")
+        return remote.host, remote.port
+    host = remote.host if version == 6 else f"::ffff:{remote.host}"
+    return host, remote.port, 0, remote.scope_id
+
+
+IP_PKTINFO, IPV6_PKTINFO = 8, 50
+
+
+def local_address(ancillary: list[tuple[int, int, bytes]]) -> str:
+    """The gateway's own address that a datagram was sent to; empty if the kernel did not say."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            return str(ip_address(data[8:12]))
+        if (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
+            return canonical((str(ip_address(data[:16])), 0)).host
+    return ""
+
+
+def source_control(sock: socket.socket, local: str) -> list[tuple[int, int, bytes]]:
+    """The inverse: send from this address."""
+    if not local:
+        return []
+    host, *_ = sockaddr(sock, SocketAddress(local, 1))
+    if sock.family == socket.AF_INET:
+        return [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + socket.inet_aton(host) + bytes(4))]
+    return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, host) + bytes(4))]

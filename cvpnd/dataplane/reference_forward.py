@@ -1,0 +1,417 @@
+"""What the reference data plane decides about a packet, without IO and without a clock.
+
+Client to target network (``link_to_tun``, ``frame_to_tun``):
+  1. A control packet becomes an event: it belongs to the listener.
+  2. The peer id leads to the peer (``unknown_peer``), the key id to a key (``no_key``).
+  3. The packet is opened (``auth_failed``), and only then held against the replay window (``replayed``).
+  4. It is authentic now: the peer is alive, its key may become the sending key, a new address becomes an event.
+  5. Keepalives and notices end here. The rest must be IP (``not_ip``) from one of the peer's leases (``bad_source``).
+  6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
+  7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
+Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``) that has a way out and a
+key (``not_ready``) with a packet id left (``key_exhausted``); MSS as above; sealed and sent.
+
+Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from cvpnd.dataplane.api import (
+    DataKeys,
+    Drop,
+    Event,
+    FloatSeen,
+    IPAddress,
+    IPNetwork,
+    KeyUsed,
+    PeerExit,
+    PeerSettings,
+    RekeyNeeded,
+    SocketAddress,
+    StrayControl,
+    TcpControl,
+)
+
+P_DATA_V2 = 9
+CLIENT_CONTROL = frozenset({3, 4, 5, 7, 10, 11})
+"""Control opcodes that a client may send (2.2)."""
+KEEPALIVE = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
+OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
+OCC_EXIT = 6
+HEADER, PACKET_ID, TAG, IV = 4, 4, 16, 8
+AD = HEADER + PACKET_ID
+OVERHEAD = AD + TAG
+PACKET_MAX = 2048
+"""Longest inner packet; the MTU inside is 1500 as a rule."""
+LINK_PACKET_MAX = PACKET_MAX + OVERHEAD
+KEY_SIZES = {"AES-128-GCM": 16, "AES-192-GCM": 24, "AES-256-GCM": 32, "CHACHA20-POLY1305": 32}
+
+REPLAY_WINDOW = 1984
+"""Wide enough for the reordering of a fast path; upstream's 64 are not."""
+FLOAT_EVENT_INTERVAL_S = 1.0
+
+
+# -- what one packet meets ---------------------------------------------------------------------------------------
+
+
+class ReplayWindow:
+    """Which packet ids a key still accepts (11.5): above the highest, or close behind it and not seen before."""
+
+    def __init__(self) -> None:
+        self.highest = 0
+        self._seen: set[int] = set()
+
+    def accept(self, packet_id: int) -> bool:
+        """True, and remembered, for a new id. Asked for authentic packets only."""
+        if packet_id == 0 or packet_id <= self.highest - REPLAY_WINDOW or packet_id in self._seen:
+            return False
+        self._seen.add(packet_id)
+        self.highest = max(self.highest, packet_id)
+        if len(self._seen) > 2 * REPLAY_WINDOW:
+            self._seen = {seen for seen in self._seen if seen > self.highest - REPLAY_WINDOW}
+        return True
+
+
+class KeySlot:
+    """One key of a peer. ``generation`` rises with each key installed: the larger is the newer."""
+
+    def __init__(self, key_id: int, keys: DataKeys, generation: int) -> None:
+        aead = ChaCha20Poly1305 if keys.cipher == "CHACHA20-POLY1305" else AESGCM
+        self.key_id = key_id
+        self.generation = generation
+        self.counts_blocks = aead is AESGCM
+        self._opener, self._open_iv = aead(keys.open_key), keys.open_iv
+        self._sealer, self._seal_iv = aead(keys.seal_key), keys.seal_iv
+        self.replay = ReplayWindow()
+        self.last_packet_id = 0
+        self.blocks_opened = self.blocks_sealed = self.failures = 0
+        self.rekey_reported = False
+
+    def open(self, packet: bytes) -> bytes | None:
+        """The payload, or None when the tag does not match. The tag travels before the ciphertext (11.1)."""
+        nonce = packet[HEADER:AD] + self._open_iv
+        try:
+            return self._opener.decrypt(nonce, packet[OVERHEAD:] + packet[AD:OVERHEAD], packet[:AD])
+        except InvalidTag:
+            return None
+
+    def seal(self, peer_id: int, packet_id: int, payload: bytes) -> bytes:
+        ad = struct.pack(">II", P_DATA_V2 << 27 | self.key_id << 24 | peer_id, packet_id)
+        sealed = self._sealer.encrypt(ad[HEADER:] + self._seal_iv, payload, ad)
+        return ad + sealed[-TAG:] + sealed[:-TAG]
+
+
+def blocks(packet: bytes) -> int:
+    return (len(packet) + 15) // 16
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """The IP header inside the tunnel."""
+
+    source: IPAddress
+    destination: IPAddress
+    length: int  # by the header; what follows is padding
+
+
+def parse_inner(packet: bytes) -> Inner | None:
+    """None unless the bytes start with a complete, well-formed IP packet."""
+    if len(packet) >= 20 and packet[0] >> 4 == 4:
+        header, length = (packet[0] & 15) * 4, int.from_bytes(packet[2:4], "big")
+        if 20 <= header <= length <= len(packet):
+            return Inner(ip_address(packet[12:16]), ip_address(packet[16:20]), length)
+    if len(packet) >= 40 and packet[0] >> 4 == 6:
+        length = 40 + int.from_bytes(packet[4:6], "big")
+        if length <= len(packet):
+            return Inner(ip_address(packet[8:24]), ip_address(packet[24:40]), length)
+    return None
+
+
+def allowed(rules: Sequence[tuple[IPNetwork, int]], groups: int, destination: IPAddress) -> bool:
+    """``rules`` longest prefix first: the first that contains the destination decides, whoever it names."""
+    for network, permitted in rules:
+        if network.version == destination.version and destination in network:
+            return permitted & groups != 0
+    return False
+
+
+def clamp_mss(packet: bytes, bound_v4: int, bound_v6: int) -> bytes:
+    """Lower the MSS option of a TCP SYN to the bound (12); anything else, and a bound of 0, stays as it is.
+
+    An IPv6 SYN behind extension headers does not occur in practice and is left alone."""
+    v4 = packet[0] >> 4 == 4
+    bound, protocol = (bound_v4, packet[9]) if v4 else (bound_v6, packet[6])
+    tcp = (packet[0] & 15) * 4 if v4 else 40
+    fragment = v4 and int.from_bytes(packet[6:8], "big") & 0x3FFF
+    if bound == 0 or protocol != socket.IPPROTO_TCP or fragment or len(packet) < tcp + 20 or not packet[tcp + 13] & 2:
+        return packet
+    end = tcp + (packet[tcp + 12] >> 4) * 4
+    at = tcp + 20
+    if end > len(packet):
+        return packet
+    while at < end and packet[at] != 0:
+        if packet[at] == 1:  # one byte of padding
+            at += 1
+            continue
+        size = packet[at + 1] if at + 1 < end else 0
+        if not 2 <= size <= end - at:
+            return packet
+        if packet[at] == 2 and size == 4:
+            changed = bytearray(packet)
+            if int.from_bytes(packet[at + 2 : at + 4], "big") > bound:
+                changed[at + 2 : at + 4] = bound.to_bytes(2, "big")
+                # RFC 1624; in 16-bit words as summed, which an option at an odd offset straddles
+                start = at + 2 - (at - tcp) % 2
+                total = ~int.from_bytes(packet[tcp + 16 : tcp + 18], "big") & 0xFFFF
+                for word in range(start, at + 4, 2):
+                    total += ~int.from_bytes(packet[word : word + 2], "big") & 0xFFFF
+                    total += int.from_bytes(changed[word : word + 2], "big")
+                while total > 0xFFFF:
+                    total = (total & 0xFFFF) + (total >> 16)
+                changed[tcp + 16 : tcp + 18] = (~total & 0xFFFF).to_bytes(2, "big")
+            return bytes(changed)
+        at += size
+    return packet
+
+
+# -- what the plane holds ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    tun_fds: list[int]
+    rules: list[tuple[IPNetwork, int]] = field(default_factory=list)  # longest prefix first
+    leases: dict[IPAddress, Peer] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    id: int
+    endpoint: int
+    sockets: list[socket.socket]
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """A TCP connection. ``closed`` says why it is gone; the peer stays."""
+
+    sock: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+    queue: bytearray = field(default_factory=bytearray)
+    closed: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    id: int
+    settings: PeerSettings
+    groups: int
+    last_authentic: float
+    last_sent: float
+    keys: dict[int, KeySlot] = field(default_factory=dict)
+    sending: KeySlot | None = None
+    keys_installed: int = 0
+    remote: tuple[Listener, SocketAddress, str] | None = None
+    connection: Connection | None = None
+    last_float: float | None = None
+    timeout_reported: bool = False
+    exit_reported: bool = False
+    bytes_in: int = 0
+    packets_in: int = 0
+    bytes_out: int = 0
+    packets_out: int = 0
+
+
+class EventQueue:
+    """What the control side is to be told. Bounded, except for what ends something (``surely``): that happens once
+    for a peer and must not be lost."""
+
+    def __init__(self, most: int) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._most = most
+        self._events: deque[Event] = deque()
+
+    def put(self, event: Event, *, surely: bool = False) -> bool:
+        """False when there is no room."""
+        if len(self._events) >= self._most and not surely:
+            return False
+        self._events.append(event)
+        os.eventfd_write(self.fd, 1)
+        return True
+
+    def take_all(self) -> list[Event]:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def forget_peer(self, peer_id: int) -> None:
+        """The next peer may get its id."""
+        self._events = deque(event for event in self._events if getattr(event, "peer_id", None) != peer_id)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """Usage limits of one key, in either direction (11.4)."""
+
+    packet_id_limit: int = 0xFFFFFFFF  # this id is never sent
+    block_limit: int = (2**36 - 1) // 8 * 7  # AES-GCM blocks and packets together: a new key is asked for
+    failure_limit: int = 2**36  # failed authentications, after which nothing is opened; a new key at half of it
+
+    @property
+    def packet_id_rekey(self) -> int:
+        """A 256th before the limit, as 0xFF000000 is before 0xFFFFFFFF."""
+        return self.packet_id_limit - self.packet_id_limit // 256 - (self.packet_id_limit < 256)
+
+
+class Forwarder:
+    """The tables and the decisions made by them."""
+
+    def __init__(self, workers: int, limits: KeyLimits, events: EventQueue) -> None:
+        self.workers = workers
+        self.limits = limits
+        self.endpoints: dict[int, Endpoint] = {}
+        self.listeners: dict[int, Listener] = {}
+        self.peers: dict[int, Peer] = {}
+        self.events = events
+        self.drops: Counter[Drop] = Counter()
+
+    def link_to_tun(
+        self, packet: bytes, listener: Listener, worker: int, source: SocketAddress, local: str, now: float
+    ) -> bytes | Drop | None:
+        """One datagram: the inner packet for the endpoint's TUN, or why not, or None if it ends here as it should."""
+        if not packet:
+            return Drop.TRUNCATED
+        opcode = packet[0] >> 3
+        if opcode in CLIENT_CONTROL:
+            return None if self.events.put(StrayControl(listener.id, source, local, packet)) else Drop.EVENTS_FULL
+        if opcode != P_DATA_V2:
+            return Drop.BAD_OPCODE
+        if len(packet) <= OVERHEAD:
+            return Drop.TRUNCATED
+        peer = self.peers.get(int.from_bytes(packet[1:HEADER], "big"))
+        if (
+            peer is None
+            or peer.settings.endpoint != listener.endpoint
+            or peer.id % self.workers != worker
+            or peer.connection is not None
+        ):
+            return Drop.UNKNOWN_PEER
+        payload = self._open(peer, packet, now)
+        if isinstance(payload, Drop):
+            return payload
+        if peer.remote is None or peer.remote[:2] != (listener, source):
+            if peer.last_float is not None and now - peer.last_float < FLOAT_EVENT_INTERVAL_S:
+                return Drop.FLOAT_REFUSED
+            if self._tell(FloatSeen(peer.id, listener.id, source, local)):
+                peer.last_float = now
+        return self._admit(peer, payload)
+
+    def frame_to_tun(self, packet: bytes, peer: Peer, now: float) -> bytes | Drop | None:
+        """One frame of a TCP connection, which is its peer whatever peer id it claims (2.3)."""
+        opcode = packet[0] >> 3
+        if opcode in CLIENT_CONTROL:
+            return None if self.events.put(TcpControl(peer.id, packet)) else Drop.EVENTS_FULL
+        if opcode != P_DATA_V2:
+            return Drop.BAD_OPCODE
+        if len(packet) <= OVERHEAD:
+            return Drop.TRUNCATED
+        payload = self._open(peer, packet, now)
+        return payload if isinstance(payload, Drop) else self._admit(peer, payload)
+
+    def tun_to_link(self, packet: bytes, endpoint: Endpoint, now: float) -> tuple[Peer, bytes] | Drop:
+        """One inner packet from the target network: to whom it goes, sealed."""
+        inner = parse_inner(packet)
+        if inner is None:
+            return Drop.NOT_IP
+        peer = endpoint.leases.get(inner.destination)
+        if peer is None:
+            return Drop.NO_ROUTE
+        payload = clamp_mss(packet[: inner.length], peer.settings.mss_v4, peer.settings.mss_v6)
+        sealed = self.seal_for(peer, payload, now)
+        if isinstance(sealed, Drop):
+            return sealed
+        peer.packets_out += 1
+        peer.bytes_out += len(payload)
+        return peer, sealed
+
+    def _open(self, peer: Peer, packet: bytes, now: float) -> bytes | Drop:
+        key = peer.keys.get(packet[0] & 7)
+        if key is None:
+            return Drop.NO_KEY
+        payload = key.open(packet) if key.failures <= self.limits.failure_limit else None
+        if payload is None:
+            key.failures += 1
+            if key.failures > self.limits.failure_limit // 2:
+                self._tell_rekey(peer, key)
+            return Drop.AUTH_FAILED
+        packet_id = int.from_bytes(packet[HEADER:AD], "big")
+        key.blocks_opened += blocks(packet)
+        if not key.replay.accept(packet_id):
+            return Drop.REPLAYED
+        peer.last_authentic = now
+        too_many_blocks = key.counts_blocks and key.blocks_opened + key.replay.highest > self.limits.block_limit
+        if packet_id >= self.limits.packet_id_rekey or too_many_blocks:
+            self._tell_rekey(peer, key)
+        # The peer proves that it has the newer key by using it; a late packet of the old one must not switch back.
+        if peer.sending is None or peer.sending.generation < key.generation:
+            peer.sending = key
+            self._tell(KeyUsed(peer.id, key.key_id))
+        return payload
+
+    def _admit(self, peer: Peer, payload: bytes) -> bytes | Drop | None:
+        if payload == KEEPALIVE:
+            return None
+        if payload.startswith(OCC_MAGIC) and len(payload) > len(OCC_MAGIC):  # 11.7: only the exit matters
+            if payload[len(OCC_MAGIC)] == OCC_EXIT and not peer.exit_reported:
+                peer.exit_reported = True  # clients say it several times
+                self.events.put(PeerExit(peer.id), surely=True)
+            return None
+        inner = parse_inner(payload)
+        if inner is None:
+            return Drop.NOT_IP
+        if inner.source not in peer.settings.addresses:
+            return Drop.BAD_SOURCE
+        if not allowed(self.endpoints[peer.settings.endpoint].rules, peer.groups, inner.destination):
+            return Drop.DENIED
+        peer.packets_in += 1
+        peer.bytes_in += inner.length
+        return clamp_mss(payload[: inner.length], peer.settings.mss_v4, peer.settings.mss_v6)
+
+    def seal_for(self, peer: Peer, payload: bytes, now: float) -> bytes | Drop:
+        key = peer.sending
+        if key is None or not (peer.remote or (peer.connection and not peer.connection.closed)):
+            return Drop.NOT_READY
+        packet_id = key.last_packet_id + 1
+        if packet_id >= self.limits.packet_id_rekey:
+            self._tell_rekey(peer, key)
+        if packet_id >= self.limits.packet_id_limit:
+            return Drop.KEY_EXHAUSTED
+        key.last_packet_id = packet_id
+        sealed = key.seal(peer.id, packet_id, payload)
+        key.blocks_sealed += blocks(sealed)
+        if key.counts_blocks and key.blocks_sealed + packet_id > self.limits.block_limit:
+            self._tell_rekey(peer, key)
+        peer.last_sent = now
+        return sealed
+
+    def _tell_rekey(self, peer: Peer, key: KeySlot) -> None:
+        key.rekey_reported = key.rekey_reported or self._tell(RekeyNeeded(peer.id, key.key_id))
+
+    def _tell(self, event: Event) -> bool:
+        told = self.events.put(event)
+        self.drops[Drop.EVENTS_FULL] += not told
+        return told

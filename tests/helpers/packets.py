@@ -1,0 +1,175 @@
+"""Builders of packets: what travels inside the tunnel, and the client's side of the data channel around it.
+
+Written apart from the code under test, on purpose: openvpn-wire.md 11.1, RFC 791, 8200, 768, 9293, 792, 4443.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from cvpnd.dataplane.api import DataKeys
+
+Address = str | IPv4Address | IPv6Address
+
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+SYN, ACK = 0x02, 0x10
+
+PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
+OCC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
+OCC_REQUEST, OCC_EXIT = OCC + b"\x00", OCC + b"\x06"
+
+OVERHEAD = 24
+"""Header 4, packet id 4, tag 16."""
+
+
+# -- inside the tunnel -------------------------------------------------------------------------------------------
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071). Over data that holds a right checksum: 0."""
+    data += b"\x00" * (len(data) % 2)
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def _pseudo_header(source: Address, destination: Address, protocol: int, length: int) -> bytes:
+    source, destination = ip_address(source), ip_address(destination)
+    if source.version == 4:
+        return source.packed + destination.packed + struct.pack(">BBH", 0, protocol, length)
+    return source.packed + destination.packed + struct.pack(">IxxxB", length, protocol)
+
+
+def _with_checksum(source: Address, destination: Address, protocol: int, segment: bytes, at: int) -> bytes:
+    value = checksum(_pseudo_header(source, destination, protocol, len(segment)) + segment)
+    if protocol == UDP and value == 0:
+        value = 0xFFFF  # zero would mean "none"
+    return segment[:at] + value.to_bytes(2, "big") + segment[at + 2 :]
+
+
+def ip(source: Address, destination: Address, protocol: int, payload: bytes, *, fragment: int = 0) -> bytes:
+    """An IP packet of the addresses' version. ``fragment``: IPv4's flags and offset field."""
+    source, destination = ip_address(source), ip_address(destination)
+    if source.version == 6:
+        return struct.pack(">IHBB", 6 << 28, len(payload), protocol, 64) + source.packed + destination.packed + payload
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0x1234, fragment, 64, protocol, 0)
+    header += source.packed + destination.packed
+    return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + payload
+
+
+def udp(
+    source: Address, destination: Address, payload: bytes = b"", *, source_port: int = 4000, port: int = 9
+) -> bytes:
+    segment = struct.pack(">HHHH", source_port, port, 8 + len(payload), 0) + payload
+    return ip(source, destination, UDP, _with_checksum(source, destination, UDP, segment, 6))
+
+
+def tcp(
+    source: Address,
+    destination: Address,
+    payload: bytes = b"",
+    *,
+    flags: int = ACK,
+    options: bytes = b"",
+    fragment: int = 0,
+) -> bytes:
+    """``options`` are padded with end-of-options to a multiple of four."""
+    options += b"\x00" * (-len(options) % 4)
+    offset = (20 + len(options)) // 4
+    segment = struct.pack(">HHIIBBHHH", 40000, 443, 7, 11, offset << 4, flags, 0xFFFF, 0, 0) + options + payload
+    segment = _with_checksum(source, destination, TCP, segment, 16)
+    return ip(source, destination, TCP, segment, fragment=fragment)
+
+
+def icmp_echo(source: Address, destination: Address, payload: bytes = b"echo", *, sequence: int = 1) -> bytes:
+    if ip_address(source).version == 4:
+        message = struct.pack(">BBHHH", 8, 0, 0, 77, sequence) + payload
+        value = checksum(message)
+        return ip(source, destination, ICMP, message[:2] + value.to_bytes(2, "big") + message[4:])
+    message = struct.pack(">BBHHH", 128, 0, 0, 77, sequence) + payload
+    return ip(source, destination, ICMPV6, _with_checksum(source, destination, ICMPV6, message, 2))
+
+
+def checksums_are_right(packet: bytes) -> bool:
+    """Of the IPv4 header and of the TCP, UDP or ICMPv6 segment behind it (no extension headers)."""
+    if packet[0] >> 4 == 4:
+        header = (packet[0] & 15) * 4
+        if checksum(packet[:header]) != 0:
+            return False
+        source, destination, protocol = ip_address(packet[12:16]), ip_address(packet[16:20]), packet[9]
+    else:
+        header = 40
+        source, destination, protocol = ip_address(packet[8:24]), ip_address(packet[24:40]), packet[6]
+    segment = packet[header:]
+    if protocol == ICMP:
+        return checksum(segment) == 0
+    return checksum(_pseudo_header(source, destination, protocol, len(segment)) + segment) == 0
+
+
+# -- the data channel, client side -------------------------------------------------------------------------------
+
+
+def data_keys(seed: str, cipher: str = "AES-256-GCM") -> DataKeys:
+    """Keys that differ with the seed, server side: ``open`` is what the client seals with."""
+    size = {"AES-128-GCM": 16, "AES-192-GCM": 24}.get(cipher, 32)
+    material = hashlib.shake_256(seed.encode()).digest(2 * (size + 8))
+    return DataKeys(
+        cipher,
+        open_key=material[:size],
+        open_iv=material[size : size + 8],
+        seal_key=material[size + 8 : 2 * size + 8],
+        seal_iv=material[2 * size + 8 :],
+    )
+
+
+def _aead(cipher: str, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    return ChaCha20Poly1305(key) if cipher == "CHACHA20-POLY1305" else AESGCM(key)
+
+
+def seal(cipher: str, key: bytes, implicit_iv: bytes, header: bytes, packet_id: int, payload: bytes) -> bytes:
+    """``header``: the four bytes of opcode, key id and peer id."""
+    ad = header + packet_id.to_bytes(4, "big")
+    sealed = _aead(cipher, key).encrypt(ad[4:] + implicit_iv, payload, ad)
+    return ad + sealed[-16:] + sealed[:-16]
+
+
+def header(peer_id: int, key_id: int = 0, opcode: int = 9) -> bytes:
+    return (opcode << 27 | key_id << 24 | peer_id).to_bytes(4, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    peer_id: int
+    key_id: int
+    packet_id: int
+    payload: bytes
+
+
+class ClientKey:
+    """One key as the client holds it; counts its packet ids."""
+
+    def __init__(self, key_id: int, keys: DataKeys) -> None:
+        self.key_id = key_id
+        self.keys = keys
+        self.last_packet_id = 0
+
+    def seal(self, peer_id: int, payload: bytes, *, packet_id: int | None = None) -> bytes:
+        if packet_id is None:
+            self.last_packet_id += 1
+            packet_id = self.last_packet_id
+        keys = self.keys
+        return seal(keys.cipher, keys.open_key, keys.open_iv, header(peer_id, self.key_id), packet_id, payload)
+
+    def open(self, packet: bytes) -> Opened:
+        """Raises ``InvalidTag``."""
+        assert packet[0] >> 3 == 9 and packet[0] & 7 == self.key_id
+        keys = self.keys
+        nonce = packet[4:8] + keys.seal_iv
+        payload = _aead(keys.cipher, keys.seal_key).decrypt(nonce, packet[24:] + packet[8:24], packet[:8])
+        return Opened(int.from_bytes(packet[1:4], "big"), self.key_id, int.from_bytes(packet[4:8], "big"), payload)
