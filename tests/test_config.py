@@ -1,0 +1,510 @@
+"""The configuration: what loads, and what each mistake is told as."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from cvpnd.config import Config, ConfigError, Listen, SocketName, check_files, load
+
+REFERENCE = Path(__file__).parents[1] / "conf" / "cvpnd.toml"
+
+SHORTEST = """
+[[vpc]]
+id = "vpc-main"
+cidr = ["10.20.0.0/16"]
+
+[[subnet]]
+id = "subnet-a"
+vpc = "vpc-main"
+cidr = "10.20.0.0/24"
+interface = "eth1"
+
+[[endpoint]]
+name = "staff"
+client_cidr = "10.100.0.0/22"
+listen = ["udp://0.0.0.0:1194", "tcp://0.0.0.0:443"]
+server_certificate = { certificate = "pki/server.crt", private_key = "pki/server.key" }
+authentication = [{ type = "certificate-authentication", client_ca = "pki/ca.crt" }]
+split_tunnel = true
+associate = ["subnet-a"]
+authorize = [{ network = "10.20.0.0/16", all_groups = true }]
+"""
+
+SECOND_ENDPOINT = """
+[[endpoint]]
+name = "guests"
+client_cidr = "10.101.0.0/22"
+listen = ["udp://0.0.0.0:1195"]
+server_certificate = { certificate = "pki/server.crt", private_key = "pki/server.key" }
+authentication = [{ type = "certificate-authentication", client_ca = "pki/ca.crt" }]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "cvpnd.toml"
+
+
+def load_text(file: Path, text: str) -> Config:
+    file.write_text(text)
+    return load(file)
+
+
+def problems_of(file: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_text(file, text)
+    return caught.value.problems
+
+
+def endpoint_with(**keys: str) -> str:
+    """The shortest useful file with keys of its endpoint replaced or added, as TOML text."""
+    before, table, endpoint = SHORTEST.partition("[[endpoint]]\n")
+    lines = [line for line in endpoint.splitlines() if line.partition(" = ")[0] not in keys]
+    return before + table + "\n".join([*lines, *(f"{key} = {value}" for key, value in keys.items())]) + "\n"
+
+
+def test_the_shortest_useful_file_loads_with_every_default(file: Path) -> None:
+    config = load_text(file, SHORTEST)
+    (endpoint,) = config.endpoints
+    assert endpoint.client_cidr == IPv4Network("10.100.0.0/22")
+    assert endpoint.gateway == IPv4Address("10.100.0.1")
+    assert endpoint.listen == (Listen("udp", "0.0.0.0", 1194), Listen("tcp", "0.0.0.0", 443))
+    assert [(a.subnet, a.nat) for a in endpoint.associate] == [("subnet-a", True)]
+    assert endpoint.authorize[0].group is None
+    assert endpoint.server_timeout_s == 120
+    assert config.metrics.listen == SocketName("127.0.0.1", 9176)
+    assert config.daemon.worker_count() >= 1
+    assert config.vpc("vpc-main").cidr == (IPv4Network("10.20.0.0/16"),)
+    assert config.subnet("subnet-a").interface == "eth1"
+
+
+def test_an_endpoint_is_found_by_name_and_by_the_id_made_from_it(file: Path) -> None:
+    config = load_text(file, SHORTEST)
+    endpoint = config.endpoint("staff")
+    assert re.fullmatch("cvpn-endpoint-[0-9a-f]{17}", endpoint.id)
+    assert config.endpoint(endpoint.id) is endpoint
+    assert load_text(file, SHORTEST).endpoint("staff").id == endpoint.id, "the same after a restart"
+    with pytest.raises(KeyError):
+        config.endpoint("nobody")
+
+
+def test_relative_paths_are_relative_to_the_file_not_to_where_the_daemon_was_started(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text('[daemon]\nstate = "sqlite:///state.db"\nadmin_socket = "/run/x.sock"\n' + SHORTEST)
+    monkeypatch.chdir(file.parent)
+    config = load("cvpnd.toml")
+    assert config.endpoints[0].server_certificate.certificate == file.parent / "pki/server.crt"
+    assert config.daemon.state == f"sqlite:///{file.parent}/state.db"
+    assert config.daemon.admin_socket == Path("/run/x.sock")
+
+
+def test_a_loaded_configuration_cannot_be_changed(file: Path) -> None:
+    config = load_text(file, SHORTEST)
+    with pytest.raises(ValueError, match="frozen"):
+        config.endpoints[0].name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[daemon]", SocketName("127.0.0.1", 9176)),
+        ('[metrics]\nlisten = ""', SocketName("127.0.0.1", 9176)),
+        ('[metrics]\nlisten = "[::1]:9000"', SocketName("::1", 9000)),
+        ('[metrics]\nlisten = "off"', None),
+    ],
+)
+def test_metrics_listen_has_a_default_and_can_be_switched_off(
+    file: Path, text: str, expected: SocketName | None
+) -> None:
+    assert load_text(file, text).metrics.listen == expected
+
+
+def test_ipv6_everywhere_it_may_be_written(file: Path) -> None:
+    text = SHORTEST.replace('["10.20.0.0/16"]', '["10.20.0.0/16", "fd00:20::/48"]')
+    text = text.replace('interface = "eth1"', 'interface = "eth1"\ncidr_v6 = "fd00:20::/64"\ngateway_v6 = "fe80::1"')
+    text += 'client_cidr_v6 = "fd00:100::/64"\nremote = "2001:db8::1"\ndns_servers = ["fd00:20::53"]\n'
+    text += 'route = [{ destination = "::/0", target = "subnet-a" }]\n'
+    text = text.replace('"tcp://0.0.0.0:443"', '"tcp://[::]:443"')
+    endpoint = load_text(file, text).endpoints[0]
+    assert endpoint.client_cidr_v6 == IPv6Network("fd00:100::/64")
+    assert endpoint.gateway_v6 == IPv6Address("fd00:100::1")
+    assert str(endpoint.listen[1]) == "tcp://[::]:443"
+
+
+# -- what cannot be read ------------------------------------------------------------------------------------
+
+
+def test_a_missing_file_names_the_path_and_the_fix(file: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{file}: does not exist; make one with 'cvpnd init'"):
+        load(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[daemon]\nworkers = \n", "line 2, column 11: invalid value; correct 'workers ='"),
+        ("[[endpoint]\n", "line 1, column 11: expected ']]' at the end of an array declaration; correct '[[endpoint]'"),
+        ("a = 1\na = 2\n", "line 2, column 6: cannot overwrite a value; correct 'a = 2'"),
+        ("vpc = [1\n", "at the end of the file: unclosed array; correct the last table or value"),
+    ],
+)
+def test_a_syntax_error_names_its_line(file: Path, text: str, problem: str) -> None:
+    assert problems_of(file, text) == (problem,)
+
+
+def test_a_file_in_another_encoding_names_the_line(file: Path) -> None:
+    file.write_bytes(b"[daemon]\n# caf\xe9\n")
+    with pytest.raises(ConfigError, match="line 2: is not UTF-8"):
+        load(file)
+
+
+# -- what one table gets wrong ------------------------------------------------------------------------------
+
+ENDPOINT_MISTAKES = [
+    ({"client_cidr": '"10.0.0.0/8"'}, "client_cidr: 10.0.0.0/8 is larger than /12; choose a prefix from /12 to /22"),
+    ({"client_cidr": '"10.100.0.0/23"'}, "client_cidr: 10.100.0.0/23 is smaller than /22; choose a prefix from /12 to"),
+    ({"client_cidr": '"10.100.1.0/20"'}, "client_cidr: 10.100.1.0/20 has host bits set; write 10.100.0.0/20"),
+    ({"client_cidr": '"fd00::/20"'}, "client_cidr: fd00::/20 is IPv6; write an IPv4 network here"),
+    ({"client_cidr": "12"}, "client_cidr: 12 is not text; write a network like 10.20.0.0/16 in quotes"),
+    ({"client_cidr": '"10.1.2.3"'}, "client_cidr: 10.1.2.3 has no prefix length; write 10.1.2.3/32"),
+    ({"client_cidr": '"10.0.0.0/99"'}, "client_cidr: '10.0.0.0/99' does not appear to be"),
+    ({"client_cidr_v6": '"fd00::/48"'}, "client_cidr_v6: fd00::/48: clients accept prefixes from /64 to /124 only"),
+    ({"client_cidr_v6": '"fd00::/126"'}, "client_cidr_v6: fd00::/126: clients accept prefixes from /64 to /124 only"),
+    ({"client_cidr_v6": '"10.0.0.0/16"'}, "client_cidr_v6: 10.0.0.0/16 is IPv4; write an IPv6 network"),
+    ({"client_cidr_v6": '"fd00::/120"'}, "client_cidr_v6: fd00::/120 has fewer addresses than 10.100.0.0/22; choose"),
+    ({"listen": "[]"}, "listen: is empty; name at least 1"),
+    ({"listen": '"udp://0.0.0.0:1194"'}, "listen: 'udp://0.0.0.0:1194' is not a list; put [ ] around it"),
+    ({"listen": '["0.0.0.0:1194"]'}, "listen[0]: '0.0.0.0:1194' begins with neither udp:// nor tcp://"),
+    ({"listen": '["udp://vpn.example.com:1194"]'}, "listen[0]: 'vpn.example.com' is not an address of this host"),
+    ({"listen": '["udp://0.0.0.0"]'}, "listen[0]: '0.0.0.0' has no port; write udp://0.0.0.0:1194"),
+    ({"listen": '["udp://0.0.0.0:0"]'}, "listen[0]: 0 is not a port; choose one from 1 to 65535"),
+    ({"listen": '["udp://0.0.0.0:65536"]'}, "listen[0]: '0.0.0.0:65536': Port out of range 0-65535; write udp://"),
+    ({"listen": '["udp://:1194"]'}, "listen[0]: ':1194' has no address; write 0.0.0.0 for all of IPv4, [::] for"),
+    ({"listen": '["udp://:::1194"]'}, "listen[0]: ':::1194': an IPv6 address needs brackets; write udp://[::]:1194"),
+    ({"listen": '["udp://::1:1194"]'}, "listen[0]: '::1:1194': an IPv6 address needs brackets; write udp://[::]:1194"),
+    ({"listen": '["udp://[::1:1194"]'}, "listen[0]: '[::1:1194': "),
+    ({"listen": '["udp://0.0.0.0:1194/x"]'}, "listen[0]: 'udp://0.0.0.0:1194/x' has something after the port"),
+    ({"listen": '["udp://me@0.0.0.0:1194"]'}, "listen[0]: 'me@0.0.0.0:1194' names a user"),
+    ({"name": '"a b"'}, "name: 'a b' cannot be a name; use up to 63 letters, digits"),
+    ({"id": '"cvpn-endpoint-1"'}, "id: 'cvpn-endpoint-1' is not an endpoint id; write cvpn-endpoint- and 17 hex"),
+    ({"remote": '"vpn example"'}, "remote: 'vpn example' is neither a host name nor an IP address"),
+    ({"remote": '"300.1.1.1"'}, "remote: '300.1.1.1' is neither a host name nor an IP address"),
+    ({"split_tunnel": '"yes"'}, "split_tunnel: 'yes' is neither true nor false; write one of them without quotes"),
+    ({"split_tunnel": "1"}, "split_tunnel: 1 is neither true nor false; write one of them without quotes"),
+    ({"block_local": '"maybe"'}, 'block_local: "maybe" is not a choice; write "auto", "always" or "never"'),
+    ({"block_local": '"always"'}, 'block_local: "always" needs a full tunnel; set split_tunnel = false'),
+    ({"dns_servers": '["ns1"]'}, "dns_servers[0]: 'ns1' is not an IP address; write one like 10.20.0.2"),
+    ({"dns_servers": '["fe80::1%eth0"]'}, "dns_servers[0]: fe80::1%eth0 has a zone; leave %eth0 away"),
+    ({"dns_servers": '["9.9.9.9"]'}, "dns_servers[0]: no route of endpoint staff leads to 9.9.9.9; choose one in"),
+    ({"dns_servers": '["10.20.0.2", "10.20.0.2"]'}, "dns_servers[1]: 10.20.0.2 is named twice; keep one"),
+    ({"dns_domains": '["example.com"]'}, "dns_domains: domains without a resolver for them; add dns_servers"),
+    ({"dns_domains": '["a,b"]'}, "dns_domains[0]: 'a,b' is not a domain name; write one like corp.example.com"),
+    ({"dns_domains": '["a b"]'}, "dns_domains[0]: 'a b' is not a domain name"),
+    ({"dns_domains": '["a\\"b"]'}, "dns_domains[0]: 'a\"b' is not a domain name"),
+    ({"dns_domains": '["a\\n"]'}, "dns_domains[0]: 'a\\n' is not a domain name"),
+    ({"dns_domains": f"{['d' + str(n) for n in range(11)]}"}, "dns_domains: has 11 entries; keep at most 10"),
+    ({"data_ciphers": '["BF-CBC"]'}, "data_ciphers: 'BF-CBC' is not a data cipher known here; choose from AES-256"),
+    ({"data_ciphers": '["AES-256-GCM", "AES-256-GCM"]'}, "data_ciphers: names a cipher twice; keep one of each"),
+    ({"renegotiate_s": "3"}, "renegotiate_s: 3 leaves no time for a handshake; choose at least 5, or 0 for never"),
+    ({"ping_s": "0"}, "ping_s: 0 is too small; choose at least 1"),
+    ({"ping_s": "true"}, "ping_s: true is not a whole number; write one without quotes"),
+    ({"ping_s": "40"}, ": ping_restart_s 60 gives up after less than two pings; choose at least 80 (twice ping_s)"),
+    ({"path_mtu": "1200"}, "path_mtu: 1200 is too small; choose at least 1280"),
+    ({"path_mtu": "9000"}, "path_mtu: 9000 is too large; choose at most 1500"),
+    ({"path_mtu": "1300", "client_cidr_v6": '"fd00::/64"'}, "path_mtu: 1300 leaves less than the 1280 bytes that IPv6"),
+    ({"tls": '{ minimum_version = "1.1" }'}, 'tls.minimum_version: "1.1" is not a choice; write "1.2" or "1.3"'),
+    (
+        {"tls": '{ minimum_version = "1.3", maximum_version = "1.2" }'},
+        "tls: maximum_version 1.2 is below minimum_version 1.3; swap them",
+    ),
+    ({"tls": "3"}, "tls: 3 is not a table; write { key = value, … }"),
+    ({"limits": "{ sessions = 0 }"}, "limits.sessions: 0 is too small; choose at least 1"),
+    ({"authentication": "[]"}, "authentication: is empty; name at least 1"),
+    ({"associate": '["subnet-b"]'}, 'associate[0]: "subnet-b" is no subnet; did you mean "subnet-a"?'),
+    ({"associate": '["zzz"]'}, 'associate[0]: "zzz" is no subnet; known are subnet-a'),
+    ({"associate": '["subnet-a", { subnet = "subnet-a", nat = false }]'}, 'associate[1]: "subnet-a" is associ'),
+    ({"associate": '[{ subnet = "subnet-a", nta = false }]'}, 'associate[0].nta: is not a key; did you mean "nat"?'),
+    ({"associate": "[7]"}, "associate[0]: 7 is not a table; write { key = value, … }"),
+    ({"split_tunel": "true"}, 'split_tunel: is not a key; did you mean "split_tunnel"?'),
+    ({"authorize": '[{ network = "10.20.0.0/16" }]'}, 'authorize[0]: names nobody; add group = "…", or all_gro'),
+    (
+        {"authorize": '[{ network = "10.20.0.0/16", group = "a", all_groups = true }]'},
+        "authorize[0]: names a group and all_groups; keep one of them",
+    ),
+    ({"authorize": '[{ network = "10.20.0.1/16", group = "a" }]'}, "authorize[0].network: 10.20.0.1/16 has host bits"),
+    ({"authorize": '[{ network = "fd00::1/64", group = "a" }]'}, "fd00::1/64 has host bits set; write fd00::/64"),
+    ({"authorize": '[{ network = "10.0.0.0/8", group = " " }]'}, "authorize[0].group: an empty name is no group; name"),
+    ({"authorize": '[{ network = "10.0.0.0/8", group = "a\\u0007" }]'}, "authorize[0].group: 'a\\x07' has control"),
+    (
+        {"authorize": '[{ network = "10.0.0.0/8", group = "a" }, { network = "10.0.0.0/8", group = "a" }]'},
+        'authorize[1]: 10.0.0.0/8 for group "a" is already endpoint[0].authorize[0]; keep one',
+    ),
+    (
+        {"route": '[{ destination = "10.9.0.0/16", target = "subnet-b" }]'},
+        'route[0].target: "subnet-b" is no associated subnet; did you mean "subnet-a"?',
+    ),
+    (
+        {"route": '[{ destination = "10.9.0.0/16", target = "local" }]'},
+        'route[0].destination: 10.9.0.0/16 is not among the clients; "local" leads to 10.100.0.0/22',
+    ),
+    (
+        {"associate": "[]", "route": '[{ destination = "10.9.0.0/16", target = "subnet-a" }]'},
+        'route[0].target: "subnet-a" is not associated; add it to endpoint[0].associate',
+    ),
+    (
+        {"route": '[{ destination = "10.9.0.0/16", target = "subnet-a" }, '
+         '{ destination = "10.9.0.0/16", target = "subnet-a" }]'},
+        "route[1].destination: 10.9.0.0/16 is already endpoint[0].route[0]; keep one",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "problem"), ENDPOINT_MISTAKES, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
+    file: Path, keys: dict[str, str], problem: str
+) -> None:
+    told = problems_of(file, endpoint_with(**keys))
+    assert len(told) == 1, told
+    assert told[0].startswith("endpoint[0]")
+    assert problem in told[0]
+    assert re.search(r"[;?]", told[0]), "has a fix"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[daemon]\nlog_levl = "info"', 'daemon.log_levl: is not a key; did you mean "log_level"?'),
+        ('[daemon]\nworkers = "many"', """daemon.workers: 'many' is no number of workers; write "auto" or a number"""),
+        ("[daemon]\nworkers = true", "daemon.workers: True is no number of workers"),
+        ("[daemon]\nworkers = 0", "daemon.workers: 0 is no number of workers"),
+        ('[daemon]\nstate = "mysql://x"', "daemon.state: 'mysql://x' is no SQLite file; write one like sqlite:////var"),
+        ('[daemon]\nadmin_socket = ""', "daemon.admin_socket: '' is not a path; write one in quotes"),
+        ('[metrics]\nlisten = "9176"', "metrics.listen: '9176' is not an address of this host"),
+        ("metrics = 3", "metrics: 3 is not a table; write { key = value, … }"),
+        ('path = "x"', "path: is not a key"),
+        ("[endpoint]\nname = 'x'", "endpoint: is a single table; write [[endpoint]]"),
+        ("[[endpont]]\nname = 'x'", 'endpont: is not a key; did you mean "endpoint"?'),
+        ('[[vpc]]\nid = "a"\ncidr = []', "vpc[0].cidr: is empty; name at least 1"),
+        ('[[vpc]]\ncidr = ["10.0.0.0/8"]', "vpc[0].id: is missing; add id = … (conf/cvpnd.toml explains it)"),
+    ],
+)
+def test_a_mistake_outside_endpoints_is_told_likewise(file: Path, text: str, problem: str) -> None:
+    told = problems_of(file, text)
+    assert len(told) == 1, told
+    assert problem in told[0]
+
+
+def test_every_problem_is_listed_one_a_line_with_the_file_in_front(file: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(file, endpoint_with(client_cidr='"10.0.0.0/8"', ping_s="0", nmae="1"))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"{file}: endpoint[0].") for line in lines)
+
+
+# -- what several tables get wrong together -----------------------------------------------------------------
+
+SUBNET_B = """
+[[subnet]]
+id = "subnet-b"
+vpc = "vpc-main"
+cidr = "10.20.1.0/24"
+interface = "eth2"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            endpoint_with(client_cidr='"10.20.0.0/22"'),
+            "endpoint[0].client_cidr: 10.20.0.0/22 overlaps 10.20.0.0/16 of vpc vpc-main; choose a network used no",
+        ),
+        (
+            endpoint_with(client_cidr='"10.16.0.0/12"'),
+            "endpoint[0].client_cidr: 10.16.0.0/12 overlaps 10.20.0.0/16 of vpc vpc-main",
+        ),
+        (
+            endpoint_with(route='[{ destination = "10.100.0.0/16", target = "subnet-a" }]'),
+            "endpoint[0].client_cidr: 10.100.0.0/22 overlaps 10.100.0.0/16 of a route of endpoint staff",
+        ),
+        (
+            SHORTEST.replace('["10.20.0.0/16"]', '["10.20.0.0/16", "fd00::/48"]') + 'client_cidr_v6 = "fd00::/64"\n',
+            "endpoint[0].client_cidr_v6: fd00::/64 overlaps fd00::/48 of vpc vpc-main",
+        ),
+        (
+            SHORTEST + SECOND_ENDPOINT.replace("10.101.", "10.100."),
+            "endpoint[1].client_cidr: 10.100.0.0/22 of endpoint guests overlaps 10.100.0.0/22 of endpoint staff",
+        ),
+        (
+            SHORTEST + SECOND_ENDPOINT.replace('"guests"', '"staff"'),
+            'endpoint[1].name: "staff" is already endpoint[0].name; choose another',
+        ),
+        (
+            SHORTEST + SECOND_ENDPOINT.replace('"udp://0.0.0.0:1195"', '"tcp://0.0.0.0:443"'),
+            "endpoint[1].listen[0]: tcp://0.0.0.0:443 is already endpoint[0].listen[1]; choose another address or port",
+        ),
+        (
+            endpoint_with(listen='["udp://[::]:1194", "udp://[0::0]:1194"]'),
+            "endpoint[0].listen[1]: udp://[::]:1194 is already endpoint[0].listen[0]",
+        ),
+        (
+            '[metrics]\nlisten = "0.0.0.0:443"\n' + SHORTEST,
+            "metrics.listen: 0.0.0.0:443 is already endpoint[0].listen[1]; choose another port",
+        ),
+        (
+            SHORTEST + SUBNET_B.replace("subnet-b", "subnet-a"),
+            'subnet[1].id: "subnet-a" is already subnet[0].id; choose another',
+        ),
+        (SHORTEST + SUBNET_B.replace("vpc-main", "vpc-mian"), 'subnet[1].vpc: "vpc-mian" is no vpc; did you mean "vpc'),
+        (
+            SHORTEST + SUBNET_B.replace("10.20.1", "10.21.1"),
+            "subnet[1].cidr: 10.21.1.0/24 is outside vpc vpc-main (10.20.0.0/16); correct it or add it to the vpc's",
+        ),
+        (SHORTEST + SUBNET_B + 'cidr_v6 = "fd00::/64"', "subnet[1].cidr_v6: fd00::/64 is outside vpc vpc-main"),
+        (SHORTEST + SUBNET_B + 'gateway = "10.20.2.1"', "subnet[1].gateway: 10.20.2.1 is outside 10.20.1.0/24; name"),
+        (SHORTEST + SUBNET_B + 'gateway_v6 = "fe80::1"', "subnet[1].gateway_v6: the subnet has no IPv6; add cidr_v6"),
+        (SHORTEST + SUBNET_B.replace("subnet-b", "local"), 'subnet[1].id: "local" is the route target for client-to'),
+        (SHORTEST + SUBNET_B.replace("eth2", "eth 2"), "subnet[1].interface: 'eth 2' is not an interface name;"),
+    ],
+)  # fmt: skip
+def test_tables_that_contradict_each_other_are_both_named(file: Path, text: str, problem: str) -> None:
+    told = problems_of(file, text)
+    assert len(told) == 1, told
+    assert told[0].startswith(problem)
+
+
+@pytest.mark.parametrize("destination", ["0.0.0.0/0", "10.9.0.0/16", "fd00:9::/48"])
+def test_a_default_route_and_routes_elsewhere_do_not_overlap_the_clients(file: Path, destination: str) -> None:
+    load_text(file, endpoint_with(route=f'[{{ destination = "{destination}", target = "subnet-a" }}]'))
+
+
+def test_a_resolver_may_be_the_gateway_or_lie_behind_a_route(file: Path) -> None:
+    load_text(
+        file,
+        endpoint_with(
+            dns_servers='["10.100.0.1", "10.20.7.7", "9.9.9.9"]',
+            route='[{ destination = "9.9.9.9/32", target = "subnet-a" }]',
+        ),
+    )
+
+
+# -- the files it names -------------------------------------------------------------------------------------
+
+
+def test_certificate_files_are_looked_for_only_when_asked(file: Path) -> None:
+    method = '[{ type = "certificate-authentication", client_ca = "pki", crl = "crl.pem" }]'
+    config = load_text(file, endpoint_with(authentication=method))
+    (file.parent / "pki").mkdir()
+    (file.parent / "pki" / "server.crt").write_text("x")
+    with pytest.raises(ConfigError) as caught:
+        check_files(config)
+    key, authority, crl = caught.value.problems
+    at = "endpoint[0].server_certificate.private_key"
+    assert key == f"{at}: {file.parent}/pki/server.key does not exist; make it with 'cvpnd init', or correct the path"
+    assert authority == f"endpoint[0].authentication[0].client_ca: {file.parent}/pki is a directory; name a PEM file"
+    assert crl.startswith(f"endpoint[0].authentication[0].crl: {file.parent}/crl.pem does not exist")
+
+
+def test_complete_certificate_files_pass(file: Path) -> None:
+    config = load_text(file, SHORTEST)
+    (file.parent / "pki").mkdir()
+    for name in ("server.crt", "server.key", "ca.crt"):
+        (file.parent / "pki" / name).write_text("x")
+    check_files(config)
+
+
+# -- the reference file -------------------------------------------------------------------------------------
+
+
+def with_every_key(text: str) -> str:
+    return re.sub(r"(?m)^#(?=[a-z_0-9]+ = )", "", text)
+
+
+def tables(model: type[BaseModel], raw: dict[str, Any], at: str = "") -> Iterator[tuple[str, type[BaseModel], Any]]:
+    """Every table of a raw file with its model."""
+    yield at, model, raw
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        inner = next((m for m in models_in(field.annotation)), None)
+        if inner is not None and key in raw:
+            for number, table in enumerate(raw[key] if isinstance(raw[key], list) else [raw[key]]):
+                yield from tables(inner, table, f"{at}{key}[{number}].")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
+
+
+def test_the_reference_file_loads_as_it_is_and_with_every_key_switched_on(file: Path) -> None:
+    load(REFERENCE)
+    text = with_every_key(REFERENCE.read_text()).replace(
+        'cidr = ["10.20.0.0/16"]', 'cidr = ["10.20.0.0/16", "fd00:20::/48"]'
+    )
+    load_text(file, text)
+
+
+def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
+    raw = tomllib.loads(with_every_key(REFERENCE.read_text()))
+    shown: dict[type[BaseModel], set[str]] = {}
+    for _, model, table in tables(Config, raw):
+        shown.setdefault(model, set()).update(table)
+    known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
+    known[Config].remove("path")
+    assert shown == known
+    assert len(shown) == 14, "tables found"
+
+
+def test_the_reference_file_shows_the_defaults() -> None:
+    raw = tomllib.loads(REFERENCE.read_text())
+    examples = {key for key, comment, _ in documented_keys() if "(example" in comment}
+    compared = 0
+    for at, model, table in tables(Config, raw):
+        for name, field in model.model_fields.items():
+            key = field.alias or name
+            if key not in table or list(models_in(field.annotation)):
+                continue
+            if field.is_required():
+                assert key in examples, f"{at}{key} has no default: say that the value is an example"
+            elif key not in examples:
+                default = field.get_default()
+                shown = tuple(table[key]) if isinstance(table[key], list) else table[key]
+                assert shown == (str(default) if isinstance(default, Path) else default), f"{at}{key}"
+                compared += 1
+    assert compared >= 25
+
+
+def test_each_key_of_the_reference_file_is_explained_by_a_sentence_above_it() -> None:
+    for key, comment, line in documented_keys():
+        assert re.fullmatch(r"# .*[.;)]", comment), f"line {line}: {key} has no sentence"
+
+
+def documented_keys() -> Iterator[tuple[str, str, int]]:
+    """Key, the comment above it, line number; a key of a table shown before needs no second comment."""
+    seen: set[tuple[str, str]] = set()
+    table, above = "", ""
+    for number, line in enumerate(REFERENCE.read_text().splitlines(), 1):
+        if header := re.fullmatch(r"\[+([a-z_.]+)\]+", line):
+            table = header[1]
+        if found := re.match(r"#?([a-z_0-9]+) = ", line):
+            if (table, found[1]) not in seen:
+                yield found[1], above, number
+            seen.add((table, found[1]))
+        above = line
+
+
+def test_no_key_is_shown_twice_with_a_sentence() -> None:
+    sentences = [comment for _, comment, _ in documented_keys()]
+    for comment in set(sentences):
+        if sentences.count(comment) > 1:
+            assert comment in ("# For people only.", "# Name for use in this file (example).")
