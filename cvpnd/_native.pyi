@@ -1,0 +1,71 @@
+"""The data plane in C. ``dataplane.native.NativeDataPlane`` is its door; nothing else imports it.
+
+Addresses are bytes: 4 for IPv4, 16 for IPv6, none for "not known". Bit sets of groups are little-endian bytes.
+Descriptors belong to the data plane from the call on, also when it raises. Every call releases the GIL; the errors
+are those of ``dataplane.api``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+STRAY_CONTROL: int  # (kind, listener, host, port, scope id, local, packet)
+TCP_CONTROL: int  # (kind, peer, packet)
+TCP_CLOSED: int  # (kind, peer, detail)
+FLOAT_SEEN: int  # (kind, peer, listener, host, port, scope id, local)
+PEER_TIMEOUT: int  # (kind, peer)
+PEER_EXIT: int  # (kind, peer)
+KEY_USED: int  # (kind, peer, key id)
+REKEY_NEEDED: int  # (kind, peer, key id)
+
+DROP_REASONS: tuple[str, ...]
+"""What ``DataPlane.drops`` counts, in its order."""
+TOTALS: tuple[str, ...]
+"""What ``DataPlane.totals`` counts, in its order."""
+
+class DataPlane:
+    def __new__(
+        cls,
+        workers: int,
+        *,
+        packet_id_limit: int = 0xFFFFFFFF,  # this id is never sent
+        block_limit: int = ...,  # AES-GCM blocks and packets before a renegotiation
+        failure_limit: int = ...,  # failed authentications before a key is dead
+    ) -> DataPlane: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def crypto_backend(self) -> str: ...
+    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int], /) -> None: ...
+    def remove_endpoint(self, endpoint: int, /) -> None: ...
+    def set_rules(self, endpoint: int, rules: Sequence[tuple[bytes, int, bytes]], /) -> None:
+        """Each is (network, prefix length, bit set)."""
+    def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int], /) -> None: ...
+    def remove_listener(self, listener: int, /) -> None: ...
+    def add_peer(
+        self,
+        peer: int,
+        endpoint: int,
+        addresses: tuple[bytes, ...],
+        groups: bytes,
+        ping_interval_s: int,
+        timeout_s: int,
+        mss_v4: int,
+        mss_v6: int,
+        /,
+    ) -> None: ...
+    def remove_peer(self, peer: int, /) -> None: ...
+    def set_remote(self, peer: int, listener: int, host: bytes, port: int, scope_id: int, local: bytes, /) -> None: ...
+    def attach_tcp(self, peer: int, fd: int, received: bytes, /) -> None: ...
+    def send_control(self, peer: int, packet: bytes, /) -> None: ...
+    def set_groups(self, peer: int, groups: bytes, /) -> None: ...
+    def install_key(
+        self, peer: int, key_id: int, cipher: str, open_key: bytes, open_iv: bytes, seal_key: bytes, seal_iv: bytes, /
+    ) -> None: ...
+    def use_key(self, peer: int, key_id: int, /) -> None: ...
+    def remove_key(self, peer: int, key_id: int, /) -> None: ...
+    def event_fd(self) -> int: ...
+    def poll_events(self) -> list[tuple[Any, ...]]: ...
+    def peer_stats(self, peer: int, /) -> tuple[int, int, int, int, float]:
+        """Bytes and packets in, bytes and packets out, idle seconds."""
+    def drops(self) -> tuple[int, ...]: ...
+    def totals(self) -> tuple[int, ...]: ...
+    def close(self) -> None: ...

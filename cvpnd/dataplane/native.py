@@ -1,0 +1,148 @@
+"""``api.DataPlane`` on the C module: Python's addresses, bit sets and dataclasses on this side, bytes on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+
+from cvpnd import _native
+from cvpnd.dataplane.api import (
+    DataKeys,
+    Drop,
+    Event,
+    FloatSeen,
+    IPNetwork,
+    KeyUsed,
+    PeerExit,
+    PeerSettings,
+    PeerStats,
+    PeerTimeout,
+    RekeyNeeded,
+    SocketAddress,
+    StrayControl,
+    TcpClosed,
+    TcpControl,
+)
+
+DROPS = tuple(Drop(word) for word in _native.DROP_REASONS)
+
+
+class NativeDataPlane:
+    """See ``api.DataPlane``. ``packet_id_limit`` and the other limits can be made small for tests."""
+
+    def __init__(self, workers: int, **limits: int) -> None:
+        self._plane = _native.DataPlane(workers, **limits)
+
+    @property
+    def workers(self) -> int:
+        return self._plane.workers
+
+    @property
+    def crypto_backend(self) -> str:
+        return self._plane.crypto_backend
+
+    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int]) -> None:
+        self._plane.add_endpoint(endpoint, tun_fds)
+
+    def remove_endpoint(self, endpoint: int) -> None:
+        self._plane.remove_endpoint(endpoint)
+
+    def set_rules(self, endpoint: int, rules: Sequence[tuple[IPNetwork, int]]) -> None:
+        if len({network for network, _ in rules}) != len(rules):
+            raise ValueError("a prefix appears twice")
+        self._plane.set_rules(
+            endpoint,
+            [(network.network_address.packed, network.prefixlen, bit_set(groups)) for network, groups in rules],
+        )
+
+    def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int]) -> None:
+        self._plane.add_listener(listener, endpoint, udp_fds)
+
+    def remove_listener(self, listener: int) -> None:
+        self._plane.remove_listener(listener)
+
+    def add_peer(self, peer_id: int, settings: PeerSettings) -> None:
+        self._plane.add_peer(
+            peer_id,
+            settings.endpoint,
+            tuple(address.packed for address in settings.addresses),
+            bit_set(settings.groups),
+            settings.ping_interval_s,
+            settings.timeout_s,
+            settings.mss_v4,
+            settings.mss_v6,
+        )
+
+    def remove_peer(self, peer_id: int) -> None:
+        self._plane.remove_peer(peer_id)
+
+    def set_remote(self, peer_id: int, listener: int, remote: SocketAddress, local: str) -> None:
+        packed_local = ip_address(local).packed if local else b""
+        packed = ip_address(remote.host).packed
+        self._plane.set_remote(peer_id, listener, packed, remote.port, remote.scope_id, packed_local)
+
+    def attach_tcp(self, peer_id: int, fd: int, received: bytes) -> None:
+        self._plane.attach_tcp(peer_id, fd, received)
+
+    def send_control(self, peer_id: int, packet: bytes) -> None:
+        self._plane.send_control(peer_id, packet)
+
+    def set_groups(self, peer_id: int, groups: int) -> None:
+        self._plane.set_groups(peer_id, bit_set(groups))
+
+    def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
+        self._plane.install_key(peer_id, key_id, keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv)
+
+    def use_key(self, peer_id: int, key_id: int) -> None:
+        self._plane.use_key(peer_id, key_id)
+
+    def remove_key(self, peer_id: int, key_id: int) -> None:
+        self._plane.remove_key(peer_id, key_id)
+
+    def event_fd(self) -> int:
+        return self._plane.event_fd()
+
+    def poll_events(self) -> list[Event]:
+        return [EVENTS[kind](*fields) for kind, *fields in self._plane.poll_events()]
+
+    def peer_stats(self, peer_id: int) -> PeerStats:
+        return PeerStats(*self._plane.peer_stats(peer_id))
+
+    def drops(self) -> Mapping[Drop, int]:
+        return dict(zip(DROPS, self._plane.drops(), strict=True))
+
+    def totals(self) -> Mapping[str, int]:
+        return dict(zip(_native.TOTALS, self._plane.totals(), strict=True))
+
+    def close(self) -> None:
+        self._plane.close()
+
+
+def bit_set(groups: int) -> bytes:
+    if groups < 0:
+        raise ValueError("a bit set of groups is negative")
+    return groups.to_bytes((groups.bit_length() + 7) // 8, "little")
+
+
+def host_text(packed: bytes) -> str:
+    return str(ip_address(packed)) if packed else ""
+
+
+def _stray_control(listener: int, host: bytes, port: int, scope_id: int, local: bytes, packet: bytes) -> Event:
+    return StrayControl(listener, SocketAddress(host_text(host), port, scope_id), host_text(local), packet)
+
+
+def _float_seen(peer_id: int, listener: int, host: bytes, port: int, scope_id: int, local: bytes) -> Event:
+    return FloatSeen(peer_id, listener, SocketAddress(host_text(host), port, scope_id), host_text(local))
+
+
+EVENTS: Mapping[int, Callable[..., Event]] = {
+    _native.STRAY_CONTROL: _stray_control,
+    _native.TCP_CONTROL: TcpControl,
+    _native.TCP_CLOSED: TcpClosed,
+    _native.FLOAT_SEEN: _float_seen,
+    _native.PEER_TIMEOUT: PeerTimeout,
+    _native.PEER_EXIT: PeerExit,
+    _native.KEY_USED: KeyUsed,
+    _native.REKEY_NEEDED: RekeyNeeded,
+}

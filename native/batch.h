@@ -1,0 +1,31 @@
+/* Packets travel in batches, from one buffer to the other end of the worker: a stage takes a batch and leaves the
+ * packets that go on at its front. Bytes are changed in place, so whoever fills a batch for sealing leaves
+ * DATA_OVERHEAD bytes of headroom before each packet.
+ *
+ * Everything a packet points at (its peer, the peer's remote or connection) is valid until the worker's current
+ * section ends (see quiescence in worker.h). */
+#ifndef CVPND_BATCH_H
+#define CVPND_BATCH_H
+
+#include <stdint.h>
+
+#include "address.h"
+
+enum { BATCH_PACKETS = 64 };
+
+struct packet {
+    uint8_t *bytes;
+    uint32_t length;
+    uint32_t peer_id;                  /* set when sealed */
+    const struct remote *remote;       /* sealed for UDP */
+    struct tcp_connection *connection; /* sealed for TCP */
+    struct socket_address source;      /* received from UDP */
+    struct ip_address local;           /* received from UDP: the gateway's own address; unset = not known */
+};
+
+struct batch {
+    unsigned count;
+    struct packet packets[BATCH_PACKETS];
+};
+
+#endif

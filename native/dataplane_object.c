@@ -1,0 +1,676 @@
+/* Checks arguments, releases the GIL, calls dataplane.h, turns a failure into an exception. Nothing else.
+ *
+ * Addresses are bytes here (4 or 16), bit sets are little-endian bytes: cvpnd/dataplane/native.py makes them. */
+#include "dataplane_object.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "dataplane.h"
+
+struct dataplane_object {
+    PyObject_HEAD
+    struct dataplane *plane;
+};
+
+static struct dataplane *plane_of(PyObject *self) { return ((struct dataplane_object *)self)->plane; }
+
+/* -- errors and arguments ----------------------------------------------------------------------------------------- */
+
+static PyObject *raise_failure(const struct failure *failure)
+{
+    switch (failure->kind) {
+    case FAILURE_MISSING: PyErr_SetString(PyExc_KeyError, failure->text); break;
+    case FAILURE_INVALID: PyErr_SetString(PyExc_ValueError, failure->text); break;
+    case FAILURE_MEMORY: PyErr_NoMemory(); break;
+    case FAILURE_SYSTEM: {
+        PyObject *arguments = Py_BuildValue("(is)", failure->error, strerror(failure->error));
+        if (arguments != NULL) {
+            PyErr_SetObject(PyExc_OSError, arguments);
+            Py_DECREF(arguments);
+        }
+        break;
+    }
+    }
+    return NULL;
+}
+
+static PyObject *none_or_raise(bool done, const struct failure *failure)
+{
+    if (!done)
+        return raise_failure(failure);
+    Py_RETURN_NONE;
+}
+
+/* An "O&" converter: an id, or anything else that is 32 bits unsigned. */
+static int to_u32(PyObject *object, void *into)
+{
+    unsigned long value = PyLong_AsUnsignedLong(object);
+    if (value == (unsigned long)-1 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_Format(PyExc_ValueError, "%R is out of range", object);
+        return 0;
+    }
+    if (value > UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "%R is out of range", object);
+        return 0;
+    }
+    *(uint32_t *)into = (uint32_t)value;
+    return 1;
+}
+
+static int to_u16(PyObject *object, void *into)
+{
+    uint32_t value;
+    if (!to_u32(object, &value))
+        return 0;
+    if (value > UINT16_MAX) {
+        PyErr_Format(PyExc_ValueError, "%R is out of range", object);
+        return 0;
+    }
+    *(uint16_t *)into = (uint16_t)value;
+    return 1;
+}
+
+static int to_key_id(PyObject *object, void *into)
+{
+    uint32_t value;
+    if (!to_u32(object, &value))
+        return 0;
+    if (value >= KEY_IDS) {
+        PyErr_Format(PyExc_ValueError, "key id %R is not in 0..7", object);
+        return 0;
+    }
+    *(uint8_t *)into = (uint8_t)value;
+    return 1;
+}
+
+static int to_ip(PyObject *object, void *into)
+{
+    char *bytes;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(object, &bytes, &length) < 0)
+        return 0;
+    if (length != 4 && length != 16) {
+        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
+        return 0;
+    }
+    *(struct ip_address *)into =
+        length == 4 ? ip_from_v4((const uint8_t *)bytes) : ip_from_v6((const uint8_t *)bytes);
+    return 1;
+}
+
+static PyObject *from_ip(const struct ip_address *ip)
+{
+    if (ip_is_unset(ip))
+        return PyBytes_FromStringAndSize(NULL, 0);
+    if (ip_is_v4(ip))
+        return PyBytes_FromStringAndSize((const char *)ip->bytes + 12, 4);
+    return PyBytes_FromStringAndSize((const char *)ip->bytes, 16);
+}
+
+/* Descriptors belong to the data plane whatever happens, so they are read first and closed when anything fails. */
+struct descriptors {
+    size_t count;
+    int fds[WORKERS_MAX];
+};
+
+static void close_descriptors(const struct descriptors *descriptors)
+{
+    for (size_t i = 0; i < descriptors->count; i++)
+        close(descriptors->fds[i]);
+}
+
+static bool to_descriptors(PyObject *object, struct descriptors *descriptors)
+{
+    descriptors->count = 0;
+    bool good = true;
+    PyObject *sequence = PySequence_Fast(object, "descriptors are a sequence");
+    if (sequence == NULL)
+        return false;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
+        long fd = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
+        if (fd < 0 || fd > INT_MAX) {
+            if (!PyErr_Occurred())
+                PyErr_Format(PyExc_ValueError, "%ld is no descriptor", fd);
+            good = false;
+        } else if (descriptors->count == WORKERS_MAX) {
+            PyErr_SetString(PyExc_ValueError, "more descriptors than there can be workers");
+            close((int)fd);
+            good = false;
+        } else {
+            descriptors->fds[descriptors->count++] = (int)fd;
+        }
+    }
+    Py_DECREF(sequence);
+    if (!good)
+        close_descriptors(descriptors);
+    return good;
+}
+
+/* -- life --------------------------------------------------------------------------------------------------------- */
+
+static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"workers", "packet_id_limit", "block_limit", "failure_limit", NULL};
+    struct key_limits limits = key_limits_default();
+    uint32_t workers;
+    uint32_t packet_id_limit = UINT32_MAX;
+    unsigned long long block_limit = limits.blocks_rekey;
+    unsigned long long failure_limit = limits.failures;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KK:DataPlane", names, to_u32, &workers, to_u32,
+                                     &packet_id_limit, &block_limit, &failure_limit))
+        return NULL;
+    if (packet_id_limit == 0) {
+        PyErr_SetString(PyExc_ValueError, "packet_id_limit is not positive");
+        return NULL;
+    }
+    key_limits_set_packet_ids(&limits, packet_id_limit);
+    limits.blocks_rekey = block_limit;
+    limits.failures = failure_limit;
+    limits.failures_rekey = failure_limit / 2;
+
+    struct dataplane_object *self = (struct dataplane_object *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    struct failure failure;
+    Py_BEGIN_ALLOW_THREADS
+    self->plane = dataplane_new(workers, &limits, &failure);
+    Py_END_ALLOW_THREADS
+    if (self->plane == NULL) {
+        raise_failure(&failure);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void object_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct dataplane *plane = plane_of(self);
+    Py_BEGIN_ALLOW_THREADS
+    dataplane_free(plane);
+    Py_END_ALLOW_THREADS
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *object_close(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_BEGIN_ALLOW_THREADS
+    dataplane_close(plane_of(self));
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_workers(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(dataplane_workers(plane_of(self)));
+}
+
+static PyObject *get_crypto_backend(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(dataplane_crypto_backend(plane_of(self)));
+}
+
+/* -- endpoints and listeners -------------------------------------------------------------------------------------- */
+
+static PyObject *object_add_endpoint(PyObject *self, PyObject *args)
+{
+    PyObject *endpoint_object, *fds_object;
+    struct descriptors fds;
+    uint32_t endpoint;
+    if (!PyArg_ParseTuple(args, "OO:add_endpoint", &endpoint_object, &fds_object) ||
+        !to_descriptors(fds_object, &fds))
+        return NULL;
+    if (!to_u32(endpoint_object, &endpoint)) {
+        close_descriptors(&fds);
+        return NULL;
+    }
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_add_endpoint(plane_of(self), endpoint, fds.fds, fds.count, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_remove_endpoint(PyObject *self, PyObject *args)
+{
+    uint32_t endpoint;
+    if (!PyArg_ParseTuple(args, "O&:remove_endpoint", to_u32, &endpoint))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_remove_endpoint(plane_of(self), endpoint, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+/* (network bytes, prefix length, bit set bytes); the bit set is borrowed from the tuple. */
+static bool to_rule(PyObject *object, struct rule *rule)
+{
+    PyObject *network;
+    uint32_t length;
+    const char *groups;
+    Py_ssize_t groups_length;
+    if (!PyTuple_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "a rule is a tuple");
+        return false;
+    }
+    if (!PyArg_ParseTuple(object, "SO&y#:rule", &network, to_u32, &length, &groups, &groups_length))
+        return false;
+    size_t size = (size_t)PyBytes_GET_SIZE(network);
+    if ((size != 4 && size != 16) || length > size * 8) {
+        PyErr_SetString(PyExc_ValueError, "no prefix of an IPv4 or IPv6 address");
+        return false;
+    }
+    *rule = (struct rule){
+        .prefix = {.length = (uint8_t)length, .v6 = size == 16},
+        .groups = (const uint8_t *)groups,
+        .groups_length = (size_t)groups_length,
+    };
+    memcpy(rule->prefix.bytes, PyBytes_AS_STRING(network), size);
+    lpm_prefix_mask(&rule->prefix);
+    return true;
+}
+
+static PyObject *object_set_rules(PyObject *self, PyObject *args)
+{
+    uint32_t endpoint;
+    PyObject *rules_object;
+    PyObject *result = NULL;
+    if (!PyArg_ParseTuple(args, "O&O:set_rules", to_u32, &endpoint, &rules_object))
+        return NULL;
+    /* A list could change while the GIL is released; the tuple keeps the bit sets alive. */
+    PyObject *sequence = PySequence_Tuple(rules_object);
+    if (sequence == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(sequence);
+    struct rule *rules = calloc((size_t)count + 1, sizeof *rules);
+    if (rules == NULL) {
+        PyErr_NoMemory();
+        goto finally;
+    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!to_rule(PyTuple_GET_ITEM(sequence, i), &rules[i]))
+            goto finally;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_set_rules(plane_of(self), endpoint, rules, (uint32_t)count, &failure);
+    Py_END_ALLOW_THREADS
+    result = none_or_raise(done, &failure);
+finally:
+    free(rules);
+    Py_DECREF(sequence);
+    return result;
+}
+
+static PyObject *object_add_listener(PyObject *self, PyObject *args)
+{
+    PyObject *listener_object, *endpoint_object, *fds_object;
+    struct descriptors fds;
+    uint32_t listener, endpoint;
+    if (!PyArg_ParseTuple(args, "OOO:add_listener", &listener_object, &endpoint_object, &fds_object) ||
+        !to_descriptors(fds_object, &fds))
+        return NULL;
+    if (!to_u32(listener_object, &listener) || !to_u32(endpoint_object, &endpoint)) {
+        close_descriptors(&fds);
+        return NULL;
+    }
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_add_listener(plane_of(self), listener, endpoint, fds.fds, fds.count, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_remove_listener(PyObject *self, PyObject *args)
+{
+    uint32_t listener;
+    if (!PyArg_ParseTuple(args, "O&:remove_listener", to_u32, &listener))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_remove_listener(plane_of(self), listener, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+/* -- peers -------------------------------------------------------------------------------------------------------- */
+
+static PyObject *object_add_peer(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    PyObject *addresses_object;
+    const char *groups;
+    Py_ssize_t groups_length;
+    struct peer_settings settings = {0};
+    struct ip_address addresses[LEASES_MAX];
+    if (!PyArg_ParseTuple(args, "O&O&O!y#O&O&O&O&:add_peer", to_u32, &peer, to_u32, &settings.endpoint, &PyTuple_Type,
+                          &addresses_object, &groups, &groups_length, to_u32, &settings.ping_interval_s, to_u32,
+                          &settings.timeout_s, to_u16, &settings.mss_v4, to_u16, &settings.mss_v6))
+        return NULL;
+    if (PyTuple_GET_SIZE(addresses_object) > LEASES_MAX)
+        return PyErr_Format(PyExc_ValueError, "more than %d addresses", LEASES_MAX);
+    settings.address_count = (unsigned)PyTuple_GET_SIZE(addresses_object);
+    for (unsigned i = 0; i < settings.address_count; i++)
+        if (!to_ip(PyTuple_GET_ITEM(addresses_object, i), &addresses[i]))
+            return NULL;
+    settings.addresses = addresses;
+    settings.groups = (const uint8_t *)groups;
+    settings.groups_length = (size_t)groups_length;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_add_peer(plane_of(self), peer, &settings, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_remove_peer(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    if (!PyArg_ParseTuple(args, "O&:remove_peer", to_u32, &peer))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_remove_peer(plane_of(self), peer, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_set_remote(PyObject *self, PyObject *args)
+{
+    uint32_t peer, listener;
+    struct socket_address address = {0};
+    PyObject *local_object;
+    struct ip_address local;
+    if (!PyArg_ParseTuple(args, "O&O&O&O&O&S:set_remote", to_u32, &peer, to_u32, &listener, to_ip, &address.ip,
+                          to_u16, &address.port, to_u32, &address.scope_id, &local_object))
+        return NULL;
+    if (address.port == 0) {
+        PyErr_SetString(PyExc_ValueError, "port 0");
+        return NULL;
+    }
+    bool has_local = PyBytes_GET_SIZE(local_object) > 0;
+    if (has_local && !to_ip(local_object, &local))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_set_remote(plane_of(self), peer, listener, &address, has_local ? &local : NULL, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_attach_tcp(PyObject *self, PyObject *args)
+{
+    PyObject *peer_object, *fd_object, *received;
+    uint32_t peer;
+    if (!PyArg_ParseTuple(args, "OOO:attach_tcp", &peer_object, &fd_object, &received))
+        return NULL;
+    long fd = PyLong_AsLong(fd_object);
+    if (fd < 0 || fd > INT_MAX) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "%ld is no descriptor", fd);
+        return NULL;
+    }
+    if (!PyBytes_Check(received))
+        PyErr_SetString(PyExc_TypeError, "received is bytes");
+    if (PyErr_Occurred() || !to_u32(peer_object, &peer)) {
+        close((int)fd);
+        return NULL;
+    }
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_attach_tcp(plane_of(self), peer, (int)fd, (const uint8_t *)PyBytes_AS_STRING(received),
+                                (size_t)PyBytes_GET_SIZE(received), &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_send_control(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    PyObject *packet;
+    if (!PyArg_ParseTuple(args, "O&S:send_control", to_u32, &peer, &packet))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_send_control(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(packet),
+                                  (size_t)PyBytes_GET_SIZE(packet), &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_set_groups(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    PyObject *groups;
+    if (!PyArg_ParseTuple(args, "O&S:set_groups", to_u32, &peer, &groups))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_set_groups(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(groups),
+                                (size_t)PyBytes_GET_SIZE(groups), &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+/* -- keys --------------------------------------------------------------------------------------------------------- */
+
+static PyObject *object_install_key(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    uint8_t key_id;
+    const char *cipher;
+    PyObject *open_key, *open_iv, *seal_key, *seal_iv;
+    if (!PyArg_ParseTuple(args, "O&O&sSSSS:install_key", to_u32, &peer, to_key_id, &key_id, &cipher, &open_key,
+                          &open_iv, &seal_key, &seal_iv))
+        return NULL;
+    enum aead_cipher_id id = aead_cipher_find(cipher);
+    if (id == AEAD_CIPHERS)
+        return PyErr_Format(PyExc_ValueError, "no data channel cipher %s", cipher);
+    Py_ssize_t key_size = (Py_ssize_t)AEAD_CIPHER[id].key_size;
+    if (PyBytes_GET_SIZE(open_key) != key_size || PyBytes_GET_SIZE(seal_key) != key_size)
+        return PyErr_Format(PyExc_ValueError, "%s takes keys of %zd bytes", cipher, key_size);
+    if (PyBytes_GET_SIZE(open_iv) != IMPLICIT_IV_SIZE || PyBytes_GET_SIZE(seal_iv) != IMPLICIT_IV_SIZE)
+        return PyErr_Format(PyExc_ValueError, "an implicit IV has %d bytes", IMPLICIT_IV_SIZE);
+    const struct peer_key_material material = {
+        .cipher = id,
+        .open_key = (const uint8_t *)PyBytes_AS_STRING(open_key),
+        .open_iv = (const uint8_t *)PyBytes_AS_STRING(open_iv),
+        .seal_key = (const uint8_t *)PyBytes_AS_STRING(seal_key),
+        .seal_iv = (const uint8_t *)PyBytes_AS_STRING(seal_iv),
+    };
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_install_key(plane_of(self), peer, key_id, &material, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_use_key(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    uint8_t key_id;
+    if (!PyArg_ParseTuple(args, "O&O&:use_key", to_u32, &peer, to_key_id, &key_id))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_use_key(plane_of(self), peer, key_id, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+static PyObject *object_remove_key(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    uint8_t key_id;
+    if (!PyArg_ParseTuple(args, "O&O&:remove_key", to_u32, &peer, to_key_id, &key_id))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_remove_key(plane_of(self), peer, key_id, &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
+/* -- what happened ------------------------------------------------------------------------------------------------ */
+
+static PyObject *object_event_fd(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct failure failure;
+    int fd;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_event_fd(plane_of(self), &fd, &failure);
+    Py_END_ALLOW_THREADS
+    return done ? PyLong_FromLong(fd) : raise_failure(&failure);
+}
+
+static PyObject *from_event(const struct event *event)
+{
+    Py_ssize_t length = (Py_ssize_t)event->length;
+    const char *bytes = (const char *)event->bytes;
+    switch (event->kind) {
+    case EVENT_STRAY_CONTROL:
+        return Py_BuildValue("(iINHINy#)", event->kind, event->listener, from_ip(&event->source.ip),
+                             event->source.port, event->source.scope_id, from_ip(&event->local), bytes, length);
+    case EVENT_TCP_CONTROL: return Py_BuildValue("(iIy#)", event->kind, event->peer_id, bytes, length);
+    case EVENT_TCP_CLOSED: return Py_BuildValue("(iIs#)", event->kind, event->peer_id, bytes, length);
+    case EVENT_FLOAT_SEEN:
+        return Py_BuildValue("(iIINHIN)", event->kind, event->peer_id, event->listener, from_ip(&event->source.ip),
+                             event->source.port, event->source.scope_id, from_ip(&event->local));
+    case EVENT_PEER_TIMEOUT:
+    case EVENT_PEER_EXIT: return Py_BuildValue("(iI)", event->kind, event->peer_id);
+    case EVENT_KEY_USED:
+    case EVENT_REKEY_NEEDED: return Py_BuildValue("(iII)", event->kind, event->peer_id, event->key_id);
+    }
+    Py_UNREACHABLE();
+}
+
+static PyObject *object_poll_events(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    struct event *events;
+    Py_BEGIN_ALLOW_THREADS
+    events = dataplane_take_events(plane_of(self));
+    Py_END_ALLOW_THREADS
+    PyObject *list = PyList_New(0);
+    while (events != NULL) {
+        struct event *next = events->next;
+        PyObject *tuple = list == NULL ? NULL : from_event(events);
+        if (list != NULL && (tuple == NULL || PyList_Append(list, tuple) < 0))
+            Py_CLEAR(list);
+        Py_XDECREF(tuple);
+        free(events);
+        events = next;
+    }
+    return list;
+}
+
+static PyObject *object_peer_stats(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    if (!PyArg_ParseTuple(args, "O&:peer_stats", to_u32, &peer))
+        return NULL;
+    struct failure failure;
+    struct peer_statistics statistics;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_peer_statistics(plane_of(self), peer, &statistics, &failure);
+    Py_END_ALLOW_THREADS
+    if (!done)
+        return raise_failure(&failure);
+    return Py_BuildValue("(KKKKd)", (unsigned long long)statistics.bytes_in,
+                         (unsigned long long)statistics.packets_in, (unsigned long long)statistics.bytes_out,
+                         (unsigned long long)statistics.packets_out, (double)statistics.idle_ms / 1000.0);
+}
+
+static PyObject *from_counts(const uint64_t *counts, Py_ssize_t length)
+{
+    PyObject *tuple = PyTuple_New(length);
+    for (Py_ssize_t i = 0; tuple != NULL && i < length; i++) {
+        PyObject *count = PyLong_FromUnsignedLongLong(counts[i]);
+        if (count == NULL)
+            Py_CLEAR(tuple);
+        else
+            PyTuple_SET_ITEM(tuple, i, count);
+    }
+    return tuple;
+}
+
+static PyObject *object_drops(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    uint64_t drops[DROP_REASON_COUNT];
+    dataplane_drops(plane_of(self), drops);
+    return from_counts(drops, DROP_REASON_COUNT);
+}
+
+static PyObject *object_totals(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    uint64_t totals[TOTAL_COUNT];
+    dataplane_totals(plane_of(self), totals);
+    return from_counts(totals, TOTAL_COUNT);
+}
+
+/* -- the type ----------------------------------------------------------------------------------------------------- */
+
+static PyMethodDef object_methods[] = {
+    {"add_endpoint", object_add_endpoint, METH_VARARGS, NULL},
+    {"remove_endpoint", object_remove_endpoint, METH_VARARGS, NULL},
+    {"set_rules", object_set_rules, METH_VARARGS, NULL},
+    {"add_listener", object_add_listener, METH_VARARGS, NULL},
+    {"remove_listener", object_remove_listener, METH_VARARGS, NULL},
+    {"add_peer", object_add_peer, METH_VARARGS, NULL},
+    {"remove_peer", object_remove_peer, METH_VARARGS, NULL},
+    {"set_remote", object_set_remote, METH_VARARGS, NULL},
+    {"attach_tcp", object_attach_tcp, METH_VARARGS, NULL},
+    {"send_control", object_send_control, METH_VARARGS, NULL},
+    {"set_groups", object_set_groups, METH_VARARGS, NULL},
+    {"install_key", object_install_key, METH_VARARGS, NULL},
+    {"use_key", object_use_key, METH_VARARGS, NULL},
+    {"remove_key", object_remove_key, METH_VARARGS, NULL},
+    {"event_fd", object_event_fd, METH_NOARGS, NULL},
+    {"poll_events", object_poll_events, METH_NOARGS, NULL},
+    {"peer_stats", object_peer_stats, METH_VARARGS, NULL},
+    {"drops", object_drops, METH_NOARGS, NULL},
+    {"totals", object_totals, METH_NOARGS, NULL},
+    {"close", object_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef object_getters[] = {
+    {"workers", get_workers, NULL, NULL, NULL},
+    {"crypto_backend", get_crypto_backend, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot object_slots[] = {
+    {Py_tp_new, object_new},
+    {Py_tp_dealloc, object_dealloc},
+    {Py_tp_methods, object_methods},
+    {Py_tp_getset, object_getters},
+    {Py_tp_doc, "The data plane in C; signatures in cvpnd/_native.pyi."},
+    {0, NULL},
+};
+
+PyType_Spec dataplane_object_spec = {
+    .name = "cvpnd._native.DataPlane",
+    .basicsize = sizeof(struct dataplane_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = object_slots,
+};

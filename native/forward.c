@@ -1,0 +1,300 @@
+#include "forward.h"
+
+#include "inner.h"
+#include "mss.h"
+#include "tcp.h"
+
+enum { FLOAT_EVENT_INTERVAL_MS = 1000 };
+
+static uint64_t blocks_of(size_t length) { return (length + 15) / 16; }
+
+bool report(struct forwarder *forwarder, const struct event *event, const void *payload, size_t length)
+{
+    if (events_push(forwarder->events, event, payload, length))
+        return true;
+    count_drop(forwarder->counters, DROP_EVENTS_FULL);
+    return false;
+}
+
+static void report_one_due(struct peer *peer, struct events *events, unsigned bit, enum event_kind kind,
+                           const char *detail)
+{
+    /* Whoever clears the bit pushes, so that two threads do not report the same thing. */
+    if (!(atomic_fetch_and(&peer->reports_due, ~bit) & bit))
+        return;
+    struct event event = {.kind = kind, .peer_id = peer->id};
+    if (!events_push(events, &event, detail, detail == NULL ? 0 : strlen(detail)))
+        atomic_fetch_or(&peer->reports_due, bit);
+}
+
+void report_due(struct peer *peer, struct events *events)
+{
+    if (atomic_load(&peer->reports_due) == 0)
+        return;
+    report_one_due(peer, events, REPORT_TIMEOUT, EVENT_PEER_TIMEOUT, NULL);
+    report_one_due(peer, events, REPORT_EXIT, EVENT_PEER_EXIT, NULL);
+    struct tcp_connection *connection = atomic_load(&peer->connection);
+    if (connection != NULL)
+        report_one_due(peer, events, REPORT_TCP_CLOSED, EVENT_TCP_CLOSED, tcp_close_detail(connection));
+}
+
+void report_rekey(struct forwarder *forwarder, struct peer *peer, struct key_slot *slot)
+{
+    if (slot->rekey_reported)
+        return;
+    struct event event = {.kind = EVENT_REKEY_NEEDED, .peer_id = peer->id, .key_id = slot->key_id};
+    slot->rekey_reported = report(forwarder, &event, NULL, 0);
+}
+
+/* The peer proves that it has the newer key by using it; a late packet of the old key must not switch back. */
+static void follow_newer_key(struct forwarder *forwarder, struct peer *peer, struct key_slot *slot)
+{
+    struct key_slot *sending = atomic_load(&peer->sending);
+    if (sending == slot || (sending != NULL && sending->generation > slot->generation))
+        return;
+    if (!atomic_compare_exchange_strong(&peer->sending, &sending, slot))
+        return; /* the control side chose at this moment; the next packet asks again */
+    struct event event = {.kind = EVENT_KEY_USED, .peer_id = peer->id, .key_id = slot->key_id};
+    report(forwarder, &event, NULL, 0);
+}
+
+/* Steps 2 to 4 for a P_DATA_V2 packet of this peer: afterwards the packet is its authentic payload. */
+static enum drop_reason open_data(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
+{
+    const struct key_limits *limits = forwarder->limits;
+    uint8_t *bytes = packet->bytes;
+    if (packet->length < DATA_SHORTEST)
+        return DROP_TRUNCATED;
+    struct key_slot *slot = atomic_load(&peer->keys[wire_key_id(bytes[0])]);
+    if (slot == NULL)
+        return DROP_NO_KEY;
+    if (slot->failures > limits->failures)
+        return DROP_AUTH_FAILED;
+
+    uint8_t nonce[NONCE_SIZE];
+    memcpy(nonce, bytes + DATA_HEADER, PACKET_ID_SIZE);
+    memcpy(nonce + PACKET_ID_SIZE, slot->open_iv, IMPLICIT_IV_SIZE);
+    uint8_t *text = bytes + DATA_OVERHEAD;
+    uint32_t length = packet->length - DATA_OVERHEAD;
+    if (!slot->backend->open(slot->open, nonce, bytes, DATA_AD, text, length, bytes + DATA_AD)) {
+        if (++slot->failures > limits->failures_rekey)
+            report_rekey(forwarder, peer, slot);
+        return DROP_AUTH_FAILED;
+    }
+    uint32_t packet_id = get_u32(bytes + DATA_HEADER);
+    slot->blocks_opened += blocks_of(packet->length);
+    if (!replay_accept(&slot->replay, packet_id))
+        return DROP_REPLAYED;
+
+    atomic_store_explicit(&peer->last_authentic_ms, forwarder->now_ms, memory_order_relaxed);
+    if (packet_id >= limits->packet_ids_rekey)
+        report_rekey(forwarder, peer, slot);
+    follow_newer_key(forwarder, peer, slot);
+    packet->bytes = text;
+    packet->length = length;
+    return PACKET_PASSES;
+}
+
+/* Nothing moves here: the control side decides, and answers with a new remote. */
+static void notice_float(struct forwarder *forwarder, struct peer *peer, const struct listener *listener,
+                         const struct packet *packet)
+{
+    const struct remote *remote = atomic_load(&peer->remote);
+    if (remote != NULL && remote->listener == listener && socket_address_equal(&remote->address, &packet->source))
+        return;
+    if (peer->last_float_ms != 0 && forwarder->now_ms - peer->last_float_ms < FLOAT_EVENT_INTERVAL_MS) {
+        count_drop(forwarder->counters, DROP_FLOAT_REFUSED);
+        return;
+    }
+    struct event event = {
+        .kind = EVENT_FLOAT_SEEN,
+        .peer_id = peer->id,
+        .listener = listener->id,
+        .source = packet->source,
+        .local = packet->local,
+    };
+    if (report(forwarder, &event, NULL, 0))
+        peer->last_float_ms = forwarder->now_ms;
+}
+
+/* Section 11.7: true for payloads that are no tunnel packets. */
+static bool absorb_notice(struct forwarder *forwarder, struct peer *peer, const struct packet *packet)
+{
+    if (packet->length == KEEPALIVE_SIZE && memcmp(packet->bytes, KEEPALIVE, KEEPALIVE_SIZE) == 0)
+        return true;
+    if (packet->length <= OCC_MAGIC_SIZE || memcmp(packet->bytes, OCC_MAGIC, OCC_MAGIC_SIZE) != 0)
+        return false;
+    if (packet->bytes[OCC_MAGIC_SIZE] == OCC_EXIT && !peer->exit_reported) {
+        peer->exit_reported = true; /* clients say it several times */
+        atomic_fetch_or(&peer->reports_due, REPORT_EXIT);
+        report_due(peer, forwarder->events);
+    }
+    return true;
+}
+
+/* Steps 5 to 7 for an authentic payload. */
+static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
+{
+    if (absorb_notice(forwarder, peer, packet))
+        return PACKET_ABSORBED;
+    struct inner inner;
+    if (!inner_parse(&inner, packet->bytes, packet->length))
+        return DROP_NOT_IP;
+    /* An IPv6 packet with an IPv4-mapped source would look like the IPv4 lease. */
+    if ((inner.v6 && ip_is_v4(&inner.source)) || !peer_has_lease(peer, &inner.source))
+        return DROP_BAD_SOURCE;
+    const struct rules *rules = atomic_load(&peer->endpoint->rules);
+    const struct groups *groups = atomic_load(&peer->groups);
+    if (inner.v6 ? !rules_allow_v6(rules, groups, inner.destination.bytes)
+                 : !rules_allow_v4(rules, groups, inner.destination.bytes + 12))
+        return DROP_DENIED;
+    packet->length = inner.length;
+    mss_clamp(packet->bytes, packet->length, peer->mss_v4, peer->mss_v6);
+    counter_add(&peer->packets_in, 1);
+    counter_add(&peer->bytes_in, packet->length);
+    return PACKET_PASSES;
+}
+
+static enum drop_reason receive_datagram(struct forwarder *forwarder, const struct listener *listener,
+                                         struct packet *packet)
+{
+    if (packet->length == 0)
+        return DROP_TRUNCATED;
+    unsigned opcode = wire_opcode(packet->bytes[0]);
+    if (wire_is_client_control(opcode)) {
+        struct event event = {
+            .kind = EVENT_STRAY_CONTROL,
+            .listener = listener->id,
+            .source = packet->source,
+            .local = packet->local,
+        };
+        report(forwarder, &event, packet->bytes, packet->length);
+        return PACKET_ABSORBED;
+    }
+    if (opcode != P_DATA_V2)
+        return DROP_BAD_OPCODE;
+    if (packet->length < DATA_SHORTEST)
+        return DROP_TRUNCATED;
+    struct peer *peer = id_table_get(forwarder->peers, get_u32(packet->bytes) & 0xFFFFFF);
+    if (peer == NULL || peer->endpoint != listener->endpoint || peer->worker != forwarder->worker ||
+        atomic_load(&peer->connection) != NULL)
+        return DROP_UNKNOWN_PEER;
+    enum drop_reason reason = open_data(forwarder, peer, packet);
+    if (reason != PACKET_PASSES)
+        return reason;
+    notice_float(forwarder, peer, listener, packet);
+    return admit_payload(forwarder, peer, packet);
+}
+
+/* Keeps a packet that passes at the front of the batch, counts one that is dropped. */
+static void settle(struct forwarder *forwarder, struct batch *batch, unsigned *kept, unsigned at,
+                   enum drop_reason reason)
+{
+    if (reason == PACKET_PASSES)
+        batch->packets[(*kept)++] = batch->packets[at];
+    else if (reason != PACKET_ABSORBED)
+        count_drop(forwarder->counters, reason);
+}
+
+void link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < batch->count; i++)
+        settle(forwarder, batch, &kept, i, receive_datagram(forwarder, listener, &batch->packets[i]));
+    batch->count = kept;
+}
+
+static enum drop_reason receive_frame(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
+{
+    unsigned opcode = wire_opcode(packet->bytes[0]); /* a frame has at least one byte */
+    if (wire_is_client_control(opcode)) {
+        struct event event = {.kind = EVENT_TCP_CONTROL, .peer_id = peer->id};
+        report(forwarder, &event, packet->bytes, packet->length);
+        return PACKET_ABSORBED;
+    }
+    if (opcode != P_DATA_V2)
+        return DROP_BAD_OPCODE;
+    enum drop_reason reason = open_data(forwarder, peer, packet);
+    return reason == PACKET_PASSES ? admit_payload(forwarder, peer, packet) : reason;
+}
+
+bool tcp_to_tun(struct forwarder *forwarder, struct peer *peer, struct batch *batch)
+{
+    bool good = true;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < batch->count && good; i++) {
+        enum drop_reason reason = receive_frame(forwarder, peer, &batch->packets[i]);
+        good = reason != DROP_AUTH_FAILED;
+        settle(forwarder, batch, &kept, i, reason);
+    }
+    batch->count = kept;
+    return good;
+}
+
+enum drop_reason seal_for_peer(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
+{
+    packet->remote = atomic_load(&peer->remote);
+    packet->connection = atomic_load(&peer->connection);
+    struct key_slot *slot = atomic_load(&peer->sending);
+    bool reachable = packet->connection != NULL ? !tcp_is_closed(packet->connection) : packet->remote != NULL;
+    if (slot == NULL || !reachable)
+        return DROP_NOT_READY;
+    struct seal_state *seal = &slot->seal[forwarder->worker];
+    if (seal->context == NULL)
+        seal->context = slot->backend->context_new(slot->cipher, AEAD_SEAL, slot->seal_key);
+    if (seal->context == NULL)
+        return DROP_NOT_READY;
+
+    uint64_t packet_id = atomic_fetch_add_explicit(&slot->last_packet_id, 1, memory_order_relaxed) + 1;
+    if (packet_id >= forwarder->limits->packet_ids_rekey)
+        atomic_store_explicit(&slot->rekey_due, true, memory_order_relaxed);
+    if (packet_id >= forwarder->limits->packet_ids)
+        return DROP_KEY_EXHAUSTED;
+
+    uint8_t *header = packet->bytes - DATA_OVERHEAD;
+    put_u32(header, (uint32_t)P_DATA_V2 << 27 | (uint32_t)slot->key_id << 24 | peer->id);
+    put_u32(header + DATA_HEADER, (uint32_t)packet_id);
+    uint8_t nonce[NONCE_SIZE];
+    memcpy(nonce, header + DATA_HEADER, PACKET_ID_SIZE);
+    memcpy(nonce + PACKET_ID_SIZE, slot->seal_iv, IMPLICIT_IV_SIZE);
+    if (!slot->backend->seal(seal->context, nonce, header, DATA_AD, packet->bytes, packet->length, header + DATA_AD))
+        return DROP_NOT_READY;
+
+    packet->bytes = header;
+    packet->length += DATA_OVERHEAD;
+    packet->peer_id = peer->id;
+    counter_add(&seal->blocks, blocks_of(packet->length));
+    /* Read first: the line is shared by all workers and the time rarely changes. */
+    if (atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed) != forwarder->now_ms)
+        atomic_store_explicit(&peer->last_sent_ms, forwarder->now_ms, memory_order_relaxed);
+    return PACKET_PASSES;
+}
+
+static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint *endpoint, struct packet *packet)
+{
+    struct inner inner;
+    if (!inner_parse(&inner, packet->bytes, packet->length))
+        return DROP_NOT_IP;
+    if (inner.v6 && ip_is_v4(&inner.destination))
+        return DROP_NO_ROUTE;
+    const struct lease *lease = address_table_find(&endpoint->addresses, &inner.destination);
+    if (lease == NULL)
+        return DROP_NO_ROUTE;
+    struct peer *peer = lease->peer;
+    packet->length = inner.length;
+    mss_clamp(packet->bytes, packet->length, peer->mss_v4, peer->mss_v6);
+    enum drop_reason reason = seal_for_peer(forwarder, peer, packet);
+    if (reason == PACKET_PASSES) {
+        atomic_fetch_add_explicit(&peer->packets_out, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&peer->bytes_out, inner.length, memory_order_relaxed);
+    }
+    return reason;
+}
+
+void tun_to_link(struct forwarder *forwarder, struct endpoint *endpoint, struct batch *batch)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < batch->count; i++)
+        settle(forwarder, batch, &kept, i, send_inner(forwarder, endpoint, &batch->packets[i]));
+    batch->count = kept;
+}

@@ -1,0 +1,106 @@
+#include "peer.h"
+
+#include <openssl/crypto.h>
+#include <stdlib.h>
+
+struct key_limits key_limits_default(void)
+{
+    const uint64_t blocks = (UINT64_C(1) << 36) - 1;
+    struct key_limits limits = {
+        .blocks_rekey = blocks / 8 * 7,
+        .failures = UINT64_C(1) << 36,
+        .failures_rekey = UINT64_C(1) << 35,
+    };
+    key_limits_set_packet_ids(&limits, 0xFFFFFFFF);
+    return limits;
+}
+
+void key_limits_set_packet_ids(struct key_limits *limits, uint64_t limit)
+{
+    limits->packet_ids = limit;
+    limits->packet_ids_rekey = limit - limit / 256 - (limit < 256);
+}
+
+/* aligned_alloc wants a multiple of the alignment. */
+static void *zeroed_aligned(size_t size)
+{
+    size = (size + 63) / 64 * 64;
+    void *memory = aligned_alloc(64, size);
+    if (memory != NULL)
+        memset(memory, 0, size);
+    return memory;
+}
+
+struct peer *peer_new(uint32_t id, unsigned worker, unsigned lease_count, uint64_t now_ms)
+{
+    struct peer *peer = zeroed_aligned(sizeof *peer + lease_count * sizeof peer->leases[0]);
+    if (peer == NULL)
+        return NULL;
+    peer->id = id;
+    peer->worker = worker;
+    peer->lease_count = lease_count;
+    for (unsigned i = 0; i < lease_count; i++)
+        peer->leases[i].peer = peer;
+    atomic_store(&peer->last_authentic_ms, now_ms);
+    atomic_store(&peer->last_sent_ms, now_ms);
+    return peer;
+}
+
+void peer_free(struct peer *peer)
+{
+    if (peer == NULL)
+        return;
+    for (unsigned i = 0; i < KEY_IDS; i++)
+        key_slot_free(atomic_load(&peer->keys[i]));
+    free(atomic_load(&peer->groups));
+    free(atomic_load(&peer->remote));
+    free(peer);
+}
+
+bool peer_has_lease(const struct peer *peer, const struct ip_address *address)
+{
+    for (unsigned i = 0; i < peer->lease_count; i++)
+        if (ip_equal(&peer->leases[i].address, address))
+            return true;
+    return false;
+}
+
+struct key_slot *key_slot_new(const struct aead_backend *backend, uint8_t key_id, unsigned workers,
+                              const struct peer_key_material *material)
+{
+    struct key_slot *slot = zeroed_aligned(sizeof *slot + workers * sizeof slot->seal[0]);
+    if (slot == NULL)
+        return NULL;
+    slot->backend = backend;
+    slot->cipher = material->cipher;
+    slot->key_id = key_id;
+    slot->workers = workers;
+    memcpy(slot->seal_key, material->seal_key, AEAD_CIPHER[material->cipher].key_size);
+    memcpy(slot->seal_iv, material->seal_iv, IMPLICIT_IV_SIZE);
+    memcpy(slot->open_iv, material->open_iv, IMPLICIT_IV_SIZE);
+    slot->open = backend->context_new(material->cipher, AEAD_OPEN, material->open_key);
+    if (slot->open == NULL) {
+        key_slot_free(slot);
+        return NULL;
+    }
+    return slot;
+}
+
+void key_slot_free(struct key_slot *slot)
+{
+    if (slot == NULL)
+        return;
+    slot->backend->context_free(slot->open);
+    for (unsigned i = 0; i < slot->workers; i++)
+        slot->backend->context_free(slot->seal[i].context);
+    OPENSSL_cleanse(slot, sizeof *slot);
+    free(slot);
+}
+
+uint64_t key_slot_sealed(const struct key_slot *slot)
+{
+    uint64_t sum = atomic_load_explicit(&slot->last_packet_id, memory_order_relaxed);
+    for (unsigned i = 0; i < slot->workers; i++)
+        sum += atomic_load_explicit(&slot->seal[i].blocks, memory_order_relaxed);
+    return sum;
+}

@@ -1,0 +1,141 @@
+/* One authenticated client as the data plane sees it: leases, groups, where to send, and its key slots.
+ *
+ * Who writes what decides how it is protected, so the fields are grouped by writer. "Published" pointers are set by
+ * the control side under its lock; workers read them without one, with the default ordering, and what was replaced
+ * is freed only after every worker has been quiescent (dataplane.h). */
+#ifndef CVPND_PEER_H
+#define CVPND_PEER_H
+
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "address.h"
+#include "address_table.h"
+#include "aead.h"
+#include "replay.h"
+#include "rules.h"
+#include "wire.h"
+
+/* Usage limits of one key (openvpn-wire.md 11.4). */
+struct key_limits {
+    uint64_t packet_ids;       /* this id is never sent */
+    uint64_t packet_ids_rekey; /* from here on a new key is asked for, in either direction */
+    uint64_t blocks_rekey;     /* AES-GCM blocks and packets, in either direction */
+    uint64_t failures;         /* failed authentications after which everything is dropped */
+    uint64_t failures_rekey;
+};
+
+struct key_limits key_limits_default(void);
+/* A refusal at `limit` with the renegotiation proportionally before it, as 0xFF000000 is before 0xFFFFFFFF. */
+void key_limits_set_packet_ids(struct key_limits *limits, uint64_t limit);
+
+/* Each worker has its own seal context, made when it first needs one, on its own cache line. */
+struct seal_state {
+    alignas(64) struct aead_context *context; /* its worker only */
+    _Atomic uint64_t blocks;                  /* written by its worker, summed by the peer's */
+};
+
+struct key_slot {
+    /* Constant. */
+    const struct aead_backend *backend;
+    enum aead_cipher_id cipher;
+    uint8_t key_id;
+    uint64_t generation; /* rises with every key installed on the peer: a later key is a newer key */
+    unsigned workers;
+    uint8_t seal_key[AEAD_KEY_MAX]; /* kept for workers that have no context yet */
+    uint8_t seal_iv[IMPLICIT_IV_SIZE];
+    uint8_t open_iv[IMPLICIT_IV_SIZE];
+
+    /* The peer's worker only. */
+    struct aead_context *open;
+    struct replay_window replay;
+    uint64_t blocks_opened;
+    uint64_t failures;
+
+    /* Any worker. */
+    alignas(64) _Atomic uint64_t last_packet_id; /* 64 bits, so that asking on past the limit cannot wrap */
+    atomic_bool rekey_due;                       /* a sealing worker saw the limit near */
+
+    /* The peer's worker only. */
+    bool rekey_reported;
+
+    struct seal_state seal[];
+};
+
+/* Where and how to send to a peer over UDP. Never changed while published. */
+struct remote {
+    struct listener *listener;
+    struct remote *next_retired; /* control side, once unpublished */
+    struct socket_address address;
+    struct sockaddr_storage sockaddr; /* in the form of the listener's sockets */
+    socklen_t sockaddr_length;
+    size_t control_length; /* 0 = no source address asked for */
+    alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+};
+
+/* Terminal reports that must not be lost: a bit stays set until the event is in the ring. */
+enum { REPORT_TIMEOUT = 1, REPORT_EXIT = 2, REPORT_TCP_CLOSED = 4 };
+
+struct peer {
+    /* Constant after publication. */
+    uint32_t id;
+    unsigned worker; /* receives it: id % workers */
+    struct endpoint *endpoint;
+    uint64_t ping_interval_ms;
+    uint64_t timeout_ms;
+    uint16_t mss_v4;
+    uint16_t mss_v6;
+
+    /* Published. */
+    _Atomic(struct groups *) groups;
+    _Atomic(struct remote *) remote;             /* UDP */
+    _Atomic(struct tcp_connection *) connection; /* TCP; never both */
+    _Atomic(struct key_slot *) keys[KEY_IDS];
+    _Atomic(struct key_slot *) sending; /* one of keys; also moved forward by the peer's worker */
+
+    /* Control side only, under its lock. */
+    uint64_t generations;
+
+    /* Written by the peer's worker; the statistics are read by anybody. */
+    alignas(64) _Atomic uint64_t last_authentic_ms;
+    _Atomic uint64_t bytes_in;
+    _Atomic uint64_t packets_in;
+    uint64_t last_float_ms; /* 0 = never */
+    bool timeout_reported;
+    bool exit_reported;
+
+    /* Any thread. */
+    atomic_uint reports_due;
+    alignas(64) _Atomic uint64_t last_sent_ms;
+    _Atomic uint64_t bytes_out;
+    _Atomic uint64_t packets_out;
+
+    /* Constant after publication. */
+    unsigned lease_count;
+    struct lease leases[];
+};
+
+struct peer_key_material {
+    enum aead_cipher_id cipher;
+    const uint8_t *open_key, *open_iv, *seal_key, *seal_iv;
+};
+
+/* Unpublished; NULL when memory is short. The endpoint, groups and leases are set by the caller. */
+struct peer *peer_new(uint32_t id, unsigned worker, unsigned lease_count, uint64_t now_ms);
+
+/* Wipes and frees a peer that nobody can see any more, with its keys, groups and remote. */
+void peer_free(struct peer *peer);
+
+bool peer_has_lease(const struct peer *peer, const struct ip_address *address);
+
+/* NULL when memory is short. */
+struct key_slot *key_slot_new(const struct aead_backend *backend, uint8_t key_id, unsigned workers,
+                              const struct peer_key_material *material);
+void key_slot_free(struct key_slot *slot);
+
+/* Blocks and packets sealed so far by all workers. */
+uint64_t key_slot_sealed(const struct key_slot *slot);
+
+#endif

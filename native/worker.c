@@ -1,0 +1,280 @@
+#include "worker.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+enum {
+    SOURCES_PER_WAIT = 64,
+    SCAN_INTERVAL_MS = 1000,
+    SCAN_SLICE = 256, /* peers looked at between two batches, so that a scan delays nobody */
+};
+
+bool worker_init(struct worker *worker, unsigned index, const struct forwarder *shared, struct id_table *endpoints,
+                 struct id_table *listeners)
+{
+    memset(worker, 0, sizeof *worker);
+    worker->index = index;
+    worker->forwarder = *shared;
+    worker->forwarder.worker = index;
+    worker->forwarder.counters = &worker->counters;
+    worker->endpoints = endpoints;
+    worker->listeners = listeners;
+    worker->stop_fd = -1;
+    worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (worker->epoll_fd < 0)
+        return false;
+    worker->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    worker->receiver = link_receiver_new();
+    if (worker->stop_fd < 0 || worker->receiver == NULL ||
+        !worker_watch(worker, worker->stop_fd, source_tag(SOURCE_STOP, 0))) {
+        worker_destroy(worker);
+        return false;
+    }
+    return true;
+}
+
+void worker_destroy(struct worker *worker)
+{
+    link_receiver_free(worker->receiver);
+    if (worker->stop_fd >= 0)
+        close(worker->stop_fd);
+    close(worker->epoll_fd);
+}
+
+bool worker_watch(struct worker *worker, int fd, uint64_t tag)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = tag};
+    return epoll_ctl(worker->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+void worker_unwatch(struct worker *worker, int fd) { epoll_ctl(worker->epoll_fd, EPOLL_CTL_DEL, fd, NULL); }
+
+static void section_begin(struct worker *worker) { atomic_fetch_add(&worker->sections, 1); }
+static void section_end(struct worker *worker) { atomic_fetch_add(&worker->sections, 1); }
+
+void workers_wait_quiescent(struct worker *const *workers, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t seen = atomic_load(&workers[i]->sections);
+        while (seen % 2 == 1 && atomic_load(&workers[i]->sections) == seen)
+            sched_yield();
+    }
+}
+
+/* Sends sealed packets: runs to one TCP connection together, everything else over UDP. */
+static void deliver(struct worker *worker, const struct batch *batch)
+{
+    bool udp = false;
+    for (unsigned i = 0; i < batch->count;) {
+        struct tcp_connection *connection = batch->packets[i].connection;
+        unsigned run = 1;
+        while (i + run < batch->count && batch->packets[i + run].connection == connection)
+            run++;
+        if (connection != NULL)
+            tcp_send_data(connection, &batch->packets[i], run, &worker->counters);
+        else
+            udp = true;
+        i += run;
+    }
+    if (udp)
+        link_send(batch, worker->index, &worker->counters);
+}
+
+static void serve_tun(struct worker *worker, uint32_t id)
+{
+    struct endpoint *endpoint = id_table_get(worker->endpoints, id);
+    if (endpoint == NULL)
+        return;
+    int fd = endpoint->tun_fds[worker->index];
+    if (tun_read(fd, worker->tun_buffer, &worker->batch, &worker->counters) == IO_BROKEN)
+        worker_unwatch(worker, fd);
+    tun_to_link(&worker->forwarder, endpoint, &worker->batch);
+    deliver(worker, &worker->batch);
+}
+
+static void serve_link(struct worker *worker, uint32_t id)
+{
+    struct listener *listener = id_table_get(worker->listeners, id);
+    if (listener == NULL)
+        return;
+    int fd = listener->udp_fds[worker->index];
+    if (link_receive(worker->receiver, fd, &worker->batch, &worker->counters) == IO_BROKEN)
+        worker_unwatch(worker, fd);
+    link_to_tun(&worker->forwarder, listener, &worker->batch);
+    tun_write(listener->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
+}
+
+static void receive_tcp(struct worker *worker, struct peer *peer, struct tcp_connection *connection)
+{
+    struct tcp_scratch *scratch = &worker->tcp_scratch;
+    if (!tcp_receive(connection, scratch, &worker->counters))
+        return;
+    bool more = true;
+    while (more) {
+        bool framed = tcp_take_frames(connection, scratch, &worker->batch, &more, &worker->counters);
+        bool authentic = tcp_to_tun(&worker->forwarder, peer, &worker->batch);
+        tun_write(peer->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
+        if (framed && authentic)
+            continue;
+        tcp_close(connection, framed ? "a packet does not authenticate" : "a frame of impossible length");
+        return;
+    }
+}
+
+static void serve_tcp(struct worker *worker, uint32_t peer_id, uint32_t events)
+{
+    struct peer *peer = id_table_get(worker->forwarder.peers, peer_id);
+    struct tcp_connection *connection = peer == NULL ? NULL : atomic_load(&peer->connection);
+    if (connection == NULL)
+        return;
+    if (events & EPOLLOUT)
+        tcp_writable(connection, &worker->counters);
+    do
+        receive_tcp(worker, peer, connection);
+    while (tcp_has_received(connection));
+}
+
+/* -- once a second ------------------------------------------------------------------------------------------------ */
+
+/* Appends a keepalive when nothing was sent for the peer's interval. */
+static void ping_if_idle(struct worker *worker, struct peer *peer, struct batch *batch)
+{
+    uint64_t idle = worker->forwarder.now_ms - atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed);
+    if (peer->ping_interval_ms == 0 || idle < peer->ping_interval_ms)
+        return;
+    uint8_t *at = worker->tun_buffer + batch->count * (DATA_OVERHEAD + KEEPALIVE_SIZE) + DATA_OVERHEAD;
+    memcpy(at, KEEPALIVE, KEEPALIVE_SIZE);
+    struct packet packet = {.bytes = at, .length = KEEPALIVE_SIZE};
+    if (seal_for_peer(&worker->forwarder, peer, &packet) == PACKET_PASSES)
+        batch->packets[batch->count++] = packet;
+}
+
+static void look_after_peer(struct worker *worker, struct peer *peer, struct batch *batch)
+{
+    struct forwarder *forwarder = &worker->forwarder;
+    uint64_t silent = forwarder->now_ms - atomic_load_explicit(&peer->last_authentic_ms, memory_order_relaxed);
+    if (peer->timeout_ms != 0 && silent >= peer->timeout_ms && !peer->timeout_reported) {
+        peer->timeout_reported = true;
+        atomic_fetch_or(&peer->reports_due, REPORT_TIMEOUT);
+    }
+    report_due(peer, forwarder->events);
+    for (unsigned i = 0; i < KEY_IDS; i++) {
+        struct key_slot *slot = atomic_load(&peer->keys[i]);
+        if (slot == NULL)
+            continue;
+        /* Summed here and not for each packet: a second is nothing against these limits. */
+        uint64_t most = slot->replay.highest + slot->blocks_opened;
+        if (most < key_slot_sealed(slot))
+            most = key_slot_sealed(slot);
+        bool blocks = AEAD_CIPHER[slot->cipher].counts_blocks && most > forwarder->limits->blocks_rekey;
+        if (blocks || atomic_load_explicit(&slot->rekey_due, memory_order_relaxed))
+            report_rekey(forwarder, peer, slot);
+    }
+    ping_if_idle(worker, peer, batch);
+}
+
+static void scan_slice(struct worker *worker)
+{
+    struct batch *batch = &worker->batch;
+    batch->count = 0;
+    for (unsigned i = 0; i < SCAN_SLICE && batch->count < BATCH_PACKETS; i++) {
+        struct peer *peer = id_table_next(worker->forwarder.peers, &worker->scan_at);
+        if (peer == NULL) {
+            worker->scanning = false;
+            break;
+        }
+        worker->scan_at++;
+        if (peer->worker == worker->index)
+            look_after_peer(worker, peer, batch);
+    }
+    deliver(worker, batch);
+}
+
+static void scan_when_due(struct worker *worker)
+{
+    uint64_t now = worker->forwarder.now_ms;
+    if (!worker->scanning && now >= worker->next_scan_ms) {
+        worker->scanning = true;
+        worker->scan_at = 0;
+        worker->next_scan_ms = now + SCAN_INTERVAL_MS;
+    }
+    if (!worker->scanning)
+        return;
+    section_begin(worker);
+    scan_slice(worker);
+    section_end(worker);
+}
+
+/* -- the thread --------------------------------------------------------------------------------------------------- */
+
+static int milliseconds_to_wait(const struct worker *worker)
+{
+    if (worker->scanning)
+        return 0;
+    uint64_t now = clock_now_ms();
+    return now >= worker->next_scan_ms ? 0 : (int)(worker->next_scan_ms - now);
+}
+
+static void serve(struct worker *worker, const struct epoll_event *event)
+{
+    uint32_t id = (uint32_t)event->data.u64;
+    section_begin(worker);
+    switch ((enum source)(event->data.u64 >> 32)) {
+    case SOURCE_TUN: serve_tun(worker, id); break;
+    case SOURCE_LINK: serve_link(worker, id); break;
+    case SOURCE_TCP: serve_tcp(worker, id, event->events); break;
+    case SOURCE_STOP: break;
+    }
+    section_end(worker);
+}
+
+static void *run(void *argument)
+{
+    struct worker *worker = argument;
+    struct epoll_event ready[SOURCES_PER_WAIT];
+    for (;;) {
+        int count = epoll_wait(worker->epoll_fd, ready, SOURCES_PER_WAIT, milliseconds_to_wait(worker));
+        worker->forwarder.now_ms = clock_now_ms();
+        if (count > 0)
+            count_total(&worker->counters, TOTAL_WAKEUPS, 1);
+        for (int i = 0; i < count; i++) {
+            if (ready[i].data.u64 == source_tag(SOURCE_STOP, 0))
+                return NULL;
+            serve(worker, &ready[i]);
+        }
+        scan_when_due(worker);
+    }
+}
+
+bool worker_start(struct worker *worker)
+{
+    /* Signals belong to the main thread: the worker inherits a mask that blocks them all. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&worker->thread, NULL, run, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error != 0) {
+        errno = error;
+        return false;
+    }
+    char name[16];
+    snprintf(name, sizeof name, "cvpnd-w%u", worker->index);
+    pthread_setname_np(worker->thread, name);
+    return true;
+}
+
+void worker_stop(struct worker *worker)
+{
+    uint64_t one = 1;
+    while (write(worker->stop_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+    pthread_join(worker->thread, NULL);
+}
