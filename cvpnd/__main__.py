@@ -1,0 +1,84 @@
+"""The daemon's command line: ``init``, ``check`` and ``run``. Everything else is ``cvpnctl``'s.
+
+Exit codes: 0 done, 1 the configuration or the host does not allow it (said on stderr), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cvpnd.config import Config, ConfigError, check_files, load
+
+DEFAULT_CONFIG = Path("/etc/cvpnd/cvpnd.toml")
+
+app = typer.Typer(
+    name="cvpnd",
+    help="A self-hosted Client VPN gateway for OpenVPN clients.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The TOML file.", dir_okay=False)]
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Option("--dir", help="Where to put everything.")] = DEFAULT_CONFIG.parent,
+    name: Annotated[
+        str | None, typer.Option(help="The name or address that clients connect to, e.g. vpn.example.com.")
+    ] = None,
+) -> None:
+    """Make a PKI, a first client profile and a commented cvpnd.toml fitted to this host. Never overwrites."""
+    from cvpnd.bootstrap import BootstrapError, initialise
+
+    try:
+        typer.echo(str(initialise(directory, name)))
+    except BootstrapError as error:
+        _fail(str(error))
+
+
+@app.command()
+def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Validate the configuration and the files it names, without touching the host."""
+    settings = _load(config)
+    count = len(settings.endpoints)
+    typer.echo(f"{config}: valid, {count} endpoint{'' if count == 1 else 's'}")
+
+
+@app.command()
+def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Serve in the foreground until SIGTERM or Ctrl-C. SIGHUP reloads; a failed reload keeps what was running."""
+    from cvpnd.service import StartError, serve
+
+    settings = _load(config)
+    try:
+        asyncio.run(serve(settings))
+    except StartError as error:
+        _fail(str(error))
+
+
+def _load(path: Path) -> Config:
+    try:
+        settings = load(path)
+        check_files(settings)
+    except ConfigError as error:
+        _fail(str(error))
+    return settings
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

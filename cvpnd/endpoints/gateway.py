@@ -1,0 +1,250 @@
+"""The running gateway: endpoints as the configuration and the store say, made so and kept so.
+
+``start`` and ``reload`` take the same road: read and check everything that can be refused (files, certificates), plan,
+then change the host, then the data plane, then listen. A reload that fails on the way goes back to the old plan.
+An endpoint whose listeners, client CIDR or interface settings change is replaced (its clients are sent back at once);
+everything else changes under live sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from cvpnd.auth.files import TrustError
+from cvpnd.auth.watch import TrustKeeper
+from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
+from cvpnd.dataplane.api import DataPlane
+from cvpnd.endpoints.plan import host_plan, trust_settings
+from cvpnd.host.errors import HostError
+from cvpnd.host.gateway import HostGateway
+from cvpnd.policy.leases import LeasePool
+from cvpnd.policy.model import Rule
+from cvpnd.policy.routes import endpoint_routes, endpoint_rules
+from cvpnd.reasons import End, Refusal
+from cvpnd.server.connection import Connection
+from cvpnd.server.control import ControlPlane
+from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.listener import Admission, Listener, TcpListener, UdpListener
+from cvpnd.server.sockets import ListenError
+from cvpnd.store.store import Store
+from cvpnd.wire.reset_cookie import SECRET_BYTES, ResetCookie
+
+log = logging.getLogger(__name__)
+
+RESTART_TEXT = "[P]:gateway restarts"
+"""``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
+
+
+class GatewayError(Exception):
+    """The gateway cannot be made so; the text tells the operator what to change."""
+
+
+@dataclass(slots=True)
+class _Running:
+    served: ServedEndpoint
+    listeners: list[Listener] = field(default_factory=list)
+
+
+class Gateway:
+    """Owns endpoints, listeners and what the host lends us. One task at a time may change it (``Operations``' lock)."""
+
+    def __init__(
+        self, config: Config, plane: DataPlane, control: ControlPlane, host: HostGateway, store: Store
+    ) -> None:
+        self.config = config
+        self.plane = plane
+        self.control = control
+        self.store = store
+        self.revision = 0
+        self.last_reload_at: float | None = None
+        self.last_reload_successful = True
+        self._host = host
+        self._running: dict[str, _Running] = {}
+        self._device_numbers = itertools.count()
+        self._indexes = itertools.count()
+        self._listener_numbers = itertools.count()
+        self._admission = Admission(config.daemon.resets_per_s)
+        self._cookie_secret = secrets.token_bytes(SECRET_BYTES)
+
+    @property
+    def endpoints(self) -> list[ServedEndpoint]:
+        return [running.served for running in self._running.values()]
+
+    # -- start, reload, stop --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises ``GatewayError``; then the host is as it was."""
+        try:
+            await self._become(self.config)
+        except (TrustError, HostError, ListenError, OSError) as error:
+            await self.stop(0)
+            raise GatewayError(str(error)) from error
+        self.revision = 1
+
+    async def reload(self) -> dict[str, object]:
+        """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
+        old = self.config
+        self.last_reload_at = time.time()
+        self.last_reload_successful = False
+        try:
+            new = await asyncio.to_thread(_read, old)
+            await self._become(new)
+        except (ConfigError, TrustError) as error:
+            raise GatewayError(str(error)) from error
+        except (HostError, ListenError, OSError) as error:
+            await self._become(old)
+            raise GatewayError(str(error)) from error
+        self.config = new
+        self.last_reload_successful = True
+        self.revision += 1
+        return {"revision": self.revision, "endpoints": [e.settings.name for e in self.endpoints]}
+
+    async def stop(self, grace_s: float) -> None:
+        """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
+        was found."""
+        for running in self._running.values():
+            self._stop_listening(running)
+        if self._send_back(self.control.table, End.SHUTDOWN):
+            await asyncio.sleep(grace_s)
+        for running in list(self._running.values()):
+            self._remove(running)
+        await self._host.down()
+
+    async def _become(self, config: Config) -> None:
+        keepers = await asyncio.to_thread(_read_trust, config.endpoints)
+        stored = await asyncio.to_thread(self.store.rules)
+        wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
+        for endpoint_id, running in list(self._running.items()):
+            settings = wanted.get(endpoint_id)
+            if settings is None or _needs_replacing(running.served.settings, settings):
+                self._send_back(self._connections(running.served), End.CONFIGURATION_CHANGED)
+                self._remove(running)
+        devices = {
+            e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
+            for e in config.endpoints
+        }
+        make_so = self._host.update if self.revision else self._host.up
+        await make_so(host_plan(config, devices, self.plane.workers))
+        for endpoint in config.endpoints:
+            rules = [
+                *endpoint_rules(endpoint),
+                *(Rule(r.network, r.group, r.description, "store") for r in stored if r.endpoint_id == endpoint.id),
+            ]
+            if endpoint.id in self._running:
+                self._update(self._running[endpoint.id].served, config, endpoint, keepers[endpoint.id], rules)
+            else:
+                self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules)
+
+    # -- one endpoint ---------------------------------------------------------------------------------------
+
+    def _add(
+        self, config: Config, endpoint: EndpointConfig, device: str, keeper: TrustKeeper, rules: list[Rule]
+    ) -> None:
+        index = next(self._indexes)
+        self.plane.add_endpoint(index, self._host.tun_queues(endpoint.name))
+        served = ServedEndpoint(
+            index=index,
+            interface=device,
+            settings=endpoint,
+            trust_keeper=keeper,
+            routes=endpoint_routes(endpoint, config),
+            leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
+        )
+        served.set_rules(self.plane, rules, ())
+        running = _Running(served)
+        self._running[endpoint.id] = running
+        cookie = ResetCookie(self._cookie_secret, endpoint.hand_window_s)
+        for listen in endpoint.listen:
+            if listen.transport == "udp":
+                udp = UdpListener(next(self._listener_numbers), served, self.control, self._admission, cookie)
+                udp.open(listen.host, listen.port)
+                running.listeners.append(udp)
+            else:
+                tcp = TcpListener(served, self.control, self._admission)
+                tcp.open(listen.host, listen.port)
+                running.listeners.append(tcp)
+            log.info("endpoint %s listens on %s", endpoint.name, listen)
+
+    def _update(
+        self, served: ServedEndpoint, config: Config, endpoint: EndpointConfig, keeper: TrustKeeper, rules: list[Rule]
+    ) -> None:
+        served.settings = endpoint
+        served.routes = endpoint_routes(endpoint, config)
+        served.set_rules(self.plane, rules, self.control.table)
+        served.trust_keeper = keeper
+        self._end_untrusted(served)
+
+    def _stop_listening(self, running: _Running) -> None:
+        """UDP listeners go on serving who is connected until their connections have ended."""
+        for listener in running.listeners:
+            if isinstance(listener, TcpListener):
+                listener.close()
+
+    def _remove(self, running: _Running) -> None:
+        served = running.served
+        self.control.drop_endpoint(served)
+        for listener in running.listeners:
+            listener.close()
+        self.plane.remove_endpoint(served.index)
+        del self._running[served.id]
+
+    def _connections(self, served: ServedEndpoint) -> list[Connection]:
+        return [connection for connection in self.control.table if connection.endpoint is served]
+
+    def _send_back(self, connections: Iterable[Connection], reason: End) -> int:
+        told = [connection for connection in connections if connection.established]
+        for connection in told:
+            self.control.restart(connection, reason, RESTART_TEXT)
+        return len(told)
+
+    async def keep_routes(self) -> None:
+        """Runs until cancelled: puts routes back when a target interface was down, and says so."""
+        for warning in await self._host.warnings():
+            log.warning("%s", warning)
+        async for line in self._host.watch():
+            log.warning("%s", line)
+
+    # -- rules and trust ------------------------------------------------------------------------------------
+
+    def put_rules_in_force(self, served: ServedEndpoint, rules: Sequence[Rule]) -> None:
+        served.set_rules(self.plane, rules, self.control.table)
+
+    async def poll_trust(self, now: float) -> None:
+        """Read certificates and CRLs again if their files changed. What cannot be read is logged by name, and the
+        former trust stays."""
+        for served in self.endpoints:
+            if await asyncio.to_thread(served.trust_keeper.poll, now) is not None:
+                self._end_untrusted(served)
+
+    def _end_untrusted(self, served: ServedEndpoint) -> None:
+        """Sessions that are revoked by now end at once; who merely would not be let in any more (an expired CRL, say)
+        stays until renegotiation asks again."""
+        for connection in self._connections(served):
+            if connection.established and served.still_trusted(connection) is Refusal.CERTIFICATE_REVOKED:
+                self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
+
+
+def _read(old: Config) -> Config:
+    config = load(old.path)
+    check_files(config)
+    return config
+
+
+def _read_trust(endpoints: Iterable[EndpointConfig]) -> dict[str, TrustKeeper]:
+    return {endpoint.id: TrustKeeper(trust_settings(endpoint)) for endpoint in endpoints}
+
+
+def _needs_replacing(old: EndpointConfig, new: EndpointConfig) -> bool:
+    """What is fixed for as long as an endpoint lives."""
+    return (old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
+        new.listen,
+        new.client_cidr,
+        new.client_cidr_v6,
+        new.path_mtu,
+    )

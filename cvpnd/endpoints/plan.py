@@ -1,0 +1,82 @@
+"""The configuration in the words of those who carry it out: the host, and the certificate code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cvpnd.auth.files import CertificateSettings
+from cvpnd.config import LOCAL, Config, EndpointConfig, SubnetConfig
+from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, Subnet
+from cvpnd.policy.mtu import tunnel_mtu
+
+
+def trust_settings(endpoint: EndpointConfig) -> CertificateSettings:
+    authentication = endpoint.authentication[0]  # the only method there is yet
+    return CertificateSettings(
+        certificate=endpoint.server_certificate.certificate,
+        private_key=endpoint.server_certificate.private_key,
+        chain=endpoint.server_certificate.chain,
+        client_ca=authentication.client_ca,
+        crl=authentication.crl,
+        allow_rsa_1024=authentication.allow_rsa_1024,
+        crl_expired=authentication.crl_expired,
+        minimum_version=endpoint.tls.minimum_version,
+        maximum_version=endpoint.tls.maximum_version,
+        ciphers=endpoint.tls.ciphers,
+    )
+
+
+def host_plan(config: Config, devices: Mapping[str, str], workers: int) -> HostPlan:
+    """``devices``: endpoint id to the name of its TUN device."""
+    return HostPlan(
+        endpoints=tuple(_endpoint_plan(config, e, devices[e.id], workers) for e in config.endpoints),
+        listening_ports=frozenset(listen.port for e in config.endpoints for listen in e.listen),
+    )
+
+
+def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, workers: int) -> EndpointPlan:
+    return EndpointPlan(
+        name=endpoint.name,
+        tun=device,
+        client_cidr=endpoint.client_cidr,
+        client_cidr_v6=endpoint.client_cidr_v6,
+        mtu=tunnel_mtu(endpoint.path_mtu),
+        queues=workers,
+        associations=tuple(
+            association
+            for chosen in endpoint.associate
+            for association in _associations(config, config.subnet(chosen.subnet), chosen.nat)
+        ),
+        routes=tuple(
+            ExtraRoute(route.destination, subnet)
+            for route in endpoint.route
+            if route.target != LOCAL
+            for subnet in _legs(config.subnet(route.target))
+            if subnet.cidr.version == route.destination.version
+        ),
+        client_to_client=any(route.target == LOCAL for route in endpoint.route),
+    )
+
+
+def _legs(subnet: SubnetConfig) -> list[Subnet]:
+    """The host knows one network at a time: a dual-stack subnet is two."""
+    legs = [Subnet(subnet.id, subnet.cidr, subnet.interface, subnet.gateway)]
+    if subnet.cidr_v6 is not None:
+        legs.append(Subnet(subnet.id, subnet.cidr_v6, subnet.interface, subnet.gateway_v6))
+    return legs
+
+
+def _associations(config: Config, subnet: SubnetConfig, nat: bool) -> list[Association]:
+    neighbours = [
+        leg for other in config.subnets if other.vpc == subnet.vpc and other.id != subnet.id for leg in _legs(other)
+    ]
+    vpc = config.vpc(subnet.vpc)
+    return [
+        Association(
+            subnet=leg,
+            vpc_cidrs=tuple(cidr for cidr in vpc.cidr if cidr.version == leg.cidr.version),
+            neighbours=tuple(n for n in neighbours if n.cidr.version == leg.cidr.version),
+            nat=nat,
+        )
+        for leg in _legs(subnet)
+    ]

@@ -1,0 +1,120 @@
+"""What the outside sees of connections and endpoints: views for people and programs, and the numbers of a scrape."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cvpnd.dataplane.api import DataPlane, PeerStats
+from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
+from cvpnd.ops.metrics import EndpointMetrics
+from cvpnd.policy.model import Route, Rule
+from cvpnd.reasons import Refusal
+from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.control import ControlPlane
+from cvpnd.server.endpoint import ServedEndpoint
+
+
+def stats_now(plane: DataPlane, connection: Connection) -> PeerStats:
+    """Live counters, or those it ended with."""
+    if connection.peer_id is None:
+        return connection.final_stats
+    return plane.peer_stats(connection.peer_id)
+
+
+def connection_view(plane: DataPlane, connection: Connection) -> ConnectionView:
+    stats = stats_now(plane, connection)
+    grant = connection.grant
+    return ConnectionView(
+        connection_id=connection.connection_id,
+        endpoint_id=connection.endpoint.id,
+        endpoint_name=connection.endpoint.settings.name,
+        status="terminated" if connection.phase is Phase.ENDED else "active",
+        common_name=connection.common_name,
+        username=connection.username,
+        client_ip=str(grant.lease.v4) if grant is not None else "",
+        device_ip=connection.link.remote.host,
+        port=connection.link.remote.port,
+        transport=connection.link.transport,
+        device_type=connection.device_type,
+        cipher=connection.cipher,
+        connected_at=connection.started_at,
+        ended_at=connection.ended_at,
+        end_reason=str(connection.end_reason or ""),
+        ingress_bytes=stats.bytes_in,
+        egress_bytes=stats.bytes_out,
+        ingress_packets=stats.packets_in,
+        egress_packets=stats.packets_out,
+    )
+
+
+def rule_view(endpoint: ServedEndpoint, rule: Rule) -> RuleView:
+    return RuleView(endpoint.id, rule.network, rule.group, rule.description, rule.origin)
+
+
+def route_view(endpoint: ServedEndpoint, route: Route) -> RouteView:
+    return RouteView(endpoint.id, route.destination, route.target, route.origin)
+
+
+def endpoint_view(endpoint: ServedEndpoint, connections: int) -> EndpointView:
+    return EndpointView(
+        endpoint_id=endpoint.id,
+        name=endpoint.settings.name,
+        status="available" if endpoint.settings.associate else "pending-associate",
+        client_cidr=endpoint.settings.client_cidr,
+        listen=tuple(str(listen) for listen in endpoint.settings.listen),
+        split_tunnel=endpoint.settings.split_tunnel,
+        connections=connections,
+        interface=endpoint.interface,
+    )
+
+
+def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float) -> list[EndpointMetrics]:
+    """One pass over the connections, whatever the number of endpoints."""
+    active: Counter[str] = Counter()
+    open_handshakes: Counter[str] = Counter()
+    traffic: dict[str, list[int]] = {e.id: list(e.ended_traffic) for e in endpoints}
+    for connection in control.table:
+        endpoint_id = connection.endpoint.id
+        if connection.established:
+            active[endpoint_id] += 1
+            stats = stats_now(control.plane, connection)
+            sums = traffic.setdefault(endpoint_id, [0, 0, 0, 0])
+            for index, value in enumerate((stats.bytes_in, stats.bytes_out, stats.packets_in, stats.packets_out)):
+                sums[index] += value
+        elif connection.phase is not Phase.ENDED:
+            open_handshakes[endpoint_id] += 1
+    result = []
+    for endpoint in endpoints:
+        refusals = {
+            str(reason): count
+            for (endpoint_id, reason), count in control.refusals.items()
+            if endpoint_id == endpoint.id
+        }
+        abandoned = refusals.get(Refusal.HANDSHAKE_ABANDONED, 0) + refusals.get(Refusal.HANDSHAKE_TIMEOUT, 0)
+        bytes_in, bytes_out, packets_in, packets_out = traffic[endpoint.id]
+        expires_at = {what: now + days * 86400 for what, days in endpoint.trust.days_to_expiry().items()}
+        result.append(
+            EndpointMetrics(
+                name=endpoint.settings.name,
+                active_connections=active[endpoint.id],
+                handshakes_in_progress=open_handshakes[endpoint.id],
+                authentication_failures=refusals,
+                handshakes={
+                    "completed": control.established[endpoint.id],
+                    "refused": sum(refusals.values()) - abandoned,
+                    "abandoned": abandoned,
+                },
+                renegotiations=control.renegotiations[endpoint.id],
+                ingress_bytes=bytes_in,
+                egress_bytes=bytes_out,
+                ingress_packets=packets_in,
+                egress_packets=packets_out,
+                lease_pool_size=endpoint.leases.capacity,
+                lease_pool_used=endpoint.leases.capacity - endpoint.leases.free,
+                authorization_rules=len(endpoint.rules),
+                crl_expires_at=expires_at.get("crl"),
+                server_certificate_expires_at=expires_at.get("server"),
+            )
+        )
+    return result

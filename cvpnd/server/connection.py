@@ -1,0 +1,80 @@
+"""One client's connection: its session, the link that carries it, and what login decided about it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from cvpnd.dataplane.api import PeerStats
+from cvpnd.policy.model import Grant, Identity
+from cvpnd.reasons import End, Refusal
+from cvpnd.server.link import Link
+from cvpnd.wire.session import Session
+
+if TYPE_CHECKING:
+    from cvpnd.server.endpoint import ServedEndpoint
+
+NO_STATS = PeerStats(bytes_in=0, packets_in=0, bytes_out=0, packets_out=0, idle_s=0.0)
+
+
+class Phase(Enum):
+    HANDSHAKE = "handshake"
+    """Until the credentials are here: counts against the limits on strangers."""
+    LOGIN = "login"
+    ESTABLISHED = "established"
+    """Let in: has a lease, and a peer in the data plane."""
+    ENDED = "ended"
+    """Refused or over. The session may still repeat its last words; nothing it hears can bring it back."""
+
+
+def new_connection_id() -> str:
+    return f"cvpn-connection-{secrets.token_hex(9)[:17]}"
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """Owned by the ``SessionTable``; changed only by ``ControlPlane`` and the login it starts."""
+
+    endpoint: ServedEndpoint
+    session: Session
+    link: Link
+    client_session_id: bytes
+    started_at: float
+    """Seconds since the epoch, for people."""
+    connection_id: str = field(default_factory=new_connection_id)
+    phase: Phase = Phase.HANDSHAKE
+    login: asyncio.Task[None] | None = None
+    common_name: str = ""
+    """From the verified certificate; for a refused one, what it claimed."""
+    username: str = ""
+    device_type: str = ""
+    certificate: x509.Certificate | None = None
+    """The one it was let in with."""
+    identity: Identity | None = None
+    grant: Grant | None = None
+    peer_id: int | None = None
+    """Set while the data plane knows the peer."""
+    keys_installed: bool = False
+    """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
+    timer: float | None = None
+    """The deadline this connection last put on the timer heap."""
+    ended_at: float | None = None
+    end_reason: Refusal | End | None = None
+    end_detail: str = ""
+    """The sentence behind the reason, for the log."""
+    final_stats: PeerStats = NO_STATS
+
+    @property
+    def established(self) -> bool:
+        return self.phase is Phase.ESTABLISHED
+
+    @property
+    def cipher(self) -> str:
+        """Of the data channel; empty before it was negotiated."""
+        negotiated = self.session.negotiated
+        return negotiated.cipher if negotiated is not None else ""

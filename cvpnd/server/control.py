@@ -1,0 +1,356 @@
+"""The one place where sessions, links, the data plane and login meet.
+
+The journey of a control packet: ``listener`` reads it and finds its connection -> ``packet_received`` feeds the
+session -> ``pump`` handles what the session tells, sends what it wants sent and re-arms its timer. When something
+hangs, ``pump`` is the place to look. Everything runs on the event loop's thread and nothing here waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from cvpnd.dataplane import api as dataplane
+from cvpnd.reasons import End, Refusal
+from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.link import TcpLink, UdpLink
+from cvpnd.server.login import log_in
+from cvpnd.server.session_table import SessionTable
+from cvpnd.wire import events as wire
+from cvpnd.wire.errors import DropReason
+from cvpnd.wire.packet import Transport
+from cvpnd.wire.session import Session
+
+log = logging.getLogger(__name__)
+
+ABSORB_S = 5.0
+"""A closed session stays this long to swallow retransmissions, which would else look like strangers."""
+
+Observer = Callable[[Connection], None]
+
+
+class ControlPlane:
+    """Owns the session table. ``on_established`` and ``on_ended`` are told of every connection that was let in,
+    and of every one that ended with a name or a reason (for the connection log)."""
+
+    def __init__(self, plane: dataplane.DataPlane, *, on_established: Observer, on_ended: Observer) -> None:
+        self.plane = plane
+        self.table = SessionTable()
+        self.drops: Counter[DropReason] = Counter()
+        self.refusals: Counter[tuple[str, Refusal]] = Counter()
+        """By endpoint id and reason."""
+        self.ends: Counter[tuple[str, End]] = Counter()
+        self.established: Counter[str] = Counter()
+        self.renegotiations: Counter[str] = Counter()
+        self._sessions: Counter[str] = Counter()
+        """Peers in the data plane, by endpoint id."""
+        self._on_established = on_established
+        self._on_ended = on_ended
+        self._stray_control: dict[int, Callable[[dataplane.StrayControl], None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._wake_up: asyncio.TimerHandle | None = None
+        self._loop.add_reader(plane.event_fd(), self._plane_events)
+
+    def stop(self) -> None:
+        self._loop.remove_reader(self.plane.event_fd())
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+
+    def listen_for_strays(self, listener: int, receive: Callable[[dataplane.StrayControl], None] | None) -> None:
+        """Control packets that reached a data socket of this listener go to ``receive``; None = no more."""
+        if receive is None:
+            self._stray_control.pop(listener, None)
+        else:
+            self._stray_control[listener] = receive
+
+    # -- in and out ---------------------------------------------------------------------------------------
+
+    def begin(
+        self, endpoint: ServedEndpoint, link: UdpLink | TcpLink, *, local_session_id: bytes, remote_session_id: bytes
+    ) -> Connection:
+        """A stranger proved its address: from now on it has a session. Hand in the packet that did so next."""
+        session = Session(
+            endpoint.session_settings,
+            self._loop.time(),
+            ssl_context=endpoint.ssl_context,
+            local_session_id=local_session_id,
+            remote_session_id=remote_session_id,
+            transport=Transport.UDP if isinstance(link, UdpLink) else Transport.TCP,
+            ipv6=":" in link.remote.host,
+            cookie_echoed=isinstance(link, UdpLink),
+            renegotiate_jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
+            drops=self.drops,
+        )
+        connection = Connection(endpoint, session, link, remote_session_id, time.time())
+        self.table.add(connection)
+        return connection
+
+    def packet_received(self, connection: Connection, packet: bytes) -> None:
+        now = self._loop.time()
+        connection.session.receive_packet(packet, now)
+        self.pump(connection, now)
+
+    def pump(self, connection: Connection, now: float) -> None:
+        """Handle, send, re-arm. Call it after every touch of a session."""
+        session = connection.session
+        while (event := session.next_event()) is not None:
+            self._session_event(connection, event, now)
+        for packet in session.packets_to_send(now):
+            connection.link.send(packet)
+        if session.closed and isinstance(connection.link, TcpLink):
+            self._forget(connection)
+            return
+        self.table.set_timer(connection, session.next_timeout())
+        self._arm()
+
+    def _arm(self) -> None:
+        deadline = self.table.next_deadline()
+        if deadline is None or (self._wake_up is not None and self._wake_up.when() <= deadline):
+            return
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        self._wake_up = self._loop.call_at(deadline, self._timers_due)
+
+    def _timers_due(self) -> None:
+        self._wake_up = None
+        now = self._loop.time()
+        for connection in self.table.pop_due(now):
+            if connection.session.closed:
+                self._forget(connection)
+                continue
+            connection.session.handle_timeout(now)
+            self.pump(connection, now)
+        self._arm()
+
+    def sessions_of(self, endpoint: ServedEndpoint) -> int:
+        return self._sessions[endpoint.id]
+
+    # -- what sessions tell -------------------------------------------------------------------------------
+
+    def _session_event(self, connection: Connection, event: wire.Event, now: float) -> None:
+        match event:
+            case wire.TlsEstablished():
+                connection.common_name = event.common_name
+            case wire.CredentialsReceived():
+                self._credentials_received(connection, event, now)
+            case wire.KeysReady():
+                self._install_key(connection, event)
+            case wire.UseKey():
+                if connection.peer_id is not None:
+                    self.plane.use_key(connection.peer_id, event.key_id)
+            case wire.KeyRetired():
+                if connection.peer_id is not None:
+                    self.plane.remove_key(connection.peer_id, event.key_id)
+            case wire.PeerExit():
+                self.end(connection, End.CLIENT_EXIT)
+            case wire.SessionClosed():
+                self._session_closed(connection, event, now)
+            case wire.MessageReceived():
+                log.debug("%s sent an unknown message: %r", connection.connection_id, event.text[:64])
+            case wire.RenegotiationStarted() | wire.RenegotiationFailed():
+                log.info("%s %s", connection.connection_id, event)
+            case _:
+                assert_never(event)
+
+    def _credentials_received(self, connection: Connection, event: wire.CredentialsReceived, now: float) -> None:
+        if connection.phase is Phase.ENDED:
+            return
+        if connection.phase is Phase.ESTABLISHED:
+            # The session has checked that name and certificate are the ones let in; trust may have changed since.
+            refusal = connection.endpoint.still_trusted(connection)
+            if refusal is None:
+                connection.session.accept_renegotiation(now)
+            else:
+                self.refuse(connection, refusal)
+            return
+        self.table.set_phase(connection, Phase.LOGIN)
+        connection.login = self._loop.create_task(log_in(self, connection, event))
+
+    def _install_key(self, connection: Connection, event: wire.KeysReady) -> None:
+        if connection.peer_id is None:
+            return
+        keys = event.keys
+        self.plane.install_key(
+            connection.peer_id,
+            event.key_id,
+            dataplane.DataKeys(keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv),
+        )
+        if connection.keys_installed:
+            self.renegotiations[connection.endpoint.id] += 1
+            return
+        connection.keys_installed = True
+        if isinstance(connection.link, TcpLink):
+            connection.link.hand_over(self.plane, connection.peer_id)
+        self.established[connection.endpoint.id] += 1
+        self._on_established(connection)
+
+    def _session_closed(self, connection: Connection, event: wire.SessionClosed, now: float) -> None:
+        connection.common_name = connection.common_name or connection.session.verdict.common_name
+        self.end(connection, event.reason, event.detail)
+        self.table.set_timer(connection, now + ABSORB_S)
+
+    # -- decisions ----------------------------------------------------------------------------------------
+
+    def admit(self, connection: Connection, settings: dataplane.PeerSettings, options: Sequence[str]) -> Refusal | None:
+        """Login said yes: make the peer known to the data plane and let the session push ``options``. Its first key
+        follows with ``KeysReady``. A previous connection of the same client at this address is over now.
+
+        Returns the refusal if the client turns out not to be servable; it has been told."""
+        now = self._loop.time()
+        link = connection.link
+        peer_id = self.table.assign_peer_id(connection)
+        try:
+            refusal = connection.session.accept(options, now, peer_id=peer_id)
+            if refusal is None:
+                self.plane.add_peer(peer_id, settings)
+        except BaseException:
+            self.table.free_peer_id(connection)
+            raise
+        if refusal is not None:
+            self.table.free_peer_id(connection)
+            self._last_words(connection, refusal)
+            return refusal
+        self.table.set_phase(connection, Phase.ESTABLISHED)
+        self._sessions[connection.endpoint.id] += 1
+        if isinstance(link, UdpLink):
+            self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
+            for other in self.table.at_source(link.listener, link.remote):
+                if other is not connection:
+                    self.close(other, End.CLIENT_RECONNECTED)
+        self.pump(connection, now)
+        return None
+
+    def refuse(self, connection: Connection, reason: Refusal, client_text: str = "") -> None:
+        """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``."""
+        connection.session.refuse(client_text, self._loop.time(), reason)
+        self._last_words(connection, reason)
+
+    def halt(self, connection: Connection, reason: End, client_text: str) -> None:
+        """End it for good: the client is told not to come back by itself."""
+        connection.session.halt(client_text, self._loop.time(), reason)
+        self._last_words(connection, reason)
+
+    def restart(self, connection: Connection, reason: End, client_text: str) -> None:
+        """End it so that the client comes straight back, keeping what it knows."""
+        connection.session.restart(client_text, self._loop.time(), reason)
+        self._last_words(connection, reason)
+
+    def _last_words(self, connection: Connection, reason: Refusal | End) -> None:
+        self.pump(connection, self._loop.time())  # before the end, which closes a TCP connection
+        self.end(connection, reason)
+
+    def close(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
+        """End it without a word."""
+        self.end(connection, reason, detail)
+        connection.session.close(reason, detail)
+        self.pump(connection, self._loop.time())
+
+    def end(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
+        """No packet passes from here on, whatever the session still says. The lease is free exactly once: here."""
+        if connection.phase is Phase.ENDED:
+            return
+        log.info("%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, detail)
+        if connection.peer_id is not None:
+            connection.final_stats = self.plane.peer_stats(connection.peer_id)
+            if isinstance(connection.link, TcpLink):
+                connection.link.give_up_hand_over()
+            self.plane.remove_peer(connection.peer_id)
+            self.table.free_peer_id(connection)
+            self._sessions[connection.endpoint.id] -= 1
+        if connection.grant is not None:
+            connection.endpoint.release(connection.grant, connection.final_stats)
+        if connection.login is not None and connection.login is not asyncio.current_task():
+            connection.login.cancel()
+        connection.login = None
+        connection.end_reason, connection.end_detail = reason, detail
+        connection.ended_at = time.time()
+        self.table.set_phase(connection, Phase.ENDED)
+        if isinstance(reason, Refusal):
+            self.refusals[connection.endpoint.id, reason] += 1
+        else:
+            self.ends[connection.endpoint.id, reason] += 1
+        if connection.keys_installed or isinstance(reason, Refusal):
+            self._on_ended(connection)
+
+    def drop_endpoint(self, endpoint: ServedEndpoint) -> None:
+        """End and forget everybody on it, without another word."""
+        for connection in self.table:
+            if connection.endpoint is endpoint:
+                self.end(connection, End.SHUTDOWN if connection.established else Refusal.SHUTTING_DOWN)
+                self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        self.table.remove(connection)
+        connection.link.close()
+
+    # -- what the data plane tells ------------------------------------------------------------------------
+
+    def _plane_events(self) -> None:
+        for event in self.plane.poll_events():
+            if isinstance(event, dataplane.StrayControl):
+                receive = self._stray_control.get(event.listener)
+                if receive is not None:
+                    receive(event)
+                continue
+            connection = self.table.by_peer(event.peer_id)
+            if connection is not None:  # else: it ended while the event waited
+                self._plane_event(connection, event)
+
+    def _plane_event(
+        self,
+        connection: Connection,
+        event: dataplane.TcpControl
+        | dataplane.TcpClosed
+        | dataplane.FloatSeen
+        | dataplane.PeerTimeout
+        | dataplane.PeerExit
+        | dataplane.KeyUsed
+        | dataplane.RekeyNeeded,
+    ) -> None:
+        now = self._loop.time()
+        match event:
+            case dataplane.TcpControl():
+                connection.session.receive_packet(event.packet, now)
+            case dataplane.KeyUsed():
+                connection.session.key_confirmed(event.key_id, now)
+            case dataplane.RekeyNeeded():
+                connection.session.renegotiate(now)
+            case dataplane.FloatSeen():
+                self._float(connection, event)
+            case dataplane.PeerTimeout():
+                self.close(connection, End.CLIENT_TIMEOUT)
+            case dataplane.PeerExit():
+                self.close(connection, End.CLIENT_EXIT)
+            case dataplane.TcpClosed():
+                self.close(connection, End.TCP_CLOSED, event.detail)
+            case _:
+                assert_never(event)
+        self.pump(connection, now)
+
+    def _float(self, connection: Connection, event: dataplane.FloatSeen) -> None:
+        """An authentic packet came from elsewhere (openvpn-wire.md 2.4): follow, unless somebody else lives there."""
+        link = connection.link
+        if not isinstance(link, UdpLink) or not connection.established or link.listener != event.listener:
+            return
+        for other in self.table.at_source(event.listener, event.source):
+            if other is connection:
+                return
+            if other.identity != connection.identity:
+                log.warning(
+                    "%s (%s) may not move to %s: that address belongs to %s",
+                    connection.connection_id, connection.common_name, event.source, other.connection_id,
+                )  # fmt: skip
+                return
+            self.close(other, End.CLIENT_RECONNECTED)
+        assert connection.peer_id is not None  # noqa: S101 - found by it
+        self.plane.set_remote(connection.peer_id, event.listener, event.source, event.local)
+        log.info(
+            "%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source
+        )
+        self.table.move(connection, event.source, event.local)

@@ -1,0 +1,86 @@
+"""An endpoint as the server side sees it while it runs: what is configured, trusted, leased and allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL
+
+from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.watch import TrustKeeper
+from cvpnd.config import EndpointConfig
+from cvpnd.dataplane.api import DataPlane, PeerStats
+from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
+from cvpnd.policy.leases import LeasePool
+from cvpnd.policy.model import Grant, Route, Rule
+from cvpnd.reasons import Refusal
+from cvpnd.wire.settings import SessionSettings
+
+if TYPE_CHECKING:
+    from cvpnd.server.connection import Connection
+
+
+@dataclass(slots=True, eq=False)
+class ServedEndpoint:
+    """Owned by the gateway. ``settings``, ``trust_keeper``, ``rules`` and ``routes`` are replaced whole when something
+    changes; sessions that are established keep their lease and their keys."""
+
+    index: int
+    """Its number in the data plane."""
+    interface: str
+    """Name of its TUN device."""
+    settings: EndpointConfig
+    trust_keeper: TrustKeeper
+    routes: tuple[Route, ...]
+    leases: LeasePool
+    rules: tuple[Rule, ...] = ()
+    groups: GroupNumbers = field(default_factory=GroupNumbers)
+    ended_traffic: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+    """Of connections that ended: bytes in, bytes out, packets in, packets out. Metrics must never run backwards."""
+
+    @property
+    def id(self) -> str:
+        return self.settings.id
+
+    @property
+    def trust(self) -> CertificateTrust:
+        return self.trust_keeper.current
+
+    @property
+    def ssl_context(self) -> SSL.Context:
+        return self.trust.ssl_context
+
+    @property
+    def session_settings(self) -> SessionSettings:
+        settings = self.settings
+        return SessionSettings(
+            data_ciphers=settings.data_ciphers,
+            hand_window_s=settings.hand_window_s,
+            renegotiate_s=settings.renegotiate_s,
+        )
+
+    def still_trusted(self, connection: Connection) -> Refusal | None:
+        """Whether the certificate of an established connection would be let in now."""
+        certificate = connection.certificate
+        if certificate is None:
+            return Refusal.CERTIFICATE_MISSING
+        refused = self.trust.check(certificate)
+        return refused.refusal if refused is not None else None
+
+    def set_rules(self, plane: DataPlane, rules: Sequence[Rule], connections: Iterable[Connection]) -> None:
+        """Put ``rules`` in force for everybody at once. Sessions learn the numbers of groups that no rule named
+        before, and only then does the new table replace the old."""
+        compiled = compile_rules(rules, self.groups)
+        for connection in connections:
+            if connection.endpoint is self and connection.peer_id is not None and connection.grant is not None:
+                plane.set_groups(connection.peer_id, group_bits(connection.grant.groups, self.groups))
+        plane.set_rules(self.index, compiled)
+        self.rules = tuple(rules)
+
+    def release(self, grant: Grant, stats: PeerStats) -> None:
+        """The connection that held ``grant`` is over."""
+        self.leases.release(grant.lease.v4)
+        for index, value in enumerate((stats.bytes_in, stats.bytes_out, stats.packets_in, stats.packets_out)):
+            self.ended_traffic[index] += value

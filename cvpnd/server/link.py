@@ -1,0 +1,175 @@
+"""How control packets reach one client: over a listener's UDP socket, or over its own TCP connection.
+
+A TCP connection is spoken to from here until the first data keys exist. Then the socket moves to a worker, with
+the bytes already read, and control frames go both ways through the data plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final, Literal, Protocol
+
+from cvpnd.dataplane.api import DataPlane, SocketAddress
+from cvpnd.server.sockets import ancillary_from_local
+from cvpnd.wire.errors import PeerError
+from cvpnd.wire.stream import FrameReader, frame
+
+READ_BYTES = 16384
+MAX_UNSENT_BYTES = 256 * 1024
+"""A client that completes no read for this much handshake output is gone or hostile."""
+
+
+class Link(Protocol):
+    @property
+    def transport(self) -> Literal["udp", "tcp"]: ...
+
+    remote: SocketAddress
+    local: str
+
+    def send(self, packet: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class UdpLink:
+    """The control socket is shared by all clients of the listener and is not ours to close."""
+
+    __slots__ = ("_control", "listener", "local", "remote")
+    transport: Final = "udp"
+
+    def __init__(self, control: socket.socket, listener: int, remote: SocketAddress, local: str) -> None:
+        self._control = control
+        self.listener = listener
+        self.remote = remote
+        self.local = local
+
+    def send(self, packet: bytes) -> None:
+        send_datagram(self._control, packet, self.remote, self.local)
+
+    def close(self) -> None:
+        pass
+
+
+def send_datagram(control: socket.socket, packet: bytes, remote: SocketAddress, local: str) -> None:
+    """Best effort, as UDP is: the reliability layer repeats what a full buffer or an unreachable client lost."""
+    address = (
+        (remote.host, remote.port, 0, remote.scope_id)
+        if control.family == socket.AF_INET6
+        else (remote.host, remote.port)
+    )
+    try:
+        control.sendmsg([packet], ancillary_from_local(local), 0, address)
+    except OSError:
+        return
+
+
+class TcpLink:
+    """Owns the connected socket until the hand-over. Reads nothing before ``serve``."""
+
+    transport: Final = "tcp"
+
+    def __init__(self, sock: socket.socket, remote: SocketAddress) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket: socket.socket | None = sock
+        self._reader = FrameReader()
+        self._unsent = bytearray()
+        self._taker: DataPlane | None = None  # who gets the socket once everything queued is out
+        self._plane: DataPlane | None = None  # who has it
+        self._peer_id = -1
+        self._closing = False
+        self._on_packet: Callable[[bytes], None]
+        self._on_closed: Callable[[str], None]
+        self.remote = remote
+        self.local = sock.getsockname()[0]
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def serve(self, on_packet: Callable[[bytes], None], on_closed: Callable[[str], None]) -> None:
+        """``on_packet`` gets whole control frames; ``on_closed`` comes at most once, and not after ``close``.
+        Called again, it replaces both."""
+        self._on_packet, self._on_closed = on_packet, on_closed
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._readable)
+
+    def send(self, packet: bytes) -> None:
+        if self._plane is not None:
+            self._plane.send_control(self._peer_id, packet)
+        elif self._socket is not None and not self._closing:
+            self._unsent += frame(packet)
+            self._flush()
+
+    def hand_over(self, plane: DataPlane, peer_id: int) -> None:
+        """Give the socket to the peer's worker once all that was queued is out; nothing is read from now on."""
+        if self._socket is None:
+            return
+        self._peer_id = peer_id
+        self._taker = plane
+        self._loop.remove_reader(self._socket)
+        self._flush()
+
+    def give_up_hand_over(self) -> None:
+        """The peer is about to go, and with it a connection that a worker owns. Idempotent."""
+        self._taker = self._plane = None
+
+    def close(self) -> None:
+        """Send what the kernel takes, then close. After ``hand_over`` the worker's side closes with the peer."""
+        if self._socket is None:
+            return
+        self._closing = True
+        self._flush()
+        self._drop()
+
+    def _readable(self) -> None:
+        sock = self._socket
+        if sock is None:
+            return
+        try:
+            data = sock.recv(READ_BYTES)
+            packets = self._reader.feed(data)
+        except BlockingIOError:
+            return
+        except (OSError, PeerError) as error:
+            self._fail(str(error))
+            return
+        for packet in packets:
+            self._on_packet(packet)
+        if not data:
+            self._fail("closed by the client")
+
+    def _flush(self) -> None:
+        sock = self._socket
+        if sock is None:
+            return
+        try:
+            while self._unsent:
+                del self._unsent[: sock.send(self._unsent)]
+        except BlockingIOError:
+            if len(self._unsent) > MAX_UNSENT_BYTES:
+                self._fail("the client does not read")
+            else:
+                self._loop.add_writer(sock, self._flush)
+            return
+        except OSError as error:
+            self._fail(str(error))
+            return
+        self._loop.remove_writer(sock)
+        if self._taker is not None and not self._closing:
+            self._socket = None
+            self._plane = self._taker
+            self._plane.attach_tcp(self._peer_id, sock.detach(), self._reader.rest())
+
+    def _fail(self, detail: str) -> None:
+        if self._socket is None:
+            return
+        self._drop()
+        if not self._closing:
+            self._closing = True
+            self._on_closed(detail)
+
+    def _drop(self) -> None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+            sock.close()

@@ -1,0 +1,248 @@
+"""Listeners of an endpoint: control packets in, strangers kept out.
+
+UDP: a packet whose source and session id are known goes to its connection. All else is a stranger's and meets pure
+functions only (``wire.stateless``): a reset is answered with a cookie and forgotten, and only the packet that brings
+the cookie back makes a connection. TCP: the handshake of the kernel proves the address, so the first packet does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from ipaddress import IPv6Address, ip_address
+
+from cvpnd.dataplane.api import SocketAddress, StrayControl
+from cvpnd.reasons import End, Refusal
+from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.control import ControlPlane
+from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.link import TcpLink, UdpLink, send_datagram
+from cvpnd.server.sockets import UdpGroup, local_from_ancillary, open_tcp_socket, open_udp_group
+from cvpnd.wire import stateless
+from cvpnd.wire.control_wrap import PLAIN
+from cvpnd.wire.errors import DropReason, PeerError
+from cvpnd.wire.packet import Opcode
+from cvpnd.wire.reset_cookie import ResetCookie
+
+log = logging.getLogger(__name__)
+
+READS_PER_WAKE_UP = 64
+"""Then the loop serves the others; a flood must not starve timers and logins."""
+DATAGRAM_BYTES = 2048
+"""Largest control packet any client may be configured to send (openvpn-wire.md section 1)."""
+ANCILLARY_BYTES = socket.CMSG_SPACE(20)
+
+
+def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAddress:
+    """A kernel's address as the one spelling used for look-ups (IPv4-mapped IPv6 folded)."""
+    host, port = address[0], address[1]
+    if ":" in host:
+        ip = ip_address(host.partition("%")[0])
+        if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+            return SocketAddress(str(ip.ipv4_mapped), port)
+    scope_id = address[3] if len(address) == 4 else 0
+    return SocketAddress(host, port, scope_id)
+
+
+class Admission:
+    """Limits on strangers, shared by all listeners of one daemon."""
+
+    def __init__(self, resets_per_s: int) -> None:
+        self._rate = float(resets_per_s)
+        self._tokens = self._rate
+        self._at = 0.0
+
+    def may_answer_reset(self, now: float) -> bool:
+        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    @staticmethod
+    def may_begin(control: ControlPlane, endpoint: ServedEndpoint, host: str) -> DropReason | None:
+        limits = endpoint.settings.limits
+        if control.table.handshakes >= limits.handshakes:
+            return DropReason.HANDSHAKE_LIMIT
+        if control.table.handshakes_from(host) >= limits.handshakes_per_source:
+            return DropReason.SOURCE_LIMIT
+        return None
+
+
+class UdpListener:
+    """Owns the control socket; the data sockets belong to the data plane from ``open`` on."""
+
+    def __init__(
+        self, index: int, endpoint: ServedEndpoint, control: ControlPlane, admission: Admission, cookie: ResetCookie
+    ) -> None:
+        self.index = index
+        self._endpoint = endpoint
+        self._control = control
+        self._admission = admission
+        self._cookie = cookie
+        self._group: UdpGroup | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def open(self, host: str, port: int) -> None:
+        plane = self._control.plane
+        group = open_udp_group(host, port, plane.workers)
+        plane.add_listener(self.index, self._endpoint.index, [sock.detach() for sock in group.data])
+        self._group = group
+        self._control.listen_for_strays(self.index, self._stray)
+        self._loop.add_reader(group.control, self._readable)
+
+    def close(self) -> None:
+        """The endpoint's connections must have ended."""
+        if self._group is not None:
+            self._loop.remove_reader(self._group.control)
+            self._control.listen_for_strays(self.index, None)
+            self._control.plane.remove_listener(self.index)
+            self._group.control.close()
+            self._group = None
+
+    def _readable(self) -> None:
+        for _ in range(READS_PER_WAKE_UP):
+            if self._group is None:
+                return
+            try:
+                packet, ancillary, flags, address = self._group.control.recvmsg(DATAGRAM_BYTES, ANCILLARY_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:  # e.g. a pending ICMP error of an earlier send
+                log.debug("listener %d: %s", self.index, error)
+                continue
+            if flags & socket.MSG_TRUNC:
+                self._control.drops[DropReason.TOO_LONG] += 1
+                continue
+            self._receive(packet, canonical(address), local_from_ancillary(ancillary))
+
+    def _stray(self, event: StrayControl) -> None:
+        self._receive(event.packet, event.source, event.local)
+
+    def _receive(self, packet: bytes, source: SocketAddress, local: str) -> None:
+        connection = self._control.table.find(self.index, source, packet[1:9])
+        if connection is not None:
+            self._control.packet_received(connection, packet)
+        else:
+            self._stranger(packet, source, local)
+
+    def _stranger(self, packet: bytes, source: SocketAddress, local: str) -> None:
+        """Nothing is kept and nothing is logged for one packet until its cookie verifies."""
+        now = self._loop.time()
+        assert self._group is not None  # noqa: S101 - called while open
+        if stateless.is_reset(packet):
+            reply = stateless.answer_reset(packet, source, now, self._cookie)
+            if isinstance(reply, DropReason):
+                self._control.drops[reply] += 1
+            elif self._admission.may_answer_reset(now):
+                send_datagram(self._group.control, reply, source, local)
+            else:
+                self._control.drops[DropReason.RATE_LIMITED] += 1
+            return
+        echo = stateless.check_echo(packet, source, now, self._cookie)
+        if isinstance(echo, DropReason):
+            self._control.drops[echo] += 1
+            return
+        refused = self._admission.may_begin(self._control, self._endpoint, source.host)
+        if refused is not None:
+            self._control.drops[refused] += 1
+            return
+        for other in self._control.table.at_source(self.index, source):
+            if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
+                # One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one.
+                self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
+        link = UdpLink(self._group.control, self.index, source, local)
+        connection = self._control.begin(
+            self._endpoint, link, local_session_id=echo.local_session_id, remote_session_id=echo.remote_session_id
+        )
+        self._control.packet_received(connection, packet)
+
+
+class TcpListener:
+    """Accepts connections; each is a connection from its first valid reset on."""
+
+    def __init__(self, endpoint: ServedEndpoint, control: ControlPlane, admission: Admission) -> None:
+        self._endpoint = endpoint
+        self._control = control
+        self._admission = admission
+        self._socket: socket.socket | None = None
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[TcpLink, asyncio.TimerHandle] = {}
+
+    def open(self, host: str, port: int) -> None:
+        self._socket = open_tcp_socket(host, port)
+        self._loop.add_reader(self._socket, self._acceptable)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        for link in list(self._waiting):
+            self._stop_waiting(link)
+            link.close()
+
+    def _acceptable(self) -> None:
+        for _ in range(READS_PER_WAKE_UP):
+            if self._socket is None:
+                return
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # the client is gone again, or we are out of descriptors
+                log.warning("accept: %s", error)
+                return
+            sock.setblocking(False)
+            self._accepted(sock, canonical(address))
+
+    def _accepted(self, sock: socket.socket, source: SocketAddress) -> None:
+        refused = self._admission.may_begin(self._control, self._endpoint, source.host)
+        if refused is None and len(self._waiting) >= self._endpoint.settings.limits.handshakes:
+            refused = DropReason.HANDSHAKE_LIMIT
+        if refused is not None:
+            self._control.drops[refused] += 1
+            sock.close()
+            return
+        link = TcpLink(sock, source)
+        link.serve(lambda packet: self._first_packet(link, packet), lambda _detail: self._stop_waiting(link))
+        self._waiting[link] = self._loop.call_later(self._endpoint.settings.limits.first_packet_s, self._silent, link)
+
+    def _silent(self, link: TcpLink) -> None:
+        self._control.drops[DropReason.TCP_SILENT] += 1
+        self._stop_waiting(link)
+        link.close()
+
+    def _stop_waiting(self, link: TcpLink) -> None:
+        timer = self._waiting.pop(link, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _first_packet(self, link: TcpLink, packet: bytes) -> None:
+        self._stop_waiting(link)
+        try:
+            reset = PLAIN.unwrap(packet)
+            if reset.opcode is not Opcode.HARD_RESET_CLIENT_V2:
+                raise PeerError(DropReason.BAD_OPCODE)
+        except PeerError as error:  # nothing but a reset may begin a connection; on TCP an error is final
+            self._control.drops[error.reason] += 1
+            link.close()
+            return
+        connection = self._control.begin(
+            self._endpoint, link, local_session_id=secrets.token_bytes(8), remote_session_id=reset.session_id
+        )
+        link.serve(
+            lambda packet: self._control.packet_received(connection, packet),
+            lambda detail: self._tcp_closed(connection, detail),
+        )
+        self._control.packet_received(connection, packet)
+
+    def _tcp_closed(self, connection: Connection, detail: str) -> None:
+        established = connection.phase is Phase.ESTABLISHED
+        self._control.close(connection, End.TCP_CLOSED if established else Refusal.HANDSHAKE_ABANDONED, detail)
+
+
+Listener = UdpListener | TcpListener

@@ -1,0 +1,128 @@
+"""From credentials to an installed peer, read from top to bottom.
+
+The TLS handshake has proven the certificate (chain, validity, purpose, CRL, name). What follows here is what the
+endpoint asks for on top, then the address, then the answer to the client. Everything that is not a clear yes is a no:
+an unexpected error too, as ``internal-error``.
+"""
+
+from __future__ import annotations
+
+import logging
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives import hashes
+
+from cvpnd.auth.identity import Refused, common_name
+from cvpnd.dataplane.api import PeerSettings
+from cvpnd.policy.compile import group_bits
+from cvpnd.policy.leases import PoolFull
+from cvpnd.policy.model import ClientFacts, Grant, Identity
+from cvpnd.policy.mtu import client_mtu
+from cvpnd.policy.push import push_options
+from cvpnd.reasons import Refusal
+from cvpnd.wire.events import CredentialsReceived
+
+if TYPE_CHECKING:
+    from cvpnd.server.connection import Connection
+    from cvpnd.server.control import ControlPlane
+    from cvpnd.server.endpoint import ServedEndpoint
+
+log = logging.getLogger(__name__)
+
+CLIENT_TEXT = {
+    Refusal.ADDRESS_POOL_FULL: "No free address on the server, try again later",
+    Refusal.SESSION_LIMIT: "Too many sessions, try again later",
+}
+"""What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing."""
+
+
+class Denied(Exception):
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        super().__init__(detail or str(refusal))
+        self.refusal = refusal
+
+
+async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
+    """Decide and carry the decision out. Runs as the connection's only task; cancelled when the connection ends."""
+    try:
+        identity = identify(credentials)
+        connection.identity = identity
+        connection.common_name = identity.common_name
+        connection.certificate = credentials.certificate
+        connection.device_type = credentials.peer_info.platform
+        _check_limit(control, connection)
+        grant = _grant(connection, identity, _facts(connection, credentials))
+        connection.grant = grant
+        control.admit(connection, _peer_settings(connection.endpoint, grant), grant.options)
+    except Denied as denied:
+        control.refuse(connection, denied.refusal, CLIENT_TEXT.get(denied.refusal, ""))
+    except Exception:
+        log.exception("%s: login failed", connection.connection_id)
+        control.refuse(connection, Refusal.INTERNAL_ERROR)
+    finally:
+        connection.login = None
+
+
+def identify(credentials: CredentialsReceived) -> Identity:
+    """Who this is. With certificates alone the certificate's name is the user's; what the client typed proves nothing
+    and is not used."""
+    certificate = credentials.certificate
+    if certificate is None:
+        raise Denied(Refusal.CERTIFICATE_MISSING)
+    name = common_name(certificate)
+    if isinstance(name, Refused):
+        raise Denied(name.refusal, name.detail)
+    return Identity(
+        common_name=name,
+        username="",
+        groups=frozenset(),
+        certificate_serial=f"{certificate.serial_number:x}",
+        certificate_fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+    )
+
+
+def _check_limit(control: ControlPlane, connection: Connection) -> None:
+    endpoint = connection.endpoint
+    if control.sessions_of(endpoint) >= endpoint.settings.limits.sessions:
+        raise Denied(Refusal.SESSION_LIMIT)
+
+
+def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFacts:
+    link, info = connection.link, credentials.peer_info
+    return ClientFacts(
+        proto=int(info.capabilities),
+        iv_mtu=info.mtu,
+        platform=info.platform,
+        transport=link.transport,
+        address=ip_address(link.remote.host),
+        server_address=ip_address(link.local) if link.local else None,
+    )
+
+
+def _grant(connection: Connection, identity: Identity, facts: ClientFacts) -> Grant:
+    """Takes the lease: whoever gets the grant gives it back."""
+    endpoint = connection.endpoint
+    try:
+        lease = endpoint.leases.lease(endpoint.leases.acquire(identity.user))
+    except PoolFull as error:
+        raise Denied(Refusal.ADDRESS_POOL_FULL, str(error)) from None
+    try:
+        options = push_options(endpoint.settings, endpoint.routes, lease, facts)
+    except BaseException:
+        endpoint.leases.release(lease.v4)
+        raise
+    sizes = client_mtu(endpoint.settings.path_mtu, facts)
+    return Grant(lease, identity.groups, tuple(options), sizes.mss_v4, sizes.mss_v6)
+
+
+def _peer_settings(endpoint: ServedEndpoint, grant: Grant) -> PeerSettings:
+    return PeerSettings(
+        endpoint=endpoint.index,
+        addresses=grant.lease.addresses,
+        groups=group_bits(grant.groups, endpoint.groups),
+        ping_interval_s=endpoint.settings.ping_s,
+        timeout_s=endpoint.settings.server_timeout_s,
+        mss_v4=grant.mss_v4,
+        mss_v6=grant.mss_v6,
+    )

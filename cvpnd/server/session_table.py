@@ -1,0 +1,169 @@
+"""Who is connected: by source address, by peer id, by connection id; and the limits on strangers.
+
+A control packet finds its connection by listener, source address and the sender's session id. Two can share an
+address for a while: a client process that was replaced by a new one (openvpn-wire.md 2.5). Connections over TCP
+are found by their socket and appear here only under their ids.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterator
+from ipaddress import IPv6Address, ip_address
+
+from cvpnd.dataplane.api import MAX_PEER_ID, SocketAddress
+from cvpnd.reasons import Refusal
+from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.link import UdpLink
+
+ENDED_KEPT_S = 3600.0
+ENDED_KEPT_MAX = 10_000
+"""Ended connections stay visible for an hour, but a storm of them must not grow memory."""
+
+
+def source_prefix(host: str) -> str:
+    """What counts as one stranger: an IPv4 address, or the /64 that an IPv6 site can pick addresses from."""
+    address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        return address.packed[:8].hex()
+    return host
+
+
+class SessionTable:
+    def __init__(self) -> None:
+        self._by_source: dict[tuple[int, SocketAddress], list[Connection]] = {}
+        self._by_peer: dict[int, Connection] = {}
+        self._by_id: dict[str, Connection] = {}
+        self._handshakes_from: Counter[str] = Counter()
+        self.handshakes = 0
+        """Connections that have not come as far as their credentials."""
+        self._timers: list[tuple[float, int, Connection]] = []
+        self._timer_order = itertools.count()
+        self._next_peer_id = 0
+        self._ended: deque[Connection] = deque(maxlen=ENDED_KEPT_MAX)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_id.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    # -- limits on strangers ------------------------------------------------------------------------------
+
+    def handshakes_from(self, host: str) -> int:
+        return self._handshakes_from[source_prefix(host)]
+
+    def set_phase(self, connection: Connection, phase: Phase) -> None:
+        """The only place that changes a phase, so that the count of open handshakes is always right."""
+        if connection.phase is Phase.HANDSHAKE and phase is not Phase.HANDSHAKE:
+            self._leave_handshake(connection)
+        connection.phase = phase
+
+    def _leave_handshake(self, connection: Connection) -> None:
+        self.handshakes -= 1
+        prefix = source_prefix(connection.link.remote.host)
+        self._handshakes_from[prefix] -= 1
+        if self._handshakes_from[prefix] <= 0:
+            del self._handshakes_from[prefix]
+
+    # -- connections --------------------------------------------------------------------------------------
+
+    def add(self, connection: Connection) -> None:
+        self._by_id[connection.connection_id] = connection
+        self._handshakes_from[source_prefix(connection.link.remote.host)] += 1
+        self.handshakes += 1
+        if isinstance(connection.link, UdpLink):
+            self._by_source.setdefault((connection.link.listener, connection.link.remote), []).append(connection)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; its peer must be gone from the data plane. Idempotent."""
+        if self._by_id.pop(connection.connection_id, None) is None:
+            return
+        if connection.phase is Phase.HANDSHAKE:
+            self._leave_handshake(connection)
+        self._unlink_source(connection)
+        connection.timer = None
+        if connection.common_name or connection.username:
+            self._ended.append(connection)
+
+    def _unlink_source(self, connection: Connection) -> None:
+        if not isinstance(connection.link, UdpLink):
+            return
+        key = (connection.link.listener, connection.link.remote)
+        sharing = self._by_source.get(key, [])
+        if connection in sharing:
+            sharing.remove(connection)
+        if not sharing:
+            self._by_source.pop(key, None)
+
+    def find(self, listener: int, source: SocketAddress, client_session_id: bytes) -> Connection | None:
+        for connection in self._by_source.get((listener, source), ()):
+            if connection.client_session_id == client_session_id:
+                return connection
+        return None
+
+    def at_source(self, listener: int, source: SocketAddress) -> list[Connection]:
+        return list(self._by_source.get((listener, source), ()))
+
+    def by_id(self, connection_id: str) -> Connection | None:
+        return self._by_id.get(connection_id)
+
+    def by_peer(self, peer_id: int) -> Connection | None:
+        return self._by_peer.get(peer_id)
+
+    def move(self, connection: Connection, source: SocketAddress, local: str) -> None:
+        """The client roamed: control packets are now expected from (and sent to) the new address."""
+        link = connection.link
+        assert isinstance(link, UdpLink)  # noqa: S101 - TCP connections do not float; caller's promise
+        self._unlink_source(connection)
+        link.remote, link.local = source, local
+        self._by_source.setdefault((link.listener, source), []).append(connection)
+
+    def recently_ended(self, now: float) -> list[Connection]:
+        """Ended within the last hour, oldest first; ``now`` is wall-clock time."""
+        while self._ended and (self._ended[0].ended_at or 0.0) < now - ENDED_KEPT_S:
+            self._ended.popleft()
+        return list(self._ended)
+
+    # -- peer ids -----------------------------------------------------------------------------------------
+
+    def assign_peer_id(self, connection: Connection) -> int:
+        """Ids go round, so that a stray packet of a client that just left meets no key instead of somebody's."""
+        for _ in range(MAX_PEER_ID + 1):
+            peer_id = self._next_peer_id
+            self._next_peer_id = (peer_id + 1) % (MAX_PEER_ID + 1)
+            if peer_id not in self._by_peer:
+                self._by_peer[peer_id] = connection
+                connection.peer_id = peer_id
+                return peer_id
+        raise LookupError(Refusal.SESSION_LIMIT)
+
+    def free_peer_id(self, connection: Connection) -> None:
+        if connection.peer_id is not None:
+            self._by_peer.pop(connection.peer_id, None)
+            connection.peer_id = None
+
+    # -- timers: one heap for everybody, nothing to do for who is idle -------------------------------------
+
+    def set_timer(self, connection: Connection, deadline: float | None) -> None:
+        """Wake ``connection`` at ``deadline`` or before. A later deadline than the last one pushes nothing: the
+        early wake-up asks again, so that a busy connection does not fill the heap."""
+        if deadline is None or (connection.timer is not None and connection.timer <= deadline):
+            return
+        connection.timer = deadline
+        heapq.heappush(self._timers, (deadline, next(self._timer_order), connection))
+
+    def next_deadline(self) -> float | None:
+        while self._timers and self._timers[0][2].timer != self._timers[0][0]:
+            heapq.heappop(self._timers)  # superseded by an earlier one, or the connection is gone
+        return self._timers[0][0] if self._timers else None
+
+    def pop_due(self, now: float) -> list[Connection]:
+        due = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            connection = heapq.heappop(self._timers)[2]
+            connection.timer = None
+            due.append(connection)
+        return due

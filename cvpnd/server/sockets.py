@@ -1,0 +1,153 @@
+"""Sockets of a listener: a UDP port shared by the control side and the workers, or a TCP port.
+
+All UDP sockets of one listener share their port through SO_REUSEPORT. A classic BPF program picks the socket:
+``P_DATA_V2`` goes to data socket ``1 + peer_id % workers``, all else to socket 0, which the event loop reads.
+So a flood of handshakes costs a worker nothing, and a peer is always received by the same worker.
+The program sees the UDP payload from offset 0; a load past its end returns 0, so short datagrams fall to socket 0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+
+SO_ATTACH_REUSEPORT_CBPF = 51
+IP_PKTINFO = 8
+IPV6_RECVPKTINFO = 49
+IPV6_PKTINFO = 50
+SO_RCVBUFFORCE = 33
+CONTROL_BUFFER_BYTES = 4 << 20
+"""The default holds some 150 small datagrams: two hundred clients that start at once would lose half of them."""
+
+_LD_WORD, _TAX, _RSH, _JEQ, _TXA, _AND, _MOD, _ADD, _RET_A, _RET = 0x20, 7, 0x74, 0x15, 0x87, 0x54, 0x94, 0x04, 0x16, 6
+_DATA_V2 = 9
+_NO_PEER_ID = 0xFFFFFF
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the text names it and the fix."""
+
+
+@dataclass(slots=True)
+class UdpGroup:
+    """``control`` belongs to the event loop; each of ``data`` is handed to a worker."""
+
+    control: socket.socket
+    data: list[socket.socket]
+
+    def close(self) -> None:
+        for sock in (self.control, *self.data):
+            sock.close()
+
+
+def _steering_program(workers: int) -> list[tuple[int, int, int, int]]:
+    """(code, jump if true, jump if false, k), see linux/filter.h."""
+    return [
+        (_LD_WORD, 0, 0, 0),
+        (_TAX, 0, 0, 0),
+        (_RSH, 0, 0, 27),
+        (_JEQ, 0, 6, _DATA_V2),
+        (_TXA, 0, 0, 0),
+        (_AND, 0, 0, 0xFFFFFF),
+        (_JEQ, 3, 0, _NO_PEER_ID),
+        (_MOD, 0, 0, workers),
+        (_ADD, 0, 0, 1),
+        (_RET_A, 0, 0, 0),
+        (_RET, 0, 0, 0),
+    ]
+
+
+def _attach_steering(sock: socket.socket, workers: int) -> None:
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in _steering_program(workers))
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HL", len(code) // 8, ctypes.addressof(buffer))  # struct sock_fprog
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _explain(error: OSError, transport: str, host: str, port: int) -> ListenError:
+    fix = {
+        errno.EADDRINUSE: "another program has this port; stop it or choose another port",
+        errno.EADDRNOTAVAIL: "this host has no such address; see 'ip address'",
+        errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    }.get(error.errno or 0, str(error))
+    return ListenError(f"cannot listen on {transport}://{f'[{host}]' if ':' in host else host}:{port}: {fix}")
+
+
+def _udp_socket(host: str, port: int, *, shared: bool) -> socket.socket:
+    sock = socket.socket(_family(host), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def open_udp_group(host: str, port: int, workers: int) -> UdpGroup:
+    """Bind one control and ``workers`` data sockets. Raises ``ListenError``."""
+    sockets: list[socket.socket] = []
+    try:
+        # SO_REUSEPORT would let a second daemon of the same user take a share of the packets in silence, so the
+        # port is first bound alone.
+        _udp_socket(host, port, shared=False).close()
+        for index in range(workers + 1):
+            sockets.append(_udp_socket(host, port, shared=True))
+            if index == 0:
+                _attach_steering(sockets[0], workers)
+        try:
+            sockets[0].setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, CONTROL_BUFFER_BYTES)
+        except PermissionError:  # without CAP_NET_ADMIN (unit tests): what net.core.rmem_max allows
+            sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CONTROL_BUFFER_BYTES)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise _explain(error, "udp", host, port) from error
+    return UdpGroup(sockets[0], sockets[1:])
+
+
+def open_tcp_socket(host: str, port: int) -> socket.socket:
+    """A listening, non-blocking TCP socket. Raises ``ListenError``."""
+    sock = socket.socket(_family(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        raise _explain(error, "tcp", host, port) from error
+    return sock
+
+
+def local_from_ancillary(ancillary: list[tuple[int, int, bytes]]) -> str:
+    """The gateway's own address a datagram was sent to; empty if the kernel did not say."""
+    for level, kind, data in ancillary:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            return socket.inet_ntop(socket.AF_INET, data[8:12])  # ipi_addr: header destination
+        if level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+            return socket.inet_ntop(socket.AF_INET6, data[:16])
+    return ""
+
+
+def ancillary_from_local(local: str) -> list[tuple[int, int, bytes]]:
+    """The inverse: send from this address of ours."""
+    if not local:
+        return []
+    if ":" in local:
+        return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, local) + bytes(4))]
+    return [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + socket.inet_aton(local) + bytes(4))]

@@ -1,0 +1,170 @@
+"""The daemon from start to end: who is started in which order, what a signal does, and who is stopped in which order.
+
+Start: logs, store, data plane, connection log, gateway (host, endpoints, listeners), admin socket, metrics; then READY.
+Stop runs backwards. Only this file knows everyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from cvpnd.api.metrics import build_metrics_app
+from cvpnd.api.rest.app import build_admin_app
+from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
+from cvpnd.config import Config
+from cvpnd.dataplane import open_data_plane
+from cvpnd.endpoints import views
+from cvpnd.endpoints.gateway import Gateway, GatewayError
+from cvpnd.endpoints.model import OperationError
+from cvpnd.endpoints.service import Operations
+from cvpnd.host.gateway import HostGateway
+from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry
+from cvpnd.ops.logs import set_up_logging
+from cvpnd.ops.metrics import GatewayMetrics, build_registry
+from cvpnd.ops.sdnotify import Notifier
+from cvpnd.reasons import Refusal
+from cvpnd.server.connection import Connection
+from cvpnd.server.control import ControlPlane
+from cvpnd.store.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 1.0
+"""How soon a changed certificate or CRL file is noticed without SIGHUP."""
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text tells the operator why and what to change."""
+
+
+class Daemon:
+    """What runs between start and stop, and the numbers it shows."""
+
+    def __init__(self, gateway: Gateway, control: ControlPlane, connection_log: ConnectionLog) -> None:
+        self.gateway = gateway
+        self.control = control
+        self.connection_log = connection_log
+        self.operations = Operations(gateway)
+        self.notifier = Notifier()
+        self.stopping = asyncio.Event()
+        self._started_at = time.time()
+        self._version = version("cvpnd")
+
+    def metrics(self) -> GatewayMetrics:
+        plane, gateway = self.gateway.plane, self.gateway
+        return GatewayMetrics(
+            version=self._version,
+            crypto_backend=plane.crypto_backend,
+            workers=plane.workers,
+            started_at=self._started_at,
+            endpoints=views.endpoint_metrics(self.control, gateway.endpoints, time.time()),
+            data_drops={str(reason): count for reason, count in plane.drops().items()},
+            control_drops={str(reason): count for reason, count in self.control.drops.items()},
+            engine=plane.totals(),
+            reload_revision=gateway.revision,
+            last_reload_at=gateway.last_reload_at,
+            last_reload_successful=gateway.last_reload_successful,
+            connection_log_lost=self.connection_log.lost,
+        )
+
+    async def reload(self) -> None:
+        """SIGHUP. What is wrong is logged, and the old configuration runs on."""
+        self.notifier.reloading()
+        self.connection_log.reopen()
+        try:
+            answer = await self.operations.reload()
+            log.info("reloaded: %s", answer)
+        except OperationError as error:
+            log.error("reload refused, the old configuration runs on:\n%s", error)
+        self.notifier.ready(self._status())
+
+    async def watch(self) -> None:
+        """Certificates and CRLs that change on disk are read again; everybody they no longer admit goes."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            self.notifier.watchdog()
+            await self.operations.poll_trust(time.monotonic())
+
+    def announce_ready(self) -> None:
+        self.notifier.ready(self._status())
+
+    def _status(self) -> str:
+        names = ", ".join(served.settings.name for served in self.gateway.endpoints)
+        return f"serving {names or 'no endpoint'}"
+
+
+async def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT. Raises ``StartError``; then the host is as it was."""
+    set_up_logging(config.daemon.log_level)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            daemon = await _start(config, stack)
+        except (GatewayError, StoreError, OSError) as error:
+            raise StartError(str(error)) from error
+        daemon.announce_ready()
+        await daemon.stopping.wait()
+        daemon.notifier.stopping("sending clients back")
+
+
+async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
+    loop = asyncio.get_running_loop()
+    store = await asyncio.to_thread(Store.open, config.daemon.state)
+    stack.callback(store.close)
+    connection_log = ConnectionLog(config.daemon.log_directory / "connections.log")
+    stack.callback(connection_log.close)
+    plane = open_data_plane(config.daemon.worker_count())
+    stack.callback(plane.close)
+    log.info("data plane: %d workers, %s", plane.workers, plane.crypto_backend)
+
+    def on_established(connection: Connection) -> None:
+        connection_log.write(attempt_entry(views.connection_view(plane, connection), time.time()))
+
+    def on_ended(connection: Connection) -> None:
+        view = views.connection_view(plane, connection)
+        if isinstance(connection.end_reason, Refusal):
+            entry = attempt_entry(view, time.time(), failure=connection.end_reason, detail=connection.end_detail)
+        else:
+            entry = reset_entry(view, time.time(), detail=connection.end_detail)
+        connection_log.write(entry)
+
+    control = ControlPlane(plane, on_established=on_established, on_ended=on_ended)
+    stack.callback(control.stop)
+    gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
+    stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)
+    await gateway.start()
+    daemon = Daemon(gateway, control, connection_log)
+    await stack.enter_async_context(_http(build_admin_app(daemon.operations), bind_unix(config.daemon.admin_socket)))
+    if config.metrics.listen is not None:
+        listen = config.metrics.listen
+        await stack.enter_async_context(
+            _http(build_metrics_app(build_registry(daemon)), bind_tcp(listen.host, listen.port))
+        )
+    background: set[asyncio.Task[None]] = set()
+
+    def hang_up() -> None:
+        task = asyncio.ensure_future(daemon.reload())
+        background.add(task)
+        task.add_done_callback(background.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stopping.set)
+    for chore in (daemon.watch(), gateway.keep_routes()):
+        stack.callback(asyncio.create_task(chore).cancel)
+    return daemon
+
+
+@contextlib.asynccontextmanager
+async def _http(app: object, listener: object) -> AsyncIterator[HttpServer]:
+    server = HttpServer(app, listener)  # type: ignore[arg-type]
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()

@@ -1,0 +1,110 @@
+"""A gateway in the three-namespace lab, with certificates, ready for the stock client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import certs
+from helpers.lab import GatewayProcess, Lab, OpenVpnClient
+
+ENDPOINT = """
+[[endpoint]]
+name = "staff"
+client_cidr = "10.100.0.0/22"
+listen = [{listen}]
+server_certificate = {{ certificate = "server.crt", private_key = "server.key" }}
+authentication = [{{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }}]
+split_tunnel = true
+associate = ["subnet-a", "subnet-b"]
+authorize = [{{ network = "10.20.0.0/16", all_groups = true }}]
+ping_s = {ping_s}
+ping_restart_s = {ping_restart_s}
+{more}
+"""
+LISTEN = ("udp://0.0.0.0:1194", "tcp://0.0.0.0:1194", "udp://0.0.0.0:443", "tcp://0.0.0.0:443")
+
+
+class Site:
+    """One lab, one gateway, and as many stock clients as a test starts. ``subnet-a`` is allowed, ``subnet-b`` not."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.directory = lab.directory / "gateway"
+        self.directory.mkdir()
+        self._clients: list[OpenVpnClient] = []
+        self._gateway: GatewayProcess | None = None
+        certs.server().write(self.directory, "server")
+        (self.directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+        self.write_crl()
+
+    @property
+    def gateway(self) -> GatewayProcess:
+        assert self._gateway is not None, "not started"
+        return self._gateway
+
+    def write_crl(self, *revoked: certs.TestCertificate, **validity: Any) -> None:
+        path = self.directory / "crl.new"
+        path.write_bytes(certs.crl_pem(certs.certificate_revocation_list(revoked=list(revoked), **validity)))
+        path.rename(self.directory / "crl.pem")
+
+    def toml(self, more: str = "", *, listen: tuple[str, ...] = LISTEN, ping_s: int = 1, ping_restart_s: int = 4) -> str:
+        listeners = ", ".join(f'"{url}"' for url in listen)
+        endpoint = ENDPOINT.format(listen=listeners, ping_s=ping_s, ping_restart_s=ping_restart_s, more=more)
+        return self.lab.networks_toml() + endpoint
+
+    def start(self, more: str = "", **options: Any) -> GatewayProcess:
+        self._gateway = self.lab.gateway_process(self.toml(more, **options))
+        return self._gateway
+
+    def profile(
+        self,
+        certificate: certs.TestCertificate | None = None,
+        *,
+        transport: str = "udp",
+        port: int = 1194,
+        host: str | None = None,
+        name: str = "client",
+    ) -> Path:
+        directory = self.lab.directory / f"{name}-{transport}-{port}"
+        directory.mkdir(exist_ok=True)
+        (certificate or certs.client()).write(directory, "client")
+        (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+        path = directory / "client.ovpn"
+        path.write_text(
+            f"client\ndev tun\nproto {transport}\nremote {host or self.lab.gateway_address} {port}\nnobind\n"
+            "ca ca.crt\ncert client.crt\nkey client.key\nremote-cert-tls server\npersist-tun\n"
+            "connect-retry 1 1\n"
+        )
+        return path
+
+    def connect(
+        self, certificate: certs.TestCertificate | None = None, *options: str, wait: bool = True, **where: Any
+    ) -> OpenVpnClient:
+        client_namespace = where.pop("client", None)
+        client = self.lab.openvpn(self.profile(certificate, **where), *options, client=client_namespace)
+        self._clients.append(client)
+        return client.wait_connected() if wait else client
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Lab(clients=2) as lab:
+        yield Site(lab)
+
+
+@pytest.fixture
+def ping(site: Site) -> Callable[..., float]:
+    """Ping the target (or ``host``) through the tunnel; returns the share of answers, 0..1."""
+
+    def run(host: str = "10.20.0.10", count: int = 3, client: Any = None) -> float:
+        place = client or site.lab.client
+        done = place.run("ping", "-c", str(count), "-i", "0.1", "-W", "1", host, check=False)
+        for line in done.stdout.splitlines():
+            if "packet loss" in line:
+                return 1 - float(line.split("%")[0].split()[-1]) / 100
+        return 0.0
+
+    return run
