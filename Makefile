@@ -93,10 +93,8 @@ help: ## this list
 
 .PHONY: quickstart
 quickstart: packages-run $(VENV)/.cvpnd ## a gateway on this host in one step: PKI, configuration, client profile (root)
-	@if [ ! -f quickstart/cvpnd.toml ]; then \
-	    echo '==> Making certificates and a configuration for this host in quickstart/'; \
-	    $(VENV)/bin/cvpnd init --dir quickstart; \
-	fi
+	@echo '==> Certificates, a configuration for this host and a client profile in quickstart/'
+	@$(VENV)/bin/cvpnd init --dir quickstart | sed '/^$$/,$$d; s/^/    /'
 	@echo '==> Client profile: $(CURDIR)/quickstart/client1.ovpn'
 	@echo '    Copy it to a machine that can reach this host, then:  sudo openvpn --config client1.ovpn'
 	@echo '    Who is connected:  sudo $(VENV)/bin/cvpnctl --socket quickstart/admin.sock connection list'

@@ -10,31 +10,8 @@ from pathlib import Path
 
 import pytest
 from helpers.booted import SOURCE, VENV, BootedSystem
-from helpers.tunnel import write_pki
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
-
-CONFIGURATION = """
-[[vpc]]
-id = "vpc-main"
-cidr = ["10.20.0.0/16"]
-
-[[subnet]]
-id = "subnet-a"
-vpc = "vpc-main"
-cidr = "10.20.0.0/24"
-interface = "lan"
-
-[[endpoint]]
-name = "staff"
-client_cidr = "10.100.0.0/22"
-listen = ["udp://0.0.0.0:1194", "tcp://0.0.0.0:443"]
-server_certificate = { certificate = "pki/server.crt", private_key = "pki/server.key" }
-authentication = [{ type = "certificate-authentication", client_ca = "pki/ca.crt" }]
-split_tunnel = true
-associate = ["subnet-a"]
-authorize = [{ network = "10.20.0.0/16", all_groups = true }]
-"""
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="boots a systemd: needs root"),
@@ -49,9 +26,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
         shutil.copy(SYSTEMD / "cvpnd.service", root / "etc/systemd/system")
         shutil.copy(SYSTEMD / "cvpnd.sysusers.conf", root / "usr/lib/sysusers.d/cvpnd.conf")
         shutil.copy(SYSTEMD / "cvpnd.tmpfiles.conf", root / "usr/lib/tmpfiles.d/cvpnd.conf")
-        (root / "etc/cvpnd").mkdir(parents=True, exist_ok=True)
-        (root / "etc/cvpnd/cvpnd.toml").write_text(CONFIGURATION)
-        write_pki(root / "etc/cvpnd")
         add_drop_in(root)
         system.boot()
         # what udev does on a real host
@@ -59,6 +33,9 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
         system.run("ip", "link", "add", "lan", "type", "veth", "peer", "name", "lan-peer")
         system.run("ip", "address", "add", "10.20.0.1/24", "dev", "lan")
         system.run("ip", "link", "set", "lan", "up")
+        # and from here on what systemd/README.md tells a person to type
+        cvpnd(system, "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
+        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "start", "cvpnd")
         yield system
 
@@ -79,9 +56,16 @@ def add_drop_in(root: Path) -> None:
     (drop_in / "test.conf").write_text("\n".join(lines) + "\n")
 
 
+def python_module(system: BootedSystem, module: str, *arguments: str) -> str:
+    return system.run("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", module, *arguments).stdout
+
+
+def cvpnd(system: BootedSystem, *arguments: str) -> str:
+    return python_module(system, "cvpnd", *arguments)
+
+
 def cvpnctl(system: BootedSystem, *arguments: str) -> str:
-    command = ("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", "cvpnd.ctl", *arguments)
-    return system.run(*command).stdout
+    return python_module(system, "cvpnd.ctl", *arguments)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -110,9 +94,11 @@ def test_cvpnctl_reaches_it_and_strangers_do_not(system: BootedSystem) -> None:
 def test_reload_is_done_by_the_same_process(system: BootedSystem) -> None:
     before = system.property("cvpnd", "MainPID")
     configuration = system.root / "etc/cvpnd/cvpnd.toml"
-    configuration.write_text(CONFIGURATION.replace('10.20.0.0/16", all_groups', '10.20.0.0/24", all_groups'))
+    text = configuration.read_text()
+    assert 'network = "10.20.0.0/24"' in text
+    configuration.write_text(text.replace('network = "10.20.0.0/24"', 'network = "10.20.0.0/25"'))
     system.run("systemctl", "reload", "cvpnd")
-    wait_until(lambda: "10.20.0.0/24" in cvpnctl(system, "rule", "list"))
+    wait_until(lambda: "10.20.0.0/25" in cvpnctl(system, "rule", "list"))
     assert system.property("cvpnd", "MainPID") == before
 
 
