@@ -81,7 +81,7 @@ def negotiate(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) 
     can = peer_info.capabilities
     if Capability.DATA_V2 not in can:
         return Unsupported(Refusal.UNSUPPORTED_CLIENT, "This client is too old: it does not know peer ids (IV_PROTO)")
-    if option_value(options, "dev-type") not in (None, "tun"):
+    if option_value(options, "dev-type") == "tap":
         return Unsupported(Refusal.UNSUPPORTED_CLIENT, "This server is a routed VPN: use dev tun, not dev tap")
     if option_value(options, "mtu-dynamic") is not None:
         return Unsupported(Refusal.UNSUPPORTED_CLIENT, "Remove fragment from the client configuration")

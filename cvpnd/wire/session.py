@@ -281,23 +281,24 @@ class Session:
 
     # -- decisions of the server
 
-    def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> None:
+    def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> Refusal | None:
         """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow
         from the negotiation are added here. ``KeysReady`` comes as soon as the client has acknowledged our key message.
-        A client that cannot be served is refused here instead, and ``SessionClosed`` names why."""
+        A client that cannot be served is refused here instead; then the reason is returned."""
         state = self._deferred()
         if state is None:
-            return
+            return None
         if self._primary is not None:
             raise UsageError("accept on a renegotiation")
         outcome = negotiate(self._settings.data_ciphers, self._peer_info, self._options)
         if isinstance(outcome, Unsupported):
             self.refuse(outcome.text, now, outcome.refusal)
-            return
+            return outcome.refusal
         self._negotiated = outcome
         self._push = messages.push_reply([*options, *outcome.push_options(peer_id)])
         state.authenticate(AuthenticationInput.ACCEPTED)
         self._establish(state, now)
+        return None
 
     def accept_renegotiation(self, now: float) -> None:
         """Let the client go on, after ``CredentialsReceived`` on a later key."""

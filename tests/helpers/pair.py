@@ -106,8 +106,8 @@ def tls_context(
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     if own is not None:
-        context.use_certificate(crypto.X509.from_cryptography(own.certificate))
-        context.use_privatekey(crypto.PKey.from_cryptography_key(own.key))
+        context.use_certificate(own.certificate)
+        context.use_privatekey(own.key)
     store = context.get_cert_store()
     assert store is not None
     store.add_cert(crypto.X509.from_cryptography(pki().ca.certificate))
