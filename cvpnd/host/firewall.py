@@ -1,0 +1,258 @@
+"""The nftables table `inet cvpnd`: who may open connections through the gateway, SNAT, and anti-spoofing.
+
+    spoofing     prerouting, raw   client addresses only come out of their TUN; nobody writes to them from elsewhere
+    forward      clients open connections to their endpoint's target interfaces; only replies come back
+    input        from a tunnel, the gateway host answers pings, and DNS where configured, and nothing else
+    output       no ICMP redirects into a tunnel (the kernel sends them for traffic between clients)
+    source_nat   per association, with source ports that are none of ours (CVE-2021-3773, "port shadow")
+
+The table is replaced as a whole in one transaction, so there is no moment without it and no difference between start,
+reload and repair. Its chains accept what they do not speak of: other tables decide on that, and on ours as well, since
+in nftables any table can drop (see `foreign_drops`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
+from cvpnd.host.plan import HostPlan, IPNetwork
+from cvpnd.host.sysctl import Opened
+
+FAMILY, TABLE = "inet", "cvpnd"
+
+FIRST_NAT_PORT, LAST_PORT = 1024, 65535
+
+Statement = dict[str, Any]
+
+ACCEPT: Statement = {"accept": None}
+DROP: Statement = {"drop": None}
+COUNT: Statement = {"counter": None}
+
+
+# -- rendering ---------------------------------------------------------------------------------------------
+
+
+def render(plan: HostPlan, opened: Opened | None = None) -> dict[str, Any]:
+    """The batch for ``nft -j -f -`` that replaces whatever the table holds."""
+    opened = opened or Opened()
+    commands = _removal()
+    commands.append({"add": {"table": {"family": FAMILY, "name": TABLE}}})
+
+    def chain(name: str, rules: Iterable[Sequence[Statement]], **hook: Any) -> None:
+        commands.append({"add": {"chain": {"family": FAMILY, "table": TABLE, "name": name, **hook}}})
+        for rule in rules:
+            commands.append({"add": {"rule": {"family": FAMILY, "table": TABLE, "chain": name, "expr": list(rule)}}})
+
+    def base_chain(name: str, hook: str, priority: int, rules: Iterable[Sequence[Statement]], kind: str) -> None:
+        chain(name, rules, type=kind, hook=hook, prio=priority, policy="accept")
+
+    # a chain must exist before a rule jumps to it
+    chain("from_clients", _from_clients(plan))
+    chain("to_clients", _to_clients(plan))
+    chain("clients_to_host", _clients_to_host(plan))
+    base_chain("spoofing", "prerouting", -300, _spoofing(plan), "filter")
+    base_chain("forward", "forward", 0, _forward(plan, opened), "filter")
+    base_chain("input", "input", 0, _from_tuns(plan, "clients_to_host"), "filter")
+    base_chain("output", "output", 0, _output(plan), "filter")
+    base_chain("source_nat", "postrouting", 100, _source_nat(plan), "nat")
+    return {"nftables": commands}
+
+
+def render_removal() -> dict[str, Any]:
+    return {"nftables": _removal()}
+
+
+def _removal() -> list[dict[str, Any]]:
+    # adding first makes the deletion right whether or not the table is there
+    return [{verb: {"table": {"family": FAMILY, "name": TABLE}}} for verb in ("add", "delete")]
+
+
+def _match(left: dict[str, Any], right: Any, op: str = "==") -> Statement:
+    return {"match": {"op": op, "left": left, "right": right}}
+
+
+def _meta(key: str, value: str | Iterable[str], op: str = "==") -> Statement:
+    right: Any = value if isinstance(value, str) else {"set": sorted(value)}
+    return _match({"meta": {"key": key}}, right, op)
+
+
+def _address(side: str, network: IPNetwork, op: str = "==") -> Statement:
+    """``side`` is saddr or daddr; a network of one address is matched as the address."""
+    right: Any = str(network.network_address)
+    if network.num_addresses > 1:
+        right = {"prefix": {"addr": right, "len": network.prefixlen}}
+    return _match({"payload": {"protocol": "ip" if network.version == 4 else "ip6", "field": side}}, right, op)
+
+
+def _payload(protocol: str, field: str, value: Any) -> Statement:
+    return _match({"payload": {"protocol": protocol, "field": field}}, value)
+
+
+def _state(*states: str) -> Statement:
+    return _match({"ct": {"key": "state"}}, list(states), "in")
+
+
+def _jump(chain: str) -> Statement:
+    return {"jump": {"target": chain}}
+
+
+def _tuns(plan: HostPlan) -> list[str]:
+    return [endpoint.tun for endpoint in plan.endpoints]
+
+
+def _from_tuns(plan: HostPlan, chain: str) -> list[list[Statement]]:
+    return [[_meta("iifname", _tuns(plan)), _jump(chain)]] if plan.endpoints else []
+
+
+def _spoofing(plan: HostPlan) -> list[list[Statement]]:
+    rules: list[list[Statement]] = []
+    for endpoint in plan.endpoints:
+        nat = endpoint.nat_by_interface()
+        # Behind NAT replies are addressed to the gateway. Whoever writes to a client's address itself is a routed
+        # target network, or somebody probing for a client (CVE-2019-14899).
+        may_address_clients = {endpoint.tun, "lo", *(name for name, translated in nat.items() if not translated)}
+        for cidr in endpoint.client_cidrs:
+            rules.append([_meta("iifname", {endpoint.tun, "lo"}, "!="), _address("saddr", cidr), COUNT, DROP])
+            rules.append([_meta("iifname", may_address_clients, "!="), _address("daddr", cidr), COUNT, DROP])
+            # the data plane checks each packet against its lease; this holds should it ever not
+            rules.append([_meta("iifname", endpoint.tun), _address("saddr", cidr, "!="), COUNT, DROP])
+        if endpoint.client_cidr_v6 is None:
+            rules.append([_meta("iifname", endpoint.tun), _meta("nfproto", "ipv6"), COUNT, DROP])
+    return rules
+
+
+def _forward(plan: HostPlan, opened: Opened) -> list[list[Statement]]:
+    if not plan.endpoints:
+        return []
+    rules = _from_tuns(plan, "from_clients")
+    rules.append([_meta("oifname", _tuns(plan)), _jump("to_clients")])
+    # Forwarding is on for these interfaces only because clients need it: keep everybody else out, as before
+    for family, interfaces in (("ipv4", opened.ipv4), ("ipv6", opened.ipv6)):
+        for name in sorted(interfaces):
+            rules.append([_meta("nfproto", family), _meta("iifname", name), _meta("oifname", name, "!="), COUNT, DROP])
+    if opened.ipv6_everywhere:
+        rules.append([_meta("nfproto", "ipv6"), COUNT, DROP])
+    return rules
+
+
+def _replies() -> list[list[Statement]]:
+    return [[_state("established", "related"), ACCEPT], [_state("invalid"), COUNT, DROP]]
+
+
+def _from_clients(plan: HostPlan) -> list[list[Statement]]:
+    rules = _replies()
+    for endpoint in plan.endpoints:
+        # another endpoint's TUN is never among these
+        targets = {*endpoint.nat_by_interface(), *((endpoint.tun,) if endpoint.client_to_client else ())}
+        if targets:
+            rules.append([_meta("iifname", endpoint.tun), _meta("oifname", targets), ACCEPT])
+    return [*rules, [COUNT, DROP]]
+
+
+def _to_clients(plan: HostPlan) -> list[list[Statement]]:
+    rules = _replies()
+    for endpoint in plan.endpoints:
+        nat = endpoint.nat_by_interface()
+        if endpoint.allow_inbound and nat:
+            rules.append([_meta("iifname", nat), _meta("oifname", endpoint.tun), ACCEPT])
+    return [*rules, [COUNT, DROP]]
+
+
+def _clients_to_host(plan: HostPlan) -> list[list[Statement]]:
+    rules = _replies()
+    for endpoint in plan.endpoints:
+        for address in endpoint.gateway_addresses:
+            there = [_meta("iifname", endpoint.tun), _match(
+                {"payload": {"protocol": "ip" if address.version == 4 else "ip6", "field": "daddr"}}, str(address)
+            )]  # fmt: skip
+            rules.append(
+                [*there, _payload("icmp" if address.version == 4 else "icmpv6", "type", "echo-request"), ACCEPT]
+            )
+            if endpoint.dns:
+                rules += [[*there, _payload(protocol, "dport", 53), ACCEPT] for protocol in ("udp", "tcp")]
+    return [*rules, [COUNT, DROP]]
+
+
+def _output(plan: HostPlan) -> list[list[Statement]]:
+    if not plan.endpoints:
+        return []
+    to_tuns = _meta("oifname", _tuns(plan))
+    return [
+        [to_tuns, _payload("icmp", "type", "redirect"), DROP],
+        [to_tuns, _payload("icmpv6", "type", "nd-redirect"), DROP],
+    ]
+
+
+def _source_nat(plan: HostPlan) -> list[list[Statement]]:
+    low, high = nat_ports(plan.listening_ports)
+    rules: list[list[Statement]] = []
+    for endpoint in plan.endpoints:
+        interfaces = [name for name, translated in endpoint.nat_by_interface().items() if translated]
+        for cidr in endpoint.client_cidrs if interfaces else ():
+            leaving = [_address("saddr", cidr), _meta("oifname", interfaces)]
+            ports = {"masquerade": {"port": {"range": [low, high]}}}
+            rules.append([*leaving, _meta("l4proto", {"tcp", "udp"}), COUNT, ports])
+            rules.append([*leaving, COUNT, {"masquerade": None}])  # what has no ports, ICMP above all
+    return rules
+
+
+def nat_ports(listening: Iterable[int]) -> tuple[int, int]:
+    """The widest range of unprivileged ports without any of ours.
+
+    Were a client's source port 1194 kept, the gateway's own port 1194 would lead to that client for one peer.
+    """
+    edges = sorted({FIRST_NAT_PORT - 1, *(port for port in listening if port >= FIRST_NAT_PORT), LAST_PORT + 1})
+    ranges = [(low + 1, high - 1) for low, high in itertools.pairwise(edges)]
+    return max(ranges, key=lambda ends: ends[1] - ends[0])
+
+
+# -- the kernel --------------------------------------------------------------------------------------------
+
+
+async def apply(plan: HostPlan, opened: Opened | None = None) -> None:
+    """Put the table in place, or replace it. All or nothing."""
+    await _nft(json.dumps(render(plan, opened)), "-j", "-f", "-")
+
+
+async def remove() -> None:
+    """Remove the table, if it is there."""
+    await _nft(json.dumps(render_removal()), "-j", "-f", "-")
+
+
+async def foreign_drops() -> list[str]:
+    """Warnings about other tables whose forward chain drops what it does not know: ours cannot overrule them."""
+    listing = json.loads(await _nft("", "-j", "list", "chains"))
+    return [
+        f"table {chain['family']} {chain['table']}, chain {chain['name']}, drops forwarded packets by its policy: "
+        f"clients reach nothing unless a rule there accepts packets from and to the TUN devices"
+        for entry in listing["nftables"]
+        if (chain := entry.get("chain")) is not None
+        and (chain.get("hook"), chain.get("policy")) == ("forward", "drop")
+        and (chain["family"], chain["table"]) != (FAMILY, TABLE)
+    ]
+
+
+async def _nft(text: str, *arguments: str) -> str:
+    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+    if program is None:
+        raise HostError("nft is not installed on this host: install the package nftables")
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate(text.encode())
+    if process.returncode:
+        message = errors.decode(errors="replace").strip()
+        if "Operation not permitted" in message:
+            message = NEEDS_CAPABILITY
+        raise HostError(f"nft: {message}")
+    return output.decode()

@@ -1,0 +1,222 @@
+"""HostGateway: one plan in, one host set up; and everything taken back.
+
+Order matters. Up: firewall, devices, forwarding, routes, so that nothing is forwarded before something judges it.
+Down: the other way round. A killed predecessor's leftovers (routes, rules, table, changed settings) are replaced by the
+same steps, since each compares what is wanted with what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTMGRP_LINK
+
+from cvpnd.host import firewall, links, routes, sysctl
+from cvpnd.host.errors import HostError, from_netlink
+from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, Subnet
+from cvpnd.host.tun import Tun, open_tun
+
+__all__ = ["Association", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
+
+SETTLE_S = 0.3
+"""A link that changes does so several times in a row."""
+
+
+class HostGateway:
+    """Sets the host up for a plan, changes it, takes it all back. One per network namespace.
+
+    ``runtime_dir`` keeps the record of changed settings, so it must survive the process (but not the machine): /run.
+    """
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._runtime_dir = runtime_dir
+        self._plan = HostPlan()
+        self._tuns: dict[str, Tun] = {}  # by endpoint
+        self._tables = routes.RoutingTables()
+        self._busy = asyncio.Lock()
+        self._claim: TextIO | None = None
+
+    async def up(self, plan: HostPlan) -> None:
+        """Set everything up, replacing what a predecessor left. After an error nothing is left of it."""
+        async with self._busy:
+            self._take_claim()
+            try:
+                await self._apply(plan)
+            except BaseException:
+                with contextlib.suppress(HostError):
+                    await self._take_down()
+                raise
+
+    async def update(self, plan: HostPlan) -> None:
+        """Change to another plan; devices of endpoints that stay are not touched. After an error the old plan holds.
+
+        A removed endpoint's device lives on until the data plane has closed its queues: remove it there first."""
+        async with self._busy:
+            before = self._plan
+            try:
+                await self._apply(plan)
+            except BaseException:
+                with contextlib.suppress(HostError):  # the first error is the one to report
+                    await self._apply(before)
+                raise
+
+    async def down(self) -> None:
+        """Undo everything; also what fails to be undone is only reported after the rest has been. Idempotent.
+
+        The data plane's queues should be closed by now; devices go in any case."""
+        async with self._busy:
+            await self._take_down()
+
+    def tun_queues(self, endpoint: str) -> list[int]:
+        """Duplicates of the descriptors of an endpoint's TUN queues, for the data plane to own. KeyError if none."""
+        return self._tuns[endpoint].queues()
+
+    async def warnings(self) -> list[str]:
+        """What else on this host keeps clients from their target networks."""
+        return await firewall.foreign_drops()
+
+    async def watch(self) -> AsyncIterator[str]:
+        """Runs until cancelled: when a target interface comes back after it was down or gone, the kernel has forgotten
+        our routes through it, so the plan is applied again. Yields a line for the log each time."""
+        async with AsyncIPRoute() as netlink:
+            await netlink.bind(RTMGRP_LINK)
+            while True:
+                async for message in netlink.get():
+                    name = message.get("ifname")
+                    subnets = self._plan.subnets_by_interface().get(name)
+                    if subnets is None:
+                        continue
+                    await asyncio.sleep(SETTLE_S)
+                    yield await self._repair(name, ", ".join(sorted(subnets)))
+
+    async def _repair(self, interface: str, subnets: str) -> str:
+        try:
+            async with self._busy:
+                await self._apply(self._plan)
+        except HostError as error:
+            return f"{subnets}: cannot be reached now: {error}"
+        return f"{subnets}: interface {interface} changed, routes are in place"
+
+    async def __aenter__(self) -> HostGateway:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.down()
+
+    # -- with self._busy held ------------------------------------------------------------------------------
+
+    async def _apply(self, plan: HostPlan) -> None:
+        sysctls = sysctl.Sysctls(self._runtime_dir / "host-sysctl.json")
+        ipv6 = _host_has_ipv6()
+        try:
+            async with AsyncIPRoute() as netlink:
+                links.check_interfaces(plan, await links.interface_indexes(netlink))
+                self._plan = plan
+                self._close_devices_not_in(plan)
+                settings, opened = sysctl.forwarding(
+                    sysctls,
+                    [endpoint.tun for endpoint in plan.endpoints],
+                    sorted(plan.subnets_by_interface()),
+                    ipv6=any(endpoint.client_cidr_v6 is not None for endpoint in plan.endpoints),
+                )
+                await firewall.apply(plan, opened)
+                await self._set_up_devices(netlink, plan)
+                indexes = await links.interface_indexes(netlink)
+                for name in await routes.interfaces_with_other_way_back(netlink, plan, indexes):
+                    if sysctl.is_strict(sysctls, name):
+                        settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
+                sysctls.apply(settings)
+                await self._tables.apply(netlink, plan, indexes, ipv6=ipv6)
+        except NetlinkError as error:
+            raise from_netlink(error, "netlink") from error
+
+    def _close_devices_not_in(self, plan: HostPlan) -> None:
+        wanted = {endpoint.name: endpoint for endpoint in plan.endpoints}
+        for name, tun in list(self._tuns.items()):
+            endpoint = wanted.get(name)
+            if endpoint is None or (endpoint.tun, endpoint.queues) != (tun.name, tun.queue_count):
+                tun.close()
+                del self._tuns[name]
+
+    async def _set_up_devices(self, netlink: AsyncIPRoute, plan: HostPlan) -> None:
+        for endpoint in plan.endpoints:
+            if endpoint.name not in self._tuns:
+                self._tuns[endpoint.name] = open_tun(endpoint.tun, endpoint.queues)
+            index = (await links.interface_indexes(netlink))[endpoint.tun]
+            await links.set_up_tun(netlink, endpoint, index)
+
+    async def _take_down(self) -> None:
+        problems: list[str] = []
+        for step in (self._remove_routes, self._restore_settings, self._remove_devices, firewall.remove):
+            try:
+                await step()
+            except HostError as error:
+                problems.append(str(error))
+        self._plan = HostPlan()
+        self._release_claim()
+        if problems:
+            raise HostError("\n".join(problems))
+
+    async def _remove_routes(self) -> None:
+        async with AsyncIPRoute() as netlink:
+            indexes = await links.interface_indexes(netlink)
+            await self._tables.apply(netlink, HostPlan(), indexes, ipv6=_host_has_ipv6())
+
+    async def _restore_settings(self) -> None:
+        sysctl.Sysctls(self._runtime_dir / "host-sysctl.json").restore()
+
+    async def _remove_devices(self) -> None:
+        ours = [tun.name for tun in self._tuns.values()]
+        for tun in self._tuns.values():
+            tun.close()
+        self._tuns.clear()
+        async with AsyncIPRoute() as netlink:
+            present = await links.interface_indexes(netlink)
+            for name in ours:
+                if name in present:  # somebody still holds a queue
+                    with contextlib.suppress(NetlinkError):
+                        await netlink.link("delete", index=present[name])
+
+    # -- one gateway per host ------------------------------------------------------------------------------
+
+    def _take_claim(self) -> None:
+        """A lock that dies with its process: what is found on the host then belongs to nobody alive."""
+        if self._claim is not None:
+            return
+        path = self._runtime_dir / "host.lock"
+        try:
+            self._runtime_dir.mkdir(parents=True, exist_ok=True)
+            claim = path.open("a+")
+        except OSError as error:
+            raise HostError(f"{path}: {error.strerror}; the runtime directory must be writable") from error
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            claim.seek(0)
+            holder = claim.read().strip()
+            claim.close()
+            raise HostError(f"{path}: cvpnd is running already (pid {holder}); stop it first") from None
+        claim.truncate(0)
+        claim.write(f"{os.getpid()}\n")
+        claim.flush()
+        self._claim = claim
+
+    def _release_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
+
+def _host_has_ipv6() -> bool:
+    return Path("/proc/net/if_inet6").exists()

@@ -1,0 +1,267 @@
+"""A routing table per endpoint, selected by `iif` its TUN, and nothing in anybody else's.
+
+    ip rule   1000: from all iif cvpn0 lookup 20200 proto 211
+    ip route  table 20200 proto 211
+        10.20.0.0/24 dev eth1                  a declared subnet: on its link
+        10.20.0.0/16 via 10.20.0.254 dev eth1  the rest of the VPC
+        10.100.0.0/22 dev cvpn0                the `local` route, if there is one
+        unreachable default                    a destination without a route goes nowhere, not to the main table
+
+What is ours is known by the protocol number alone, so what a killed predecessor left is seen and replaced like anything
+else that is no longer wanted. Replies find their way by the main table, where the TUN's own address puts its CIDR.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Any, Literal
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import rt_scope, rt_type
+
+from cvpnd.host.errors import HostError, from_netlink
+from cvpnd.host.plan import EndpointPlan, HostPlan, IPAddress, IPNetwork
+
+PROTOCOL = 211
+"""Ours in routes and rules: not among the numbers of iproute2's rt_protos."""
+MAIN_TABLE = 254
+FIRST_TABLE = 20200
+RULE_PRIORITY = 1000
+"""After the local table (0), before what VPN and mesh software usually puts in front of the main table (32766)."""
+LAST_RESORT_METRIC = 0xFFFFFFFF
+DEFAULT_METRIC = {4: 0, 6: 1024}  # what the kernel takes when none is given
+
+RTNH_F_ONLINK = 4
+"""The gateway is on that link because the configuration says so, whatever addresses the interface has."""
+
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+Kind = Literal["unicast", "unreachable"]
+
+DEFAULT_V4, DEFAULT_V6 = ip_network("0.0.0.0/0"), ip_network("::/0")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    table: int
+    destination: IPNetwork
+    kind: Kind = "unicast"
+    interface: str | None = None
+    gateway: IPAddress | None = None
+    metric: int = 0
+    label: str = field(default="", compare=False)
+    """Whose it is, for errors: the subnet's id or the endpoint's name."""
+
+    @property
+    def place(self) -> tuple[int, IPNetwork, int]:
+        """Two routes of one place replace each other."""
+        return self.table, self.destination, self.metric
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"route {self.destination}{via} through {self.interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    version: int
+    interface: str
+    table: int
+    priority: int = RULE_PRIORITY
+
+
+def wanted_routes(endpoint: EndpointPlan, table: int, *, ipv6: bool) -> list[Route]:
+    routes = [
+        Route(
+            table,
+            path.destination,
+            "unicast",
+            path.interface,
+            path.gateway,
+            DEFAULT_METRIC[path.destination.version],
+            path.subnet_id,
+        )
+        for path in endpoint.paths()
+    ]
+    if endpoint.client_to_client:
+        for cidr in endpoint.client_cidrs:
+            routes.append(
+                Route(table, cidr, interface=endpoint.tun, metric=DEFAULT_METRIC[cidr.version], label=endpoint.name)
+            )
+    for default in (DEFAULT_V4, DEFAULT_V6) if ipv6 else (DEFAULT_V4,):
+        routes.append(Route(table, default, "unreachable", metric=LAST_RESORT_METRIC, label=endpoint.name))
+    return routes
+
+
+def wanted_rules(endpoint: EndpointPlan, table: int, *, ipv6: bool) -> list[Rule]:
+    return [Rule(version, endpoint.tun, table) for version in ((4, 6) if ipv6 else (4,))]
+
+
+class RoutingTables:
+    """Which endpoint has which table, and the reconciliation with the kernel."""
+
+    def __init__(self) -> None:
+        self._table_of: dict[str, int] = {}
+
+    async def apply(self, netlink: AsyncIPRoute, plan: HostPlan, indexes: Mapping[str, int], *, ipv6: bool) -> None:
+        """Make our routes and rules exactly those of the plan. An empty plan removes them all."""
+        names = {index: name for name, index in indexes.items()}
+        present_routes, present_rules, foreign_tables = await _read_kernel(netlink, names, ipv6=ipv6)
+        self._assign_tables(plan, foreign_tables)
+        routes: list[Route] = []
+        rules: list[Rule] = []
+        for endpoint in plan.endpoints:
+            table = self._table_of[endpoint.name]
+            routes += wanted_routes(endpoint, table, ipv6=ipv6)
+            rules += wanted_rules(endpoint, table, ipv6=ipv6)
+        await _reconcile_routes(netlink, routes, present_routes, indexes)
+        await _reconcile_rules(netlink, rules, present_rules)
+
+    def _assign_tables(self, plan: HostPlan, foreign: set[int]) -> None:
+        """An endpoint keeps its table for life; a table that somebody else uses is left alone."""
+        names = [endpoint.name for endpoint in plan.endpoints]
+        self._table_of = {name: table for name, table in self._table_of.items() if name in names}
+        for name in names:
+            if name not in self._table_of:
+                taken = foreign | set(self._table_of.values())
+                self._table_of[name] = next(n for n in range(FIRST_TABLE, FIRST_TABLE + 100_000) if n not in taken)
+
+
+async def _read_kernel(
+    netlink: AsyncIPRoute, names: Mapping[int, str], *, ipv6: bool
+) -> tuple[list[Route], list[Rule], set[int]]:
+    """Our routes, our rules, and the numbers of tables that others use."""
+    routes: list[Route] = []
+    rules: list[Rule] = []
+    foreign: set[int] = set()
+    for version in (4, 6) if ipv6 else (4,):
+        async for message in await netlink.route("dump", family=FAMILY[version]):
+            table = message.get("table")
+            if message["proto"] == PROTOCOL:
+                routes.append(_parse_route(message, version, table, names))
+            else:
+                foreign.add(table)
+        async for message in await netlink.rule("dump", family=FAMILY[version]):
+            table = message.get("table")
+            if message.get("protocol") == PROTOCOL:
+                rules.append(Rule(version, message.get("iifname") or "", table, message.get("priority") or 0))
+            else:
+                foreign.add(table)
+    return routes, rules, foreign
+
+
+def _parse_route(message: Any, version: int, table: int, names: Mapping[int, str]) -> Route:
+    reject = message["type"] == rt_type["unreachable"]
+    gateway = message.get("gateway")
+    return Route(
+        table=table,
+        destination=ip_network(_destination(message, version)),
+        kind="unreachable" if reject else "unicast",
+        # IPv6 shows `dev lo` for routes that lead nowhere
+        interface=None if reject else names.get(message.get("oif"), "?"),
+        gateway=ip_address(gateway) if gateway else None,
+        metric=message.get("priority") or 0,
+    )
+
+
+def _destination(message: Any, version: int) -> str:
+    default = DEFAULT_V4 if version == 4 else DEFAULT_V6  # the kernel leaves it out
+    return f"{message.get('dst') or default.network_address}/{message['dst_len']}"
+
+
+async def _reconcile_routes(
+    netlink: AsyncIPRoute, wanted: Iterable[Route], present: Iterable[Route], indexes: Mapping[str, int]
+) -> None:
+    wanted_set, present_set = set(wanted), set(present)
+    places = {route.place for route in wanted_set}
+    # Additions come first, so that a destination is never without a route that it keeps
+    for route in wanted_set - present_set:
+        try:
+            await netlink.route("replace", **_arguments(route, indexes))
+        except NetlinkError as error:
+            raise from_netlink(error, f"{route.label}: {route}") from error
+        except KeyError as error:
+            raise HostError(f"{route.label}: the interface {route.interface} is gone") from error
+    for route in present_set - wanted_set:
+        if route.place not in places:
+            arguments = _place_arguments(route) | {"scope": rt_scope["nowhere"]}  # in a deletion: any scope
+            await _delete(netlink.route, f"remove {route}", **arguments)
+
+
+def _place_arguments(route: Route) -> dict[str, Any]:
+    """What a deletion needs to find it."""
+    arguments: dict[str, Any] = {
+        "family": FAMILY[route.destination.version],
+        "dst": str(route.destination),
+        "table": route.table,
+        "proto": PROTOCOL,
+        "type": route.kind,
+    }
+    if route.metric:
+        arguments["priority"] = route.metric
+    return arguments
+
+
+def _arguments(route: Route, indexes: Mapping[str, int]) -> dict[str, Any]:
+    arguments = _place_arguments(route)
+    if route.interface is not None:
+        arguments["oif"] = indexes[route.interface]
+        if route.gateway is not None:
+            arguments |= {"gateway": str(route.gateway), "flags": RTNH_F_ONLINK}
+        elif route.destination.version == 4:
+            arguments["scope"] = rt_scope["link"]
+    return arguments
+
+
+async def _reconcile_rules(netlink: AsyncIPRoute, wanted: Iterable[Rule], present: Iterable[Rule]) -> None:
+    wanted_set, present_set = set(wanted), set(present)
+    for rule in wanted_set - present_set:
+        try:
+            await netlink.rule("add", **_rule_arguments(rule))
+        except NetlinkError as error:
+            raise from_netlink(error, f"rule for {rule.interface}") from error
+    for rule in present_set - wanted_set:
+        await _delete(netlink.rule, f"remove the rule for {rule.interface}", **_rule_arguments(rule))
+
+
+def _rule_arguments(rule: Rule) -> dict[str, Any]:
+    return {
+        "family": FAMILY[rule.version],
+        "iifname": rule.interface,
+        "table": rule.table,
+        "priority": rule.priority,
+        "protocol": PROTOCOL,
+    }
+
+
+async def _delete(call: Any, doing: str, **arguments: Any) -> None:
+    try:
+        await call("delete", **arguments)
+    except NetlinkError as error:
+        if error.code not in (2, 3):  # ENOENT, ESRCH: it went by itself, with its interface
+            raise from_netlink(error, doing) from error
+
+
+# -- reverse path ------------------------------------------------------------------------------------------
+
+
+async def interfaces_with_other_way_back(netlink: AsyncIPRoute, plan: HostPlan, indexes: Mapping[str, int]) -> set[str]:
+    """Target interfaces whose replies a strict rp_filter would drop: the main table, which that filter asks, sends at
+    least one of their destinations somewhere else or nowhere. (IPv4 only: IPv6 has no such filter.)"""
+    main: list[tuple[IPv4Network, int | None]] = []
+    async for message in await netlink.route("dump", family=socket.AF_INET, table=MAIN_TABLE):
+        if message.get("table") == MAIN_TABLE:
+            main.append((IPv4Network(_destination(message, 4)), message.get("oif")))
+    main.sort(key=lambda entry: entry[0].prefixlen, reverse=True)  # the first that contains a network decides
+    found: set[str] = set()
+    for endpoint in plan.endpoints:
+        for path in endpoint.paths():
+            destination = path.destination
+            if isinstance(destination, IPv4Network):
+                back = next((oif for network, oif in main if destination.subnet_of(network)), None)
+                if back != indexes[path.interface]:
+                    found.add(path.interface)
+    return found

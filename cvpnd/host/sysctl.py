@@ -1,0 +1,148 @@
+"""Kernel settings per interface, with what was there before in a file.
+
+The file is written before the kernel is, so that the next start can undo what a killed predecessor changed. A setting
+that somebody else has changed meanwhile is theirs and stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cvpnd.host.errors import HostError
+
+PROC_SYS = Path("/proc/sys")
+STRICT, LOOSE = "1", "2"  # rp_filter, ip-sysctl.rst
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    before: str
+    ours: str
+
+
+class Sysctls:
+    """``apply`` makes the settings in its argument so and takes back every earlier one that is not in it."""
+
+    def __init__(self, record: Path) -> None:
+        self._record = record
+        self._changes: dict[str, Change] = {}
+        if record.exists():
+            try:
+                stored = json.loads(record.read_text())
+                self._changes = {path: Change(entry["before"], entry["ours"]) for path, entry in stored.items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise HostError(
+                    f"{record}: not readable ({error}); remove it, and set forwarding and rp_filter by hand if needed"
+                ) from error
+
+    def apply(self, wanted: Mapping[str, str]) -> None:
+        """Paths are relative to /proc/sys, in the order they are to be written; undone in the reverse order."""
+        self._undo(keep=wanted)
+        for path, value in wanted.items():
+            current = read(path)
+            if current == value:
+                continue
+            before = self._changes[path].before if path in self._changes else current
+            self._changes[path] = Change(before, value)
+            self._write_record()
+            _write(path, value)
+
+    def restore(self) -> None:
+        self.apply({})
+
+    def before(self, path: str) -> str:
+        """What the setting is without us."""
+        return self._changes[path].before if path in self._changes else read(path)
+
+    def _undo(self, keep: Mapping[str, str]) -> None:
+        for path, change in reversed(list(self._changes.items())):
+            if path in keep:
+                continue
+            # an interface that is gone took its settings along
+            if (PROC_SYS / path).exists() and read(path) == change.ours:
+                _write(path, change.before)
+            del self._changes[path]
+            self._write_record()
+
+    def _write_record(self) -> None:
+        if not self._changes:
+            self._record.unlink(missing_ok=True)
+            return
+        scratch = self._record.with_suffix(".new")
+        scratch.write_text(
+            json.dumps({path: {"before": each.before, "ours": each.ours} for path, each in self._changes.items()})
+        )
+        os.replace(scratch, self._record)  # noqa: PTH105 - the name says what it does: atomically
+
+
+def read(path: str) -> str:
+    try:
+        return (PROC_SYS / path).read_text().strip()
+    except OSError as error:
+        raise HostError(f"/proc/sys/{path}: {error.strerror}") from error
+
+
+def _write(path: str, value: str) -> None:
+    try:
+        (PROC_SYS / path).write_text(value)
+    except OSError as error:
+        raise HostError(
+            f"/proc/sys/{path} cannot be set to {value}: {error.strerror}; "
+            f"/proc/sys/net must be writable (in the systemd unit: ProtectKernelTunables=no)"
+        ) from error
+
+
+# -- forwarding --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Where packets are forwarded only because we asked for it: there the firewall keeps everything else out, so that
+    a host does not become a router between its networks by running a VPN gateway."""
+
+    ipv4: frozenset[str] = frozenset()
+    ipv6: frozenset[str] = frozenset()
+    ipv6_everywhere: bool = False
+
+
+def forwarding(
+    sysctls: Sysctls, tuns: list[str], interfaces: list[str], *, ipv6: bool, per_interface_v6: bool | None = None
+) -> tuple[dict[str, str], Opened]:
+    """The settings that let packets pass between TUNs and target interfaces, and what that opens.
+
+    IPv4 is forwarded by the receiving interface's own setting. IPv6 has such a setting (force_forwarding) since
+    Linux 6.17; before, there is only a switch for the whole host, and interfaces that learn their address from router
+    advertisements must be told to go on doing so. ``per_interface_v6`` is for tests; None = ask the kernel.
+    """
+    wanted = {f"net/ipv4/conf/{name}/forwarding": "1" for name in (*tuns, *interfaces)}
+    opened_v4: list[str] = []
+    if sysctls.before("net/ipv4/conf/all/forwarding") == "0":
+        opened_v4 = [name for name in interfaces if sysctls.before(f"net/ipv4/conf/{name}/forwarding") == "0"]
+    opened_v6: list[str] = []
+    everywhere = False
+    if ipv6:
+        host_wide = "net/ipv6/conf/all/forwarding"
+        closed = sysctls.before(host_wide) == "0"
+        if per_interface_v6 is None:
+            per_interface_v6 = (PROC_SYS / "net/ipv6/conf/all/force_forwarding").exists()
+        if per_interface_v6 and closed:
+            wanted |= {f"net/ipv6/conf/{name}/force_forwarding": "1" for name in (*tuns, *interfaces)}
+            opened_v6 = interfaces
+        elif closed:
+            for directory in sorted((PROC_SYS / "net/ipv6/conf").iterdir()):
+                accept_ra = f"net/ipv6/conf/{directory.name}/accept_ra"
+                if directory.name not in (*tuns, "all") and sysctls.before(accept_ra) == "1":
+                    wanted[accept_ra] = "2"
+            wanted[host_wide] = "1"
+            everywhere = True
+    return wanted, Opened(frozenset(opened_v4), frozenset(opened_v6), everywhere)
+
+
+def is_strict(sysctls: Sysctls, interface: str) -> bool:
+    """Would replies be dropped whose way back (by the main table) is another interface? The larger value counts."""
+    values = (read("net/ipv4/conf/all/rp_filter"), sysctls.before(f"net/ipv4/conf/{interface}/rp_filter"))
+    return max(values) == STRICT
