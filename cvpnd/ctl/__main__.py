@@ -1,0 +1,56 @@
+"""The command ``cvpnctl``: its nouns, and what failures look like."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from cvpnd.ctl import certificate, connection, endpoint, explain, profile, reload, route, rule
+from cvpnd.ctl.client import Refused, Unreachable
+from cvpnd.ctl.options import JsonOption, SocketOption
+
+REFUSED, UNREACHABLE = 1, 3
+
+app = typer.Typer(
+    name="cvpnctl",
+    help="Look at and change a running cvpnd.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def common(socket: SocketOption, as_json: JsonOption = False) -> None:
+    # given before the noun they are the defaults of the same options behind it
+    os.environ["CVPND_SOCKET"] = str(socket)
+    if as_json:
+        os.environ["CVPND_JSON"] = "1"
+
+
+app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(connection.app, name="connection")
+app.add_typer(rule.app, name="rule")
+app.add_typer(route.app, name="route")
+app.add_typer(certificate.app, name="certificate")
+app.command("profile")(profile.make_profile)
+app.command("explain")(explain.explain)
+app.command("reload")(reload.reload)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app(prog_name="cvpnctl")
+    except Refused as refusal:
+        sys.stderr.write(f"cvpnctl: {refusal}\n")
+        sys.exit(REFUSED)
+    except Unreachable as failure:
+        sys.stderr.write(f"cvpnctl: {failure}\n")
+        sys.exit(UNREACHABLE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Requests to the daemon over its admin socket, with the standard library's HTTP: it starts in a tenth of the time."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from cvpnd.ops.logs import escape_controls
+
+TIMEOUT_S = 60
+"""A reload with a large revocation list may take seconds."""
+
+
+class Refused(Exception):
+    """The daemon said no; the text is its reason and the fix."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{escape_controls(message)} ({escape_controls(code)})")
+
+
+class Unreachable(Exception):
+    """Nobody who could say yes or no answered."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("cvpnd", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """One daemon. Every call raises ``Refused`` or ``Unreachable``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        return self._request("GET", path, query)
+
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        return self._request("POST", path, {}, body)
+
+    def delete(self, path: str, **query: object) -> dict[str, Any]:
+        return self._request("DELETE", path, query)
+
+    def endpoint_names(self) -> dict[str, str]:
+        """Endpoint id -> name."""
+        return {endpoint["endpoint_id"]: endpoint["name"] for endpoint in self.get("/endpoints")["endpoints"]}
+
+    def _request(
+        self, method: str, path: str, query: Mapping[str, object], body: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        given = {name: value for name, value in query.items() if value is not None}
+        target = f"/v1{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
+        connection = _UnixConnection(self._path)
+        try:
+            if body is None:
+                connection.request(method, target)
+            else:
+                connection.request(method, target, json.dumps(body), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            document = json.loads(response.read())
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            raise Unreachable(
+                f"no cvpnd is listening on {self._path}; start it with 'systemctl start cvpnd' or 'cvpnd run --config"
+                " FILE', or name another socket with --socket"
+            ) from None
+        except PermissionError:
+            raise Unreachable(
+                f"{self._path}: no permission; run this with sudo, or join the group that owns the socket"
+            ) from None
+        except TimeoutError:
+            raise Unreachable(
+                f"cvpnd on {self._path} has not answered for {TIMEOUT_S} s; its log may say why"
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unreachable(f"{self._path}: no sensible answer from cvpnd: {error or type(error).__name__}") from None
+        finally:
+            connection.close()
+        if response.status >= 400:
+            refusal = document.get("error", {})
+            raise Refused(refusal.get("code", str(response.status)), refusal.get("message", response.reason))
+        return dict(document)
+
+
+def segment(text: str) -> str:
+    """``text`` as one segment of a path."""
+    return quote(text, safe="")

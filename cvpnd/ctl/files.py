@@ -1,0 +1,34 @@
+"""Files that ``cvpnctl`` writes: private keys and profiles that contain them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import typer
+
+
+def check_writable(path: Path, *, force: bool) -> None:
+    """Called before the daemon is asked, because asking may issue a certificate whose key would then be lost."""
+    if path.exists() and not force:
+        raise typer.BadParameter(f"{path} exists; choose another name or overwrite it with --force")
+    if not path.parent.is_dir():
+        raise typer.BadParameter(f"{path.parent} is not a directory")
+    if not os.access(path.parent, os.W_OK):
+        raise typer.BadParameter(f"{path.parent} is not writable")
+
+
+def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Replaces the file in one step; it has its mode before it has any content."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(file, "w") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+        raise

@@ -1,0 +1,27 @@
+"""Options and arguments that many commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_SOCKET = "/run/cvpnd/admin.sock"
+
+SocketOption = Annotated[
+    Path,
+    typer.Option(
+        "--socket",
+        envvar="CVPND_SOCKET",
+        show_envvar=False,
+        default_factory=lambda: Path(DEFAULT_SOCKET),
+        show_default=False,
+        readable=False,  # not checked here: a socket without permission is the daemon out of reach, not wrong use
+        help=f"The daemon's admin socket; without it CVPND_SOCKET, else {DEFAULT_SOCKET}.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", envvar="CVPND_JSON", show_envvar=False, help="Print JSON instead of text.")
+]
+OnlyEndpoint = Annotated[str | None, typer.Argument(help="Only of this endpoint (name or id).", show_default=False)]

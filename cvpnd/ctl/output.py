@@ -1,0 +1,65 @@
+"""What people read. Names in it come from certificates and clients, so nothing is printed without being escaped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+from cvpnd.ops.logs import escape_controls
+
+PIPE_WIDTH = 10_000
+"""Into a pipe or file, lines are never wrapped."""
+
+
+def print_json(document: object) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def print_line(text: str) -> None:
+    print(escape_controls(text))
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
+    """Aligned columns; a heading that ends in ``>`` is of numbers. ``empty`` is said when there are no rows."""
+    rows = list(rows)
+    if not rows:
+        sys.stderr.write(f"{empty}\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading.rstrip(">"), justify="right" if heading.endswith(">") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(escape_controls(cell)) for cell in row))  # Text, as a name may contain [markup]
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """A name and a value on each line."""
+    facts = list(facts)
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        print_line(f"{name:{width}}  {value}")
+
+
+def local_time(seconds: float | None) -> str:
+    return "-" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def local_date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+def size(count: int) -> str:
+    """1.5 MB; powers of 1000, as network rates have."""
+    number = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 999.5:
+            return f"{count} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} PB"
