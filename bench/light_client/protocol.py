@@ -231,6 +231,10 @@ class LightClient:
         else:
             self._seal(OCC_EXIT)
 
+    def transport_failed(self, reason: str) -> None:
+        """The socket is of no use any more."""
+        self._fail(reason)
+
     @property
     def key_id(self) -> int:
         """Of the newest key, ready or not."""

@@ -1,0 +1,119 @@
+"""``python -m light_client``: connect many clients, ping through each tunnel, print a table; exit 1 if one failed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from OpenSSL import SSL
+
+from cvpnd.wire.packet import Transport
+from light_client.driver import ClientResult, Plan, run_clients
+
+SHOWN_FAILURES = 10
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="light_client", description=__doc__)
+    parser.add_argument("--remote", required=True, metavar="HOST:PORT", help="[IPv6]:PORT for IPv6")
+    parser.add_argument("--tcp", action="store_true", help="TCP instead of UDP")
+    parser.add_argument("--count", type=int, default=1, help="clients in this process (default %(default)s)")
+    parser.add_argument("--ca", type=Path, required=True)
+    parser.add_argument("--cert", type=Path, required=True)
+    parser.add_argument("--key", type=Path, required=True)
+    parser.add_argument("--ping", type=IPv4Address, metavar="ADDRESS", help="ICMP echo to this inner address")
+    parser.add_argument("--pings", type=int, default=1, help="answers to wait for (default %(default)s)")
+    parser.add_argument("--hold", type=float, default=0.0, metavar="SECONDS", help="stay connected afterwards")
+    parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="start them over this time")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--tls", choices=("1.2", "1.3"), help="only this version")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    return parser.parse_args(arguments)
+
+
+def client_context(ca: Path, certificate: Path, key: Path, version: str | None = None) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(SSL.TLS1_3_VERSION if version == "1.3" else SSL.TLS1_2_VERSION)
+    if version == "1.2":
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+    context.load_verify_locations(str(ca))
+    context.use_certificate_chain_file(str(certificate))
+    context.use_privatekey_file(str(key))
+    context.set_verify(SSL.VERIFY_PEER, lambda _connection, _certificate, _error, _depth, ok: bool(ok))
+    return context
+
+
+def summary(results: list[ClientResult], seconds: float) -> dict[str, object]:
+    connects = sorted(result.connect_ms for result in results if result.connect_ms is not None)
+    trips = sorted(trip for result in results for trip in result.round_trips_ms)
+    return {
+        "clients": len(results),
+        "failed": sum(not result.ok for result in results),
+        "seconds": round(seconds, 3),
+        "connect_ms": _spread(connects),
+        "round_trip_ms": _spread(trips),
+        "pings_sent": sum(result.pings_sent for result in results),
+        "pings_answered": len(trips),
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {
+        "min": round(values[0], 2),
+        "median": round(statistics.median(values), 2),
+        "p99": round(values[min(len(values) - 1, int(len(values) * 0.99))], 2),
+        "max": round(values[-1], 2),
+    }
+
+
+def print_table(results: list[ClientResult], numbers: dict[str, object]) -> None:
+    print(f"{numbers['clients']} clients, {numbers['failed']} failed, {numbers['seconds']} s")
+    print(f"{'':18}{'min':>10}{'median':>10}{'p99':>10}{'max':>10}")
+    for title, name in (("connect, ms", "connect_ms"), ("round trip, ms", "round_trip_ms")):
+        spread = numbers[name]
+        if isinstance(spread, dict):
+            print(f"{title:18}" + "".join(f"{spread[column]:>10.2f}" for column in ("min", "median", "p99", "max")))
+    if numbers["pings_sent"]:
+        print(f"pings: {numbers['pings_answered']} answered of {numbers['pings_sent']} sent")
+    failures = [result for result in results if not result.ok]
+    for result in failures[:SHOWN_FAILURES]:
+        print(f"client {result.index}: {result.error}")
+    if len(failures) > SHOWN_FAILURES:
+        print(f"… and {len(failures) - SHOWN_FAILURES} more")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    host, _, port = options.remote.rpartition(":")
+    plan = Plan(
+        host=host.strip("[]"),
+        port=int(port),
+        transport=Transport.TCP if options.tcp else Transport.UDP,
+        ping=options.ping,
+        pings=options.pings,
+        hold_s=options.hold,
+        timeout_s=options.timeout,
+        spread_s=options.spread,
+    )
+    context = client_context(options.ca, options.cert, options.key, options.tls)
+    started = time.perf_counter()
+    results = asyncio.run(run_clients(context, plan, options.count))
+    numbers = summary(results, time.perf_counter() - started)
+    if options.json:
+        print(json.dumps({**numbers, "results": [asdict(result) for result in results]}))
+    else:
+        print_table(results, numbers)
+    return 1 if numbers["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""Sockets and a clock for ``LightClient``: many clients in one process, one coroutine each.
+
+Each connects, pings an inner target, stays for a while and says goodbye; what happened is its ``ClientResult``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address
+from typing import Protocol
+
+import asyncio_dgram
+from OpenSSL import SSL
+
+from cvpnd.wire.errors import PeerError
+from cvpnd.wire.packet import Transport
+from cvpnd.wire.stream import FrameReader, frame
+from light_client.icmp import echo_request, parse_echo_reply
+from light_client.protocol import Connected, Failed, KeyInstalled, LightClient, TunnelPacket
+
+PING_INTERVAL_S = 1.0
+EXIT_LINGER_S = 0.2
+"""So that the server's acknowledgement of the goodbye meets an open socket."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every client does."""
+
+    host: str
+    port: int
+    transport: Transport = Transport.UDP
+    ping: IPv4Address | None = None
+    pings: int = 1
+    hold_s: float = 0.0
+    """Stay connected this long after the pings, pinging once a second."""
+    timeout_s: float = 60.0
+    """For the connection and for each first answer."""
+    spread_s: float = 0.0
+    """Start the clients evenly over this time; 0 = all at once."""
+
+
+@dataclass
+class ClientResult:
+    """Milliseconds; None for what did not happen."""
+
+    index: int
+    address: str = ""
+    connect_ms: float | None = None
+    round_trips_ms: list[float] = field(default_factory=list)
+    pings_sent: int = 0
+    keys: int = 0
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+class _Wire(Protocol):
+    async def receive(self) -> list[bytes]: ...
+
+    async def send(self, packet: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _UdpWire:
+    def __init__(self, stream: asyncio_dgram.DatagramClient) -> None:
+        self._stream = stream
+
+    async def receive(self) -> list[bytes]:
+        packet, _ = await self._stream.recv()
+        return [packet]
+
+    async def send(self, packet: bytes) -> None:
+        await self._stream.send(packet)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _TcpWire:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._frames = FrameReader()
+
+    async def receive(self) -> list[bytes]:
+        data = await self._reader.read(65536)
+        if not data:
+            raise ConnectionResetError("the server closed the connection")
+        return self._frames.feed(data)
+
+    async def send(self, packet: bytes) -> None:
+        self._writer.write(frame(packet))
+        await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def _open(plan: Plan) -> _Wire:
+    if plan.transport is Transport.UDP:
+        return _UdpWire(await asyncio_dgram.connect((plan.host, plan.port)))
+    return _TcpWire(*await asyncio.open_connection(plan.host, plan.port))
+
+
+class Runner:
+    """One client on one socket. ``pump`` is where everything meets, as in the gateway."""
+
+    def __init__(self, client: LightClient, wire: _Wire, result: ClientResult) -> None:
+        self.client = client
+        self.result = result
+        self._wire = wire
+        self._changed = asyncio.Event()
+        self._outstanding: dict[int, float] = {}
+
+    async def serve(self) -> None:
+        """Receive until cancelled; deadlines are looked after by ``_timers``."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._receive())
+            group.create_task(self._timers())
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for ``condition``; False after the timeout or when the client has failed."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
+                    if self.client.failed is not None:
+                        return False
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def ping(self, source: IPv4Address, target: IPv4Address, sequence: int) -> None:
+        self._outstanding[sequence] = time.perf_counter()
+        self.result.pings_sent += 1
+        self.client.send_tunnel_packet(
+            echo_request(source, target, self.result.index & 0xFFFF, sequence, b"cvpnd light client")
+        )
+        await self.pump()
+
+    def answered(self, sequence: int) -> bool:
+        return sequence not in self._outstanding
+
+    async def pump(self) -> None:
+        now = time.monotonic()
+        while (event := self.client.next_event()) is not None:
+            if isinstance(event, TunnelPacket):
+                self._tunnel_packet(event.payload)
+            elif isinstance(event, KeyInstalled):
+                self.result.keys += 1
+            elif isinstance(event, Failed) and not self.result.error:
+                self.result.error = event.reason
+            elif isinstance(event, Connected):
+                self.result.address = (self.client.option("ifconfig") or "").split(" ")[0]
+        for packet in self.client.packets_to_send(now):
+            await self._wire.send(packet)
+        self._changed.set()
+
+    def _tunnel_packet(self, payload: bytes) -> None:
+        reply = parse_echo_reply(payload)
+        if reply is not None and reply[1] == self.result.index & 0xFFFF:
+            sent = self._outstanding.pop(reply[2], None)
+            if sent is not None:
+                self.result.round_trips_ms.append((time.perf_counter() - sent) * 1000)
+
+    async def _receive(self) -> None:
+        while True:
+            try:
+                packets = await self._wire.receive()
+            except (OSError, PeerError) as error:  # a refused datagram of a server that is not up yet, too
+                self.client.transport_failed(str(error))
+                packets = []
+            for packet in packets:
+                self.client.receive_packet(packet, time.monotonic())
+            await self.pump()
+            if self.client.failed is not None:
+                return
+
+    async def _timers(self) -> None:
+        while self.client.failed is None:
+            deadline = self.client.next_timeout()
+            wait = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
+            await asyncio.sleep(wait or 0.001)
+            self.client.handle_timeout(time.monotonic())
+            await self.pump()
+
+
+async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResult:
+    """Never raises for what the network or the server did: it is in ``error``."""
+    result = ClientResult(index)
+    started = time.perf_counter()
+    try:
+        wire = await asyncio.wait_for(_open(plan), plan.timeout_s)
+    except (OSError, TimeoutError) as error:
+        result.error = f"cannot connect: {error or 'timed out'}"
+        return result
+    client = LightClient(
+        context, time.monotonic(), transport=plan.transport, ipv6=":" in plan.host, hand_window_s=plan.timeout_s
+    )
+    runner = Runner(client, wire, result)
+    serving = asyncio.create_task(runner.serve())
+    try:
+        await runner.pump()
+        if not await runner.until(lambda: client.connected, plan.timeout_s):
+            result.error = result.error or "timed out while connecting"
+            return result
+        result.connect_ms = (time.perf_counter() - started) * 1000
+        if not await _use_tunnel(runner, plan):
+            result.error = result.error or f"no answer from {plan.ping}"
+        if client.failed is None:
+            client.exit()
+            await runner.pump()
+            await asyncio.sleep(EXIT_LINGER_S)
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        wire.close()
+    return result
+
+
+async def _use_tunnel(runner: Runner, plan: Plan) -> bool:
+    """Ping until each answer came, then stay. A lost ping is repeated within the timeout, as a person would."""
+    sequence = 0
+    if plan.ping is not None:
+        source = IPv4Address(runner.result.address)
+        for _ in range(plan.pings):
+            end = time.monotonic() + plan.timeout_s
+            answered = False
+            while not answered:
+                if time.monotonic() >= end or runner.client.failed is not None:
+                    return False
+                sequence += 1
+                number = sequence & 0xFFFF
+                await runner.ping(source, plan.ping, number)
+                answered = await runner.until(partial(runner.answered, number), PING_INTERVAL_S)
+    end = time.monotonic() + plan.hold_s
+    while (left := end - time.monotonic()) > 0:
+        if plan.ping is not None:
+            sequence += 1
+            await runner.ping(IPv4Address(runner.result.address), plan.ping, sequence & 0xFFFF)
+        await runner.until(lambda: False, min(PING_INTERVAL_S, left))
+        if runner.client.failed is not None:
+            return False
+    return True
+
+
+async def run_clients(context: SSL.Context, plan: Plan, count: int) -> list[ClientResult]:
+    """All of them at once, or spread over ``plan.spread_s``."""
+
+    async def later(index: int) -> ClientResult:
+        await asyncio.sleep(plan.spread_s * index / count)
+        return await run_client(context, plan, index)
+
+    starts: list[Awaitable[ClientResult]] = [later(index) for index in range(count)]
+    return list(await asyncio.gather(*starts))
