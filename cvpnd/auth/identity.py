@@ -34,7 +34,7 @@ def common_name(certificate: x509.Certificate) -> str | Refused:
     """The identity in a certificate, or why there is none. Never raises for what a certificate contains."""
     try:
         attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # both, of cryptography 50, for an attribute of an unfit ASN.1 type
         return Refused(Refusal.CERTIFICATE_INVALID, f"the subject cannot be read: {error}")
     if not attributes:
         return Refused(Refusal.CERTIFICATE_NO_COMMON_NAME, "the subject has no common name")

@@ -1,0 +1,431 @@
+"""Real handshakes in TLS 1.2 and 1.3 with every certificate that is to be let in, and every one that is not."""
+
+import gc
+import warnings
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from helpers import certs
+from helpers.handshake import client_context, shake_hands
+
+from cvpnd.auth.certificate import CertificateTrust, newly_revoked
+from cvpnd.auth.crl import certificate_key
+from cvpnd.auth.files import CertificateSettings, TrustError
+from cvpnd.reasons import Refusal
+
+AUTHORITY = certs.authority()
+START, DAY = certs.START, certs.DAY
+
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning:cvpnd")
+
+both_versions = pytest.mark.parametrize("version", ["1.2", "1.3"])
+
+
+def login(trust: CertificateTrust, certificate: certs.TestCertificate | None, version: str = "1.3"):
+    return shake_hands(trust.ssl_context, client_context(certificate, version))
+
+
+# --- let in -----------------------------------------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("kind", ["ec", "ec384", "ed25519", "rsa2048", "rsa4096"])
+def test_every_usual_kind_of_client_key_is_let_in(trust, version, kind):
+    handshake = login(trust(), certs.client("alice", kind), version)
+    assert handshake.accepted, handshake
+    assert handshake.server.get_protocol_version_name() == f"TLSv{version}"
+    assert handshake.verdict.certificate.to_cryptography() == certs.client("alice", kind).certificate
+
+
+@both_versions
+@pytest.mark.parametrize("kind", ["ec384", "ed25519", "rsa2048"])
+def test_every_usual_kind_of_server_key_serves(trust, version, kind):
+    assert login(trust(server=certs.server(kind=kind)), certs.client(), version).accepted
+
+
+@both_versions
+def test_a_client_of_an_intermediate_sends_its_chain_and_is_let_in(trust, version):
+    middle = certs.intermediate()
+    assert login(trust(), certs.client("bob", issuer=middle), version).accepted
+
+
+def test_a_certificate_without_extended_key_usage_is_let_in_as_rfc_5280_says(trust):
+    assert login(trust(), certs.issue(AUTHORITY, certs.common_name("plain"))).accepted
+
+
+def test_rsa_1024_is_let_in_where_the_setting_allows_it(trust):
+    allowed = trust(allow_rsa_1024=True)
+    for version in ("1.2", "1.3"):
+        assert login(allowed, certs.client("old", "rsa1024"), version).accepted
+
+
+def test_an_intermediate_alone_in_the_bundle_trusts_only_its_own(trust):
+    middle = certs.intermediate()
+    only_middle = trust(authorities=(middle,))
+    assert login(only_middle, certs.client("bob", issuer=middle)).accepted
+    refused = login(only_middle, certs.client("alice"))
+    assert refused.verdict.refusal is Refusal.CERTIFICATE_UNKNOWN_CA
+
+
+def test_two_authorities_overlap_while_one_follows_the_other(trust):
+    new = certs.authority("Next CA")
+    both = trust(authorities=(AUTHORITY, new))
+    assert login(both, certs.client("alice")).accepted
+    assert login(both, certs.client("alice", issuer=new)).accepted
+
+
+# --- refused, each with its reason ------------------------------------------------------------------------------------
+
+
+def _chain_too_deep() -> certs.TestCertificate:
+    issuer = AUTHORITY
+    for depth in range(18):
+        issuer = certs.issue(issuer, certs.common_name(f"CA {depth}"), is_ca=True)
+    return certs.client("deep", issuer=issuer)
+
+
+def _issued_by_a_person() -> certs.TestCertificate:
+    return certs.issue(certs.client("alice"), certs.common_name("forged"), usage=(ExtendedKeyUsageOID.CLIENT_AUTH,))
+
+
+def _past_the_path_length() -> certs.TestCertificate:
+    first = certs.issue(AUTHORITY, certs.common_name("CA without CAs below"), is_ca=True, path_length=0)
+    second = certs.issue(first, certs.common_name("CA too far"), is_ca=True)
+    return certs.client("far", issuer=second)
+
+
+def _of_an_expired_intermediate() -> certs.TestCertificate:
+    middle = certs.issue(AUTHORITY, certs.common_name("Old CA"), is_ca=True, end=START - DAY)
+    return certs.issue(middle, certs.common_name("orphan"), usage=(ExtendedKeyUsageOID.CLIENT_AUTH,))
+
+
+def _with_an_unknown_critical_extension() -> certs.TestCertificate:
+    unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00")
+    return certs.issue(AUTHORITY, certs.common_name("odd"), extensions=[(unknown, True)])
+
+
+def _signed_by_a_namesake() -> certs.TestCertificate:
+    """Another key under our CA's name; the key identifiers tell them apart."""
+    namesake = certs.issue(None, AUTHORITY.certificate.subject, is_ca=True)
+    return certs.issue(namesake, certs.common_name("mallory"), usage=(ExtendedKeyUsageOID.CLIENT_AUTH,))
+
+
+REFUSED = [
+    pytest.param(lambda: None, Refusal.CERTIFICATE_MISSING, id="none"),
+    pytest.param(certs.client_of_another_authority, Refusal.CERTIFICATE_UNKNOWN_CA, id="another-ca"),
+    pytest.param(_signed_by_a_namesake, Refusal.CERTIFICATE_UNKNOWN_CA, id="namesake-ca"),
+    pytest.param(certs.self_signed_client, Refusal.CERTIFICATE_UNKNOWN_CA, id="self-signed"),
+    pytest.param(certs.expired_client, Refusal.CERTIFICATE_EXPIRED, id="expired"),
+    pytest.param(_of_an_expired_intermediate, Refusal.CERTIFICATE_EXPIRED, id="expired-intermediate"),
+    pytest.param(certs.client_not_yet_valid, Refusal.CERTIFICATE_NOT_YET_VALID, id="not-yet-valid"),
+    pytest.param(certs.client_without_common_name, Refusal.CERTIFICATE_NO_COMMON_NAME, id="no-common-name"),
+    pytest.param(
+        lambda: certs.client_with_subject(certs.common_name("a\0b")), Refusal.CERTIFICATE_INVALID, id="nul-in-name"
+    ),
+    pytest.param(certs.client_with_server_usage, Refusal.CERTIFICATE_WRONG_PURPOSE, id="server-usage"),
+    pytest.param(
+        lambda: certs.issue(AUTHORITY, certs.common_name("crypt"), key_usage=certs.key_usage(data_encipherment=True)),
+        Refusal.CERTIFICATE_WRONG_PURPOSE,
+        id="no-digital-signature",
+    ),
+    pytest.param(lambda: certs.client("old", "rsa1024"), Refusal.CERTIFICATE_WEAK_KEY, id="rsa-1024"),
+    pytest.param(_issued_by_a_person, Refusal.CERTIFICATE_INVALID, id="issuer-is-no-ca"),
+    pytest.param(_past_the_path_length, Refusal.CERTIFICATE_INVALID, id="path-length"),
+    pytest.param(_chain_too_deep, Refusal.CERTIFICATE_INVALID, id="chain-too-deep"),
+    pytest.param(_with_an_unknown_critical_extension, Refusal.CERTIFICATE_INVALID, id="critical-extension"),
+]
+
+
+@both_versions
+@pytest.mark.parametrize(("make", "reason"), REFUSED)
+def test_refusal_has_its_reason(trust, version, make, reason):
+    from cvpnd.wire.errors import PeerError
+    from cvpnd.wire.tls import TlsConnection
+
+    server = TlsConnection(trust().ssl_context, server=True)
+    client = TlsConnection(client_context(make(), version), server=False)
+    client.start()
+    with pytest.raises(PeerError):
+        for _ in range(6):
+            server.receive(client.output())
+            client.receive(server.output())
+    assert server.verdict.refusal is reason
+    assert not server.established
+    assert server.output(), "the alert is there to be sent"
+
+
+@pytest.mark.parametrize(
+    ("make", "alert"),
+    [
+        (certs.client_of_another_authority, "unknown ca"),
+        (certs.expired_client, "certificate expired"),
+        (certs.client_with_server_usage, "unsupported certificate"),
+        (certs.client_without_common_name, "bad certificate"),
+        (lambda: certs.client("revoked"), "certificate revoked"),
+    ],
+)
+@both_versions
+def test_the_client_sees_the_alert_that_matches(trust, make, alert, version):
+    crl = certs.certificate_revocation_list(revoked=[certs.client("revoked")])
+    handshake = login(trust(crl), make(), version)
+    assert alert in " ".join(handshake.client_errors)
+
+
+def test_the_refused_certificate_is_named_in_the_verdict(trust):
+    handshake = login(trust(), certs.expired_client("eve"))
+    assert handshake.verdict.certificate.to_cryptography() == certs.expired_client("eve").certificate
+
+
+def test_a_leaf_in_the_ca_bundle_is_refused_when_it_is_read(trust):
+    with pytest.raises(TrustError, match=r"ca\.crt: CN=alice is not a certificate authority"):
+        trust(authorities=(AUTHORITY, certs.client("alice")))
+
+
+def test_a_connection_without_a_verdict_is_refused(trust):
+    handshake = shake_hands(trust().ssl_context, client_context(certs.client()), with_verdict=False)
+    assert not handshake.server_finished
+    assert handshake.server_errors == ["certificate verify failed"]
+
+
+def test_an_error_of_our_own_refuses_and_is_logged(trust, monkeypatch, caplog):
+    monkeypatch.setattr("cvpnd.auth.certificate.common_name", lambda certificate: 1 / 0)
+    handshake = login(trust(), certs.client())
+    assert handshake.verdict.refusal is Refusal.INTERNAL_ERROR
+    assert not handshake.accepted
+    assert "ZeroDivisionError" in caplog.text
+
+
+# --- the CRL at login -------------------------------------------------------------------------------------------------
+
+
+@both_versions
+def test_a_revoked_certificate_is_refused_and_others_are_not(trust, version):
+    crl = certs.large_revocation_list(20_000, certs.client("revoked"))
+    with_crl = trust(crl)
+    refused = login(with_crl, certs.client("revoked"), version)
+    assert refused.verdict.refusal is Refusal.CERTIFICATE_REVOKED
+    assert f"{certs.client('revoked').certificate.serial_number:x}" in refused.verdict.detail
+    assert login(with_crl, certs.client("alice"), version).accepted
+
+
+def test_logins_do_not_parse_the_crl_again(trust, monkeypatch):
+    parsed = []
+    original = x509.load_pem_x509_crl
+    monkeypatch.setattr(x509, "load_pem_x509_crl", lambda data: parsed.append(len(data)) or original(data))
+    with_crl = trust(certs.large_revocation_list())
+    for _ in range(5):
+        assert login(with_crl, certs.client()).accepted
+    assert len(parsed) == 1
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_an_expired_crl_refuses_everybody(trust, version):
+    crl = certs.certificate_revocation_list(end=START - DAY, start=START - 9 * DAY)
+    handshake = login(trust(crl), certs.client(), version)
+    assert handshake.verdict.refusal is Refusal.CRL_EXPIRED
+
+
+def test_an_expired_crl_still_revokes_where_the_operator_lets_the_others_in(trust):
+    crl = certs.certificate_revocation_list(revoked=[certs.client("revoked")], end=START - DAY, start=START - 9 * DAY)
+    known_good = trust(crl, crl_expired="allow-known-good")
+    assert login(known_good, certs.client()).accepted
+    assert login(known_good, certs.client("revoked")).verdict.refusal is Refusal.CERTIFICATE_REVOKED
+
+
+def test_a_crl_from_the_future_is_unusable(trust):
+    crl = certs.certificate_revocation_list(start=START + DAY)
+    assert login(trust(crl), certs.client()).verdict.refusal is Refusal.CRL_UNUSABLE
+
+
+def test_a_crl_that_nobody_in_the_bundle_signed_lets_nobody_in(trust, caplog):
+    unusable = trust(certs.certificate_revocation_list(certs.authority("Another CA")))
+    assert login(unusable, certs.client()).verdict.refusal is Refusal.CRL_UNUSABLE
+    assert "crl.pem" in caplog.text
+    assert "nobody can connect" in caplog.text
+
+
+def test_a_revoked_intermediate_takes_its_clients_with_it(trust):
+    middle = certs.intermediate()
+    crl = certs.certificate_revocation_list(revoked=[middle])
+    handshake = login(trust(crl), certs.client("bob", issuer=middle))
+    assert handshake.verdict.refusal is Refusal.CERTIFICATE_REVOKED
+    assert not handshake.accepted
+    assert handshake.verdict.certificate.to_cryptography() == certs.client("bob", issuer=middle).certificate
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_authority_of_a_chain_has_its_own_crl(trust, order):
+    middle = certs.intermediate()
+    bob, carol = certs.client("bob", issuer=middle), certs.client("carol", issuer=middle)
+    lists = (certs.certificate_revocation_list(), certs.certificate_revocation_list(middle, [bob]))[::order]
+    both = trust(*lists, authorities=(AUTHORITY, middle))
+    assert login(both, bob).verdict.refusal is Refusal.CERTIFICATE_REVOKED
+    assert login(both, carol).accepted
+    assert login(both, certs.client("alice")).accepted
+
+
+# --- the server's side ------------------------------------------------------------------------------------------------
+
+
+def test_no_session_can_be_resumed_and_tickets_are_stubs(trust):
+    context = trust().ssl_context
+    client = client_context(certs.client(), "1.3")
+    first = shake_hands(context, client)
+    assert first.accepted
+    assert first.bytes_after_finish <= 200
+    again = shake_hands(context, client, first.client.get_session())
+    assert again.accepted
+    assert again.verdict.certificate is not None, "a resumed session would not have shown its certificate"
+
+
+def test_tls_versions_follow_the_settings(trust):
+    only_13 = trust(minimum_version="1.3")
+    assert not login(only_13, certs.client(), "1.2").server_finished
+    assert login(only_13, certs.client(), "1.3").accepted
+    only_12 = trust(maximum_version="1.2")
+    assert not login(only_12, certs.client(), "1.3").server_finished
+
+
+def test_cipher_suites_follow_the_settings(trust):
+    chosen = trust(ciphers="ECDHE-ECDSA-AES128-GCM-SHA256:TLS_CHACHA20_POLY1305_SHA256")
+    assert login(chosen, certs.client(), "1.2").server.get_cipher_name() == "ECDHE-ECDSA-AES128-GCM-SHA256"
+    assert login(chosen, certs.client(), "1.3").server.get_cipher_name() == "TLS_CHACHA20_POLY1305_SHA256"
+    with pytest.raises(TrustError, match="no usable TLS cipher suite"):
+        trust(ciphers="NO-SUCH-SUITE")
+
+
+def test_suites_without_forward_secrecy_are_not_offered(trust):
+    client = client_context(certs.client(), "1.2")
+    client.set_cipher_list(b"AES256-GCM-SHA384:AES128-SHA:@SECLEVEL=0")
+    handshake = shake_hands(trust(server=certs.server(kind="rsa2048")).ssl_context, client)
+    assert not handshake.server_finished
+    assert "no shared cipher" in handshake.server_errors[0]
+
+
+def test_server_intermediates_are_sent_from_the_certificate_or_the_chain_file(trust, tmp_path):
+    server = certs.server(issuer=certs.intermediate())
+    inline = login(trust(server=server), certs.client())
+    assert inline.client.get_peer_cert_chain(as_cryptography=True) == [server.certificate, *server.intermediates]
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(certs.intermediate().certificate_pem)
+    bare = certs.TestCertificate(server.certificate, server.private_key)
+    apart = login(trust(server=bare, chain=chain), certs.client())
+    assert apart.client.get_peer_cert_chain(as_cryptography=True) == [server.certificate, *server.intermediates]
+
+
+# --- files that cannot be used ----------------------------------------------------------------------------------------
+
+
+def spoil(which: str, data: bytes | None) -> Callable[[CertificateSettings], Path]:
+    def apply(settings: CertificateSettings) -> Path:
+        path: Path = getattr(settings, which)
+        path.unlink() if data is None else path.write_bytes(data)
+        return path
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("do", "problem"),
+    [
+        (spoil("certificate", None), "cannot be read: No such file or directory"),
+        (spoil("certificate", b""), "does not hold a complete PEM certificate"),
+        (spoil("certificate", certs.server().certificate_pem[:-40]), "does not hold a complete PEM certificate"),
+        (spoil("certificate", certs.client("alice", "rsa1024").certificate_pem), "is not the key of the certificate"),
+        (spoil("private_key", b"garbage"), "does not hold a PEM private key without a passphrase"),
+        (spoil("private_key", certs.server().private_key_pem[:100]), "does not hold a PEM private key"),
+        (spoil("private_key", certs.client().private_key_pem), "is not the key of the certificate"),
+        (spoil("client_ca", b"\x00"), "does not hold a complete PEM certificate"),
+        (spoil("crl", b""), "is not a complete certificate revocation list"),
+        (spoil("crl", certs.crl_pem(certs.certificate_revocation_list())[:-30]), "is not a complete certificate"),
+        (spoil("crl", certs.server().certificate_pem), "is not a complete certificate revocation list"),
+        (spoil("crl", None), "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(settings, do, problem):
+    spoiled = settings(certs.certificate_revocation_list())
+    path = do(spoiled)
+    with pytest.raises(TrustError, match=problem) as error:
+        CertificateTrust.load(spoiled)
+    named = {path} if "key of the certificate" not in problem else {spoiled.private_key}
+    assert error.value.path in named
+    assert str(error.value).startswith(f"{error.value.path}: ")
+
+
+def test_a_weak_server_certificate_is_an_error_at_start(trust):
+    with pytest.raises(TrustError, match=r"server\.crt: OpenSSL refuses it: ee key too small"):
+        trust(server=certs.server(kind="rsa1024"))
+
+
+def test_no_error_and_no_repr_shows_a_private_key(settings):
+    spoiled = settings()
+    secret = b"".join(certs.server().private_key_pem.splitlines()[1:-1])
+    spoiled.private_key.write_bytes(certs.server().private_key_pem.replace(b"END PRIVATE", b"END"))
+    with pytest.raises(TrustError) as error:
+        CertificateTrust.load(spoiled)
+    assert secret[:12].decode() not in str(error.value)
+    assert error.value.__cause__ is None
+    certs.server().write(spoiled.private_key.parent, "server")
+    assert "PRIVATE" not in repr(CertificateTrust.load(spoiled))
+
+
+# --- after the login --------------------------------------------------------------------------------------------------
+
+
+def test_reload_makes_a_new_trust_and_names_who_is_newly_revoked(settings):
+    old = CertificateTrust.load(settings(certs.certificate_revocation_list(revoked=[certs.client("bob")])))
+    alice = certs.client("alice").certificate
+    assert old.check(alice) is None
+    old.settings.crl.write_bytes(
+        certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client("bob"), certs.client("alice")]))
+    )
+    new = old.reload()
+    assert newly_revoked(old, new) == {certificate_key(alice)}
+    assert newly_revoked(new, new) == set()
+    assert new.check(alice).refusal is Refusal.CERTIFICATE_REVOKED
+    assert old.check(alice) is None, "the old trust did not change"
+
+
+def test_a_session_is_checked_for_its_own_end_and_for_the_crl_as_a_whole(trust):
+    alice = certs.client("alice").certificate
+    crl = certs.certificate_revocation_list(end=START + 30 * DAY)
+    assert trust(crl).check(alice) is None
+    assert trust().check(alice) is None
+    assert trust(now=alice.not_valid_after_utc + DAY).check(alice).refusal is Refusal.CERTIFICATE_EXPIRED
+    assert trust(crl, now=START + 31 * DAY).check(alice).refusal is Refusal.CRL_EXPIRED
+    forged = certs.certificate_revocation_list(signer=certs.authority("Another CA"))
+    assert trust(forged).check(alice).refusal is Refusal.CRL_UNUSABLE
+
+
+def test_days_to_expiry_count_down_to_the_first_that_ends(trust):
+    lists = (
+        certs.certificate_revocation_list(end=START + 30 * DAY),
+        certs.certificate_revocation_list(certs.intermediate(), end=START + 20 * DAY),
+    )
+    days = trust(*lists, authorities=(AUTHORITY, certs.intermediate()), now=START + 5 * DAY).days_to_expiry()
+    assert days["crl"] == pytest.approx(15)
+    assert days["server"] == pytest.approx(360)
+    assert days["ca"] == pytest.approx(995)
+    assert "crl" not in trust().days_to_expiry()
+    assert trust().crl_expires_at is None
+    assert trust().server_certificate_expires_at == certs.server().certificate.not_valid_after_utc.timestamp()
+
+
+def test_a_trust_that_was_replaced_is_freed(trust):
+    first = trust()
+    assert login(first, certs.client()).accepted
+    gone = weakref.ref(first)
+    del first
+    gc.collect()
+    assert gone() is None
+
+
+def test_nothing_deprecated_is_used(settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = CertificateTrust.load(settings(certs.certificate_revocation_list()))
+        assert made.check(certs.client().certificate) is None

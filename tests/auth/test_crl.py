@@ -1,0 +1,160 @@
+"""Reading revocation lists: what counts as one, which CA signed it, whom it revokes."""
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import NameOID
+from helpers import certs
+
+from cvpnd.auth.crl import canonical_name, certificate_key, parse_crls, read_crl
+
+AUTHORITY = certs.authority()
+MIDDLE = certs.intermediate()
+BUNDLE = (AUTHORITY.certificate, MIDDLE.certificate)
+START, DAY = certs.START, certs.DAY
+
+
+def key_of(certificate: certs.TestCertificate):
+    return certificate_key(certificate.certificate)
+
+
+def test_pem_and_der_are_the_same_list():
+    crl = certs.certificate_revocation_list(revoked=[certs.client("bob")])
+    pem = read_crl(certs.crl_pem(crl), BUNDLE)
+    assert pem == read_crl(crl.public_bytes(serialization.Encoding.DER), BUNDLE)
+    assert pem.problem is None
+    assert pem.keys() == {key_of(certs.client("bob"))}
+    assert pem.revoked(key_of(certs.client("bob")))
+    assert not pem.revoked(key_of(certs.client("alice")))
+
+
+def test_twenty_thousand_entries_are_all_found():
+    crl = read_crl(certs.crl_pem(certs.large_revocation_list(20_000, certs.client("bob"))), BUNDLE)
+    assert len(crl.keys()) == 20_001
+    assert crl.revoked(key_of(certs.client("bob")))
+    assert not crl.revoked(key_of(certs.client("alice")))
+
+
+def test_a_serial_number_is_revoked_only_for_its_issuer():
+    serial = certs.client("bob").certificate.serial_number
+    namesake = certs.issue(MIDDLE, certs.common_name("other"), serial=serial)
+    crl = read_crl(certs.crl_pem(certs.certificate_revocation_list(revoked=[serial])), BUNDLE)
+    assert crl.revoked(key_of(certs.client("bob")))
+    assert not crl.revoked(key_of(namesake))
+
+
+def test_text_around_the_lists_is_skipped():
+    data = b"Acme's list, by hand\n" + certs.crl_pem(certs.certificate_revocation_list()) + b"\nend\n"
+    assert len(parse_crls(data)) == 1
+
+
+def test_the_newest_list_of_one_authority_counts():
+    old = certs.certificate_revocation_list(revoked=[certs.client("old")], start=START - 9 * DAY, end=START - DAY)
+    new = certs.certificate_revocation_list(revoked=[certs.client("bob")], number=2)
+    for order in ((old, new), (new, old)):
+        crl = read_crl(certs.crl_pem(*order), BUNDLE)
+        assert crl.keys() == {key_of(certs.client("bob"))}
+        assert crl.next_update() == START + 30 * DAY
+
+
+def test_two_authorities_of_one_name_keep_both_their_lists():
+    renewed = certs.issue(None, AUTHORITY.certificate.subject, is_ca=True)
+    lists = (
+        certs.certificate_revocation_list(revoked=[1001]),
+        certs.certificate_revocation_list(renewed, revoked=[1002]),
+    )
+    crl = read_crl(certs.crl_pem(*lists), (AUTHORITY.certificate, renewed.certificate))
+    name = canonical_name(AUTHORITY.certificate.subject)
+    assert crl.keys() == {(name, 1001), (name, 1002)}
+
+
+@pytest.mark.parametrize(
+    ("in_crl", "in_certificate", "same"),
+    [
+        ("Acme CA", "ACME  ca", True),
+        (" Acme CA", "Acme CA ", True),
+        ("Acme CA", "Acme CB", False),
+        ("Straße", "STRASSE", True),
+    ],
+)
+def test_issuer_names_compare_without_case_spaces_and_string_type(in_crl, in_certificate, same):
+    def name(text: str, kind: _ASN1Type) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text, kind, _validate=False)])
+
+    one, other = name(in_crl, _ASN1Type.UTF8String), name(in_certificate, _ASN1Type.BMPString)
+    assert (canonical_name(one) == canonical_name(other)) is same
+
+
+def test_one_attribute_cannot_pose_as_two():
+    one = certs.common_name("a',2.5.4.3='b")
+    two = certs.common_name("a", "b")
+    assert canonical_name(one) != canonical_name(two)
+
+
+DELTA = (x509.DeltaCRLIndicator(1), True)
+INDIRECT = (
+    x509.IssuingDistributionPoint(
+        None, None, False, False, None, indirect_crl=True, only_contains_attribute_certs=False
+    ),
+    True,
+)
+ONLY_CAS = (
+    x509.IssuingDistributionPoint(
+        None, None, False, True, None, indirect_crl=False, only_contains_attribute_certs=False
+    ),
+    True,
+)
+UNKNOWN = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.2"), b"\x05\x00"), True)
+NO_CRL_SIGN = certs.issue(
+    None, certs.common_name("Signs no CRL"), is_ca=True, key_usage=certs.key_usage(key_cert_sign=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: certs.certificate_revocation_list(extensions=[DELTA]), "it is a delta CRL"),
+        (lambda: certs.certificate_revocation_list(extensions=[INDIRECT]), "it is an indirect CRL"),
+        (lambda: certs.certificate_revocation_list(extensions=[ONLY_CAS]), "it covers only some certificates"),
+        (
+            lambda: certs.certificate_revocation_list(extensions=[UNKNOWN]),
+            "unknown critical extension 1.3.6.1.4.1.55555.2",
+        ),
+        (
+            lambda: certs.certificate_revocation_list(certs.authority("Another CA")),
+            "CN=Another CA: no certificate auth",
+        ),
+        (lambda: certs.certificate_revocation_list(signer=MIDDLE), "no certificate authority in the bundle signed it"),
+        (lambda: certs.certificate_revocation_list(NO_CRL_SIGN), "no certificate authority in the bundle signed it"),
+    ],
+)
+def test_a_list_that_must_not_be_relied_upon_makes_the_file_unusable(make, problem):
+    good = certs.certificate_revocation_list(MIDDLE)
+    crl = read_crl(certs.crl_pem(good, make()), (*BUNDLE, NO_CRL_SIGN.certificate))
+    assert problem in crl.problem
+    assert not crl.keys()
+
+
+def test_a_signature_that_was_tampered_with_makes_the_file_unusable():
+    der = bytearray(
+        certs.certificate_revocation_list(revoked=[certs.client("bob")]).public_bytes(serialization.Encoding.DER)
+    )
+    position = bytes(der).index(certs.client("bob").certificate.serial_number.to_bytes(20, "big").lstrip(b"\0"))
+    der[position + 3] ^= 1
+    assert "no certificate authority in the bundle signed it" in read_crl(bytes(der), BUNDLE).problem
+
+
+@pytest.mark.parametrize("keep", [0, 1, 10, 0.3, 0.99])
+def test_a_file_that_is_cut_off_raises(keep):
+    lists = certs.crl_pem(certs.certificate_revocation_list(MIDDLE), certs.certificate_revocation_list())
+    length = int(len(lists) * keep) if isinstance(keep, float) else keep
+    with pytest.raises(ValueError):
+        read_crl(lists[:length], BUNDLE)
+
+
+@pytest.mark.parametrize("length", [1, 40, 200, -1])
+def test_der_that_is_cut_off_raises(length):
+    der = certs.certificate_revocation_list(revoked=[1, 2, 3]).public_bytes(serialization.Encoding.DER)
+    with pytest.raises(ValueError):
+        read_crl(der[:length], BUNDLE)

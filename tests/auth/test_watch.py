@@ -1,0 +1,113 @@
+"""Files that change while the gateway runs: noticed once, taken in whole or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import certs
+
+from cvpnd.auth.files import TrustError
+from cvpnd.auth.watch import FileWatch, TrustKeeper
+from cvpnd.reasons import Refusal
+
+
+def test_a_change_is_told_once_however_the_file_was_changed(tmp_path: Path):
+    plain, link = tmp_path / "plain", tmp_path / "link"
+    plain.write_text("one")
+    link.symlink_to(plain)
+    watch = FileWatch([plain, link, tmp_path / "missing"], interval_s=0)
+    assert not watch.changed(0)
+
+    plain.write_text("longer")
+    assert watch.changed(1)
+    assert not watch.changed(2)
+
+    replacement = tmp_path / "replacement"
+    replacement.write_text("LONGER")
+    stat = plain.stat()
+    os.utime(replacement, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    replacement.rename(plain)  # same size, same time: only the inode differs
+    assert watch.changed(3)
+
+    other = tmp_path / "other"
+    other.write_text("other")
+    link.unlink()
+    link.symlink_to(other)
+    assert watch.changed(4)
+
+    (tmp_path / "missing").write_text("here")
+    assert watch.changed(5)
+    (tmp_path / "missing").unlink()
+    assert watch.changed(6)
+    assert not watch.changed(7)
+
+
+def test_files_are_looked_at_once_an_interval(tmp_path: Path):
+    file = tmp_path / "file"
+    watch = FileWatch([file], interval_s=1.0)
+    assert not watch.changed(100.0)
+    file.write_text("new")
+    assert not watch.changed(100.9)
+    assert watch.changed(101.0)
+
+
+@pytest.fixture
+def keeper(settings) -> TrustKeeper:
+    return TrustKeeper(settings(certs.certificate_revocation_list()), interval_s=0)
+
+
+def test_a_new_crl_is_taken_in_and_the_old_trust_handed_back(keeper):
+    alice = certs.client("alice").certificate
+    before = keeper.current
+    keeper.current.settings.crl.write_bytes(
+        certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client("alice")]))
+    )
+    assert keeper.poll(1) is before
+    assert keeper.current.check(alice).refusal is Refusal.CERTIFICATE_REVOKED
+    assert keeper.poll(2) is None
+
+
+@pytest.mark.parametrize("which", ["certificate", "private_key", "client_ca", "crl"])
+def test_garbage_keeps_the_old_state_until_it_is_repaired(keeper, caplog, which):
+    before = keeper.current
+    path: Path = getattr(before.settings, which)
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    assert keeper.poll(1) is None
+    assert keeper.current is before
+    assert keeper.last_error.path == path
+    assert f"{path}: " in caplog.text
+    assert "stay in use" in caplog.text
+    caplog.clear()
+    assert keeper.poll(2) is None
+    assert not caplog.text, "one change, one line"
+
+    path.write_bytes(good)
+    assert keeper.poll(3) is before
+    assert keeper.current is not before
+    assert keeper.last_error is None
+
+
+def test_key_and_certificate_may_change_one_after_the_other(keeper):
+    """Whoever renews the server's certificate writes two files: in between they do not fit, and that is no harm."""
+    renewed = certs.issue(certs.authority(), certs.common_name("renewed"), usage=None)
+    settings, before = keeper.current.settings, keeper.current
+    settings.certificate.write_bytes(renewed.certificate_pem)
+    assert keeper.poll(1) is None
+    assert keeper.current is before
+    settings.private_key.write_bytes(renewed.private_key_pem)
+    assert keeper.poll(2) is before
+    assert keeper.current.server_certificate == renewed.certificate
+
+
+def test_a_reload_on_demand_does_not_wait_for_a_change(keeper):
+    before = keeper.current
+    assert keeper.reload() is before
+    assert keeper.current is not before
+
+
+def test_without_good_files_there_is_nothing_to_keep(settings):
+    broken = settings()
+    broken.client_ca.write_bytes(b"")
+    with pytest.raises(TrustError):
+        TrustKeeper(broken)
