@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_network
 
 from cvpnd.config import EndpointConfig, covers
-from cvpnd.policy.model import ClientFacts, Grant, Identity, IPAddress, IPNetwork, Lease, ProtoBit, Route
+from cvpnd.policy.model import ClientFacts, IPAddress, IPNetwork, Lease, ProtoBit, Route
 from cvpnd.policy.mtu import client_mtu
 
 MAX_OPTION_LENGTH = 255
@@ -26,15 +26,6 @@ BLACK_HOLE_V6 = ("fd6e:8f0a:51c3::2/64", "fd6e:8f0a:51c3::1")
 
 _PRIVATE_V4 = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"))
 _PUSHABLE_PUNCTUATION_REFUSED = frozenset(",\"'\\")
-
-
-def make_grant(
-    endpoint: EndpointConfig, routes: Sequence[Route], identity: Identity, lease: Lease, facts: ClientFacts
-) -> Grant:
-    """Everything that follows from having let somebody in, in one piece."""
-    mtu = client_mtu(endpoint.path_mtu, facts)
-    options = push_options(endpoint, routes, lease, facts)
-    return Grant(lease, identity.groups, tuple(options), mtu.mss_v4, mtu.mss_v6)
 
 
 def push_options(endpoint: EndpointConfig, routes: Sequence[Route], lease: Lease, facts: ClientFacts) -> list[str]:
