@@ -45,7 +45,7 @@ def connect(lab: Lab, transport: str, port: int) -> OpenVpnClient:
     )
     begun = time.monotonic()
     client = lab.openvpn(profile).wait_connected()
-    say(f"connected after {time.monotonic() - begun:.1f} s, address {client.address} on {client.interface}")
+    say(f"connected after {time.monotonic() - begun:.2f} s, address {client.address} on {client.interface}")
     return client
 
 
