@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+
+from starlette.types import ASGIApp
 
 from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
@@ -161,8 +164,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
 
 
 @contextlib.asynccontextmanager
-async def _http(app: object, listener: object) -> AsyncIterator[HttpServer]:
-    server = HttpServer(app, listener)  # type: ignore[arg-type]
+async def _http(app: ASGIApp, listener: socket.socket) -> AsyncIterator[HttpServer]:
+    server = HttpServer(app, listener)
     await server.start()
     try:
         yield server

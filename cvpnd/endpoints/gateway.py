@@ -109,7 +109,8 @@ class Gateway:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
         was found."""
         for running in self._running.values():
-            self._stop_listening(running)
+            for listener in running.listeners:
+                listener.stop_accepting()
         if self._send_back(self.control.table, End.SHUTDOWN):
             await asyncio.sleep(grace_s)
         for running in list(self._running.values()):
@@ -179,12 +180,6 @@ class Gateway:
         served.set_rules(self.plane, rules, self.control.table)
         served.trust_keeper = keeper
         self._end_untrusted(served)
-
-    def _stop_listening(self, running: _Running) -> None:
-        """UDP listeners go on serving who is connected until their connections have ended."""
-        for listener in running.listeners:
-            if isinstance(listener, TcpListener):
-                listener.close()
 
     def _remove(self, running: _Running) -> None:
         served = running.served

@@ -60,7 +60,7 @@ class Operations:
         """Live ones, and those that ended within the last hour."""
         only = self._endpoint(endpoint) if endpoint is not None else None
         table = self._gateway.control.table
-        found = [c for c in table if c.established] + table.recently_ended(time.time())
+        found = [c for c in table if c.keys_installed] + table.recently_ended(time.time())
         return [
             views.connection_view(self._gateway.plane, c) for c in found if only is None or c.endpoint.id == only.id
         ]

@@ -197,9 +197,18 @@ class ControlPlane:
 
     # -- decisions ----------------------------------------------------------------------------------------
 
+    def end_predecessors(self, connection: Connection) -> None:
+        """A client that has proven itself is the one at this address: a connection that was there before belongs to a
+        process that is gone. Its lease is free again before the new one is chosen."""
+        link = connection.link
+        if isinstance(link, UdpLink):
+            for other in self.table.at_source(link.listener, link.remote):
+                if other is not connection:
+                    self.close(other, End.CLIENT_RECONNECTED)
+
     def admit(self, connection: Connection, settings: dataplane.PeerSettings, options: Sequence[str]) -> Refusal | None:
         """Login said yes: make the peer known to the data plane and let the session push ``options``. Its first key
-        follows with ``KeysReady``. A previous connection of the same client at this address is over now.
+        follows with ``KeysReady``.
 
         Returns the refusal if the client turns out not to be servable; it has been told."""
         now = self._loop.time()
@@ -220,9 +229,6 @@ class ControlPlane:
         self._sessions[connection.endpoint.id] += 1
         if isinstance(link, UdpLink):
             self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
-            for other in self.table.at_source(link.listener, link.remote):
-                if other is not connection:
-                    self.close(other, End.CLIENT_RECONNECTED)
         self.pump(connection, now)
         return None
 

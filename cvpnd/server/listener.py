@@ -84,6 +84,7 @@ class UdpListener:
         self._admission = admission
         self._cookie = cookie
         self._group: UdpGroup | None = None
+        self._accepting = True
         self._loop = asyncio.get_running_loop()
 
     def open(self, host: str, port: int) -> None:
@@ -93,6 +94,10 @@ class UdpListener:
         self._group = group
         self._control.listen_for_strays(self.index, self._stray)
         self._loop.add_reader(group.control, self._readable)
+
+    def stop_accepting(self) -> None:
+        """Serve who is connected, and let nobody else in: a client that is sent away must not come back to us."""
+        self._accepting = False
 
     def close(self) -> None:
         """The endpoint's connections must have ended."""
@@ -131,8 +136,10 @@ class UdpListener:
 
     def _stranger(self, packet: bytes, source: SocketAddress, local: str) -> None:
         """Nothing is kept and nothing is logged for one packet until its cookie verifies."""
+        if self._group is None or not self._accepting:
+            self._control.drops[DropReason.CLOSED] += 1
+            return
         now = self._loop.time()
-        assert self._group is not None  # noqa: S101 - called while open
         if stateless.is_reset(packet):
             reply = stateless.answer_reset(packet, source, now, self._cookie)
             if isinstance(reply, DropReason):
@@ -176,11 +183,14 @@ class TcpListener:
         self._socket = open_tcp_socket(host, port)
         self._loop.add_reader(self._socket, self._acceptable)
 
-    def close(self) -> None:
+    def stop_accepting(self) -> None:
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+
+    def close(self) -> None:
+        self.stop_accepting()
         for link in list(self._waiting):
             self._stop_waiting(link)
             link.close()

@@ -51,6 +51,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.common_name = identity.common_name
         connection.certificate = credentials.certificate
         connection.device_type = credentials.peer_info.platform
+        control.end_predecessors(connection)
         _check_limit(control, connection)
         grant = _grant(connection, identity, _facts(connection, credentials))
         connection.grant = grant

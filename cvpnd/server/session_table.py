@@ -85,7 +85,7 @@ class SessionTable:
             self._leave_handshake(connection)
         self._unlink_source(connection)
         connection.timer = None
-        if connection.common_name or connection.username:
+        if connection.keys_installed:
             self._ended.append(connection)
 
     def _unlink_source(self, connection: Connection) -> None:

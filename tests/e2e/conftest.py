@@ -50,7 +50,9 @@ class Site:
         path.write_bytes(certs.crl_pem(certs.certificate_revocation_list(revoked=list(revoked), **validity)))
         path.rename(self.directory / "crl.pem")
 
-    def toml(self, more: str = "", *, listen: tuple[str, ...] = LISTEN, ping_s: int = 1, ping_restart_s: int = 4) -> str:
+    def toml(
+        self, more: str = "", *, listen: tuple[str, ...] = LISTEN, ping_s: int = 1, ping_restart_s: int = 4
+    ) -> str:
         listeners = ", ".join(f'"{url}"' for url in listen)
         endpoint = ENDPOINT.format(listen=listeners, ping_s=ping_s, ping_restart_s=ping_restart_s, more=more)
         return self.lab.networks_toml() + endpoint
@@ -67,6 +69,7 @@ class Site:
         port: int = 1194,
         host: str | None = None,
         name: str = "client",
+        binding: str = "nobind",
     ) -> Path:
         directory = self.lab.directory / f"{name}-{transport}-{port}"
         directory.mkdir(exist_ok=True)
@@ -74,7 +77,7 @@ class Site:
         (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
         path = directory / "client.ovpn"
         path.write_text(
-            f"client\ndev tun\nproto {transport}\nremote {host or self.lab.gateway_address} {port}\nnobind\n"
+            f"client\ndev tun\nproto {transport}\nremote {host or self.lab.gateway_address} {port}\n{binding}\n"
             "ca ca.crt\ncert client.crt\nkey client.key\nremote-cert-tls server\npersist-tun\n"
             "connect-retry 1 1\n"
         )

@@ -13,7 +13,12 @@ def test_client_connects_pings_and_transfers(site, ping, transport, port, tls):
     gateway = site.start()
     site.lab.start_servers()
     client = site.connect(
-        None, "--tls-version-min", tls, *(["--tls-version-max", tls] if tls == "1.2" else []), transport=transport, port=port
+        None,
+        "--tls-version-min",
+        tls,
+        *(["--tls-version-max", tls] if tls == "1.2" else []),
+        transport=transport,
+        port=port,
     )
     assert client.address.startswith("10.100.")
     assert f"TLSv{tls}" in client.log()
@@ -21,7 +26,7 @@ def test_client_connects_pings_and_transfers(site, ping, transport, port, tls):
     size = 100 * MEGABYTE if port == 1194 and tls == "1.3" else 5 * MEGABYTE
     site.lab.download(site.lab.client, "10.20.0.10", size)
     site.lab.upload(site.lab.client, "10.20.0.10", size)
-    (connection,) = [c for c in gateway.ctl_json("connection", "list")["connections"] if c["status"] == "active"]
+    (connection,) = [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"]
     assert connection["common_name"] == "alice"
     assert connection["transport"] == transport
     assert connection["client_ip"] == client.address

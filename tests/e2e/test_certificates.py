@@ -1,0 +1,111 @@
+"""Who is refused, with which word in log and metric, while everybody else notices nothing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from helpers import certs
+from helpers.lab import wait_until
+
+from cvpnd.reasons import Refusal
+
+REFUSED = {
+    Refusal.CERTIFICATE_UNKNOWN_CA: certs.client_of_another_authority,
+    Refusal.CERTIFICATE_EXPIRED: certs.expired_client,
+    Refusal.CERTIFICATE_NOT_YET_VALID: certs.client_not_yet_valid,
+    Refusal.CERTIFICATE_NO_COMMON_NAME: certs.client_without_common_name,
+    Refusal.CERTIFICATE_WRONG_PURPOSE: certs.client_with_server_usage,
+    Refusal.CERTIFICATE_REVOKED: lambda: certs.client("revoked"),
+    Refusal.CERTIFICATE_WEAK_KEY: lambda: certs.client("weak", "rsa1024"),
+}
+
+
+def failures(gateway) -> dict[str, float]:
+    prefix = 'cvpnd_authentication_failures_total{endpoint="staff",reason="'
+    return {k.removeprefix(prefix)[:-2]: v for k, v in gateway.metrics().items() if k.startswith(prefix) and v}
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("tls", ["1.2", "1.3"])
+def test_each_bad_certificate_is_refused_by_name_and_others_notice_nothing(site, ping, transport, tls):
+    site.write_crl(certs.client("revoked"))
+    gateway = site.start()
+    site.connect(certs.client("good"), name="good", client=site.lab.clients[1], host="198.51.100.1")
+    for reason, make in REFUSED.items():
+        options = ["--tls-version-min", tls, "--tls-cipher", "DEFAULT:@SECLEVEL=0"]
+        options += ["--tls-version-max", tls] if tls == "1.2" else []
+        client = site.connect(make(), *options, wait=False, name=reason, transport=transport)
+        wait_until(lambda reason=reason: reason in failures(gateway), 8, f"{reason} in the metrics")
+        client.kill()
+        assert client.connected_count == 0
+        entries = [e for e in gateway.connection_log() if e["connection-attempt-failure-reason"] == reason]
+        assert entries, f"{reason} is not in the connection log"
+        assert entries[0]["connection-attempt-status"] == "failed"
+        name = {"certificate-no-common-name": "NA"}.get(reason) or entries[0]["common-name"]
+        assert entries[0]["common-name"] == name != ""
+    assert set(failures(gateway)) == set(REFUSED)
+    assert ping(client=site.lab.clients[1]) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["rsa2048", "ec384", "ed25519"])
+def test_every_good_kind_of_key_connects(site, ping, kind):
+    site.start()
+    site.connect(certs.client(f"kind-{kind}", kind))
+    assert ping(count=1) == 1.0
+
+
+def test_small_rsa_key_connects_where_the_setting_allows_it(site, ping):
+    toml = site.toml().replace('crl = "crl.pem"', 'crl = "crl.pem", allow_rsa_1024 = true')
+    site._gateway = site.lab.gateway_process(toml)
+    site.connect(certs.client("weak", "rsa1024"), "--tls-cipher", "DEFAULT:@SECLEVEL=0")
+    assert ping(count=1) == 1.0
+
+
+def test_expired_crl_refuses_everybody(site):
+    site.write_crl(start=certs.START - 2 * certs.DAY, end=certs.START - certs.DAY)
+    gateway = site.start()
+    site.connect(wait=False)
+    wait_until(lambda: failures(gateway) == {"crl-expired": 1.0} or failures(gateway).get("crl-expired"), 8)
+    (entry, *_) = gateway.connection_log()
+    assert entry["connection-attempt-failure-reason"] == "crl-expired"
+    assert entry["common-name"] == "alice"
+
+
+def test_newly_revoked_client_is_disconnected_at_once_and_stays_out(site, ping):
+    gateway = site.start()
+    alice = site.connect()
+    second = site.lab.clients[1]
+    bob = site.connect(certs.client("bob"), name="bob", client=second, host="198.51.100.1")
+    site.write_crl(certs.client())
+    begun = time.monotonic()
+    alice.wait_for("Certificate revoked", 5)
+    assert time.monotonic() - begun < 3
+    assert ping(count=1) == 0.0
+    assert ping(client=second) == 1.0
+    assert bob.connected_count == 1
+    (entry,) = [e for e in gateway.connection_log() if e["connection-log-type"] == "connection-reset"]
+    assert entry["connection-end-reason"] == "certificate-revoked"
+    site.connect(wait=False, name="again")
+    wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
+
+
+def test_half_written_crl_keeps_the_old_one(site, ping):
+    gateway = site.start()
+    site.connect()
+    whole = (site.directory / "crl.pem").read_bytes()
+    (site.directory / "crl.pem").write_bytes(whole[: len(whole) // 2])
+    wait_until(lambda: "crl.pem" in gateway.log(), 5)
+    assert ping() == 1.0
+    site.connect(certs.client("bob"), name="bob", client=site.lab.clients[1], host="198.51.100.1")
+
+
+def test_replaced_server_certificate_serves_new_clients_and_keeps_old_sessions(site, ping):
+    site.start()
+    first = site.connect()
+    certs.server("second.example.com").write(site.directory, "server")
+    time.sleep(2.5)
+    second = site.connect(certs.client("bob"), name="bob", client=site.lab.clients[1], host="198.51.100.1")
+    assert "CN=second.example.com" in second.log()
+    assert first.connected_count == 1
+    assert ping() == 1.0

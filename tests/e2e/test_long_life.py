@@ -1,0 +1,173 @@
+"""What happens to a connection over time: renegotiation, bad paths, silence, a killed gateway, a broken file."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from helpers import certs
+from helpers.lab import wait_until
+from helpers.relay import Weather
+
+END_REASON = "connection-end-reason"
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("initiator", ["server", "client", "both"])
+def test_renegotiation_under_load_loses_no_ping_and_no_connection(site, initiator, transport):
+    gateway = site.start("renegotiate_s = 8" if initiator != "client" else "")
+    client = site.connect(None, "--reneg-sec", "8" if initiator != "server" else "0", transport=transport)
+    pinging = site.lab.client.start("ping", "-i", "0.05", "-c", "440", "-W", "3", "10.20.0.10", label="ping")
+    report = site.lab.iperf3(site.lab.client, "10.20.0.10", "--bitrate", "50M", seconds=20)
+    summary = pinging.wait_for(r"(\d+) packets transmitted, (\d+) received", 20)
+    assert summary[1] == summary[2]
+    assert report["end"]["sum_received"]["bytes"] > 100e6
+    assert gateway.metrics()['cvpnd_renegotiations_total{endpoint="staff"}'] >= 2
+    assert client.connected_count == 1
+    assert not re.search("TLS Error|AEAD Decrypt error|Bad packet", client.log())
+
+
+def test_loss_and_reordering_only_slow_things_down(site, ping):
+    gateway = site.start()
+    site.lab.start_servers()
+    relay = site.lab.relay(site.lab.gateway_address, 1194, Weather(loss=0.02, reorder=0.05))
+    client = site.connect(host="127.0.0.1", port=relay.port)
+    site.lab.download(site.lab.client, "10.20.0.10", 5 << 20, 90)
+    site.lab.upload(site.lab.client, "10.20.0.10", 5 << 20, 90)
+    assert client.connected_count == 1
+    assert len([c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"]) == 1
+
+
+def test_client_that_vanishes_is_noticed_and_its_address_is_free_again(site):
+    gateway = site.start(ping_s=1, ping_restart_s=2)
+    client = site.connect()
+    address = client.address
+    client.kill()
+    wait_until(lambda: any(e[END_REASON] == "client-timeout" for e in gateway.connection_log()), 8, "the time-out")
+    assert gateway.metrics()['cvpnd_lease_pool_used{endpoint="staff"}'] == 0
+    assert site.connect(name="again").address == address
+
+
+def test_client_that_says_goodbye_is_gone_at_once(site):
+    for transport in ("udp", "tcp"):
+        gateway = site.start() if transport == "udp" else site.gateway
+        client = site.connect(transport=transport)
+        client.stop()
+        wait_until(lambda: not [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"], 3)
+    reasons = [e[END_REASON] for e in gateway.connection_log() if e["connection-log-type"] == "connection-reset"]
+    assert reasons == ["client-exit", "tcp-closed"]
+
+
+def test_terminated_client_goes_and_does_not_come_back_by_itself(site, ping):
+    gateway = site.start()
+    client = site.connect()
+    (connection,) = gateway.ctl_json("connection", "list")
+    gateway.ctl("connection", "terminate", connection["connection_id"])
+    client.wait_for("Terminated by the administrator", 3)
+    assert ping(count=1) == 0.0
+    (ended,) = gateway.ctl_json("connection", "list")
+    assert ended["status"] == "terminated"
+    assert ended["end_reason"] == "terminated"
+
+
+def test_client_that_reconnects_from_the_same_port_replaces_its_old_session(site, ping):
+    gateway = site.start()
+    client = site.connect(None, "--lport", "40000", binding="")
+    address = client.address
+    client.process.signal(10)  # SIGUSR1: restart without a word
+    client.wait_connected(times=2)
+    assert client.address == address
+    assert ping() == 1.0
+    live = [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"]
+    assert len(live) == 1
+
+
+def test_client_behind_a_nat_that_changes_its_port_floats(site, ping):
+    gateway = site.start()
+    relay = site.lab.relay(site.lab.gateway_address, 1194, Weather())
+    client = site.connect(host="127.0.0.1", port=relay.port)
+    assert ping() == 1.0
+    before = gateway.ctl_json("connection", "list")[0]["port"]
+    relay.rebind()
+    assert ping(count=5) >= 0.6
+    assert gateway.ctl_json("connection", "list")[0]["port"] != before
+    assert ping() == 1.0
+    assert client.connected_count == 1
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_killed_gateway_comes_back_and_so_do_its_clients(site, ping, transport):
+    gateway = site.start()
+    client = site.connect(transport=transport)
+    address = client.address
+    gateway.kill()
+    gateway.start()
+    client.wait_connected(20, times=2)
+    assert client.address == address
+    assert ping() == 1.0
+    tables = site.lab.gateway.run("nft", "list", "tables").stdout.split("\n")
+    assert tables.count("table inet cvpnd") == 1
+    gateway.stop()
+    assert "cvpnd" not in site.lab.gateway.run("nft", "list", "ruleset").stdout
+
+
+def test_clean_restart_sends_clients_back_at_once(site, ping):
+    gateway = site.start(ping_s=10, ping_restart_s=120)
+    client = site.connect()
+    gateway.stop()
+    gateway.start()
+    client.wait_connected(10, times=2)
+    assert ping() == 1.0
+
+
+def test_stop_leaves_the_host_as_it_was(site):
+    host = site.lab.gateway
+
+    def state() -> list[str]:
+        commands = ("nft list ruleset", "ip rule", "ip route show table all", "ip -6 route show table all", "ip link")
+        shown = [re.sub(r"expires \d+sec", "", host.run(*command.split()).stdout) for command in commands]
+        return [*shown, host.run("sh", "-c", "grep . /proc/sys/net/ipv4/conf/*/forwarding").stdout]
+
+    before = state()
+    gateway = site.start()
+    site.connect()
+    assert state() != before
+    gateway.stop()
+    assert state() == before
+
+
+def test_broken_file_is_named_and_the_old_configuration_runs_on(site, ping):
+    gateway = site.start()
+    client = site.connect()
+    gateway.write_config(site.toml().replace("10.100.0.0/22", "10.0.0.0/8"))
+    gateway.reload()
+    wait_until(lambda: "endpoint[0].client_cidr" in gateway.log(), 5)
+    assert str(gateway.config_path) in gateway.log()
+    refused = gateway.ctl("reload", check=False)
+    assert refused.returncode == 1
+    assert "choose a prefix from /12 to /22" in refused.stderr
+    assert gateway.metrics()["cvpnd_last_reload_successful"] == 0
+    assert ping() == 1.0
+    assert client.connected_count == 1
+    checked = host_check(gateway)
+    assert checked.returncode == 1
+    assert "endpoint[0].client_cidr" in checked.stderr
+
+
+def host_check(gateway):
+    import sys
+
+    return gateway.namespace.run(
+        sys.executable, "-m", "cvpnd", "check", "--config", gateway.config_path, check=False, env=gateway._env
+    )
+
+
+def test_same_certificate_on_several_devices(site, ping):
+    site.start()
+    first = site.connect()
+    second = site.connect(certs.client(), name="second", client=site.lab.clients[1], host="198.51.100.1")
+    assert first.address != second.address
+    time.sleep(1)
+    assert ping() == 1.0
+    assert ping(client=site.lab.clients[1]) == 1.0
