@@ -123,10 +123,12 @@ class Lab:
             gateway.sysctl(f"net/{family}/conf/all/forwarding", 0)
         for name in ("all", "default"):
             gateway.sysctl(f"net/ipv4/conf/{name}/rp_filter", 0)
-        for leg in legs:
+        # Both ends of a veth with one index are taken for a device without a peer, and the kernel then
+        # takes a second to notice the carrier, until which there is no IPv6
+        for index, leg in enumerate(legs, 100):
             end = self._namespaces[leg.namespace]
             gateway.ip_batch(
-                f"link add {leg.interface} type veth peer name eth0 netns {end.name}",
+                f"link add {leg.interface} index {index} type veth peer name eth0 netns {end.name}",
                 f"address add {leg.gateway}/24 dev {leg.interface}",
                 f"address add {leg.gateway_v6}/64 dev {leg.interface} nodad",
                 f"link set {leg.interface} up",
