@@ -138,7 +138,7 @@ static void serve_tcp(struct worker *worker, uint32_t peer_id, uint32_t events)
         tcp_writable(connection, &worker->counters);
     do
         receive_tcp(worker, peer, connection);
-    while (tcp_has_received(connection));
+    while (tcp_has_received(connection) && !tcp_is_closed(connection));
 }
 
 /* -- once a second ------------------------------------------------------------------------------------------------ */

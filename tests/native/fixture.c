@@ -1,0 +1,185 @@
+#include "fixture.h"
+
+#include <arpa/inet.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static const uint8_t CLIENT_KEY[32] = "client to server, thirty-two by.";
+static const uint8_t SERVER_KEY[32] = "server to client, thirty-two by.";
+static const uint8_t CLIENT_IV[8] = "clientiv";
+static const uint8_t SERVER_IV[8] = "serveriv";
+
+static struct ip_address ip(const char *text)
+{
+    uint8_t bytes[16];
+    if (inet_pton(AF_INET, text, bytes) == 1)
+        return ip_from_v4(bytes);
+    CHECK(inet_pton(AF_INET6, text, bytes) == 1);
+    return ip_from_v6(bytes);
+}
+
+static struct rule rule(const char *network, uint8_t length, const uint8_t *groups)
+{
+    struct ip_address address = ip(network);
+    struct rule rule = {.groups = groups, .groups_length = 1};
+    rule.prefix.v6 = !ip_is_v4(&address);
+    rule.prefix.length = length;
+    memcpy(rule.prefix.bytes, address.bytes + (rule.prefix.v6 ? 0 : 12), rule.prefix.v6 ? 16 : 4);
+    return rule;
+}
+
+static struct socket_address client_address(void)
+{
+    return (struct socket_address){.ip = ip("192.0.2.7"), .port = 5000};
+}
+
+static struct peer *new_peer(struct endpoint *endpoint, struct listener *listener)
+{
+    static const uint8_t groups[] = {1 << 0 | 1 << 3};
+    struct peer *peer = peer_new(FIXTURE_PEER, 0, 2, 1000);
+    CHECK(peer != NULL);
+    peer->endpoint = endpoint;
+    peer->mss_v4 = 1300;
+    peer->mss_v6 = 1280;
+    peer->leases[0].address = ip("10.100.0.2");
+    peer->leases[1].address = ip("fd00::2");
+    atomic_store(&peer->groups, groups_new(groups, sizeof groups));
+    struct remote *remote = calloc(1, sizeof *remote);
+    CHECK(remote != NULL);
+    remote->listener = listener;
+    remote->address = client_address();
+    atomic_store(&peer->remote, remote);
+    const struct peer_key_material material = {AES_256_GCM, CLIENT_KEY, CLIENT_IV, SERVER_KEY, SERVER_IV};
+    struct key_slot *slot = key_slot_new(aead_backend(), FIXTURE_KEY, 1, &material);
+    CHECK(slot != NULL);
+    atomic_store(&peer->keys[FIXTURE_KEY], slot);
+    atomic_store(&peer->sending, slot);
+    return peer;
+}
+
+struct fixture *fixture_new(void)
+{
+    static const uint8_t all[] = {1 << 0}, third[] = {1 << 3}, seventh[] = {1 << 7};
+    size_t size = (sizeof(struct fixture) + 63) / 64 * 64;
+    struct fixture *fixture = aligned_alloc(64, size);
+    CHECK(fixture != NULL);
+    memset(fixture, 0, size);
+    CHECK(events_init(&fixture->events));
+    fixture->limits = key_limits_default();
+    fixture->forwarder = (struct forwarder){
+        .peers = &fixture->peers,
+        .events = &fixture->events,
+        .counters = &fixture->counters,
+        .limits = &fixture->limits,
+        .now_ms = 2000,
+    };
+    fixture->endpoint = calloc(1, sizeof *fixture->endpoint);
+    fixture->listener = calloc(1, sizeof *fixture->listener);
+    CHECK(fixture->endpoint != NULL && fixture->listener != NULL);
+    const struct rule rules[] = {
+        rule("10.20.0.0", 16, all),
+        rule("10.20.9.0", 24, seventh),
+        rule("fd20::", 16, third),
+    };
+    atomic_store(&fixture->endpoint->rules, rules_build(rules, 3));
+    CHECK(address_table_init(&fixture->endpoint->addresses));
+    fixture->listener->id = 2;
+    fixture->listener->endpoint = fixture->endpoint;
+    fixture->peer = new_peer(fixture->endpoint, fixture->listener);
+    CHECK(id_table_put(&fixture->peers, FIXTURE_PEER, fixture->peer));
+    for (unsigned i = 0; i < fixture->peer->lease_count; i++)
+        address_table_put(&fixture->endpoint->addresses, &fixture->peer->leases[i]);
+    fixture->client_seal = aead_backend()->context_new(AES_256_GCM, AEAD_SEAL, CLIENT_KEY);
+    fixture->client_open = aead_backend()->context_new(AES_256_GCM, AEAD_OPEN, SERVER_KEY);
+    CHECK(fixture->client_seal != NULL && fixture->client_open != NULL);
+    return fixture;
+}
+
+void fixture_free(struct fixture *fixture)
+{
+    aead_backend()->context_free(fixture->client_seal);
+    aead_backend()->context_free(fixture->client_open);
+    peer_free(fixture->peer);
+    address_table_clear(&fixture->endpoint->addresses);
+    rules_free(atomic_load(&fixture->endpoint->rules));
+    free(fixture->endpoint);
+    free(fixture->listener);
+    id_table_clear(&fixture->peers);
+    events_destroy(&fixture->events);
+    free(fixture);
+}
+
+size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t packet_id, const void *payload,
+                           size_t length)
+{
+    uint8_t nonce[NONCE_SIZE];
+    put_u32(into, (uint32_t)P_DATA_V2 << 27 | FIXTURE_KEY << 24 | FIXTURE_PEER);
+    put_u32(into + DATA_HEADER, packet_id);
+    memcpy(nonce, into + DATA_HEADER, PACKET_ID_SIZE);
+    memcpy(nonce + PACKET_ID_SIZE, CLIENT_IV, IMPLICIT_IV_SIZE);
+    memcpy(into + DATA_OVERHEAD, payload, length);
+    CHECK(aead_backend()->seal(fixture->client_seal, nonce, into, DATA_AD, into + DATA_OVERHEAD, length,
+                               into + DATA_AD));
+    return length + DATA_OVERHEAD;
+}
+
+const uint8_t *fixture_client_open(struct fixture *fixture, const struct packet *packet)
+{
+    uint8_t *bytes = packet->bytes;
+    uint8_t nonce[NONCE_SIZE];
+    memcpy(nonce, bytes + DATA_HEADER, PACKET_ID_SIZE);
+    memcpy(nonce + PACKET_ID_SIZE, SERVER_IV, IMPLICIT_IV_SIZE);
+    bool authentic = aead_backend()->open(fixture->client_open, nonce, bytes, DATA_AD, bytes + DATA_OVERHEAD,
+                                          packet->length - DATA_OVERHEAD, bytes + DATA_AD);
+    return authentic ? bytes + DATA_OVERHEAD : NULL;
+}
+
+void fixture_datagram(struct batch *batch, uint8_t *bytes, size_t length)
+{
+    batch->count = 1;
+    batch->packets[0] = (struct packet){
+        .bytes = bytes, .length = (uint32_t)length, .source = client_address(), .local = ip("192.0.2.1")};
+}
+
+size_t fixture_ipv4(uint8_t *into, const char *source, const char *destination)
+{
+    struct ip_address from = ip(source), to = ip(destination);
+    memset(into, 0, 28);
+    into[0] = 0x45;
+    into[3] = 28;
+    into[8] = 64;
+    into[9] = 17;
+    memcpy(into + 12, from.bytes + 12, 4);
+    memcpy(into + 16, to.bytes + 12, 4);
+    return 28;
+}
+
+size_t fixture_ipv6(uint8_t *into, const char *source, const char *destination)
+{
+    struct ip_address from = ip(source), to = ip(destination);
+    memset(into, 0, 48);
+    into[0] = 0x60;
+    into[5] = 8;
+    into[6] = 17;
+    into[7] = 64;
+    memcpy(into + 8, from.bytes, 16);
+    memcpy(into + 24, to.bytes, 16);
+    return 48;
+}
+
+uint64_t fixture_dropped(const struct fixture *fixture, enum drop_reason reason)
+{
+    return atomic_load(&fixture->counters.drops[reason]);
+}
+
+unsigned fixture_events(struct fixture *fixture)
+{
+    unsigned kinds = 0;
+    for (struct event *event = events_take(&fixture->events), *next; event != NULL; event = next) {
+        next = event->next;
+        kinds |= 1u << event->kind;
+        free(event);
+    }
+    return kinds;
+}

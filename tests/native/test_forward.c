@@ -1,0 +1,388 @@
+/* What one packet meets on its way, and that hostile bytes meet nothing else. */
+#include "check.h"
+#include "fixture.h"
+
+enum { ROOM = 4096 };
+
+/* One datagram through; the batch afterwards. */
+static struct batch receive(struct fixture *fixture, uint8_t *packet, size_t length)
+{
+    struct batch batch;
+    fixture_datagram(&batch, packet, length);
+    link_to_tun(&fixture->forwarder, fixture->listener, &batch);
+    return batch;
+}
+
+/* Seals a payload under the next id and receives it. */
+static struct batch receive_payload(struct fixture *fixture, uint8_t *packet, const void *payload, size_t length)
+{
+    static uint32_t packet_id;
+    size_t sealed = fixture_client_seal(fixture, packet, ++packet_id, payload, length);
+    return receive(fixture, packet, sealed);
+}
+
+static void allowed_packet_passes_unchanged(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], inner[64];
+    size_t length = fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    struct batch batch = receive_payload(fixture, packet, inner, length);
+    CHECK_EQUAL(batch.count, 1);
+    CHECK_EQUAL(batch.packets[0].length, length);
+    CHECK(memcmp(batch.packets[0].bytes, inner, length) == 0);
+    length = fixture_ipv6(inner, "fd00::2", "fd20::9");
+    batch = receive_payload(fixture, packet, inner, length);
+    CHECK_EQUAL(batch.count, 1);
+    CHECK_EQUAL(atomic_load(&fixture->peer->packets_in), 2);
+    CHECK_EQUAL(atomic_load(&fixture->peer->bytes_in), 28 + 48);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    fixture_free(fixture);
+}
+
+static void padding_behind_the_packet_is_cut_off(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], inner[64] = {0};
+    size_t length = fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    struct batch batch = receive_payload(fixture, packet, inner, length + 9);
+    CHECK_EQUAL(batch.count, 1);
+    CHECK_EQUAL(batch.packets[0].length, length);
+    fixture_free(fixture);
+}
+
+static void each_inner_refusal_has_its_reason(void)
+{
+    static const struct {
+        const char *source, *destination;
+        enum drop_reason reason;
+    } table[] = {
+        {"10.100.0.3", "10.20.1.1", DROP_BAD_SOURCE},      {"fe80::1", "ff02::2", DROP_BAD_SOURCE},
+        {"::ffff:10.100.0.2", "fd20::1", DROP_BAD_SOURCE}, /* no disguise for the IPv4 lease */
+        {"10.100.0.2", "10.20.9.1", DROP_DENIED},          /* the longest prefix names another group */
+        {"10.100.0.2", "10.30.0.1", DROP_DENIED},          {"fd00::2", "fe20::1", DROP_DENIED},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct fixture *fixture = fixture_new();
+        uint8_t packet[ROOM], inner[64];
+        bool v6 = strchr(table[i].destination, ':') != NULL;
+        if (v6 && strchr(table[i].source, '.') != NULL) { /* inet_pton folds nothing: write it by hand */
+            fixture_ipv6(inner, "fd00::2", table[i].destination);
+            memcpy(inner + 8, IPV4_MAPPED_PREFIX, 12);
+            memcpy(inner + 20, (const uint8_t[]){10, 100, 0, 2}, 4);
+        } else if (v6) {
+            fixture_ipv6(inner, table[i].source, table[i].destination);
+        } else {
+            fixture_ipv4(inner, table[i].source, table[i].destination);
+        }
+        CHECK_EQUAL(receive_payload(fixture, packet, inner, v6 ? 48 : 28).count, 0);
+        CHECK_EQUAL(fixture_dropped(fixture, table[i].reason), 1);
+        fixture_free(fixture);
+    }
+}
+
+static void malformed_inner_packets_are_no_ip(void)
+{
+    uint8_t good[64];
+    fixture_ipv4(good, "10.100.0.2", "10.20.1.1");
+    static const struct {
+        uint8_t at, value, length;
+    } table[] = {
+        {0, 0x44, 28}, /* header of 16 bytes */
+        {0, 0x4f, 28}, /* header of 60 bytes */
+        {0, 0x55, 28}, /* version 5 */
+        {0, 0x65, 28}, /* IPv6 of 28 bytes */
+        {3, 19, 28},   /* total length below the header */
+        {3, 29, 28},   /* total length beyond the packet */
+        {0, 0x45, 19}, {0, 0x45, 1},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct fixture *fixture = fixture_new();
+        uint8_t packet[ROOM], inner[64];
+        memcpy(inner, good, sizeof inner);
+        inner[table[i].at] = table[i].value;
+        CHECK_EQUAL(receive_payload(fixture, packet, inner, table[i].length).count, 0);
+        CHECK_EQUAL(fixture_dropped(fixture, DROP_NOT_IP), 1);
+        fixture_free(fixture);
+    }
+}
+
+static void outer_refusals_leave_no_trace_on_the_peer(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], copy[ROOM], inner[64];
+    fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    size_t length = fixture_client_seal(fixture, packet, 1, inner, 28);
+
+    receive(fixture, packet, 0);
+    memcpy(copy, packet, length);
+    receive(fixture, copy, DATA_OVERHEAD);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_TRUNCATED), 2);
+    memcpy(copy, packet, length);
+    copy[3] = FIXTURE_PEER + 1;
+    receive(fixture, copy, length);
+    memcpy(copy, packet, length);
+    memset(copy + 1, 0xff, 3);
+    receive(fixture, copy, length);
+    fixture->forwarder.worker = 1; /* not this peer's worker */
+    memcpy(copy, packet, length);
+    receive(fixture, copy, length);
+    fixture->forwarder.worker = 0;
+    struct endpoint other = {0};
+    fixture->listener->endpoint = &other;
+    memcpy(copy, packet, length);
+    receive(fixture, copy, length);
+    fixture->listener->endpoint = fixture->endpoint;
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_UNKNOWN_PEER), 4);
+    memcpy(copy, packet, length);
+    copy[0] = P_DATA_V2 << 3 | 7;
+    receive(fixture, copy, length);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_NO_KEY), 1);
+    memcpy(copy, packet, length);
+    copy[length - 1] ^= 1;
+    receive(fixture, copy, length);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_AUTH_FAILED), 1);
+    for (unsigned opcode = 0; opcode < 32; opcode++) {
+        memcpy(copy, packet, length);
+        copy[0] = (uint8_t)(opcode << 3);
+        if (opcode != P_DATA_V2 && !wire_is_client_control(opcode))
+            receive(fixture, copy, length);
+    }
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_BAD_OPCODE), 32 - 7);
+
+    CHECK_EQUAL(atomic_load(&fixture->peer->last_authentic_ms), 1000);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    memcpy(copy, packet, length);
+    CHECK_EQUAL(receive(fixture, copy, length).count, 1); /* its id is still new */
+    CHECK_EQUAL(receive(fixture, packet, length).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_REPLAYED), 1);
+    fixture_free(fixture);
+}
+
+static void notices_end_here(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], notice[OCC_MAGIC_SIZE + 1];
+    CHECK_EQUAL(receive_payload(fixture, packet, KEEPALIVE, KEEPALIVE_SIZE).count, 0);
+    CHECK_EQUAL(atomic_load(&fixture->peer->last_authentic_ms), 2000);
+    memcpy(notice, OCC_MAGIC, OCC_MAGIC_SIZE);
+    notice[OCC_MAGIC_SIZE] = 0; /* REQUEST */
+    receive_payload(fixture, packet, notice, sizeof notice);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    notice[OCC_MAGIC_SIZE] = OCC_EXIT;
+    receive_payload(fixture, packet, notice, sizeof notice);
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_PEER_EXIT);
+    receive_payload(fixture, packet, notice, sizeof notice);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    for (unsigned reason = 0; reason < DROP_REASON_COUNT; reason++)
+        CHECK_EQUAL(fixture_dropped(fixture, reason), 0);
+    fixture_free(fixture);
+}
+
+static void terminal_event_waits_for_room(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], notice[OCC_MAGIC_SIZE + 1];
+    struct event filler = {.kind = EVENT_KEY_USED};
+    while (events_push(&fixture->events, &filler, NULL, 0)) {
+    }
+    memcpy(notice, OCC_MAGIC, OCC_MAGIC_SIZE);
+    notice[OCC_MAGIC_SIZE] = OCC_EXIT;
+    receive_payload(fixture, packet, notice, sizeof notice);
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_KEY_USED);
+    report_due(fixture->peer, &fixture->events);
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_PEER_EXIT);
+    report_due(fixture->peer, &fixture->events);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    fixture_free(fixture);
+}
+
+static void float_is_told_once_a_second_and_moves_nothing(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t inner[64];
+    fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    const struct remote *remote = atomic_load(&fixture->peer->remote);
+    for (uint32_t i = 1; i <= 3; i++) {
+        uint8_t packet[ROOM];
+        struct batch batch;
+        fixture_datagram(&batch, packet, fixture_client_seal(fixture, packet, i, inner, 28));
+        batch.packets[0].source.port++;
+        fixture->forwarder.now_ms = 2000 + (i == 3 ? 1000 : 0);
+        link_to_tun(&fixture->forwarder, fixture->listener, &batch);
+        CHECK_EQUAL(batch.count, 1); /* authentic, so delivered */
+        CHECK_EQUAL(fixture_events(fixture), i == 2 ? 0 : 1u << EVENT_FLOAT_SEEN);
+    }
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_FLOAT_REFUSED), 1);
+    CHECK(atomic_load(&fixture->peer->remote) == remote);
+    fixture_free(fixture);
+}
+
+/* TUN to link: one inner packet with headroom; the client opens what comes out. */
+static struct batch send_out(struct fixture *fixture, uint8_t *room, const uint8_t *inner, size_t length)
+{
+    struct batch batch = {.count = 1};
+    memcpy(room + DATA_OVERHEAD, inner, length);
+    batch.packets[0] = (struct packet){.bytes = room + DATA_OVERHEAD, .length = (uint32_t)length};
+    tun_to_link(&fixture->forwarder, fixture->endpoint, &batch);
+    return batch;
+}
+
+static void sealed_packet_opens_at_the_client(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t room[ROOM], inner[64];
+    for (uint32_t id = 1; id <= 3; id++) {
+        size_t length =
+            id == 2 ? fixture_ipv6(inner, "fd20::1", "fd00::2") : fixture_ipv4(inner, "10.20.1.1", "10.100.0.2");
+        struct batch batch = send_out(fixture, room, inner, length);
+        CHECK_EQUAL(batch.count, 1);
+        CHECK_EQUAL(batch.packets[0].length, length + DATA_OVERHEAD);
+        CHECK_EQUAL(get_u32(batch.packets[0].bytes), (uint32_t)P_DATA_V2 << 27 | FIXTURE_KEY << 24 | FIXTURE_PEER);
+        CHECK_EQUAL(get_u32(batch.packets[0].bytes + DATA_HEADER), id);
+        const uint8_t *text = fixture_client_open(fixture, &batch.packets[0]);
+        CHECK(text != NULL && memcmp(text, inner, length) == 0);
+    }
+    CHECK_EQUAL(atomic_load(&fixture->peer->bytes_out), 28 + 48 + 28);
+    fixture_free(fixture);
+}
+
+static void unsendable_packets_have_their_reasons(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t room[ROOM], inner[64];
+    fixture_ipv4(inner, "10.20.1.1", "10.100.0.9");
+    CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 0);
+    fixture_ipv6(inner, "fd20::1", "::ffff:10.100.0.2");
+    CHECK_EQUAL(send_out(fixture, room, inner, 48).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_NO_ROUTE), 2);
+    CHECK_EQUAL(send_out(fixture, room, inner, 3).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_NOT_IP), 1);
+    fixture_ipv4(inner, "10.20.1.1", "10.100.0.2");
+    struct key_slot *slot = atomic_exchange(&fixture->peer->sending, NULL);
+    CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_NOT_READY), 1);
+    atomic_store(&fixture->peer->sending, slot);
+    atomic_store(&slot->last_packet_id, 0xFFFFFFFD);
+    CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 1); /* 0xFFFFFFFE, the last one */
+    CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 0);
+    CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_KEY_EXHAUSTED), 2);
+    CHECK(atomic_load(&slot->rekey_due));
+    fixture_free(fixture);
+}
+
+static void limits_of_the_client_ask_for_a_new_key_once(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], inner[64];
+    fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    receive(fixture, packet, fixture_client_seal(fixture, packet, 0xFEFFFFFF, inner, 28));
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    receive(fixture, packet, fixture_client_seal(fixture, packet, 0xFF000000, inner, 28));
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_REKEY_NEEDED);
+    receive(fixture, packet, fixture_client_seal(fixture, packet, 0xFF000001, inner, 28));
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    fixture_free(fixture);
+}
+
+static void too_many_forgeries_kill_the_key(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], copy[ROOM], inner[64];
+    fixture->limits.failures_rekey = 3;
+    fixture->limits.failures = 6;
+    fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    size_t length = fixture_client_seal(fixture, packet, 1, inner, 28);
+    for (unsigned i = 0; i < 7; i++) {
+        memcpy(copy, packet, length);
+        copy[DATA_AD] ^= 1;
+        receive(fixture, copy, length);
+        CHECK_EQUAL(fixture_events(fixture), i == 3 ? 1u << EVENT_REKEY_NEEDED : 0);
+    }
+    CHECK_EQUAL(receive(fixture, packet, length).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_AUTH_FAILED), 8);
+    fixture_free(fixture);
+}
+
+static void tcp_stream_ends_with_the_first_forgery(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t first[ROOM], second[ROOM], third[ROOM], inner[64];
+    fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    size_t length = fixture_client_seal(fixture, first, 1, inner, 28);
+    fixture_client_seal(fixture, second, 2, inner, 28);
+    fixture_client_seal(fixture, third, 3, inner, 28);
+    memset(first + 1, 0xff, 3); /* the peer id in the packet does not matter for finding the peer … */
+    second[DATA_AD] ^= 1;
+    struct batch batch = {.count = 3};
+    batch.packets[0] = (struct packet){.bytes = third, .length = (uint32_t)length};
+    batch.packets[1] = (struct packet){.bytes = second, .length = (uint32_t)length};
+    batch.packets[2] = (struct packet){.bytes = third, .length = (uint32_t)length};
+    CHECK(!tcp_to_tun(&fixture->forwarder, fixture->peer, &batch));
+    CHECK_EQUAL(batch.count, 1);
+    batch.count = 1;
+    batch.packets[0] = (struct packet){.bytes = first, .length = (uint32_t)length};
+    CHECK(!tcp_to_tun(&fixture->forwarder, fixture->peer, &batch)); /* … but it is authenticated */
+    uint8_t control[] = {P_CONTROL_V1 << 3 | 1, 1, 2, 3}, odd[] = {P_DATA_V1 << 3, 1};
+    batch.count = 2;
+    batch.packets[0] = (struct packet){.bytes = control, .length = sizeof control};
+    batch.packets[1] = (struct packet){.bytes = odd, .length = sizeof odd};
+    CHECK(tcp_to_tun(&fixture->forwarder, fixture->peer, &batch));
+    CHECK_EQUAL(batch.count, 0);
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_TCP_CONTROL);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_BAD_OPCODE), 1);
+    fixture_free(fixture);
+}
+
+/* Any bytes at all, with a correct tag or without, on the heap for the sanitizer. Nothing but an allowed packet may
+ * come out. */
+static void hostile_bytes_do_no_harm(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint64_t random = 99;
+    for (uint32_t round = 1; round < 30000; round++) {
+        uint8_t payload[128], packet[256];
+        size_t length = 1 + next_random(&random) % 90;
+        for (size_t i = 0; i < length; i++)
+            payload[i] = (uint8_t)next_random(&random);
+        if (round % 2)
+            payload[0] = round % 4 == 1 ? 0x45 : 0x60;
+        if (round % 8 == 1 && length >= 20)
+            fixture_ipv4(payload, "10.100.0.2", "10.20.1.1");
+        size_t sealed = fixture_client_seal(fixture, packet, round, payload, length);
+        if (round % 3 == 0)
+            sealed = next_random(&random) % (sealed + 1);
+        if (round % 5 == 0)
+            packet[next_random(&random) % 8] = (uint8_t)next_random(&random);
+        uint8_t *heap = malloc(sealed + 1);
+        CHECK(heap != NULL);
+        memcpy(heap, packet, sealed);
+        struct batch batch = receive(fixture, heap, sealed);
+        for (unsigned i = 0; i < batch.count; i++)
+            CHECK(batch.packets[i].bytes[0] == 0x45 &&
+                  memcmp(batch.packets[i].bytes + 12, "\x0a\x64\x00\x02", 4) == 0);
+        free(heap);
+        fixture_events(fixture);
+    }
+    CHECK(atomic_load(&fixture->peer->packets_in) > 100);
+    fixture_free(fixture);
+}
+
+int main(void)
+{
+    RUN(allowed_packet_passes_unchanged);
+    RUN(padding_behind_the_packet_is_cut_off);
+    RUN(each_inner_refusal_has_its_reason);
+    RUN(malformed_inner_packets_are_no_ip);
+    RUN(outer_refusals_leave_no_trace_on_the_peer);
+    RUN(notices_end_here);
+    RUN(terminal_event_waits_for_room);
+    RUN(float_is_told_once_a_second_and_moves_nothing);
+    RUN(sealed_packet_opens_at_the_client);
+    RUN(unsendable_packets_have_their_reasons);
+    RUN(limits_of_the_client_ask_for_a_new_key_once);
+    RUN(too_many_forgeries_kill_the_key);
+    RUN(tcp_stream_ends_with_the_first_forgery);
+    RUN(hostile_bytes_do_no_harm);
+    return 0;
+}
