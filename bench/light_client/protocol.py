@@ -156,8 +156,6 @@ class LightClient:
     # -- the five verbs
 
     def receive_packet(self, packet: bytes, now: float) -> None:
-        if self.failed is not None:
-            return
         if is_data(packet):
             self._receive_data(packet, now)
             return
@@ -170,6 +168,9 @@ class LightClient:
 
     def packets_to_send(self, now: float) -> list[bytes]:
         packets = [PLAIN.wrap(packet) for key in self._keys.values() for packet in key.reliable.packets_to_send(now)]
+        if self.failed is not None:  # what was queued, an alert perhaps, went out once; now only acknowledge
+            for key in self._keys.values():
+                key.reliable.stop_sending()
         data, self._data_out = self._data_out, []
         if data:
             self._last_sent = now

@@ -20,6 +20,9 @@ ACKS_ON_ACK = 8
 MAX_QUEUED_ACKS = 8
 """More are dropped: the peer repeats the packet, and the acknowledgement is made again."""
 FIRST_TIMEOUT_S = 2.0
+MAX_TIMEOUT_S = 60.0
+"""The reference goes on doubling; within a handshake's 60 s nobody sees a difference, and a message that is sent during
+an outage should not arrive an hour after its end."""
 HIGHER_ACKS_FOR_RETRANSMIT = 3
 _MASK = 0xFFFFFFFF
 _HALF = 1 << 31
@@ -149,7 +152,7 @@ class ReliableLayer:
             if now < outgoing.due and outgoing.higher_acks < HIGHER_ACKS_FOR_RETRANSMIT:
                 continue
             outgoing.due = now + outgoing.timeout_s
-            outgoing.timeout_s *= 2
+            outgoing.timeout_s = min(2 * outgoing.timeout_s, MAX_TIMEOUT_S)
             outgoing.higher_acks = 0
             packets.append(self._packet(outgoing.opcode, outgoing.packet_id, outgoing.payload, ACKS_ON_CONTROL))
         while self._acks:

@@ -87,6 +87,7 @@ class Session:
         "_jitter",
         "_lame_duck",
         "_last_key_id",
+        "_last_words",
         "_local_session_id",
         "_negotiated",
         "_options",
@@ -104,6 +105,7 @@ class Session:
         "_renegotiate_at",
         "_settings",
         "_soft_reset_at",
+        "_told",
         "_transport",
         "_use_key_at",
         "_verdict",
@@ -163,6 +165,8 @@ class Session:
         self._renegotiate_at: float | None = None
         self._use_key_at: float | None = None
         self._soft_reset_at: float | None = None
+        self._last_words = ""
+        self._told: list[int] = []
         self._closing: SessionClosed | None = None
         self._close_at: float | None = None
         self._last_key_id = 0
@@ -316,7 +320,7 @@ class Session:
         state = self._deferred()
         if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
-            self._outbox.append(messages.auth_failed(text))
+            self._last_words = messages.auth_failed(text)
             self._begin_closing(reason, text, now, self._settings.exit_delay_s)
 
     def renegotiate(self, now: float) -> None:
@@ -580,16 +584,17 @@ class Session:
         return [state for state in (self._pending, self._primary, self._lame_duck) if state is not None]
 
     def _flush_outbox(self) -> None:
-        """Text goes over the newest key that the peer has taken part in: a client reads nothing on the old key once
-        it has seen a soft reset."""
-        if not self._outbox:
-            return
-        state = self._primary
-        if self._pending is not None and (state is None or self._pending.reliable.heard):
-            state = self._pending
-        if state is not None and state.carries_text:
+        """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
+        The last words cannot wait and go over every key that can carry them, as the reference does."""
+        state = self._pending or self._primary
+        if self._outbox and state is not None and state.carries_text:
             while self._outbox:
                 state.send_text(self._outbox.popleft())
+        if self._last_words:
+            for state in (self._pending, self._primary):
+                if state is not None and state.carries_text and state.key_id not in self._told:
+                    self._told.append(state.key_id)
+                    state.send_text(self._last_words)
 
     # -- ending
 
@@ -599,7 +604,7 @@ class Session:
         if self._primary is None:
             self._close(Refusal.SHUTTING_DOWN if reason is End.SHUTDOWN else reason, text)
             return
-        self._outbox.append(text)
+        self._last_words = text
         self._begin_closing(reason, text, now, delay_s)
 
     def _begin_closing(self, reason: Refusal | End, detail: str, now: float, delay_s: float) -> None:

@@ -27,7 +27,8 @@ from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.stateless import Established, answer_reset, check_echo, is_reset
 
 CLIENT_ADDRESS = ("192.0.2.7", 40000)
-PUSHED = ["topology subnet", "ifconfig 10.100.0.2 255.255.252.0", "ping 10", "ping-restart 60"]
+# No ping-restart: nobody sends pings here, that is the data plane's.
+PUSHED = ["topology subnet", "ifconfig 10.100.0.2 255.255.252.0", "ping 10"]
 
 
 # -- certificates and contexts ------------------------------------------------------------------------------

@@ -52,8 +52,9 @@ def openvpn(
     log = directory / "client.log"
     over = ["udp4", "--explicit-exit-notify", "1"] if transport is Transport.UDP else ["tcp4-client"]
     command = [
-        OPENVPN, "--client", "--dev", "null", "--ifconfig-noexec", "--route-noexec", "--nobind", "--remote", "127.0.0.1", str(pump.port), "--proto", *over,
-        "--remote-cert-tls", "server", "--verb", "3", *write_client_files(directory, certificate), *options,
+        OPENVPN, "--client", "--dev", "null", "--ifconfig-noexec", "--route-noexec", "--nobind",
+        "--remote", "127.0.0.1", str(pump.port), "--proto", *over, "--remote-cert-tls", "server", "--verb", "3",
+        *write_client_files(directory, certificate), *options,
     ]  # fmt: skip
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=directory)

@@ -1,0 +1,151 @@
+"""Key method 2, options string and peer info: what comes from the peer and what we answer."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvpnd.wire.errors import DropReason, PeerError, UsageError
+from cvpnd.wire.key_method import (
+    Capability,
+    KeyMessage,
+    KeySource,
+    PeerInfo,
+    mirror_options,
+    option_value,
+    parse_key_message,
+    parse_peer_info,
+    serialise_key_message,
+)
+
+OCC_26 = "V4,dev-type tun,link-mtu 1541,tun-mtu 1500,proto UDPv4,auth SHA1,keysize 128,key-method 2,tls-client"
+RANDOM = bytes(range(112))
+TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), max_size=50).filter(str.isprintable)
+
+
+def message(**changes: str) -> KeyMessage:
+    fields = {"options": OCC_26, "username": "ann", "password": "s3cret", "peer_info": "IV_VER=2.6.14\n"} | changes
+    return KeyMessage(KeySource.cut(RANDOM, with_pre_master=True), **fields)
+
+
+@given(username=TEXT, password=TEXT, peer_info=TEXT)
+def test_what_is_serialised_parses_back(username: str, password: str, peer_info: str) -> None:
+    sent = message(username=username, password=password, peer_info=peer_info)
+    got = parse_key_message(serialise_key_message(sent), from_client=True)
+    assert got is not None
+    assert (got.options, got.username, got.password, got.peer_info) == (OCC_26, username, password, peer_info)
+    assert (got.source.pre_master, got.source.random1, got.source.random2) == (RANDOM[:48], RANDOM[48:80], RANDOM[80:])
+
+
+def test_every_prefix_waits_for_more_but_the_one_without_peer_info() -> None:
+    raw = serialise_key_message(message())
+    without_peer_info = len(raw) - 2 - len("IV_VER=2.6.14\n\0")
+    for length in range(len(raw)):
+        parsed = parse_key_message(raw[:length], from_client=True)
+        assert (parsed is not None) == (length == without_peer_info)
+    assert parse_key_message(raw + b"ignored", from_client=True) is not None
+
+
+def test_servers_message_has_no_pre_master() -> None:
+    sent = KeyMessage(KeySource.cut(RANDOM[:64], with_pre_master=False), "V4,tls-server", "", "", "")
+    raw = serialise_key_message(sent)
+    assert raw[:5] == b"\0\0\0\0\x02"
+    assert raw[-6:] == bytes(6), "absent strings have length 0 and no bytes"
+    got = parse_key_message(raw, from_client=False)
+    assert got is not None
+    assert got.options == "V4,tls-server"
+
+
+def test_last_byte_is_taken_for_the_nul_and_an_early_nul_cuts() -> None:
+    raw = serialise_key_message(message(username="")).replace(b"s3cret\0", b"s3\0ret!")
+    got = parse_key_message(raw, from_client=True)
+    assert got is not None
+    assert got.password == "s3"
+
+
+def test_control_characters_in_the_username_become_underscores() -> None:
+    raw = serialise_key_message(message(username="a\nb\x1b[2J"))
+    got = parse_key_message(raw, from_client=True)
+    assert got is not None
+    assert got.username == "a_b_[2J"
+
+
+@pytest.mark.parametrize("method", [0, 1, 3, 15])
+def test_other_key_methods_fail(method: int) -> None:
+    raw = bytearray(serialise_key_message(message()))
+    raw[4] = method
+    with pytest.raises(PeerError) as caught:
+        parse_key_message(bytes(raw), from_client=True)
+    assert caught.value.reason is DropReason.BAD_KEY_METHOD
+
+
+def test_reserved_bits_of_the_method_are_ignored() -> None:
+    raw = bytearray(serialise_key_message(message()))
+    raw[4] |= 0xF0
+    assert parse_key_message(bytes(raw), from_client=True) is not None
+
+
+def test_long_options_fail_before_they_have_arrived() -> None:
+    raw = serialise_key_message(message())[:117]
+    with pytest.raises(PeerError):
+        parse_key_message(raw + (513).to_bytes(2, "big"), from_client=True)
+    assert parse_key_message(raw + (512).to_bytes(2, "big"), from_client=True) is None
+
+
+def test_secrets_do_not_show() -> None:
+    assert "s3cret" not in repr(message())
+    assert "0102" not in repr(message().source)
+    source = message().source
+    source.wipe()
+    assert not any(source.pre_master + source.random1 + source.random2)
+    with pytest.raises(UsageError):
+        KeySource.cut(b"short", with_pre_master=False)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (OCC_26, OCC_26.replace("tls-client", "tls-server")),
+        ("V4,proto TCPv4_CLIENT,keydir 1,tls-client", "V4,proto TCPv4_SERVER,keydir 0,tls-server"),
+        ("V4,keydir 0", "V4,keydir 1"),
+        ("", "V4,tls-server"),
+    ],
+)
+def test_options_are_mirrored(theirs: str, ours: str) -> None:
+    assert mirror_options(theirs) == (ours if theirs else mirror_options(""))
+    assert mirror_options(theirs), "patched 2.5 clients abort on an empty string"
+
+
+def test_option_value() -> None:
+    assert option_value(OCC_26, "auth") == "SHA1"
+    assert option_value(OCC_26, "tls-client") == ""
+    assert option_value(OCC_26, "cipher") is None
+
+
+def test_peer_info_of_2_6() -> None:
+    info = parse_peer_info(
+        "IV_VER=2.6.14\nIV_PLAT=linux\nIV_TCPNL=1\nIV_MTU=1600\nIV_NCP=2\nIV_CIPHERS=AES-256-GCM:AES-128-GCM\nIV_PROTO=990\n"
+    )
+    assert (info.version, info.platform, info.mtu, info.ncp) == ("2.6.14", "linux", 1600, 2)
+    assert info.ciphers == ("AES-256-GCM", "AES-128-GCM")
+    assert Capability.TLS_KEY_EXPORT | Capability.CC_EXIT_NOTIFY in info.capabilities
+    assert Capability.DATA_EPOCH not in info.capabilities
+
+
+@pytest.mark.parametrize("garbage", ["-1", "0x10", "1e3", "٣", "99999999999999999999", "4294967296", "", " 2"])
+def test_garbage_numbers_are_zero(garbage: str) -> None:
+    info = parse_peer_info(f"IV_PROTO={garbage}\nIV_MTU={garbage}\nIV_NCP={garbage}\n")
+    assert (info.capabilities, info.mtu, info.ncp) == (Capability.NONE, None, 0)
+
+
+def test_peer_info_is_bounded_and_printable() -> None:
+    info = parse_peer_info("".join(f"UV_{i}={i}\n" for i in range(10_000)) + "IV_VER=late")
+    assert len(info.values) == 128
+    info = parse_peer_info(f"IV_VER=2\x1b[31m\nUV_X={'x' * 600}\nno equals sign\n=nameless\nIV_VER=second\n")
+    assert info.values == {"IV_VER": "2_[31m"}
+
+
+@given(st.text())
+def test_peer_info_never_raises(text: str) -> None:
+    assert isinstance(parse_peer_info(text), PeerInfo)

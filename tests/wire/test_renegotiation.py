@@ -1,0 +1,282 @@
+"""New keys for a session that goes on: by either side, by both, when it fails, and what becomes of the old ones."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.pair import NoisyLink, Pair, client_context, pki, same_keys, server_context, tls_context
+from light_client.protocol import LightClient, Told
+from OpenSSL import SSL
+
+from cvpnd.reasons import End, Refusal
+from cvpnd.wire.control_wrap import PLAIN
+from cvpnd.wire.errors import DropReason
+from cvpnd.wire.events import (
+    CredentialsReceived,
+    KeyRetired,
+    KeysReady,
+    RenegotiationFailed,
+    RenegotiationStarted,
+    SessionClosed,
+    UseKey,
+)
+from cvpnd.wire.packet import ControlPacket, Opcode, Transport
+from cvpnd.wire.session import Session
+from cvpnd.wire.settings import SessionSettings
+
+
+def connected(**kwargs: object) -> tuple[Pair, Session]:
+    pair = Pair(**kwargs)  # type: ignore[arg-type]
+    pair.connect(seconds=3600)
+    pair.run(seconds=1)
+    assert pair.session is not None
+    return pair, pair.session
+
+
+def key_ids(pair: Pair, kind: type) -> list[int]:
+    return [event.key_id for event in pair.of_server(kind)]
+
+
+@pytest.mark.parametrize("by", ["server", "client", "both"])
+@pytest.mark.parametrize("transport", Transport)
+def test_new_key_by_either_side_and_by_both_at_once(by: str, transport: Transport) -> None:
+    client = LightClient(client_context(), 0.0, transport=transport)
+    pair, session = connected(client=client, transport=transport)
+    if by != "client":
+        session.renegotiate(pair.now)
+    if by != "server":
+        pair.client.renegotiate(pair.now)
+    pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2, seconds=30)
+    pair.run(seconds=1)
+    assert key_ids(pair, KeysReady) == [0, 1]
+    assert pair.of_server(RenegotiationStarted) == [RenegotiationStarted(1, by_peer=by == "client")]
+    assert same_keys(pair)
+    assert pair.client.sending_key_id == 1
+    assert session.established
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_renegotiation_over_a_bad_link(seed: int) -> None:
+    link = NoisyLink(seed, loss=0.2, duplication=0.2, reordering=0.3)
+    settings = SessionSettings(hand_window_s=1800, soft_reset_interval_s=0)
+    client = LightClient(client_context(), 0.0, hand_window_s=1800)
+    pair, session = connected(client=client, link=link, settings=settings)
+    for number in range(1, 4):
+        (session if number % 2 else pair.client).renegotiate(pair.now)
+        assert pair.run(lambda pair, n=number: len(pair.of_server(KeysReady)) > n, seconds=1700)
+        pair.run(seconds=200)
+    assert same_keys(pair)
+
+
+def test_key_ids_count_from_1_to_7_and_again_without_0() -> None:
+    pair, session = connected()
+    for _ in range(9):
+        count = len(pair.of_server(KeysReady))
+        session.renegotiate(pair.now)
+        assert pair.run(lambda pair, c=count: len(pair.of_server(KeysReady)) > c, seconds=30)
+        pair.run(seconds=1)
+    assert key_ids(pair, KeysReady) == [0, 1, 2, 3, 4, 5, 6, 7, 1, 2]
+    assert key_ids(pair, KeyRetired) == [0, 1, 2, 3, 4, 5, 6, 7], "all but the primary and its lame duck"
+
+
+def test_second_start_while_one_is_under_way_does_nothing() -> None:
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    session.renegotiate(pair.now)
+    pair.run(seconds=2)
+    assert len(pair.of_server(RenegotiationStarted)) == 1
+
+
+def test_server_starts_by_its_timer_up_to_a_tenth_early() -> None:
+    def session(jitter: float) -> float:
+        pair = Pair(settings=SessionSettings(renegotiate_s=1000))
+        pair.run(lambda pair: pair.session is not None)
+        assert pair.session is not None
+        pair.session._jitter = jitter
+        pair.run(lambda pair: len(pair.of_server(RenegotiationStarted)) > 0, seconds=2000)
+        return pair.now
+
+    assert session(0.0) == pytest.approx(1000, abs=1)
+    assert session(1.0) == pytest.approx(900, abs=1)
+
+
+def test_no_push_reply_after_a_renegotiation() -> None:
+    pair, session = connected()
+    sent = len(pair.to_client)
+    session.renegotiate(pair.now)
+    pair.run(seconds=100)
+    texts = [PLAIN.unwrap(packet) for packet in pair.to_client[sent:]]
+    assert {packet.key_id for packet in texts if packet.opcode is Opcode.CONTROL_V1} == {1}
+    assert pair.client.options.count("topology subnet") == 1
+    assert not pair.of_client(Told)
+
+
+@pytest.mark.parametrize(("renegotiate_s", "grace"), [(3600, 60), (40, 20), (0, 60)])
+def test_new_key_is_used_for_sending_after_its_grace_time(renegotiate_s: float, grace: float) -> None:
+    pair, session = connected(settings=SessionSettings(renegotiate_s=renegotiate_s))
+    session.renegotiate(pair.now)
+    started = pair.now
+    pair.run(lambda pair: bool(pair.of_server(UseKey)), seconds=100)
+    assert pair.of_server(UseKey) == [UseKey(1)]
+    assert pair.now == pytest.approx(started + grace)
+
+
+def test_confirmed_key_needs_no_grace_time() -> None:
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2)
+    session.key_confirmed(0, pair.now)
+    session.key_confirmed(1, pair.now)
+    pair.run(seconds=200)
+    assert not pair.of_server(UseKey)
+
+
+def test_lame_duck_expires_after_the_transition_window() -> None:
+    pair, session = connected(settings=SessionSettings(renegotiate_s=0, tran_window_s=300))
+    started = pair.now
+    session.renegotiate(pair.now)
+    pair.run(lambda pair: bool(pair.of_server(KeyRetired)), seconds=1000)
+    assert pair.of_server(KeyRetired) == [KeyRetired(0)]
+    assert pair.now == pytest.approx(started + 300)
+    assert session.established
+
+
+def test_tls_object_of_a_retired_key_is_dropped() -> None:
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2)
+    assert session._lame_duck is not None
+    assert session._lame_duck.tls is None
+    assert session._primary is not None
+    assert session._primary.tls is not None
+    assert session._primary.client_source is None, "secrets of the exchange are gone"
+
+
+def test_text_during_a_renegotiation_goes_over_the_new_key() -> None:
+    """A client reads nothing on the old key once it has seen the soft reset."""
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    pair.run(lambda pair: pair.client.key_id == 1)
+    session.send_message("INFO,hello", pair.now)
+    sent = len(pair.to_client)
+    pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
+    assert pair.of_client(Told) == [Told("INFO,hello")]
+    after = [PLAIN.unwrap(packet) for packet in pair.to_client[sent:]]
+    assert {packet.key_id for packet in after if packet.opcode is Opcode.CONTROL_V1} == {1}
+
+
+def test_last_words_during_a_renegotiation_go_over_both_keys() -> None:
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    pair.run(lambda pair: pair.client.key_id == 1)
+    session.halt("bye", pair.now)
+    pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=10)
+    assert pair.client.failed == "HALT,bye"
+    assert session.closed
+
+
+# -- when it fails
+
+
+def test_failed_attempt_keeps_the_old_key_and_is_repeated_with_the_same_id() -> None:
+    pair, session = connected(settings=SessionSettings(renegotiate_s=100))
+    pair.link.loss = 1.0
+    pair.run(lambda pair: bool(pair.of_server(RenegotiationFailed)), seconds=300)
+    assert session.established
+    pair.link.loss = 0.0
+    pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2, seconds=300)
+    assert key_ids(pair, RenegotiationStarted) == [1, 1]
+    assert key_ids(pair, KeysReady) == [0, 1]
+    assert same_keys(pair)
+
+
+def test_session_ends_when_the_last_key_expires_without_a_successor() -> None:
+    pair, session = connected(settings=SessionSettings(renegotiate_s=100, tran_window_s=400))
+    pair.link.loss = 1.0
+    pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=2000)
+    assert pair.now == pytest.approx(500, abs=2)
+    assert pair.of_server(SessionClosed)[0].reason is End.RENEGOTIATION_FAILED
+    assert pair.of_server(KeyRetired) == [KeyRetired(0)]
+    assert session.closed
+
+
+def test_refused_renegotiation_ends_the_session() -> None:
+    pair, session = connected()
+    pair.decide = lambda pair, event: session.refuse("expired", pair.now, End.CERTIFICATE_REVOKED)
+    session.renegotiate(pair.now)
+    pair.run(seconds=10)
+    assert pair.client.failed == "AUTH_FAILED,expired"
+    assert pair.of_server(KeyRetired) == [KeyRetired(0)]
+    assert pair.of_server(SessionClosed)[0].reason is End.CERTIFICATE_REVOKED
+    assert len(pair.of_server(KeysReady)) == 1
+
+
+def test_other_certificate_in_a_renegotiation_is_refused() -> None:
+    pair, session = connected()
+    pair.client._context = tls_context(pki().other_client, server=False)
+    session.renegotiate(pair.now)
+    pair.run(seconds=10)
+    assert pair.of_server(SessionClosed)[0].reason is Refusal.IDENTITY_CHANGED
+    assert len(pair.of_server(CredentialsReceived)) == 1, "login is not even asked"
+    assert pair.client.failed is not None
+    assert pair.client.failed.startswith("AUTH_FAILED")
+
+
+def test_other_username_in_a_renegotiation_is_refused() -> None:
+    pair, session = connected()
+    pair.client.username = "somebody else"
+    session.renegotiate(pair.now)
+    pair.run(seconds=10)
+    assert pair.of_server(SessionClosed)[0].reason is Refusal.IDENTITY_CHANGED
+
+
+def test_certificate_revoked_meanwhile_ends_the_session() -> None:
+    revoked: list[bool] = []
+
+    def verify(connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int) -> bool:
+        if revoked:
+            connection.get_app_data().refusal = Refusal.CERTIFICATE_REVOKED
+        return not revoked
+
+    pair, session = connected(context=tls_context(pki().server, server=True, verify=verify))
+    revoked.append(True)
+    session.renegotiate(pair.now)
+    pair.run(seconds=10)
+    assert pair.of_server(SessionClosed)[0].reason is Refusal.CERTIFICATE_REVOKED
+    assert pair.of_server(KeyRetired) == [KeyRetired(0)]
+
+
+def test_garbage_in_a_renegotiation_costs_only_the_attempt() -> None:
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    session.packets_to_send(pair.now)  # lost
+    garbage = ControlPacket(Opcode.CONTROL_V1, 1, pair.client.session_id, (), b"", 1, b"garbage, not TLS")
+    reset = ControlPacket(Opcode.SOFT_RESET_V1, 1, pair.client.session_id, (), b"", 0)
+    for packet in (reset, garbage):
+        session.receive_packet(PLAIN.wrap(packet), pair.now)
+    pair.run(lambda pair: bool(pair.of_server(RenegotiationFailed)), seconds=1)
+    assert pair.of_server(RenegotiationFailed)
+    assert session.established
+
+
+def test_soft_resets_of_the_client_are_rate_limited() -> None:
+    pair, session = connected(settings=SessionSettings(soft_reset_interval_s=10, renegotiate_s=0))
+    for _ in range(2):
+        pair.client.renegotiate(pair.now)
+        pair.run(seconds=1)
+    assert len(pair.of_server(KeysReady)) == 2
+    assert session.drops[DropReason.RATE_LIMITED] > 0
+    pair.run(seconds=15)
+    assert len(pair.of_server(KeysReady)) == 3, "it repeats the dropped one"
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_prf_and_exporter_stay_as_negotiated(version: int) -> None:
+    for proto in ("990", "6"):
+        info = {"IV_PROTO": proto, "IV_NCP": "2"}
+        client = LightClient(client_context(version), 0.0, peer_info=info)
+        pair, session = connected(client=client, context=server_context(version))
+        pair.client._peer_info = {"IV_PROTO": "2"}  # what it says later changes nothing
+        session.renegotiate(pair.now)
+        pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2)
+        pair.run(seconds=1)
+        assert same_keys(pair)
