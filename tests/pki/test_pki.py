@@ -1,9 +1,9 @@
 """The authority in a directory: what it signs, what it refuses, and that its files are whole and private."""
 
 import datetime
-import multiprocessing
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings
 from cvpnd.pki import files
 from cvpnd.pki.authority import Authority
-from cvpnd.pki.files import PkiError, write_file
+from cvpnd.pki.files import PkiError, locked, write_file
 from cvpnd.pki.index import certificates, format_serial, parse_serial, read_crl, revoked_serials
 from cvpnd.pki.issue import IssuedCertificate, issue_client, issue_server
 from cvpnd.pki.revocation import CRL_DAYS, ensure_crl, revoke, sign_again_if_due
@@ -185,26 +185,34 @@ def test_an_existing_file_is_only_replaced_on_request(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def _issue_and_revoke(directory: Path, name: str) -> None:
-    authority = Authority.open(directory)
-    issue_client(authority, name)
-    revoke(authority, name=name)
-
-
-def test_writers_in_several_processes_lose_no_revocation(authority):
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda authority: issue_client(authority, "bob"),
+        lambda authority: issue_server(authority, "vpn.example.com"),
+        lambda authority: revoke(authority, name="alice"),
+        lambda authority: sign_again_if_due(authority, now=certs.START + 170 * certs.DAY),
+    ],
+    ids=["issue-client", "issue-server", "revoke", "sign-again"],
+)
+def test_a_second_writer_waits_for_the_first(authority, write):
+    """flock counts per open file, so a thread stands for another process here."""
     ensure_crl(authority)
-    spawn = multiprocessing.get_context("spawn")
-    processes = [
-        spawn.Process(target=_issue_and_revoke, args=(authority.directory, f"user{number}")) for number in range(4)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
-    assert [record.status for record in certificates(authority)] == ["revoked"] * 4
-    crl = read_crl(authority)
-    assert crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number == 5
+    issue_client(authority, "alice")
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in authority.directory.rglob("*") if path.is_file()}
+
+    before = content()
+    second = threading.Thread(target=write, args=(authority,))
+    with locked(authority.directory):
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        assert content() == before
+    second.join(30)
+    assert not second.is_alive()
+    assert content() != before
 
 
 @pytest.mark.parametrize(
