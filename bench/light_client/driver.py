@@ -117,6 +117,8 @@ class Runner:
         self.client = client
         self.result = result
         self._wire = wire
+        self.leaving = False
+        """The goodbye is said: a server that closes the connection now only answers it."""
         self._changed = asyncio.Event()
         self._outstanding: dict[int, float] = {}
 
@@ -157,7 +159,7 @@ class Runner:
                 self._tunnel_packet(event.payload)
             elif isinstance(event, KeyInstalled):
                 self.result.keys += 1
-            elif isinstance(event, Failed) and not self.result.error:
+            elif isinstance(event, Failed) and not self.result.error and not self.leaving:
                 self.result.error = event.reason
             elif isinstance(event, Connected):
                 self.result.address = (self.client.option("ifconfig") or "").split(" ")[0]
@@ -219,6 +221,7 @@ async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResu
         if client.failed is None:
             client.exit()
             await runner.pump()
+            runner.leaving = True
             await asyncio.sleep(EXIT_LINGER_S)
     finally:
         serving.cancel()

@@ -54,7 +54,7 @@ def test_client_that_says_goodbye_is_gone_at_once(site):
         gateway = site.start() if transport == "udp" else site.gateway
         client = site.connect(transport=transport)
         client.stop()
-        wait_until(lambda: not [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"], 3)
+        wait_until(lambda: not [c for c in site.gateway.ctl_json("connection", "list") if c["status"] == "active"], 3)
     reasons = [e[END_REASON] for e in gateway.connection_log() if e["connection-log-type"] == "connection-reset"]
     assert reasons == ["client-exit", "tcp-closed"]
 
