@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
 
+CRL_CHECK_INTERVAL_S = 3600.0
+
 
 class StartError(Exception):
     """The daemon cannot start; the text tells the operator why and what to change."""
@@ -93,6 +95,14 @@ class Daemon:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self.notifier.watchdog()
             await self.operations.poll_trust(time.monotonic())
+
+    async def keep_crl_fresh(self) -> None:
+        while True:
+            try:
+                await self.operations.keep_crl_fresh()
+            except OperationError as error:
+                log.error("the CRL cannot be signed again: %s", error)
+            await asyncio.sleep(CRL_CHECK_INTERVAL_S)
 
     def announce_ready(self) -> None:
         self.notifier.ready(self._status())
@@ -158,7 +168,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stopping.set)
-    for chore in (daemon.watch(), gateway.keep_routes()):
+    for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes()):
         stack.callback(asyncio.create_task(chore).cancel)
     return daemon
 

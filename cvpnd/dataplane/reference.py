@@ -76,7 +76,7 @@ class ReferenceDataPlane:
 
     def __init__(self, workers: int, **limits: int) -> None:
         require(1 <= workers <= WORKERS_MAX, "workers out of range")
-        require(all(0 < limit for limit in limits.values()), "limits are positive")
+        require(all(limit > 0 for limit in limits.values()), "limits are positive")
         self._events = EventQueue(EVENTS_MAX)
         self.forwarder = Forwarder(workers, KeyLimits(**limits), self._events)
         self._endpoints = self.forwarder.endpoints
@@ -85,7 +85,9 @@ class ReferenceDataPlane:
         self._totals: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closed = False
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
+        self._selector.register(self._stop_fd, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name="cvpnd-reference", daemon=True)
         self._thread.start()
 
@@ -192,7 +194,7 @@ class ReferenceDataPlane:
         except BlockingIOError:
             return
         except OSError as error:
-            self._close_connection(peer, connection, str(error))
+            self._close_connection(peer, connection, error.strerror or str(error))
             return
         self._totals["receive_calls"] += 1
         if received:
@@ -238,7 +240,7 @@ class ReferenceDataPlane:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._close_connection(peer, connection, str(error))
+                self._close_connection(peer, connection, error.strerror or str(error))
                 return
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.queue else 0)
             key = self._selector.get_key(connection.sock.fileno())
@@ -439,8 +441,10 @@ class ReferenceDataPlane:
                 self.remove_listener(listener)
             for endpoint in list(self._endpoints):
                 self.remove_endpoint(endpoint)
+        os.eventfd_write(self._stop_fd, 1)
         self._thread.join()
         self._selector.close()
+        os.close(self._stop_fd)
         os.close(self._events.fd)
 
 

@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cvpnd.auth.files import TrustError
+from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.dataplane.api import DataPlane
-from cvpnd.endpoints.plan import host_plan, trust_settings
+from cvpnd.endpoints.plan import host_plan
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
 from cvpnd.policy.leases import LeasePool
@@ -232,7 +232,7 @@ def _read(old: Config) -> Config:
 
 
 def _read_trust(endpoints: Iterable[EndpointConfig]) -> dict[str, TrustKeeper]:
-    return {endpoint.id: TrustKeeper(trust_settings(endpoint)) for endpoint in endpoints}
+    return {endpoint.id: TrustKeeper(CertificateSettings.of_endpoint(endpoint)) for endpoint in endpoints}
 
 
 def _needs_replacing(old: EndpointConfig, new: EndpointConfig) -> bool:

@@ -1,29 +1,12 @@
-"""The configuration in the words of those who carry it out: the host, and the certificate code."""
+"""The configuration in the words of the host room, which carries it out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cvpnd.auth.files import CertificateSettings
 from cvpnd.config import LOCAL, Config, EndpointConfig, SubnetConfig
 from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, Subnet
 from cvpnd.policy.mtu import tunnel_mtu
-
-
-def trust_settings(endpoint: EndpointConfig) -> CertificateSettings:
-    authentication = endpoint.authentication[0]  # the only method there is yet
-    return CertificateSettings(
-        certificate=endpoint.server_certificate.certificate,
-        private_key=endpoint.server_certificate.private_key,
-        chain=endpoint.server_certificate.chain,
-        client_ca=authentication.client_ca,
-        crl=authentication.crl,
-        allow_rsa_1024=authentication.allow_rsa_1024,
-        crl_expired=authentication.crl_expired,
-        minimum_version=endpoint.tls.minimum_version,
-        maximum_version=endpoint.tls.maximum_version,
-        ciphers=endpoint.tls.ciphers,
-    )
 
 
 def host_plan(config: Config, devices: Mapping[str, str], workers: int) -> HostPlan:

@@ -28,7 +28,7 @@ from cvpnd.pki.authority import Authority
 from cvpnd.pki.files import PkiError
 from cvpnd.pki.index import CertificateRecord, certificates
 from cvpnd.pki.issue import CLIENT_DAYS, IssuedCertificate, issue_client
-from cvpnd.pki.revocation import revoke
+from cvpnd.pki.revocation import revoke, sign_again_if_due
 from cvpnd.policy.decide import Decision, best_route, decide
 from cvpnd.policy.model import Route, Rule
 from cvpnd.profile import ProfileError, render_profile
@@ -201,6 +201,12 @@ class Operations:
                 return await self._gateway.reload()
             except GatewayError as error:
                 raise OperationError("InvalidParameterValue", str(error)) from error
+
+    async def keep_crl_fresh(self) -> None:
+        """Sign our own CRL again long before it expires, which would lock everybody out. The daemon calls it hourly."""
+        if self._gateway.config.pki.directory is not None:
+            async with self._changing:
+                await self._pki(sign_again_if_due, await self._authority())
 
     async def poll_trust(self, now: float) -> None:
         async with self._changing:
