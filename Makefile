@@ -137,10 +137,13 @@ SANITIZED  := --buildtype=debugoptimized -Db_sanitize=$(SANITIZERS) -Db_lundef=f
     -Dpython.purelibdir=/site -Dpython.platlibdir=/site
 SANITIZER_OPTIONS := UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_leaks=
 
-test-native: $(VENV)/.tools ## C unit tests under AddressSanitizer and UBSan
+test-native: $(VENV)/.tools ## C unit tests under AddressSanitizer, UBSan and ThreadSanitizer
 	$(call step,Building the C tests with AddressSanitizer and UBSan,asan,$(call compiled,asan,gcc,$(SANITIZED) -Dtests=true))
 	@echo '==> C unit tests'
 	@$(SANITIZER_OPTIONS)1 $(VENV)/bin/meson test -C build/asan --no-rebuild --print-errorlogs
+	$(call step,Building the workers with ThreadSanitizer,tsan,$(call compiled,tsan,gcc,$(subst $(SANITIZERS),thread,$(SANITIZED)) -Dtests=true))
+	@# without address randomisation, which older ThreadSanitizers do not cope with on newer kernels
+	@$(VENV)/bin/meson test -C build/tsan --no-rebuild --print-errorlogs --wrapper 'setarch --addr-no-randomize' workers
 
 test-fuzz: $(VENV)/.tools ## every C fuzzer for FUZZ_SECONDS (5) each
 	$(call step,Building the fuzzers,fuzz,$(call compiled,fuzz,clang,$(SANITIZED) -Dfuzz=true))
