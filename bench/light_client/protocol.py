@@ -40,9 +40,9 @@ PEER_INFO_26 = {
     "IV_MTU": "1600",
     "IV_NCP": "2",
     "IV_CIPHERS": "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
-    "IV_PROTO": "990",
+    "IV_PROTO": "478",
 }
-"""What OpenVPN 2.6 says of itself."""
+"""What OpenVPN 2.6 says of itself (990), without the dynamic tls-crypt (512), which the light client cannot do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,109 @@
+"""The light client against the installed ``openvpn`` 2.6 server: if they agree, it may stand in for real clients.
+
+Both run in a network namespace of their own, so the server's TUN device and addresses are nobody else's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from helpers.pair import pki
+from helpers.pump import write_client_files
+from light_client.__main__ import main
+from light_client.icmp import checksum, echo_request, parse_echo_reply
+
+REPOSITORY = Path(__file__).parents[2]
+OPENVPN = shutil.which("openvpn") or "/usr/sbin/openvpn"
+needs_server = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path(OPENVPN).exists() or not Path("/dev/net/tun").exists(),
+    reason="needs root, /dev/net/tun and the openvpn program",
+)
+
+
+def run_against_openvpn(directory: Path, server: str, client: str) -> dict[str, object]:
+    """Start a server in a fresh namespace, run the command line client in it, return its JSON."""
+    files = write_client_files(directory)
+    (directory / "server.pem").write_bytes(pki().server.pem)
+    (directory / "server-key.pem").write_bytes(pki().server.key_pem)
+    script = textwrap.dedent(f"""
+        ip link set lo up
+        {OPENVPN} --mode server --tls-server --server 10.77.0.0 255.255.255.0 --topology subnet --dev tun --port 1194 \
+            --ca ca.pem --cert server.pem --key server-key.pem --dh none --keepalive 1 20 --verb 3 --log server.log \
+            --duplicate-cn {server} &
+        server=$!
+        trap 'kill $server; wait $server' EXIT
+        for _ in $(seq 100); do
+            grep -q 'Initialization Sequence Completed' server.log 2>/dev/null && break; sleep 0.05
+        done
+        {sys.executable} -m light_client --remote 127.0.0.1:1194 --json --timeout 20 {" ".join(files)} {client}
+    """)
+    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'bench'}"}
+    with subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", script], cwd=directory, env=environment, stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert process.returncode == 0, (output, (directory / "server.log").read_text())
+    answer: dict[str, object] = json.loads(output)
+    return answer
+
+
+@needs_server
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [
+        ("--proto udp4", "--tls 1.3"),
+        ("--proto udp4", "--tls 1.2"),
+        ("--proto tcp4-server", "--tcp"),
+        ("--proto udp4 --data-ciphers CHACHA20-POLY1305", ""),
+    ],
+    ids=["udp-tls1.3", "udp-tls1.2", "tcp", "chacha20"],
+)
+def test_ping_through_a_stock_server(tmp_path: Path, server: str, client: str) -> None:
+    answer = run_against_openvpn(tmp_path, server, f"--ping 10.77.0.1 --pings 2 {client}")
+    assert (answer["failed"], answer["pings_answered"]) == (0, 2)
+
+
+@needs_server
+def test_many_clients_and_renegotiations_of_a_stock_server(tmp_path: Path) -> None:
+    answer = run_against_openvpn(
+        tmp_path, "--proto udp4 --reneg-sec 2", "--count 5 --ping 10.77.0.1 --pings 1 --hold 5"
+    )
+    results = answer["results"]
+    assert isinstance(results, list)
+    assert len({result["address"] for result in results}) == 5
+    assert min(result["keys"] for result in results) >= 3
+    assert answer["pings_answered"] == answer["pings_sent"], "no ping is lost over a renegotiation"
+
+
+def test_unreachable_server_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write_client_files(tmp_path)
+    assert main(["--remote", "127.0.0.1:9", "--tcp", "--count", "2", "--timeout", "2", *files]) == 1
+    table = capsys.readouterr().out
+    assert table.startswith("2 clients, 2 failed")
+    assert "client 1: cannot connect" in table
+
+
+def test_echo_packets_are_what_a_kernel_would_take() -> None:
+    source, target = IPv4Address("10.8.0.2"), IPv4Address("10.8.0.1")
+    packet = echo_request(source, target, 7, 9, b"odd")
+    assert checksum(packet[:20]) == 0
+    assert checksum(packet[20:]) == 0
+    assert parse_echo_reply(packet) is None, "a request is no reply"
+    reply = packet[:20] + b"\0" + packet[21:]
+    assert parse_echo_reply(reply) == (source, 7, 9)
+    for length in range(len(reply)):
+        assert parse_echo_reply(reply[:length]) is None or length >= 28
