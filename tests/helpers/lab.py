@@ -374,7 +374,7 @@ class GatewayProcess:
         self.config_path = directory / "cvpnd.toml"
         self.admin_socket = directory / "admin.sock"
         self.log_directory = directory / "log"
-        self._env = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **env}
+        self._env = {"PYTHONUNBUFFERED": "1", **env}
         self.process: Process | None = None
         self.write_config(toml)
 
