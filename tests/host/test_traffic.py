@@ -238,6 +238,32 @@ async def test_outsider_reaches_no_client_address_through_a_forwarding_gateway(
         end.expect(carries(b"probe"), "a probe without the firewall")
 
 
+async def test_outsider_cannot_inject_into_a_clients_connection(
+    lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
+) -> None:
+    """CVE-2019-14899 proper: with the peer's address and the right ports a packet is a reply to connection tracking."""
+    lab.gateway.sysctl("net/ipv4/ip_forward", 1)
+    await gateway.up(plan(ROUTED))
+    end = tunnel()
+    with datagram_socket(lab.target, TARGET, 9) as target:
+        end.send(packets.udp(ALICE, TARGET, b"ask", source_port=4000))
+        assert target.recv(100) == b"ask"
+    injected = packets.udp(TARGET, ALICE, b"injected", source_port=9, port=4000)
+    send_raw(lab.client, injected)
+    assert end.receive(carries(b"injected"), 0.3) is None
+    output_of("nft", "flush", "chain", "inet", "cvpnd", "spoofing")
+    send_raw(lab.client, injected)
+    end.expect(carries(b"injected"), "the packet that only the anti-spoofing chain stops")
+
+
+async def test_gateways_tunnel_address_answers_in_the_tunnel_only(lab: Lab, gateway: HostGateway) -> None:
+    await gateway.up(plan(STAFF))
+    assert lab.client.ping("10.100.0.1", 1, wait_s=0.2).received == 0
+    assert lab.target.ping("10.100.0.1", 1, wait_s=0.2).received == 0
+    output_of("nft", "flush", "chain", "inet", "cvpnd", "spoofing")
+    assert lab.client.ping("10.100.0.1", 1).received == 1
+
+
 async def test_client_address_as_source_is_refused_anywhere_but_on_its_tun(
     lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
 ) -> None:
@@ -279,8 +305,25 @@ async def test_clients_meet_only_by_a_local_route(lab: Lab, gateway: HostGateway
     assert forwarded.endswith(b"hello Bob")
     end.send(packets.udp(BOB, ALICE, b"hello Alice"))
     assert end.expect(lambda packet: packet[0] >> 4 == 4, "the answer").endswith(b"hello Alice")
-    # out of the device it came in by: the kernel would advise the client to find a better way
-    assert end.receive(is_icmp(REDIRECT), 0.2) is None
+
+
+async def test_clients_are_not_told_to_find_a_better_way_to_each_other(
+    lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
+) -> None:
+    """A packet that leaves by the device it came in by makes the kernel send ICMP redirects."""
+    await gateway.up(plan(replace(STAFF, client_to_client=True)))
+    end = tunnel()
+
+    def redirects(sender: str) -> int:
+        seen = 0
+        for _ in range(5):
+            end.send(packets.udp(sender, BOB, b"hello Bob"))
+            seen += end.receive(is_icmp(REDIRECT), 0.05) is not None
+        return seen
+
+    assert redirects(ALICE) == 0
+    output_of("nft", "flush", "chain", "inet", "cvpnd", "output")
+    assert redirects("10.100.0.4") > 0
 
 
 async def test_clients_of_another_endpoint_are_out_of_reach(lab: Lab, gateway: HostGateway, tunnel: OpenTunnel) -> None:
