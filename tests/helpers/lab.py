@@ -90,6 +90,7 @@ class Lab:
     def __init__(self, clients: int = 1) -> None:
         self._client_legs = CLIENT_LEGS[:clients]
         self._namespaces: dict[str, Namespace] = {}
+        self._prefix = ""
         self.directory = Path()
         """Logs and configuration of this lab; short enough for unix sockets."""
 
@@ -98,7 +99,8 @@ class Lab:
         if missing or os.geteuid() != 0:
             raise LabError(f"the network lab needs root and {', '.join(missing) or 'its tools'}")
         netns.remove_leftovers()
-        self.directory = Path(tempfile.mkdtemp(prefix="cvpnd-lab-"))
+        self._prefix = netns.unique_prefix()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
         try:
             self._build()
         except BaseException:
@@ -112,10 +114,9 @@ class Lab:
         self.close()
 
     def _build(self) -> None:
-        prefix = netns.unique_prefix()
         legs = (*self._client_legs, TARGET_LEG, OTHER_LEG)
         for name in ("gateway", *(leg.namespace for leg in legs)):
-            self._namespaces[name] = Namespace(f"{prefix}-{name}", self.directory)
+            self._namespaces[name] = Namespace(f"{self._prefix}-{name}", self.directory)
         gateway = self.gateway
         for namespace in self._namespaces.values():
             namespace.sysctl("net/ipv6/conf/default/accept_dad", 0)  # addresses are usable at once

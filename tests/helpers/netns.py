@@ -13,9 +13,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,16 +50,23 @@ def unique_prefix() -> str:
     return f"{PREFIX}-{pid}-{_start_time(pid)}-{next(_counter)}"
 
 
+def _is_leftover(name: str) -> bool:
+    found = re.match(rf"{PREFIX}-(\d+)-(\d+)-", name)
+    return found is not None and _start_time(int(found[1])) != found[2]
+
+
 def remove_leftovers() -> list[str]:
-    """Delete the namespaces of runs that are no more. Returns their names."""
-    removed = []
-    if NETNS_DIRECTORY.is_dir():
-        for path in NETNS_DIRECTORY.glob(f"{PREFIX}-*"):
-            found = re.match(rf"{PREFIX}-(\d+)-(\d+)-", path.name)
-            if found and _start_time(int(found[1])) != found[2]:
-                # another run may be cleaning up the same one
-                subprocess.run(["ip", "netns", "delete", path.name], capture_output=True)
-                removed.append(path.name)
+    """Delete the namespaces and directories of runs that are no more. Returns their names.
+
+    Another run may be at the same ones just now, so what is gone already is fine."""
+    namespaces = NETNS_DIRECTORY.glob(f"{PREFIX}-*") if NETNS_DIRECTORY.is_dir() else ()
+    removed = [path.name for path in namespaces if _is_leftover(path.name)]
+    for name in removed:
+        subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
+        if _is_leftover(directory.name):
+            shutil.rmtree(directory, ignore_errors=True)
+            removed.append(directory.name)
     return removed
 
 
