@@ -11,6 +11,6 @@ The journey of a packet, from the network to an event:
 6. ``key_state.py`` holds the states, ``negotiation.py`` the choice of cipher, ``key_material.py`` makes the data keys.
 7. ``events.py`` is what comes out: ``CredentialsReceived``, ``KeysReady``, ``SessionClosed`` …
 
-And back: ``accept`` or ``refuse`` queue text, TLS makes records of it, ``reliable.py`` packets, ``control_wrap.py``
-bytes; ``packets_to_send`` returns them. What went wrong has a name in ``errors.py``.
+And back: ``accept`` or ``refuse`` queue text (``outbox.py``), TLS makes records of it, ``reliable.py`` packets,
+``control_wrap.py`` bytes; ``packets_to_send`` returns them. What went wrong has a name in ``errors.py``.
 """

@@ -41,7 +41,6 @@ class DropReason(StrEnum):
     KEY_METHOD_TOO_LONG = "key_method_too_long"
     BAD_MESSAGE = "bad_message"  # control characters in a text message
     MESSAGE_TOO_LONG = "message_too_long"  # no NUL where one must have come
-    UNKNOWN_MESSAGE = "unknown_message"
     OUT_OF_ORDER = "out_of_order"  # not possible in this state (key_state.py)
 
 

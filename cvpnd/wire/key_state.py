@@ -186,10 +186,6 @@ class KeyState:
     def carries_text(self) -> bool:
         return self.tls is not None and self.negotiation in (Negotiation.ACTIVE, Negotiation.GENERATED_KEYS)
 
-    @property
-    def established(self) -> bool:
-        return self.negotiation is Negotiation.GENERATED_KEYS
-
     # -- packets and what is in them
 
     def receive_packet(self, packet: ControlPacket, settings: SessionSettings) -> list[bytes]:

@@ -42,6 +42,7 @@ from cvpnd.wire.key_state import (
     SlotInput,
 )
 from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
+from cvpnd.wire.outbox import Outbox, PushExchange
 from cvpnd.wire.packet import CLIENT_RESETS, HEADER_BYTES, SESSION_ID_BYTES, ControlPacket, Opcode, Transport
 from cvpnd.wire.reliable import ACKS_ON_CONTROL, ReliableLayer
 from cvpnd.wire.settings import SessionSettings
@@ -87,7 +88,6 @@ class Session:
         "_jitter",
         "_lame_duck",
         "_last_key_id",
-        "_last_words",
         "_local_session_id",
         "_negotiated",
         "_options",
@@ -98,14 +98,11 @@ class Session:
         "_pending",
         "_primary",
         "_push",
-        "_push_requested",
-        "_push_sent_at",
         "_random",
         "_remote_session_id",
         "_renegotiate_at",
         "_settings",
         "_soft_reset_at",
-        "_told",
         "_transport",
         "_use_key_at",
         "_verdict",
@@ -152,21 +149,17 @@ class Session:
         self.tls_cipher = ""
         self._events: deque[Event] = deque()
         self._farewell: list[bytes] = []
-        self._outbox: deque[str] = deque()
+        self._outbox = Outbox()
         self._identity: tuple[bytes, str] | None = None
         self._peer_info = PeerInfo()
         self._options = ""
         self._negotiated: Negotiated | None = None
-        self._push: list[str] = []
-        self._push_requested = False
-        self._push_sent_at: float | None = None
+        self._push = PushExchange(settings.push_repeat_s)
         self._packets_before_login = 0
         self._bytes_before_login = 0
         self._renegotiate_at: float | None = None
         self._use_key_at: float | None = None
         self._soft_reset_at: float | None = None
-        self._last_words = ""
-        self._told: list[int] = []
         self._closing: SessionClosed | None = None
         self._close_at: float | None = None
         self._last_key_id = 0
@@ -228,7 +221,7 @@ class Session:
         packets, self._farewell = self._farewell, []
         if self.closed:
             return packets
-        self._flush_outbox()
+        self._outbox.flush(self._pending, self._primary)
         for state in self._key_states():
             packets += map(self._wrap.wrap, state.reliable.packets_to_send(now))
         return packets
@@ -299,7 +292,7 @@ class Session:
             self.refuse(outcome.text, now, outcome.refusal)
             return outcome.refusal
         self._negotiated = outcome
-        self._push = messages.push_reply([*options, *outcome.push_options(peer_id)])
+        self._push.set_reply(messages.push_reply([*options, *outcome.push_options(peer_id)]))
         state.authenticate(AuthenticationInput.ACCEPTED)
         self._establish(state, now)
         return None
@@ -320,7 +313,7 @@ class Session:
         state = self._deferred()
         if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
-            self._last_words = messages.auth_failed(text)
+            self._outbox.say_last(messages.auth_failed(text))
             self._begin_closing(reason, text, now, self._settings.exit_delay_s)
 
     def renegotiate(self, now: float) -> None:
@@ -345,7 +338,7 @@ class Session:
         """Any other text message. Raises ``UsageError`` if it is too long or has control characters."""
         messages.serialise_message(text)
         if self._closing is None and not self.closed:
-            self._outbox.append(text)
+            self._outbox.add(text)
 
     def close(self, reason: Refusal | End, detail: str = "") -> None:
         """End it at once and without a word: the client is gone, or was replaced."""
@@ -444,9 +437,10 @@ class Session:
         certificate = state.tls.peer_certificate()
         fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
         identity = (fingerprint, message.username)
+        peer_info = parse_peer_info(message.peer_info)
         if self._identity is None:
             self._identity = identity
-            self._peer_info = parse_peer_info(message.peer_info)
+            self._peer_info = peer_info
             self._options = message.options
         elif identity != self._identity:
             self.refuse("Identity changed during renegotiation", now, Refusal.IDENTITY_CHANGED)
@@ -456,7 +450,7 @@ class Session:
                 state.key_id,
                 message.username,
                 message.password,
-                parse_peer_info(message.peer_info),
+                peer_info,
                 printable(message.options),
                 certificate,
             )
@@ -466,8 +460,9 @@ class Session:
         if self._closing is not None:
             return
         if text == messages.PUSH_REQUEST:
-            self._push_requested = True
-            self._answer_push_request(now)
+            self._push.request()
+            if self._primary is not None:
+                self._outbox.add(*self._push.take_reply(now))
         elif text == messages.EXIT:
             if self._primary is not None:
                 self._peer_left("EXIT message", now)
@@ -505,9 +500,13 @@ class Session:
         ):
             return
         negotiated, settings = self._negotiated, self._settings
-        keys = state.generate_keys(
-            negotiated.cipher, negotiated.derivation, self._remote_session_id, self._local_session_id
-        )
+        try:
+            keys = state.generate_keys(
+                negotiated.cipher, negotiated.derivation, self._remote_session_id, self._local_session_id
+            )
+        except PeerError as error:
+            self._fail(state, error, now)
+            return
         previous = self._primary
         self._pending = None
         self._primary = state
@@ -523,19 +522,9 @@ class Session:
         if settings.renegotiate_s:
             self._renegotiate_at = now + settings.renegotiate_s * (1 - _RENEGOTIATE_JITTER * self._jitter)
         if previous is None:
-            self._push_requested |= Capability.REQUEST_PUSH in self._peer_info.capabilities
-            self._answer_push_request(now)
-
-    def _answer_push_request(self, now: float) -> None:
-        """Clients with IV_PROTO bit 2 get the reply unasked; 2.5 has the bit and asks all the same, which the repeat
-        guard absorbs."""
-        if self._primary is None or not self._push_requested:
-            return
-        self._push_requested = False
-        if self._push_sent_at is not None and now < self._push_sent_at + self._settings.push_repeat_s:
-            return
-        self._push_sent_at = now
-        self._outbox.extend(self._push)
+            if Capability.REQUEST_PUSH in self._peer_info.capabilities:
+                self._push.request()
+            self._outbox.add(*self._push.take_reply(now))
 
     # -- renegotiation
 
@@ -583,19 +572,6 @@ class Session:
         """Newest first."""
         return [state for state in (self._pending, self._primary, self._lame_duck) if state is not None]
 
-    def _flush_outbox(self) -> None:
-        """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
-        The last words cannot wait and go over every key that can carry them, as the reference does."""
-        state = self._pending or self._primary
-        if self._outbox and state is not None and state.carries_text:
-            while self._outbox:
-                state.send_text(self._outbox.popleft())
-        if self._last_words:
-            for state in (self._pending, self._primary):
-                if state is not None and state.carries_text and state.key_id not in self._told:
-                    self._told.append(state.key_id)
-                    state.send_text(self._last_words)
-
     # -- ending
 
     def _say_goodbye(self, text: str, reason: End, now: float, delay_s: float) -> None:
@@ -604,7 +580,7 @@ class Session:
         if self._primary is None:
             self._close(Refusal.SHUTTING_DOWN if reason is End.SHUTDOWN else reason, text)
             return
-        self._last_words = text
+        self._outbox.say_last(text)
         self._begin_closing(reason, text, now, delay_s)
 
     def _begin_closing(self, reason: Refusal | End, detail: str, now: float, delay_s: float) -> None:
@@ -617,12 +593,10 @@ class Session:
 
     def _close(self, reason: Refusal | End, detail: str) -> None:
         for state in self._key_states():
-            if state.established and self._closing is None:
+            if state is not self._pending and self._closing is None:
                 self._events.append(KeyRetired(state.key_id))
             state.move(SlotInput.GONE)
         self._pending = self._primary = self._lame_duck = None
-        self._push.clear()
-        self._outbox.clear()
         self.closed = True
         self._events.append(SessionClosed(reason, detail))
 
@@ -633,6 +607,7 @@ class Session:
     def _fail(self, state: KeyState, error: PeerError, now: float) -> None:
         """A key state cannot go on. Its TLS alert, if there is one, goes out once."""
         self.drops[error.reason] += 1
+        state.negotiate(NegotiationInput.FAILED)
         self._farewell += map(self._wrap.wrap, state.reliable.packets_to_send(now))
         if state.tls is not None:
             self._verdict = state.tls.verdict

@@ -248,6 +248,14 @@ def test_what_a_handshake_may_cost_is_bounded(settings: SessionSettings) -> None
     assert closed.reason is Refusal.PROTOCOL_VIOLATION
 
 
+def test_zero_data_key_ends_the_session_instead_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvpnd.wire.key_state.export_key2", lambda _tls: bytearray(256))
+    pair = Pair()
+    pair.run(seconds=5)
+    assert pair.of_server(SessionClosed)[0].reason is Refusal.PROTOCOL_VIOLATION
+    assert not pair.of_server(KeysReady)
+
+
 # -- packets of somebody else
 
 

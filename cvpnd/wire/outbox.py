@@ -1,0 +1,65 @@
+"""Text on its way to the client: which key state it goes over, and when a PUSH_REPLY is due."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from cvpnd.wire.key_state import KeyState
+
+
+class Outbox:
+    """Messages wait here for a key state that can carry them."""
+
+    __slots__ = ("_last_words", "_told", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque()
+        self._last_words = ""
+        self._told: list[int] = []
+
+    def add(self, *texts: str) -> None:
+        self._waiting.extend(texts)
+
+    def say_last(self, text: str) -> None:
+        """What ends the session: AUTH_FAILED, HALT, RESTART."""
+        self._last_words = text
+
+    def flush(self, pending: KeyState | None, primary: KeyState | None) -> None:
+        """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
+        The last words cannot wait and go over every key that can carry them, as the reference does."""
+        state = pending or primary
+        if self._waiting and state is not None and state.carries_text:
+            while self._waiting:
+                state.send_text(self._waiting.popleft())
+        if self._last_words:
+            for state in (pending, primary):
+                if state is not None and state.carries_text and state.key_id not in self._told:
+                    self._told.append(state.key_id)
+                    state.send_text(self._last_words)
+
+
+class PushExchange:
+    """PUSH_REQUEST against PUSH_REPLY. The options are fixed with the first key and pushed for it alone."""
+
+    __slots__ = ("_repeat_s", "_replied_at", "_reply", "_requested")
+
+    def __init__(self, repeat_s: float) -> None:
+        self._repeat_s = repeat_s
+        self._reply: list[str] = []
+        self._requested = False
+        self._replied_at: float | None = None
+
+    def set_reply(self, messages: list[str]) -> None:
+        self._reply = messages
+
+    def request(self) -> None:
+        """The client asked, or need not ask because of IV_PROTO bit 2."""
+        self._requested = True
+
+    def take_reply(self, now: float) -> list[str]:
+        """The messages to send now, if any. 2.5 has the bit and asks all the same: such a repeat gets nothing."""
+        requested, self._requested = self._requested, False
+        if not requested or (self._replied_at is not None and now < self._replied_at + self._repeat_s):
+            return []
+        self._replied_at = now
+        return self._reply
