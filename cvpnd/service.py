@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import time
@@ -115,6 +116,8 @@ class Daemon:
 async def serve(config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises ``StartError``; then the host is as it was."""
     set_up_logging(config.daemon.log_level)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # every TCP client is one; 1024 is the default
     async with contextlib.AsyncExitStack() as stack:
         try:
             daemon = await _start(config, stack)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import certs
@@ -15,23 +16,39 @@ CLIENTS = 200
 BENCH = Path(__file__).parents[2] / "bench"
 
 
+def crowd(site, count: int, *options: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and report of ``count`` light clients that ping the target and stay for three seconds."""
+    profile = site.profile(certs.client("crowd", "rsa2048"))
+    command = ["prlimit", "--nofile=8192", sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json"]
+    for option, name in (("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key")):
+        command += [option, str(profile.parent / name)]
+    command += ["--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", "3", *options]
+    path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
+    done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=100, check=False)
+    return done.returncode, json.loads(done.stdout)
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_two_hundred_clients_connect_at_once_and_each_reaches_its_target(site, transport):
     gateway = site.start()
-    profile = site.profile(certs.client("crowd", "rsa2048"))
-    command = [sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json"]
-    command += ["--tcp"] if transport == "tcp" else []
-    for option, name in (("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key")):
-        command += [option, str(profile.parent / name)]
-    command += ["--count", str(CLIENTS), "--ping", "10.20.0.10", "--pings", "2", "--hold", "3"]
-    path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
-    done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=90, check=False)
-    report = json.loads(done.stdout)
-    assert done.returncode == 0, done.stdout[-2000:]
+    status, report = crowd(site, CLIENTS, *(["--tcp"] if transport == "tcp" else []))
+    assert status == 0, [result["error"] for result in report["results"] if result["error"]][:5]
     assert report["failed"] == 0
-    addresses = {result["address"] for result in report["results"]}
-    assert len(addresses) == CLIENTS
+    assert len({result["address"] for result in report["results"]}) == CLIENTS
     wait_until(lambda: gateway.metrics()['cvpnd_lease_pool_used{endpoint="staff"}'] == 0, 5, "all said goodbye")
     metrics = gateway.metrics()
     assert metrics['cvpnd_handshakes_total{endpoint="staff",result="completed"}'] == CLIENTS
     assert metrics['cvpnd_egress_packets_total{endpoint="staff"}'] >= 2 * CLIENTS
+
+
+def test_full_pool_refuses_by_name_and_whoever_has_an_address_keeps_it(site):
+    gateway = site.start("limits = { handshakes = 2000, handshakes_per_source = 2000 }")
+    pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
+    status, report = crowd(site, pool + 4, "--tcp")
+    assert status == 1
+    errors = [result["error"] for result in report["results"] if result["error"]]
+    assert len(errors) == 4
+    assert all("No free address" in error for error in errors)
+    assert len({result["address"] for result in report["results"] if not result["error"]}) == pool
+    reasons = [entry["connection-attempt-failure-reason"] for entry in gateway.connection_log()]
+    assert reasons.count("address-pool-full") == 4

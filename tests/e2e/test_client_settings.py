@@ -1,0 +1,77 @@
+"""What a client is told, and what that does to its host: full tunnel, IPv6, names, sizes."""
+
+from __future__ import annotations
+
+from helpers import certs
+
+
+def test_full_tunnel_takes_everything_and_ipv6_does_not_leak(site, ping):
+    toml = site.toml().replace("split_tunnel = true", "split_tunnel = false")
+    toml = toml.replace('network = "10.20.0.0/16"', 'network = "0.0.0.0/0"')
+    site._gateway = site.lab.gateway_process(toml)
+    client_host = site.lab.client
+    assert "1 received" in client_host.run("ping", "-6", "-c", "1", "-W", "1", "fd00:20::1").stdout
+    client = site.connect()
+    assert ping() == 1.0
+    route = client_host.run("ip", "route", "get", "203.0.113.99").stdout
+    assert f"dev {client.interface}" in route
+    blocked = client_host.run("ping", "-6", "-c", "1", "-W", "1", "fd00:20::1", check=False)
+    assert " 0 received" in blocked.stdout
+    assert f"dev {client.interface}" in client_host.run("ip", "-6", "route", "get", "2001:db8:99::1").stdout
+
+
+def test_split_tunnel_takes_the_endpoints_routes_and_nothing_else(site):
+    site.start()
+    client = site.connect()
+    for destination, device in (("10.20.0.10", client.interface), ("10.30.9.9", client.interface), ("203.0.113.99", "eth0")):
+        assert f"dev {device}" in site.lab.client.run("ip", "route", "get", destination).stdout
+
+
+def test_resolver_is_pushed_in_the_form_the_client_knows(site):
+    site.start('dns_servers = ["10.20.0.10"]\ndns_domains = ["corp.example.com"]')
+    client = site.connect()
+    pushed = client.wait_for(r"PUSH: Received control message: '([^']*)'")[1]
+    assert "dns server 0 address 10.20.0.10" in pushed
+    assert "dhcp-option DNS" not in pushed
+    old = site.connect(
+        certs.client("bob"), "--pull-filter", "ignore", "x", "--push-peer-info", name="old", client=site.lab.clients[1],
+        host="198.51.100.1",
+    )  # fmt: skip
+    assert old.connected_count == 1
+
+
+def test_nothing_on_the_path_is_fragmented_or_dropped_for_its_size(site):
+    """Bulk TCP both ways and the largest datagrams that the tunnel takes, on a path of 1500 bytes."""
+    site.start()
+    site.lab.start_servers()
+    client = site.connect()
+    hosts = (site.lab.client, site.lab.gateway)
+
+    def fragments() -> list[int]:
+        text = [host.run("sh", "-c", "grep ^Ip: /proc/net/snmp").stdout.splitlines() for host in hosts]
+        return [int(dict(zip(head.split(), values.split(), strict=True))["FragCreates"]) for head, values in text]
+
+    before = fragments()
+    site.lab.download(site.lab.client, "10.20.0.10", 4 << 20)
+    site.lab.upload(site.lab.client, "10.20.0.10", 4 << 20)
+    largest = 1420 - 28
+    done = site.lab.client.run("ping", "-M", "do", "-c", "2", "-i", "0.1", "-s", str(largest), "10.20.0.10")
+    assert "2 received" in done.stdout
+    assert fragments() == before
+    too_large = site.lab.client.run(
+        "ping", "-M", "do", "-c", "1", "-W", "1", "-s", str(largest + 1), "10.20.0.10", check=False
+    )
+    assert "mtu" in (too_large.stdout + too_large.stderr).lower()
+    assert client.connected_count == 1
+
+
+def test_target_is_told_when_its_packet_is_too_large_for_the_tunnel(site):
+    """The way back too: path MTU discovery of a target works, so that no download hangs."""
+    toml = site.toml().replace('associate = ["subnet-a", "subnet-b"]', 'associate = [{ subnet = "subnet-a", nat = false }]')
+    site._gateway = site.lab.gateway_process(toml)
+    client = site.connect()
+    target = site.lab.target
+    target.run("ip", "route", "add", "10.100.0.0/22", "via", "10.20.0.1")
+    done = site.lab.client.run("ping", "-c", "2", "-s", "1450", "-i", "0.2", "10.20.0.10", check=False)
+    assert "2 received" in done.stdout, "fragments inside the tunnel must pass"
+    assert client.connected_count == 1

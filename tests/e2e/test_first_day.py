@@ -1,0 +1,50 @@
+"""An administrator's first day: init, run, a profile for a colleague, and the day the colleague leaves."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+
+from helpers.lab import GatewayProcess, wait_until
+
+
+def test_init_run_profile_connect_revoke(site, ping):
+    host = site.lab.gateway
+    directory = site.lab.directory / "first"
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    host.run("ip", "route", "add", "default", "via", "10.20.0.10")  # the network with the default route is the target
+    made = host.run(
+        sys.executable, "-m", "cvpnd", "init", "--dir", directory, "--name", site.lab.gateway_address, env=environment
+    )
+    assert str(directory / "client1.ovpn") in made.stdout
+    assert (directory / "client1.ovpn").stat().st_mode & 0o777 == 0o600
+    again = host.run(sys.executable, "-m", "cvpnd", "init", "--dir", directory, env=environment)
+    assert "made" not in again.stdout.replace("made by", "")
+    host.run(sys.executable, "-m", "cvpnd", "check", "--config", directory / "cvpnd.toml", env=environment)
+
+    toml = (directory / "cvpnd.toml").read_text()
+    assert tomllib.loads(toml)["subnet"][0]["cidr"] == "10.20.0.0/24"
+    gateway = GatewayProcess(host, directory, toml.replace("[pki]", '[metrics]\nlisten = "off"\n[pki]'), environment)
+    gateway.start()
+    first = site.lab.openvpn(directory / "client1.ovpn").wait_connected()
+    assert ping(count=1) == 1.0
+
+    colleague = site.lab.directory / "bob" / "bob.ovpn"
+    colleague.parent.mkdir()
+    gateway.ctl("profile", "bob", "--issue", "--output", str(colleague))
+    assert colleague.stat().st_mode & 0o777 == 0o600
+    text = re.sub(r"(?m)^remote \S+", "remote 198.51.100.1", colleague.read_text())
+    colleague.write_text(text)
+    second = site.lab.openvpn(colleague, client=site.lab.clients[1]).wait_connected()
+    names = {c["name"]: c["status"] for c in gateway.ctl_json("certificate", "list")}
+    assert names["bob"] == "valid"
+
+    gateway.ctl("certificate", "revoke", "bob")
+    second.wait_for("Certificate revoked", 3)
+    assert {c["name"]: c["status"] for c in gateway.ctl_json("certificate", "list")}["bob"] == "revoked"
+    wait_until(lambda: ping("10.20.0.10", 1, client=site.lab.clients[1]) == 0.0, 3)
+    assert ping(count=1) == 1.0
+    assert first.connected_count == 1
+    explained = gateway.ctl("explain", "client1", "10.20.0.10")
+    assert "may reach" in explained.stdout
