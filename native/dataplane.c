@@ -46,7 +46,6 @@ void wait_quiescent_locked(struct dataplane *plane) { workers_wait_quiescent(pla
 
 /* -- start and stop ----------------------------------------------------------------------------------------------- */
 
-/* Stops those that run and frees those that exist. */
 static void stop_workers(struct dataplane *plane, unsigned running)
 {
     for (unsigned i = 0; i < running; i++)
@@ -316,7 +315,7 @@ static bool add_listener_locked(struct dataplane *plane, uint32_t id, uint32_t e
         return fail(failure, FAILURE_MISSING, "no endpoint %u", endpoint_id);
     if (!check_new(plane, &plane->listeners, "listener", id, count, failure))
         return false;
-    struct sockaddr_storage bound;
+    struct sockaddr_storage bound = {0};
     socklen_t bound_length = sizeof bound;
     if (getsockname(udp_fds[0], (struct sockaddr *)&bound, &bound_length) < 0)
         return fail_system(failure, errno, "UDP socket");

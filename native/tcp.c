@@ -11,7 +11,7 @@
 #include "forward.h"
 #include "peer.h"
 
-enum { CHUNK_BYTES = 16 << 10, WRITE_VECTORS = 16 };
+enum { CHUNK_BYTES = 16 << 10, WRITE_VECTORS = 16, UNREAD_PIECES = 64 };
 
 /* A piece of the send queue. Frames do not straddle chunks. */
 struct chunk {
@@ -255,6 +255,11 @@ void tcp_free(struct tcp_connection *connection)
 {
     if (connection == NULL)
         return;
+    /* Closing with bytes unread would reset the connection, and the client would lose what was said last. */
+    shutdown(connection->fd, SHUT_WR);
+    uint8_t unread[4096];
+    for (unsigned i = 0; i < UNREAD_PIECES && recv(connection->fd, unread, sizeof unread, MSG_DONTWAIT) > 0; i++) {
+    }
     close(connection->fd);
     tcp_abandon(connection);
 }
