@@ -1,0 +1,127 @@
+"""Finding connections, counting strangers, and one heap of timers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from cvpnd.dataplane.api import SocketAddress
+from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.link import UdpLink
+from cvpnd.server.session_table import ENDED_KEPT_S, SessionTable, source_prefix
+
+HERE = SocketAddress("192.0.2.7", 40000)
+THERE = SocketAddress("198.51.100.9", 50000)
+
+
+@dataclass
+class Client:
+    """A connection needs neither endpoint nor session to be found."""
+
+    session_id: bytes = b"client-1"
+    source: SocketAddress = HERE
+    connection: Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        link = UdpLink(None, 0, self.source, "")  # type: ignore[arg-type]
+        self.connection = Connection(None, None, link, self.session_id, 0.0)  # type: ignore[arg-type]
+
+
+def added(table: SessionTable, **kwargs: object) -> Connection:
+    connection = Client(**kwargs).connection  # type: ignore[arg-type]
+    table.add(connection)
+    return connection
+
+
+def test_connection_is_found_by_listener_source_and_session_id_together():
+    table = SessionTable()
+    connection = added(table)
+    assert table.find(0, HERE, b"client-1") is connection
+    assert table.find(1, HERE, b"client-1") is None
+    assert table.find(0, THERE, b"client-1") is None
+    assert table.find(0, HERE, b"client-2") is None
+
+
+def test_two_clients_share_an_address_until_one_is_removed():
+    table = SessionTable()
+    old, new = added(table), added(table, session_id=b"client-2")
+    assert table.at_source(0, HERE) == [old, new]
+    table.remove(old)
+    table.remove(old)
+    assert table.at_source(0, HERE) == [new]
+    assert len(table) == 1
+
+
+def test_moved_connection_is_found_at_its_new_address_only():
+    table = SessionTable()
+    connection = added(table)
+    table.move(connection, THERE, "192.0.2.1")
+    assert table.find(0, HERE, b"client-1") is None
+    assert table.find(0, THERE, b"client-1") is connection
+    table.remove(connection)
+    assert table.at_source(0, THERE) == []
+
+
+def test_open_handshakes_are_counted_by_source_until_they_leave_that_phase():
+    table = SessionTable()
+    first, second = added(table), added(table, session_id=b"client-2")
+    added(table, session_id=b"client-3", source=THERE)
+    assert (table.handshakes, table.handshakes_from("192.0.2.7"), table.handshakes_from("192.0.2.8")) == (3, 2, 0)
+    table.set_phase(first, Phase.ESTABLISHED)
+    table.remove(first)
+    table.remove(second)
+    assert (table.handshakes, table.handshakes_from("192.0.2.7")) == (1, 0)
+
+
+def test_an_ipv6_site_is_one_stranger_whatever_address_it_picks():
+    assert source_prefix("2001:db8:1:2::1") == source_prefix("2001:db8:1:2:ffff::9")
+    assert source_prefix("2001:db8:1:2::1") != source_prefix("2001:db8:1:3::1")
+    assert source_prefix("fe80::1%eth0") == source_prefix("fe80::2%eth1")
+
+
+def test_peer_ids_go_round_and_skip_those_in_use():
+    table = SessionTable()
+    connections = [added(table, session_id=bytes([n]) * 8) for n in range(3)]
+    assert [table.assign_peer_id(c) for c in connections] == [0, 1, 2]
+    table.free_peer_id(connections[0])
+    assert table.by_peer(0) is None
+    late = added(table, session_id=b"client-9")
+    assert table.assign_peer_id(late) == 3, "the id that was just freed must not be given out at once"
+    table._next_peer_id = 1
+    assert table.assign_peer_id(connections[0]) == 4
+
+
+def test_timers_wake_in_order_and_not_after_removal():
+    table = SessionTable()
+    first, second, gone = (added(table, session_id=bytes([n]) * 8) for n in range(3))
+    table.set_timer(second, 5.0)
+    table.set_timer(first, 3.0)
+    table.set_timer(gone, 1.0)
+    table.remove(gone)
+    assert table.next_deadline() == 3.0
+    assert table.pop_due(4.0) == [first]
+    assert table.pop_due(10.0) == [second]
+    assert table.next_deadline() is None
+
+
+def test_a_busy_connection_does_not_fill_the_heap():
+    table = SessionTable()
+    connection = added(table)
+    for step in range(1000):
+        table.set_timer(connection, 60.0 + step)
+    assert len(table._timers) == 1
+    table.set_timer(connection, 10.0)
+    assert table.pop_due(11.0) == [connection]
+    assert table.pop_due(60.0) == [], "the superseded deadline is not a second wake-up"
+
+
+@pytest.mark.parametrize("was_connected", [True, False])
+def test_ended_connections_stay_visible_for_an_hour_if_they_ever_were_one(was_connected):
+    table = SessionTable()
+    connection = added(table)
+    connection.keys_installed = was_connected
+    connection.ended_at = 1000.0
+    table.remove(connection)
+    assert table.recently_ended(1000.0 + ENDED_KEPT_S) == ([connection] if was_connected else [])
+    assert table.recently_ended(1001.0 + ENDED_KEPT_S) == []
