@@ -1,0 +1,41 @@
+"""Every test here runs on both planes: the C one that serves, and the Python one that is its specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from dataplane.harness import Gateway, PlaneMaker, open_descriptors
+
+from cvpnd.dataplane.native import NativeDataPlane
+from cvpnd.dataplane.reference import ReferenceDataPlane
+
+
+@pytest.fixture(params=["native", "reference"])
+def make_plane(request: pytest.FixtureRequest) -> PlaneMaker:
+    """``make_plane(workers, packet_id_limit=…)``; the caller closes it."""
+    return {"native": NativeDataPlane, "reference": ReferenceDataPlane}[request.param]
+
+
+@pytest.fixture
+def make_gateway(make_plane: PlaneMaker) -> Iterator[Callable[..., Gateway]]:
+    """A gateway that is closed behind the test, which must leave no descriptor behind."""
+    made: list[Gateway] = []
+    before = open_descriptors()
+
+    def make(workers: int = 1, host: str = "127.0.0.1", **limits: int) -> Gateway:
+        made.append(Gateway(make_plane(workers, **limits), host))
+        return made[-1]
+
+    yield make
+    for gateway in made:
+        gateway.close()
+    assert open_descriptors() <= before
+
+
+@pytest.fixture
+def gateway(make_gateway: Callable[..., Gateway]) -> Gateway:
+    """One worker, endpoint 1 whose targets are open to everybody."""
+    gateway = make_gateway()
+    gateway.set_rules(1, {"10.20.0.0/16": 1, "fd20::/32": 1})
+    return gateway

@@ -1,0 +1,89 @@
+"""Real packets and known answers: the test vectors V-7 and V-9 to V-11 of openvpn-wire.md section 22.
+
+V-9 was captured from OpenVPN 2.6.14 with the keys of V-7 (TLS exporter), V-10 from a client with ChaCha20-Poly1305;
+V-11 also stands in OpenVPN's own unit tests (test_ssl.c)."""
+
+from ipaddress import ip_address
+
+import pytest
+from dataplane.harness import Gateway
+from helpers.packets import header, seal
+
+from cvpnd.dataplane.api import DataKeys, Drop, KeyUsed, PeerSettings
+
+V9_PACKET = bytes.fromhex("480000000000000201b13cc0239f3bd6afc6af9d04d0023d88b78916a4124c686b007c69736b45a6")
+V9_KEY = bytes.fromhex("f70a3b63522a3d53f3a41fb879154317f542742d933719cd973b01891d49d540")
+V9_IV = bytes.fromhex("1b2dd8ec6aa439e1")
+V10_PACKET = bytes.fromhex("4800000000000002fe95ac62163d7c666ca051af10758c620164c38a0e237969ff7181bed80ae857")
+V10_KEY = bytes.fromhex("5a26d1f28f9d4c7039c89cfc37a11899138f41b21d6a9b5c2ec2afd5a9827cc1")
+V10_IV = bytes.fromhex("2bf69205ddc5306c")
+V11_KEY2 = bytes(b"abcdefgh01234567ABCDEFGHjkuchenl"[at % 32] ^ at & 0xFF for at in range(256))
+V11_PLAINTEXT = b"The quick little fox jumps over the bureaucratic hurdles"
+V11_PACKET = bytes.fromhex(
+    "07000017000000011fdd908f0e9dc25e79d832020d58e73f2262f977d6bb2118"
+    "fa0ea82e6b1706d949aefcb5efcbbacd5c09a9ab45f4d391d3f68794cb0b82c3"
+    "d33389b61622b3281598e2ff6d5cc38b"
+)
+PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
+
+
+def install(gateway: Gateway, peer_id: int, key_id: int, cipher: str, open_key: bytes, open_iv: bytes) -> None:
+    """As the second key: its first authentic packet is told."""
+    gateway.plane.add_peer(peer_id, PeerSettings(1, (ip_address("10.100.0.2"),), 1, 0, 0))
+    gateway.plane.install_key(peer_id, 6, DataKeys("AES-128-GCM", bytes(16), bytes(8), bytes(16), bytes(8)))
+    gateway.plane.install_key(peer_id, key_id, DataKeys(cipher, open_key, open_iv, bytes(len(open_key)), bytes(8)))
+
+
+@pytest.mark.parametrize(
+    ("cipher", "key", "implicit_iv", "packet"),
+    [
+        pytest.param("AES-256-GCM", V9_KEY, V9_IV, V9_PACKET, id="V-9"),
+        pytest.param("CHACHA20-POLY1305", V10_KEY, V10_IV, V10_PACKET, id="V-10"),
+    ],
+)
+def test_a_real_clients_ping_is_opened(
+    gateway: Gateway, cipher: str, key: bytes, implicit_iv: bytes, packet: bytes
+) -> None:
+    install(gateway, 0, 0, cipher, key, implicit_iv)
+    sender = gateway.client(5, ("10.100.0.9",))
+    sender.send_raw(packet)
+    assert gateway.event(KeyUsed) == KeyUsed(0, 0)
+    assert gateway.barrier() == []
+    assert gateway.drops() == {}
+    with gateway.dropping(replayed=1):
+        sender.send_raw(packet)
+
+
+@pytest.mark.parametrize("changed", [2, 5, 8, 30])
+def test_a_real_clients_ping_with_one_bit_changed_is_not(gateway: Gateway, changed: int) -> None:
+    install(gateway, 0, 0, "AES-256-GCM", V9_KEY, V9_IV)
+    sender = gateway.client(5, ("10.100.0.9",))
+    damaged = bytearray(V9_PACKET)
+    damaged[changed] ^= 0x10
+    with gateway.dropping(**{Drop.UNKNOWN_PEER if changed == 2 else Drop.AUTH_FAILED: 1}):
+        sender.send_raw(bytes(damaged))
+    assert gateway.events() == []
+
+
+def test_the_builders_of_these_tests_make_the_known_answers() -> None:
+    """So that whatever the planes and the builders agree on is right."""
+    for cipher, key, implicit_iv, packet, plaintext in (
+        ("AES-256-GCM", V9_KEY, V9_IV, V9_PACKET, PING),
+        ("CHACHA20-POLY1305", V10_KEY, V10_IV, V10_PACKET, PING),
+        ("AES-256-GCM", V11_KEY2[:32], V11_KEY2[64:72], V11_PACKET, V11_PLAINTEXT),
+    ):
+        packet_id = int.from_bytes(packet[4:8], "big")
+        assert seal(cipher, key, implicit_iv, packet[:4], packet_id, plaintext) == packet
+
+
+def test_the_known_answer_under_our_header_is_opened(gateway: Gateway) -> None:
+    """V-11's own header has no opcode of the data channel; its key, nonce and ciphertext are what counts."""
+    install(gateway, 0x17, 7, "AES-256-GCM", V11_KEY2[:32], V11_KEY2[64:72])
+    sender = gateway.client(5, ("10.100.0.9",))
+    with gateway.dropping(bad_opcode=1):
+        sender.send_raw(V11_PACKET)
+    packet = seal("AES-256-GCM", V11_KEY2[:32], V11_KEY2[64:72], header(0x17, 7), 1, V11_PLAINTEXT)
+    assert packet[24:] == V11_PACKET[24:]
+    with gateway.dropping(not_ip=1):  # authentic, but only text
+        sender.send_raw(packet)
+    assert gateway.event(KeyUsed) == KeyUsed(0x17, 7)
