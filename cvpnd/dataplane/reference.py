@@ -247,6 +247,15 @@ class ReferenceDataPlane:
             if key.events != events:
                 self._selector.modify(key.fd, events, key.data)
 
+    @staticmethod
+    def _say_goodbye(connection: Connection) -> None:
+        """Closing with bytes unread would reset the connection, and the client would lose what was said last."""
+        if not connection.closed:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_WR)
+                for _ in range(16):
+                    connection.sock.recv(16 << 10)
+
     def _close_connection(self, peer: Peer, connection: Connection, detail: str) -> None:
         if not connection.closed:
             connection.closed = detail
@@ -338,6 +347,7 @@ class ReferenceDataPlane:
                 del self._endpoints[peer.settings.endpoint].leases[address]
             if peer.connection is not None:
                 self._flush(peer, peer.connection)
+                self._say_goodbye(peer.connection)
                 self._close_connection(peer, peer.connection, "removed")
             peer.keys.clear()
             self._events.forget_peer(peer_id)

@@ -11,7 +11,8 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
 Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``) that has a way out and a
 key (``not_ready``) with a packet id left (``key_exhausted``); MSS as above; sealed and sent.
 
-Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop.
+Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop;
+``float_refused`` and ``events_full`` may count beside a packet that goes on: then it is the report that was dropped.
 """
 
 from __future__ import annotations
@@ -315,8 +316,8 @@ class Forwarder:
             return payload
         if peer.remote is None or peer.remote[:2] != (listener, source):
             if peer.last_float is not None and now - peer.last_float < FLOAT_EVENT_INTERVAL_S:
-                return Drop.FLOAT_REFUSED
-            if self._tell(FloatSeen(peer.id, listener.id, source, local)):
+                self.drops[Drop.FLOAT_REFUSED] += 1  # not told again so soon; the packet is authentic and passes
+            elif self._tell(FloatSeen(peer.id, listener.id, source, local)):
                 peer.last_float = now
         return self._admit(peer, payload)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from dataplane.harness import Gateway, PlaneMaker, open_descriptors
+from helpers.plane import Gateway, PlaneMaker, open_descriptors
 
 from cvpnd.dataplane.native import NativeDataPlane
 from cvpnd.dataplane.reference import ReferenceDataPlane

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dataplane.harness import EVERYBODY, TARGET, Client, Gateway
 from helpers.packets import udp
+from helpers.plane import EVERYBODY, TARGET, Client, Gateway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

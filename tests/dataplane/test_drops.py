@@ -3,8 +3,8 @@
 import socket
 
 import pytest
-from dataplane.harness import TARGET, TARGET_V6, Gateway
 from helpers.packets import OCC, OCC_EXIT, OVERHEAD, PING, data_keys, header, seal, udp
+from helpers.plane import TARGET, TARGET_V6, Gateway
 
 from cvpnd.dataplane.api import Drop, PeerExit, StrayControl
 

@@ -2,8 +2,8 @@
 
 import time
 
-from dataplane.harness import TARGET, Gateway, readable
 from helpers.packets import PING, udp
+from helpers.plane import TARGET, Gateway, readable
 
 from cvpnd.dataplane.api import FloatSeen
 
@@ -76,7 +76,7 @@ def test_floats_are_told_at_most_once_a_second(gateway: Gateway) -> None:
         for _ in range(5):
             client.move()
             client.send(udp(client.address, TARGET))
-    assert gateway.barrier() == []
+    assert len(gateway.barrier()) == 5, "what is authentic is delivered, whether or not the peer may move"
     assert time.monotonic() - started < 1, "this machine is too slow for the rest of the test"
     assert gateway.events() == []
     time.sleep(1 - (time.monotonic() - started) + 0.01)

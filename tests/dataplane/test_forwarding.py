@@ -1,8 +1,8 @@
 """Packets that may pass do so, unchanged, in both directions."""
 
 import pytest
-from dataplane.harness import TARGET, TARGET_V6, Gateway, wait_for
 from helpers.packets import OVERHEAD, icmp_echo, tcp, udp
+from helpers.plane import TARGET, TARGET_V6, Gateway, wait_for
 
 from cvpnd.dataplane.api import FloatSeen
 

@@ -2,8 +2,8 @@
 
 import random
 
-from dataplane.harness import TARGET, TARGET_V6, Client, Gateway
 from helpers.packets import SYN, header, icmp_echo, tcp, udp
+from helpers.plane import TARGET, TARGET_V6, Client, Gateway
 
 from cvpnd.dataplane.api import StrayControl
 

@@ -4,8 +4,8 @@ idle peers are looked after once a second, so these tests take that long."""
 import time
 
 import pytest
-from dataplane.harness import TARGET, Gateway
 from helpers.packets import OCC, OCC_EXIT, OCC_REQUEST, PING, udp
+from helpers.plane import TARGET, Gateway
 
 from cvpnd.dataplane.api import PeerExit, PeerTimeout
 

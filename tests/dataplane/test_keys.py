@@ -1,8 +1,8 @@
 """Key slots over renegotiations (openvpn-wire.md 11.6) and their usage limits (11.4)."""
 
 import pytest
-from dataplane.harness import TARGET, Gateway, wait_for
 from helpers.packets import PING, data_keys, udp
+from helpers.plane import TARGET, Gateway, wait_for
 
 from cvpnd.dataplane.api import DataKeys, Drop, KeyUsed, RekeyNeeded
 

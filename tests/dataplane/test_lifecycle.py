@@ -8,7 +8,8 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
-from dataplane.harness import (
+from helpers.packets import ACK, data_keys, tcp, udp
+from helpers.plane import (
     BYSTANDER,
     TARGET,
     TARGET_V6,
@@ -20,7 +21,6 @@ from dataplane.harness import (
     udp_socket,
     wait_for,
 )
-from helpers.packets import ACK, data_keys, tcp, udp
 
 from cvpnd.dataplane.api import DataPlane, PeerSettings, SocketAddress
 from cvpnd.server.sockets import open_udp_group

@@ -1,8 +1,8 @@
 """The MSS option of TCP SYN segments is lowered both ways, and nothing else is touched (openvpn-wire.md 12)."""
 
 import pytest
-from dataplane.harness import TARGET, TARGET_V6, Client, Gateway
 from helpers.packets import ACK, SYN, checksums_are_right, tcp, udp
+from helpers.plane import TARGET, TARGET_V6, Client, Gateway
 
 NOP, END = b"\x01", b"\x00"
 WINDOW_SCALE, SACK_PERMITTED, TIMESTAMP = b"\x03\x03\x07", b"\x04\x02", b"\x08\x0a" + bytes(8)

@@ -1,8 +1,8 @@
 """The replay window (openvpn-wire.md 11.5), 1984 ids wide. Authenticate first, then test and set."""
 
 import pytest
-from dataplane.harness import TARGET, Gateway
 from helpers.packets import udp
+from helpers.plane import TARGET, Gateway
 
 from cvpnd.dataplane.reference_forward import ReplayWindow
 

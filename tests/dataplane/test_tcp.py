@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from dataplane.harness import TARGET, Client, Gateway, readable, wait_for
 from helpers.packets import OVERHEAD, PING, Opened, header, udp
+from helpers.plane import TARGET, Client, Gateway, readable, wait_for
 
 from cvpnd.dataplane.api import KeyUsed, PeerTimeout, TcpClosed, TcpControl
 
@@ -309,6 +309,17 @@ def test_removing_a_peer_flushes_and_closes_its_connection(gateway: Gateway, att
     assert client.at_end()
     gateway.barrier()
     assert gateway.events() == []
+
+
+def test_last_words_arrive_though_the_client_was_speaking(gateway: Gateway, attach: Attach) -> None:
+    client = attach()
+    for _ in range(30):
+        client.send(udp(client.address, TARGET, bytes(1000)))
+    gateway.plane.send_control(client.peer_id, b"\x20last words")
+    gateway.plane.remove_peer(client.peer_id)
+    assert client.receive_packet() == b"\x20last words"
+    assert readable(client.socket)
+    assert client.socket.recv(1) == b""
 
 
 def test_a_peer_id_may_be_used_again_at_once(gateway: Gateway, attach: Attach) -> None:

@@ -6,8 +6,8 @@ V-11 also stands in OpenVPN's own unit tests (test_ssl.c)."""
 from ipaddress import ip_address
 
 import pytest
-from dataplane.harness import Gateway
 from helpers.packets import header, seal
+from helpers.plane import Gateway
 
 from cvpnd.dataplane.api import DataKeys, Drop, KeyUsed, PeerSettings
 
