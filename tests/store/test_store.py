@@ -1,7 +1,6 @@
 """The store on real SQLite files: transactions, audit, migrations, and what a disk can do to it."""
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -233,13 +232,22 @@ def test_many_threads_change_at_once_and_each_change_has_its_record(url: str) ->
         assert (len(store.rules()), len(store.audit_records(limit=1000))) == (40, 120)
 
 
-def open_and_close(url: str) -> None:
-    Store.open(url).close()
-
-
 def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        pool.map(open_and_close, [url] * 8)
+    script = """
+        import sys
+        from cvpnd.store import Store
+        print("ready", flush=True)
+        sys.stdin.read()
+        Store.open(sys.argv[1]).close()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), url]
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(8)]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.close()
+    assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(url)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0001",)]
