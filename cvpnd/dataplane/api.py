@@ -52,7 +52,7 @@ class Drop(StrEnum):
     LINK_FULL = "link_full"  # the UDP socket took no more (also send errors)
     TCP_QUEUE_FULL = "tcp_queue_full"  # a slow TCP client's queue is full
     EVENTS_FULL = "events_full"  # the ring to the control side is full
-    FLOAT_REFUSED = "float_refused"  # authentic, from a new address, too soon after the last such event
+    FLOAT_REFUSED = "float_refused"  # authentic, from yet another address: delivered, but the move is not reported
 
 
 @dataclass(frozen=True, slots=True)

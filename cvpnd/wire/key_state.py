@@ -10,7 +10,9 @@ Three small machines, so that a slow login cannot distort the handshake:
 
   After a stateless exchange both resets are done, so the echo leads straight to START. ``PRE_START`` may also jump to
   ``GOT_KEY``: the acknowledgements of our reset can all get lost while what follows them arrives.
-  Text messages flow from ACTIVE on; data packets from GENERATED_KEYS on.
+  Text messages flow from ACTIVE on; data packets from GENERATED_KEYS on. On a renegotiation the data keys are made
+  in SENT_KEY already, before our key message goes out: a client whose other keys are young uses the new one at once,
+  and its first packet under it may arrive in the same instant as the acknowledgement that makes us ACTIVE.
 
 *Authentication*: FALSE until the credentials are here, DEFERRED while login decides, then TRUE or FALSE for good.
 
@@ -129,6 +131,7 @@ class KeyState:
         "authentication",
         "client_source",
         "expires_at",
+        "has_data_keys",
         "key_id",
         "negotiation",
         "reliable",
@@ -146,6 +149,7 @@ class KeyState:
         self.started_at = now
         self.expires_at: float | None = None
         """Set when a successor's negotiation starts; not postponed by its repeats."""
+        self.has_data_keys = False
         self.negotiation = Negotiation.INITIAL
         self.authentication = Authentication.FALSE
         self.slot = Slot.PENDING
@@ -247,7 +251,7 @@ class KeyState:
         else:
             key2 = prf_key2(self.client_source, self.server_source, client_session_id, server_session_id)
         keys = data_channel_keys(key2, cipher, server=True)
-        self.negotiate(NegotiationInput.KEYS_GENERATED)
+        self.has_data_keys = True
         self.wipe()
         return keys
 

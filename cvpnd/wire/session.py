@@ -305,7 +305,8 @@ class Session:
         if self._primary is None:
             raise UsageError("accept_renegotiation on the first key")
         state.authenticate(AuthenticationInput.ACCEPTED)
-        self._establish(state, now)
+        if self._make_data_keys(state, now):
+            self._establish(state, now)
 
     def refuse(self, text: str, now: float, reason: Refusal | End = Refusal.UNSUPPORTED_CLIENT) -> None:
         """Tell the client ``AUTH_FAILED[,text]`` instead of either accept. ``SessionClosed(reason)`` follows after the
@@ -345,8 +346,13 @@ class Session:
         if not self.closed:
             self._close(reason, detail)
 
-    def key_confirmed(self, key_id: int, now: float) -> None:  # noqa: ARG002
-        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``."""
+    def key_confirmed(self, key_id: int, now: float) -> None:
+        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``. Nor is
+        its last acknowledgement missed, should that be late or lost."""
+        pending = self._pending
+        if pending is not None and pending.key_id == key_id and pending.negotiation is Negotiation.SENT_KEY:
+            pending.negotiate(NegotiationInput.ALL_ACKED)
+            self._establish(pending, now)
         if self._primary is not None and self._primary.key_id == key_id:
             self._use_key_at = None
 
@@ -489,24 +495,33 @@ class Session:
             raise UsageError("no credentials wait for a decision")
         return self._pending
 
+    def _make_data_keys(self, state: KeyState, now: float) -> bool:
+        """Once for each key state, and only after login has said yes. False: they cannot be used, and it has failed."""
+        assert self._negotiated is not None  # noqa: S101 - fixed by accept
+        try:
+            keys = state.generate_keys(
+                self._negotiated.cipher, self._negotiated.derivation, self._remote_session_id, self._local_session_id
+            )
+        except PeerError as error:
+            self._fail(state, error, now)
+            return False
+        self._events.append(KeysReady(state.key_id, keys))
+        return True
+
     def _establish(self, state: KeyState, now: float) -> None:
-        """Make the data keys once the exchange is complete and login has said yes, in whichever order they come."""
+        """Put the key state in its slot once the exchange is complete and login has said yes, in whichever order they
+        come."""
         if (
             state is not self._pending
             or state.negotiation is not Negotiation.ACTIVE
             or state.authentication is not Authentication.TRUE
-            or self._negotiated is None
             or self._closing is not None
         ):
             return
-        negotiated, settings = self._negotiated, self._settings
-        try:
-            keys = state.generate_keys(
-                negotiated.cipher, negotiated.derivation, self._remote_session_id, self._local_session_id
-            )
-        except PeerError as error:
-            self._fail(state, error, now)
+        if not state.has_data_keys and not self._make_data_keys(state, now):
             return
+        settings = self._settings
+        state.negotiate(NegotiationInput.KEYS_GENERATED)
         previous = self._primary
         self._pending = None
         self._primary = state
@@ -518,7 +533,6 @@ class Session:
             self._lame_duck = previous
             grace = min(settings.hand_window_s, settings.renegotiate_s / 2 or settings.hand_window_s)
             self._use_key_at = state.started_at + grace
-        self._events.append(KeysReady(state.key_id, keys))
         if settings.renegotiate_s:
             self._renegotiate_at = now + settings.renegotiate_s * (1 - _RENEGOTIATE_JITTER * self._jitter)
         if previous is None:
@@ -546,7 +560,7 @@ class Session:
         assert state is not None and self._primary is not None  # noqa: S101 - checked by both callers
         if not state.reliable.heard:
             self._last_key_id = self._primary.key_id
-        state.move(SlotInput.GONE)
+        self._retire(state)
         self._pending = None
         self._renegotiate_at = now + self._settings.hand_window_s
         self._events.append(RenegotiationFailed(state.key_id, detail))
@@ -587,13 +601,13 @@ class Session:
         """No service from now on; only acknowledge and repeat until the delay is over."""
         self._closing = SessionClosed(reason, detail)
         self._close_at = now + delay_s
-        for state in (self._primary, self._lame_duck):
-            if state is not None:
+        for state in self._key_states():
+            if state.has_data_keys:
                 self._events.append(KeyRetired(state.key_id))
 
     def _close(self, reason: Refusal | End, detail: str) -> None:
         for state in self._key_states():
-            if state is not self._pending and self._closing is None:
+            if state.has_data_keys and self._closing is None:
                 self._events.append(KeyRetired(state.key_id))
             state.move(SlotInput.GONE)
         self._pending = self._primary = self._lame_duck = None
@@ -602,7 +616,8 @@ class Session:
 
     def _retire(self, state: KeyState) -> None:
         state.move(SlotInput.GONE)
-        self._events.append(KeyRetired(state.key_id))
+        if state.has_data_keys:
+            self._events.append(KeyRetired(state.key_id))
 
     def _fail(self, state: KeyState, error: PeerError, now: float) -> None:
         """A key state cannot go on. Its TLS alert, if there is one, goes out once."""

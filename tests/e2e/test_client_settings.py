@@ -23,7 +23,11 @@ def test_full_tunnel_takes_everything_and_ipv6_does_not_leak(site, ping):
 def test_split_tunnel_takes_the_endpoints_routes_and_nothing_else(site):
     site.start()
     client = site.connect()
-    for destination, device in (("10.20.0.10", client.interface), ("10.30.9.9", client.interface), ("203.0.113.99", "eth0")):
+    for destination, device in (
+        ("10.20.0.10", client.interface),
+        ("10.30.9.9", client.interface),
+        ("203.0.113.99", "eth0"),
+    ):
         assert f"dev {device}" in site.lab.client.run("ip", "route", "get", destination).stdout
 
 
@@ -67,7 +71,9 @@ def test_nothing_on_the_path_is_fragmented_or_dropped_for_its_size(site):
 
 def test_target_is_told_when_its_packet_is_too_large_for_the_tunnel(site):
     """The way back too: path MTU discovery of a target works, so that no download hangs."""
-    toml = site.toml().replace('associate = ["subnet-a", "subnet-b"]', 'associate = [{ subnet = "subnet-a", nat = false }]')
+    toml = site.toml().replace(
+        'associate = ["subnet-a", "subnet-b"]', 'associate = [{ subnet = "subnet-a", nat = false }]'
+    )
     site._gateway = site.lab.gateway_process(toml)
     client = site.connect()
     target = site.lab.target

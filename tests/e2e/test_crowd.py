@@ -19,7 +19,16 @@ BENCH = Path(__file__).parents[2] / "bench"
 def crowd(site, count: int, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit status and report of ``count`` light clients that ping the target and stay for three seconds."""
     profile = site.profile(certs.client("crowd", "rsa2048"))
-    command = ["prlimit", "--nofile=8192", sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json"]
+    command = [
+        "prlimit",
+        "--nofile=8192",
+        sys.executable,
+        "-m",
+        "light_client",
+        "--remote",
+        f"{site.lab.gateway_address}:1194",
+        "--json",
+    ]
     for option, name in (("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key")):
         command += [option, str(profile.parent / name)]
     command += ["--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", "3", *options]
