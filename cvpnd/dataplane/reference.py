@@ -111,10 +111,10 @@ class ReferenceDataPlane:
         for at, (fd, read) in enumerate(zip(fds, readers, strict=True)):
             try:
                 self._selector.register(fd, selectors.EVENT_READ, read)
-            except (OSError, KeyError) as error:
+            except OSError:
                 for registered in fds[:at]:
                     self._selector.unregister(registered)
-                raise ValueError(f"descriptor {fd} cannot be waited for: {error}") from error
+                raise
 
     def _drop(self, drop: Drop) -> None:
         self.forwarder.drops[drop] += 1
@@ -276,7 +276,7 @@ class ReferenceDataPlane:
     def add_endpoint(self, endpoint: int, tun_fds: Sequence[int]) -> None:
         with self._lock, closing_on_error(tun_fds):
             require_new(endpoint, self._endpoints)
-            require(len(tun_fds) == self.workers, "one TUN queue for each worker")
+            require(len(tun_fds) == len(set(tun_fds)) == self.workers, "one TUN queue for each worker")
             added = Endpoint(list(tun_fds))
             for fd in tun_fds:
                 os.set_blocking(fd, False)
@@ -305,7 +305,7 @@ class ReferenceDataPlane:
         with self._lock, closing_on_error(udp_fds):
             require_new(listener, self._listeners)
             self._endpoints[endpoint]
-            require(len(udp_fds) == self.workers, "one socket for each worker")
+            require(len(udp_fds) == len(set(udp_fds)) == self.workers, "one socket for each worker")
             require_sockets(udp_fds)
             added = Listener(listener, endpoint, [])
             self._watch(udp_fds, [partial(self._read_udp, added, worker) for worker in range(self.workers)])

@@ -141,8 +141,22 @@ def test_a_descriptor_that_is_none_is_refused_and_the_others_are_closed(plane: D
         with pytest.raises((OSError, ValueError)):
             add(fds)
         assert open_descriptors() == before
+    plane.add_listener(2, 1, udp_fds(2))  # the same numbers again
+    plane.remove_listener(2)
     with pytest.raises(KeyError):
         plane.remove_endpoint(2)
+    for sock in ours:
+        sock.close()
+
+
+def test_a_descriptor_that_cannot_be_waited_for_leaves_nothing_behind(plane: DataPlane) -> None:
+    before = open_descriptors()
+    for _ in range(2):  # the second time with the same numbers
+        with pytest.raises(OSError):
+            plane.add_endpoint(1, [*udp_fds(1), os.open("/dev/null", os.O_RDWR)])
+        assert open_descriptors() == before
+    ours, theirs = tun_pairs(2)
+    plane.add_endpoint(1, theirs)
     for sock in ours:
         sock.close()
 
