@@ -13,7 +13,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from importlib.metadata import version
 
 from starlette.types import ASGIApp
@@ -58,7 +58,7 @@ class Daemon:
         self.connection_log = connection_log
         self.operations = Operations(gateway)
         self.notifier = Notifier()
-        self.stopping = asyncio.Event()
+        self._chores: set[asyncio.Task[None]] = set()
         self._started_at = time.time()
         self._version = version("cvpnd")
 
@@ -78,6 +78,24 @@ class Daemon:
             last_reload_successful=gateway.last_reload_successful,
             connection_log_lost=self.connection_log.lost,
         )
+
+    def do(self, chore: Coroutine[None, None, None]) -> None:
+        """Run something beside everything else. It should not fail; if it does, that is said."""
+        task = asyncio.create_task(chore)
+        self._chores.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._chores.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a chore of the daemon failed", exc_info=error)
+
+    def cancel_chores(self) -> None:
+        for task in self._chores:
+            task.cancel()
+
+    def hang_up(self) -> None:
+        self.do(self.reload())
 
     async def reload(self) -> None:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
@@ -106,6 +124,7 @@ class Daemon:
             await asyncio.sleep(CRL_CHECK_INTERVAL_S)
 
     def announce_ready(self) -> None:
+        log.info("ready: %s", self._status())
         self.notifier.ready(self._status())
 
     def _status(self) -> str:
@@ -118,18 +137,23 @@ async def serve(config: Config) -> None:
     set_up_logging(config.daemon.log_level)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # every TCP client is one; 1024 is the default
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # before anything is changed: a start cut short is undone too
+        loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     async with contextlib.AsyncExitStack() as stack:
         try:
             daemon = await _start(config, stack)
         except (GatewayError, StoreError, OSError) as error:
             raise StartError(str(error)) from error
+        loop.add_signal_handler(signal.SIGHUP, daemon.hang_up)
         daemon.announce_ready()
-        await daemon.stopping.wait()
+        await stopping.wait()
+        log.info("stopping: sending clients back")
         daemon.notifier.stopping("sending clients back")
 
 
 async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
-    loop = asyncio.get_running_loop()
     store = await asyncio.to_thread(Store.open, config.daemon.state)
     stack.callback(store.close)
     connection_log = ConnectionLog(config.daemon.log_directory / "connections.log")
@@ -161,18 +185,9 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         await stack.enter_async_context(
             _http(build_metrics_app(build_registry(daemon)), bind_tcp(listen.host, listen.port))
         )
-    background: set[asyncio.Task[None]] = set()
-
-    def hang_up() -> None:
-        task = asyncio.ensure_future(daemon.reload())
-        background.add(task)
-        task.add_done_callback(background.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, daemon.stopping.set)
+    stack.callback(daemon.cancel_chores)
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes()):
-        stack.callback(asyncio.create_task(chore).cancel)
+        daemon.do(chore)
     return daemon
 
 

@@ -347,8 +347,8 @@ class Session:
             self._close(reason, detail)
 
     def key_confirmed(self, key_id: int, now: float) -> None:
-        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``. Nor is
-        its last acknowledgement missed, should that be late or lost."""
+        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``, nor
+        the session for the peer's last acknowledgement."""
         pending = self._pending
         if pending is not None and pending.key_id == key_id and pending.negotiation is Negotiation.SENT_KEY:
             pending.negotiate(NegotiationInput.ALL_ACKED)

@@ -173,3 +173,12 @@ def test_same_certificate_on_several_devices(site, ping):
     time.sleep(1)
     assert ping() == 1.0
     assert ping(client=site.lab.clients[1]) == 1.0
+
+
+@pytest.mark.parametrize("delay_s", [0.3, 0.6, 0.9])
+def test_a_start_cut_short_leaves_nothing_behind(site, delay_s):
+    gateway = site.lab.gateway_process(site.toml(), wait=False)
+    time.sleep(delay_s)
+    gateway.running.stop()
+    assert "cvpn" not in site.lab.gateway.run("ip", "link").stdout
+    assert "cvpnd" not in site.lab.gateway.run("nft", "list", "ruleset").stdout
