@@ -13,7 +13,6 @@ from enum import Enum, auto
 
 from OpenSSL import SSL
 
-from cvpnd.wire.control_wrap import PLAIN
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
 from cvpnd.wire.key_method import KeyMessage, KeySource, parse_key_message, serialise_key_message
@@ -30,6 +29,11 @@ from cvpnd.wire.packet import SESSION_ID_BYTES, ControlPacket, Opcode, Transport
 from cvpnd.wire.reliable import ReliableLayer
 from cvpnd.wire.session import payload_limit
 from cvpnd.wire.tls import TlsConnection
+from cvpnd.wire.wrap.plain import PLAIN
+from cvpnd.wire.wrap.session_wrap import SessionWrap
+from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, TlsCrypt, dynamic_key2
+from cvpnd.wire.wrap.tls_crypt_v2 import EARLY_NEGOTIATION, RESEND_WKC, TlsCryptV2Client
+from cvpnd.wire.wrap.wrapping import KEY2_BYTES, Wrapping
 from light_client.data_channel import OCC_EXIT, PING, DataKey, is_data
 
 PUSH_REQUEST_PERIOD_S = 5.0
@@ -40,9 +44,9 @@ PEER_INFO_26 = {
     "IV_MTU": "1600",
     "IV_NCP": "2",
     "IV_CIPHERS": "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305",
-    "IV_PROTO": "478",
+    "IV_PROTO": "990",
 }
-"""What OpenVPN 2.6 says of itself (990), without the dynamic tls-crypt (512), which the light client cannot do."""
+"""What OpenVPN 2.6 says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,21 @@ class LightClient:
         username: str = "",
         password: str = "",
         hand_window_s: float = 60.0,
+        wrapping: Wrapping = PLAIN,
+        early_negotiation: bool = True,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
+        """``wrapping``: the client's side of one. ``early_negotiation`` False plays OpenVPN 2.5 with tls-crypt-v2, for
+        which a server must keep state from the first packet on."""
         proto = "UDPv4" if transport is Transport.UDP else "TCPv4_CLIENT"
         self._context = context
         self._random = random
-        self._payload_limit = payload_limit(1250, ipv6=ipv6, wrap_overhead=0)
+        self._ipv6 = ipv6
+        with_key = isinstance(wrapping, TlsCryptV2Client)
+        first_id = EARLY_NEGOTIATION << 24 | 1 if with_key and early_negotiation else 1
+        self._wrap = SessionWrap(wrapping, first_id=first_id)
+        self._dynamic_wrap: SessionWrap | None = None
+        self._client_key_wanted = False
         self._peer_info = PEER_INFO_26 if peer_info is None else peer_info
         self._options = options or f"V4,dev-type tun,link-mtu 1549,tun-mtu 1500,proto {proto},auth SHA256,tls-client"
         self.username = username
@@ -150,7 +163,8 @@ class LightClient:
         self.drops: Counter[DropReason] = Counter()
         self.undecryptable = 0
         self._keys: dict[int, _Key] = {}
-        self._newest = self._new_key(0, Opcode.HARD_RESET_CLIENT_V2, now)
+        reset = Opcode.HARD_RESET_CLIENT_V3 if with_key else Opcode.HARD_RESET_CLIENT_V2
+        self._newest = self._new_key(0, reset, now)
         self._sending: DataKey | None = None
 
     # -- the five verbs
@@ -160,14 +174,18 @@ class LightClient:
             self._receive_data(packet, now)
             return
         try:
-            self._receive_control(PLAIN.unwrap(packet), now)
+            self._receive_control(self._wrap_of(packet[0] & 7 if packet else 0).unwrap(packet, now), now)
         except PeerError as error:
             self.drops[error.reason] += 1
             if error.fatal:
                 self._fail(str(error))
 
     def packets_to_send(self, now: float) -> list[bytes]:
-        packets = [PLAIN.wrap(packet) for key in self._keys.values() for packet in key.reliable.packets_to_send(now)]
+        packets = [
+            self._wrap_of(key.key_id).wrap(packet)
+            for key in self._keys.values()
+            for packet in key.reliable.packets_to_send(now)
+        ]
         if self.failed is not None:  # what was queued, an alert perhaps, went out once; now only acknowledge
             for key in self._keys.values():
                 key.reliable.stop_sending()
@@ -264,7 +282,8 @@ class LightClient:
         return self._newest.stage is not _Stage.KEYS or not self.connected
 
     def _new_key(self, key_id: int, opcode: Opcode, now: float) -> _Key:
-        reliable = ReliableLayer(key_id, self.session_id, self.remote_session_id, payload_limit=self._payload_limit)
+        limit = payload_limit(1250, ipv6=self._ipv6, wrap_overhead=self._wrap_of(key_id).overhead)
+        reliable = ReliableLayer(key_id, self.session_id, self.remote_session_id, payload_limit=limit)
         source = KeySource.cut(self._random(CLIENT_RANDOM_BYTES), with_pre_master=True)
         key = _Key(key_id, reliable, TlsConnection(self._context, server=False), source, now)
         reliable.queue_payload(opcode)
@@ -273,11 +292,26 @@ class LightClient:
         self._keys[key_id] = key
         return key
 
+    def _wrap_of(self, key_id: int) -> SessionWrap:
+        return self._wrap if key_id == 0 or self._dynamic_wrap is None else self._dynamic_wrap
+
+    def _start_tls(self, key: _Key) -> None:
+        """The ClientHello; if the server asked for it, with our key, and what does not fit beside it after it."""
+        key.tls.start()
+        wrapping = self._wrap.wrapping
+        if key.key_id == 0 and self._client_key_wanted and isinstance(wrapping, TlsCryptV2Client):
+            hello = key.tls.output()
+            room = max(0, key.reliable.payload_limit - len(wrapping.wkc))
+            key.reliable.queue_payload(Opcode.CONTROL_WKC_V1, hello[:room])
+            key.reliable.queue_stream(hello[room:])
+        key.flush()
+
     def _receive_control(self, packet: ControlPacket, now: float) -> None:
         if not self.remote_session_id:
             if packet.opcode is not Opcode.HARD_RESET_SERVER_V2:
                 raise PeerError(DropReason.UNROUTABLE)
             self.remote_session_id = packet.session_id
+            self._client_key_wanted = packet.payload == RESEND_WKC
             self._newest.reliable.learn_remote_session_id(packet.session_id)
         if packet.session_id != self.remote_session_id:
             raise PeerError(DropReason.UNROUTABLE)
@@ -292,8 +326,7 @@ class LightClient:
         payloads = key.reliable.receive_packet(packet)
         if key.stage is _Stage.RESET and key.reliable.all_acknowledged and key.reliable.heard:
             key.stage = _Stage.TLS
-            key.tls.start()
-            key.flush()
+            self._start_tls(key)
         if payloads:
             self._receive_tls(key, b"".join(payloads), now)
         self._finish(key)
@@ -349,6 +382,10 @@ class LightClient:
             assert key.server is not None
             key2 = prf_key2(key.source, key.server, self.session_id, self.remote_session_id)
         keys = data_channel_keys(key2, self.option("cipher") or "AES-256-GCM", server=False)
+        if key.key_id == 0 and "dyn-tls-crypt" in flags:
+            exported = key.tls.export(DYNAMIC_LABEL, KEY2_BYTES)
+            key2_of_renegotiations = dynamic_key2(exported, self._wrap.wrapping.key2)
+            self._dynamic_wrap = SessionWrap(TlsCrypt(key2_of_renegotiations, server=False))
         key.source.wipe()
         key.stage = _Stage.KEYS
         key.data = DataKey(key.key_id, int(self.option("peer-id") or 0xFFFFFF), keys)

@@ -176,6 +176,7 @@ class LimitsConfig(_Table):
     sessions: int = whole(20_000, 1, 1_000_000)
     handshakes: int = whole(1000, 1, 100_000)
     handshakes_per_source: int = whole(300, 1, 100_000)
+    unproven_handshakes: int = whole(100, 0, 100_000)
     first_packet_s: int = whole(10, 1, 300)
 
 

@@ -48,6 +48,8 @@ class Connection:
     """Seconds since the epoch, for people."""
     connection_id: str = field(default_factory=new_connection_id)
     phase: Phase = Phase.HANDSHAKE
+    unproven: bool = False
+    """It began over UDP without a cookie, so its source address may be forged until the handshake goes on."""
     login: asyncio.Task[None] | None = None
     common_name: str = ""
     """From the verified certificate; for a refused one, what it claimed."""

@@ -26,6 +26,7 @@ from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.session import Session
+from cvpnd.wire.wrap.session_wrap import SessionWrap
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,17 @@ class ControlPlane:
     # -- in and out ---------------------------------------------------------------------------------------
 
     def begin(
-        self, endpoint: ServedEndpoint, link: UdpLink | TcpLink, *, local_session_id: bytes, remote_session_id: bytes
+        self,
+        endpoint: ServedEndpoint,
+        link: UdpLink | TcpLink,
+        *,
+        local_session_id: bytes,
+        remote_session_id: bytes,
+        wrap: SessionWrap,
+        cookie_echoed: bool,
     ) -> Connection:
-        """A stranger proved its address: from now on it has a session. Hand in the packet that did so next."""
+        """From now on a stranger has a session, because it proved its address (over UDP ``cookie_echoed`` says that) or
+        cannot do so without one. Hand in the packet that began it next."""
         session = Session(
             endpoint.session_settings,
             self._loop.time(),
@@ -83,11 +92,13 @@ class ControlPlane:
             remote_session_id=remote_session_id,
             transport=Transport.UDP if isinstance(link, UdpLink) else Transport.TCP,
             ipv6=":" in link.remote.host,
-            cookie_echoed=isinstance(link, UdpLink),
+            cookie_echoed=cookie_echoed,
+            wrap=wrap,
             renegotiate_jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
             drops=self.drops,
         )
         connection = Connection(endpoint, session, link, remote_session_id, time.time())
+        connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         self.table.add(connection)
         return connection
 

@@ -17,6 +17,7 @@ from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Grant, Route, Rule
 from cvpnd.reasons import Refusal
 from cvpnd.wire.settings import SessionSettings
+from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
 
 if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
@@ -35,6 +36,8 @@ class ServedEndpoint:
     trust_keeper: TrustKeeper
     routes: tuple[Route, ...]
     leases: LeasePool
+    protection: ControlProtection = UNPROTECTED
+    """Of the control channel. Sessions keep the wrapping they began with."""
     rules: tuple[Rule, ...] = ()
     groups: GroupNumbers = field(default_factory=GroupNumbers)
     ended_traffic: list[int] = field(default_factory=lambda: [0, 0, 0, 0])

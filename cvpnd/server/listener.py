@@ -21,9 +21,7 @@ from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink, send_datagram
 from cvpnd.server.sockets import UdpGroup, local_from_ancillary, open_tcp_socket, open_udp_group
 from cvpnd.wire import stateless
-from cvpnd.wire.control_wrap import PLAIN
-from cvpnd.wire.errors import DropReason, PeerError
-from cvpnd.wire.packet import Opcode
+from cvpnd.wire.errors import DropReason
 from cvpnd.wire.reset_cookie import ResetCookie
 
 log = logging.getLogger(__name__)
@@ -141,31 +139,64 @@ class UdpListener:
             return
         now = self._loop.time()
         if stateless.is_reset(packet):
-            reply = stateless.answer_reset(packet, source, now, self._cookie)
+            reply = stateless.answer_reset(packet, source, now, self._cookie, self._endpoint.protection)
             if isinstance(reply, DropReason):
                 self._control.drops[reply] += 1
+            elif isinstance(reply, stateless.Opening):
+                self._begin_unproven(reply, packet, source, local)
             elif self._admission.may_answer_reset(now):
                 send_datagram(self._group.control, reply, source, local)
             else:
                 self._control.drops[DropReason.RATE_LIMITED] += 1
             return
-        echo = stateless.check_echo(packet, source, now, self._cookie)
+        echo = stateless.check_echo(packet, source, now, self._cookie, self._endpoint.protection)
         if isinstance(echo, DropReason):
             self._control.drops[echo] += 1
             return
+        link = self._admit(source, local)
+        if link is None:
+            return
+        connection = self._control.begin(
+            self._endpoint,
+            link,
+            local_session_id=echo.local_session_id,
+            remote_session_id=echo.remote_session_id,
+            wrap=echo.wrap,
+            cookie_echoed=True,
+        )
+        self._control.packet_received(connection, packet)
+
+    def _begin_unproven(self, opening: stateless.Opening, packet: bytes, source: SocketAddress, local: str) -> None:
+        """A tls-crypt-v2 client that cannot echo a cookie. Whoever has one genuine client key can forge sources of such
+        packets, so their handshakes have a limit of their own, and each reset gets one answer and no repeats."""
+        if self._control.table.unproven >= self._endpoint.settings.limits.unproven_handshakes:
+            self._control.drops[DropReason.HANDSHAKE_LIMIT] += 1
+            return
+        link = self._admit(source, local)
+        if link is None:
+            return
+        connection = self._control.begin(
+            self._endpoint,
+            link,
+            local_session_id=secrets.token_bytes(8),
+            remote_session_id=opening.remote_session_id,
+            wrap=opening.wrap,
+            cookie_echoed=False,
+        )
+        self._control.packet_received(connection, packet)
+
+    def _admit(self, source: SocketAddress, local: str) -> UdpLink | None:
+        """Whether a session may be made for this stranger, who then takes the place of an unfinished one."""
+        assert self._group is not None  # noqa: S101 - looked at by the caller
         refused = self._admission.may_begin(self._control, self._endpoint, source.host)
         if refused is not None:
             self._control.drops[refused] += 1
-            return
+            return None
         for other in self._control.table.at_source(self.index, source):
             if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
                 # One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one.
                 self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
-        link = UdpLink(self._group.control, self.index, source, local)
-        connection = self._control.begin(
-            self._endpoint, link, local_session_id=echo.local_session_id, remote_session_id=echo.remote_session_id
-        )
-        self._control.packet_received(connection, packet)
+        return UdpLink(self._group.control, self.index, source, local)
 
 
 class TcpListener:
@@ -233,16 +264,18 @@ class TcpListener:
 
     def _first_packet(self, link: TcpLink, packet: bytes) -> None:
         self._stop_waiting(link)
-        try:
-            reset = PLAIN.unwrap(packet)
-            if reset.opcode is not Opcode.HARD_RESET_CLIENT_V2:
-                raise PeerError(DropReason.BAD_OPCODE)
-        except PeerError as error:  # nothing but a reset may begin a connection; on TCP an error is final
-            self._control.drops[error.reason] += 1
+        opening = stateless.open_stream(packet, self._endpoint.protection)
+        if isinstance(opening, DropReason):  # nothing but a reset may begin a connection; on TCP an error is final
+            self._control.drops[opening] += 1
             link.close()
             return
         connection = self._control.begin(
-            self._endpoint, link, local_session_id=secrets.token_bytes(8), remote_session_id=reset.session_id
+            self._endpoint,
+            link,
+            local_session_id=secrets.token_bytes(8),
+            remote_session_id=opening.remote_session_id,
+            wrap=opening.wrap,
+            cookie_echoed=False,
         )
         link.serve(
             lambda packet: self._control.packet_received(connection, packet),

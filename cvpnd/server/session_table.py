@@ -39,6 +39,8 @@ class SessionTable:
         self._handshakes_from: Counter[str] = Counter()
         self.handshakes = 0
         """Connections that have not come as far as their credentials."""
+        self.unproven = 0
+        """Those of them that began without a cookie."""
         self._timers: list[tuple[float, int, Connection]] = []
         self._timer_order = itertools.count()
         self._next_peer_id = 0
@@ -63,6 +65,7 @@ class SessionTable:
 
     def _leave_handshake(self, connection: Connection) -> None:
         self.handshakes -= 1
+        self.unproven -= connection.unproven
         prefix = source_prefix(connection.link.remote.host)
         self._handshakes_from[prefix] -= 1
         if self._handshakes_from[prefix] <= 0:
@@ -74,6 +77,7 @@ class SessionTable:
         self._by_id[connection.connection_id] = connection
         self._handshakes_from[source_prefix(connection.link.remote.host)] += 1
         self.handshakes += 1
+        self.unproven += connection.unproven
         if isinstance(connection.link, UdpLink):
             self._by_source.setdefault((connection.link.listener, connection.link.remote), []).append(connection)
 

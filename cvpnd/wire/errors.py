@@ -32,7 +32,12 @@ class DropReason(StrEnum):
     EARLY_SOFT_RESET = "early_soft_reset"  # before the data keys of the current key state exist
     BEYOND_WINDOW = "beyond_window"  # further ahead than we can keep in order; not acknowledged
     DUPLICATE = "duplicate"  # already received; acknowledged again
-    NOT_AUTHENTIC = "not_authentic"  # the wrapping's MAC does not match
+    NOT_AUTHENTIC = "not_authentic"  # the wrapping's MAC does not match, or there is no wrapping where one must be
+    REPLAYED = "replayed"  # authentic, and it has been here before
+    BAD_CLIENT_KEY = "bad_client_key"  # a tls-crypt-v2 key that our server key did not wrap
+    CLIENT_KEY_REVOKED = "client_key_revoked"  # a genuine one, whose certificate is revoked
+    CLIENT_KEY_TOO_OLD = "client_key_too_old"  # beyond its age limit, or of unknown age where there is a limit
+    STATE_NEEDED = "state_needed"  # cannot echo a cookie (tls-crypt-v2 of OpenVPN 2.5), and may not have state for it
     CLOSED = "closed"  # the session has ended
     LIMIT_BEFORE_LOGIN = "limit_before_login"  # more packets or bytes than a handshake needs
     TLS_FAILURE = "tls_failure"  # the TLS engine gave up

@@ -28,6 +28,8 @@ class Negotiated:
     push_cipher: bool
     """Clients that know no cipher negotiation use the one of their configuration and must not be told."""
     derivation: KeyDerivation
+    dynamic_tls_crypt: bool
+    """Renegotiations are wrapped with a key of their own, exported from the first key's TLS connection."""
     exit_notify: bool
     """The client may say goodbye with an EXIT message."""
     stub_compression: bool
@@ -49,6 +51,8 @@ class Negotiated:
                 flags.append("tls-ekm")
             else:
                 options.append("key-derivation tls-ekm")
+        if self.dynamic_tls_crypt:
+            flags.append("dyn-tls-crypt")
         if flags:
             options.append("protocol-flags " + " ".join(flags))
         if self.stub_compression:
@@ -97,6 +101,7 @@ def negotiate(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) 
         cipher=cipher,
         push_cipher=peer_info.ciphers is not None or peer_info.ncp >= 2,
         derivation=KeyDerivation.TLS_EKM if exports else KeyDerivation.PRF,
+        dynamic_tls_crypt=knows_flags and Capability.DYN_TLS_CRYPT in can,
         exit_notify=knows_flags,
         stub_compression=compressed,
         knows_flags=knows_flags,

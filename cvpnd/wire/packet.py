@@ -1,7 +1,8 @@
 """Control packets: opcodes, layout, parse and serialise (openvpn-wire.md sections 2.2 and 3).
 
 A packet is a *header* (opcode, key id, sender's session id), which every wrapping leaves in clear, and a *body*
-(acknowledgements, packet id, payload), which some encrypt. ``control_wrap.py`` works on the two parts.
+(acknowledgements, packet id, payload), which some encrypt. The wrappings (``wrap/``) work on the two parts;
+``parse_packet`` and ``serialise_packet`` are for packets without one.
 """
 
 from __future__ import annotations
@@ -142,6 +143,15 @@ def parse_body(header: Header, body: bytes) -> ControlPacket:
             raise PeerError(DropReason.TOO_LONG, f"{reader.left} bytes of payload")
         payload = reader.rest()
     return ControlPacket(header.opcode, header.key_id, header.session_id, acks, remote_session_id, packet_id, payload)
+
+
+def parse_packet(packet: bytes) -> ControlPacket:
+    """A packet without a wrapping. Raises ``PeerError``."""
+    return parse_body(parse_header(packet), packet[HEADER_BYTES:])
+
+
+def serialise_packet(packet: ControlPacket) -> bytes:
+    return packet.header.serialise() + serialise_body(packet)
 
 
 def serialise_body(packet: ControlPacket) -> bytes:

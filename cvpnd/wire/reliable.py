@@ -7,6 +7,7 @@ arithmetic on ids is modulo 2^32.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from cvpnd.wire.errors import DropReason, PeerError
@@ -58,6 +59,7 @@ class ReliableLayer:
         "_recent_acks",
         "_remote_session_id",
         "payload_limit",
+        "retransmits",
     )
 
     def __init__(
@@ -84,6 +86,9 @@ class ReliableLayer:
         self._backlog: deque[tuple[Opcode, bytes]] = deque()
         self.payload_limit = payload_limit
         self._duplicates = 0
+        self.retransmits = True
+        """Whether packets are due again by themselves; False: only by ``restart``, towards an address that nobody has
+        proven yet."""
 
     @property
     def all_acknowledged(self) -> bool:
@@ -151,7 +156,7 @@ class ReliableLayer:
         for outgoing in self._in_flight:
             if now < outgoing.due and outgoing.higher_acks < HIGHER_ACKS_FOR_RETRANSMIT:
                 continue
-            outgoing.due = now + outgoing.timeout_s
+            outgoing.due = now + (outgoing.timeout_s if self.retransmits else math.inf)
             outgoing.timeout_s = min(2 * outgoing.timeout_s, MAX_TIMEOUT_S)
             outgoing.higher_acks = 0
             packets.append(self._packet(outgoing.opcode, outgoing.packet_id, outgoing.payload, ACKS_ON_CONTROL))

@@ -16,7 +16,6 @@ from OpenSSL import SSL
 
 from cvpnd.reasons import End, Refusal
 from cvpnd.wire import messages
-from cvpnd.wire.control_wrap import PLAIN, ControlWrap
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.events import (
     CredentialsReceived,
@@ -43,11 +42,22 @@ from cvpnd.wire.key_state import (
 )
 from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
 from cvpnd.wire.outbox import Outbox, PushExchange
-from cvpnd.wire.packet import CLIENT_RESETS, HEADER_BYTES, SESSION_ID_BYTES, ControlPacket, Opcode, Transport
+from cvpnd.wire.packet import (
+    CLIENT_RESETS,
+    HEADER_BYTES,
+    SESSION_ID_BYTES,
+    ControlPacket,
+    Opcode,
+    Transport,
+    parse_header,
+)
 from cvpnd.wire.reliable import ACKS_ON_CONTROL, ReliableLayer
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.text import printable
 from cvpnd.wire.tls import CertificateVerdict, TlsConnection, common_name
+from cvpnd.wire.wrap.session_wrap import SessionWrap
+from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, TlsCrypt, dynamic_key2
+from cvpnd.wire.wrap.wrapping import KEY2_BYTES
 
 IP_UDP_BYTES_V4 = 28
 IP_UDP_BYTES_V6 = 48
@@ -63,6 +73,8 @@ _MALFORMED = frozenset(
         DropReason.TOO_MANY_ACKS,
         DropReason.TOO_LONG,
         DropReason.NOT_AUTHENTIC,
+        DropReason.REPLAYED,
+        DropReason.BAD_CLIENT_KEY,
     }
 )
 """On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
@@ -82,9 +94,11 @@ class Session:
         "_close_at",
         "_closing",
         "_context",
+        "_dynamic_wrap",
         "_events",
         "_farewell",
         "_identity",
+        "_ipv6",
         "_jitter",
         "_lame_duck",
         "_last_key_id",
@@ -93,7 +107,6 @@ class Session:
         "_options",
         "_outbox",
         "_packets_before_login",
-        "_payload_limit",
         "_peer_info",
         "_pending",
         "_primary",
@@ -124,13 +137,14 @@ class Session:
         transport: Transport = Transport.UDP,
         ipv6: bool = False,
         cookie_echoed: bool = False,
-        wrap: ControlWrap = PLAIN,
+        wrap: SessionWrap | None = None,
         renegotiate_jitter: float = 0.0,
         drops: Counter[DropReason] | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """UDP: after ``stateless.check_echo``, with ``cookie_echoed`` and its two session ids. TCP: with the session id
-        of the client's reset and a random one of ours. Either way, hand the packet itself to ``receive_packet`` next.
+        of the client's reset and a random one of ours; over UDP too where a client cannot echo (``stateless.Opening``).
+        Either way, hand the packet itself to ``receive_packet`` next. ``wrap`` None: no wrapping.
 
         ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a counter to share.
         """
@@ -139,8 +153,10 @@ class Session:
         self._remote_session_id = remote_session_id
         self._local_session_id = local_session_id
         self._transport = transport
-        self._wrap = wrap
-        self._payload_limit = payload_limit(settings.max_packet_bytes, ipv6=ipv6, wrap_overhead=wrap.overhead)
+        self._wrap = wrap or SessionWrap()
+        self._dynamic_wrap: SessionWrap | None = None
+        """For every key id but 0, if it was negotiated; made with the first data keys."""
+        self._ipv6 = ipv6
         self._jitter = renegotiate_jitter
         self._random = random
         self.drops: Counter[DropReason] = Counter() if drops is None else drops
@@ -170,6 +186,7 @@ class Session:
         if cookie_echoed:
             self._pending.negotiate(NegotiationInput.COOKIE_ECHOED)
         else:
+            self._pending.reliable.retransmits = transport is Transport.TCP
             self._send_reset(self._pending, Opcode.HARD_RESET_SERVER_V2)
 
     # -- what is known of the client
@@ -210,7 +227,7 @@ class Session:
             return
         try:
             self._limit_before_login(len(packet))
-            self._route(self._wrap.unwrap(packet), now)
+            self._route(self._unwrap(packet, now), now)
         except PeerError as error:
             self.drops[error.reason] += 1
             if (self._transport is Transport.TCP and error.reason in _MALFORMED) or error.fatal:
@@ -223,7 +240,7 @@ class Session:
             return packets
         self._outbox.flush(self._pending, self._primary)
         for state in self._key_states():
-            packets += map(self._wrap.wrap, state.reliable.packets_to_send(now))
+            packets += map(self._wrap_of(state.key_id).wrap, state.reliable.packets_to_send(now))
         return packets
 
     def next_timeout(self) -> float | None:
@@ -347,8 +364,8 @@ class Session:
             self._close(reason, detail)
 
     def key_confirmed(self, key_id: int, now: float) -> None:
-        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``, nor
-        the session for the peer's last acknowledgement."""
+        """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``. Nor
+        is its last acknowledgement missed, should that be late or lost."""
         pending = self._pending
         if pending is not None and pending.key_id == key_id and pending.negotiation is Negotiation.SENT_KEY:
             pending.negotiate(NegotiationInput.ALL_ACKED)
@@ -370,9 +387,18 @@ class Session:
         ):
             raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, "too many packets or bytes before login")
 
-    def _route(self, packet: ControlPacket, now: float) -> None:
-        if packet.session_id != self._remote_session_id:
+    def _wrap_of(self, key_id: int) -> SessionWrap:
+        return self._wrap if key_id == 0 or self._dynamic_wrap is None else self._dynamic_wrap
+
+    def _unwrap(self, packet: bytes, now: float) -> ControlPacket:
+        """The session id is in clear, and looked at first: no other client's packet, authentic under a key that they
+        share, may move this session's replay window."""
+        header = parse_header(packet)
+        if header.session_id != self._remote_session_id:
             raise PeerError(DropReason.UNROUTABLE)
+        return self._wrap_of(header.key_id).unwrap(packet, now)
+
+    def _route(self, packet: ControlPacket, now: float) -> None:
         if packet.opcode is Opcode.HARD_RESET_SERVER_V2:
             raise PeerError(DropReason.BAD_OPCODE, packet.opcode.name)
         is_reset = packet.opcode in CLIENT_RESETS or packet.opcode is Opcode.SOFT_RESET_V1
@@ -401,6 +427,8 @@ class Session:
         was_established = state.tls is not None and state.tls.established
         try:
             records = state.receive_packet(packet, self._settings)
+            if state.negotiation is not Negotiation.PRE_START:
+                state.reliable.retransmits = True
             if state.tls is not None and state.tls.established and not was_established:
                 self._tls_established(state, state.tls)
             for record in records:
@@ -523,6 +551,10 @@ class Session:
         settings = self._settings
         state.negotiate(NegotiationInput.KEYS_GENERATED)
         previous = self._primary
+        if previous is None and self._negotiated is not None and self._negotiated.dynamic_tls_crypt:
+            assert state.tls is not None  # noqa: S101 - it has just exchanged the keys
+            key2 = dynamic_key2(state.tls.export(DYNAMIC_LABEL, KEY2_BYTES), self._wrap.wrapping.key2)
+            self._dynamic_wrap = SessionWrap(TlsCrypt(key2, server=True), self._wrap.clock)
         self._pending = None
         self._primary = state
         state.move(SlotInput.ESTABLISHED)
@@ -570,7 +602,9 @@ class Session:
             key_id,
             self._local_session_id,
             self._remote_session_id,
-            payload_limit=self._payload_limit,
+            payload_limit=payload_limit(
+                self._settings.max_packet_bytes, ipv6=self._ipv6, wrap_overhead=self._wrap_of(key_id).overhead
+            ),
             first_id=first_id,
             first_timeout_s=self._settings.tls_timeout_s,
         )
@@ -623,7 +657,7 @@ class Session:
         """A key state cannot go on. Its TLS alert, if there is one, goes out once."""
         self.drops[error.reason] += 1
         state.negotiate(NegotiationInput.FAILED)
-        self._farewell += map(self._wrap.wrap, state.reliable.packets_to_send(now))
+        self._farewell += map(self._wrap_of(state.key_id).wrap, state.reliable.packets_to_send(now))
         if state.tls is not None:
             self._verdict = state.tls.verdict
         tls_verdict = self._verdict.refusal if error.reason is DropReason.TLS_FAILURE else None

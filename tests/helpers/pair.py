@@ -19,12 +19,15 @@ from cryptography.x509.oid import NameOID
 from light_client.protocol import ClientEvent, LightClient
 from OpenSSL import SSL, crypto
 
+from cvpnd.wire.errors import DropReason
 from cvpnd.wire.events import CredentialsReceived, Event, KeysReady
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
-from cvpnd.wire.stateless import Established, answer_reset, check_echo, is_reset
+from cvpnd.wire.stateless import Established, answer_reset, check_echo, is_reset, open_stream
+from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
+from cvpnd.wire.wrap.session_wrap import SessionWrap
 
 CLIENT_ADDRESS = ("192.0.2.7", 40000)
 # No ping-restart: nobody sends pings here, that is the data plane's.
@@ -165,12 +168,15 @@ class Pair:
     link: NoisyLink = field(default_factory=NoisyLink)
     context: SSL.Context = field(default_factory=server_context)
     transport: Transport = Transport.UDP
+    protection: ControlProtection = UNPROTECTED
     push: list[str] = field(default_factory=lambda: list(PUSHED))
     decide: Callable[[Pair, CredentialsReceived], None] | None = None
     now: float = 0.0
     session: Session | None = None
     server_events: list[Event] = field(default_factory=list)
     client_events: list[ClientEvent] = field(default_factory=list)
+    refused: list[DropReason] = field(default_factory=list)
+    """Strangers' packets."""
     to_client: list[bytes] = field(default_factory=list)
     """Everything the server sent."""
     to_server: list[bytes] = field(default_factory=list)
@@ -222,29 +228,32 @@ class Pair:
     def _server_receives(self, packet: bytes) -> None:
         if self.session is None:
             if self.transport is Transport.TCP:
-                self._make_session(packet[1:9], b"\x5a" * 8, cookie_echoed=False)
+                outcome = open_stream(packet, self.protection)
             elif is_reset(packet):
-                reply = answer_reset(packet, CLIENT_ADDRESS, self.now, self._cookie)
-                if isinstance(reply, bytes):
-                    self._send(reply, for_server=False)
-                return
+                outcome = answer_reset(packet, CLIENT_ADDRESS, self.now, self._cookie, self.protection)
             else:
-                outcome = check_echo(packet, CLIENT_ADDRESS, self.now, self._cookie)
-                if not isinstance(outcome, Established):
-                    return
-                self._make_session(outcome.remote_session_id, outcome.local_session_id, cookie_echoed=True)
+                outcome = check_echo(packet, CLIENT_ADDRESS, self.now, self._cookie, self.protection)
+            if isinstance(outcome, bytes):
+                self._send(outcome, for_server=False)
+                return
+            if isinstance(outcome, DropReason):
+                self.refused.append(outcome)
+                return
+            cookie = outcome.local_session_id if isinstance(outcome, Established) else None
+            self._make_session(outcome.remote_session_id, cookie, outcome.wrap)
         assert self.session is not None
         self.session.receive_packet(packet, self.now)
 
-    def _make_session(self, remote: bytes, local: bytes, *, cookie_echoed: bool) -> None:
+    def _make_session(self, remote: bytes, cookie: bytes | None, wrap: SessionWrap) -> None:
         self.session = Session(
             self.settings,
             self.now,
             ssl_context=self.context,
             remote_session_id=remote,
-            local_session_id=local,
+            local_session_id=cookie or b"\x5a" * 8,
             transport=self.transport,
-            cookie_echoed=cookie_echoed,
+            cookie_echoed=cookie is not None,
+            wrap=wrap,
         )
 
     def _pump(self) -> None:

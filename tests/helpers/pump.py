@@ -12,13 +12,16 @@ from helpers.pair import PUSHED, Certificate, pki
 from light_client.data_channel import DataKey, is_data
 from OpenSSL import SSL
 
+from cvpnd.wire.errors import DropReason
 from cvpnd.wire.events import CredentialsReceived, Event, KeysReady
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
-from cvpnd.wire.stateless import Established, answer_reset, check_echo, is_reset
+from cvpnd.wire.stateless import Established, answer_reset, check_echo, is_reset, open_stream
 from cvpnd.wire.stream import FrameReader, frame
+from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
+from cvpnd.wire.wrap.session_wrap import SessionWrap
 
 
 class Pump:
@@ -32,12 +35,16 @@ class Pump:
         settings: SessionSettings | None = None,
         push: list[str] | None = None,
         refuse: str | None = None,
+        protection: ControlProtection = UNPROTECTED,
     ) -> None:
         self._context = context
         self._transport = transport
         self._settings = settings or SessionSettings()
         self._push = PUSHED if push is None else push
         self._refuse = refuse
+        self._protection = protection
+        self.refused: list[DropReason] = []
+        """Strangers' packets."""
         self._cookie = ResetCookie(bytes(range(32)))
         self._frames = FrameReader()
         self._peer: tuple[str, int] = ("", 0)
@@ -108,29 +115,33 @@ class Pump:
             return
         if self.session is None:
             if self._transport is Transport.TCP:
-                self._begin(packet[1:9], b"\x5a" * 8, cookie_echoed=False)
+                outcome = open_stream(packet, self._protection)
             elif is_reset(packet):
-                reply = answer_reset(packet, self._peer, now, self._cookie)
-                assert isinstance(reply, bytes), reply
-                self._send(reply)
-                return
+                outcome = answer_reset(packet, self._peer, now, self._cookie, self._protection)
             else:
-                echo = check_echo(packet, self._peer, now, self._cookie)
-                assert isinstance(echo, Established), echo
-                self._begin(echo.remote_session_id, echo.local_session_id, cookie_echoed=True)
+                outcome = check_echo(packet, self._peer, now, self._cookie, self._protection)
+            if isinstance(outcome, bytes):
+                self._send(outcome)
+                return
+            if isinstance(outcome, DropReason):
+                self.refused.append(outcome)
+                return
+            cookie = outcome.local_session_id if isinstance(outcome, Established) else None
+            self._begin(outcome.remote_session_id, cookie, outcome.wrap)
         assert self.session is not None
         self.session.receive_packet(packet, now)
         self._pump()
 
-    def _begin(self, remote: bytes, local: bytes, *, cookie_echoed: bool) -> None:
+    def _begin(self, remote: bytes, cookie: bytes | None, wrap: SessionWrap) -> None:
         self.session = Session(
             self._settings,
             time.monotonic(),
             ssl_context=self._context,
             remote_session_id=remote,
-            local_session_id=local,
+            local_session_id=cookie or b"\x5a" * 8,
             transport=self._transport,
-            cookie_echoed=cookie_echoed,
+            cookie_echoed=cookie is not None,
+            wrap=wrap,
         )
 
     def _pump(self) -> None:

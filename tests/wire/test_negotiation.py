@@ -34,15 +34,18 @@ def test_first_of_our_ciphers_that_the_client_takes(info: str, options: str, cip
     ("proto", "extra", "pushed", "derivation"),
     [
         (990, "IV_CIPHERS=AES-256-GCM\n",
-         ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm"], KeyDerivation.TLS_EKM),
+         ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm dyn-tls-crypt"], KeyDerivation.TLS_EKM),
         (8094, "IV_CIPHERS=AES-256-GCM\n",
+         ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm dyn-tls-crypt"], KeyDerivation.TLS_EKM),
+        (478, "IV_CIPHERS=AES-256-GCM\n",
          ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm"], KeyDerivation.TLS_EKM),
         (6, "IV_NCP=2\n", ["peer-id 9", "cipher AES-256-GCM"], KeyDerivation.PRF),
+        (2 + 512, "IV_NCP=2\n", ["peer-id 9", "cipher AES-256-GCM"], KeyDerivation.PRF),
         (2 + 8, "IV_NCP=2\n", ["peer-id 9", "cipher AES-256-GCM", "key-derivation tls-ekm"], KeyDerivation.TLS_EKM),
         (2 + 128, "IV_NCP=2\n", ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit"], KeyDerivation.PRF),
         (2, "", ["peer-id 9"], KeyDerivation.PRF),
     ],
-    ids=["2.6", "2.7", "2.5", "exporter without flags", "flags without exporter", "minivpn"],
+    ids=["2.6.1", "2.7", "2.6.0", "2.5", "flags missing", "exporter only", "flags only", "minivpn"],
 )  # fmt: skip
 def test_a_feature_is_used_if_and_only_if_it_is_pushed(
     proto: int, extra: str, pushed: list[str], derivation: KeyDerivation

@@ -81,7 +81,7 @@ def test_connects_and_takes_the_push(tmp_path: Path, transport: Transport, versi
         assert pump.session.negotiated.push_options(5) == [
             "peer-id 5",
             "cipher AES-256-GCM",
-            "protocol-flags cc-exit tls-ekm",
+            "protocol-flags cc-exit tls-ekm dyn-tls-crypt",
         ]
         assert pump.run(lambda: (0, PING) in pump.opened), "its ping must open with our keys"
         assert "WARNING: 'link-mtu'" not in client.log, "our options string mirrors the client's"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 from helpers.pair import NoisyLink, Pair, client_context, pki, same_keys, server_context, tls_context
-from light_client.protocol import LightClient, Told
+from light_client.protocol import PEER_INFO_26, LightClient, Told
 from OpenSSL import SSL
 
 from cvpnd.reasons import End, Refusal
-from cvpnd.wire.control_wrap import PLAIN
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.events import (
     CredentialsReceived,
@@ -19,7 +18,7 @@ from cvpnd.wire.events import (
     SessionClosed,
     UseKey,
 )
-from cvpnd.wire.packet import ControlPacket, Opcode, Transport
+from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet, serialise_packet
 from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
 
@@ -104,7 +103,7 @@ def test_no_push_reply_after_a_renegotiation() -> None:
     sent = len(pair.to_client)
     session.renegotiate(pair.now)
     pair.run(seconds=100)
-    texts = [PLAIN.unwrap(packet) for packet in pair.to_client[sent:]]
+    texts = [parse_packet(packet) for packet in pair.to_client[sent:]]
     assert {packet.key_id for packet in texts if packet.opcode is Opcode.CONTROL_V1} == {1}
     assert pair.client.options.count("topology subnet") == 1
     assert not pair.of_client(Told)
@@ -160,7 +159,7 @@ def test_text_during_a_renegotiation_goes_over_the_new_key() -> None:
     sent = len(pair.to_client)
     pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
     assert pair.of_client(Told) == [Told("INFO,hello")]
-    after = [PLAIN.unwrap(packet) for packet in pair.to_client[sent:]]
+    after = [parse_packet(packet) for packet in pair.to_client[sent:]]
     assert {packet.key_id for packet in after if packet.opcode is Opcode.CONTROL_V1} == {1}
 
 
@@ -246,13 +245,14 @@ def test_certificate_revoked_meanwhile_ends_the_session() -> None:
 
 
 def test_garbage_in_a_renegotiation_costs_only_the_attempt() -> None:
-    pair, session = connected()
+    without_dynamic_tls_crypt = PEER_INFO_26 | {"IV_PROTO": "478"}
+    pair, session = connected(client=LightClient(client_context(), 0.0, peer_info=without_dynamic_tls_crypt))
     session.renegotiate(pair.now)
     session.packets_to_send(pair.now)  # lost
     garbage = ControlPacket(Opcode.CONTROL_V1, 1, pair.client.session_id, (), b"", 1, b"garbage, not TLS")
     reset = ControlPacket(Opcode.SOFT_RESET_V1, 1, pair.client.session_id, (), b"", 0)
     for packet in (reset, garbage):
-        session.receive_packet(PLAIN.wrap(packet), pair.now)
+        session.receive_packet(serialise_packet(packet), pair.now)
     pair.run(lambda pair: bool(pair.of_server(RenegotiationFailed)), seconds=1)
     assert pair.of_server(RenegotiationFailed)
     assert session.established

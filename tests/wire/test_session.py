@@ -19,7 +19,6 @@ from light_client.protocol import PEER_INFO_26, LightClient, Told
 from OpenSSL import SSL, crypto
 
 from cvpnd.reasons import End, Refusal
-from cvpnd.wire.control_wrap import PLAIN
 from cvpnd.wire.errors import DropReason, UsageError
 from cvpnd.wire.events import (
     CredentialsReceived,
@@ -30,7 +29,7 @@ from cvpnd.wire.events import (
     SessionClosed,
     TlsEstablished,
 )
-from cvpnd.wire.packet import ControlPacket, Opcode, Transport
+from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet, serialise_packet
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.session import Session, payload_limit
 from cvpnd.wire.settings import SessionSettings
@@ -55,7 +54,8 @@ def test_handshake(transport: Transport, version: int) -> None:
     assert credentials.peer_info.version == "2.6.14"
     assert credentials.certificate == pki().client.certificate
     assert pair.of_server(TlsEstablished)[0].common_name == "client1"
-    assert pair.client.options == (*PUSHED, "peer-id 5", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm")
+    flags = "protocol-flags cc-exit tls-ekm dyn-tls-crypt"
+    assert pair.client.options == (*PUSHED, "peer-id 5", "cipher AES-256-GCM", flags)
     assert same_keys(pair)
     assert pair.session is not None
     assert pair.session.established
@@ -113,12 +113,12 @@ def test_client_that_does_not_ask_gets_its_reply_and_one_that_asks_too_gets_one(
     pair.client.send_message("PUSH_REQUEST")
     pair.run(seconds=20)
     assert pair.session is not None
-    replies = [p for p in pair.to_client[before:] if PLAIN.unwrap(p).opcode is Opcode.CONTROL_V1]
+    replies = [p for p in pair.to_client[before:] if parse_packet(p).opcode is Opcode.CONTROL_V1]
     assert replies == []
     pair.run(seconds=20)
     pair.client.send_message("PUSH_REQUEST")
     pair.run(seconds=5)
-    replies = [p for p in pair.to_client[before:] if PLAIN.unwrap(p).opcode is Opcode.CONTROL_V1]
+    replies = [p for p in pair.to_client[before:] if parse_packet(p).opcode is Opcode.CONTROL_V1]
     assert len(replies) == 1, "after 30 s it is answered again"
 
 
@@ -279,7 +279,7 @@ def packet(
     key_id: int = 0,
     sid: bytes = b"\x01" * 8,
 ) -> bytes:
-    return PLAIN.wrap(ControlPacket(opcode, key_id, sid, (), b"", packet_id, payload))
+    return serialise_packet(ControlPacket(opcode, key_id, sid, (), b"", packet_id, payload))
 
 
 @pytest.mark.parametrize(

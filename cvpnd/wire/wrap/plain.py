@@ -1,0 +1,22 @@
+"""No protection: header and body as they are."""
+
+from __future__ import annotations
+
+from cvpnd.wire.packet import ControlPacket, parse_header, parse_packet, serialise_packet
+from cvpnd.wire.wrap.wrapping import Opened, ReplayId, refuse_client_key
+
+
+class Plain:
+    __slots__ = ()
+    overhead = 0
+    key2 = b""
+
+    def seal(self, packet: ControlPacket, replay_id: ReplayId) -> bytes:  # noqa: ARG002 - nothing counts
+        return serialise_packet(packet)
+
+    def open(self, packet: bytes) -> Opened:
+        refuse_client_key(parse_header(packet))
+        return Opened(parse_packet(packet), None)
+
+
+PLAIN = Plain()
