@@ -180,5 +180,5 @@ def test_a_start_cut_short_leaves_nothing_behind(site, delay_s):
     gateway = site.lab.gateway_process(site.toml(), wait=False)
     time.sleep(delay_s)
     gateway.running.stop()
-    assert "cvpn" not in site.lab.gateway.run("ip", "link").stdout
+    assert "cvpn0" not in site.lab.gateway.run("ip", "link").stdout
     assert "cvpnd" not in site.lab.gateway.run("nft", "list", "ruleset").stdout
