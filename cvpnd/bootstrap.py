@@ -1,7 +1,8 @@
 """`cvpnd init`: from an empty directory to a gateway that can be started.
 
     DIR/cvpnd.toml      commented, with this host's network as the first target network
-    DIR/pki/            a certificate authority, the server's certificate, an empty CRL (see `cvpnd.pki`)
+    DIR/pki/            a certificate authority, the server's certificate, an empty CRL (see `cvpnd.pki`), and a
+                        tls-crypt key, which every client since OpenVPN 2.4 understands
     DIR/client1.ovpn    a ready profile (0600: it holds a private key)
 
 Nothing that exists is ever written again: a second run fills in what is missing and says what it left alone. Outside
@@ -26,11 +27,13 @@ from cvpnd.pki.index import certificates
 from cvpnd.pki.issue import check_server_name, issue_client, issue_server
 from cvpnd.pki.revocation import ensure_crl
 from cvpnd.profile import ProfileError, render_profile
+from cvpnd.wire.wrap.key_files import new_static_key, serialise_static_key
 
 SYSTEM_DIRECTORY = Path("/etc/cvpnd")
 """Where the package keeps its configuration; state, socket and logs then lie where systemd puts them."""
 
 FIRST_CLIENT = "client1"
+CONTROL_KEY = "tls-crypt.key"
 
 # Ranges that few hosts and homes use, tried in this order until one overlaps with nothing here.
 CLIENT_NETWORKS = tuple(
@@ -84,6 +87,7 @@ def initialise(directory: Path, name: str | None = None) -> InitSummary:
             check_server_name(name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         authority = _make_pki(directory / "pki", name or network.own_address, summary)
+        _make_control_key(summary)
         _make_config(summary, network, name)
         _make_profile(summary, authority)
     except (PkiError, TrustError, ConfigError, ProfileError) as error:
@@ -113,6 +117,16 @@ def _make_pki(directory: Path, server_name: str, summary: InitSummary) -> Author
     else:
         summary.kept.append(f"{directory}/crl.pem")
     return authority
+
+
+def _make_control_key(summary: InitSummary) -> None:
+    """For a configuration that is going to name it; somebody's own may have another protection, or none."""
+    path = summary.directory / "pki" / CONTROL_KEY
+    if path.exists():
+        summary.kept.append(str(path))
+    elif not summary.config.exists():
+        write_file(path, serialise_static_key(new_static_key()), PRIVATE_FILE)
+        summary.made.append(f"{path} (packets without this key get no answer)")
 
 
 def _make_profile(summary: InitSummary, authority: Authority) -> None:
@@ -305,6 +319,8 @@ listen = ["udp://0.0.0.0:1194"]
 client_cidr = "{client_cidr}"
 server_certificate = {{ certificate = "pki/server.crt", private_key = "pki/server.key" }}
 authentication = [{{ type = "certificate-authentication", client_ca = "pki/ca.crt", crl = "pki/crl.pem" }}]
+# Who does not know this key gets no answer, not even a refusal: scanners see a closed port. Profiles contain it.
+control_protection = {{ tls_crypt = {{ key = "pki/tls-crypt.key" }} }}
 # Only the target network goes through the tunnel; false: everything does.
 split_tunnel = true
 # Its clients go out through this subnet, with this host's address as their source.

@@ -3,6 +3,7 @@
 Options that a client may not know are announced with `ignore-unknown-option`, so that one profile serves OpenVPN 2.4
 to 2.8. What the server pushes (addresses, routes, DNS, ping, exit notification) is not repeated here."""
 
+from pathlib import Path
 from typing import Literal, get_args
 
 from cryptography import x509
@@ -12,6 +13,7 @@ from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.crl import canonical_name
 from cvpnd.auth.identity import Refused, common_name, problem_with_name
 from cvpnd.config import EndpointConfig
+from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, serialise_static_key
 
 ProfileKind = Literal["openvpn", "connect", "tunnelblick", "networkmanager"]
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
@@ -31,10 +33,12 @@ def render_profile(
     *,
     certificate: bytes | None = None,
     private_key: bytes | None = None,
+    client_key: bytes | None = None,
     kind: str = "openvpn",
 ) -> str:
     """The profile of ``name`` for an endpoint. Without a certificate and key it refers to files NAME.crt and NAME.key,
-    for those who issue their certificates elsewhere. The result holds the private key: never log it."""
+    for those who issue their certificates elsewhere. ``client_key``: a tls-crypt-v2 client key file, used if given;
+    else the key that all clients of the endpoint share. The result holds the private key: never log it."""
     if kind not in KINDS:
         raise ProfileError(f"{kind} is no kind of profile; choose {', '.join(KINDS)}")
     if (problem := problem_with_name(name)) is not None or "/" in name:
@@ -57,6 +61,7 @@ def render_profile(
         *_lines_of_kind(endpoint, kind),
         "auth-nocache",
         "verb 3",
+        *_control_protection(endpoint, client_key),
         _inline("ca", _server_authorities(trust)),
     ]
     if certificate is not None and private_key is not None:
@@ -75,6 +80,36 @@ def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:
             return [ciphers]
         case _:
             return ["ignore-unknown-option data-ciphers", ciphers]
+
+
+def _control_protection(endpoint: EndpointConfig, client_key: bytes | None) -> list[str]:
+    """The client's side of the wrapping: its own key before the shared one."""
+    protection = endpoint.control_protection
+    if client_key is not None:
+        return [_inline("tls-crypt-v2", client_key)]
+    if protection.tls_crypt is not None:
+        return [_inline("tls-crypt", _static_key(protection.tls_crypt.key))]
+    if protection.tls_auth is not None:
+        lines = [f"auth {protection.tls_auth.digest}", _inline("tls-auth", _static_key(protection.tls_auth.key))]
+        if protection.tls_auth.direction != "none":
+            lines.append(f"key-direction {1 - protection.tls_auth.direction}")
+        return lines
+    if not protection.allows_plain:
+        raise ProfileError(
+            f"endpoint {endpoint.name} wants a tls-crypt-v2 key that belongs to a certificate; let --issue make both, "
+            "or name the certificate with --serial"
+        )
+    return []
+
+
+def _static_key(path: Path) -> bytes:
+    """Without the comments that may be around it."""
+    try:
+        return serialise_static_key(parse_static_key(path.read_bytes()))
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from None
+    except KeyFileError as error:
+        raise ProfileError(f"{path}: {error}") from None
 
 
 def _remotes(endpoint: EndpointConfig, host: str) -> list[str]:

@@ -396,6 +396,75 @@ def test_a_resolver_may_be_the_gateway_or_lie_behind_a_route(file: Path) -> None
     )
 
 
+# -- the wrapping of the control channel --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "plain"),
+    [
+        ("{}", True),
+        ("{ plain = true }", True),
+        ('{ tls_crypt = { key = "k" } }', False),
+        ('{ tls_auth = { key = "k", direction = "none", digest = "SHA512" } }', False),
+        ('{ tls_crypt_v2 = { server_key = "k" } }', False),
+        ('{ tls_crypt_v2 = { server_key = "k" }, plain = true }', True),
+        ('{ tls_crypt_v2 = { server_key = "k" }, tls_crypt = { key = "k" }, plain = false }', False),
+    ],
+)
+def test_packets_without_a_wrapping_are_accepted_only_without_any_or_on_demand(
+    file: Path, table: str, plain: bool
+) -> None:
+    protection = load_text(file, endpoint_with(control_protection=table)).endpoints[0].control_protection
+    assert protection.allows_plain is plain
+    assert all(path == file.parent / "k" for path in protection.paths)
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("{ plain = false }", ": lets nobody in; add tls_crypt"),
+        ('{ tls_crypt = { key = "k" }, plain = true }', ": tls_crypt and plain = true exclude each other"),
+        ('{ tls_crypt = { key = "k" }, tls_auth = { key = "k" } }', ": tls_auth and tls_crypt exclude each other"),
+        ('{ tls_auth = { key = "k", direction = 2 } }', ".tls_auth.direction: 2 is not a choice; write 0, 1 or"),
+        ('{ tls_auth = { key = "k", digest = "MD5" } }', '.tls_auth.digest: "MD5" is not a choice; write'),
+        ("{ tls_auth = {} }", ".tls_auth.key: is missing"),
+        (
+            '{ tls_crypt_v2 = { key = "k", server_key = "k" } }',
+            ".tls_crypt_v2.key: is not a key; known are allow_stateful, max_",
+        ),
+        ('{ tls_crypt_v2 = { server_key = "k", max_age_days = -1 } }', ".tls_crypt_v2.max_age_days: -1 is too small"),
+    ],
+)
+def test_wrappings_that_cannot_be_are_refused(file: Path, table: str, problem: str) -> None:
+    told = problems_of(file, endpoint_with(control_protection=table))
+    assert told[0].startswith(f"endpoint[0].control_protection{problem}")
+
+
+def test_a_file_that_is_no_key_is_named_with_the_command_that_makes_one(file: Path) -> None:
+    config = load_text(
+        file,
+        endpoint_with(control_protection='{ tls_crypt = { key = "a" }, tls_crypt_v2 = { server_key = "b" } }'),
+    )
+    (file.parent / "pki").mkdir()
+    for name in ("server.crt", "server.key", "ca.crt"):
+        (file.parent / "pki" / name).write_text("x")
+    (file.parent / "a").write_text(
+        "-----BEGIN OpenVPN Static key V1-----\nc0ffee\n-----END OpenVPN Static key V1-----\n"
+    )
+    (file.parent / "b").write_text("secret")
+    with pytest.raises(ConfigError) as caught:
+        check_files(config)
+    shared, server = caught.value.problems
+    at = "endpoint[0].control_protection"
+    assert shared.startswith(f"{at}.tls_crypt.key: {file.parent}/a does not hold 256 bytes in hexadecimal; copy the")
+    assert server.startswith(
+        f'{at}.tls_crypt_v2.server_key: {file.parent}/b is not an "OpenVPN tls-crypt-v2 server key"'
+    )
+    assert "openvpn --genkey tls-crypt-v2-server" in server
+    assert "c0ffee" not in shared
+    assert "secret" not in server
+
+
 # -- the files it names -------------------------------------------------------------------------------------
 
 
@@ -451,7 +520,9 @@ def test_the_reference_file_loads_as_it_is_and_with_every_key_switched_on(file: 
     text = with_every_key(REFERENCE.read_text()).replace(
         'cidr = ["10.20.0.0/16"]', 'cidr = ["10.20.0.0/16", "fd00:20::/48"]'
     )
-    load_text(file, text)
+    load_text(file, re.sub("(?m)^tls_auth = .*$", "", text))
+    load_text(file, re.sub("(?m)^tls_crypt = .*$", "", text))
+    assert "tls_auth and tls_crypt exclude each other" in problems_of(file, text)[0]
 
 
 def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
@@ -462,7 +533,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 14, "tables found"
+    assert len(shown) == 18, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

@@ -78,6 +78,10 @@ class Crl:
         issuer, serial = key
         return any(serial in each.serials for each in self.of_issuer(issuer))
 
+    def names_serial(self, serial: int) -> bool:
+        """Whether any CA here has revoked a certificate of that number: for what only knows the number."""
+        return any(serial in each.serials for lists in self.by_issuer.values() for each in lists)
+
     def next_update(self) -> datetime.datetime | None:
         """When the first of the lists expires."""
         ends = [e.next_update for lists in self.by_issuer.values() for e in lists if e.next_update is not None]

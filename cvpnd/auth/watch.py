@@ -4,6 +4,7 @@ Polling, because the files are few, may lie on any file system, and are replaced
 place, renamed over, a symbolic link turned. One `stat` each; a change is a new inode, size or time of modification."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,10 +28,12 @@ class FileWatch:
         self._fingerprint = self._take()
 
     def changed(self, now: float) -> bool:
-        """Whether a file differs from what was last seen; each change is told once. At most one look per interval."""
+        """Whether a file differs from what was last seen; each change is told once. At most one look per interval, but
+        infinity looks at any time."""
         if now < self._next_poll:
             return False
-        self._next_poll = now + self._interval_s
+        if math.isfinite(now):
+            self._next_poll = now + self._interval_s
         fingerprint = self._take()
         if fingerprint == self._fingerprint:
             return False

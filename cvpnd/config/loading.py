@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from cvpnd.config.crosscheck import Problem, cross_check, suggest
 from cvpnd.config.models import Config
 from cvpnd.config.values import show
+from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, parse_v2_server_key
 
 
 class ConfigError(Exception):
@@ -44,8 +45,10 @@ def load(path: Path | str) -> Config:
 
 
 def check_files(config: Config) -> None:
-    """Raise ConfigError unless every certificate file that the configuration names can be read here and now."""
-    if problems := [_line(key, problem) for key, path in _files(config) if (problem := _unreadable(path)) is not None]:
+    """Raise ConfigError unless every certificate and key file that the configuration names can be read here and now."""
+    found = [(key, _unreadable(path)) for key, path in _files(config)]
+    found += [(key, _unreadable(path) or _no_key(path, parse)) for key, path, parse in _control_keys(config)]
+    if problems := [_line(key, problem) for key, problem in found if problem is not None]:
         raise ConfigError(config.path, problems)
 
 
@@ -181,6 +184,25 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
             yield f"{at}.client_ca", method.client_ca
             if method.crl is not None:
                 yield f"{at}.crl", method.crl
+
+
+def _control_keys(config: Config) -> Iterator[tuple[str, Path, Callable[[bytes], bytes]]]:
+    for index, endpoint in enumerate(config.endpoints):
+        at, protection = f"endpoint[{index}].control_protection", endpoint.control_protection
+        if protection.tls_auth is not None:
+            yield f"{at}.tls_auth.key", protection.tls_auth.key, parse_static_key
+        if protection.tls_crypt is not None:
+            yield f"{at}.tls_crypt.key", protection.tls_crypt.key, parse_static_key
+        if protection.tls_crypt_v2 is not None:
+            yield f"{at}.tls_crypt_v2.server_key", protection.tls_crypt_v2.server_key, parse_v2_server_key
+
+
+def _no_key(path: Path, parse: Callable[[bytes], bytes]) -> str | None:
+    try:
+        parse(path.read_bytes())
+    except KeyFileError as error:
+        return f"{path} {error}"
+    return None
 
 
 def _unreadable(path: Path) -> str | None:

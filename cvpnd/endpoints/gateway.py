@@ -21,6 +21,7 @@ from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.dataplane.api import DataPlane
 from cvpnd.endpoints.plan import host_plan
+from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
 from cvpnd.policy.leases import LeasePool
@@ -48,6 +49,7 @@ class GatewayError(Exception):
 @dataclass(slots=True)
 class _Running:
     served: ServedEndpoint
+    protection: ProtectionKeeper
     listeners: list[Listener] = field(default_factory=list)
 
 
@@ -118,7 +120,7 @@ class Gateway:
         await self._host.down()
 
     async def _become(self, config: Config) -> None:
-        keepers = await asyncio.to_thread(_read_trust, config.endpoints)
+        keepers = await asyncio.to_thread(_read_files, config.endpoints)
         stored = await asyncio.to_thread(self.store.rules)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
@@ -138,27 +140,27 @@ class Gateway:
                 *(Rule(r.network, r.group, r.description, "store") for r in stored if r.endpoint_id == endpoint.id),
             ]
             if endpoint.id in self._running:
-                self._update(self._running[endpoint.id].served, config, endpoint, keepers[endpoint.id], rules)
+                self._update(self._running[endpoint.id], config, endpoint, keepers[endpoint.id], rules)
             else:
                 self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules)
 
     # -- one endpoint ---------------------------------------------------------------------------------------
 
-    def _add(
-        self, config: Config, endpoint: EndpointConfig, device: str, keeper: TrustKeeper, rules: list[Rule]
-    ) -> None:
+    def _add(self, config: Config, endpoint: EndpointConfig, device: str, keepers: _Keepers, rules: list[Rule]) -> None:
+        trust, protection = keepers
         index = next(self._indexes)
         self.plane.add_endpoint(index, self._host.tun_queues(endpoint.name))
         served = ServedEndpoint(
             index=index,
             interface=device,
             settings=endpoint,
-            trust_keeper=keeper,
+            trust_keeper=trust,
+            protection=protection.current,
             routes=endpoint_routes(endpoint, config),
             leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
         )
         served.set_rules(self.plane, rules, ())
-        running = _Running(served)
+        running = _Running(served, protection)
         self._running[endpoint.id] = running
         cookie = ResetCookie(self._cookie_secret, endpoint.hand_window_s)
         for listen in endpoint.listen:
@@ -173,12 +175,14 @@ class Gateway:
             log.info("endpoint %s listens on %s", endpoint.name, listen)
 
     def _update(
-        self, served: ServedEndpoint, config: Config, endpoint: EndpointConfig, keeper: TrustKeeper, rules: list[Rule]
+        self, running: _Running, config: Config, endpoint: EndpointConfig, keepers: _Keepers, rules: list[Rule]
     ) -> None:
+        served = running.served
         served.settings = endpoint
         served.routes = endpoint_routes(endpoint, config)
         served.set_rules(self.plane, rules, self.control.table)
-        served.trust_keeper = keeper
+        served.trust_keeper, running.protection = keepers
+        served.protection = running.protection.current
         self._end_untrusted(served)
 
     def _remove(self, running: _Running) -> None:
@@ -211,9 +215,12 @@ class Gateway:
         served.set_rules(self.plane, rules, self.control.table)
 
     async def poll_trust(self, now: float) -> None:
-        """Read certificates and CRLs again if their files changed. What cannot be read is logged by name, and the
-        former trust stays."""
-        for served in self.endpoints:
+        """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged
+        by name, and what was read before stays."""
+        for running in list(self._running.values()):
+            served = running.served
+            await asyncio.to_thread(running.protection.poll, now)
+            served.protection = running.protection.current
             if await asyncio.to_thread(served.trust_keeper.poll, now) is not None:
                 self._end_untrusted(served)
 
@@ -231,8 +238,15 @@ def _read(old: Config) -> Config:
     return config
 
 
-def _read_trust(endpoints: Iterable[EndpointConfig]) -> dict[str, TrustKeeper]:
-    return {endpoint.id: TrustKeeper(CertificateSettings.of_endpoint(endpoint)) for endpoint in endpoints}
+_Keepers = tuple[TrustKeeper, ProtectionKeeper]
+
+
+def _read_files(endpoints: Iterable[EndpointConfig]) -> dict[str, _Keepers]:
+    keepers = {}
+    for endpoint in endpoints:
+        trust = TrustKeeper(CertificateSettings.of_endpoint(endpoint))
+        keepers[endpoint.id] = trust, ProtectionKeeper(endpoint.control_protection, trust)
+    return keepers
 
 
 def _needs_replacing(old: EndpointConfig, new: EndpointConfig) -> bool:

@@ -53,6 +53,9 @@ def test_what_it_makes_is_a_valid_configuration_with_files_that_fit(tmp_path):
     assert handshake.accepted
     assert common_name(client.certificate) == "client1"
     assert "PRIVATE" not in str(summary)
+    key = (tmp_path / "gateway/pki/tls-crypt.key").read_text()
+    assert f"<tls-crypt>\n{key}</tls-crypt>" in profile
+    assert stat.S_IMODE((tmp_path / "gateway/pki/tls-crypt.key").stat().st_mode) == 0o600
     for path in (summary.config, summary.profile, "cvpnd run --config"):
         assert str(path) in str(summary)
 
@@ -73,12 +76,12 @@ def test_the_second_run_reuses_everything_and_says_so(tmp_path):
 
 def test_a_run_that_was_interrupted_is_completed(tmp_path):
     complete = initialise(tmp_path / "complete", "vpn.example.com")
-    assert len(complete.made) == 5
+    assert len(complete.made) == 6
     partial = tmp_path / "partial"
     Authority.create(partial / "pki", "Acme CA")
     before = tree(partial)
     summary = initialise(partial, "vpn.example.com")
-    assert len(summary.made) == 4
+    assert len(summary.made) == 5
     assert before.items() <= tree(partial).items()
     assert set(tree(partial)) == set(tree(tmp_path / "complete"))
 
@@ -90,6 +93,16 @@ def test_a_profile_that_was_handed_over_and_removed_is_not_made_again(tmp_path):
     assert not summary.profile.exists()
     assert "cvpnctl profile" in again.notes[0]
     assert len(certificates(Authority.open(tmp_path / "pki"))) == 1
+
+
+def test_a_configuration_from_before_gets_no_key_that_it_does_not_use(tmp_path):
+    summary = initialise(tmp_path)
+    for path in (summary.profile, tmp_path / "pki/tls-crypt.key"):
+        path.unlink()
+    lines = [line for line in summary.config.read_text().splitlines() if "control_protection" not in line]
+    summary.config.write_text("\n".join(lines))
+    initialise(tmp_path)
+    assert not (tmp_path / "pki/tls-crypt.key").exists()
 
 
 def test_somebody_elses_configuration_is_left_alone_and_named(tmp_path):
