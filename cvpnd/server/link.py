@@ -82,7 +82,7 @@ class TcpLink:
         self._on_packet: Callable[[bytes], None]
         self._on_closed: Callable[[str], None]
         self.remote = remote
-        self.local = sock.getsockname()[0]
+        self.local = sock.getsockname()[0].partition("%")[0]
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def serve(self, on_packet: Callable[[bytes], None], on_closed: Callable[[str], None]) -> None:

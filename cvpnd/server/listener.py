@@ -34,10 +34,11 @@ ANCILLARY_BYTES = socket.CMSG_SPACE(20)
 
 
 def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAddress:
-    """A kernel's address as the one spelling used for look-ups (IPv4-mapped IPv6 folded)."""
-    host, port = address[0], address[1]
+    """A kernel's address as the one spelling used for look-ups: IPv4-mapped IPv6 folded, and the zone that Python adds
+    to link-local addresses left to the scope id."""
+    host, port = address[0].partition("%")[0], address[1]
     if ":" in host:
-        ip = ip_address(host.partition("%")[0])
+        ip = ip_address(host)
         if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
             return SocketAddress(str(ip.ipv4_mapped), port)
     scope_id = address[3] if len(address) == 4 else 0

@@ -25,7 +25,7 @@ ENDED_KEPT_MAX = 10_000
 
 def source_prefix(host: str) -> str:
     """What counts as one stranger: an IPv4 address, or the /64 that an IPv6 site can pick addresses from."""
-    address = ip_address(host.partition("%")[0])
+    address = ip_address(host)
     if isinstance(address, IPv6Address):
         return address.packed[:8].hex()
     return host

@@ -19,11 +19,12 @@ server_certificate = {{ certificate = "server.crt", private_key = "server.key" }
 authentication = [{{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }}]
 split_tunnel = true
 associate = ["subnet-a", "subnet-b"]
-authorize = [{{ network = "10.20.0.0/16", all_groups = true }}]
+authorize = [{{ network = "10.20.0.0/16", all_groups = true }}{rules_v6}]
 ping_s = {ping_s}
 ping_restart_s = {ping_restart_s}
 {more}
 """
+CLIENT_CIDR_V6 = 'client_cidr_v6 = "fd00:100::/64"'
 LISTEN = ("udp://0.0.0.0:1194", "tcp://0.0.0.0:1194", "udp://0.0.0.0:443", "tcp://0.0.0.0:443")
 
 
@@ -51,11 +52,23 @@ class Site:
         path.rename(self.directory / "crl.pem")
 
     def toml(
-        self, more: str = "", *, listen: tuple[str, ...] = LISTEN, ping_s: int = 1, ping_restart_s: int = 4
+        self,
+        more: str = "",
+        *,
+        listen: tuple[str, ...] = LISTEN,
+        ping_s: int = 1,
+        ping_restart_s: int = 4,
+        ipv6: bool = False,
     ) -> str:
-        listeners = ", ".join(f'"{url}"' for url in listen)
-        endpoint = ENDPOINT.format(listen=listeners, ping_s=ping_s, ping_restart_s=ping_restart_s, more=more)
-        return self.lab.networks_toml() + endpoint
+        """``ipv6``: clients get IPv6 in the tunnel, and may reach the target network (fd00:20::/48) over it."""
+        endpoint = ENDPOINT.format(
+            listen=", ".join(f'"{url}"' for url in listen),
+            ping_s=ping_s,
+            ping_restart_s=ping_restart_s,
+            more=f"{CLIENT_CIDR_V6}\n{more}" if ipv6 else more,
+            rules_v6=', { network = "fd00:20::/48", all_groups = true }' if ipv6 else "",
+        )
+        return self.lab.networks_toml(ipv6=ipv6) + endpoint
 
     def start(self, more: str = "", **options: Any) -> GatewayProcess:
         self._gateway = self.lab.gateway_process(self.toml(more, **options))

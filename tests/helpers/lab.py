@@ -176,6 +176,15 @@ class Lab:
         """Where the first client reaches the gateway, outside the tunnel."""
         return CLIENT_LEGS[0].gateway
 
+    @property
+    def gateway_address_v6(self) -> str:
+        return CLIENT_LEGS[0].gateway_v6
+
+    def link_local_of(self, namespace: Namespace, interface: str) -> str:
+        """The address that an interface has given itself, without a zone."""
+        shown = json.loads(namespace.run("ip", "-6", "-json", "address", "show", "dev", interface).stdout)
+        return next(a["local"] for a in shown[0]["addr_info"] if ip_address(a["local"]).is_link_local)
+
     # -- servers behind the gateway ------------------------------------------------------------------------
 
     def start_servers(self, namespace: Namespace | None = None) -> Process:
@@ -263,24 +272,33 @@ class Lab:
         )  # fmt: skip
         return OpenVpnClient(process, place)
 
-    def networks_toml(self) -> str:
+    def networks_toml(self, *, ipv6: bool = False) -> str:
         """The ``[[vpc]]`` and ``[[subnet]]`` sections: vpc-main/subnet-a is target, vpc-other/subnet-b other."""
+
+        def cidr(vpc: str, vpc_v6: str) -> str:
+            return f'cidr = ["{vpc}", "{vpc_v6}"]' if ipv6 else f'cidr = ["{vpc}"]'
+
+        def subnet_v6(leg: Leg) -> str:
+            return f'cidr_v6 = "{leg.network_v6}"' if ipv6 else ""
+
         return f"""
 [[vpc]]
 id = "vpc-main"
-cidr = ["10.20.0.0/16"]
+{cidr("10.20.0.0/16", "fd00:20::/48")}
 [[subnet]]
 id = "subnet-a"
 vpc = "vpc-main"
 cidr = "{TARGET_LEG.network}"
+{subnet_v6(TARGET_LEG)}
 interface = "{TARGET_LEG.interface}"
 [[vpc]]
 id = "vpc-other"
-cidr = ["10.30.0.0/16"]
+{cidr("10.30.0.0/16", "fd00:30::/48")}
 [[subnet]]
 id = "subnet-b"
 vpc = "vpc-other"
 cidr = "{OTHER_LEG.network}"
+{subnet_v6(OTHER_LEG)}
 interface = "{OTHER_LEG.interface}"
 """
 
