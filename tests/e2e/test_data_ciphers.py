@@ -1,0 +1,36 @@
+"""The data channel's cipher is the endpoint's first that the client takes (openvpn-wire.md section 13), and each works
+with the stock client, over both transports, both ways."""
+
+from __future__ import annotations
+
+import pytest
+
+CIPHERS = ("AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305")
+
+
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_each_cipher_carries_traffic(site, ping, cipher):
+    site.start(f'data_ciphers = ["{cipher}"]')
+    site.lab.start_servers()
+    for number, transport in enumerate(("udp", "tcp")):
+        client = site.connect(transport=transport, client=site.lab.clients[number], name=transport)
+        assert client.wait_for(r"Data Channel: cipher '([^']*)'")[1] == cipher
+        assert ping(client=site.lab.clients[number]) == 1.0
+        site.lab.download(site.lab.clients[number], "10.20.0.10", 1 << 20)
+        site.lab.upload(site.lab.clients[number], "10.20.0.10", 1 << 20)
+
+
+def test_the_endpoints_order_wins_over_the_clients(site, ping):
+    site.start('data_ciphers = ["CHACHA20-POLY1305", "AES-128-GCM", "AES-256-GCM"]')
+    client = site.connect(None, "--data-ciphers", "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305")
+    assert client.wait_for(r"Data Channel: cipher '([^']*)'")[1] == "CHACHA20-POLY1305"
+    client.stop()
+    client = site.connect(None, "--data-ciphers", "AES-256-GCM:AES-128-GCM", name="no-chacha")
+    assert client.wait_for(r"Data Channel: cipher '([^']*)'")[1] == "AES-128-GCM"
+    assert ping() == 1.0
+
+
+def test_a_client_without_a_common_cipher_is_told_so(site):
+    site.start('data_ciphers = ["AES-128-GCM"]')
+    client = site.connect(None, "--data-ciphers", "AES-256-GCM", wait=False)
+    client.wait_for(r"AUTH_FAILED,Data channel cipher negotiation failed")
