@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 import pytest
 from helpers import wire_vectors as v
+from helpers.key_schedule import tls13_exporter
 from light_client.data_channel import PING, DataKey
 
 from cvpnd.wire.errors import PeerError
@@ -37,20 +37,7 @@ def test_server_and_client_cut_the_same_key2_into_opposite_directions() -> None:
 
 def test_exporter_keys_of_tls_1_3_open_a_real_clients_ping() -> None:
     """V-7 rebuilt from the exporter secret (RFC 8446 section 7.5), then V-9 with it."""
-
-    def expand_label(secret: bytes, label: bytes, length: int) -> bytes:
-        full = b"tls13 " + label
-        empty = hashlib.sha384(b"").digest()
-        info = length.to_bytes(2, "big") + bytes((len(full),)) + full + bytes((len(empty),)) + empty
-        output, block, counter = b"", b"", 1
-        while len(output) < length:
-            block = hmac.digest(secret, block + info + bytes((counter,)), "sha384")
-            output += block
-            counter += 1
-        return output[:length]
-
-    secret = expand_label(v.V7_EXPORTER_SECRET, b"EXPORTER-OpenVPN-datakeys", 48)
-    key2 = expand_label(secret, b"exporter", 256)
+    key2 = tls13_exporter(v.V7_EXPORTER_SECRET, "EXPORTER-OpenVPN-datakeys", 256)
     assert key2 == v.V7_KEY2
     keys = data_channel_keys(bytearray(key2), "AES-256-GCM", server=True)
     assert DataKey(0, 0, keys).open(v.V9_PACKET) == PING
