@@ -45,6 +45,8 @@ class Pump:
         self._protection = protection
         self.refused: list[DropReason] = []
         """Strangers' packets."""
+        self.received: list[bytes] = []
+        self.sent: list[bytes] = []
         self._cookie = ResetCookie(bytes(range(32)))
         self._frames = FrameReader()
         self._peer: tuple[str, int] = ("", 0)
@@ -105,6 +107,7 @@ class Pump:
 
     def _packet(self, packet: bytes) -> None:
         now = time.monotonic()
+        self.received.append(packet)
         if is_data(packet):
             key = self.keys.get(packet[0] & 7)
             payload = key.open(packet) if key is not None else None
@@ -162,6 +165,7 @@ class Pump:
             self._send(packet)
 
     def _send(self, packet: bytes) -> None:
+        self.sent.append(packet)
         if self._transport is Transport.UDP:
             self._socket.sendto(packet, self._peer)
         elif self._connection is not None:

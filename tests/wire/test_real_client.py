@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.pair import PUSHED, Certificate, pki, server_context, tls_context
-from helpers.pump import Pump, write_client_files
+from helpers.openvpn_client import needs_openvpn, openvpn
+from helpers.pair import PUSHED, pki, server_context, tls_context
+from helpers.pump import Pump
 from light_client.data_channel import PING
 from OpenSSL import SSL
 
@@ -24,45 +22,7 @@ from cvpnd.wire.negotiation import KeyDerivation, Negotiated, Unsupported, negot
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.settings import SessionSettings
 
-OPENVPN = shutil.which("openvpn") or "/usr/sbin/openvpn"
-pytestmark = pytest.mark.skipif(not Path(OPENVPN).exists(), reason="the openvpn program is not installed")
-
-
-class RealClient:
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self._log = log
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text()
-
-    def completed(self) -> bool:
-        return "Initialization Sequence Completed" in self.log
-
-
-@contextmanager
-def openvpn(
-    directory: Path,
-    pump: Pump,
-    *options: str,
-    transport: Transport = Transport.UDP,
-    certificate: Certificate | None = None,
-) -> Iterator[RealClient]:
-    log = directory / "client.log"
-    over = ["udp4", "--explicit-exit-notify", "1"] if transport is Transport.UDP else ["tcp4-client"]
-    command = [
-        OPENVPN, "--client", "--dev", "null", "--ifconfig-noexec", "--route-noexec", "--nobind",
-        "--remote", "127.0.0.1", str(pump.port), "--proto", *over, "--remote-cert-tls", "server", "--verb", "3",
-        *write_client_files(directory, certificate), *options,
-    ]  # fmt: skip
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=directory)
-    try:
-        yield RealClient(process, log)
-    finally:
-        process.kill()
-        process.wait()
+pytestmark = needs_openvpn
 
 
 @pytest.mark.parametrize("transport", Transport)
