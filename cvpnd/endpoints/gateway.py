@@ -26,10 +26,11 @@ from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Rule
+from cvpnd.policy.push import push_options
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import ControlPlane
+from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Admission, Listener, TcpListener, UdpListener
 from cvpnd.server.sockets import ListenError
@@ -37,9 +38,6 @@ from cvpnd.store.store import Store
 from cvpnd.wire.reset_cookie import SECRET_BYTES, ResetCookie
 
 log = logging.getLogger(__name__)
-
-RESTART_TEXT = "[P]:gateway restarts"
-"""``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
 
 
 class GatewayError(Exception):
@@ -111,6 +109,7 @@ class Gateway:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
         was found."""
         for running in self._running.values():
+            running.served.closing = True
             for listener in running.listeners:
                 listener.stop_accepting()
         if self._send_back(self.control.table, End.SHUTDOWN):
@@ -158,6 +157,7 @@ class Gateway:
             protection=protection.current,
             routes=endpoint_routes(endpoint, config),
             leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
+            lan_of=self._host.attached_network,
         )
         served.set_rules(self.plane, rules, ())
         running = _Running(served, protection)
@@ -184,6 +184,17 @@ class Gateway:
         served.trust_keeper, running.protection = keepers
         served.protection = running.protection.current
         self._end_untrusted(served)
+        self._tell_changes(served)
+
+    def _tell_changes(self, served: ServedEndpoint) -> None:
+        """Routes or names may have changed: clients are told so, or sent back, as far as it concerns them."""
+        told = 0
+        for connection in self._connections(served):
+            if connection.grant is not None and connection.facts is not None:
+                options = push_options(served.settings, served.routes, connection.grant.lease, connection.facts)
+                told += self.control.change_options(connection, options)
+        if told:
+            log.info("endpoint %s: %d clients get new routes or names", served.settings.name, told)
 
     def _remove(self, running: _Running) -> None:
         served = running.served

@@ -22,7 +22,7 @@ from pyroute2.netlink.rtnl import RTMGRP_LINK
 
 from cvpnd.host import firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
-from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, Subnet
+from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
 from cvpnd.host.tun import Tun, open_tun
 
 __all__ = ["Association", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
@@ -42,6 +42,7 @@ class HostGateway:
         self._plan = HostPlan()
         self._tuns: dict[str, Tun] = {}  # by endpoint
         self._tables = routes.RoutingTables()
+        self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
         self._claim: TextIO | None = None
 
@@ -79,6 +80,12 @@ class HostGateway:
     def tun_queues(self, endpoint: str) -> list[int]:
         """Duplicates of the descriptors of an endpoint's TUN queues, for the data plane to own. KeyError if none."""
         return self._tuns[endpoint].queues()
+
+    def attached_network(self, address: IPAddress) -> IPNetwork | None:
+        """The network of one of this host's own interfaces that ``address`` is in, as of the latest plan: whoever has
+        that address is, as far as anybody can tell, on the same link."""
+        around = [network for network in self._attached if address in network]
+        return max(around, key=lambda network: network.prefixlen, default=None)
 
     async def warnings(self) -> list[str]:
         """What else on this host keeps clients from their target networks."""
@@ -138,6 +145,7 @@ class HostGateway:
                         settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
                 sysctls.apply(settings)
                 await self._tables.apply(netlink, plan, indexes, ipv6=ipv6)
+                self._attached = await links.attached_networks(netlink, {endpoint.tun for endpoint in plan.endpoints})
         except NetlinkError as error:
             raise from_netlink(error, "netlink") from error
 

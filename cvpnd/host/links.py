@@ -5,6 +5,7 @@ There is nothing to undo here: all of it goes with the device.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cvpnd.host.errors import HostError, from_netlink
-from cvpnd.host.plan import EndpointPlan, HostPlan
+from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
 
 TRANSMIT_QUEUE_LENGTH = 1000
 """The kernel's default of 500 packets is less than one burst of full-size segments; 100 was measured to hurt."""
@@ -22,6 +23,18 @@ IN6_ADDR_GEN_MODE_NONE = "1"
 
 async def interface_indexes(netlink: AsyncIPRoute) -> dict[str, int]:
     return {link.get("ifname"): link["index"] async for link in await netlink.link("dump")}
+
+
+async def attached_networks(netlink: AsyncIPRoute, ours: Collection[str]) -> tuple[IPNetwork, ...]:
+    """The networks of this host's interfaces, without link-local ones, the loopback and ``ours`` (TUN devices). An
+    address without neighbours (a /32) is no network."""
+    names = {index: name for name, index in (await interface_indexes(netlink)).items()}
+    found = set()
+    async for message in await netlink.addr("dump"):
+        network = ip_interface(f"{message.get('address')}/{message['prefixlen']}").network
+        if names.get(message["index"]) not in (*ours, "lo") and network.num_addresses > 1 and not network.is_link_local:
+            found.add(network)
+    return tuple(found)
 
 
 def check_interfaces(plan: HostPlan, present: dict[str, int]) -> None:

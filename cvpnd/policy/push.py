@@ -52,6 +52,34 @@ def push_options(endpoint: EndpointConfig, routes: Sequence[Route], lease: Lease
     return options
 
 
+UPDATABLE = frozenset(
+    {
+        *("block-ipv6", "block-outside-dns", "dhcp-option", "dns", "ifconfig", "ifconfig-ipv6", "redirect-gateway"),
+        *("route", "route-gateway", "route-ipv6", "route-metric", "topology", "tun-mtu"),
+    }
+)
+"""What a live client can take differently, all that can be pushed of it (openvpn-wire.md 14.2)."""
+
+
+def update_options(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """What a PUSH_UPDATE says to turn one set of options into another; empty if there is nothing to say.
+
+    Each changed option comes with all of its values, which replace the former ones, and one that is gone as ``-name``.
+    What a live client cannot change (its timers) is left for its next connection and is no reason to disturb it."""
+    old, new = _by_name(before), _by_name(after)
+    changes = [f"-{name}" for name in old if name not in new]
+    return [*changes, *(option for name, options in new.items() if options != old.get(name) for option in options)]
+
+
+def _by_name(options: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for option in options:
+        name = option.partition(" ")[0]
+        if name in UPDATABLE:
+            found.setdefault(name, []).append(option)
+    return found
+
+
 def _addresses(endpoint: EndpointConfig, lease: Lease) -> Iterator[str]:
     yield "topology subnet"
     yield f"route-gateway {endpoint.gateway}"

@@ -6,12 +6,12 @@ import asyncio
 import secrets
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 
 from cvpnd.dataplane.api import PeerStats
-from cvpnd.policy.model import Grant, Identity
+from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.link import Link
 from cvpnd.wire.session import Session
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from cvpnd.server.endpoint import ServedEndpoint
 
 NO_STATS = PeerStats(bytes_in=0, packets_in=0, bytes_out=0, packets_out=0, idle_s=0.0)
+
+
+class DeviceKey(NamedTuple):
+    """One device of one certificate's holder."""
+
+    endpoint: int
+    certificate_fingerprint: str
+    device_id: str
+    """As the device says, hence only ever compared within one certificate; empty if it says nothing."""
 
 
 class Phase(Enum):
@@ -55,6 +64,10 @@ class Connection:
     """From the verified certificate; for a refused one, what it claimed."""
     username: str = ""
     device_type: str = ""
+    device: DeviceKey | None = None
+    """Under which the table finds it from login to end."""
+    facts: ClientFacts | None = None
+    """What its options were made from."""
     certificate: x509.Certificate | None = None
     """The one it was let in with."""
     identity: Identity | None = None

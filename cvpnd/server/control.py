@@ -13,11 +13,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from cvpnd.dataplane import api as dataplane
+from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
-from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.login import log_in
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 
 ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
+
+RESTART_TEXT = "[P]:gateway restarts"
+"""``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
 
 Observer = Callable[[Connection], None]
 
@@ -208,14 +213,29 @@ class ControlPlane:
 
     # -- decisions ----------------------------------------------------------------------------------------
 
-    def end_predecessors(self, connection: Connection) -> None:
-        """A client that has proven itself is the one at this address: a connection that was there before belongs to a
-        process that is gone. Its lease is free again before the new one is chosen."""
+    def end_predecessors(self, connection: Connection, device: DeviceKey) -> None:
+        """End the connections that this client, which has just proven itself, comes in place of. Their leases are free
+        again before the new one is chosen.
+
+        One at the same address and port belongs to a process that is gone. One of the same certificate from elsewhere
+        may as well be another device of the same person, which must not be thrown out (and would come back and throw
+        out this one, for ever): it is replaced only if both say that they are the same device, or if it has been
+        silent for so long that a client there would have given us up and connected anew. What a device says of itself
+        is not proven, so it counts among holders of one certificate only."""
         link = connection.link
         if isinstance(link, UdpLink):
             for other in self.table.at_source(link.listener, link.remote):
                 if other is not connection:
                     self.close(other, End.CLIENT_RECONNECTED)
+        before = self.table.identify_device(connection, device)
+        if before is not None and (device.device_id or self._given_up(before)):
+            self.close(before, End.CLIENT_RECONNECTED)
+
+    def _given_up(self, connection: Connection) -> bool:
+        if connection.peer_id is None:
+            return False
+        idle_s = self.plane.peer_stats(connection.peer_id).idle_s
+        return idle_s > connection.endpoint.settings.ping_restart_s
 
     def admit(self, connection: Connection, settings: dataplane.PeerSettings, options: Sequence[str]) -> Refusal | None:
         """Login said yes: make the peer known to the data plane and let the session push ``options``. Its first key
@@ -243,9 +263,29 @@ class ControlPlane:
         self.pump(connection, now)
         return None
 
-    def refuse(self, connection: Connection, reason: Refusal, client_text: str = "") -> None:
-        """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``."""
-        connection.session.refuse(client_text, self._loop.time(), reason)
+    def change_options(self, connection: Connection, options: Sequence[str]) -> bool:
+        """The configuration would give this client other ``options`` now. Told at once where it can be, else sent away
+        to come straight back for them; left in peace (False) if nothing changed that matters to it."""
+        grant = connection.grant
+        if grant is None or not connection.established:
+            return False
+        changes = update_options(grant.options, options)
+        if not changes:
+            return False
+        if connection.session.takes_updates:
+            connection.session.change_options(options, changes)
+            connection.grant = replace(grant, options=tuple(options))
+            self.pump(connection, self._loop.time())
+        else:
+            self.restart(connection, End.CONFIGURATION_CHANGED, RESTART_TEXT)
+        return True
+
+    def refuse(
+        self, connection: Connection, reason: Refusal, client_text: str = "", *, retry_after_s: int | None = None
+    ) -> None:
+        """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
+        help."""
+        connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
         self._last_words(connection, reason)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from cvpnd.config import EndpointConfig
 from cvpnd.dataplane.api import DataPlane, PeerStats
 from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
 from cvpnd.policy.leases import LeasePool
-from cvpnd.policy.model import Grant, Route, Rule
+from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Route, Rule
 from cvpnd.reasons import Refusal
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
@@ -38,6 +38,10 @@ class ServedEndpoint:
     leases: LeasePool
     protection: ControlProtection = UNPROTECTED
     """Of the control channel. Sessions keep the wrapping they began with."""
+    lan_of: Callable[[IPAddress], IPNetwork | None] = lambda _address: None
+    """The network in which this host and a client with that source address both are, if there is one."""
+    closing: bool = False
+    """Nobody is let in any more."""
     rules: tuple[Rule, ...] = ()
     groups: GroupNumbers = field(default_factory=GroupNumbers)
     ended_traffic: list[int] = field(default_factory=lambda: [0, 0, 0, 0])

@@ -8,6 +8,7 @@ an unexpected error too, as ``internal-error``.
 from __future__ import annotations
 
 import logging
+import random
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.policy.mtu import client_mtu
 from cvpnd.policy.push import push_options
 from cvpnd.reasons import Refusal
+from cvpnd.server.connection import DeviceKey
 from cvpnd.wire.events import CredentialsReceived
 
 if TYPE_CHECKING:
@@ -33,8 +35,12 @@ log = logging.getLogger(__name__)
 CLIENT_TEXT = {
     Refusal.ADDRESS_POOL_FULL: "No free address on the server, try again later",
     Refusal.SESSION_LIMIT: "Too many sessions, try again later",
+    Refusal.SHUTTING_DOWN: "The server is restarting",
 }
-"""What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing."""
+"""What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
+pass: a client that can is told to try again by itself."""
+RETRY_AFTER_S = (5, 15)
+"""Chosen at random for each client, so that they do not all come back in the same second."""
 
 
 class Denied(Exception):
@@ -51,13 +57,17 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.common_name = identity.common_name
         connection.certificate = credentials.certificate
         connection.device_type = credentials.peer_info.platform
-        control.end_predecessors(connection)
+        device_id = credentials.peer_info.device_id
+        device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, device_id)
+        control.end_predecessors(connection, device)
         _check_limit(control, connection)
-        grant = _grant(connection, identity, _facts(connection, credentials))
+        connection.facts = _facts(connection, credentials)
+        grant = _grant(connection.endpoint, identity, device_id, connection.facts)
         connection.grant = grant
         control.admit(connection, _peer_settings(connection.endpoint, grant), grant.options)
     except Denied as denied:
-        control.refuse(connection, denied.refusal, CLIENT_TEXT.get(denied.refusal, ""))
+        text = CLIENT_TEXT.get(denied.refusal, "")
+        control.refuse(connection, denied.refusal, text, retry_after_s=random.randint(*RETRY_AFTER_S) if text else None)  # noqa: S311
     except Exception:
         log.exception("%s: login failed", connection.connection_id)
         control.refuse(connection, Refusal.INTERNAL_ERROR)
@@ -85,27 +95,32 @@ def identify(credentials: CredentialsReceived) -> Identity:
 
 def _check_limit(control: ControlPlane, connection: Connection) -> None:
     endpoint = connection.endpoint
+    if endpoint.closing:
+        raise Denied(Refusal.SHUTTING_DOWN)
     if control.sessions_of(endpoint) >= endpoint.settings.limits.sessions:
         raise Denied(Refusal.SESSION_LIMIT)
 
 
 def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFacts:
     link, info = connection.link, credentials.peer_info
+    address = ip_address(link.remote.host)
     return ClientFacts(
         proto=int(info.capabilities),
         iv_mtu=info.mtu,
         platform=info.platform,
         transport=link.transport,
-        address=ip_address(link.remote.host),
+        address=address,
         server_address=ip_address(link.local) if link.local else None,
+        lan=connection.endpoint.lan_of(address),
     )
 
 
-def _grant(connection: Connection, identity: Identity, facts: ClientFacts) -> Grant:
-    """Takes the lease: whoever gets the grant gives it back."""
-    endpoint = connection.endpoint
+def _grant(endpoint: ServedEndpoint, identity: Identity, device_id: str, facts: ClientFacts) -> Grant:
+    """Takes the lease: whoever gets the grant gives it back. Each device of a user has an address of its own that it
+    comes back to."""
+    holder = f"{identity.user} {device_id}" if device_id else identity.user
     try:
-        lease = endpoint.leases.lease(endpoint.leases.acquire(identity.user))
+        lease = endpoint.leases.lease(endpoint.leases.acquire(holder))
     except PoolFull as error:
         raise Denied(Refusal.ADDRESS_POOL_FULL, str(error)) from None
     try:

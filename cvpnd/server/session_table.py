@@ -15,7 +15,7 @@ from ipaddress import IPv6Address, ip_address
 
 from cvpnd.dataplane.api import MAX_PEER_ID, SocketAddress
 from cvpnd.reasons import Refusal
-from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
 
 ENDED_KEPT_S = 3600.0
@@ -36,6 +36,8 @@ class SessionTable:
         self._by_source: dict[tuple[int, SocketAddress], list[Connection]] = {}
         self._by_peer: dict[int, Connection] = {}
         self._by_id: dict[str, Connection] = {}
+        self._by_device: dict[DeviceKey, Connection] = {}
+        """The latest of each: devices that do not say who they are share an entry with those of their certificate."""
         self._handshakes_from: Counter[str] = Counter()
         self.handshakes = 0
         """Connections that have not come as far as their credentials."""
@@ -61,6 +63,10 @@ class SessionTable:
         """The only place that changes a phase, so that the count of open handshakes is always right."""
         if connection.phase is Phase.HANDSHAKE and phase is not Phase.HANDSHAKE:
             self._leave_handshake(connection)
+        if phase is Phase.ENDED and connection.device is not None:
+            if self._by_device.get(connection.device) is connection:
+                del self._by_device[connection.device]
+            connection.device = None
         connection.phase = phase
 
     def _leave_handshake(self, connection: Connection) -> None:
@@ -116,6 +122,13 @@ class SessionTable:
 
     def by_peer(self, peer_id: int) -> Connection | None:
         return self._by_peer.get(peer_id)
+
+    def identify_device(self, connection: Connection, device: DeviceKey) -> Connection | None:
+        """From now on ``connection`` is the latest one of ``device``. Returns the one that was."""
+        before = self._by_device.get(device)
+        self._by_device[device] = connection
+        connection.device = device
+        return before
 
     def move(self, connection: Connection, source: SocketAddress, local: str) -> None:
         """The client roamed: control packets are now expected from (and sent to) the new address."""

@@ -207,6 +207,15 @@ class PeerInfo:
         return self.values.get("IV_HWADDR", "")
 
     @property
+    def device_id(self) -> str:
+        """Tells the devices of one user apart as far as they say it (``push-peer-info``): ``setenv UV_ID …`` of the
+        profile if there is one, else the hardware address. Empty: not known."""
+        hardware = self.hardware_address.lower()
+        if not hardware.strip("0:-"):
+            hardware = ""
+        return self.values.get("UV_ID", "") or hardware
+
+    @property
     def sso_methods(self) -> frozenset[str]:
         return frozenset(filter(None, self.values.get("IV_SSO", "").split(",")))
 

@@ -40,26 +40,40 @@ def push_reply(options: Iterable[str]) -> list[str]:
     """PUSH_REPLY as one message or as many as it takes; all but the last say that more follow.
 
     Raises ``UsageError`` for an option with a comma or a control character, or longer than a client can read."""
+    return _split("PUSH_REPLY", options)
+
+
+def push_update(options: Iterable[str]) -> list[str]:
+    """PUSH_UPDATE, the same way. ``name arguments`` replaces all former values of an option, ``-name`` ends it."""
+    return _split("PUSH_UPDATE", options)
+
+
+def _split(word: str, options: Iterable[str]) -> list[str]:
     groups: list[list[str]] = [[]]
-    length = len("PUSH_REPLY,")
+    length = len(word) + 1
     for option in options:
         size = len(option.encode()) + 1
         if "," in option or not option.isprintable() or not 1 < size <= MAX_OPTION_BYTES:
             raise UsageError(f"cannot be pushed: {option!r}")
         if length + size >= SPLIT_BYTES:
             groups.append([])
-            length = len("PUSH_REPLY,")
+            length = len(word) + 1
         groups[-1].append(option)
         length += size
     if len(groups) > 1:
         for group in groups[:-1]:
             group.append("push-continuation 2")
         groups[-1].append("push-continuation 1")
-    return ["PUSH_REPLY," + ",".join(group) for group in groups]
+    return [f"{word}," + ",".join(group) for group in groups]
 
 
 def auth_failed(text: str = "") -> str:
     return _with_text("AUTH_FAILED", text)
+
+
+def auth_failed_for_now(text: str, retry_after_s: int) -> str:
+    """For clients with ``Capability.AUTH_FAIL_TEMP``: they come back by themselves, here, after that time."""
+    return _with_text("AUTH_FAILED", f"TEMP[backoff {retry_after_s},advance no]:{text}")
 
 
 def restart(text: str = "") -> str:
@@ -125,9 +139,9 @@ class PushReply:
 
 
 def parse_push_reply(text: str) -> PushReply:
-    """The client's side of ``push_reply``. Raises ``PeerError(BAD_MESSAGE)``."""
+    """The client's side of ``push_reply`` and ``push_update``. Raises ``PeerError(BAD_MESSAGE)``."""
     word, _, rest = text.partition(",")
-    if word != "PUSH_REPLY":
+    if word not in ("PUSH_REPLY", "PUSH_UPDATE"):
         raise PeerError(DropReason.BAD_MESSAGE, word)
     options: Sequence[str] = [option for option in rest.split(",") if option]
     return PushReply(

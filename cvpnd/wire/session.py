@@ -104,6 +104,7 @@ class Session:
         "_last_key_id",
         "_local_session_id",
         "_negotiated",
+        "_negotiated_options",
         "_options",
         "_outbox",
         "_packets_before_login",
@@ -170,6 +171,8 @@ class Session:
         self._peer_info = PeerInfo()
         self._options = ""
         self._negotiated: Negotiated | None = None
+        self._negotiated_options: list[str] = []
+        """Pushed besides what the caller gives; fixed for the life of the session."""
         self._push = PushExchange(settings.push_repeat_s)
         self._packets_before_login = 0
         self._bytes_before_login = 0
@@ -309,7 +312,8 @@ class Session:
             self.refuse(outcome.text, now, outcome.refusal)
             return outcome.refusal
         self._negotiated = outcome
-        self._push.set_reply(messages.push_reply([*options, *outcome.push_options(peer_id)]))
+        self._negotiated_options = outcome.push_options(peer_id)
+        self._push.set_reply(messages.push_reply([*options, *self._negotiated_options]))
         state.authenticate(AuthenticationInput.ACCEPTED)
         self._establish(state, now)
         return None
@@ -325,14 +329,39 @@ class Session:
         if self._make_data_keys(state, now):
             self._establish(state, now)
 
-    def refuse(self, text: str, now: float, reason: Refusal | End = Refusal.UNSUPPORTED_CLIENT) -> None:
+    def refuse(
+        self,
+        text: str,
+        now: float,
+        reason: Refusal | End = Refusal.UNSUPPORTED_CLIENT,
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
         """Tell the client ``AUTH_FAILED[,text]`` instead of either accept. ``SessionClosed(reason)`` follows after the
-        time in which it is repeated; data keys are retired at once."""
+        time in which it is repeated; data keys are retired at once.
+
+        ``retry_after_s``: it is only for now; a client that understands this comes back by itself."""
         state = self._deferred()
         if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
-            self._outbox.say_last(messages.auth_failed(text))
+            if retry_after_s is not None and Capability.AUTH_FAIL_TEMP in self._peer_info.capabilities:
+                self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
+            else:
+                self._outbox.say_last(messages.auth_failed(text))
             self._begin_closing(reason, text, now, self._settings.exit_delay_s)
+
+    @property
+    def takes_updates(self) -> bool:
+        """Whether ``change_options`` may be used: the client announced PUSH_UPDATE."""
+        return Capability.PUSH_UPDATE in self._peer_info.capabilities
+
+    def change_options(self, options: Sequence[str], changes: Sequence[str]) -> None:
+        """Send ``changes`` as PUSH_UPDATE. ``options`` is what now takes the place of those given to ``accept``, should
+        the client ask again. Raises ``UsageError`` for what cannot be pushed."""
+        update = messages.push_update(changes)
+        self._push.set_reply(messages.push_reply([*options, *self._negotiated_options]))
+        if self._closing is None and not self.closed:
+            self._outbox.add(*update)
 
     def renegotiate(self, now: float) -> None:
         """Start a new key, unless one is being negotiated already."""

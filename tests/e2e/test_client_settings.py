@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from helpers import certs
 
 
@@ -81,3 +82,24 @@ def test_target_is_told_when_its_packet_is_too_large_for_the_tunnel(site):
     done = site.lab.client.run("ping", "-c", "2", "-s", "1450", "-i", "0.2", "10.20.0.10", check=False)
     assert "2 received" in done.stdout, "fragments inside the tunnel must pass"
     assert client.connected_count == 1
+
+
+@pytest.mark.parametrize(("network", "blocked"), [("192.0.2", True), ("192.168.7", False)])
+def test_client_is_told_to_leave_its_local_network_where_that_is_known_to_be_no_private_one(
+    site, ping, network, blocked
+):
+    """block_local = "auto": the gateway knows the network of a client on one of its own links. (What 2.x does with it
+    is another matter: it leaves a network alone in which its gateway is.)"""
+    toml = site.toml().replace("split_tunnel = true", "split_tunnel = false")
+    if not blocked:
+        site.lab.gateway.ip_batch("address del 192.0.2.1/24 dev wan1", f"address add {network}.1/24 dev wan1")
+        site.lab.client.ip_batch(
+            "address del 192.0.2.2/24 dev eth0",
+            f"address add {network}.2/24 dev eth0",
+            f"route replace default via {network}.1 dev eth0",
+        )
+    site._gateway = site.lab.gateway_process(toml)
+    client = site.connect(host=f"{network}.1")
+    pushed = client.wait_for(r"PUSH: Received control message: '([^']*)'")[1]
+    assert ("redirect-gateway def1 ipv6 block-local" in pushed) == blocked
+    assert ping() == 1.0

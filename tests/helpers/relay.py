@@ -148,15 +148,12 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     listen, target, seed = (arguments.pop(name) for name in ("listen", "target", "seed"))
     relay = Relay(listen, target, Weather(**arguments), seed)
-    wanted = {"rebind": False, "stop": False}
-    signal.signal(signal.SIGHUP, lambda *_: wanted.update(rebind=True))
+    wanted = {"stop": False}
+    signal.signal(signal.SIGHUP, lambda *_: relay.rebind())  # now: a flag would wait for the next packet
     signal.signal(signal.SIGTERM, lambda *_: wanted.update(stop=True))
     print(f"ready on port {relay.port}", flush=True)
     while not wanted["stop"]:
         relay.step()
-        if wanted["rebind"]:
-            wanted["rebind"] = False
-            relay.rebind()
     print(f"received {relay.received} delivered {relay.delivered}", flush=True)
 
 

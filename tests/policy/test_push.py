@@ -8,7 +8,7 @@ import pytest
 
 from cvpnd.config import EndpointConfig
 from cvpnd.policy.model import ClientFacts, Lease, Route
-from cvpnd.policy.push import MAX_OPTION_LENGTH, push_options
+from cvpnd.policy.push import MAX_OPTION_LENGTH, push_options, update_options
 
 OPENVPN_24 = ClientFacts(proto=2, iv_mtu=None, platform="linux", transport="udp", address=ip_address("198.51.100.7"))
 OPENVPN_26 = replace(OPENVPN_24, proto=990, iv_mtu=1600)
@@ -258,3 +258,27 @@ def test_what_cannot_be_pushed_is_refused_even_if_the_configuration_let_it_throu
     settings = endpoint(dns_servers=("10.20.0.2",)).model_copy(update={"dns_domains": (domain,)})
     with pytest.raises(ValueError, match="an option"):
         pushed(settings)
+
+
+# -- changes under a live session ---------------------------------------------------------------------------
+
+
+def test_update_brings_all_values_of_what_changed_and_nothing_else() -> None:
+    before = pushed(endpoint(split_tunnel=True), "10.20.0.0/16", "10.40.0.0/16")
+    after = pushed(endpoint(split_tunnel=True), "10.20.0.0/16", "10.30.0.0/16")
+    assert update_options(before, after) == ["route 10.20.0.0 255.255.0.0", "route 10.30.0.0 255.255.0.0"]
+    assert update_options(before, before) == []
+
+
+def test_update_takes_back_what_is_gone() -> None:
+    full = pushed(endpoint(dns_servers=["10.20.0.10"]), "10.20.0.0/16")
+    split = pushed(endpoint(split_tunnel=True), "10.20.0.0/16")
+    changes = update_options(full, split)
+    assert set(changes) == {
+        *("-redirect-gateway", "-ifconfig-ipv6", "-block-ipv6", "-dns", "route 10.20.0.0 255.255.0.0"),
+    }
+    assert update_options(split, pushed(endpoint(split_tunnel=True))) == ["-route"]
+
+
+def test_timers_are_no_reason_to_disturb_a_live_session() -> None:
+    assert update_options(pushed(endpoint()), pushed(endpoint(ping_s=5, ping_restart_s=90))) == []

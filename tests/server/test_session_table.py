@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cvpnd.dataplane.api import SocketAddress
-from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
 from cvpnd.server.session_table import ENDED_KEPT_S, SessionTable, source_prefix
 
@@ -114,6 +114,20 @@ def test_a_busy_connection_does_not_fill_the_heap():
     table.set_timer(connection, 10.0)
     assert table.pop_due(11.0) == [connection]
     assert table.pop_due(60.0) == [], "the superseded deadline is not a second wake-up"
+
+
+def test_device_is_found_until_its_latest_connection_ends():
+    table = SessionTable()
+    device = DeviceKey(0, "fingerprint", "laptop")
+    first, second = added(table), added(table, source=THERE)
+    assert table.identify_device(first, device) is None
+    assert table.identify_device(second, device) is first
+    table.set_phase(first, Phase.ENDED)
+    assert table.identify_device(added(table), device) is second, "the end of an older one hides nothing"
+    other = added(table)
+    assert table.identify_device(other, device._replace(certificate_fingerprint="another")) is None
+    table.set_phase(other, Phase.ENDED)
+    assert table.identify_device(added(table), device._replace(certificate_fingerprint="another")) is None
 
 
 @pytest.mark.parametrize("was_connected", [True, False])

@@ -149,3 +149,16 @@ def test_peer_info_is_bounded_and_printable() -> None:
 @given(st.text())
 def test_peer_info_never_raises(text: str) -> None:
     assert isinstance(parse_peer_info(text), PeerInfo)
+
+
+@pytest.mark.parametrize(
+    ("lines", "device"),
+    [
+        ("IV_HWADDR=AA:bb:00:00:00:01", "aa:bb:00:00:00:01"),
+        ("IV_HWADDR=00:00:00:00:00:00", ""),
+        ("IV_HWADDR=aa:bb:00:00:00:01\nUV_ID=laptop", "laptop"),
+        ("IV_VER=2.6.14", ""),
+    ],
+)
+def test_device_is_what_the_profile_says_or_its_hardware_address(lines: str, device: str) -> None:
+    assert parse_peer_info(lines + "\n").device_id == device

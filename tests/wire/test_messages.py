@@ -12,10 +12,12 @@ from cvpnd.wire.messages import (
     MAX_OPTION_BYTES,
     MessageReader,
     auth_failed,
+    auth_failed_for_now,
     halt,
     parse_message,
     parse_push_reply,
     push_reply,
+    push_update,
     quote_argument,
     restart,
     serialise_message,
@@ -40,6 +42,19 @@ def test_split_is_where_the_reference_splits() -> None:
     """A new message begins when the old one would reach 940 bytes, so none is close to 1024."""
     for message in push_reply(["x" * 99] * 100):
         assert len(message) < 940 + len(",push-continuation 2")
+
+
+def test_update_is_split_like_a_reply() -> None:
+    routes = [f"route 10.{n}.0.0 255.255.0.0" for n in range(100)]
+    messages = push_update(["-dns", *routes])
+    replies = [parse_push_reply(message) for message in messages]
+    assert [option for reply in replies for option in reply.options] == ["-dns", *routes]
+    assert [reply.more_follow for reply in replies] == [True] * (len(replies) - 1) + [False]
+    assert {message.partition(",")[0] for message in messages} == {"PUSH_UPDATE"}
+
+
+def test_refusal_for_now_has_its_flags_separated_by_spaces() -> None:
+    assert auth_failed_for_now("full", 7) == "AUTH_FAILED,TEMP[backoff 7,advance no]:full"
 
 
 def test_empty_push_reply_has_the_comma_that_openvpn_3_needs() -> None:
