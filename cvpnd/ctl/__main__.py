@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from cvpnd.ctl import certificate, connection, endpoint, explain, profile, reload, route, rule
+from cvpnd.ctl import certificate, client_key, connection, endpoint, explain, profile, reload, route, rule
 from cvpnd.ctl.client import Refused, Unreachable
 from cvpnd.ctl.options import JsonOption, SocketOption
 
@@ -35,6 +35,7 @@ app.add_typer(connection.app, name="connection")
 app.add_typer(rule.app, name="rule")
 app.add_typer(route.app, name="route")
 app.add_typer(certificate.app, name="certificate")
+app.add_typer(client_key.app, name="client-key")
 app.command("profile")(profile.make_profile)
 app.command("explain")(explain.explain)
 app.command("reload")(reload.reload)

@@ -20,6 +20,10 @@ def make_profile(
     endpoint: Annotated[str | None, typer.Option(help="Endpoint (name or id), if there are several.")] = None,
     kind: Annotated[str, typer.Option("--for", help="The kind of client: openvpn, aws …")] = "openvpn",
     issue: Annotated[bool, typer.Option("--issue", help="Issue the certificate too.")] = False,
+    serial: Annotated[
+        str | None,
+        typer.Option(help="Number of a certificate issued elsewhere, for its tls-crypt-v2 key.", show_default=False),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Write to this file (0600); default: print.", show_default=False)
     ] = None,
@@ -29,7 +33,8 @@ def make_profile(
     """Make a client's ready .ovpn profile."""
     if output is not None:
         check_writable(output, force=force)
-    answer = Client(socket).post("/profiles", {"name": name, "endpoint": endpoint, "kind": kind, "issue": issue})
+    wanted = {"name": name, "endpoint": endpoint, "kind": kind, "issue": issue, "serial": serial}
+    answer = Client(socket).post("/profiles", wanted)
     if output is not None:
         write_file(output, answer["profile"])
         if as_json:

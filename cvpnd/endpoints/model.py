@@ -80,6 +80,19 @@ class CertificateView:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientKeyView:
+    """A tls-crypt-v2 key that a profile was made with."""
+
+    endpoint_id: str
+    name: str
+    serial: str
+    """Hex, of the certificate it belongs to."""
+    created_at: float
+    status: str
+    """``valid``, ``revoked`` or ``too-old``; ``unused`` where the endpoint takes none any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Answer to "may this user reach that address, and why"."""
 

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import (
     CertificateView,
+    ClientKeyView,
     ConnectionView,
     EndpointView,
     Explanation,
@@ -24,9 +26,10 @@ from cvpnd.endpoints.model import (
     RouteView,
     RuleView,
 )
+from cvpnd.endpoints.protection import issue_client_key
 from cvpnd.pki.authority import Authority
 from cvpnd.pki.files import PkiError
-from cvpnd.pki.index import CertificateRecord, certificates
+from cvpnd.pki.index import CertificateRecord, certificates, format_serial, parse_serial
 from cvpnd.pki.issue import CLIENT_DAYS, IssuedCertificate, issue_client
 from cvpnd.pki.revocation import revoke, sign_again_if_due
 from cvpnd.policy.decide import Decision, best_route, decide
@@ -34,7 +37,8 @@ from cvpnd.policy.model import Route, Rule
 from cvpnd.profile import ProfileError, render_profile
 from cvpnd.reasons import End
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.store.store import StoreError
+from cvpnd.store.store import StoredClientKey, StoreError
+from cvpnd.wire.wrap.client_key import ClientKeyMetadata
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,25 +178,49 @@ class Operations:
             await self._gateway.poll_trust(math.inf)
             return _certificate_view(records[0])
 
-    async def profile(self, name: str, *, endpoint: str | None, kind: str, issue: bool) -> str:
+    async def list_client_keys(self, endpoint: str | None = None) -> list[ClientKeyView]:
+        """tls-crypt-v2 keys that were handed out, and whether they are accepted now."""
+        chosen = {served.id: served for served in self._chosen(endpoint)}
+        stored = await self._store(self._gateway.store.client_keys)
+        return [_client_key_view(chosen[key.endpoint_id], key) for key in stored if key.endpoint_id in chosen]
+
+    async def profile(
+        self, name: str, *, endpoint: str | None, kind: str, issue: bool, serial: str | None = None
+    ) -> str:
         """The ``.ovpn`` text. With ``issue`` it holds a new certificate and its key, which is nowhere else; without, it
-        refers to the files of somebody who has them."""
+        refers to the files of somebody who has them. Where the endpoint has tls-crypt-v2 it holds a new client key that
+        belongs to that certificate: the new one, the one with that ``serial``, or the newest that we issued."""
         served = self._only_endpoint(endpoint)
+        own_keys = served.protection.server_key is not None
+        if serial is not None and not own_keys:
+            raise OperationError("InvalidParameterCombination", f"{served.settings.name} has no tls_crypt_v2")
+        render = partial(render_profile, served.settings, served.trust, name, kind=kind)
         try:
-            if not issue:
-                return render_profile(served.settings, served.trust, name, kind=kind)
-            render_profile(served.settings, served.trust, name, kind=kind)  # what cannot be rendered is not issued
-            issued = await self.issue_certificate(name, CLIENT_DAYS)
-            return render_profile(
-                served.settings,
-                served.trust,
-                name,
-                certificate=issued.certificate,
-                private_key=issued.private_key,
-                kind=kind,
-            )
+            if issue:
+                render(client_key=b"" if own_keys else None)  # what cannot be rendered is not issued
+                issued = await self.issue_certificate(name, CLIENT_DAYS)
+                client_key = await self._issue_client_key(served, name, issued.serial) if own_keys else None
+                return render(certificate=issued.certificate, private_key=issued.private_key, client_key=client_key)
+            number = await self._serial(name, serial) if own_keys else None
+            render(client_key=None if number is None else b"")
+            return render(client_key=None if number is None else await self._issue_client_key(served, name, number))
         except ProfileError as error:
             raise OperationError("InvalidParameterValue", str(error)) from error
+
+    async def _serial(self, name: str, serial: str | None) -> int | None:
+        """Of the certificate that a client key is to belong to; None where nobody knows."""
+        if serial is not None:
+            return await self._pki(parse_serial, serial)
+        if self._gateway.config.pki.directory is None:
+            return None
+        records = await self._pki(certificates, await self._authority(), name)
+        return next((record.serial for record in records if record.status == "valid"), None)
+
+    async def _issue_client_key(self, served: ServedEndpoint, name: str, serial: int) -> bytes:
+        server_key = served.protection.server_key
+        assert server_key is not None  # noqa: S101 - looked at by the caller
+        await self._store(self._gateway.store.add_client_key, StoredClientKey(served.id, name, serial, time.time()))
+        return issue_client_key(server_key, name, serial)
 
     async def reload(self) -> dict[str, object]:
         """Read the configuration again. A mistake in it keeps everything as it was."""
@@ -279,6 +307,15 @@ def _certificate_view(record: CertificateRecord) -> CertificateView:
         not_after=record.not_after.timestamp(),
         status=record.status,
     )
+
+
+def _client_key_view(served: ServedEndpoint, key: StoredClientKey) -> ClientKeyView:
+    status = "unused"
+    if served.protection.server_key is not None:
+        metadata = ClientKeyMetadata(key.name, key.serial, int(key.created_at))
+        refused = served.protection.check_client_key(metadata.serialise())
+        status = "valid" if refused is None else str(refused).removeprefix("client_key_").replace("_", "-")
+    return ClientKeyView(served.id, key.name, format_serial(key.serial), key.created_at, status)
 
 
 def _whom(group: str | None) -> str:

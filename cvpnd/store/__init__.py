@@ -1,4 +1,5 @@
-"""What must survive a restart: authorization rules added at run time, and who changed what.
+"""What must survive a restart: authorization rules added at run time, which client keys were handed out,
+and who changed what.
 
 Endpoints and rules of the TOML file are not here; they belong to the file. ``tables.py`` says what the tables look like
 now, ``migrations/`` how a database of any earlier version gets there (run at every open).
@@ -11,6 +12,7 @@ from cvpnd.store.store import (
     NoSuchRule,
     SchemaTooNew,
     Store,
+    StoredClientKey,
     StoredRule,
     StoreError,
 )
@@ -23,6 +25,7 @@ __all__ = [
     "SchemaTooNew",
     "Store",
     "StoreError",
+    "StoredClientKey",
     "StoredRule",
     "acting",
 ]

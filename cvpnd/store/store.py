@@ -19,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from cvpnd.store.actor import Actor, acting
 from cvpnd.store.schema import UnknownSchema, migrate
-from cvpnd.store.tables import audit, authorization_rule
+from cvpnd.store.tables import audit, authorization_rule, client_key
 
 Network = IPv4Network | IPv6Network
 
@@ -50,6 +50,16 @@ class StoredRule:
     group: str | None
     """None means all users."""
     description: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClientKey:
+    """That a tls-crypt-v2 client key was handed out; the key itself is kept nowhere."""
+
+    endpoint_id: str
+    name: str
+    serial: int
     created_at: float
 
 
@@ -168,6 +178,25 @@ class Store:
             rule = StoredRule(endpoint_id, network, group, row.description, row.created_at)
             _record(connection, "revoke", _details(rule), actor, time.time() if now is None else now)
         return rule
+
+    def add_client_key(self, key: StoredClientKey, *, actor: Actor | None = None) -> None:
+        """Raises ``StoreError``."""
+        values = {
+            "endpoint_id": key.endpoint_id,
+            "name": key.name,
+            "serial": f"{key.serial:x}",
+            "created_at": key.created_at,
+        }
+        with self._write() as connection:
+            connection.execute(insert(client_key).values(values))
+            details = {what: value for what, value in values.items() if what != "created_at"}
+            _record(connection, "issue-client-key", details, actor, key.created_at)
+
+    def client_keys(self) -> list[StoredClientKey]:
+        """All that were ever handed out, oldest first."""
+        with self._read() as connection:
+            rows = connection.execute(select(client_key).order_by(client_key.c.id))
+            return [StoredClientKey(row.endpoint_id, row.name, int(row.serial, 16), row.created_at) for row in rows]
 
     def audit_records(self, limit: int = 100) -> list[AuditRecord]:
         """The latest changes, newest first."""

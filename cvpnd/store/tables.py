@@ -42,6 +42,19 @@ Index(
     unique=True,
 )
 
+# What was handed out, for people: whether a key is accepted, the CRL says (wire/wrap/client_key.py).
+client_key = Table(
+    "client_key",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("endpoint_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("serial", Text, nullable=False),  # of its certificate, in hexadecimal: 160 bits are no integer here
+    Column("created_at", Double, nullable=False),
+)
+
+Index("client_key_endpoint", client_key.c.endpoint_id)
+
 audit = Table(
     "audit",
     metadata,

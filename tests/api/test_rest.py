@@ -163,6 +163,14 @@ def test_routes(client: httpx.Client) -> None:
     ]
 
 
+def test_client_keys(client: httpx.Client) -> None:
+    (key,) = client.get("/client-keys", params={"endpoint": "staff"}).json()["client_keys"]
+    assert (key["name"], key["serial"], key["status"]) == ("alice", "0A1B", "revoked")
+    assert refusal(client.get("/client-keys", params={"endpoint": "nowhere"}))[0] == 404
+    profile = client.post("/profiles", json={"name": "alice", "serial": "0a:1b"}).json()["profile"]
+    assert "alice None openvpn False 0a:1b" in profile
+
+
 def test_certificates(client: httpx.Client) -> None:
     issued = client.post("/certificates", json={"name": "bob", "days": 30})
     assert issued.status_code == 201
@@ -184,6 +192,8 @@ def test_certificates(client: httpx.Client) -> None:
         ("/certificates/revoke", {}),
         ("/certificates/revoke", {"name": "alice", "serial": "0A"}),
         ("/certificates/revoke", {"serial": "not hex"}),
+        ("/profiles", {"name": "alice", "issue": True, "serial": "0A"}),
+        ("/profiles", {"name": "alice", "serial": "not hex"}),
         ("/profiles", {"name": ""}),
     ],
 )

@@ -167,6 +167,13 @@ def test_certificates_are_revoked_by_name_and_by_serial(ctl: Ctl) -> None:
     assert "no certificate carol" in ctl("certificate", "revoke", "carol", code=1).stderr
 
 
+def test_client_keys(ctl: Ctl) -> None:
+    assert rows(ctl("client-key", "list").stdout)[1] == ["staff", "alice", "0A1B", "2023-11-14", "revoked"]
+    (key,) = json.loads(ctl("client-key", "list", "staff", "--json").stdout)
+    assert key["status"] == "revoked"
+    assert ctl("profile", "alice", "--serial", "0A1B").stdout == "client\n# alice None openvpn False 0A1B\n"
+
+
 def test_a_profile_is_printed_or_written_privately(ctl: Ctl, tmp_path: Path) -> None:
     assert ctl("profile", "alice").stdout == "client\n# alice None openvpn False\n"
     arguments = ["profile", "alice", "--endpoint", "staff", "--for", "aws", "--issue", "--output", "alice.ovpn"]

@@ -14,6 +14,7 @@ from cvpnd.api.rest import build_admin_app
 from cvpnd.api.server import HttpServer, bind_unix
 from cvpnd.endpoints.model import (
     CertificateView,
+    ClientKeyView,
     ConnectionView,
     EndpointView,
     Explanation,
@@ -79,6 +80,9 @@ class MemoryOperations:
     )
     certificates: list[CertificateView] = field(
         default_factory=lambda: [CertificateView("alice", "0A1B", 1700000000.0, 1800000000.0, "valid")]
+    )
+    client_keys: list[ClientKeyView] = field(
+        default_factory=lambda: [ClientKeyView(STAFF.endpoint_id, "alice", "0A1B", 1700000000.0, "revoked")]
     )
     actors: list[Actor] = field(default_factory=list)
     """On whose behalf each change was made."""
@@ -155,11 +159,17 @@ class MemoryOperations:
                 return self.certificates[index]
         raise OperationError("ResourceNotFoundException", f"no certificate {name or serial}")
 
-    async def profile(self, name: str, *, endpoint: str | None, kind: str, issue: bool) -> str:
+    async def list_client_keys(self, endpoint: str | None = None) -> list[ClientKeyView]:
+        self._endpoint(endpoint)
+        return list(self.client_keys)
+
+    async def profile(
+        self, name: str, *, endpoint: str | None, kind: str, issue: bool, serial: str | None = None
+    ) -> str:
         self._endpoint(endpoint)
         if kind not in ("openvpn", "aws"):
             raise OperationError("InvalidParameterValue", f"{kind} is no kind of profile; choose openvpn or aws")
-        return f"client\n# {name} {endpoint} {kind} {issue}\n"
+        return f"client\n# {name} {endpoint} {kind} {issue}{'' if serial is None else f' {serial}'}\n"
 
     async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:
         self._endpoint(endpoint)

@@ -25,6 +25,7 @@ from cvpnd.store import (
     NoSuchRule,
     SchemaTooNew,
     Store,
+    StoredClientKey,
     StoredRule,
     StoreError,
     acting,
@@ -99,6 +100,27 @@ def test_every_change_is_recorded_with_who_and_whence(url: str) -> None:
             AuditRecord(1.0, "uid:0", "authorize", "admin-socket pid:1", rule),
         ]
         assert store.audit_records(limit=1) == store.audit_records()[:1]
+
+
+def test_client_keys_that_were_handed_out_are_kept_with_who_did_it(url: str) -> None:
+    keys = [StoredClientKey(ENDPOINT, "alice", 2**160 - 1, 5.0), StoredClientKey("another", "bob", 7, 6.0)]
+    with closing(Store.open(url)) as store:
+        for key in keys:
+            store.add_client_key(key, actor=ROOT)
+    with closing(Store.open(url)) as store:
+        assert store.client_keys() == keys
+        details = {"endpoint_id": "another", "name": "bob", "serial": "7"}
+        assert store.audit_records(1) == [AuditRecord(6.0, "uid:0", "issue-client-key", "admin-socket pid:1", details)]
+
+
+def test_a_database_of_the_first_version_keeps_what_it_has(path: Path, url: str) -> None:
+    with closing(Store.open(url)) as store:
+        rule = store.add_rule(ENDPOINT, V4, "eng")
+    with closing(sqlite3.connect(path)) as database:  # back to what 0.1.0 made
+        database.executescript("DROP TABLE client_key; UPDATE alembic_version SET version_num = '0001'")
+    with closing(Store.open(url)) as store:
+        assert store.rules() == [rule]
+        assert store.client_keys() == []
 
 
 def test_the_actor_of_a_request_reaches_a_store_called_in_a_thread(url: str) -> None:
@@ -250,7 +272,7 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
     assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(url)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0001",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0002",)]
     engine.dispose()
 
 

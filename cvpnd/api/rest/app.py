@@ -8,6 +8,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cvpnd.api.rest.certificates import certificate_routes
+from cvpnd.api.rest.client_keys import client_key_routes
 from cvpnd.api.rest.connections import connection_routes
 from cvpnd.api.rest.daemon import daemon_routes
 from cvpnd.api.rest.endpoints import endpoint_routes
@@ -41,6 +42,7 @@ def build_admin_app(operations: Operations) -> Starlette:
         *rule_routes(operations),
         *route_routes(operations),
         *certificate_routes(operations),
+        *client_key_routes(operations),
         *profile_routes(operations),
         *explain_routes(operations),
         *daemon_routes(operations),

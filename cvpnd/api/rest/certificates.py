@@ -19,6 +19,9 @@ CommonName = Annotated[Word, StringConstraints(max_length=64)]
 """RFC 5280, ub-common-name."""
 
 
+Serial = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f:]{1,64}$")]
+
+
 class IssueCertificate(Body):
     name: CommonName
     days: Annotated[int, Field(ge=1, le=36500)] = DEFAULT_DAYS
@@ -26,7 +29,7 @@ class IssueCertificate(Body):
 
 class RevokeCertificate(Body):
     name: CommonName | None = None
-    serial: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f:]{1,64}$")] | None = None
+    serial: Serial | None = None
 
     @model_validator(mode="after")
     def _either_name_or_serial(self) -> Self:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from cvpnd.endpoints.model import (
     CertificateView,
+    ClientKeyView,
     ConnectionView,
     EndpointView,
     Explanation,
@@ -49,7 +50,11 @@ class Operations(Protocol):
 
     async def revoke_certificate(self, name: str | None, serial: str | None) -> CertificateView: ...
 
-    async def profile(self, name: str, *, endpoint: str | None, kind: str, issue: bool) -> str: ...
+    async def list_client_keys(self, endpoint: str | None = None) -> Sequence[ClientKeyView]: ...
+
+    async def profile(
+        self, name: str, *, endpoint: str | None, kind: str, issue: bool, serial: str | None = None
+    ) -> str: ...
 
     async def explain(
         self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from cvpnd.api.rest.certificates import CommonName
+from cvpnd.api.rest.certificates import CommonName, Serial
 from cvpnd.api.rest.forms import Body, Word, answer, read_body
 from cvpnd.api.rest.operations import Operations
 
@@ -16,12 +19,22 @@ class MakeProfile(Body):
     endpoint: Word | None = None
     kind: Word = "openvpn"
     issue: bool = False
+    serial: Serial | None = None
+    """Of a certificate issued elsewhere, for a tls-crypt-v2 key that belongs to it."""
+
+    @model_validator(mode="after")
+    def _not_both(self) -> Self:
+        if self.issue and self.serial is not None:
+            raise ValueError("give either issue or a serial number: a new certificate has its own")
+        return self
 
 
 def profile_routes(operations: Operations) -> list[Route]:
     async def make_profile(request: Request) -> Response:
         body = await read_body(request, MakeProfile)
-        profile = await operations.profile(body.name, endpoint=body.endpoint, kind=body.kind, issue=body.issue)
+        profile = await operations.profile(
+            body.name, endpoint=body.endpoint, kind=body.kind, issue=body.issue, serial=body.serial
+        )
         return answer(profile=profile)
 
     return [Route("/profiles", make_profile, methods=["POST"])]

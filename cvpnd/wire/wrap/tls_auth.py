@@ -46,7 +46,7 @@ class TlsAuth:
         header = parse_header(packet)
         refuse_client_key(header)
         if len(packet) < HEADER_BYTES + self.overhead + MIN_BODY_BYTES:
-            raise PeerError(DropReason.TRUNCATED)
+            raise PeerError(DropReason.NOT_AUTHENTIC, "too short")
         count_at = HEADER_BYTES + self._digest_bytes
         body_at = count_at + REPLAY_ID_BYTES
         count, body = packet[count_at:body_at], packet[body_at:]

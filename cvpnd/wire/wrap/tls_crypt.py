@@ -76,7 +76,7 @@ class TlsCrypt:
     def _open(self, packet: bytes) -> Opened:
         header = parse_header(packet)
         if len(packet) < AD_BYTES + TAG_BYTES + MIN_BODY_BYTES:
-            raise PeerError(DropReason.TRUNCATED)
+            raise PeerError(DropReason.NOT_AUTHENTIC, "too short")
         body = self._open_key.open(packet[:AD_BYTES], packet[AD_BYTES:])
         if body is None:
             raise PeerError(DropReason.NOT_AUTHENTIC)

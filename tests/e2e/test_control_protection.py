@@ -1,0 +1,129 @@
+"""The control channel's protection as an administrator lives with it: profiles, reloads, and a client key's end."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers.lab import wait_until
+
+from cvpnd.pki.authority import Authority
+from cvpnd.pki.issue import issue_server
+from cvpnd.pki.revocation import ensure_crl
+from cvpnd.wire.wrap import key_files
+
+PROTECTIONS = {
+    "tls-auth": 'tls_auth = { key = "shared.key", digest = "SHA512" }',
+    "tls-crypt": 'tls_crypt = { key = "shared.key" }',
+    "tls-crypt-v2": 'tls_crypt_v2 = { server_key = "v2.key" }',
+    "both": 'tls_crypt = { key = "shared.key" }, tls_crypt_v2 = { server_key = "v2.key" }',
+}
+
+
+@pytest.fixture
+def start(site):
+    """Start a gateway with an authority of its own and a protection; returns its TOML and itself."""
+    pki = site.directory / "pki"
+    authority = Authority.create(pki, "Test authority")
+    issue_server(authority, "vpn.example.com")
+    ensure_crl(authority)
+    (site.directory / "shared.key").write_bytes(key_files.serialise_static_key(key_files.new_static_key()))
+    (site.directory / "v2.key").write_bytes(key_files.serialise_v2_server_key(key_files.new_v2_server_key()))
+
+    def toml(protection: str) -> str:
+        text = site.toml(f'control_protection = {{ {protection} }}\nremote = "{site.lab.gateway_address}"')
+        for old, new in (("server.crt", "pki/server.crt"), ("server.key", "pki/server.key"), ("ca.crt", "pki/ca.crt")):
+            text = text.replace(f'"{old}"', f'"{new}"')
+        return '[pki]\ndirectory = "pki"\n' + text.replace('"crl.pem"', '"pki/crl.pem"')
+
+    def run(protection: str):
+        site._gateway = site.lab.gateway_process(toml(protection))
+        return site._gateway
+
+    run.toml = toml  # type: ignore[attr-defined]
+    return run
+
+
+def profile(site, gateway, name: str, *options: str, transport: str = "udp"):
+    path = site.lab.directory / f"{name}-{transport}" / f"{name}.ovpn"
+    path.parent.mkdir(exist_ok=True)
+    gateway.ctl("profile", name, *options, "--output", str(path), "--force")
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("remote ") or line.endswith(f"1194 {transport}")]
+    path.write_text("\n".join([*kept, "connect-retry 1 1", ""]))
+    return path
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("kind", PROTECTIONS)
+def test_profiles_connect_and_nobody_without_one_hears_anything(site, start, ping, kind, transport):
+    gateway = start(PROTECTIONS[kind])
+    path = profile(site, gateway, "alice", "--issue", transport=transport)
+    tag = "tls-crypt-v2" if kind == "both" else kind
+    assert path.read_text().count(f"<{tag}>") == 1
+    client = site.lab.openvpn(path).wait_connected()
+    assert ping(count=1) == 1.0
+    client.stop()
+    text = re.sub(rf"(?s)<{tag}>.*</{tag}>|key-direction .|auth SHA512", "", path.read_text())
+    path.write_text(text)
+    without = site.lab.openvpn(path, "--verb", "4")
+    wait_until(
+        lambda: gateway.metrics().get('cvpnd_dropped_packets_total{plane="control",reason="not_authentic"}', 0) >= 2, 10
+    )
+    assert "TLS: Initial packet" not in without.log()
+    assert without.connected_count == 0
+    without.stop()
+
+
+def test_revoking_a_certificate_silences_its_key_and_no_other(site, start, ping):
+    gateway = start(PROTECTIONS["tls-crypt-v2"])
+    alice = profile(site, gateway, "alice", "--issue")
+    bob = profile(site, gateway, "bob", "--issue")
+    site.lab.openvpn(bob, client=site.lab.clients[1])
+    leaving = site.lab.openvpn(alice).wait_connected()
+    keys = gateway.ctl_json("client-key", "list")
+    assert [(key["name"], key["status"]) for key in keys] == [("alice", "valid"), ("bob", "valid")]
+    assert keys[0]["serial"] in {c["serial"] for c in gateway.ctl_json("certificate", "list") if c["name"] == "alice"}
+    gateway.ctl("certificate", "revoke", "alice")
+    leaving.wait_for("Certificate revoked", 5)
+    leaving.stop()
+    again = site.lab.openvpn(alice)
+    dropped = 'cvpnd_dropped_packets_total{plane="control",reason="client_key_revoked"}'
+    wait_until(lambda: gateway.metrics().get(dropped, 0) >= 1, 10)
+    assert "VERIFY OK" not in again.log(), "it has not seen our certificate, nor we its"
+    statuses = {key["name"]: key["status"] for key in gateway.ctl_json("client-key", "list")}
+    assert statuses == {"alice": "revoked", "bob": "valid"}
+    assert ping(count=1, client=site.lab.clients[1]) == 1.0
+
+
+def test_a_key_for_a_certificate_from_elsewhere(site, start):
+    gateway = start(PROTECTIONS["tls-crypt-v2"])
+    text = profile(site, gateway, "carol", "--serial", "0A:1B").read_text()
+    assert "<tls-crypt-v2>" in text
+    assert 'key "carol.key"' in text
+    assert gateway.ctl_json("client-key", "list")[0]["serial"] == "0A1B"
+    refused = gateway.ctl("profile", "dave", check=False)
+    assert "--issue" in refused.stderr
+    assert "--serial" in refused.stderr
+
+
+def test_a_new_key_is_for_new_sessions_and_reload_may_change_the_kind(site, start, ping):
+    gateway = start(PROTECTIONS["tls-crypt"])
+    old = profile(site, gateway, "alice", "--issue")
+    client = site.lab.openvpn(old).wait_connected()
+    path = site.directory / "shared.key"
+    path.write_bytes(key_files.serialise_static_key(key_files.new_static_key()))
+    bob = profile(site, gateway, "bob", "--issue")
+    wait_until(lambda: "control-channel keys reloaded" in gateway.log(), 5)
+    site.lab.openvpn(bob, client=site.lab.clients[1]).wait_connected()
+    path.write_text("half writ")
+    wait_until(lambda: "shared.key: is not an" in gateway.log(), 5)
+    assert "the key read before stays in use" in gateway.log()
+    gateway.write_config(start.toml(PROTECTIONS["tls-crypt-v2"]))
+    gateway.reload()
+    wait_until(lambda: "reloaded: {" in gateway.log(), 5)
+    carol = profile(site, gateway, "carol", "--issue")
+    assert "<tls-crypt-v2>" in carol.read_text()
+    assert ping(count=1) == 1.0
+    assert ping(count=1, client=site.lab.clients[1]) == 1.0
+    assert client.connected_count == 1
