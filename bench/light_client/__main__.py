@@ -15,6 +15,12 @@ from pathlib import Path
 from OpenSSL import SSL
 
 from cvpnd.wire.packet import Transport
+from cvpnd.wire.wrap.key_files import parse_static_key, parse_v2_client_key
+from cvpnd.wire.wrap.plain import PLAIN
+from cvpnd.wire.wrap.tls_auth import DIGEST_BYTES, TlsAuth
+from cvpnd.wire.wrap.tls_crypt import TlsCrypt
+from cvpnd.wire.wrap.tls_crypt_v2 import TlsCryptV2Client
+from cvpnd.wire.wrap.wrapping import Wrapping
 from light_client.driver import ClientResult, Plan, run_clients
 
 SHOWN_FAILURES = 10
@@ -34,8 +40,25 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="start them over this time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
     parser.add_argument("--tls", choices=("1.2", "1.3"), help="only this version")
+    wrapping = parser.add_mutually_exclusive_group()
+    wrapping.add_argument("--tls-auth", type=Path, metavar="FILE")
+    wrapping.add_argument("--tls-crypt", type=Path, metavar="FILE")
+    wrapping.add_argument("--tls-crypt-v2", type=Path, metavar="FILE")
+    parser.add_argument("--key-direction", type=int, choices=(0, 1), help="of --tls-auth")
+    parser.add_argument("--auth", choices=tuple(DIGEST_BYTES), default="SHA1", help="of --tls-auth")
+    parser.add_argument("--no-early-negotiation", action="store_true", help="tls-crypt-v2 as OpenVPN 2.5 does it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     return parser.parse_args(arguments)
+
+
+def wrapping_of(options: argparse.Namespace) -> Wrapping:
+    if options.tls_auth is not None:
+        return TlsAuth(parse_static_key(options.tls_auth.read_bytes()), options.key_direction, options.auth)
+    if options.tls_crypt is not None:
+        return TlsCrypt(parse_static_key(options.tls_crypt.read_bytes()), server=False)
+    if options.tls_crypt_v2 is not None:
+        return TlsCryptV2Client(*parse_v2_client_key(options.tls_crypt_v2.read_bytes()))
+    return PLAIN
 
 
 def client_context(ca: Path, certificate: Path, key: Path, version: str | None = None) -> SSL.Context:
@@ -103,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
         hold_s=options.hold,
         timeout_s=options.timeout,
         spread_s=options.spread,
+        wrapping=wrapping_of(options),
+        early_negotiation=not options.no_early_negotiation,
     )
     context = client_context(options.ca, options.cert, options.key, options.tls)
     started = time.perf_counter()

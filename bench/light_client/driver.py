@@ -19,6 +19,8 @@ from OpenSSL import SSL
 from cvpnd.wire.errors import PeerError
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.stream import FrameReader, frame
+from cvpnd.wire.wrap.plain import PLAIN
+from cvpnd.wire.wrap.wrapping import Wrapping
 from light_client.icmp import echo_request, parse_echo_reply
 from light_client.protocol import Connected, Failed, KeyInstalled, LightClient, TunnelPacket
 
@@ -40,6 +42,8 @@ class Plan:
     """Stay connected this long after the pings, pinging once a second."""
     timeout_s: float = 60.0
     """For the connection and for each first answer."""
+    wrapping: Wrapping = PLAIN
+    early_negotiation: bool = True
     spread_s: float = 0.0
     """Start the clients evenly over this time; 0 = all at once."""
 
@@ -206,7 +210,13 @@ async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResu
         result.error = f"cannot connect: {error or 'timed out'}"
         return result
     client = LightClient(
-        context, time.monotonic(), transport=plan.transport, ipv6=":" in plan.host, hand_window_s=plan.timeout_s
+        context,
+        time.monotonic(),
+        transport=plan.transport,
+        ipv6=":" in plan.host,
+        hand_window_s=plan.timeout_s,
+        wrapping=plan.wrapping,
+        early_negotiation=plan.early_negotiation,
     )
     runner = Runner(client, wire, result)
     serving = asyncio.create_task(runner.serve())

@@ -21,6 +21,16 @@ from helpers.pump import write_client_files
 from light_client.__main__ import main
 from light_client.icmp import checksum, echo_request, parse_echo_reply
 
+from cvpnd.wire.wrap.client_key import ClientKeyMetadata, new_client_key
+from cvpnd.wire.wrap.key_files import (
+    new_static_key,
+    new_v2_server_key,
+    serialise_static_key,
+    serialise_v2_client_key,
+    serialise_v2_server_key,
+)
+from cvpnd.wire.wrap.tls_crypt_v2 import ServerKey
+
 REPOSITORY = Path(__file__).parents[2]
 OPENVPN = shutil.which("openvpn") or "/usr/sbin/openvpn"
 needs_server = pytest.mark.skipif(
@@ -75,6 +85,39 @@ def run_against_openvpn(directory: Path, server: str, client: str) -> dict[str, 
 def test_ping_through_a_stock_server(tmp_path: Path, server: str, client: str) -> None:
     answer = run_against_openvpn(tmp_path, server, f"--ping 10.77.0.1 --pings 2 {client}")
     assert (answer["failed"], answer["pings_answered"]) == (0, 2)
+
+
+@needs_server
+@pytest.mark.parametrize("proto", ["udp4", "tcp4-server"])
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [
+        ("--tls-auth static.key 0 --auth SHA256", "--tls-auth static.key --key-direction 1 --auth SHA256"),
+        ("--tls-auth static.key --auth SHA512", "--tls-auth static.key --auth SHA512"),
+        ("--tls-crypt static.key", "--tls-crypt static.key"),
+        ("--tls-crypt-v2 server.key force-cookie", "--tls-crypt-v2 client.key"),
+        ("--tls-crypt-v2 server.key", "--tls-crypt-v2 client.key --no-early-negotiation"),
+    ],
+    ids=["tls-auth", "tls-auth without direction", "tls-crypt", "tls-crypt-v2", "tls-crypt-v2 as 2.5"],
+)
+def test_every_wrapping_with_a_stock_server_and_renegotiations(
+    tmp_path: Path, server: str, client: str, proto: str
+) -> None:
+    server_key = new_v2_server_key()
+    (tmp_path / "static.key").write_bytes(serialise_static_key(new_static_key()))
+    (tmp_path / "server.key").write_bytes(serialise_v2_server_key(server_key))
+    client_key = new_client_key(ServerKey(server_key), ClientKeyMetadata("light", 1, 2))
+    (tmp_path / "client.key").write_bytes(serialise_v2_client_key(client_key))
+    tcp = "--tcp" if proto == "tcp4-server" else ""
+    answer = run_against_openvpn(
+        tmp_path, f"--proto {proto} --reneg-sec 1 {server}", f"--ping 10.77.0.1 --hold 3 {client} {tcp}"
+    )
+    (result,) = answer["results"]  # type: ignore[misc]
+    assert result["keys"] >= 2
+    assert answer["pings_answered"] == answer["pings_sent"]
+    log = (tmp_path / "server.log").read_text()
+    assert "dyn-tls-crypt" in log
+    assert "TLS Error" not in log
 
 
 @needs_server
