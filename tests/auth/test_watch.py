@@ -111,3 +111,16 @@ def test_without_good_files_there_is_nothing_to_keep(settings):
     broken.client_ca.write_bytes(b"")
     with pytest.raises(TrustError):
         TrustKeeper(broken)
+
+
+def test_a_look_at_any_time_does_not_stop_the_regular_ones(tmp_path):
+    path = tmp_path / "file"
+    watch = FileWatch([path], interval_s=1.0)
+    assert not watch.changed(float("inf"))
+    path.write_text("1")
+    assert watch.changed(float("inf"))
+    path.write_text("two")
+    assert watch.changed(5.0)
+    path.write_text("three")
+    assert not watch.changed(5.5)
+    assert watch.changed(6.0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from helpers import wire_vectors as v
 from helpers.pair import CLIENT_ADDRESS, Pair, client_context, server_context
 from helpers.wire_vectors import V16
+from helpers.wrappings import CASES, NAMES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from light_client.protocol import PEER_INFO_26, LightClient
@@ -16,10 +18,15 @@ from cvpnd.wire.packet import ControlPacket, Opcode, parse_packet, serialise_pac
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
-from cvpnd.wire.stateless import Established, answer_reset, check_echo
+from cvpnd.wire.stateless import Established, answer_reset, check_echo, open_stream
 from cvpnd.wire.stream import FrameReader
+from cvpnd.wire.wrap.tls_crypt_v2 import TlsCryptV2Client
+from cvpnd.wire.wrap.wrapping import ReplayId
 
 COOKIE = ResetCookie(b"c" * 32)
+V4_ECHO = TlsCryptV2Client(v.V3_KC, v.V3_WKC).seal(
+    ControlPacket(Opcode.CONTROL_WKC_V1, 0, b"client-1", (0,), b"a guess!", 1, b"hello"), ReplayId(0x0F000002, 1)
+)
 SHORT = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -56,6 +63,20 @@ def test_stranger_gets_at_most_twelve_bytes_more_and_never_a_session(packet: byt
     reply = answer_reset(packet, CLIENT_ADDRESS, 0.0, COOKIE)
     assert isinstance(reply, DropReason) or len(reply) <= len(packet) + 12
     assert not isinstance(check_echo(packet, CLIENT_ADDRESS, 0.0, COOKIE), Established)
+
+
+@SHORT
+@given(mutated((v.V1_PACKET, v.V4_RESET_CLIENT_INNER + v.V3_WKC, V4_ECHO)), st.sampled_from(NAMES))
+def test_nothing_but_the_real_packet_passes_a_wrapping(packet: bytes, name: str) -> None:
+    """V-1 and V-4 mutated, against protections of which only some know their keys."""
+    protection = CASES[name].protection
+    for outcome in (
+        answer_reset(packet, CLIENT_ADDRESS, 0.0, COOKIE, protection),
+        check_echo(packet, CLIENT_ADDRESS, 0.0, COOKIE, protection),
+        open_stream(packet, protection),
+    ):
+        genuine = packet == v.V4_RESET_CLIENT_INNER + v.V3_WKC and "v2" in name
+        assert isinstance(outcome, DropReason) or genuine or name == "plain"
 
 
 @SHORT

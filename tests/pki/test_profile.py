@@ -14,6 +14,7 @@ from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings
 from cvpnd.config import EndpointConfig, load
 from cvpnd.profile import KINDS, ProfileError, render_profile
+from cvpnd.wire.wrap.key_files import serialise_static_key
 
 ALICE = certs.client("alice")
 
@@ -128,6 +129,57 @@ def test_a_server_name_is_quoted(tmp_path):
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(ProfileError, match="fax is no kind of profile; choose openvpn, connect"):
         Gateway(tmp_path).profile(kind="fax")
+
+
+# --- the wrapping of the control channel ------------------------------------------------------------------------------
+
+SHARED_KEY = serialise_static_key(bytes(range(256)))
+
+
+@pytest.mark.parametrize(
+    ("table", "expected", "tag"),
+    [
+        ('tls_crypt = { key = "ta.key" }', [], "tls-crypt"),
+        ('tls_auth = { key = "ta.key" }', ["auth SHA1", "key-direction 1"], "tls-auth"),
+        (
+            'tls_auth = { key = "ta.key", direction = 1, digest = "SHA512" }',
+            ["auth SHA512", "key-direction 0"],
+            "tls-auth",
+        ),
+        ('tls_auth = { key = "ta.key", direction = "none" }', ["auth SHA1"], "tls-auth"),
+        ('tls_crypt_v2 = { server_key = "v2.key" }, plain = true', [], None),
+        ("", [], None),
+    ],
+)  # fmt: skip
+def test_the_shared_key_is_in_the_profile_as_the_client_needs_it(tmp_path, table, expected, tag):
+    (tmp_path / "ta.key").write_bytes(b"# a comment\n" + SHARED_KEY)
+    profile = Gateway(tmp_path, more=f"control_protection = {{ {table} }}").profile()
+    assert options(profile, "auth") + options(profile, "key-direction") == expected
+    for each in ("tls-auth", "tls-crypt", "tls-crypt-v2"):
+        assert profile.count(f"<{each}>") == (each == tag)
+    if tag is not None:
+        assert block(profile, tag).encode() == SHARED_KEY
+
+
+def test_a_clients_own_key_goes_before_the_shared_one(tmp_path):
+    (tmp_path / "ta.key").write_bytes(SHARED_KEY)
+    gateway = Gateway(
+        tmp_path,
+        more='control_protection = { tls_crypt = { key = "ta.key" }, tls_crypt_v2 = { server_key = "v2.key" } }',
+    )
+    profile = render_profile(gateway.endpoint, gateway.trust, "alice", client_key=b"the client's key\n")
+    assert block(profile, "tls-crypt-v2") == "the client's key\n"
+    assert "<tls-crypt>" not in profile
+    assert "<tls-crypt>" in gateway.profile(), "without one of its own"
+
+
+def test_without_any_key_for_the_client_there_is_no_profile(tmp_path):
+    gateway = Gateway(tmp_path, more='control_protection = { tls_crypt_v2 = { server_key = "v2.key" } }')
+    with pytest.raises(ProfileError, match=r"staff wants a tls-crypt-v2 key .* --issue .* --serial"):
+        gateway.profile()
+    gateway = Gateway(tmp_path, more='control_protection = { tls_crypt = { key = "missing.key" } }')
+    with pytest.raises(ProfileError, match=r"missing\.key: cannot be read: No such file"):
+        gateway.profile()
 
 
 # --- the real client --------------------------------------------------------------------------------------------------

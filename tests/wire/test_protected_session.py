@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from helpers import wire_vectors as v
@@ -29,6 +32,7 @@ COOKIE = ResetCookie(b"s" * 32)
 EARLY = ReplayId(0x0F000001, 1000)
 LATE = ReplayId(1, 1000)
 SID = b"client-1"
+V4_WITH_FOREIGN_KEY = v.V4_RESET_CLIENT_INNER + bytes(reversed(v.V3_WKC[2:])) + v.V3_WKC[-2:]
 WITHOUT_DYNAMIC = PEER_INFO_26 | {"IV_PROTO": "478"}
 
 
@@ -327,6 +331,35 @@ def test_a_reset_with_acks_or_a_number_is_not_one(payload: bytes) -> None:
         for changes in ({"packet_id": 1}, {"acks": (0,), "remote_session_id": b"server-1"}):
             packet = reset(case, payload=payload, **changes)
             assert answer_reset(packet, CLIENT_ADDRESS, 0.0, COOKIE, case.protection) is DropReason.LATE_PACKET
+
+
+def test_resets_by_the_thousand_leave_nothing_behind() -> None:
+    """CVE-2026-35058, CVE-2026-12932 and CVE-2026-13698 were leaks of tls-crypt-v2 key handling."""
+    case = CASES["tls-crypt-v2"]
+    good = reset(case)
+    bad_tag, bad_key = bytearray(good), bytearray(good)
+    bad_tag[20] ^= 1
+    bad_key[100] ^= 1
+    packets = [good, bytes(bad_tag), bytes(bad_key), good[:200], V4_WITH_FOREIGN_KEY]
+
+    def flood(rounds: int) -> None:
+        for _ in range(rounds):
+            for packet in packets:
+                answer_reset(packet, CLIENT_ADDRESS, 0.0, COOKIE, case.protection)
+                check_echo(packet, CLIENT_ADDRESS, 0.0, COOKIE, case.protection)
+
+    flood(100)
+    gc.collect()
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    resident = Path("/proc/self/statm").read_text().split()[1]
+    flood(5000)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 4096, "of Python's memory"
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) - int(resident)
+    assert pages * 4096 < 4 << 20, "of OpenSSL's, too"
 
 
 # -- an attacker on the path of a live session --------------------------------------------------------------
