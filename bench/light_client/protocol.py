@@ -308,7 +308,7 @@ class LightClient:
 
     def _receive_control(self, packet: ControlPacket, now: float) -> None:
         if not self.remote_session_id:
-            if packet.opcode is not Opcode.HARD_RESET_SERVER_V2:
+            if packet.opcode is not Opcode.HARD_RESET_SERVER_V2 or packet.remote_session_id != self.session_id:
                 raise PeerError(DropReason.UNROUTABLE)
             self.remote_session_id = packet.session_id
             self._client_key_wanted = packet.payload == RESEND_WKC
