@@ -143,12 +143,12 @@ class UdpListener:
             reply = stateless.answer_reset(packet, source, now, self._cookie, self._endpoint.protection)
             if isinstance(reply, DropReason):
                 self._control.drops[reply] += 1
+            elif not self._admission.may_answer_reset(now):
+                self._control.drops[DropReason.RATE_LIMITED] += 1
             elif isinstance(reply, stateless.Opening):
                 self._begin_unproven(reply, packet, source, local)
-            elif self._admission.may_answer_reset(now):
-                send_datagram(self._group.control, reply, source, local)
             else:
-                self._control.drops[DropReason.RATE_LIMITED] += 1
+                send_datagram(self._group.control, reply, source, local)
             return
         echo = stateless.check_echo(packet, source, now, self._cookie, self._endpoint.protection)
         if isinstance(echo, DropReason):
@@ -157,6 +157,10 @@ class UdpListener:
         link = self._admit(source, local)
         if link is None:
             return
+        for other in self._control.table.at_source(self.index, source):
+            if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
+                # One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one.
+                self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
         connection = self._control.begin(
             self._endpoint,
             link,
@@ -168,8 +172,9 @@ class UdpListener:
         self._control.packet_received(connection, packet)
 
     def _begin_unproven(self, opening: stateless.Opening, packet: bytes, source: SocketAddress, local: str) -> None:
-        """A tls-crypt-v2 client that cannot echo a cookie. Whoever has one genuine client key can forge sources of such
-        packets, so their handshakes have a limit of their own, and each reset gets one answer and no repeats."""
+        """A tls-crypt-v2 client that cannot echo a cookie. Whoever has a client key, or has seen such a packet, can
+        send it with a forged source: so these handshakes have a limit of their own, each reset gets one answer and no
+        repeats, and whoever is under way at that address stays."""
         if self._control.table.unproven >= self._endpoint.settings.limits.unproven_handshakes:
             self._control.drops[DropReason.HANDSHAKE_LIMIT] += 1
             return
@@ -187,16 +192,12 @@ class UdpListener:
         self._control.packet_received(connection, packet)
 
     def _admit(self, source: SocketAddress, local: str) -> UdpLink | None:
-        """Whether a session may be made for this stranger, who then takes the place of an unfinished one."""
+        """Whether a session may be made for this stranger."""
         assert self._group is not None  # noqa: S101 - looked at by the caller
         refused = self._admission.may_begin(self._control, self._endpoint, source.host)
         if refused is not None:
             self._control.drops[refused] += 1
             return None
-        for other in self._control.table.at_source(self.index, source):
-            if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
-                # One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one.
-                self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
         return UdpLink(self._group.control, self.index, source, local)
 
 

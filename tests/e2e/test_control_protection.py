@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
+from helpers import certs
 from helpers.lab import wait_until
 
+from cvpnd.endpoints.protection import issue_client_key
 from cvpnd.pki.authority import Authority
 from cvpnd.pki.issue import issue_server
 from cvpnd.pki.revocation import ensure_crl
 from cvpnd.wire.wrap import key_files
+from cvpnd.wire.wrap.tls_crypt_v2 import ServerKey
+
+BENCH = Path(__file__).parents[2] / "bench"
 
 PROTECTIONS = {
     "tls-auth": 'tls_auth = { key = "shared.key", digest = "SHA512" }',
@@ -127,3 +136,43 @@ def test_a_new_key_is_for_new_sessions_and_reload_may_change_the_kind(site, star
     assert ping(count=1) == 1.0
     assert ping(count=1, client=site.lab.clients[1]) == 1.0
     assert client.connected_count == 1
+
+
+def light_clients(site, client_key: bytes, *options: str) -> int:
+    """How many of five that cannot echo a cookie, as OpenVPN 2.5, got an answer to their ping."""
+    place = site.profile(certs.client("crowd")).parent
+    (place / "client.v2").write_bytes(client_key)
+    command = [sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json"]
+    for option, name in (
+        ("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key"), ("--tls-crypt-v2", "client.v2"),
+    ):  # fmt: skip
+        command += [option, str(place / name)]
+    command += ["--no-early-negotiation", "--count", "5", "--ping", "10.20.0.10", "--timeout", "5", *options]
+    path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
+    done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=60, check=False)
+    return sum(not result["error"] for result in json.loads(done.stdout)["results"])
+
+
+def test_openvpn_2_5_is_served_as_far_as_the_settings_allow(site):
+    """It has no early negotiation, so over UDP it needs state before its address is proven."""
+    server_key = key_files.new_v2_server_key()
+    (site.directory / "v2.key").write_bytes(key_files.serialise_v2_server_key(server_key))
+    client_key = issue_client_key(ServerKey(server_key), "crowd", 1)
+
+    def toml(v2: str, unproven: int) -> str:
+        protection = f'tls_crypt_v2 = {{ server_key = "v2.key"{v2} }}'
+        return site.toml(f"control_protection = {{ {protection} }}\nlimits = {{ unproven_handshakes = {unproven} }}")
+
+    gateway = site._gateway = site.lab.gateway_process(toml("", 5))
+    dropped = 'cvpnd_dropped_packets_total{{plane="control",reason="{}"}}'
+    assert light_clients(site, client_key) == 5
+    assert light_clients(site, client_key) == 5, "who is done makes room for others"
+    assert dropped.format("handshake_limit") not in gateway.metrics()
+    for v2, unproven, reason in (("", 0, "handshake_limit"), (", allow_stateful = false", 5, "state_needed")):
+        gateway.write_config(toml(v2, unproven))
+        reloads = gateway.log().count("reloaded: {")
+        gateway.reload()
+        wait_until(lambda before=reloads: gateway.log().count("reloaded: {") > before, 5)
+        assert light_clients(site, client_key) == 0
+        assert gateway.metrics()[dropped.format(reason)] >= 5
+        assert light_clients(site, client_key, "--tcp") == 5, "TCP has proven the address before"
