@@ -29,6 +29,8 @@ class DataPlane:
         packet_id_limit: int = 0xFFFFFFFF,  # this id is never sent
         block_limit: int = ...,  # AES-GCM blocks and packets before a renegotiation
         failure_limit: int = ...,  # failed authentications before a key is dead
+        epoch_limit: int = ...,  # AES-GCM blocks and packets before the next epoch
+        last_epoch: int = 0xFFFF,  # none is sent after this one
     ) -> DataPlane: ...
     @property
     def workers(self) -> int: ...
@@ -50,6 +52,9 @@ class DataPlane:
         timeout_s: int,
         mss_v4: int,
         mss_v6: int,
+        remote_peer_id: int,
+        data_v1: bool,
+        framing: int,
         /,
     ) -> None: ...
     def remove_peer(self, peer: int, /) -> None: ...
@@ -57,8 +62,18 @@ class DataPlane:
     def attach_tcp(self, peer: int, fd: int, received: bytes, /) -> None: ...
     def send_control(self, peer: int, packet: bytes, /) -> None: ...
     def set_groups(self, peer: int, groups: bytes, /) -> None: ...
+    def inject(self, peer: int, packet: bytes, /) -> None: ...
     def install_key(
-        self, peer: int, key_id: int, cipher: str, open_key: bytes, open_iv: bytes, seal_key: bytes, seal_iv: bytes, /
+        self,
+        peer: int,
+        key_id: int,
+        cipher: str,
+        open_key: bytes,
+        open_iv: bytes,
+        seal_key: bytes,
+        seal_iv: bytes,
+        epoch: bool,
+        /,
     ) -> None: ...
     def use_key(self, peer: int, key_id: int, /) -> None: ...
     def remove_key(self, peer: int, key_id: int, /) -> None: ...

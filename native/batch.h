@@ -1,6 +1,6 @@
 /* Packets travel in batches, from one buffer to the other end of the worker: a stage takes a batch and leaves the
  * packets that go on at its front. Bytes are changed in place, so whoever fills a batch for sealing leaves
- * DATA_OVERHEAD bytes of headroom before each packet.
+ * SEAL_HEADROOM bytes before each packet and SEAL_TAILROOM behind it.
  *
  * Everything a packet points at (its peer, the peer's remote or connection) is valid until the worker's current
  * section ends (see quiescence in worker.h). */

@@ -18,6 +18,7 @@
     X(AUTH_FAILED, "auth_failed")                                                                                    \
     X(REPLAYED, "replayed")                                                                                          \
     X(NOT_IP, "not_ip")                                                                                              \
+    X(COMPRESSED, "compressed")                                                                                      \
     X(BAD_SOURCE, "bad_source")                                                                                      \
     X(DENIED, "denied")                                                                                              \
     X(NO_ROUTE, "no_route")                                                                                          \
@@ -27,6 +28,7 @@
     X(LINK_FULL, "link_full")                                                                                        \
     X(TCP_QUEUE_FULL, "tcp_queue_full")                                                                              \
     X(EVENTS_FULL, "events_full")                                                                                    \
+    X(INBOX_FULL, "inbox_full")                                                                                      \
     X(FLOAT_REFUSED, "float_refused")
 
 /* "in" is towards the target network, "out" towards the clients; link is UDP and TCP together. The quotients

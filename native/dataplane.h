@@ -45,6 +45,9 @@ struct peer_settings {
     uint32_t timeout_s;
     uint16_t mss_v4;
     uint16_t mss_v6;
+    uint32_t remote_id;
+    bool data_v1;
+    enum framing framing;
 };
 
 struct peer_statistics {
@@ -85,6 +88,10 @@ bool dataplane_attach_tcp(struct dataplane *plane, uint32_t id, int fd, const ui
                           struct failure *failure);
 bool dataplane_send_control(struct dataplane *plane, uint32_t id, const uint8_t *packet, size_t length,
                             struct failure *failure);
+/* A data packet of a UDP peer that the control side received for it. Dropped (`inbox_full`) when its worker has too
+ * many waiting. */
+bool dataplane_inject(struct dataplane *plane, uint32_t id, const uint8_t *packet, size_t length,
+                      struct failure *failure);
 bool dataplane_set_groups(struct dataplane *plane, uint32_t id, const uint8_t *groups, size_t length,
                           struct failure *failure);
 

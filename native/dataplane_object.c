@@ -152,23 +152,33 @@ static bool to_descriptors(PyObject *object, struct descriptors *descriptors)
 
 static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers", "packet_id_limit", "block_limit", "failure_limit", NULL};
+    static char *names[] = {"workers",     "packet_id_limit", "block_limit", "failure_limit",
+                            "epoch_limit", "last_epoch",      NULL};
     struct key_limits limits = key_limits_default();
     uint32_t workers;
     uint32_t packet_id_limit = UINT32_MAX;
     unsigned long long block_limit = limits.blocks_rekey;
     unsigned long long failure_limit = limits.failures;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KK:DataPlane", names, to_u32, &workers, to_u32,
-                                     &packet_id_limit, &block_limit, &failure_limit))
+    unsigned long long epoch_limit = limits.epoch.use;
+    uint32_t last_epoch = limits.epoch.last;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&:DataPlane", names, to_u32, &workers, to_u32,
+                                     &packet_id_limit, &block_limit, &failure_limit, &epoch_limit, to_u32,
+                                     &last_epoch))
         return NULL;
-    if (packet_id_limit == 0) {
-        PyErr_SetString(PyExc_ValueError, "packet_id_limit is not positive");
+    if (packet_id_limit == 0 || epoch_limit == 0) {
+        PyErr_SetString(PyExc_ValueError, "a limit is not positive");
+        return NULL;
+    }
+    if (last_epoch == 0 || last_epoch > EPOCH_LAST) {
+        PyErr_Format(PyExc_ValueError, "last_epoch is not in 1..%d", EPOCH_LAST);
         return NULL;
     }
     key_limits_set_packet_ids(&limits, packet_id_limit);
     limits.blocks_rekey = block_limit;
     limits.failures = failure_limit;
     limits.failures_rekey = failure_limit / 2;
+    limits.epoch.use = epoch_limit;
+    key_limits_set_epochs(&limits, last_epoch);
 
     struct dataplane_object *self = (struct dataplane_object *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -352,9 +362,12 @@ static PyObject *object_add_peer(PyObject *self, PyObject *args)
     Py_ssize_t groups_length;
     struct peer_settings settings = {0};
     struct ip_address addresses[LEASES_MAX];
-    if (!PyArg_ParseTuple(args, "O&O&O!y#O&O&O&O&:add_peer", to_u32, &peer, to_u32, &settings.endpoint, &PyTuple_Type,
-                          &addresses_object, &groups, &groups_length, to_u32, &settings.ping_interval_s, to_u32,
-                          &settings.timeout_s, to_u16, &settings.mss_v4, to_u16, &settings.mss_v6))
+    uint16_t framing;
+    int data_v1;
+    if (!PyArg_ParseTuple(args, "O&O&O!y#O&O&O&O&O&pO&:add_peer", to_u32, &peer, to_u32, &settings.endpoint,
+                          &PyTuple_Type, &addresses_object, &groups, &groups_length, to_u32,
+                          &settings.ping_interval_s, to_u32, &settings.timeout_s, to_u16, &settings.mss_v4, to_u16,
+                          &settings.mss_v6, to_u32, &settings.remote_id, &data_v1, to_u16, &framing))
         return NULL;
     if (PyTuple_GET_SIZE(addresses_object) > LEASES_MAX)
         return PyErr_Format(PyExc_ValueError, "more than %d addresses", LEASES_MAX);
@@ -365,6 +378,8 @@ static PyObject *object_add_peer(PyObject *self, PyObject *args)
     settings.addresses = addresses;
     settings.groups = (const uint8_t *)groups;
     settings.groups_length = (size_t)groups_length;
+    settings.data_v1 = data_v1;
+    settings.framing = framing;
     struct failure failure;
     bool done;
     Py_BEGIN_ALLOW_THREADS
@@ -452,6 +467,21 @@ static PyObject *object_send_control(PyObject *self, PyObject *args)
     return none_or_raise(done, &failure);
 }
 
+static PyObject *object_inject(PyObject *self, PyObject *args)
+{
+    uint32_t peer;
+    PyObject *packet;
+    if (!PyArg_ParseTuple(args, "O&S:inject", to_u32, &peer, &packet))
+        return NULL;
+    struct failure failure;
+    bool done;
+    Py_BEGIN_ALLOW_THREADS
+    done = dataplane_inject(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(packet),
+                            (size_t)PyBytes_GET_SIZE(packet), &failure);
+    Py_END_ALLOW_THREADS
+    return none_or_raise(done, &failure);
+}
+
 static PyObject *object_set_groups(PyObject *self, PyObject *args)
 {
     uint32_t peer;
@@ -475,23 +505,26 @@ static PyObject *object_install_key(PyObject *self, PyObject *args)
     uint8_t key_id;
     const char *cipher;
     PyObject *open_key, *open_iv, *seal_key, *seal_iv;
-    if (!PyArg_ParseTuple(args, "O&O&sSSSS:install_key", to_u32, &peer, to_key_id, &key_id, &cipher, &open_key,
-                          &open_iv, &seal_key, &seal_iv))
+    int epoch;
+    if (!PyArg_ParseTuple(args, "O&O&sSSSSp:install_key", to_u32, &peer, to_key_id, &key_id, &cipher, &open_key,
+                          &open_iv, &seal_key, &seal_iv, &epoch))
         return NULL;
     enum aead_cipher_id id = aead_cipher_find(cipher);
     if (id == AEAD_CIPHERS)
         return PyErr_Format(PyExc_ValueError, "no data channel cipher %s", cipher);
-    Py_ssize_t key_size = (Py_ssize_t)AEAD_CIPHER[id].key_size;
+    Py_ssize_t key_size = epoch ? EPOCH_SECRET_SIZE : (Py_ssize_t)AEAD_CIPHER[id].key_size;
+    Py_ssize_t iv_size = epoch ? 0 : IMPLICIT_IV_SIZE;
     if (PyBytes_GET_SIZE(open_key) != key_size || PyBytes_GET_SIZE(seal_key) != key_size)
         return PyErr_Format(PyExc_ValueError, "%s takes keys of %zd bytes", cipher, key_size);
-    if (PyBytes_GET_SIZE(open_iv) != IMPLICIT_IV_SIZE || PyBytes_GET_SIZE(seal_iv) != IMPLICIT_IV_SIZE)
-        return PyErr_Format(PyExc_ValueError, "an implicit IV has %d bytes", IMPLICIT_IV_SIZE);
+    if (PyBytes_GET_SIZE(open_iv) != iv_size || PyBytes_GET_SIZE(seal_iv) != iv_size)
+        return PyErr_Format(PyExc_ValueError, "an implicit IV has %zd bytes here", iv_size);
     const struct peer_key_material material = {
         .cipher = id,
         .open_key = (const uint8_t *)PyBytes_AS_STRING(open_key),
         .open_iv = (const uint8_t *)PyBytes_AS_STRING(open_iv),
         .seal_key = (const uint8_t *)PyBytes_AS_STRING(seal_key),
         .seal_iv = (const uint8_t *)PyBytes_AS_STRING(seal_iv),
+        .epoch = epoch,
     };
     struct failure failure;
     bool done;
@@ -640,6 +673,7 @@ static PyMethodDef object_methods[] = {
     {"set_remote", object_set_remote, METH_VARARGS, NULL},
     {"attach_tcp", object_attach_tcp, METH_VARARGS, NULL},
     {"send_control", object_send_control, METH_VARARGS, NULL},
+    {"inject", object_inject, METH_VARARGS, NULL},
     {"set_groups", object_set_groups, METH_VARARGS, NULL},
     {"install_key", object_install_key, METH_VARARGS, NULL},
     {"use_key", object_use_key, METH_VARARGS, NULL},

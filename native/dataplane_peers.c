@@ -41,6 +41,11 @@ static bool add_peer_locked(struct dataplane *plane, uint32_t id, const struct p
 {
     if (id > MAX_PEER_ID)
         return fail(failure, FAILURE_INVALID, "peer id %u is greater than %d", id, MAX_PEER_ID);
+    if (settings->remote_id > MAX_PEER_ID)
+        return fail(failure, FAILURE_INVALID, "remote peer id %u is greater than %d", settings->remote_id,
+                    MAX_PEER_ID);
+    if (settings->framing >= FRAMINGS)
+        return fail(failure, FAILURE_INVALID, "no framing %d", (int)settings->framing);
     if (id_table_get(&plane->peers, id) != NULL)
         return fail(failure, FAILURE_INVALID, "peer %u exists already", id);
     struct endpoint *endpoint = id_table_get(&plane->endpoints, settings->endpoint);
@@ -65,6 +70,9 @@ static bool add_peer_locked(struct dataplane *plane, uint32_t id, const struct p
     peer->timeout_ms = (uint64_t)settings->timeout_s * 1000;
     peer->mss_v4 = settings->mss_v4;
     peer->mss_v6 = settings->mss_v6;
+    peer->remote_id = settings->remote_id;
+    peer->data_v1 = settings->data_v1;
+    peer->framing = settings->framing;
     for (unsigned i = 0; i < settings->address_count; i++)
         peer->leases[i].address = settings->addresses[i];
     atomic_store(&peer->groups, groups);
@@ -245,6 +253,27 @@ bool dataplane_send_control(struct dataplane *plane, uint32_t id, const uint8_t 
            control_leave(plane, send_control_locked(plane, id, packet, length, failure));
 }
 
+static bool inject_locked(struct dataplane *plane, uint32_t id, const uint8_t *packet, size_t length,
+                          struct failure *failure)
+{
+    struct peer *peer = find_peer(plane, id, failure);
+    if (peer == NULL)
+        return false;
+    if (atomic_load(&peer->connection) != NULL)
+        return fail(failure, FAILURE_INVALID, "peer %u is on TCP", id);
+    if (length < 1 || length > LINK_PACKET_MAX)
+        return fail(failure, FAILURE_INVALID, "a data packet of %zu bytes", length);
+    if (!inbox_put(&plane->workers[peer->worker]->inbox, id, packet, length))
+        count_drop(&plane->counters, DROP_INBOX_FULL);
+    return true;
+}
+
+bool dataplane_inject(struct dataplane *plane, uint32_t id, const uint8_t *packet, size_t length,
+                      struct failure *failure)
+{
+    return control_enter(plane, failure) && control_leave(plane, inject_locked(plane, id, packet, length, failure));
+}
+
 static bool set_groups_locked(struct dataplane *plane, uint32_t id, const uint8_t *bytes, size_t length,
                               struct failure *failure)
 {
@@ -301,7 +330,9 @@ static bool install_key_locked(struct dataplane *plane, uint32_t id, uint8_t key
     struct peer *peer = find_peer(plane, id, failure);
     if (peer == NULL)
         return false;
-    struct key_slot *slot = key_slot_new(plane->backend, key_id, plane->worker_count, material);
+    if (material->epoch && peer->data_v1)
+        return fail(failure, FAILURE_INVALID, "the epoch format needs peer ids, and peer %u has none", id);
+    struct key_slot *slot = key_slot_new(plane->backend, key_id, plane->worker_count, &plane->limits, material);
     if (slot == NULL)
         return fail_memory(failure);
     slot->generation = ++peer->generations;

@@ -1,12 +1,11 @@
 #include "forward.h"
 
+#include "data_packet.h"
 #include "inner.h"
 #include "mss.h"
 #include "tcp.h"
 
 enum { FLOAT_EVENT_INTERVAL_MS = 1000 };
-
-static uint64_t blocks_of(size_t length) { return (length + 15) / 16; }
 
 bool report(struct forwarder *forwarder, const struct event *event, const void *payload, size_t length)
 {
@@ -58,40 +57,33 @@ static void follow_newer_key(struct forwarder *forwarder, struct peer *peer, str
     report(forwarder, &event, NULL, 0);
 }
 
-/* Steps 2 to 4 for a P_DATA_V2 packet of this peer: afterwards the packet is its authentic payload. */
+/* Whether this is how the peer's data packets look. A key id in it decides the rest. */
+static bool is_data_of(const struct peer *peer, unsigned opcode)
+{
+    return opcode == (peer->data_v1 ? P_DATA_V1 : P_DATA_V2);
+}
+
+/* Steps 2 to 4 for a data packet of this peer: afterwards the packet is its authentic payload. */
 static enum drop_reason open_data(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
     const struct key_limits *limits = forwarder->limits;
-    uint8_t *bytes = packet->bytes;
-    if (packet->length < DATA_SHORTEST)
+    if (packet->length <= (peer->data_v1 ? DATA_V1_OVERHEAD : DATA_OVERHEAD))
         return DROP_TRUNCATED;
-    struct key_slot *slot = atomic_load(&peer->keys[wire_key_id(bytes[0])]);
+    struct key_slot *slot = atomic_load(&peer->keys[wire_key_id(packet->bytes[0])]);
     if (slot == NULL)
         return DROP_NO_KEY;
     if (slot->failures > limits->failures)
         return DROP_AUTH_FAILED;
 
-    uint8_t nonce[NONCE_SIZE];
-    memcpy(nonce, bytes + DATA_HEADER, PACKET_ID_SIZE);
-    memcpy(nonce + PACKET_ID_SIZE, slot->open_iv, IMPLICIT_IV_SIZE);
-    uint8_t *text = bytes + DATA_OVERHEAD;
-    uint32_t length = packet->length - DATA_OVERHEAD;
-    if (!slot->backend->open(slot->open, nonce, bytes, DATA_AD, text, length, bytes + DATA_AD)) {
-        if (++slot->failures > limits->failures_rekey)
-            report_rekey(forwarder, peer, slot);
-        return DROP_AUTH_FAILED;
-    }
-    uint32_t packet_id = get_u32(bytes + DATA_HEADER);
-    slot->blocks_opened += blocks_of(packet->length);
-    if (!replay_accept(&slot->replay, packet_id))
-        return DROP_REPLAYED;
-
+    enum drop_reason reason = data_packet_open(slot, limits, packet);
+    if (reason == DROP_AUTH_FAILED && ++slot->failures > limits->failures_rekey)
+        report_rekey(forwarder, peer, slot);
+    if (reason != PACKET_PASSES)
+        return reason;
     atomic_store_explicit(&peer->last_authentic_ms, forwarder->now_ms, memory_order_relaxed);
-    if (packet_id >= limits->packet_ids_rekey)
+    if (data_packet_open_limit_near(slot, limits))
         report_rekey(forwarder, peer, slot);
     follow_newer_key(forwarder, peer, slot);
-    packet->bytes = text;
-    packet->length = length;
     return PACKET_PASSES;
 }
 
@@ -135,6 +127,9 @@ static bool absorb_notice(struct forwarder *forwarder, struct peer *peer, const 
 /* Steps 5 to 7 for an authentic payload. */
 static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
+    enum drop_reason framed = framing_strip(peer->framing, &packet->bytes, &packet->length);
+    if (framed != PACKET_PASSES)
+        return framed;
     if (absorb_notice(forwarder, peer, packet))
         return PACKET_ABSORBED;
     struct inner inner;
@@ -173,10 +168,10 @@ static enum drop_reason receive_datagram(struct forwarder *forwarder, const stru
     }
     if (opcode != P_DATA_V2)
         return DROP_BAD_OPCODE;
-    if (packet->length < DATA_SHORTEST)
+    if (packet->length <= DATA_OVERHEAD)
         return DROP_TRUNCATED;
-    struct peer *peer = id_table_get(forwarder->peers, get_u32(packet->bytes) & 0xFFFFFF);
-    if (peer == NULL || peer->endpoint != listener->endpoint || peer->worker != forwarder->worker ||
+    struct peer *peer = id_table_get(forwarder->peers, get_u32(packet->bytes) & NO_PEER_ID);
+    if (peer == NULL || peer->endpoint != listener->endpoint || peer->worker != forwarder->worker || peer->data_v1 ||
         atomic_load(&peer->connection) != NULL)
         return DROP_UNKNOWN_PEER;
     enum drop_reason reason = open_data(forwarder, peer, packet);
@@ -212,10 +207,25 @@ static enum drop_reason receive_frame(struct forwarder *forwarder, struct peer *
         report(forwarder, &event, packet->bytes, packet->length);
         return PACKET_ABSORBED;
     }
-    if (opcode != P_DATA_V2)
+    if (!is_data_of(peer, opcode))
         return DROP_BAD_OPCODE;
     enum drop_reason reason = open_data(forwarder, peer, packet);
     return reason == PACKET_PASSES ? admit_payload(forwarder, peer, packet) : reason;
+}
+
+void injected_to_tun(struct forwarder *forwarder, struct peer *peer, struct batch *batch)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < batch->count; i++) {
+        struct packet *packet = &batch->packets[i];
+        enum drop_reason reason = DROP_BAD_OPCODE;
+        if (is_data_of(peer, wire_opcode(packet->bytes[0])))
+            reason = open_data(forwarder, peer, packet);
+        if (reason == PACKET_PASSES)
+            reason = admit_payload(forwarder, peer, packet);
+        settle(forwarder, batch, &kept, i, reason);
+    }
+    batch->count = kept;
 }
 
 bool tcp_to_tun(struct forwarder *forwarder, struct peer *peer, struct batch *batch)
@@ -239,31 +249,11 @@ enum drop_reason seal_for_peer(struct forwarder *forwarder, struct peer *peer, s
     bool reachable = packet->connection != NULL ? !tcp_is_closed(packet->connection) : packet->remote != NULL;
     if (slot == NULL || !reachable)
         return DROP_NOT_READY;
-    struct seal_state *seal = &slot->seal[forwarder->worker];
-    if (seal->context == NULL)
-        seal->context = slot->backend->context_new(slot->cipher, AEAD_SEAL, slot->seal_key);
-    if (seal->context == NULL)
-        return DROP_NOT_READY;
-
-    uint64_t packet_id = atomic_fetch_add_explicit(&slot->last_packet_id, 1, memory_order_relaxed) + 1;
-    if (packet_id >= forwarder->limits->packet_ids_rekey)
-        atomic_store_explicit(&slot->rekey_due, true, memory_order_relaxed);
-    if (packet_id >= forwarder->limits->packet_ids)
-        return DROP_KEY_EXHAUSTED;
-
-    uint8_t *header = packet->bytes - DATA_OVERHEAD;
-    put_u32(header, (uint32_t)P_DATA_V2 << 27 | (uint32_t)slot->key_id << 24 | peer->id);
-    put_u32(header + DATA_HEADER, (uint32_t)packet_id);
-    uint8_t nonce[NONCE_SIZE];
-    memcpy(nonce, header + DATA_HEADER, PACKET_ID_SIZE);
-    memcpy(nonce + PACKET_ID_SIZE, slot->seal_iv, IMPLICIT_IV_SIZE);
-    if (!slot->backend->seal(seal->context, nonce, header, DATA_AD, packet->bytes, packet->length, header + DATA_AD))
-        return DROP_NOT_READY;
-
-    packet->bytes = header;
-    packet->length += DATA_OVERHEAD;
+    framing_add(peer->framing, &packet->bytes, &packet->length);
+    enum drop_reason reason = data_packet_seal(slot, forwarder->worker, forwarder->limits, peer, packet);
+    if (reason != PACKET_PASSES)
+        return reason;
     packet->peer_id = peer->id;
-    counter_add(&seal->blocks, blocks_of(packet->length));
     /* Read first: the line is shared by all workers and the time rarely changes. */
     if (atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed) != forwarder->now_ms)
         atomic_store_explicit(&peer->last_sent_ms, forwarder->now_ms, memory_order_relaxed);

@@ -3,10 +3,11 @@
  *
  * Client to target network (link_to_tun, tcp_to_tun):
  *   1. The kernel has already sorted control from data; a stray control packet becomes an event for the listener.
+ *      P_DATA_V1, which has no peer id, comes through the control side (injected_to_tun).
  *   2. The peer id leads to the peer (`unknown_peer`), the key id to a key slot (`no_key`).
  *   3. The packet is opened in place (`auth_failed`); only then is its id held against the replay window (`replayed`).
  *   4. It is authentic now: the peer is alive, its key may become the sending key, a new address becomes an event.
- *   5. Keepalives and notices end here. The rest must be IP (`not_ip`) from one of the peer's leases (`bad_source`).
+ *   5. Compression framing is taken off (`compressed`). Keepalives and notices end here. The rest must be IP (`not_ip`) from one of the peer's leases (`bad_source`).
  *   6. The most specific authorization rule for the destination must meet the peer's groups (`denied`).
  *   7. A TCP SYN's MSS is lowered; the caller writes what is left to the TUN.
  * Target network to client (tun_to_link):
@@ -43,6 +44,9 @@ void link_to_tun(struct forwarder *forwarder, const struct listener *listener, s
 /* Frames of one TCP connection, whose peer this is. False when the connection has to be closed: a stream whose
  * packets do not authenticate is not OpenVPN any more. What came before is in the batch all the same. */
 bool tcp_to_tun(struct forwarder *forwarder, struct peer *peer, struct batch *batch);
+
+/* Packets of this peer, whose worker this is, that the control side has found it by their source address for. */
+void injected_to_tun(struct forwarder *forwarder, struct peer *peer, struct batch *batch);
 
 /* Inner packets with headroom in; sealed packets out, each with its remote or connection. */
 void tun_to_link(struct forwarder *forwarder, struct endpoint *endpoint, struct batch *batch);

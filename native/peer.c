@@ -12,6 +12,8 @@ struct key_limits key_limits_default(void)
         .failures_rekey = UINT64_C(1) << 35,
     };
     key_limits_set_packet_ids(&limits, 0xFFFFFFFF);
+    limits.epoch.use = blocks;
+    key_limits_set_epochs(&limits, EPOCH_LAST);
     return limits;
 }
 
@@ -19,6 +21,12 @@ void key_limits_set_packet_ids(struct key_limits *limits, uint64_t limit)
 {
     limits->packet_ids = limit;
     limits->packet_ids_rekey = limit - limit / 256 - (limit < 256);
+}
+
+void key_limits_set_epochs(struct key_limits *limits, uint32_t last)
+{
+    limits->epoch.last = last;
+    limits->epoch.rekey = last - last / 16;
 }
 
 /* aligned_alloc wants a multiple of the alignment. */
@@ -37,6 +45,7 @@ struct peer *peer_new(uint32_t id, unsigned worker, unsigned lease_count, uint64
     if (peer == NULL)
         return NULL;
     peer->id = id;
+    peer->remote_id = id;
     peer->worker = worker;
     peer->lease_count = lease_count;
     for (unsigned i = 0; i < lease_count; i++)
@@ -66,7 +75,7 @@ bool peer_has_lease(const struct peer *peer, const struct ip_address *address)
 }
 
 struct key_slot *key_slot_new(const struct aead_backend *backend, uint8_t key_id, unsigned workers,
-                              const struct peer_key_material *material)
+                              const struct key_limits *limits, const struct peer_key_material *material)
 {
     struct key_slot *slot = zeroed_aligned(sizeof *slot + workers * sizeof slot->seal[0]);
     if (slot == NULL)
@@ -75,6 +84,14 @@ struct key_slot *key_slot_new(const struct aead_backend *backend, uint8_t key_id
     slot->cipher = material->cipher;
     slot->key_id = key_id;
     slot->workers = workers;
+    if (material->epoch) {
+        slot->epoch = epoch_keys_new(backend, material->cipher, workers, &limits->epoch, material->open_key,
+                                     material->seal_key);
+        if (slot->epoch != NULL)
+            return slot;
+        key_slot_free(slot);
+        return NULL;
+    }
     memcpy(slot->seal_key, material->seal_key, AEAD_CIPHER[material->cipher].key_size);
     memcpy(slot->seal_iv, material->seal_iv, IMPLICIT_IV_SIZE);
     memcpy(slot->open_iv, material->open_iv, IMPLICIT_IV_SIZE);
@@ -90,6 +107,7 @@ void key_slot_free(struct key_slot *slot)
 {
     if (slot == NULL)
         return;
+    epoch_keys_free(slot->epoch);
     slot->backend->context_free(slot->open);
     for (unsigned i = 0; i < slot->workers; i++)
         slot->backend->context_free(slot->seal[i].context);

@@ -14,6 +14,8 @@
 #include "address.h"
 #include "address_table.h"
 #include "aead.h"
+#include "epoch.h"
+#include "framing.h"
 #include "replay.h"
 #include "rules.h"
 #include "wire.h"
@@ -25,11 +27,14 @@ struct key_limits {
     uint64_t blocks_rekey;     /* AES-GCM blocks and packets, in either direction */
     uint64_t failures;         /* failed authentications after which everything is dropped */
     uint64_t failures_rekey;
+    struct epoch_limits epoch; /* in place of the first three for a key of the epoch format */
 };
 
 struct key_limits key_limits_default(void);
 /* A refusal at `limit` with the renegotiation proportionally before it, as 0xFF000000 is before 0xFFFFFFFF. */
 void key_limits_set_packet_ids(struct key_limits *limits, uint64_t limit);
+/* The last epoch, with the renegotiation before it as 0xF000 is before 0xFFFF. */
+void key_limits_set_epochs(struct key_limits *limits, uint32_t last);
 
 /* Each worker has its own seal context, made when it first needs one, on its own cache line. */
 struct seal_state {
@@ -47,12 +52,14 @@ struct key_slot {
     uint8_t seal_key[AEAD_KEY_MAX]; /* kept for workers that have no context yet */
     uint8_t seal_iv[IMPLICIT_IV_SIZE];
     uint8_t open_iv[IMPLICIT_IV_SIZE];
+    struct epoch_keys *epoch; /* of the epoch format, which then stands for all that is below but `failures` */
 
     /* The peer's worker only. */
     struct aead_context *open;
     struct replay_window replay;
     uint64_t blocks_opened;
     uint64_t failures;
+    uint32_t last_opened; /* id of the last authentic packet */
 
     /* Any worker. */
     alignas(64) _Atomic uint64_t last_packet_id; /* 64 bits, so that asking on past the limit cannot wrap */
@@ -87,6 +94,9 @@ struct peer {
     uint64_t timeout_ms;
     uint16_t mss_v4;
     uint16_t mss_v6;
+    uint32_t remote_id; /* written into packets to it: its own id, or one of its choice (section 9.3) */
+    bool data_v1;       /* it knows no peer ids: P_DATA_V1 both ways */
+    enum framing framing;
 
     /* Published. */
     _Atomic(struct groups *) groups;
@@ -120,6 +130,7 @@ struct peer {
 struct peer_key_material {
     enum aead_cipher_id cipher;
     const uint8_t *open_key, *open_iv, *seal_key, *seal_iv;
+    bool epoch; /* the keys are the secrets of epoch 1, and there are no IVs */
 };
 
 /* Unpublished; NULL when memory is short. The endpoint, groups and leases are set by the caller. */
@@ -132,7 +143,7 @@ bool peer_has_lease(const struct peer *peer, const struct ip_address *address);
 
 /* NULL when memory is short. */
 struct key_slot *key_slot_new(const struct aead_backend *backend, uint8_t key_id, unsigned workers,
-                              const struct peer_key_material *material);
+                              const struct key_limits *limits, const struct peer_key_material *material);
 void key_slot_free(struct key_slot *slot);
 
 /* Blocks and packets sealed so far by all workers. */

@@ -1,15 +1,15 @@
 #include "replay.h"
 
-bool replay_accept(struct replay_window *window, uint32_t id)
+bool replay_accept(struct replay_window *window, uint64_t id)
 {
     if (id == 0)
         return false;
-    uint32_t word = id / 64;
+    uint64_t word = id / 64;
     if (id > window->highest) {
-        uint32_t advance = word - window->highest / 64;
+        uint64_t advance = word - window->highest / 64;
         if (advance > REPLAY_WORDS)
             advance = REPLAY_WORDS;
-        for (uint32_t i = 0; i < advance; i++)
+        for (uint64_t i = 0; i < advance; i++)
             window->seen[(word - i) % REPLAY_WORDS] = 0;
         window->highest = id;
     } else if (window->highest - id >= REPLAY_WINDOW) {

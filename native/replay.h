@@ -12,11 +12,11 @@
 enum { REPLAY_WORDS = 32, REPLAY_BITS = REPLAY_WORDS * 64, REPLAY_WINDOW = REPLAY_BITS - 64 };
 
 struct replay_window {
-    uint32_t highest; /* 0 = nothing yet; ids start at 1 */
+    uint64_t highest; /* 0 = nothing yet; ids start at 1 */
     uint64_t seen[REPLAY_WORDS];
 };
 
 /* True, and remembered, when `id` is new and not behind the window. */
-bool replay_accept(struct replay_window *window, uint32_t id);
+bool replay_accept(struct replay_window *window, uint64_t id);
 
 #endif

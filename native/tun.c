@@ -8,7 +8,7 @@ enum io_result tun_read(int fd, uint8_t buffer[static TUN_BUFFER], struct batch 
     uint8_t *at = buffer;
     batch->count = 0;
     while (batch->count < BATCH_PACKETS) {
-        ssize_t length = read(fd, at + DATA_OVERHEAD, PACKET_MAX);
+        ssize_t length = read(fd, at + SEAL_HEADROOM, PACKET_MAX);
         count_total(counters, TOTAL_TUN_READ_CALLS, 1);
         if (length < 0 && errno == EINTR)
             continue;
@@ -16,8 +16,8 @@ enum io_result tun_read(int fd, uint8_t buffer[static TUN_BUFFER], struct batch 
             return IO_DONE;
         if (length <= 0)
             return IO_BROKEN; /* the device is gone, or the other end of a socket pair */
-        batch->packets[batch->count++] = (struct packet){.bytes = at + DATA_OVERHEAD, .length = (uint32_t)length};
-        at += DATA_OVERHEAD + length;
+        batch->packets[batch->count++] = (struct packet){.bytes = at + SEAL_HEADROOM, .length = (uint32_t)length};
+        at += SEAL_HEADROOM + length + SEAL_TAILROOM;
         count_total(counters, TOTAL_TUN_PACKETS_OUT, 1);
     }
     return IO_DONE;

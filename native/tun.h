@@ -7,8 +7,8 @@
 #include "link.h"
 #include "wire.h"
 
-/* A whole batch with headroom; packets lie one behind the other as they will go out. */
-enum { TUN_BUFFER = BATCH_PACKETS * (DATA_OVERHEAD + PACKET_MAX) };
+/* A whole batch with room around each packet for what sealing adds. */
+enum { TUN_BUFFER = BATCH_PACKETS * (SEAL_HEADROOM + PACKET_MAX + SEAL_TAILROOM) };
 
 /* Reads until nothing waits or the batch is full. */
 enum io_result tun_read(int fd, uint8_t buffer[static TUN_BUFFER], struct batch *batch, struct counters *counters);

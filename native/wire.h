@@ -22,19 +22,27 @@ enum opcode {
 };
 
 enum {
-    DATA_HEADER = 4, /* opcode, key id, peer id */
+    DATA_HEADER = 4,    /* opcode, key id, peer id */
+    DATA_V1_HEADER = 1, /* opcode, key id */
     PACKET_ID_SIZE = 4,
+    EPOCH_ID_SIZE = 8,                      /* epoch and counter: one number that only rises */
     DATA_AD = DATA_HEADER + PACKET_ID_SIZE, /* what the tag covers besides the ciphertext */
+    EPOCH_AD = DATA_HEADER + EPOCH_ID_SIZE,
     TAG_SIZE = 16,
     DATA_OVERHEAD = DATA_AD + TAG_SIZE, /* P_DATA_V2 with an AEAD cipher (section 12) */
-    DATA_SHORTEST = DATA_OVERHEAD + 1,
+    DATA_V1_OVERHEAD = DATA_V1_HEADER + PACKET_ID_SIZE + TAG_SIZE,
+    EPOCH_OVERHEAD = EPOCH_AD + TAG_SIZE, /* the tag behind the ciphertext */
     IMPLICIT_IV_SIZE = 8,
     NONCE_SIZE = 12,  /* packet id, implicit IV */
     FRAME_PREFIX = 2, /* TCP: length of what follows */
     KEY_IDS = 8,
-    MAX_PEER_ID = 0xFFFFFE,
-    PACKET_MAX = 2048, /* longest inner packet; tun-mtu is 1500 as a rule */
-    LINK_PACKET_MAX = PACKET_MAX + DATA_OVERHEAD,
+    NO_PEER_ID = 0xFFFFFF,
+    MAX_PEER_ID = NO_PEER_ID - 1,
+    PACKET_MAX = 2048,        /* longest inner packet; tun-mtu is 1500 as a rule */
+    FRAMING_MAX = 2,          /* bytes of compression framing in front of it (section 11.8) */
+    SEAL_HEADROOM = 32,       /* enough before an inner packet for any format, framing included … */
+    SEAL_TAILROOM = TAG_SIZE, /* … and behind it */
+    LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + EPOCH_OVERHEAD,
     KEEPALIVE_SIZE = 16,
     OCC_MAGIC_SIZE = 16,
     OCC_EXIT = 6,
@@ -66,6 +74,7 @@ static inline uint32_t get_u32(const uint8_t *at)
 {
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
+static inline uint64_t get_u64(const uint8_t *at) { return (uint64_t)get_u32(at) << 32 | get_u32(at + 4); }
 static inline void put_u16(uint8_t *at, uint16_t value)
 {
     at[0] = (uint8_t)(value >> 8);
@@ -75,6 +84,11 @@ static inline void put_u32(uint8_t *at, uint32_t value)
 {
     put_u16(at, (uint16_t)(value >> 16));
     put_u16(at + 2, (uint16_t)value);
+}
+static inline void put_u64(uint8_t *at, uint64_t value)
+{
+    put_u32(at, (uint32_t)(value >> 32));
+    put_u32(at + 4, (uint32_t)value);
 }
 
 /* What is left of a packet. A failed take leaves the cursor where it was. */

@@ -27,13 +27,18 @@ bool worker_init(struct worker *worker, unsigned index, const struct forwarder *
     worker->endpoints = endpoints;
     worker->listeners = listeners;
     worker->stop_fd = -1;
-    worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (worker->epoll_fd < 0)
+    if (!inbox_open(&worker->inbox))
         return false;
+    worker->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (worker->epoll_fd < 0) {
+        inbox_close(&worker->inbox);
+        return false;
+    }
     worker->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     worker->receiver = link_receiver_new();
     if (worker->stop_fd < 0 || worker->receiver == NULL ||
-        !worker_watch(worker, worker->stop_fd, source_tag(SOURCE_STOP, 0))) {
+        !worker_watch(worker, worker->stop_fd, source_tag(SOURCE_STOP, 0)) ||
+        !worker_watch(worker, worker->inbox.read_fd, source_tag(SOURCE_INBOX, 0))) {
         worker_destroy(worker);
         return false;
     }
@@ -46,6 +51,7 @@ void worker_destroy(struct worker *worker)
     if (worker->stop_fd >= 0)
         close(worker->stop_fd);
     close(worker->epoll_fd);
+    inbox_close(&worker->inbox);
 }
 
 bool worker_watch(struct worker *worker, int fd, uint64_t tag)
@@ -111,6 +117,27 @@ static void serve_link(struct worker *worker, uint32_t id)
     tun_write(listener->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
 }
 
+/* The peer may have gone, or have been replaced under its id, since the packet was put in. */
+static void serve_inbox(struct worker *worker)
+{
+    uint32_t peer_id;
+    for (unsigned i = 0; i < BATCH_PACKETS; i++) {
+        size_t length = inbox_take(&worker->inbox, &peer_id, worker->tun_buffer);
+        if (length == 0)
+            return;
+        count_total(&worker->counters, TOTAL_LINK_PACKETS_IN, 1);
+        struct peer *peer = id_table_get(worker->forwarder.peers, peer_id);
+        if (peer == NULL || atomic_load(&peer->connection) != NULL) {
+            count_drop(&worker->counters, DROP_UNKNOWN_PEER);
+            continue;
+        }
+        worker->batch.count = 1;
+        worker->batch.packets[0] = (struct packet){.bytes = worker->tun_buffer, .length = (uint32_t)length};
+        injected_to_tun(&worker->forwarder, peer, &worker->batch);
+        tun_write(peer->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
+    }
+}
+
 static void receive_tcp(struct worker *worker, struct peer *peer, struct tcp_connection *connection)
 {
     struct tcp_scratch *scratch = &worker->tcp_scratch;
@@ -149,7 +176,8 @@ static void ping_if_idle(struct worker *worker, struct peer *peer, struct batch 
     uint64_t idle = worker->forwarder.now_ms - atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed);
     if (peer->ping_interval_ms == 0 || idle < peer->ping_interval_ms)
         return;
-    uint8_t *at = worker->tun_buffer + batch->count * (DATA_OVERHEAD + KEEPALIVE_SIZE) + DATA_OVERHEAD;
+    uint8_t *at =
+        worker->tun_buffer + batch->count * (SEAL_HEADROOM + KEEPALIVE_SIZE + SEAL_TAILROOM) + SEAL_HEADROOM;
     memcpy(at, KEEPALIVE, KEEPALIVE_SIZE);
     struct packet packet = {.bytes = at, .length = KEEPALIVE_SIZE};
     if (seal_for_peer(&worker->forwarder, peer, &packet) == PACKET_PASSES)
@@ -169,11 +197,14 @@ static void look_after_peer(struct worker *worker, struct peer *peer, struct bat
         struct key_slot *slot = atomic_load(&peer->keys[i]);
         if (slot == NULL)
             continue;
+        if (slot->epoch != NULL && epoch_sending(slot->epoch) >= forwarder->limits->epoch.rekey)
+            report_rekey(forwarder, peer, slot);
         /* Summed here and not for each packet: a second is nothing against these limits. */
         uint64_t most = slot->replay.highest + slot->blocks_opened;
         if (most < key_slot_sealed(slot))
             most = key_slot_sealed(slot);
-        bool blocks = AEAD_CIPHER[slot->cipher].counts_blocks && most > forwarder->limits->blocks_rekey;
+        bool blocks =
+            slot->epoch == NULL && AEAD_CIPHER[slot->cipher].counts_blocks && most > forwarder->limits->blocks_rekey;
         if (blocks || atomic_load_explicit(&slot->rekey_due, memory_order_relaxed))
             report_rekey(forwarder, peer, slot);
     }
@@ -230,6 +261,7 @@ static void serve(struct worker *worker, const struct epoll_event *event)
     case SOURCE_TUN: serve_tun(worker, id); break;
     case SOURCE_LINK: serve_link(worker, id); break;
     case SOURCE_TCP: serve_tcp(worker, id, event->events); break;
+    case SOURCE_INBOX: serve_inbox(worker); break;
     case SOURCE_STOP: break;
     }
     section_end(worker);

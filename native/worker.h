@@ -16,6 +16,7 @@
 #include "batch.h"
 #include "counters.h"
 #include "forward.h"
+#include "inbox.h"
 #include "tcp.h"
 #include "tun.h"
 
@@ -24,6 +25,7 @@ struct worker {
     unsigned index;
     int epoll_fd;
     int stop_fd; /* an eventfd */
+    struct inbox inbox;
     struct id_table *endpoints;
     struct id_table *listeners;
     pthread_t thread;
@@ -43,7 +45,7 @@ struct worker {
 };
 
 /* What the number of an epoll event says: who is ready, never where it lives. */
-enum source { SOURCE_STOP, SOURCE_TUN, SOURCE_LINK, SOURCE_TCP };
+enum source { SOURCE_STOP, SOURCE_TUN, SOURCE_LINK, SOURCE_TCP, SOURCE_INBOX };
 static inline uint64_t source_tag(enum source source, uint32_t id) { return (uint64_t)source << 32 | id; }
 
 /* Everything but the thread. False: errno. `shared` holds what all workers' forwarders have in common. */

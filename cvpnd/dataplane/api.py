@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple, Protocol
 
@@ -39,10 +39,11 @@ class Drop(StrEnum):
     TRUNCATED = "truncated"  # shorter than its headers
     BAD_OPCODE = "bad_opcode"  # not a packet a data socket should see
     UNKNOWN_PEER = "unknown_peer"  # no such peer id (on this endpoint)
-    NO_KEY = "no_key"  # the peer has no key under that key id
+    NO_KEY = "no_key"  # the peer has no key under that key id, or none for that epoch
     AUTH_FAILED = "auth_failed"  # the AEAD tag does not match
     REPLAYED = "replayed"  # authentic, but seen before or behind the window
     NOT_IP = "not_ip"  # authentic payload that is no well-formed IP packet, ping or notice
+    COMPRESSED = "compressed"  # authentic payload that the client compressed; nothing is ever decompressed
     BAD_SOURCE = "bad_source"  # inner source is not one of the peer's leases
     DENIED = "denied"  # the authorization rules do not allow the destination
     NO_ROUTE = "no_route"  # from TUN: the destination is nobody's lease
@@ -52,7 +53,18 @@ class Drop(StrEnum):
     LINK_FULL = "link_full"  # the UDP socket took no more (also send errors)
     TCP_QUEUE_FULL = "tcp_queue_full"  # a slow TCP client's queue is full
     EVENTS_FULL = "events_full"  # the ring to the control side is full
+    INBOX_FULL = "inbox_full"  # more packets were injected than the worker takes
     FLOAT_REFUSED = "float_refused"  # authentic, from yet another address: delivered, but the move is not reported
+
+
+class Framing(IntEnum):
+    """What surrounds each payload of a client whose configuration mentions compression (openvpn-wire.md 11.8)."""
+
+    NONE = 0
+    STUB_V2 = 1
+    """Nothing, except that a payload which starts with 0x50 is marked."""
+    COMP_LZO = 2
+    """One byte, which says "not compressed"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +83,26 @@ class PeerSettings:
     mss_v4: int = 0
     """Upper bound written into TCP SYN segments in both directions; 0 = leave alone."""
     mss_v6: int = 0
+    remote_peer_id: int | None = None
+    """Written into packets to the client, if it chose one (openvpn-wire.md 9.3); None = the id it has here."""
+    data_v1: bool = False
+    """The client knows no peer ids: P_DATA_V1 in both directions. Over UDP its packets come by ``inject``."""
+    framing: Framing = Framing.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class DataKeys:
-    """One key slot's material, server side. ``open`` is client to server, ``seal`` is server to client."""
+    """One key slot's material, server side. ``open`` is client to server, ``seal`` is server to client.
+
+    ``epoch``: for the epoch format (openvpn-wire.md 11.3). Then the keys are the secrets of epoch 1, 32 bytes whatever
+    the cipher, and the IVs are empty."""
 
     cipher: str
     open_key: bytes
     open_iv: bytes
     seal_key: bytes
     seal_iv: bytes
+    epoch: bool = False
 
     def __repr__(self) -> str:
         return f"DataKeys({self.cipher}, …)"
@@ -164,7 +185,8 @@ class KeyUsed:
 
 @dataclass(frozen=True, slots=True)
 class RekeyNeeded:
-    """A usage limit of this key is near (packet ids or AEAD blocks, openvpn-wire.md 11.4). Reported once for a key."""
+    """A usage limit of this key is near (packet ids, AEAD blocks, forgeries or epochs, openvpn-wire.md 11.4). Reported
+    once for a key."""
 
     peer_id: int
     key_id: int
@@ -223,6 +245,11 @@ class DataPlane(Protocol):
 
     def send_control(self, peer_id: int, packet: bytes) -> None:
         """TCP: queue one control packet (the frame's length prefix is added). Closed connection: silently dropped."""
+        ...
+
+    def inject(self, peer_id: int, packet: bytes) -> None:
+        """UDP: a data packet that names no peer, found to be this one's by its source address. It never moves the peer.
+        Dropped as ``inbox_full`` while the peer's worker has too many of them waiting."""
         ...
 
     def set_groups(self, peer_id: int, groups: int) -> None: ...

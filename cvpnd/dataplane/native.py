@@ -71,6 +71,9 @@ class NativeDataPlane:
             settings.timeout_s,
             settings.mss_v4,
             settings.mss_v6,
+            peer_id if settings.remote_peer_id is None else settings.remote_peer_id,
+            settings.data_v1,
+            settings.framing,
         )
 
     def remove_peer(self, peer_id: int) -> None:
@@ -87,11 +90,16 @@ class NativeDataPlane:
     def send_control(self, peer_id: int, packet: bytes) -> None:
         self._plane.send_control(peer_id, packet)
 
+    def inject(self, peer_id: int, packet: bytes) -> None:
+        self._plane.inject(peer_id, packet)
+
     def set_groups(self, peer_id: int, groups: int) -> None:
         self._plane.set_groups(peer_id, bit_set(groups))
 
     def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
-        self._plane.install_key(peer_id, key_id, keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv)
+        self._plane.install_key(
+            peer_id, key_id, keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv, keys.epoch
+        )
 
     def use_key(self, peer_id: int, key_id: int) -> None:
         self._plane.use_key(peer_id, key_id)

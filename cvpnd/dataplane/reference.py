@@ -26,6 +26,7 @@ from cvpnd.dataplane.api import (
     DataKeys,
     Drop,
     Event,
+    Framing,
     IPNetwork,
     PeerSettings,
     PeerStats,
@@ -34,20 +35,17 @@ from cvpnd.dataplane.api import (
     TcpClosed,
 )
 from cvpnd.dataplane.reference_forward import (
-    IV,
     KEEPALIVE,
-    KEY_SIZES,
     LINK_PACKET_MAX,
     PACKET_MAX,
     Connection,
     Endpoint,
     EventQueue,
     Forwarder,
-    KeyLimits,
-    KeySlot,
     Listener,
     Peer,
 )
+from cvpnd.dataplane.reference_keys import EPOCH_SECRET, IV, KEY_SIZES, KeyLimits, make_key_slot
 
 WORKERS_MAX = 64
 LEASES_MAX = 64
@@ -77,6 +75,7 @@ class ReferenceDataPlane:
     def __init__(self, workers: int, **limits: int) -> None:
         require(1 <= workers <= WORKERS_MAX, "workers out of range")
         require(all(limit > 0 for limit in limits.values()), "limits are positive")
+        require(limits.get("last_epoch", 1) <= 0xFFFF, "an epoch has 16 bits")
         self._events = EventQueue(EVENTS_MAX)
         self.forwarder = Forwarder(workers, KeyLimits(**limits), self._events)
         self._endpoints = self.forwarder.endpoints
@@ -335,6 +334,8 @@ class ReferenceDataPlane:
             require(settings.groups >= 0, "the bit set of groups is negative")
             require(0 <= settings.mss_v4 <= 0xFFFF and 0 <= settings.mss_v6 <= 0xFFFF, "MSS out of range")
             require(settings.ping_interval_s >= 0 and settings.timeout_s >= 0, "an interval is negative")
+            require(0 <= (settings.remote_peer_id or 0) <= MAX_PEER_ID, "remote peer id out of range")
+            require(settings.framing in list(Framing), "no such framing")
             now = time.monotonic()
             peer = self._peers[peer_id] = Peer(peer_id, settings, settings.groups, now, now)
             for address in settings.addresses:
@@ -384,6 +385,16 @@ class ReferenceDataPlane:
             ):
                 self._close_connection(peer, connection, "the send queue is full")
 
+    def inject(self, peer_id: int, packet: bytes) -> None:
+        """At once: there is no worker whose inbox could be full."""
+        with self._lock:
+            peer = self._peers[peer_id]
+            require(peer.connection is None, "the peer came by TCP")
+            require(1 <= len(packet) <= LINK_PACKET_MAX, "packet length out of range")
+            self._totals["link_packets_in"] += 1
+            verdict = self.forwarder.injected_to_tun(packet, peer, time.monotonic())
+            self._write_tun(peer.settings.endpoint, peer.id % self.workers, verdict)
+
     def set_groups(self, peer_id: int, groups: int) -> None:
         with self._lock:
             peer = self._peers[peer_id]
@@ -395,11 +406,12 @@ class ReferenceDataPlane:
             peer = self._peers[peer_id]
             require(0 <= key_id <= 7, "key id out of range")
             require(keys.cipher in KEY_SIZES, f"no cipher {keys.cipher}")
-            size = KEY_SIZES[keys.cipher]
+            size, iv = (EPOCH_SECRET, 0) if keys.epoch else (KEY_SIZES[keys.cipher], IV)
             require(len(keys.open_key) == len(keys.seal_key) == size, "wrong key size")
-            require(len(keys.open_iv) == len(keys.seal_iv) == IV, "wrong size of an implicit IV")
+            require(len(keys.open_iv) == len(keys.seal_iv) == iv, "wrong size of an implicit IV")
+            require(not (keys.epoch and peer.settings.data_v1), "the epoch format needs peer ids")
             peer.keys_installed += 1
-            peer.keys[key_id] = KeySlot(key_id, keys, peer.keys_installed)
+            peer.keys[key_id] = make_key_slot(key_id, keys, peer.keys_installed, self.forwarder.limits)
             self._choose_sending_key(peer)
 
     def use_key(self, peer_id: int, key_id: int) -> None:

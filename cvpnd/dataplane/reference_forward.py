@@ -1,11 +1,13 @@
 """What the reference data plane decides about a packet, without IO and without a clock.
 
 Client to target network (``link_to_tun``, ``frame_to_tun``):
-  1. A control packet becomes an event: it belongs to the listener.
+  1. A control packet becomes an event: it belongs to the listener. P_DATA_V1, which has no peer id, comes through the
+     control side (``injected_to_tun``).
   2. The peer id leads to the peer (``unknown_peer``), the key id to a key (``no_key``).
   3. The packet is opened (``auth_failed``), and only then held against the replay window (``replayed``).
   4. It is authentic now: the peer is alive, its key may become the sending key, a new address becomes an event.
-  5. Keepalives and notices end here. The rest must be IP (``not_ip``) from one of the peer's leases (``bad_source``).
+  5. Compression framing is taken off (``compressed``). Keepalives and notices end here. The rest must be IP
+     (``not_ip``) from one of the peer's leases (``bad_source``).
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
   7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
 Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``) that has a way out and a
@@ -20,20 +22,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
-
 from cvpnd.dataplane.api import (
-    DataKeys,
     Drop,
     Event,
     FloatSeen,
+    Framing,
     IPAddress,
     IPNetwork,
     KeyUsed,
@@ -44,78 +42,30 @@ from cvpnd.dataplane.api import (
     StrayControl,
     TcpControl,
 )
+from cvpnd.dataplane.reference_keys import (
+    EPOCH_OVERHEAD,
+    OVERHEAD,
+    OVERHEAD_V1,
+    P_DATA_V1,
+    P_DATA_V2,
+    KeyLimits,
+    KeySlot,
+)
 
-P_DATA_V2 = 9
 CLIENT_CONTROL = frozenset({3, 4, 5, 7, 10, 11})
 """Control opcodes that a client may send (2.2)."""
 KEEPALIVE = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
 OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
 OCC_EXIT = 6
-HEADER, PACKET_ID, TAG, IV = 4, 4, 16, 8
-AD = HEADER + PACKET_ID
-OVERHEAD = AD + TAG
+NO_PEER_ID = 0xFFFFFF
 PACKET_MAX = 2048
 """Longest inner packet; the MTU inside is 1500 as a rule."""
-LINK_PACKET_MAX = PACKET_MAX + OVERHEAD
-KEY_SIZES = {"AES-128-GCM": 16, "AES-192-GCM": 24, "AES-256-GCM": 32, "CHACHA20-POLY1305": 32}
-
-REPLAY_WINDOW = 1984
-"""Wide enough for the reordering of a fast path; upstream's 64 are not."""
+FRAMING_MAX = 2
+LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + EPOCH_OVERHEAD
 FLOAT_EVENT_INTERVAL_S = 1.0
 
 
 # -- what one packet meets ---------------------------------------------------------------------------------------
-
-
-class ReplayWindow:
-    """Which packet ids a key still accepts (11.5): above the highest, or close behind it and not seen before."""
-
-    def __init__(self) -> None:
-        self.highest = 0
-        self._seen: set[int] = set()
-
-    def accept(self, packet_id: int) -> bool:
-        """True, and remembered, for a new id. Asked for authentic packets only."""
-        if packet_id == 0 or packet_id <= self.highest - REPLAY_WINDOW or packet_id in self._seen:
-            return False
-        self._seen.add(packet_id)
-        self.highest = max(self.highest, packet_id)
-        if len(self._seen) > 2 * REPLAY_WINDOW:
-            self._seen = {seen for seen in self._seen if seen > self.highest - REPLAY_WINDOW}
-        return True
-
-
-class KeySlot:
-    """One key of a peer. ``generation`` rises with each key installed: the larger is the newer."""
-
-    def __init__(self, key_id: int, keys: DataKeys, generation: int) -> None:
-        aead = ChaCha20Poly1305 if keys.cipher == "CHACHA20-POLY1305" else AESGCM
-        self.key_id = key_id
-        self.generation = generation
-        self.counts_blocks = aead is AESGCM
-        self._opener, self._open_iv = aead(keys.open_key), keys.open_iv
-        self._sealer, self._seal_iv = aead(keys.seal_key), keys.seal_iv
-        self.replay = ReplayWindow()
-        self.last_packet_id = 0
-        self.blocks_opened = self.blocks_sealed = self.failures = 0
-        self.rekey_reported = False
-
-    def open(self, packet: bytes) -> bytes | None:
-        """The payload, or None when the tag does not match. The tag travels before the ciphertext (11.1)."""
-        nonce = packet[HEADER:AD] + self._open_iv
-        try:
-            return self._opener.decrypt(nonce, packet[OVERHEAD:] + packet[AD:OVERHEAD], packet[:AD])
-        except InvalidTag:
-            return None
-
-    def seal(self, peer_id: int, packet_id: int, payload: bytes) -> bytes:
-        ad = struct.pack(">II", P_DATA_V2 << 27 | self.key_id << 24 | peer_id, packet_id)
-        sealed = self._sealer.encrypt(ad[HEADER:] + self._seal_iv, payload, ad)
-        return ad + sealed[-TAG:] + sealed[:-TAG]
-
-
-def blocks(packet: bytes) -> int:
-    return (len(packet) + 15) // 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +88,29 @@ def parse_inner(packet: bytes) -> Inner | None:
         if length <= len(packet):
             return Inner(ip_address(packet[8:24]), ip_address(packet[24:40]), length)
     return None
+
+
+def strip_framing(framing: Framing, payload: bytes) -> bytes | Drop:
+    """The payload without what a client with compression in its configuration puts around it (11.8)."""
+    if framing is Framing.NONE or (framing is Framing.STUB_V2 and payload[0] != 0x50):
+        return payload
+    if framing is Framing.STUB_V2:
+        if len(payload) < 2:
+            return Drop.NOT_IP
+        return payload[2:] if payload[1] in (0x00, 0x0A) else Drop.COMPRESSED
+    match payload[0]:
+        case 0xFA:
+            return payload[1:]
+        case 0xFB:  # the first byte has given way to the mark and is found at the end
+            return (payload[-1:] + payload[1:-1])[: len(payload) - 1]
+        case 0x66 | 0x69:
+            return Drop.COMPRESSED
+    return Drop.NOT_IP
+
+
+def add_framing(framing: Framing, payload: bytes) -> bytes:
+    """No payload of ours starts with 0x50, which is all that ``STUB_V2`` marks."""
+    return b"\xfa" + payload if framing is Framing.COMP_LZO else payload
 
 
 def allowed(rules: Sequence[tuple[IPNetwork, int]], groups: int, destination: IPAddress) -> bool:
@@ -264,20 +237,6 @@ class EventQueue:
         self._events = deque(event for event in self._events if getattr(event, "peer_id", None) != peer_id)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyLimits:
-    """Usage limits of one key, in either direction (11.4)."""
-
-    packet_id_limit: int = 0xFFFFFFFF  # this id is never sent
-    block_limit: int = (2**36 - 1) // 8 * 7  # AES-GCM blocks and packets together: a new key is asked for
-    failure_limit: int = 2**36  # failed authentications, after which nothing is opened; a new key at half of it
-
-    @property
-    def packet_id_rekey(self) -> int:
-        """A 256th before the limit, as 0xFF000000 is before 0xFFFFFFFF."""
-        return self.packet_id_limit - self.packet_id_limit // 256 - (self.packet_id_limit < 256)
-
-
 class Forwarder:
     """The tables and the decisions made by them."""
 
@@ -303,9 +262,10 @@ class Forwarder:
             return Drop.BAD_OPCODE
         if len(packet) <= OVERHEAD:
             return Drop.TRUNCATED
-        peer = self.peers.get(int.from_bytes(packet[1:HEADER], "big"))
+        peer = self.peers.get(int.from_bytes(packet[1:4], "big"))
         if (
             peer is None
+            or peer.settings.data_v1
             or peer.settings.endpoint != listener.endpoint
             or peer.id % self.workers != worker
             or peer.connection is not None
@@ -326,10 +286,12 @@ class Forwarder:
         opcode = packet[0] >> 3
         if opcode in CLIENT_CONTROL:
             return None if self.events.put(TcpControl(peer.id, packet)) else Drop.EVENTS_FULL
-        if opcode != P_DATA_V2:
+        return self.injected_to_tun(packet, peer, now)
+
+    def injected_to_tun(self, packet: bytes, peer: Peer, now: float) -> bytes | Drop | None:
+        """One data packet that is this peer's by the way it came."""
+        if packet[0] >> 3 != (P_DATA_V1 if peer.settings.data_v1 else P_DATA_V2):
             return Drop.BAD_OPCODE
-        if len(packet) <= OVERHEAD:
-            return Drop.TRUNCATED
         payload = self._open(peer, packet, now)
         return payload if isinstance(payload, Drop) else self._admit(peer, payload)
 
@@ -350,22 +312,20 @@ class Forwarder:
         return peer, sealed
 
     def _open(self, peer: Peer, packet: bytes, now: float) -> bytes | Drop:
+        if len(packet) <= (OVERHEAD_V1 if peer.settings.data_v1 else OVERHEAD):
+            return Drop.TRUNCATED
         key = peer.keys.get(packet[0] & 7)
         if key is None:
             return Drop.NO_KEY
-        payload = key.open(packet) if key.failures <= self.limits.failure_limit else None
-        if payload is None:
+        payload = key.open(packet) if key.failures <= self.limits.failure_limit else Drop.AUTH_FAILED
+        if payload is Drop.AUTH_FAILED:
             key.failures += 1
             if key.failures > self.limits.failure_limit // 2:
                 self._tell_rekey(peer, key)
-            return Drop.AUTH_FAILED
-        packet_id = int.from_bytes(packet[HEADER:AD], "big")
-        key.blocks_opened += blocks(packet)
-        if not key.replay.accept(packet_id):
-            return Drop.REPLAYED
+        if isinstance(payload, Drop):
+            return payload
         peer.last_authentic = now
-        too_many_blocks = key.counts_blocks and key.blocks_opened + key.replay.highest > self.limits.block_limit
-        if packet_id >= self.limits.packet_id_rekey or too_many_blocks:
+        if key.limit_near():
             self._tell_rekey(peer, key)
         # The peer proves that it has the newer key by using it; a late packet of the old one must not switch back.
         if peer.sending is None or peer.sending.generation < key.generation:
@@ -374,6 +334,10 @@ class Forwarder:
         return payload
 
     def _admit(self, peer: Peer, payload: bytes) -> bytes | Drop | None:
+        stripped = strip_framing(peer.settings.framing, payload)
+        if isinstance(stripped, Drop):
+            return stripped
+        payload = stripped
         if payload == KEEPALIVE:
             return None
         if payload.startswith(OCC_MAGIC) and len(payload) > len(OCC_MAGIC):  # 11.7: only the exit matters
@@ -396,17 +360,13 @@ class Forwarder:
         key = peer.sending
         if key is None or not (peer.remote or (peer.connection and not peer.connection.closed)):
             return Drop.NOT_READY
-        packet_id = key.last_packet_id + 1
-        if packet_id >= self.limits.packet_id_rekey:
+        settings = peer.settings
+        peer_id = peer.id if settings.remote_peer_id is None else settings.remote_peer_id
+        sealed = key.seal(None if settings.data_v1 else peer_id, add_framing(settings.framing, payload))
+        if key.limit_near():
             self._tell_rekey(peer, key)
-        if packet_id >= self.limits.packet_id_limit:
-            return Drop.KEY_EXHAUSTED
-        key.last_packet_id = packet_id
-        sealed = key.seal(peer.id, packet_id, payload)
-        key.blocks_sealed += blocks(sealed)
-        if key.counts_blocks and key.blocks_sealed + packet_id > self.limits.block_limit:
-            self._tell_rekey(peer, key)
-        peer.last_sent = now
+        if not isinstance(sealed, Drop):
+            peer.last_sent = now
         return sealed
 
     def _tell_rekey(self, peer: Peer, key: KeySlot) -> None:

@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from helpers.packets import OCC, OCC_EXIT, OVERHEAD, PING, data_keys, header, seal, udp
+from helpers.packets import LINK_PACKET_MAX, OCC, OCC_EXIT, OVERHEAD, PING, data_keys, header, seal, udp
 from helpers.plane import TARGET, TARGET_V6, Gateway
 
 from cvpnd.dataplane.api import Drop, PeerExit, StrayControl
@@ -26,7 +26,7 @@ def test_one_byte_of_ciphertext_is_long_enough(gateway: Gateway) -> None:
 @pytest.mark.parametrize("longer", [1, 1000, 40000])
 def test_a_datagram_longer_than_any_packet_is_truncated(gateway: Gateway, longer: int) -> None:
     client = gateway.client()
-    packet = udp(client.address, TARGET, bytes(2048 - 28 + longer))
+    packet = udp(client.address, TARGET, bytes(LINK_PACKET_MAX - OVERHEAD - 28 + longer))
     with gateway.dropping(truncated=1):
         client.send(packet)
     assert gateway.barrier() == []

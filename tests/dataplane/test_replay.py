@@ -4,7 +4,7 @@ import pytest
 from helpers.packets import udp
 from helpers.plane import TARGET, Gateway
 
-from cvpnd.dataplane.reference_forward import ReplayWindow
+from cvpnd.dataplane.reference_keys import ReplayWindow
 
 WINDOW = 1984
 FRESH, STALE = True, False

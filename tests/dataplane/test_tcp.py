@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from helpers.packets import OVERHEAD, PING, Opened, header, udp
+from helpers.packets import LINK_PACKET_MAX, OVERHEAD, PING, Opened, header, udp
 from helpers.plane import TARGET, Client, Gateway, readable, wait_for
 
 from cvpnd.dataplane.api import KeyUsed, PeerTimeout, TcpClosed, TcpControl
@@ -236,7 +236,7 @@ def test_drops_on_tcp_are_counted_and_the_connection_stays(gateway: Gateway, att
 # -- ends
 
 
-@pytest.mark.parametrize("length", [0, 2048 + OVERHEAD + 1, 65535])
+@pytest.mark.parametrize("length", [0, LINK_PACKET_MAX + 1, 65535])
 def test_a_length_that_cannot_be_closes_the_connection(gateway: Gateway, attach: Attach, length: int) -> None:
     client = attach()
     packet = udp(client.address, TARGET)
@@ -414,7 +414,7 @@ def test_a_peer_comes_by_one_way_only(gateway: Gateway, attach: Attach) -> None:
     over_udp.receive()
 
 
-@pytest.mark.parametrize("length", [0, 2048 + OVERHEAD + 1, 70_000])
+@pytest.mark.parametrize("length", [0, LINK_PACKET_MAX + 1, 70_000])
 def test_a_control_packet_of_impossible_length_is_refused(gateway: Gateway, attach: Attach, length: int) -> None:
     client = attach()
     with pytest.raises(ValueError):

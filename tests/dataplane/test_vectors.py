@@ -1,12 +1,12 @@
-"""Real packets and known answers: the test vectors V-7 and V-9 to V-11 of openvpn-wire.md section 22.
+"""Real packets and known answers: the test vectors V-7 and V-9 to V-12 of openvpn-wire.md section 22.
 
 V-9 was captured from OpenVPN 2.6.14 with the keys of V-7 (TLS exporter), V-10 from a client with ChaCha20-Poly1305;
-V-11 also stands in OpenVPN's own unit tests (test_ssl.c)."""
+V-11 also stands in OpenVPN's own unit tests (test_ssl.c); V-12 was captured from a build of its master."""
 
 from ipaddress import ip_address
 
 import pytest
-from helpers.packets import header, seal
+from helpers.packets import epoch_expand, epoch_secret, header, seal, seal_epoch
 from helpers.plane import Gateway
 
 from cvpnd.dataplane.api import DataKeys, Drop, KeyUsed, PeerSettings
@@ -87,3 +87,55 @@ def test_the_known_answer_under_our_header_is_opened(gateway: Gateway) -> None:
     with gateway.dropping(not_ip=1):  # authentic, but only text
         sender.send_raw(packet)
     assert gateway.event(KeyUsed) == KeyUsed(0x17, 7)
+
+
+V11_E4 = bytes.fromhex("10f7f2bf8543e6492f6915fa82457fae6144709679d5dfbd219c495f75e717b5")
+V11_E4_KEY = bytes.fromhex("137f8871a9f6a8b1688128ac5e82f2d87d611e4b3aab98180bb9fcdd9e2a223b")
+V11_E4_IV = bytes.fromhex("b2e7dce36da8d32f22b97da8")
+V11_EPOCH_PACKET = bytes.fromhex(
+    "0700001700040000000000016eacea349ca836aab4d49ce685399a9bab964526"
+    "e9cd11ece8cb7d77bdbc5c6ac4f49f36ea02e9c1f5d97644afa9118ba9f9a892"
+    "623f1a130ffff5913d39d75b18573b5748589a7d"
+)
+V12_E1 = bytes.fromhex("8c7a96cc62909c5d4bb2d2bcce22cccee5003e0baacbd0612c4d1427962f26d8")
+V12_E2 = bytes.fromhex("0a4dd21793b89ff8775920cd7cb50a512f9c5cb3ab0cdee05229ec56d7613943")
+V12_PACKET = bytes.fromhex("4877f71e00010000000000019a07f4891ccc1afecd0ba4d0ca3e488e97bdae716a2b661d5edde0ec19b17d9f")
+
+
+def test_the_builders_make_the_known_answers_of_the_epoch_format() -> None:
+    assert epoch_secret(V11_KEY2[:32], 4) == V11_E4
+    assert epoch_expand(V11_E4, "data_key", 32) == V11_E4_KEY
+    assert epoch_expand(V11_E4, "data_iv", 12) == V11_E4_IV
+    packet = seal_epoch("AES-256-GCM", V11_KEY2[:32], V11_EPOCH_PACKET[:4], 4, 1, V11_PLAINTEXT)
+    assert packet == V11_EPOCH_PACKET
+    assert epoch_secret(V12_E1, 2) == V12_E2
+    assert seal_epoch("AES-256-GCM", V12_E1, V12_PACKET[:4], 1, 1, PING) == V12_PACKET
+
+
+def test_a_real_epoch_packet_is_opened_and_made(gateway: Gateway) -> None:
+    """V-12, a server's packet, taken as a client's; and the same bytes again as ours."""
+    peer_id = int.from_bytes(V12_PACKET[1:4], "big")
+    gateway.plane.add_peer(peer_id, PeerSettings(1, (ip_address("10.100.0.2"),), 1, 1, 0))
+    gateway.plane.install_key(peer_id, 6, DataKeys("AES-128-GCM", bytes(16), bytes(8), bytes(16), bytes(8)))
+    gateway.plane.install_key(peer_id, 0, DataKeys("AES-256-GCM", V12_E1, b"", V12_E1, b"", epoch=True))
+    sender = gateway.client(5, ("10.100.0.9",))
+    gateway.plane.set_remote(peer_id, 1, sender.own_address(), "")
+    sender.send_raw(V12_PACKET)
+    assert gateway.event(KeyUsed) == KeyUsed(peer_id, 0)
+    assert gateway.barrier() == []
+    assert gateway.drops() == {}
+    with gateway.dropping(replayed=1):
+        sender.send_raw(V12_PACKET)
+    datagram, _ = sender.receive_raw()  # the first ping to an idle peer is that very packet
+    assert datagram == V12_PACKET
+
+
+def test_the_known_answer_of_epoch_four_is_opened_under_our_header(gateway: Gateway) -> None:
+    peer_id, key_id = 0x17, 7
+    gateway.plane.add_peer(peer_id, PeerSettings(1, (ip_address("10.100.0.2"),), 1, 0, 0))
+    keys = DataKeys("AES-256-GCM", V11_KEY2[:32], b"", bytes(32), b"", epoch=True)
+    gateway.plane.install_key(peer_id, key_id, keys)
+    packet = seal_epoch("AES-256-GCM", V11_KEY2[:32], header(peer_id, key_id), 4, 1, V11_PLAINTEXT)
+    assert packet[12:-16] == V11_EPOCH_PACKET[12:-16]
+    with gateway.dropping(not_ip=1):
+        gateway.client(5, ("10.100.0.9",)).send_raw(packet)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from cvpnd.dataplane.api import DataKeys
 
@@ -25,6 +27,10 @@ OCC_REQUEST, OCC_EXIT = OCC + b"\x00", OCC + b"\x06"
 
 OVERHEAD = 24
 """Header 4, packet id 4, tag 16."""
+OVERHEAD_V1 = 21
+EPOCH_OVERHEAD = 28
+LINK_PACKET_MAX = 2048 + 2 + EPOCH_OVERHEAD
+"""The longest inner packet, two bytes of framing, and the longest overhead."""
 
 
 # -- inside the tunnel -------------------------------------------------------------------------------------------
@@ -115,8 +121,11 @@ def checksums_are_right(packet: bytes) -> bool:
 # -- the data channel, client side -------------------------------------------------------------------------------
 
 
-def data_keys(seed: str, cipher: str = "AES-256-GCM") -> DataKeys:
+def data_keys(seed: str, cipher: str = "AES-256-GCM", *, epoch: bool = False) -> DataKeys:
     """Keys that differ with the seed, server side: ``open`` is what the client seals with."""
+    if epoch:
+        material = hashlib.shake_256(seed.encode()).digest(64)
+        return DataKeys(cipher, material[:32], b"", material[32:], b"", epoch=True)
     size = {"AES-128-GCM": 16, "AES-192-GCM": 24}.get(cipher, 32)
     material = hashlib.shake_256(seed.encode()).digest(2 * (size + 8))
     return DataKeys(
@@ -143,33 +152,90 @@ def header(peer_id: int, key_id: int = 0, opcode: int = 9) -> bytes:
     return (opcode << 27 | key_id << 24 | peer_id).to_bytes(4, "big")
 
 
+def seal_v1(cipher: str, key: bytes, implicit_iv: bytes, key_id: int, packet_id: int, payload: bytes) -> bytes:
+    """P_DATA_V1: the tag covers the packet id only."""
+    ad = packet_id.to_bytes(4, "big")
+    sealed = _aead(cipher, key).encrypt(ad + implicit_iv, payload, ad)
+    return bytes([6 << 3 | key_id]) + ad + sealed[-16:] + sealed[:-16]
+
+
+def epoch_expand(secret: bytes, label: str, length: int) -> bytes:
+    info = struct.pack(">HB", length, 5 + len(label)) + b"ovpn " + label.encode() + b"\0"
+    return HKDFExpand(SHA256(), length, info).derive(secret)
+
+
+def epoch_secret(first: bytes, epoch: int) -> bytes:
+    """E_n from E_1 (10.3)."""
+    for _ in range(epoch - 1):
+        first = epoch_expand(first, "datakey upd", 32)
+    return first
+
+
+def _epoch_nonce(secret: bytes, epoch: int, counter: int) -> bytes:
+    iv = int.from_bytes(epoch_expand(secret, "data_iv", 12), "big")
+    return (iv ^ (epoch << 48 | counter) << 32).to_bytes(12, "big")
+
+
+def _epoch_aead(cipher: str, secret: bytes) -> AESGCM | ChaCha20Poly1305:
+    size = {"AES-128-GCM": 16, "AES-192-GCM": 24}.get(cipher, 32)
+    return _aead(cipher, epoch_expand(secret, "data_key", size))
+
+
+def seal_epoch(cipher: str, first: bytes, header: bytes, epoch: int, counter: int, payload: bytes) -> bytes:
+    """``first``: the secret of epoch 1."""
+    secret = epoch_secret(first, epoch)
+    ad = header + struct.pack(">Q", epoch << 48 | counter)
+    return ad + _epoch_aead(cipher, secret).encrypt(_epoch_nonce(secret, epoch, counter), payload, ad)
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     peer_id: int
     key_id: int
     packet_id: int
     payload: bytes
+    epoch: int = 0
+    """Then ``packet_id`` is its counter."""
 
 
 class ClientKey:
-    """One key as the client holds it; counts its packet ids."""
+    """One key as the client holds it; counts its packet ids. Over epoch keys, it stays in ``epoch`` until told."""
 
     def __init__(self, key_id: int, keys: DataKeys) -> None:
         self.key_id = key_id
         self.keys = keys
         self.last_packet_id = 0
+        self.epoch = 1
 
-    def seal(self, peer_id: int, payload: bytes, *, packet_id: int | None = None) -> bytes:
+    def seal(self, peer_id: int | None, payload: bytes, *, packet_id: int | None = None) -> bytes:
+        """``peer_id`` None: P_DATA_V1."""
         if packet_id is None:
             self.last_packet_id += 1
             packet_id = self.last_packet_id
         keys = self.keys
+        if peer_id is None:
+            return seal_v1(keys.cipher, keys.open_key, keys.open_iv, self.key_id, packet_id, payload)
+        if keys.epoch:
+            return seal_epoch(keys.cipher, keys.open_key, header(peer_id, self.key_id), self.epoch, packet_id, payload)
         return seal(keys.cipher, keys.open_key, keys.open_iv, header(peer_id, self.key_id), packet_id, payload)
 
     def open(self, packet: bytes) -> Opened:
-        """Raises ``InvalidTag``."""
-        assert packet[0] >> 3 == 9 and packet[0] & 7 == self.key_id
+        """Raises ``InvalidTag``. The peer id of P_DATA_V1 is shown as -1."""
+        assert packet[0] & 7 == self.key_id
         keys = self.keys
+        if packet[0] >> 3 == 6:
+            payload = _aead(keys.cipher, keys.seal_key).decrypt(
+                packet[1:5] + keys.seal_iv, packet[21:] + packet[5:21], packet[1:5]
+            )
+            return Opened(-1, self.key_id, int.from_bytes(packet[1:5], "big"), payload)
+        assert packet[0] >> 3 == 9
+        if keys.epoch:
+            epoch, counter = int.from_bytes(packet[4:6], "big"), int.from_bytes(packet[6:12], "big")
+            secret = epoch_secret(keys.seal_key, epoch)
+            payload = _epoch_aead(keys.cipher, secret).decrypt(
+                _epoch_nonce(secret, epoch, counter), packet[12:], packet[:12]
+            )
+            return Opened(int.from_bytes(packet[1:4], "big"), self.key_id, counter, payload, epoch)
         nonce = packet[4:8] + keys.seal_iv
         payload = _aead(keys.cipher, keys.seal_key).decrypt(nonce, packet[24:] + packet[8:24], packet[:8])
         return Opened(int.from_bytes(packet[1:4], "big"), self.key_id, int.from_bytes(packet[4:8], "big"), payload)

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from helpers.packets import ClientKey, Opened, data_keys, udp
 
-from cvpnd.dataplane.api import DataPlane, Drop, Event, IPNetwork, PeerSettings, SocketAddress
+from cvpnd.dataplane.api import DataPlane, Drop, Event, Framing, IPNetwork, PeerSettings, SocketAddress
 
 T = TypeVar("T")
 PlaneMaker = Callable[..., DataPlane]
@@ -218,6 +218,10 @@ class Client:
         cipher: str = "AES-256-GCM",
         connect: bool = True,
         key: bool = True,
+        epoch: bool = False,
+        remote_peer_id: int | None = None,
+        data_v1: bool = False,
+        framing: Framing = Framing.NONE,
     ) -> None:
         self.gateway = gateway
         self.plane = gateway.plane
@@ -226,13 +230,20 @@ class Client:
         self.address_v6 = addresses[-1]
         self.listener = listener
         self.cipher = cipher
+        self.epoch = epoch
+        self.data_v1 = data_v1
         self.worker = peer_id % self.plane.workers
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)
         self.socket = udp_socket(self.host)
         self.keys: dict[int, ClientKey] = {}
         self.key_id = 0
         leases = tuple(ip_address(address) for address in addresses)
-        self.plane.add_peer(peer_id, PeerSettings(endpoint, leases, groups, ping_interval_s, timeout_s, mss_v4, mss_v6))
+        self.plane.add_peer(
+            peer_id,
+            PeerSettings(
+                endpoint, leases, groups, ping_interval_s, timeout_s, mss_v4, mss_v6, remote_peer_id, data_v1, framing
+            ),
+        )
         gateway.clients.append(self)
         if key:
             self.install_key(0)
@@ -241,16 +252,21 @@ class Client:
 
     def install_key(self, key_id: int) -> None:
         """A fresh key under this id, on both sides."""
-        keys = data_keys(f"{self.peer_id} {key_id} {os.urandom(8).hex()}", self.cipher)
+        keys = data_keys(f"{self.peer_id} {key_id} {os.urandom(8).hex()}", self.cipher, epoch=self.epoch)
         self.keys[key_id] = ClientKey(key_id, keys)
         self.plane.install_key(self.peer_id, key_id, keys)
 
     def seal(self, payload: bytes, *, key_id: int | None = None, packet_id: int | None = None) -> bytes:
         key = self.keys[self.key_id if key_id is None else key_id]
-        return key.seal(self.peer_id, payload, packet_id=packet_id)
+        return key.seal(None if self.data_v1 else self.peer_id, payload, packet_id=packet_id)
 
     def send(self, payload: bytes, *, key_id: int | None = None, packet_id: int | None = None) -> None:
-        self.send_raw(self.seal(payload, key_id=key_id, packet_id=packet_id))
+        """P_DATA_V1 goes the way of the control side, which finds the peer by its address."""
+        packet = self.seal(payload, key_id=key_id, packet_id=packet_id)
+        if self.data_v1:
+            self.plane.inject(self.peer_id, packet)
+        else:
+            self.send_raw(packet)
 
     def send_raw(self, datagram: bytes, *, worker: int | None = None) -> None:
         _, port = self.gateway.ports[self.listener][self.worker if worker is None else worker]

@@ -34,12 +34,14 @@ static struct socket_address client_address(void)
     return (struct socket_address){.ip = ip("192.0.2.7"), .port = 5000};
 }
 
-static struct peer *new_peer(struct endpoint *endpoint, struct listener *listener)
+static struct peer *new_peer(struct fixture *fixture, struct fixture_format format)
 {
     static const uint8_t groups[] = {1 << 0 | 1 << 3};
     struct peer *peer = peer_new(FIXTURE_PEER, 0, 2, 1000);
     CHECK(peer != NULL);
-    peer->endpoint = endpoint;
+    peer->endpoint = fixture->endpoint;
+    peer->data_v1 = format.data_v1;
+    peer->framing = format.framing;
     peer->mss_v4 = 1300;
     peer->mss_v6 = 1280;
     peer->leases[0].address = ip("10.100.0.2");
@@ -47,18 +49,34 @@ static struct peer *new_peer(struct endpoint *endpoint, struct listener *listene
     atomic_store(&peer->groups, groups_new(groups, sizeof groups));
     struct remote *remote = calloc(1, sizeof *remote);
     CHECK(remote != NULL);
-    remote->listener = listener;
+    remote->listener = fixture->listener;
     remote->address = client_address();
     atomic_store(&peer->remote, remote);
-    const struct peer_key_material material = {AES_256_GCM, CLIENT_KEY, CLIENT_IV, SERVER_KEY, SERVER_IV};
-    struct key_slot *slot = key_slot_new(aead_backend(), FIXTURE_KEY, 1, &material);
+    const struct peer_key_material material = {AES_256_GCM, CLIENT_KEY, CLIENT_IV,
+                                               SERVER_KEY,  SERVER_IV,  format.epoch};
+    struct key_slot *slot = key_slot_new(aead_backend(), FIXTURE_KEY, 1, &fixture->limits, &material);
     CHECK(slot != NULL);
     atomic_store(&peer->keys[FIXTURE_KEY], slot);
     atomic_store(&peer->sending, slot);
     return peer;
 }
 
-struct fixture *fixture_new(void)
+/* The client's context in one direction. */
+static struct aead_context *client_context(struct fixture_format format, enum aead_direction direction)
+{
+    const uint8_t *secret = direction == AEAD_SEAL ? CLIENT_KEY : SERVER_KEY;
+    uint8_t key[32];
+    memcpy(key, secret, sizeof key);
+    if (format.epoch)
+        epoch_expand(secret, "data_key", key, sizeof key);
+    struct aead_context *context = aead_backend()->context_new(AES_256_GCM, direction, key);
+    CHECK(context != NULL);
+    return context;
+}
+
+struct fixture *fixture_new(void) { return fixture_new_with((struct fixture_format){0}); }
+
+struct fixture *fixture_new_with(struct fixture_format format)
 {
     static const uint8_t all[] = {1 << 0}, third[] = {1 << 3}, seventh[] = {1 << 7};
     size_t size = (sizeof(struct fixture) + 63) / 64 * 64;
@@ -86,13 +104,12 @@ struct fixture *fixture_new(void)
     CHECK(address_table_init(&fixture->endpoint->addresses));
     fixture->listener->id = 2;
     fixture->listener->endpoint = fixture->endpoint;
-    fixture->peer = new_peer(fixture->endpoint, fixture->listener);
+    fixture->peer = new_peer(fixture, format);
     CHECK(id_table_put(&fixture->peers, FIXTURE_PEER, fixture->peer));
     for (unsigned i = 0; i < fixture->peer->lease_count; i++)
         address_table_put(&fixture->endpoint->addresses, &fixture->peer->leases[i]);
-    fixture->client_seal = aead_backend()->context_new(AES_256_GCM, AEAD_SEAL, CLIENT_KEY);
-    fixture->client_open = aead_backend()->context_new(AES_256_GCM, AEAD_OPEN, SERVER_KEY);
-    CHECK(fixture->client_seal != NULL && fixture->client_open != NULL);
+    fixture->client_seal = client_context(format, AEAD_SEAL);
+    fixture->client_open = client_context(format, AEAD_OPEN);
     return fixture;
 }
 
@@ -110,29 +127,71 @@ void fixture_free(struct fixture *fixture)
     free(fixture);
 }
 
+static bool is_epoch(const struct fixture *fixture)
+{
+    return atomic_load(&fixture->peer->keys[FIXTURE_KEY])->epoch != NULL;
+}
+
+size_t fixture_overhead(const struct fixture *fixture)
+{
+    return is_epoch(fixture) ? EPOCH_OVERHEAD : fixture->peer->data_v1 ? DATA_V1_OVERHEAD : DATA_OVERHEAD;
+}
+
+/* Where the parts of a packet of `length` bytes lie. */
+struct layout {
+    uint8_t *ad, *id, *text, *tag;
+    size_t ad_length, text_length;
+    uint8_t nonce[NONCE_SIZE];
+};
+
+static struct layout lay_out(const struct fixture *fixture, uint8_t *packet, size_t length, const uint8_t *secret,
+                             const uint8_t *iv)
+{
+    struct layout layout = {.ad = packet, .text_length = length - fixture_overhead(fixture)};
+    layout.id = packet + (fixture->peer->data_v1 ? DATA_V1_HEADER : DATA_HEADER);
+    if (is_epoch(fixture)) {
+        layout.ad_length = EPOCH_AD;
+        layout.text = packet + EPOCH_AD;
+        layout.tag = layout.text + layout.text_length;
+        epoch_expand(secret, "data_iv", layout.nonce, NONCE_SIZE);
+        for (unsigned i = 0; i < EPOCH_ID_SIZE; i++)
+            layout.nonce[i] ^= layout.id[i];
+        return layout;
+    }
+    layout.tag = layout.id + PACKET_ID_SIZE;
+    layout.text = layout.tag + TAG_SIZE;
+    if (fixture->peer->data_v1)
+        layout.ad = layout.id;
+    layout.ad_length = (size_t)(layout.tag - layout.ad);
+    memcpy(layout.nonce, layout.id, PACKET_ID_SIZE);
+    memcpy(layout.nonce + PACKET_ID_SIZE, iv, IMPLICIT_IV_SIZE);
+    return layout;
+}
+
 size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t packet_id, const void *payload,
                            size_t length)
 {
-    uint8_t nonce[NONCE_SIZE];
-    put_u32(into, (uint32_t)P_DATA_V2 << 27 | FIXTURE_KEY << 24 | FIXTURE_PEER);
-    put_u32(into + DATA_HEADER, packet_id);
-    memcpy(nonce, into + DATA_HEADER, PACKET_ID_SIZE);
-    memcpy(nonce + PACKET_ID_SIZE, CLIENT_IV, IMPLICIT_IV_SIZE);
-    memcpy(into + DATA_OVERHEAD, payload, length);
-    CHECK(aead_backend()->seal(fixture->client_seal, nonce, into, DATA_AD, into + DATA_OVERHEAD, length,
-                               into + DATA_AD));
-    return length + DATA_OVERHEAD;
+    size_t total = length + fixture_overhead(fixture);
+    if (fixture->peer->data_v1)
+        into[0] = P_DATA_V1 << 3 | FIXTURE_KEY;
+    else
+        put_u32(into, (uint32_t)P_DATA_V2 << 27 | FIXTURE_KEY << 24 | FIXTURE_PEER);
+    if (is_epoch(fixture))
+        put_u64(into + DATA_HEADER, UINT64_C(1) << 48 | packet_id);
+    else
+        put_u32(into + (fixture->peer->data_v1 ? DATA_V1_HEADER : DATA_HEADER), packet_id);
+    struct layout at = lay_out(fixture, into, total, CLIENT_KEY, CLIENT_IV);
+    memcpy(at.text, payload, length);
+    CHECK(aead_backend()->seal(fixture->client_seal, at.nonce, at.ad, at.ad_length, at.text, length, at.tag));
+    return total;
 }
 
 const uint8_t *fixture_client_open(struct fixture *fixture, const struct packet *packet)
 {
-    uint8_t *bytes = packet->bytes;
-    uint8_t nonce[NONCE_SIZE];
-    memcpy(nonce, bytes + DATA_HEADER, PACKET_ID_SIZE);
-    memcpy(nonce + PACKET_ID_SIZE, SERVER_IV, IMPLICIT_IV_SIZE);
-    bool authentic = aead_backend()->open(fixture->client_open, nonce, bytes, DATA_AD, bytes + DATA_OVERHEAD,
-                                          packet->length - DATA_OVERHEAD, bytes + DATA_AD);
-    return authentic ? bytes + DATA_OVERHEAD : NULL;
+    struct layout at = lay_out(fixture, packet->bytes, packet->length, SERVER_KEY, SERVER_IV);
+    bool authentic =
+        aead_backend()->open(fixture->client_open, at.nonce, at.ad, at.ad_length, at.text, at.text_length, at.tag);
+    return authentic ? at.text : NULL;
 }
 
 void fixture_datagram(struct batch *batch, uint8_t *bytes, size_t length)

@@ -18,21 +18,32 @@ struct fixture {
     struct listener *listener;
     struct peer *peer; /* leases 10.100.0.2 and fd00::2, group 0 and 3 */
 
-    /* The client's side of FIXTURE_KEY. */
+    /* The client's side of FIXTURE_KEY; in the epoch format it stays in epoch 1. */
     struct aead_context *client_seal;
     struct aead_context *client_open;
 };
 
+/* How the client writes; all zero is P_DATA_V2 with packet ids. */
+struct fixture_format {
+    bool data_v1;
+    bool epoch;
+    enum framing framing;
+};
+
 /* Rules: 10.20.0.0/16 for group 0, 10.20.9.0/24 for group 7, fd20::/16 for group 3. */
 struct fixture *fixture_new(void);
+struct fixture *fixture_new_with(struct fixture_format format);
 void fixture_free(struct fixture *fixture);
 
-/* The client's packet under FIXTURE_KEY; how long. `into` has room for DATA_OVERHEAD more than the payload. */
+/* The client's packet under FIXTURE_KEY; how long. `into` has room for EPOCH_OVERHEAD more than the payload. */
 size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t packet_id, const void *payload,
                            size_t length);
 
-/* What the client makes of a packet: its payload in place; NULL when it does not authenticate. */
+/* What the client makes of a packet: its payload in place; NULL when it does not authenticate. `fixture_overhead` is
+ * what the packet is longer than that. */
 const uint8_t *fixture_client_open(struct fixture *fixture, const struct packet *packet);
+
+size_t fixture_overhead(const struct fixture *fixture);
 
 /* A batch of one datagram from the peer's address. */
 void fixture_datagram(struct batch *batch, uint8_t *bytes, size_t length);

@@ -1,21 +1,31 @@
-/* Link to TUN. The first byte chooses: the rest as a datagram as it is, or sealed first, so that the inner checks are
- * reached too. Input lies on the heap with no byte to spare. */
+/* Link to TUN. The first byte chooses the client's format, and whether the rest is a datagram as it is, is handed in by
+ * the control side, or is sealed first, so that the framing and the inner checks are reached too. Input lies on the heap
+ * with no byte to spare. */
 #include "check.h"
 #include "fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+enum { FORMATS = 9 };
+
+static struct fixture *fixture_of(unsigned format)
+{
+    static struct fixture *fixtures[FORMATS];
+    if (fixtures[format] == NULL)
+        fixtures[format] = fixture_new_with((struct fixture_format){
+            .data_v1 = format % 3 == 1, .epoch = format % 3 == 2, .framing = (enum framing)(format / 3)});
+    return fixtures[format];
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct fixture *fixture;
     static uint32_t packet_id;
-    if (fixture == NULL)
-        fixture = fixture_new();
-    if (size < 1 || size - 1 > PACKET_MAX)
+    if (size < 2 || size - 1 > PACKET_MAX)
         return 0;
-    bool seal = data[0] & 1;
+    bool seal = data[0] & 1, inject = data[0] & 2;
+    struct fixture *fixture = fixture_of((data[0] >> 2) % FORMATS);
     data++, size--;
-    uint8_t *packet = malloc(size + (seal ? DATA_OVERHEAD : 0) + 1);
+    uint8_t *packet = malloc(size + (seal ? fixture_overhead(fixture) : 0));
     CHECK(packet != NULL);
     if (seal)
         size = fixture_client_seal(fixture, packet, ++packet_id, data, size);
@@ -23,7 +33,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         memcpy(packet, data, size);
     struct batch batch;
     fixture_datagram(&batch, packet, size);
-    link_to_tun(&fixture->forwarder, fixture->listener, &batch);
+    if (inject)
+        injected_to_tun(&fixture->forwarder, fixture->peer, &batch);
+    else
+        link_to_tun(&fixture->forwarder, fixture->listener, &batch);
     for (unsigned i = 0; i < batch.count; i++) {
         struct inner inner;
         CHECK(inner_parse(&inner, batch.packets[i].bytes, batch.packets[i].length));

@@ -1,21 +1,28 @@
-/* TUN to link: any packet, with its headroom, on the heap with no byte to spare. What is sealed must open. */
+/* TUN to link: any packet, with the room that sealing takes, on the heap with no byte to spare. What is sealed must open,
+ * in the format that the first byte chooses. */
 #include "check.h"
 #include "fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+enum { FORMATS = 9 };
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct fixture *fixture;
-    if (fixture == NULL)
-        fixture = fixture_new();
-    if (size < 1 || size > PACKET_MAX)
+    static struct fixture *fixtures[FORMATS];
+    if (size < 2 || size - 1 > PACKET_MAX)
         return 0;
-    uint8_t *room = malloc(DATA_OVERHEAD + size);
+    unsigned format = data[0] % FORMATS;
+    if (fixtures[format] == NULL)
+        fixtures[format] = fixture_new_with((struct fixture_format){
+            .data_v1 = format % 3 == 1, .epoch = format % 3 == 2, .framing = (enum framing)(format / 3)});
+    struct fixture *fixture = fixtures[format];
+    data++, size--;
+    uint8_t *room = malloc(SEAL_HEADROOM + size + SEAL_TAILROOM);
     CHECK(room != NULL);
-    memcpy(room + DATA_OVERHEAD, data, size);
+    memcpy(room + SEAL_HEADROOM, data, size);
     struct batch batch = {.count = 1};
-    batch.packets[0] = (struct packet){.bytes = room + DATA_OVERHEAD, .length = (uint32_t)size};
+    batch.packets[0] = (struct packet){.bytes = room + SEAL_HEADROOM, .length = (uint32_t)size};
     tun_to_link(&fixture->forwarder, fixture->endpoint, &batch);
     if (batch.count > 0)
         CHECK(fixture_client_open(fixture, &batch.packets[0]) != NULL);

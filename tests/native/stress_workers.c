@@ -2,7 +2,8 @@
  * what the sanitizers see (build with -Db_sanitize=thread, and with address,undefined), that packets keep coming
  * through, and that nothing but the two clients' own packets does.
  *
- * Peers 0..3 are on UDP, 4 and 5 on TCP; peer p is received by worker p % 2. Peer 0 stays all the time. */
+ * Peers 0..3 are on UDP, 4 and 5 on TCP; peer p is received by worker p % 2. Peer 0 stays all the time. Peers 2 and 5
+ * have epoch keys, which the workers that seal for them rotate; peer 3 has no peer id on the wire. */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <pthread.h>
@@ -117,7 +118,7 @@ static void set_rules(unsigned variant)
 
 static void install_key(uint32_t peer, uint8_t key_id)
 {
-    const struct peer_key_material material = {AES_256_GCM, KEY, IV, KEY, IV};
+    const struct peer_key_material material = {AES_256_GCM, KEY, IV, KEY, IV, peer % 3 == 2};
     MUST(dataplane_install_key(plane, peer, key_id, &material, &failure));
 }
 
@@ -141,6 +142,8 @@ static void add_peer(uint32_t peer)
         .ping_interval_s = 1,
         .timeout_s = 1,
         .mss_v4 = 1300,
+        .remote_id = peer,
+        .data_v1 = peer == 3,
     };
     MUST(dataplane_add_peer(plane, peer, &settings, &failure));
     install_key(peer, 0);
@@ -209,7 +212,9 @@ static void churn(unsigned round, struct aead_context *seal)
         MUST(dataplane_set_groups(plane, peer, (const uint8_t[]){1, (uint8_t)round}, 1 + round % 2, &failure));
         if (peer < UDP_PEERS)
             set_remote(peer, 1 + round % 2);
-        else
+        for (unsigned i = 0; i < 50 && peer < UDP_PEERS; i++)
+            MUST(dataplane_inject(plane, peer, (const uint8_t[40]){P_DATA_V1 << 3}, 40, &failure));
+        if (peer >= UDP_PEERS)
             MUST(dataplane_send_control(plane, peer, (const uint8_t *)"control", 7, &failure));
         struct peer_statistics statistics;
         MUST(dataplane_peer_statistics(plane, peer, &statistics, &failure));
@@ -233,7 +238,8 @@ static void churn(unsigned round, struct aead_context *seal)
 int main(void)
 {
     int tun_theirs[WORKERS], udp_theirs[WORKERS];
-    const struct key_limits limits = key_limits_default();
+    struct key_limits limits = key_limits_default();
+    limits.epoch.use = 40;
     plane = dataplane_new(WORKERS, &limits, &failure);
     CHECK(plane != NULL);
     for (unsigned i = 0; i < WORKERS; i++) {

@@ -221,8 +221,8 @@ static void float_is_told_once_a_second_and_moves_nothing(void)
 static struct batch send_out(struct fixture *fixture, uint8_t *room, const uint8_t *inner, size_t length)
 {
     struct batch batch = {.count = 1};
-    memcpy(room + DATA_OVERHEAD, inner, length);
-    batch.packets[0] = (struct packet){.bytes = room + DATA_OVERHEAD, .length = (uint32_t)length};
+    memcpy(room + SEAL_HEADROOM, inner, length);
+    batch.packets[0] = (struct packet){.bytes = room + SEAL_HEADROOM, .length = (uint32_t)length};
     tun_to_link(&fixture->forwarder, fixture->endpoint, &batch);
     return batch;
 }
@@ -368,8 +368,41 @@ static void hostile_bytes_do_no_harm(void)
     fixture_free(fixture);
 }
 
+/* Every format there is, both ways, framed and not, with no byte to spare behind what is sealed. */
+static void every_format_passes_both_ways(void)
+{
+    for (unsigned variant = 0; variant < 9; variant++) {
+        struct fixture *fixture = fixture_new_with((struct fixture_format){
+            .data_v1 = variant % 3 == 1, .epoch = variant % 3 == 2, .framing = (enum framing)(variant / 3)});
+        bool framed = fixture->peer->framing == FRAMING_COMP_LZO;
+        uint8_t packet[ROOM], payload[64] = {UNCOMPRESSED}, *inner = payload + framed;
+        size_t length = fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+        struct batch batch;
+        for (uint32_t id = 1; id <= 3; id++) {
+            fixture_datagram(&batch, packet, fixture_client_seal(fixture, packet, id, payload, length + framed));
+            injected_to_tun(&fixture->forwarder, fixture->peer, &batch);
+            CHECK_EQUAL(batch.count, 1);
+            CHECK(batch.packets[0].length == length && memcmp(batch.packets[0].bytes, inner, length) == 0);
+            fixture_ipv4(inner, "10.20.1.1", "10.100.0.2");
+            uint8_t *room = malloc(SEAL_HEADROOM + length + SEAL_TAILROOM);
+            CHECK(room != NULL);
+            batch = send_out(fixture, room, inner, length);
+            CHECK_EQUAL(batch.count, 1);
+            CHECK_EQUAL(batch.packets[0].length, length + framed + fixture_overhead(fixture));
+            const uint8_t *text = fixture_client_open(fixture, &batch.packets[0]);
+            CHECK(text != NULL && memcmp(text, payload, length + framed) == 0);
+            fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+            free(room);
+        }
+        batch = receive(fixture, packet, fixture_client_seal(fixture, packet, 4, payload, length + framed));
+        CHECK_EQUAL(batch.count, fixture->peer->data_v1 ? 0 : 1); /* a datagram needs a peer id */
+        fixture_free(fixture);
+    }
+}
+
 int main(void)
 {
+    RUN(every_format_passes_both_ways);
     RUN(allowed_packet_passes_unchanged);
     RUN(padding_behind_the_packet_is_cut_off);
     RUN(each_inner_refusal_has_its_reason);
