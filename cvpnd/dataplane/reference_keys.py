@@ -75,6 +75,11 @@ class KeySlot(Protocol):
     failures: int
     rekey_reported: bool
 
+    @property
+    def replay(self) -> ReplayWindow:
+        """Of the current epoch, where there are epochs."""
+        ...
+
     def open(self, packet: bytes) -> bytes | Drop:
         """The payload, or why there is none. What fails leaves no trace."""
         ...
@@ -113,7 +118,7 @@ class PacketIdKeySlot:
         self._counts_blocks = "GCM" in keys.cipher
         self._opener, self._open_iv = make_aead(keys.cipher, keys.open_key), keys.open_iv
         self._sealer, self._seal_iv = make_aead(keys.cipher, keys.seal_key), keys.seal_iv
-        self._replay = ReplayWindow()
+        self.replay = ReplayWindow()
         self._last_opened = self._last_sealed = 0
         self._blocks_opened = self._blocks_sealed = 0
 
@@ -127,7 +132,7 @@ class PacketIdKeySlot:
             return Drop.AUTH_FAILED
         self._last_opened = int.from_bytes(packet_id, "big")
         self._blocks_opened += blocks(packet)
-        return payload if self._replay.accept(self._last_opened) else Drop.REPLAYED
+        return payload if self.replay.accept(self._last_opened) else Drop.REPLAYED
 
     def seal(self, peer_id: int | None, payload: bytes) -> bytes | Drop:
         if self._last_sealed + 1 >= self._limits.packet_id_limit:
@@ -145,7 +150,7 @@ class PacketIdKeySlot:
 
     def limit_near(self) -> bool:
         limits = self._limits
-        opened = self._blocks_opened + self._replay.highest
+        opened = self._blocks_opened + self.replay.highest
         sealed = self._blocks_sealed + self._last_sealed
         return (
             self._last_opened >= limits.packet_id_rekey
@@ -209,6 +214,10 @@ class EpochKeySlot:
         for added in range(max(self._openers, default=0) + 1, epoch + 1):
             self._openers[added] = EpochKey(self._cipher, self._open_secret)
             self._open_secret = next_secret(self._open_secret)
+
+    @property
+    def replay(self) -> ReplayWindow:
+        return self._openers[self._opening].replay
 
     def _may_be_current(self, epoch: int) -> bool:
         """Of the last epochs none can become current: there would be too few behind it to expect."""

@@ -19,7 +19,7 @@ import pytest
 from helpers.story import Story, invent, shorten, stories_in, tell, vary
 
 from cvpnd.dataplane.reference import ReferenceDataPlane
-from cvpnd.dataplane.reference_forward import KeySlot, ReplayWindow
+from cvpnd.dataplane.reference_keys import PacketIdKeySlot, ReplayWindow
 from cvpnd.policy.leases import LeasePool
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
@@ -155,8 +155,8 @@ def _push_at_once(original: Callable[..., object]) -> Callable[..., object]:
 
 
 def _swapped_directions(original: Callable[..., object]) -> Callable[..., object]:
-    def make(self: KeySlot, key_id: int, keys: object, generation: int) -> object:
-        result = original(self, key_id, keys, generation)
+    def make(self: PacketIdKeySlot, key_id: int, *rest: object) -> object:
+        result = original(self, key_id, *rest)
         if key_id == 2:
             self._opener, self._sealer = self._sealer, self._opener
         return result
@@ -185,7 +185,11 @@ PLANTED: dict[str, tuple[object, str, object]] = {
     "forgotten connections stay": (ControlPlane, "_forget", _kept_timer),
     "push before login": (Session, "_read_text", _push_at_once(Session._read_text)),
     "no replay window for data": (ReplayWindow, "accept", lambda self, packet_id: True),
-    "one key in the wrong direction": (KeySlot, "__init__", _swapped_directions(KeySlot.__init__)),
+    "one key in the wrong direction": (
+        PacketIdKeySlot,
+        "__init__",
+        _swapped_directions(PacketIdKeySlot.__init__),
+    ),
     "no PUSH_REPLY": (PushExchange, "take_reply", lambda self, now: []),
 }
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from cvpnd.dataplane.api import DataKeys, Drop, SocketAddress
 from cvpnd.dataplane.reference import EVENTS_MAX, ReferenceDataPlane
-from cvpnd.dataplane.reference_forward import Endpoint, EventQueue, Forwarder, KeyLimits, Listener
+from cvpnd.dataplane.reference_forward import Endpoint, EventQueue, Forwarder, Listener
+from cvpnd.dataplane.reference_keys import KeyLimits
 
 ENDPOINT = LISTENER = 1
 
@@ -58,7 +59,7 @@ class InlinePlane(ReferenceDataPlane):
         verdict = self.forwarder.link_to_tun(packet, self._listeners[LISTENER], 0, source, "", self._clock())
         self._write_tun(ENDPOINT, 0, verdict)
 
-    def inject(self, packet: bytes) -> Drop | None:
+    def from_target(self, packet: bytes) -> Drop | None:
         """As if the kernel had routed it into the TUN."""
         verdict = self.forwarder.tun_to_link(packet, self._endpoints[ENDPOINT], self._clock())
         if isinstance(verdict, Drop):

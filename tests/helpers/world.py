@@ -419,7 +419,7 @@ class World:
         connection = None if holder is None else self.control.table.by_peer(holder.id)
         if connection is not None:
             self._recipients[payload] = connection.client_session_id
-        self.plane.inject(payload)
+        self.plane.from_target(payload)
         return payload
 
     def check_recipient(self, device: Device, payload: bytes) -> None:
