@@ -229,8 +229,9 @@ class Session:
             self.drops[DropReason.CLOSED] += 1
             return
         try:
-            self._limit_before_login(len(packet))
-            self._route(self._unwrap(packet, now), now)
+            authentic = self._unwrap(packet, now)
+            self._limit_before_login(len(packet))  # its own packets; others could use up its share in its name
+            self._route(authentic, now)
         except PeerError as error:
             self.drops[error.reason] += 1
             if (self._transport is Transport.TCP and error.reason in _MALFORMED) or error.fatal:
