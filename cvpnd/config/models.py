@@ -58,7 +58,7 @@ class DaemonConfig(_Table):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_directory: FilePath = Path("/var/log/cvpnd")
     shutdown_grace_s: int = whole(2, 0, 60)
-    resets_per_s: int = whole(2000, 10, 1_000_000)
+    resets_per_s: int = whole(20_000, 10, 1_000_000)
 
     @field_validator("workers", mode="before")
     @classmethod

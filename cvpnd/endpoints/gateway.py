@@ -29,10 +29,11 @@ from cvpnd.policy.model import Rule
 from cvpnd.policy.push import push_options
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
 from cvpnd.reasons import End, Refusal
+from cvpnd.server.admission import Admission
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.listener import Admission, Listener, TcpListener, UdpListener
+from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.sockets import ListenError
 from cvpnd.store.store import Store
 from cvpnd.wire.reset_cookie import SECRET_BYTES, ResetCookie
@@ -98,25 +99,35 @@ class Gateway:
         except (ConfigError, TrustError) as error:
             raise GatewayError(str(error)) from error
         except (HostError, ListenError, OSError) as error:
-            await self._become(old)
-            raise GatewayError(str(error)) from error
+            raise GatewayError(await self._go_back(old, str(error))) from error
         self.config = new
         self.last_reload_successful = True
         self.revision += 1
         return {"revision": self.revision, "endpoints": [e.settings.name for e in self.endpoints]}
 
+    async def _go_back(self, old: Config, problem: str) -> str:
+        """What there is to say about it."""
+        try:
+            await self._become(old)
+        except (TrustError, HostError, ListenError, OSError) as error:
+            log.critical("the old configuration cannot be put back in force: %s", error)
+            return f"{problem}\nand the old configuration cannot be put back in force: {error}"
+        return problem
+
     async def stop(self, grace_s: float) -> None:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
         was found."""
-        for running in self._running.values():
-            running.served.closing = True
-            for listener in running.listeners:
-                listener.stop_accepting()
-        if self._send_back(self.control.table, End.SHUTDOWN):
-            await asyncio.sleep(grace_s)
-        for running in list(self._running.values()):
-            self._remove(running)
-        await self._host.down()
+        try:
+            for running in self._running.values():
+                running.served.closing = True
+                for listener in running.listeners:
+                    listener.stop_accepting()
+            if self._send_back(self.control.table, End.SHUTDOWN):
+                await asyncio.sleep(grace_s)
+            for running in list(self._running.values()):
+                self._remove(running)
+        finally:
+            await self._host.down()
 
     async def _become(self, config: Config) -> None:
         keepers = await asyncio.to_thread(_read_files, config.endpoints)
@@ -159,19 +170,26 @@ class Gateway:
             leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
             lan_of=self._host.attached_network,
         )
-        served.set_rules(self.plane, rules, ())
-        running = _Running(served, protection)
-        self._running[endpoint.id] = running
+        running = self._running[endpoint.id] = _Running(served, protection)
+        try:
+            served.set_rules(self.plane, rules, ())
+            self._listen(running)
+        except BaseException:
+            self._remove(running)  # whatever is in _running is complete, so that another attempt finds what is missing
+            raise
+
+    def _listen(self, running: _Running) -> None:
+        served, endpoint = running.served, running.served.settings
         cookie = ResetCookie(self._cookie_secret, endpoint.hand_window_s)
         for listen in endpoint.listen:
+            listener: Listener
             if listen.transport == "udp":
-                udp = UdpListener(next(self._listener_numbers), served, self.control, self._admission, cookie)
-                udp.open(listen.host, listen.port)
-                running.listeners.append(udp)
+                number = next(self._listener_numbers)
+                listener = UdpListener(number, served, self.control, self._admission, cookie)
             else:
-                tcp = TcpListener(served, self.control, self._admission)
-                tcp.open(listen.host, listen.port)
-                running.listeners.append(tcp)
+                listener = TcpListener(served, self.control, self._admission)
+            listener.open(listen.host, listen.port)
+            running.listeners.append(listener)
             log.info("endpoint %s listens on %s", endpoint.name, listen)
 
     def _update(
@@ -233,6 +251,12 @@ class Gateway:
             await asyncio.to_thread(running.protection.poll, now)
             served.protection = running.protection.current
             if await asyncio.to_thread(served.trust_keeper.poll, now) is not None:
+                self._end_untrusted(served)
+
+    async def reload_trust(self) -> None:
+        """The same at once, however short ago the files were looked at."""
+        for served in self.endpoints:
+            if await asyncio.to_thread(served.trust_keeper.reload) is not None:
                 self._end_untrusted(served)
 
     def _end_untrusted(self, served: ServedEndpoint) -> None:

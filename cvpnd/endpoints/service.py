@@ -7,7 +7,6 @@ says is in force, and what a crash leaves behind comes into force at the next st
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -175,7 +174,7 @@ class Operations:
         """On the CRL, and its live sessions ended, when this returns. Of several the newest is answered."""
         async with self._changing:
             records = await self._pki(revoke, await self._authority(), name=name, serial=serial)
-            await self._gateway.poll_trust(math.inf)
+            await self._gateway.reload_trust()
             return _certificate_view(records[0])
 
     async def list_client_keys(self, endpoint: str | None = None) -> list[ClientKeyView]:

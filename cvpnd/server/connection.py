@@ -33,7 +33,7 @@ class DeviceKey(NamedTuple):
 
 class Phase(Enum):
     HANDSHAKE = "handshake"
-    """Until the credentials are here: counts against the limits on strangers."""
+    """Until the credentials are here."""
     LOGIN = "login"
     ESTABLISHED = "established"
     """Let in: has a lease, and a peer in the data plane."""
@@ -57,6 +57,8 @@ class Connection:
     """Seconds since the epoch, for people."""
     connection_id: str = field(default_factory=new_connection_id)
     phase: Phase = Phase.HANDSHAKE
+    stranger: bool = True
+    """Has never come as far as its credentials: counts against the limits until it is forgotten."""
     unproven: bool = False
     """It began over UDP without a cookie, so its source address may be forged until the handshake goes on."""
     login: asyncio.Task[None] | None = None
@@ -78,6 +80,8 @@ class Connection:
     """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
     timer: float | None = None
     """The deadline this connection last put on the timer heap."""
+    forget_at: float | None = None
+    """When a closed session has absorbed the retransmissions under way."""
     ended_at: float | None = None
     end_reason: Refusal | End | None = None
     end_detail: str = ""

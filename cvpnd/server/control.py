@@ -8,17 +8,22 @@ hangs, ``pump`` is the place to look. Everything runs on the event loop's thread
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from cryptography import x509
+
 from cvpnd.dataplane import api as dataplane
+from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
+from cvpnd.server.admission import TokenBucket
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
@@ -31,9 +36,14 @@ from cvpnd.wire.session import Session
 from cvpnd.wire.wrap.session_wrap import SessionWrap
 
 log = logging.getLogger(__name__)
+_warn = RateLimited(log)
 
 ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
+STRANGERS_LOGGED_PER_S = 10.0
+STRANGERS_LOGGED_AT_ONCE = 200.0
+"""Handshakes of strangers that failed are written down no faster, so that nobody outside can fill a disk. All are
+counted."""
 
 RESTART_TEXT = "[P]:gateway restarts"
 """``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
@@ -59,6 +69,7 @@ class ControlPlane:
         self._on_established = on_established
         self._on_ended = on_ended
         self._stray_control: dict[int, Callable[[dataplane.StrayControl], None]] = {}
+        self._strangers_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self._loop = asyncio.get_running_loop()
         self._wake_up: asyncio.TimerHandle | None = None
         self._loop.add_reader(plane.event_fd(), self._plane_events)
@@ -109,21 +120,41 @@ class ControlPlane:
 
     def packet_received(self, connection: Connection, packet: bytes) -> None:
         now = self._loop.time()
-        connection.session.receive_packet(packet, now)
+        with self._contained(connection):
+            connection.session.receive_packet(packet, now)
         self.pump(connection, now)
 
     def pump(self, connection: Connection, now: float) -> None:
         """Handle, send, re-arm. Call it after every touch of a session."""
         session = connection.session
-        while (event := session.next_event()) is not None:
-            self._session_event(connection, event, now)
-        for packet in session.packets_to_send(now):
-            connection.link.send(packet)
-        if session.closed and isinstance(connection.link, TcpLink):
-            self._forget(connection)
-            return
-        self.table.set_timer(connection, session.next_timeout())
+        with self._contained(connection):
+            while (event := session.next_event()) is not None:
+                self._session_event(connection, event, now)
+            for packet in session.packets_to_send(now):
+                connection.link.send(packet)
+        if session.closed:
+            self._absorb(connection, now)
+        else:
+            self.table.set_timer(connection, session.next_timeout())
         self._arm()
+
+    @contextlib.contextmanager
+    def _contained(self, connection: Connection) -> Iterator[None]:
+        """A mistake of ours, or what the kernel refuses us, ends this one connection. The packets, timers and events
+        of all others are handled by the same callbacks of the event loop and must not get lost with it."""
+        try:
+            yield
+        except Exception:
+            log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
+            self.end(connection, Refusal.INTERNAL_ERROR)
+            connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
+
+    def _absorb(self, connection: Connection, now: float) -> None:
+        if connection.forget_at is None:
+            connection.forget_at = now + ABSORB_S
+            if isinstance(connection.link, TcpLink):
+                connection.link.close()
+        self.table.set_timer(connection, connection.forget_at)
 
     def _arm(self) -> None:
         deadline = self.table.next_deadline()
@@ -137,10 +168,11 @@ class ControlPlane:
         self._wake_up = None
         now = self._loop.time()
         for connection in self.table.pop_due(now):
-            if connection.session.closed:
+            if connection.forget_at is not None and connection.forget_at <= now:
                 self._forget(connection)
                 continue
-            connection.session.handle_timeout(now)
+            with self._contained(connection):
+                connection.session.handle_timeout(now)
             self.pump(connection, now)
         self._arm()
 
@@ -166,7 +198,7 @@ class ControlPlane:
             case wire.PeerExit():
                 self.end(connection, End.CLIENT_EXIT)
             case wire.SessionClosed():
-                self._session_closed(connection, event, now)
+                self._session_closed(connection, event)
             case wire.MessageReceived():
                 log.debug("%s sent an unknown message: %r", connection.connection_id, event.text[:64])
             case wire.RenegotiationStarted() | wire.RenegotiationFailed():
@@ -201,15 +233,15 @@ class ControlPlane:
             self.renegotiations[connection.endpoint.id] += 1
             return
         connection.keys_installed = True
-        if isinstance(connection.link, TcpLink):
-            connection.link.hand_over(self.plane, connection.peer_id)
         self.established[connection.endpoint.id] += 1
         self._on_established(connection)
+        if isinstance(connection.link, TcpLink):
+            connection.link.hand_over(self.plane, connection.peer_id)  # last: its failure ends the connection
 
-    def _session_closed(self, connection: Connection, event: wire.SessionClosed, now: float) -> None:
-        connection.common_name = connection.common_name or connection.session.verdict.common_name
+    def _session_closed(self, connection: Connection, event: wire.SessionClosed) -> None:
+        with contextlib.suppress(ValueError, x509.InvalidVersion):  # OpenSSL reads certificates that we cannot
+            connection.common_name = connection.common_name or connection.session.verdict.common_name
         self.end(connection, event.reason, event.detail)
-        self.table.set_timer(connection, now + ABSORB_S)
 
     # -- decisions ----------------------------------------------------------------------------------------
 
@@ -244,22 +276,22 @@ class ControlPlane:
         Returns the refusal if the client turns out not to be servable; it has been told."""
         now = self._loop.time()
         link = connection.link
-        peer_id = self.table.assign_peer_id(connection)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.table.free_peer_id, connection)
+            peer_id = self.table.assign_peer_id(connection)
+            self.plane.add_peer(peer_id, settings)
+            undo.callback(self.plane.remove_peer, peer_id)
+            if isinstance(link, UdpLink):
+                self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
+            # The session comes last: once it has accepted, nothing holds the PUSH_REPLY back.
             refusal = connection.session.accept(options, now, peer_id=peer_id)
             if refusal is None:
-                self.plane.add_peer(peer_id, settings)
-        except BaseException:
-            self.table.free_peer_id(connection)
-            raise
+                undo.pop_all()
         if refusal is not None:
-            self.table.free_peer_id(connection)
             self._last_words(connection, refusal)
             return refusal
         self.table.set_phase(connection, Phase.ESTABLISHED)
         self._sessions[connection.endpoint.id] += 1
-        if isinstance(link, UdpLink):
-            self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
         self.pump(connection, now)
         return None
 
@@ -285,7 +317,8 @@ class ControlPlane:
     ) -> None:
         """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
         help."""
-        connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
+        with self._contained(connection):
+            connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
         self._last_words(connection, reason)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
@@ -299,6 +332,8 @@ class ControlPlane:
         self._last_words(connection, reason)
 
     def _last_words(self, connection: Connection, reason: Refusal | End) -> None:
+        if connection.session.established:  # there was nothing to answer with a no, so it would just go on
+            connection.session.close(reason)
         self.pump(connection, self._loop.time())  # before the end, which closes a TCP connection
         self.end(connection, reason)
 
@@ -312,7 +347,6 @@ class ControlPlane:
         """No packet passes from here on, whatever the session still says. The lease is free exactly once: here."""
         if connection.phase is Phase.ENDED:
             return
-        log.info("%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, detail)
         if connection.peer_id is not None:
             connection.final_stats = self.plane.peer_stats(connection.peer_id)
             if isinstance(connection.link, TcpLink):
@@ -332,6 +366,12 @@ class ControlPlane:
             self.refusals[connection.endpoint.id, reason] += 1
         else:
             self.ends[connection.endpoint.id, reason] += 1
+        if connection.stranger and not self._strangers_logged.take(self._loop.time()):
+            _warn.warning(
+                "strangers", "handshakes of strangers fail faster than they are written down, the last: %s", reason
+            )
+            return
+        log.info("%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, detail)
         if connection.keys_installed or isinstance(reason, Refusal):
             self._on_ended(connection)
 
@@ -357,7 +397,9 @@ class ControlPlane:
                 continue
             connection = self.table.by_peer(event.peer_id)
             if connection is not None:  # else: it ended while the event waited
-                self._plane_event(connection, event)
+                with self._contained(connection):
+                    self._plane_event(connection, event)
+                self.pump(connection, self._loop.time())
 
     def _plane_event(
         self,
@@ -388,7 +430,6 @@ class ControlPlane:
                 self.close(connection, End.TCP_CLOSED, event.detail)
             case _:
                 assert_never(event)
-        self.pump(connection, now)
 
     def _float(self, connection: Connection, event: dataplane.FloatSeen) -> None:
         """An authentic packet came from elsewhere (openvpn-wire.md 2.4): follow, unless somebody else lives there."""
@@ -398,6 +439,8 @@ class ControlPlane:
         for other in self.table.at_source(event.listener, event.source):
             if other is connection:
                 return
+            if other.phase is Phase.ENDED:
+                continue  # nobody lives there any more
             if other.identity != connection.identity:
                 log.warning(
                     "%s (%s) may not move to %s: that address belongs to %s",

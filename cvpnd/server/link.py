@@ -133,6 +133,8 @@ class TcpLink:
             self._fail(str(error))
             return
         for packet in packets:
+            if self._closing:
+                return  # what follows a packet that ended the connection is not looked at
             self._on_packet(packet)
         if not data:
             self._fail("closed by the client")
@@ -155,9 +157,18 @@ class TcpLink:
             return
         self._loop.remove_writer(sock)
         if self._taker is not None and not self._closing:
-            self._socket = None
-            self._plane = self._taker
-            self._plane.attach_tcp(self._peer_id, sock.detach(), self._reader.rest())
+            self._hand_over_now(self._taker)
+
+    def _hand_over_now(self, taker: DataPlane) -> None:
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        try:
+            taker.attach_tcp(self._peer_id, sock.detach(), self._reader.rest())
+            self._plane = taker
+        except (OSError, ValueError) as error:  # the plane has closed the descriptor
+            self._closing = True
+            self._on_closed(f"cannot be handed to a worker: {error}")
 
     def _fail(self, detail: str) -> None:
         if self._socket is None:

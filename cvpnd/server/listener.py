@@ -8,6 +8,7 @@ the cookie back makes a connection. TCP: the handshake of the kernel proves the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import secrets
 import socket
@@ -15,6 +16,7 @@ from ipaddress import IPv6Address, ip_address
 
 from cvpnd.dataplane.api import SocketAddress, StrayControl
 from cvpnd.reasons import End, Refusal
+from cvpnd.server.admission import Admission
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
@@ -31,6 +33,10 @@ READS_PER_WAKE_UP = 64
 DATAGRAM_BYTES = 2048
 """Largest control packet any client may be configured to send (openvpn-wire.md section 1)."""
 ANCILLARY_BYTES = socket.CMSG_SPACE(20)
+ACCEPT_PAUSE_S = 1.0
+PING_DELAY_S = 1.0
+"""So late may a client's ping come and still be in time."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAddress:
@@ -43,32 +49,6 @@ def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAdd
             return SocketAddress(str(ip.ipv4_mapped), port)
     scope_id = address[3] if len(address) == 4 else 0
     return SocketAddress(host, port, scope_id)
-
-
-class Admission:
-    """Limits on strangers, shared by all listeners of one daemon."""
-
-    def __init__(self, resets_per_s: int) -> None:
-        self._rate = float(resets_per_s)
-        self._tokens = self._rate
-        self._at = 0.0
-
-    def may_answer_reset(self, now: float) -> bool:
-        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
-
-    @staticmethod
-    def may_begin(control: ControlPlane, endpoint: ServedEndpoint, host: str) -> DropReason | None:
-        limits = endpoint.settings.limits
-        if control.table.handshakes >= limits.handshakes:
-            return DropReason.HANDSHAKE_LIMIT
-        if control.table.handshakes_from(host) >= limits.handshakes_per_source:
-            return DropReason.SOURCE_LIMIT
-        return None
 
 
 class UdpListener:
@@ -89,7 +69,11 @@ class UdpListener:
     def open(self, host: str, port: int) -> None:
         plane = self._control.plane
         group = open_udp_group(host, port, plane.workers)
-        plane.add_listener(self.index, self._endpoint.index, [sock.detach() for sock in group.data])
+        try:
+            plane.add_listener(self.index, self._endpoint.index, [sock.detach() for sock in group.data])
+        except BaseException:
+            group.control.close()
+            raise
         self._group = group
         self._control.listen_for_strays(self.index, self._stray)
         self._loop.add_reader(group.control, self._readable)
@@ -140,15 +124,12 @@ class UdpListener:
             return
         now = self._loop.time()
         if stateless.is_reset(packet):
-            reply = stateless.answer_reset(packet, source, now, self._cookie, self._endpoint.protection)
-            if isinstance(reply, DropReason):
-                self._control.drops[reply] += 1
-            elif not self._admission.may_answer_reset(now):
-                self._control.drops[DropReason.RATE_LIMITED] += 1
-            elif isinstance(reply, stateless.Opening):
-                self._begin_unproven(reply, packet, source, local)
+            if self._is_heard_from(source):
+                self._control.drops[DropReason.LIVE_CLIENT] += 1
+            elif self._admission.may_answer_reset(source.host, now):
+                self._reset(packet, source, local, now)
             else:
-                send_datagram(self._group.control, reply, source, local)
+                self._control.drops[DropReason.RATE_LIMITED] += 1
             return
         echo = stateless.check_echo(packet, source, now, self._cookie, self._endpoint.protection)
         if isinstance(echo, DropReason):
@@ -170,6 +151,26 @@ class UdpListener:
             cookie_echoed=True,
         )
         self._control.packet_received(connection, packet)
+
+    def _is_heard_from(self, source: SocketAddress) -> bool:
+        """Whether a client at this address has been pinging or sending until now. To answer a reset that was forged in
+        its name would do it harm: it takes the answer for a server that restarted, starts over and loses its tunnel. A
+        client that really starts anew on its old port is silent under its old keys, and repeats its reset."""
+        return any(
+            other.peer_id is not None
+            and self._control.plane.peer_stats(other.peer_id).idle_s < self._endpoint.settings.ping_s + PING_DELAY_S
+            for other in self._control.table.at_source(self.index, source)
+        )
+
+    def _reset(self, packet: bytes, source: SocketAddress, local: str, now: float) -> None:
+        assert self._group is not None  # noqa: S101 - looked at by the caller
+        reply = stateless.answer_reset(packet, source, now, self._cookie, self._endpoint.protection)
+        if isinstance(reply, DropReason):
+            self._control.drops[reply] += 1
+        elif isinstance(reply, stateless.Opening):
+            self._begin_unproven(reply, packet, source, local)
+        else:
+            send_datagram(self._group.control, reply, source, local)
 
     def _begin_unproven(self, opening: stateless.Opening, packet: bytes, source: SocketAddress, local: str) -> None:
         """A tls-crypt-v2 client that cannot echo a cookie. Whoever has a client key, or has seen such a packet, can
@@ -194,7 +195,7 @@ class UdpListener:
     def _admit(self, source: SocketAddress, local: str) -> UdpLink | None:
         """Whether a session may be made for this stranger."""
         assert self._group is not None  # noqa: S101 - looked at by the caller
-        refused = self._admission.may_begin(self._control, self._endpoint, source.host)
+        refused = self._admission.may_begin(self._control.table, self._endpoint, source.host)
         if refused is not None:
             self._control.drops[refused] += 1
             return None
@@ -221,12 +222,12 @@ class TcpListener:
             self._loop.remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+        for link in list(self._waiting):
+            self._send_away(link)
 
     def close(self) -> None:
+        """The endpoint's connections must have ended."""
         self.stop_accepting()
-        for link in list(self._waiting):
-            self._stop_waiting(link)
-            link.close()
 
     def _acceptable(self) -> None:
         for _ in range(READS_PER_WAKE_UP):
@@ -236,26 +237,43 @@ class TcpListener:
                 sock, address = self._socket.accept()
             except BlockingIOError:
                 return
-            except OSError as error:  # the client is gone again, or we are out of descriptors
-                log.warning("accept: %s", error)
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:  # the client is gone again
+                    continue
+                log.warning("no new connections over TCP for %g s: %s", ACCEPT_PAUSE_S, error)
+                self._loop.remove_reader(self._socket)  # which stays readable and would wake us without end
+                self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                 return
             sock.setblocking(False)
             self._accepted(sock, canonical(address))
 
+    def _accept_again(self) -> None:
+        if self._socket is not None:
+            self._loop.add_reader(self._socket, self._acceptable)
+
     def _accepted(self, sock: socket.socket, source: SocketAddress) -> None:
-        refused = self._admission.may_begin(self._control, self._endpoint, source.host)
-        if refused is None and len(self._waiting) >= self._endpoint.settings.limits.handshakes:
-            refused = DropReason.HANDSHAKE_LIMIT
+        refused = self._admission.may_begin(self._control.table, self._endpoint, source.host)
         if refused is not None:
             self._control.drops[refused] += 1
             sock.close()
             return
-        link = TcpLink(sock, source)
-        link.serve(lambda packet: self._first_packet(link, packet), lambda _detail: self._stop_waiting(link))
+        if len(self._waiting) >= self._endpoint.settings.limits.handshakes:
+            # A client speaks at once: who has been silent for longest makes room, or silence would keep others out.
+            self._silent(next(iter(self._waiting)))
+        try:
+            link = TcpLink(sock, source)
+        except OSError:  # gone again
+            sock.close()
+            return
+        self._control.table.count_stranger(source.host)
         self._waiting[link] = self._loop.call_later(self._endpoint.settings.limits.first_packet_s, self._silent, link)
+        link.serve(lambda packet: self._first_packet(link, packet), lambda _detail: self._stop_waiting(link))
 
     def _silent(self, link: TcpLink) -> None:
         self._control.drops[DropReason.TCP_SILENT] += 1
+        self._send_away(link)
+
+    def _send_away(self, link: TcpLink) -> None:
         self._stop_waiting(link)
         link.close()
 
@@ -263,12 +281,18 @@ class TcpListener:
         timer = self._waiting.pop(link, None)
         if timer is not None:
             timer.cancel()
+            self._control.table.discount_stranger(link.remote.host)
 
     def _first_packet(self, link: TcpLink, packet: bytes) -> None:
         self._stop_waiting(link)
         opening = stateless.open_stream(packet, self._endpoint.protection)
         if isinstance(opening, DropReason):  # nothing but a reset may begin a connection; on TCP an error is final
             self._control.drops[opening] += 1
+            link.close()
+            return
+        refused = self._admission.may_begin(self._control.table, self._endpoint, link.remote.host)
+        if refused is not None:  # not yet when it was accepted
+            self._control.drops[refused] += 1
             link.close()
             return
         connection = self._control.begin(

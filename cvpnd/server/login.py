@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 
+from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.policy.compile import group_bits
@@ -52,7 +53,7 @@ class Denied(Exception):
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """Decide and carry the decision out. Runs as the connection's only task; cancelled when the connection ends."""
     try:
-        identity = identify(credentials)
+        identity = identify(credentials, connection.endpoint.trust)
         connection.identity = identity
         connection.common_name = identity.common_name
         connection.certificate = credentials.certificate
@@ -75,12 +76,15 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.login = None
 
 
-def identify(credentials: CredentialsReceived) -> Identity:
+def identify(credentials: CredentialsReceived, trust: CertificateTrust) -> Identity:
     """Who this is. With certificates alone the certificate's name is the user's; what the client typed proves nothing
     and is not used."""
     certificate = credentials.certificate
     if certificate is None:
         raise Denied(Refusal.CERTIFICATE_MISSING)
+    refused = trust.check(certificate)  # revoked since its TLS handshake began, which the client may have drawn out
+    if refused is not None:
+        raise Denied(refused.refusal, refused.detail)
     name = common_name(certificate)
     if isinstance(name, Refused):
         raise Denied(name.refusal, name.detail)

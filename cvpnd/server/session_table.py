@@ -21,6 +21,8 @@ from cvpnd.server.link import UdpLink
 ENDED_KEPT_S = 3600.0
 ENDED_KEPT_MAX = 10_000
 """Ended connections stay visible for an hour, but a storm of them must not grow memory."""
+SUPERSEDED_TIMERS = 64
+"""So many more than there are connections may wait on the heap in vain."""
 
 
 def source_prefix(host: str) -> str:
@@ -40,7 +42,8 @@ class SessionTable:
         """The latest of each: devices that do not say who they are share an entry with those of their certificate."""
         self._handshakes_from: Counter[str] = Counter()
         self.handshakes = 0
-        """Connections that have not come as far as their credentials."""
+        """Connections that never came as far as their credentials, until they are forgotten: who fails fast does not
+        get to try again any faster, so this bounds memory, work and log lines together."""
         self.unproven = 0
         """Those of them that began without a cookie."""
         self._timers: list[tuple[float, int, Connection]] = []
@@ -59,9 +62,19 @@ class SessionTable:
     def handshakes_from(self, host: str) -> int:
         return self._handshakes_from[source_prefix(host)]
 
+    def count_stranger(self, host: str) -> None:
+        """Somebody who is not a connection yet has a share in what one source may have."""
+        self._handshakes_from[source_prefix(host)] += 1
+
+    def discount_stranger(self, host: str) -> None:
+        prefix = source_prefix(host)
+        self._handshakes_from[prefix] -= 1
+        if self._handshakes_from[prefix] <= 0:
+            del self._handshakes_from[prefix]
+
     def set_phase(self, connection: Connection, phase: Phase) -> None:
-        """The only place that changes a phase, so that the count of open handshakes is always right."""
-        if connection.phase is Phase.HANDSHAKE and phase is not Phase.HANDSHAKE:
+        """The only place that changes a phase, so that the count of strangers is always right."""
+        if phase is not Phase.ENDED:
             self._leave_handshake(connection)
         if phase is Phase.ENDED and connection.device is not None:
             if self._by_device.get(connection.device) is connection:
@@ -70,19 +83,18 @@ class SessionTable:
         connection.phase = phase
 
     def _leave_handshake(self, connection: Connection) -> None:
-        self.handshakes -= 1
-        self.unproven -= connection.unproven
-        prefix = source_prefix(connection.link.remote.host)
-        self._handshakes_from[prefix] -= 1
-        if self._handshakes_from[prefix] <= 0:
-            del self._handshakes_from[prefix]
+        if connection.stranger:
+            connection.stranger = False
+            self.handshakes -= 1
+            self.discount_stranger(connection.link.remote.host)
+            self.unproven -= connection.unproven
 
     # -- connections --------------------------------------------------------------------------------------
 
     def add(self, connection: Connection) -> None:
         self._by_id[connection.connection_id] = connection
-        self._handshakes_from[source_prefix(connection.link.remote.host)] += 1
         self.handshakes += 1
+        self.count_stranger(connection.link.remote.host)
         self.unproven += connection.unproven
         if isinstance(connection.link, UdpLink):
             self._by_source.setdefault((connection.link.listener, connection.link.remote), []).append(connection)
@@ -91,8 +103,7 @@ class SessionTable:
         """Forget a connection; its peer must be gone from the data plane. Idempotent."""
         if self._by_id.pop(connection.connection_id, None) is None:
             return
-        if connection.phase is Phase.HANDSHAKE:
-            self._leave_handshake(connection)
+        self._leave_handshake(connection)
         self._unlink_source(connection)
         connection.timer = None
         if connection.keys_installed:
@@ -171,6 +182,14 @@ class SessionTable:
             return
         connection.timer = deadline
         heapq.heappush(self._timers, (deadline, next(self._timer_order), connection))
+        if len(self._timers) > 2 * len(self._by_id) + SUPERSEDED_TIMERS:
+            self._drop_superseded()
+
+    def _drop_superseded(self) -> None:
+        """They would hold their connections, also those long forgotten, until the hour in which they were due."""
+        current = {id(entry[2]): entry for entry in self._timers if entry[2].timer == entry[0]}
+        self._timers = list(current.values())
+        heapq.heapify(self._timers)
 
     def next_deadline(self) -> float | None:
         while self._timers and self._timers[0][2].timer != self._timers[0][0]:

@@ -23,6 +23,7 @@ class DropReason(StrEnum):
     LATE_PACKET = "late_packet"  # a packet id above 1 where only a first packet may come
     BAD_COOKIE = "bad_cookie"  # forged, expired, or from another address
     RATE_LIMITED = "rate_limited"  # too many resets or soft resets
+    LIVE_CLIENT = "live_client"  # a reset from the address of a client that is being heard from
     HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
     SOURCE_LIMIT = "source_limit"  # as many of them as one address may have
     TCP_SILENT = "tcp_silent"  # connected, but sent no packet

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from pathlib import Path
 
 from helpers.lab import GatewayProcess, wait_until
+
+from cvpnd.pki.authority import Authority
+from cvpnd.pki.revocation import revoke
 
 
 def test_init_run_profile_connect_revoke(site, ping):
@@ -48,3 +52,12 @@ def test_init_run_profile_connect_revoke(site, ping):
     assert first.connected_count == 1
     explained = gateway.ctl("explain", "client1", "10.20.0.10")
     assert "may reach" in explained.stdout
+
+    another_program_revokes(directory, "client1")
+    first.wait_for("Certificate revoked", 4)
+
+
+def another_program_revokes(directory: Path, name: str) -> None:
+    """A new list of revoked certificates appears, and nobody tells the daemon."""
+    pki = tomllib.loads((directory / "cvpnd.toml").read_text())["pki"]["directory"]
+    revoke(Authority.open(directory / pki), name=name, serial=None)

@@ -38,10 +38,11 @@ from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Rule
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import control as control_module
+from cvpnd.server.admission import Admission
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.listener import Admission, UdpListener
+from cvpnd.server.listener import UdpListener
 from cvpnd.server.login import log_in
 from cvpnd.server.sockets import UdpGroup
 from cvpnd.wire.events import CredentialsReceived
@@ -510,7 +511,8 @@ class World:
         assert len(granted) == len(set(granted)), "an address has two owners"
         assert set(granted) == set(plane.endpoints[ENDPOINT].leases) == {a for a, _ in self.endpoint.leases.leases()}
         assert self.control.sessions_of(self.endpoint) == len(live)
-        waiting = [c for c in table if c.phase is Phase.HANDSHAKE]
+        waiting = [c for c in table if c.stranger]
+        assert all(c.stranger for c in table if c.phase is Phase.HANDSHAKE), "a stranger does not count"
         assert table.handshakes == len(waiting) and table.unproven == sum(c.unproven for c in waiting)
         for slot, keys in self.plane.keys.items():
             assert slot[1] in plane.peers[slot[0]].keys and keys

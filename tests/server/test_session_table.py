@@ -130,6 +130,29 @@ def test_device_is_found_until_its_latest_connection_ends():
     assert table.identify_device(added(table), device._replace(certificate_fingerprint="another")) is None
 
 
+def test_who_failed_counts_as_a_stranger_until_forgotten():
+    table = SessionTable()
+    connection = added(table)
+    table.set_phase(connection, Phase.ENDED)
+    assert (table.handshakes, table.handshakes_from("192.0.2.7")) == (1, 1)
+    table.remove(connection)
+    assert (table.handshakes, table.handshakes_from("192.0.2.7")) == (0, 0)
+
+
+def test_forgotten_connections_are_not_held_by_deadlines_that_were_superseded():
+    table = SessionTable()
+    stays = added(table)
+    table.set_timer(stays, 3600.0)
+    for number in range(1000):
+        connection = added(table, session_id=number.to_bytes(8, "big"))
+        table.set_timer(connection, 3600.0)  # its renegotiation, an hour away
+        table.set_timer(connection, 2.0)
+        assert table.pop_due(2.0) == [connection]
+        table.remove(connection)
+    assert len(table._timers) < 100
+    assert table.pop_due(3600.0) == [stays]
+
+
 @pytest.mark.parametrize("was_connected", [True, False])
 def test_ended_connections_stay_visible_for_an_hour_if_they_ever_were_one(was_connected):
     table = SessionTable()

@@ -1,0 +1,200 @@
+"""Login, data plane and session stay of one mind, whatever fails on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from helpers import certs
+from helpers.served import Client, wait_until
+
+from cvpnd.reasons import End, Refusal
+from cvpnd.server import control as control_module
+from cvpnd.server import listener as listener_module
+from cvpnd.server.connection import Phase
+from cvpnd.wire.packet import Transport
+
+
+def address(served, transport):
+    return served.udp if transport is Transport.UDP else served.tcp
+
+
+@pytest.fixture(params=[Transport.UDP, Transport.TCP])
+def transport(request):
+    return request.param
+
+
+async def test_client_gets_in_and_gives_everything_back(served, transport):
+    client = await Client(address(served, transport), transport).connect()
+    assert (len(served.established), served.leases_used, served.control.table.handshakes) == (1, 1, 0)
+    client.light.exit()
+    assert await client.until(lambda: len(served.ended) == 1)
+    assert served.ended[0].end_reason is End.CLIENT_EXIT
+    assert served.leases_used == 0
+    client.close()
+
+
+@pytest.mark.parametrize("verb", ["add_peer", "set_remote", "install_key", "attach_tcp"])
+async def test_no_push_reply_leaves_when_the_data_plane_fails(served, transport, verb, caplog):
+    if (verb, transport) in [("set_remote", Transport.TCP), ("attach_tcp", Transport.UDP)]:
+        pytest.skip("not a verb of this transport")
+    served.plane.broken.add(verb)
+    client = Client(address(served, transport), transport)
+    assert await client.until(lambda: len(served.ended) == 1)
+    await client.until(lambda: False, 0.3)
+    assert client.light.options == ()
+    assert served.leases_used == 0
+    assert served.control.sessions_of(served.endpoint) == 0
+    connection = served.ended[0]
+    assert connection.phase is Phase.ENDED
+    assert connection.peer_id is None
+    assert connection.session.closed or not connection.session.established
+    served.plane.broken.clear()
+    again = await Client(address(served, transport), transport).connect()
+    assert again.light.connected
+    client.close()
+    again.close()
+
+
+async def test_failure_of_one_session_does_not_stop_the_clock_of_the_others(served, monkeypatch, caplog):
+    """Two handshakes wait; the first one's timer raises. The second must still time out."""
+    caplog.set_level(logging.CRITICAL, "cvpnd.server.control")
+    object.__setattr__(served.settings, "hand_window_s", 1)
+    clients = [Client(served.udp) for _ in range(2)]
+    assert await clients[0].until(lambda: len(served.control.table) == 1)
+    assert await clients[1].until(lambda: len(served.control.table) == 2)
+    first, second = list(served.control.table)
+
+    def broken(_now):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(type(first.session), "handle_timeout", _for(first.session, broken))
+    assert await wait_until(lambda: len(served.ended) == 2)
+    assert first.end_reason is Refusal.INTERNAL_ERROR
+    assert second.end_reason is Refusal.HANDSHAKE_TIMEOUT
+
+
+def _for(session, replacement):
+    original = type(session).handle_timeout
+
+    def handle_timeout(self, now):
+        return replacement(now) if self is session else original(self, now)
+
+    return handle_timeout
+
+
+async def test_certificate_revoked_during_the_handshake_does_not_get_in(served):
+    """Checked against the old list in the TLS handshake, revoked before the credentials came."""
+    stolen = certs.client("stolen")
+    client = Client(served.udp, certificate=stolen)
+    held: list[bytes] = []
+    light_send = client.send
+    client.send = lambda packet: held.append(packet) if established() else light_send(packet)  # type: ignore[method-assign]
+
+    def established() -> bool:
+        return client.light._newest.tls.established
+
+    assert await client.until(established)
+    client.step()
+    served.write_crl(stolen)
+    served.keeper.reload()
+    client.send = light_send  # type: ignore[method-assign]
+    for packet in held:
+        client.send(packet)
+    assert await client.until(lambda: len(served.ended) == 1)
+    assert not client.light.connected
+    assert served.ended[0].end_reason is Refusal.CERTIFICATE_REVOKED
+    assert served.established == []
+    client.close()
+
+
+async def test_renegotiation_refused_ends_an_established_connection_for_good(served):
+    client = await Client(served.udp).connect()
+    connection = served.established[0]
+    served.write_crl(certs.client())
+    served.keeper.reload()
+    connection.session.renegotiate(asyncio.get_running_loop().time())
+    served.control.pump(connection, asyncio.get_running_loop().time())
+    assert await client.until(lambda: len(served.ended) == 1)
+    assert await client.until(lambda: client.light.failed is not None)
+    assert not connection.session.established
+    client.close()
+
+
+async def test_closed_session_absorbs_what_is_still_under_way(served, monkeypatch):
+    monkeypatch.setattr(control_module, "ABSORB_S", 3.0)
+    client = Client(served.udp, certificate=certs.client_of_another_authority())
+    assert await client.until(lambda: len(served.ended) == 1)
+    assert len(served.control.table) == 1
+    await client.until(lambda: False, 2.2)  # beyond the first retransmission's deadline
+    assert len(served.control.table) == 1, "forgotten at the wake-up of a timer that had been set before the end"
+    assert await wait_until(lambda: len(served.control.table) == 0)
+    client.close()
+
+
+async def test_push_request_yields_nothing_until_login_has_ended_with_a_yes(served, transport, monkeypatch):
+    """While login decides, and after it said no."""
+    decided = asyncio.Event()
+    waiting: list[object] = []
+
+    async def slow_log_in(control, connection, credentials):
+        waiting.append(connection)
+        await decided.wait()
+        control.refuse(connection, Refusal.CERTIFICATE_REVOKED)
+
+    monkeypatch.setattr(control_module, "log_in", slow_log_in)
+    client = Client(address(served, transport), transport)
+    assert await client.until(lambda: bool(waiting))
+    assert await client.until(lambda: client.light._newest.server is not None)
+    for _ in range(3):
+        client.light.send_message("PUSH_REQUEST")
+        await client.until(lambda: False, 0.1)
+    assert client.light.options == () and client.light.failed is None
+    assert served.established == [] and served.leases_used == 0
+    decided.set()
+    assert await client.until(lambda: client.light.failed is not None)
+    assert client.light.failed == "AUTH_FAILED"
+    client.light.failed = None  # it does not take no for an answer
+    for _ in range(3):
+        client.light.send_message("PUSH_REQUEST")
+        await client.until(lambda: False, 0.1)
+    assert client.light.options == () and not client.light.connected
+    assert served.established == [] and served.leases_used == 0
+    client.close()
+
+
+async def test_push_request_in_place_of_credentials_is_no_way_around_them(served, transport):
+    client = Client(address(served, transport), transport)
+    send = client.light._receive_tls
+
+    def asks_at_once(key, data, now):
+        """The first application data is not the key method 2 message but a text."""
+        records = key.tls.receive(data)
+        key.flush()
+        if key.tls.established and not records:
+            client.light.send_message("PUSH_REQUEST")
+
+    client.light._receive_tls = asks_at_once  # type: ignore[method-assign]
+    await client.until(lambda: len(served.ended) == 1, 1.0)
+    client.light._receive_tls = send  # type: ignore[method-assign]
+    await client.until(lambda: False, 0.2)
+    assert client.light.options == ()
+    assert served.established == [] and served.leases_used == 0
+    client.close()
+
+
+async def test_second_session_from_one_address_replaces_the_first_once_it_is_proven(served, monkeypatch):
+    first = await Client(served.udp).connect()
+    before = served.established[0]
+    second = Client(served.udp, certificate=certs.client())
+    second.socket.close()
+    second.socket = first.socket
+    await second.until(lambda: False, 0.3)
+    assert before.established, "heard from a moment ago: its address is not asked whether it wants to start over"
+    monkeypatch.setattr(listener_module, "PING_DELAY_S", -served.settings.ping_s)  # as if it had been silent
+    assert await second.until(lambda: second.light.connected, 6)
+    assert before.end_reason is End.CLIENT_RECONNECTED
+    assert served.leases_used == 1
+    assert served.established[1].grant.lease == before.grant.lease
+    second.close()
