@@ -149,6 +149,7 @@ async def serve(config: Config) -> None:
         loop.add_signal_handler(signal.SIGHUP, daemon.hang_up)
         daemon.announce_ready()
         await stopping.wait()
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # no new start of what is being stopped
         log.info("stopping: sending clients back")
         daemon.notifier.stopping("sending clients back")
 
@@ -167,7 +168,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
 
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
-        if isinstance(connection.end_reason, Refusal):
+        if isinstance(connection.end_reason, Refusal) and not connection.keys_installed:
             entry = attempt_entry(view, time.time(), failure=connection.end_reason, detail=connection.end_detail)
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
