@@ -8,7 +8,8 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Awaitable, Sequence
+from dataclasses import asdict, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from cvpnd.wire.wrap.tls_crypt import TlsCrypt
 from cvpnd.wire.wrap.tls_crypt_v2 import TlsCryptV2Client
 from cvpnd.wire.wrap.wrapping import Wrapping
 from light_client.driver import ClientResult, Plan, run_clients
+from light_client.generations import GENERATIONS, Generation, generation
 
 SHOWN_FAILURES = 10
 
@@ -39,6 +41,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hold", type=float, default=0.0, metavar="SECONDS", help="stay connected afterwards")
     parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="start them over this time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
+    names = ["all", *(each.name for each in GENERATIONS)]
+    parser.add_argument("--generation", choices=names, help="which client to play, or one of each")
+    parser.add_argument("--renegotiate", action="store_true", help="renew the keys after the pings, and ping again")
+    parser.add_argument("--rounds", type=int, default=1, help="come back so often from the same port, unannounced")
     parser.add_argument("--tls", choices=("1.2", "1.3"), help="only this version")
     wrapping = parser.add_mutually_exclusive_group()
     wrapping.add_argument("--tls-auth", type=Path, metavar="FILE")
@@ -114,6 +120,18 @@ def print_table(results: list[ClientResult], numbers: dict[str, object]) -> None
         print(f"… and {len(failures) - SHOWN_FAILURES} more")
 
 
+def print_generations(results: list[ClientResult]) -> None:
+    """The matrix: one line for each kind of client."""
+    print(f"{'generation':12}{'address':16}{'connect':>9}  {'cipher':18}{'keys':6}{'renewed':>8}{'pings':>7}  result")
+    for result in results:
+        pings = f"{len(result.round_trips_ms)}/{result.pings_sent}"
+        connect = f"{result.connect_ms:.0f} ms" if result.connect_ms is not None else "-"
+        print(
+            f"{result.generation:12}{result.address:16}{connect:>9}  {result.cipher:18}{result.derivation:6}"
+            f"{max(0, result.keys - 1):>8}{pings:>7}  {result.error or 'ok'}"
+        )
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     host, _, port = options.remote.rpartition(":")
@@ -128,13 +146,28 @@ def main(arguments: list[str] | None = None) -> int:
         spread_s=options.spread,
         wrapping=wrapping_of(options),
         early_negotiation=not options.no_early_negotiation,
+        renegotiate=options.renegotiate,
+        rounds=options.rounds,
     )
-    context = client_context(options.ca, options.cert, options.key, options.tls)
+
+    async def run(played: Sequence[Generation | None]) -> list[ClientResult]:
+        def clients(playing: Generation | None) -> Awaitable[list[ClientResult]]:
+            version = options.tls or (playing.tls if playing else None)
+            context = client_context(options.ca, options.cert, options.key, version)
+            return run_clients(context, replace(plan, generation=playing), options.count)
+
+        return [result for results in await asyncio.gather(*map(clients, played)) for result in results]
+
     started = time.perf_counter()
-    results = asyncio.run(run_clients(context, plan, options.count))
+    if options.generation == "all":
+        results = asyncio.run(run(GENERATIONS))
+    else:
+        results = asyncio.run(run([generation(options.generation) if options.generation else None]))
     numbers = summary(results, time.perf_counter() - started)
     if options.json:
         print(json.dumps({**numbers, "results": [asdict(result) for result in results]}))
+    elif options.generation is not None:
+        print_generations(results)
     else:
         print_table(results, numbers)
     return 1 if numbers["failed"] else 0

@@ -6,6 +6,7 @@ Each connects, pings an inner target, stays for a while and says goodbye; what h
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,8 +22,9 @@ from cvpnd.wire.packet import Transport
 from cvpnd.wire.stream import FrameReader, frame
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.wrapping import Wrapping
+from light_client.generations import Generation, Habits
 from light_client.icmp import echo_request, parse_echo_reply
-from light_client.protocol import Connected, Failed, KeyInstalled, LightClient, TunnelPacket
+from light_client.protocol import Connected, Failed, KeyInstalled, LightClient, Told, TunnelPacket
 
 PING_INTERVAL_S = 1.0
 EXIT_LINGER_S = 0.2
@@ -46,6 +48,12 @@ class Plan:
     early_negotiation: bool = True
     spread_s: float = 0.0
     """Start the clients evenly over this time; 0 = all at once."""
+    generation: Generation | None = None
+    """Which client to play; None: OpenVPN 2.6, more or less."""
+    renegotiate: bool = False
+    """Renew the keys after the pings, and ping as often again."""
+    rounds: int = 1
+    """Connect so many times from one local port, each time without a word to the server about the end of the last."""
 
 
 @dataclass
@@ -58,6 +66,16 @@ class ClientResult:
     round_trips_ms: list[float] = field(default_factory=list)
     pings_sent: int = 0
     keys: int = 0
+    generation: str = ""
+    cipher: str = ""
+    derivation: str = ""
+    options: tuple[str, ...] = ()
+    """All that was pushed, with later updates."""
+    push_replies: int = 0
+    updates: int = 0
+    undecryptable: int = 0
+    drops: dict[str, int] = field(default_factory=dict)
+    """Control packets that this client did not understand."""
     error: str = ""
 
     @property
@@ -108,10 +126,23 @@ class _TcpWire:
         self._writer.close()
 
 
-async def _open(plan: Plan) -> _Wire:
-    if plan.transport is Transport.UDP:
+async def _open(plan: Plan, local_port: int) -> _Wire:
+    if plan.transport is Transport.TCP:
+        return _TcpWire(*await asyncio.open_connection(plan.host, plan.port))
+    if not local_port:
         return _UdpWire(await asyncio_dgram.connect((plan.host, plan.port)))
-    return _TcpWire(*await asyncio.open_connection(plan.host, plan.port))
+    made = socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    made.bind(("", local_port))
+    made.connect((plan.host, plan.port))
+    return _UdpWire(await asyncio_dgram.from_socket(made))
+
+
+def free_port() -> int:
+    """A UDP port that nobody uses now."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind(("::", 0))
+        return int(probe.getsockname()[1])
 
 
 class Runner:
@@ -165,6 +196,8 @@ class Runner:
                 self.result.keys += 1
             elif isinstance(event, Failed) and not self.result.error and not self.leaving:
                 self.result.error = event.reason
+            elif isinstance(event, Told):
+                self.result.updates += event.text == "PUSH_UPDATE"
             elif isinstance(event, Connected):
                 self.result.address = (self.client.option("ifconfig") or "").split(" ")[0]
         for packet in self.client.packets_to_send(now):
@@ -187,6 +220,7 @@ class Runner:
                 packets = []
             for packet in packets:
                 self.client.receive_packet(packet, time.monotonic())
+            self.client.handle_timeout(time.monotonic())  # a packet may make something due at once
             await self.pump()
             if self.client.failed is not None:
                 return
@@ -201,23 +235,42 @@ class Runner:
 
 
 async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResult:
-    """Never raises for what the network or the server did: it is in ``error``."""
-    result = ClientResult(index)
-    started = time.perf_counter()
-    try:
-        wire = await asyncio.wait_for(_open(plan), plan.timeout_s)
-    except (OSError, TimeoutError) as error:
-        result.error = f"cannot connect: {error or 'timed out'}"
-        return result
-    client = LightClient(
+    """Never raises for what the network or the server did: it is in ``error``. Of several rounds, the last one or the
+    first that failed."""
+    local_port = free_port() if plan.rounds > 1 else 0
+    for left in reversed(range(plan.rounds)):
+        result = await _run_once(context, plan, index, local_port, vanish=left > 0)
+        if not result.ok:
+            break
+    return result
+
+
+def _client(context: SSL.Context, plan: Plan) -> LightClient:
+    playing = plan.generation
+    habits = playing.habits if playing else Habits()
+    return LightClient(
         context,
         time.monotonic(),
         transport=plan.transport,
         ipv6=":" in plan.host,
+        peer_info=playing.peer_info if playing else None,
+        options=playing.options(plan.transport) if playing else None,
         hand_window_s=plan.timeout_s,
         wrapping=plan.wrapping,
-        early_negotiation=plan.early_negotiation,
+        early_negotiation=plan.early_negotiation and habits.early_negotiation,
+        habits=habits,
     )
+
+
+async def _run_once(context: SSL.Context, plan: Plan, index: int, local_port: int, *, vanish: bool) -> ClientResult:
+    result = ClientResult(index, generation=plan.generation.name if plan.generation else "")
+    started = time.perf_counter()
+    try:
+        wire = await asyncio.wait_for(_open(plan, local_port), plan.timeout_s)
+    except (OSError, TimeoutError) as error:
+        result.error = f"cannot connect: {error or 'timed out'}"
+        return result
+    client = _client(context, plan)
     runner = Runner(client, wire, result)
     serving = asyncio.create_task(runner.serve())
     try:
@@ -228,7 +281,7 @@ async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResu
         result.connect_ms = (time.perf_counter() - started) * 1000
         if not await _use_tunnel(runner, plan):
             result.error = result.error or f"no answer from {plan.ping}"
-        if client.failed is None:
+        if client.failed is None and not vanish:
             client.exit()
             await runner.pump()
             runner.leaving = True
@@ -237,24 +290,22 @@ async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResu
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
         wire.close()
+        result.options, result.push_replies = client.options, client.push_replies
+        result.cipher, result.undecryptable = client.option("cipher") or client.configured_cipher, client.undecryptable
+        result.drops = {str(reason): count for reason, count in client.drops.items()}
+        result.derivation = "EKM" if client.exports_keys else "PRF"
     return result
 
 
 async def _use_tunnel(runner: Runner, plan: Plan) -> bool:
     """Ping until each answer came, then stay. A lost ping is repeated within the timeout, as a person would."""
-    sequence = 0
-    if plan.ping is not None:
-        source = IPv4Address(runner.result.address)
-        for _ in range(plan.pings):
-            end = time.monotonic() + plan.timeout_s
-            answered = False
-            while not answered:
-                if time.monotonic() >= end or runner.client.failed is not None:
-                    return False
-                sequence += 1
-                number = sequence & 0xFFFF
-                await runner.ping(source, plan.ping, number)
-                answered = await runner.until(partial(runner.answered, number), PING_INTERVAL_S)
+    sequence = await _ping(runner, plan, 0)
+    if sequence is not None and plan.renegotiate:
+        if not await _renegotiate(runner, plan.timeout_s):
+            return False
+        sequence = await _ping(runner, plan, sequence)
+    if sequence is None:
+        return False
     end = time.monotonic() + plan.hold_s
     while (left := end - time.monotonic()) > 0:
         if plan.ping is not None:
@@ -264,6 +315,35 @@ async def _use_tunnel(runner: Runner, plan: Plan) -> bool:
         if runner.client.failed is not None:
             return False
     return True
+
+
+async def _ping(runner: Runner, plan: Plan, sequence: int) -> int | None:
+    """The last sequence number, or None if not all were answered."""
+    if plan.ping is None:
+        return sequence
+    source = IPv4Address(runner.result.address)
+    for _ in range(plan.pings):
+        end = time.monotonic() + plan.timeout_s
+        answered = False
+        while not answered:
+            if time.monotonic() >= end or runner.client.failed is not None:
+                return None
+            sequence += 1
+            number = sequence & 0xFFFF
+            await runner.ping(source, plan.ping, number)
+            answered = await runner.until(partial(runner.answered, number), PING_INTERVAL_S)
+    return sequence
+
+
+async def _renegotiate(runner: Runner, timeout_s: float) -> bool:
+    """Both ways of it count: this client's, and one that the server begins at the same moment."""
+    client, before = runner.client, runner.result.keys
+    client.renegotiate(time.monotonic())
+    await runner.pump()
+    if await runner.until(lambda: runner.result.keys > before, timeout_s):
+        return True
+    runner.result.error = runner.result.error or "the renegotiation did not end"
+    return False
 
 
 async def run_clients(context: SSL.Context, plan: Plan, count: int) -> list[ClientResult]:

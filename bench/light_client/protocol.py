@@ -15,7 +15,14 @@ from OpenSSL import SSL
 
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
-from cvpnd.wire.key_method import KeyMessage, KeySource, parse_key_message, serialise_key_message
+from cvpnd.wire.key_method import (
+    Capability,
+    KeyMessage,
+    KeySource,
+    option_value,
+    parse_key_message,
+    serialise_key_message,
+)
 from cvpnd.wire.key_state import CLIENT_RANDOM_BYTES
 from cvpnd.wire.messages import (
     EXIT,
@@ -35,6 +42,7 @@ from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, TlsCrypt, dynamic_key2
 from cvpnd.wire.wrap.tls_crypt_v2 import EARLY_NEGOTIATION, RESEND_WKC, TlsCryptV2Client
 from cvpnd.wire.wrap.wrapping import KEY2_BYTES, Wrapping
 from light_client.data_channel import OCC_EXIT, PING, DataKey, is_data
+from light_client.generations import Habits
 
 PUSH_REQUEST_PERIOD_S = 5.0
 PEER_INFO_26 = {
@@ -130,6 +138,7 @@ class LightClient:
         hand_window_s: float = 60.0,
         wrapping: Wrapping = PLAIN,
         early_negotiation: bool = True,
+        habits: Habits | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """``wrapping``: the client's side of one. ``early_negotiation`` False plays OpenVPN 2.5 with tls-crypt-v2, for
@@ -148,11 +157,15 @@ class LightClient:
         self.username = username
         self.password = password
         self._hand_window_s = hand_window_s
+        self._habits = habits or Habits()
+        self._transport = transport
         self.session_id = random(SESSION_ID_BYTES)
         self.remote_session_id = b""
         self._events: deque[ClientEvent] = deque()
         self._data_out: list[bytes] = []
+        self._first_acks: list[bytes] = []
         self._pushed: list[str] = []
+        self.push_replies = 0
         self._push_request_at: float | None = None
         self._last_sent = now
         self._last_received = now
@@ -166,6 +179,8 @@ class LightClient:
         reset = Opcode.HARD_RESET_CLIENT_V3 if with_key else Opcode.HARD_RESET_CLIENT_V2
         self._newest = self._new_key(0, reset, now)
         self._sending: DataKey | None = None
+        self._switch_at: float | None = None
+        """When to send with the newest key, if it is not yet time."""
 
     # -- the five verbs
 
@@ -181,7 +196,8 @@ class LightClient:
                 self._fail(str(error))
 
     def packets_to_send(self, now: float) -> list[bytes]:
-        packets = [
+        packets, self._first_acks = self._first_acks, []
+        packets += [
             self._wrap_of(key.key_id).wrap(packet)
             for key in self._keys.values()
             for packet in key.reliable.packets_to_send(now)
@@ -197,7 +213,7 @@ class LightClient:
     def next_timeout(self) -> float | None:
         if self.failed is not None:
             return None
-        times = [key.reliable.next_timeout() for key in self._keys.values()] + [self._push_request_at]
+        times = [key.reliable.next_timeout() for key in self._keys.values()] + [self._push_request_at, self._switch_at]
         if self._negotiating:
             times.append(self._newest.started_at + self._hand_window_s)
         if self.connected:
@@ -214,6 +230,9 @@ class LightClient:
         if self._push_request_at is not None and now >= self._push_request_at:
             self._push_request_at = now + PUSH_REQUEST_PERIOD_S
             self.send_message(PUSH_REQUEST)
+        if self._switch_at is not None and now >= self._switch_at:
+            self._switch_at = None
+            self._sending = self._newest.data or self._sending
         if self.connected:
             ping, silence = self._seconds("ping"), self._seconds("ping-restart")
             if ping and now >= self._last_sent + ping:
@@ -241,8 +260,8 @@ class LightClient:
             self._newest = self._new_key(self._newest.key_id % 7 + 1, Opcode.SOFT_RESET_V1, now)
 
     def exit(self) -> None:
-        """Say goodbye the way the server asked for."""
-        if not self.connected:
+        """Say goodbye the way the server asked for, if that is the client's way."""
+        if not self.connected or not self._habits.says_goodbye or self._transport is Transport.TCP:
             return
         if any(option.startswith("protocol-flags") and "cc-exit" in option for option in self.options):
             if self._newest.stage is _Stage.KEYS:
@@ -267,6 +286,16 @@ class LightClient:
     def tls_version(self) -> str:
         return self._newest.tls.version
 
+    @property
+    def exports_keys(self) -> bool:
+        """The data keys come from the TLS connection itself; else from the older exchange inside it."""
+        return any("tls-ekm" in o for o in self.options if o.startswith(("protocol-flags", "key-derivation")))
+
+    @property
+    def configured_cipher(self) -> str:
+        """What is used if none is pushed."""
+        return option_value(self._options, "cipher") or "AES-256-GCM"
+
     def option(self, name: str) -> str | None:
         """The arguments of the first pushed option of that name."""
         for option in self.options:
@@ -283,7 +312,14 @@ class LightClient:
 
     def _new_key(self, key_id: int, opcode: Opcode, now: float) -> _Key:
         limit = payload_limit(1250, ipv6=self._ipv6, wrap_overhead=self._wrap_of(key_id).overhead)
-        reliable = ReliableLayer(key_id, self.session_id, self.remote_session_id, payload_limit=limit)
+        reliable = ReliableLayer(
+            key_id,
+            self.session_id,
+            self.remote_session_id,
+            payload_limit=limit,
+            first_timeout_s=self._habits.first_timeout_s,
+            habits=self._habits.reliable,
+        )
         source = KeySource.cut(self._random(CLIENT_RANDOM_BYTES), with_pre_master=True)
         key = _Key(key_id, reliable, TlsConnection(self._context, server=False), source, now)
         reliable.queue_payload(opcode)
@@ -297,6 +333,8 @@ class LightClient:
 
     def _start_tls(self, key: _Key) -> None:
         """The ClientHello; if the server asked for it, with our key, and what does not fit beside it after it."""
+        if self._habits.bare_first_ack:
+            self._first_acks = [*map(self._wrap_of(key.key_id).wrap, key.reliable.acknowledgements())]
         key.tls.start()
         wrapping = self._wrap.wrapping
         if key.key_id == 0 and self._client_key_wanted and isinstance(wrapping, TlsCryptV2Client):
@@ -323,13 +361,15 @@ class LightClient:
         if key is None:
             raise PeerError(DropReason.UNKNOWN_KEY_ID)
         self._last_received = now
+        if len(packet.acks) > self._habits.most_acks_taken:
+            raise PeerError(DropReason.TOO_MANY_ACKS)
         payloads = key.reliable.receive_packet(packet)
         if key.stage is _Stage.RESET and key.reliable.all_acknowledged and key.reliable.heard:
             key.stage = _Stage.TLS
             self._start_tls(key)
         if payloads:
             self._receive_tls(key, b"".join(payloads), now)
-        self._finish(key)
+        self._finish(key, now)
 
     def _receive_tls(self, key: _Key, data: bytes, now: float) -> None:
         try:
@@ -351,7 +391,10 @@ class LightClient:
                     key.stage = _Stage.GOT_KEY
                     if not self.connected:
                         unasked = int(self._peer_info.get("IV_PROTO", "0")) & 4
-                        self._push_request_at = now + PUSH_REQUEST_PERIOD_S if unasked else now
+                        patient = unasked and not self._habits.asks_anyway
+                        self._push_request_at = now + PUSH_REQUEST_PERIOD_S if patient else now
+            elif self._habits.message_is_record and (record.count(b"\0") != 1 or not record.endswith(b"\0")):
+                self._fail(f"a record that is not one message: {record!r}")
             else:
                 for raw in key.messages.feed(record):
                     self._read_text(parse_message(raw))
@@ -364,24 +407,42 @@ class LightClient:
                 self._push_request_at = None
                 self.options = tuple(self._pushed)
                 self._pushed.clear()
+                self.push_replies += 1
+                if self._habits.asks_again and self.push_replies == 1:
+                    self.send_message(PUSH_REQUEST)
+            return
+        if text.startswith("PUSH_UPDATE,") and int(self._peer_info.get("IV_PROTO", "0")) & Capability.PUSH_UPDATE:
+            update = parse_push_reply(text)
+            self._pushed += update.options
+            if not update.more_follow:
+                self._update_options(self._pushed)
+                self._pushed.clear()
             return
         self._events.append(Told(text))
         if text.partition(",")[0] in ("AUTH_FAILED", "HALT", "RESTART"):
             self._fail(text)
 
-    def _finish(self, key: _Key) -> None:
+    def _update_options(self, changes: list[str]) -> None:
+        """``name …`` replaces all former values of that option, ``-name`` removes it; ``?`` before it is no order."""
+        plain = [change.replace("?", "", 1) if change.startswith(("?", "-?")) else change for change in changes]
+        named = {change.removeprefix("-").partition(" ")[0] for change in plain}
+        kept = [option for option in self.options if option.partition(" ")[0] not in named]
+        self.options = (*kept, *(change for change in plain if not change.startswith("-")))
+        self._events.append(Told("PUSH_UPDATE"))
+
+    def _finish(self, key: _Key, now: float) -> None:
         """Make the data keys once everything for them is there."""
         if key.stage is not _Stage.GOT_KEY or not self.options:
             return
         if key.key_id != 0 and not key.reliable.all_acknowledged:
             return
         flags = " ".join(o for o in self.options if o.startswith(("protocol-flags", "key-derivation")))
-        if "tls-ekm" in flags:
+        if self.exports_keys:
             key2 = export_key2(key.tls)
         else:
             assert key.server is not None
             key2 = prf_key2(key.source, key.server, self.session_id, self.remote_session_id)
-        keys = data_channel_keys(key2, self.option("cipher") or "AES-256-GCM", server=False)
+        keys = data_channel_keys(key2, self.option("cipher") or self.configured_cipher, server=False)
         if key.key_id == 0 and "dyn-tls-crypt" in flags:
             exported = key.tls.export(DYNAMIC_LABEL, KEY2_BYTES)
             key2_of_renegotiations = dynamic_key2(exported, self._wrap.wrapping.key2)
@@ -389,7 +450,10 @@ class LightClient:
         key.source.wipe()
         key.stage = _Stage.KEYS
         key.data = DataKey(key.key_id, int(self.option("peer-id") or 0xFFFFFF), keys)
-        self._sending = key.data
+        if self._sending is None or not self._habits.keeps_old_key_s:
+            self._sending = key.data
+        else:
+            self._switch_at = now + self._habits.keeps_old_key_s
         self._events.append(KeyInstalled(key.key_id, keys))
         if not self.connected:
             self.connected = True

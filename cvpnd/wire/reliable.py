@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.packet import TLS_OPCODES, ControlPacket, Opcode
@@ -17,7 +18,8 @@ SEND_WINDOW = 6
 """Packets in flight. Fits the receive window of 8 of OpenVPN 2.4 and 2.5 as well."""
 RECEIVE_WINDOW = 12
 ACKS_ON_CONTROL = 4
-ACKS_ON_ACK = 8
+ACKS_ON_ACK = 4
+"""The limit is 8, but SoftEther understands no more than 4 in any packet; the rest goes into another one."""
 MAX_QUEUED_ACKS = 8
 """More are dropped: the peer repeats the packet, and the acknowledgement is made again."""
 FIRST_TIMEOUT_S = 2.0
@@ -27,6 +29,21 @@ an outage should not arrive an hour after its end."""
 HIGHER_ACKS_FOR_RETRANSMIT = 3
 _MASK = 0xFFFFFFFF
 _HALF = 1 << 31
+
+
+@dataclass(frozen=True, slots=True)
+class ReliableHabits:
+    """What implementations of this layer do differently. The defaults are ours; others' let tests play them."""
+
+    send_window: int = SEND_WINDOW
+    receive_window: int = RECEIVE_WINDOW
+    acks_on_control: int = ACKS_ON_CONTROL
+    acks_on_ack: int = ACKS_ON_ACK
+    repeats_acks: bool = True
+    """Acknowledge again what was acknowledged lately, so that a lost acknowledgement heals itself."""
+
+
+OURS = ReliableHabits()
 
 
 class _Outgoing:
@@ -51,6 +68,7 @@ class ReliableLayer:
         "_duplicates",
         "_expected",
         "_first_timeout_s",
+        "_habits",
         "_in_flight",
         "_key_id",
         "_local_session_id",
@@ -71,12 +89,14 @@ class ReliableLayer:
         payload_limit: int,
         first_id: int = 0,
         first_timeout_s: float = FIRST_TIMEOUT_S,
+        habits: ReliableHabits = OURS,
     ) -> None:
         """``first_id`` 1 continues after a stateless exchange of resets, where number 0 is done in both directions."""
         self._key_id = key_id
         self._local_session_id = local_session_id
         self._remote_session_id = remote_session_id
         self._first_timeout_s = first_timeout_s
+        self._habits = habits
         self._expected = first_id
         self._next_id = first_id
         self._received: dict[int, bytes] = {}
@@ -122,7 +142,7 @@ class ReliableLayer:
         # Accepting and acknowledging are one decision, in three branches: beyond the window neither (an
         # acknowledged packet that was dropped would stall the handshake for good), before it acknowledge only
         # (our first acknowledgement may have been lost), inside it both.
-        if RECEIVE_WINDOW <= ahead < _HALF:
+        if self._habits.receive_window <= ahead < _HALF:
             raise PeerError(DropReason.BEYOND_WINDOW, f"id {packet_id}, expected {self._expected}")
         self._queue_ack(packet_id)
         if ahead >= _HALF or packet_id in self._received:
@@ -159,9 +179,16 @@ class ReliableLayer:
             outgoing.due = now + (outgoing.timeout_s if self.retransmits else math.inf)
             outgoing.timeout_s = min(2 * outgoing.timeout_s, MAX_TIMEOUT_S)
             outgoing.higher_acks = 0
-            packets.append(self._packet(outgoing.opcode, outgoing.packet_id, outgoing.payload, ACKS_ON_CONTROL))
+            packets.append(
+                self._packet(outgoing.opcode, outgoing.packet_id, outgoing.payload, self._habits.acks_on_control)
+            )
+        return packets + self.acknowledgements()
+
+    def acknowledgements(self) -> list[ControlPacket]:
+        """Bare ACKs for all that waits to be acknowledged."""
+        packets = []
         while self._acks:
-            packets.append(self._packet(Opcode.ACK_V1, None, b"", ACKS_ON_ACK))
+            packets.append(self._packet(Opcode.ACK_V1, None, b"", self._habits.acks_on_ack))
         return packets
 
     def next_timeout(self) -> float | None:
@@ -187,8 +214,8 @@ class ReliableLayer:
     def _window_open(self) -> bool:
         if not self._in_flight:
             return True
-        lowest = self._in_flight[0].packet_id
-        return len(self._in_flight) < SEND_WINDOW and (self._next_id - lowest) & _MASK < SEND_WINDOW
+        lowest, window = self._in_flight[0].packet_id, self._habits.send_window
+        return len(self._in_flight) < window and (self._next_id - lowest) & _MASK < window
 
     def _forget(self, acknowledged: int) -> None:
         """The peer has ``acknowledged``. Repeated and invented ids find nothing and change nothing."""
@@ -209,12 +236,14 @@ class ReliableLayer:
 
     def _packet(self, opcode: Opcode, packet_id: int | None, payload: bytes, most: int) -> ControlPacket:
         """New acknowledgements first, then recent ones again: so a lost acknowledgement heals itself."""
+        if not self._habits.repeats_acks:
+            self._recent_acks.clear()
         for _ in range(min(most, len(self._acks))):
             ack = self._acks.popleft()
             if ack in self._recent_acks:
                 self._recent_acks.remove(ack)
             self._recent_acks.insert(0, ack)
-        del self._recent_acks[ACKS_ON_ACK:]
+        del self._recent_acks[self._habits.acks_on_ack :]
         acks = tuple(self._recent_acks[:most])
         return ControlPacket(
             opcode,

@@ -111,6 +111,16 @@ def test_client_refused_for_now_comes_back_by_itself(site, ping):
     assert failed.count("session-limit") == 1, "it kept to the time it was told"
 
 
+def test_client_that_arrives_while_the_gateway_goes_down_is_told_to_come_back(site):
+    gateway = site.start()
+    site.connect(name="other", client=site.lab.clients[1], host="198.51.100.1")  # for whom shutting down takes its time
+    relay = site.lab.relay(site.lab.gateway_address, 1194, Weather(delay_ms=150))
+    client = site.connect(host="127.0.0.1", port=relay.port, wait=False)
+    client.wait_for("TLS: Initial packet")
+    gateway.process.signal(signal.SIGTERM)
+    client.wait_for(r"AUTH_FAILED,TEMP\[backoff \d+,advance no\]:The server is restarting", 5)
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
 def test_refused_certificate_is_told_why_by_a_tls_alert(site, transport, tls):

@@ -1,0 +1,130 @@
+"""Every kind of client that people connect with, as far as a server can tell them apart (openvpn-wire.md 9.2 and 20).
+
+A ``Generation`` is what a client says of itself and how it goes about the protocol; ``LightClient`` plays it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cvpnd.wire.packet import Transport
+from cvpnd.wire.reliable import ReliableHabits
+
+NCP_CIPHERS = "AES-256-GCM:AES-128-GCM"
+CIPHERS = "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305"
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How a client behaves, where clients differ. The defaults are those of OpenVPN 2.6 and later."""
+
+    reliable: ReliableHabits = ReliableHabits(acks_on_ack=8)  # noqa: RUF009 - frozen
+    first_timeout_s: float = 2.0
+    """Of a control packet, until it is sent again."""
+    bare_first_ack: bool = False
+    """The server's reset is acknowledged in a packet of its own, and the ClientHello follows without."""
+    most_acks_taken: int = 8
+    """A packet with more acknowledgements than this is not understood."""
+    asks_anyway: bool = False
+    """PUSH_REQUEST at once, although IV_PROTO says that the server need not be asked."""
+    asks_again: bool = False
+    """One PUSH_REQUEST more, after the reply."""
+    message_is_record: bool = False
+    """One TLS record is one text message; two in one, or half of one, are not understood."""
+    keeps_old_key_s: float = 0.0
+    """After a renegotiation it goes on sending with the old key for so long."""
+    early_negotiation: bool = True
+    """With tls-crypt-v2 it shows its key again when asked, so that the server need not remember it."""
+    says_goodbye: bool = True
+    """Over UDP. Over TCP all of them just close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    name: str
+    peer_info: dict[str, str]
+    cipher: str = ""
+    """In its options string; all that clients without negotiation say about ciphers."""
+    mac: str = "SHA1"
+    tls: str | None = None
+    """The only version, if it knows but one."""
+    habits: Habits = field(default_factory=Habits)
+
+    @property
+    def proto(self) -> int:
+        return int(self.peer_info.get("IV_PROTO", "0"))
+
+    def options(self, transport: Transport) -> str:
+        proto = "UDPv4" if transport is Transport.UDP else "TCPv4_CLIENT"
+        cipher = f"cipher {self.cipher}," if self.cipher else ""
+        lengths = f"link-mtu 1549,tun-mtu 1500,proto {proto}"
+        return f"V4,dev-type tun,{lengths},{cipher}auth {self.mac},key-method 2,tls-client"
+
+
+def _openvpn2(version: str, proto: int, *, ciphers: str = CIPHERS, mtu: bool = True, **more: str) -> dict[str, str]:
+    info = {"IV_VER": version, "IV_PLAT": "linux", "IV_TCPNL": "1"}
+    if mtu:
+        info["IV_MTU"] = "1600"
+    return {**info, "IV_NCP": "2", "IV_CIPHERS": ciphers, "IV_PROTO": str(proto), **more}
+
+
+_OLD = ReliableHabits(send_window=4, receive_window=8, acks_on_ack=8, repeats_acks=False)
+_COMPRESSION = {"IV_LZ4": "1", "IV_LZ4v2": "1", "IV_LZO": "1", "IV_COMP_STUB": "1", "IV_COMP_STUBv2": "1"}
+_AT_MOST_FOUR = ReliableHabits(acks_on_ack=4, repeats_acks=False)
+
+GENERATIONS = (
+    Generation(
+        "2.4",
+        _openvpn2("2.4.12", 2, ciphers=NCP_CIPHERS + ":BF-CBC", mtu=False, **_COMPRESSION),
+        cipher="BF-CBC",
+        tls="1.2",
+        habits=Habits(_OLD, bare_first_ack=True),
+    ),
+    Generation(
+        "2.5",
+        _openvpn2("2.5.11", 6, mtu=False, **_COMPRESSION),
+        cipher="AES-256-GCM",
+        habits=Habits(_OLD, bare_first_ack=True, asks_anyway=True, early_negotiation=False),
+    ),
+    Generation("2.6.0", _openvpn2("2.6.0", 478)),
+    Generation("2.6", _openvpn2("2.6.14", 990)),
+    Generation("2.7", _openvpn2("2.7.6", 8094)),
+    Generation("2.8", {"ID": "2a", **_openvpn2("2.8_git", 8094)}),
+    Generation("dco", _openvpn2("2.7.6", 8094 & ~(1 << 10 | 1 << 12))),
+    Generation(
+        "openvpn3",
+        {
+            "IV_VER": "3.11.1",
+            "IV_PLAT": "android",
+            "IV_NCP": "2",
+            "IV_TCPNL": "1",
+            "IV_PROTO": "8094",
+            "IV_MTU": "1600",
+            "IV_CIPHERS": "AES-128-GCM:AES-192-GCM:AES-256-GCM:CHACHA20-POLY1305",
+            "IV_GUI_VER": "OC 3.6.0",
+            "IV_SSO": "webauth,openurl,crtext",
+            "IV_BS64DL": "1",
+        },
+        habits=Habits(first_timeout_s=1.0, asks_again=True, message_is_record=True, keeps_old_key_s=2.5),
+    ),
+    Generation(
+        "minivpn",
+        {"IV_VER": "2.5.5", "IV_PROTO": "2"},
+        cipher="AES-256-GCM",
+        mac="SHA512",
+        habits=Habits(_AT_MOST_FOUR, most_acks_taken=4, says_goodbye=False),
+    ),
+    Generation(
+        "softether",
+        {"IV_VER": "2.4.0", "IV_PROTO": "2"},
+        cipher="AES-128-GCM",
+        mac="SHA256",
+        habits=Habits(_AT_MOST_FOUR, most_acks_taken=4, bare_first_ack=True),
+    ),
+)
+"""``keeps_old_key_s`` of OpenVPN 3 is 60 in truth, too long for tests."""
+
+
+def generation(name: str) -> Generation:
+    """Raises KeyError."""
+    return {each.name: each for each in GENERATIONS}[name]

@@ -1,0 +1,91 @@
+"""Every generation of clients, played by our own: connect, ping, renew the keys, ping, leave."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.lab import wait_until
+from helpers.netns import Process
+from light_client.__main__ import print_generations
+from light_client.driver import ClientResult
+from light_client.generations import GENERATIONS
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def start(site, *options: str, transport: str = "udp", label: str = "light-client") -> Process:
+    profile = site.profile(transport=transport, name="light")
+    return site.lab.client.start(
+        sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json",
+        "--ca", "ca.crt", "--cert", "client.crt", "--key", "client.key", "--timeout", "20",
+        *(["--tcp"] if transport == "tcp" else []), *options,
+        label=label, cwd=profile.parent, env={"PYTHONPATH": f"{BENCH}:{BENCH.parent}"},
+    )  # fmt: skip
+
+
+def results(process: Process, timeout_s: float = 90) -> list[ClientResult]:
+    process.wait(timeout_s)
+    report: dict[str, Any] = json.loads(process.log().strip().splitlines()[-1])
+    return [ClientResult(**result) for result in report["results"]]
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_every_generation_connects_pings_renegotiates_and_leaves(site, transport):
+    gateway = site.start("hand_window_s = 5")
+    played = results(
+        start(site, "--generation", "all", "--ping", "10.20.0.10", "--pings", "3", "--renegotiate", "--hold", "3",
+              transport=transport)
+    )  # fmt: skip
+    print(f"\n{transport}:")
+    print_generations(played)
+    assert [result.generation for result in played] == [each.name for each in GENERATIONS]
+    for result, each in zip(played, GENERATIONS, strict=True):
+        assert result.ok, (result.generation, result.error)
+        assert result.pings_sent == len(result.round_trips_ms) >= 6, (result.generation, "a ping was lost")
+        assert result.keys == 2, result.generation
+        assert result.push_replies == 1, (result.generation, "a repeated PUSH_REQUEST gets no second reply")
+        assert result.derivation == ("EKM" if each.proto & 8 else "PRF"), result.generation
+        assert result.undecryptable == 0, result.generation
+        assert result.drops == {}, result.generation
+    wait_until(lambda: len(ends(gateway)) == len(GENERATIONS), 15, "the end of each")
+    expected = {"tcp-closed"} if transport == "tcp" else {"client-exit", "client-reconnected", "client-timeout"}
+    assert set(ends(gateway)) <= expected
+    silent = [each.name for each in GENERATIONS if not each.habits.says_goodbye]
+    if transport == "udp":
+        assert ends(gateway).count("client-exit") == len(GENERATIONS) - len(silent)
+
+
+def ends(gateway) -> list[str]:
+    entries = [e for e in gateway.connection_log() if e["connection-log-type"] == "connection-reset"]
+    return [entry["connection-end-reason"] for entry in entries]
+
+
+def test_client_that_comes_back_at_once_from_its_port_is_served_at_once(site):
+    """Three clients in turn on one port, which vanish without a word; each relies on IV_PROTO bit 2 for its options."""
+    gateway = site.start()
+    (result,) = results(start(site, "--generation", "2.6", "--ping", "10.20.0.10", "--pings", "2", "--rounds", "3"))
+    assert result.ok, result.error
+    assert result.connect_ms is not None
+    assert result.connect_ms < 2000, "an option that had to be asked for comes 5 s later"
+    wait_until(lambda: ends(gateway) == ["client-reconnected", "client-reconnected", "client-exit"], 5)
+
+
+def test_changed_routes_reach_clients_that_take_updates_and_send_back_the_others(site):
+    gateway = site.start()
+    new = start(site, "--generation", "2.7", "--ping", "10.20.0.10", "--hold", "6", label="2.7")
+    old = start(site, "--generation", "2.6", "--ping", "10.20.0.10", "--hold", "6", label="2.6")
+    wait_until(lambda: len([c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"]) == 2, 10)
+    extra = ", ".join(f'{{ destination = "172.16.{n}.0/24", target = "subnet-a" }}' for n in range(60))
+    gateway.write_config(site.toml(f'dns_servers = ["10.20.0.10"]\nroute = [{extra}]'))
+    gateway.reload()
+    (updated,) = results(new)
+    assert updated.ok, updated.error
+    assert updated.updates == 1
+    assert len([option for option in updated.options if option.startswith("route ")]) == 62
+    assert "dns server 0 address 10.20.0.10" in updated.options
+    (sent_back,) = results(old)
+    assert sent_back.error.startswith("RESTART,[P]:")
