@@ -1,0 +1,289 @@
+"""Every compare that keeps an attacker out, taken out or turned round: then a test must fail.
+
+CVE-2025-13086 was an inverted compare that nobody's tests saw: the cookie was never checked. Each property below holds
+for the code as it is, and for none of its mutants.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from helpers.inline_plane import ENDPOINT, LISTENER, InlinePlane, Outlet
+from helpers.mutants import CTests, Mutant
+from helpers.packets import ClientKey, data_keys, udp
+from helpers.pair import Pair, pki, tls_context
+from helpers.world import World
+from helpers.wrappings import CASES, SERVER_KEY
+
+from cvpnd.dataplane import reference_forward, reference_keys
+from cvpnd.dataplane.api import PeerSettings, SocketAddress
+from cvpnd.reasons import Refusal
+from cvpnd.server import control
+from cvpnd.wire import reliable, reset_cookie, session
+from cvpnd.wire.errors import DropReason, PeerError
+from cvpnd.wire.events import SessionClosed
+from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
+from cvpnd.wire.reset_cookie import ResetCookie
+from cvpnd.wire.stateless import Established, check_echo
+from cvpnd.wire.wrap import replay, tls_auth, tls_crypt, tls_crypt_v2
+from cvpnd.wire.wrap.tls_crypt_v2 import ClientKey as WrappedKey
+from cvpnd.wire.wrap.wrapping import ReplayId
+
+ROOT = Path(__file__).parents[2]
+HERE, THERE = SocketAddress("192.0.2.7", 40000), SocketAddress("203.0.113.66", 6666)
+Property = Callable[[], None]
+
+
+def echo(cookie: bytes) -> bytes:
+    return serialise_packet(ControlPacket(Opcode.CONTROL_V1, 0, b"client-1", (0,), cookie, 1, b"\x16\x03\x01"))
+
+
+def cookie_lets_in_who_got_it_and_nobody_else() -> None:
+    cookie = ResetCookie(bytes(32))
+    right = cookie.session_id(HERE, b"client-1", 0.0)
+    assert isinstance(check_echo(echo(right), HERE, 0.0, cookie), Established)
+    for wrong in (bytes([*right[:7], right[7] ^ 1]), bytes([right[0] ^ 1, *right[1:]]), b"\xff" * 8):
+        assert check_echo(echo(wrong), HERE, 0.0, cookie) is DropReason.BAD_COOKIE
+    assert check_echo(echo(right), THERE, 0.0, cookie) is DropReason.BAD_COOKIE
+
+
+def wrapping_opens_what_is_authentic(name: str) -> Property:
+    def check() -> None:
+        case = CASES[name]
+        opener = case.protection.shared
+        assert opener is not None
+        sealed = case.client.seal(
+            ControlPacket(Opcode.CONTROL_V1, 0, b"client-1", (), b"", 1, b"hello"), ReplayId(1, 1)
+        )
+        assert opener.open(sealed).packet.payload == b"hello"
+        for at in range(9, len(sealed)):
+            with pytest.raises(PeerError):
+                opener.open(sealed[:at] + bytes([sealed[at] ^ 1]) + sealed[at + 1 :])
+
+    return check
+
+
+def client_key_is_one_that_we_wrapped() -> None:
+    wkc = SERVER_KEY.wrap(WrappedKey(bytes(range(256)), b"\0who"))
+    assert SERVER_KEY.unwrap(wkc).metadata == b"\0who"
+    for at in range(len(wkc)):
+        with pytest.raises(PeerError):
+            SERVER_KEY.unwrap(wkc[:at] + bytes([wkc[at] ^ 1]) + wkc[at + 1 :])
+
+
+def replay_window_takes_each_id_once() -> None:
+    window = replay.ReplayWindow()
+    assert [window.accept(ReplayId(n, 5), 0.0) for n in (1, 3, 2, 3, 1)] == [True, True, True, False, False]
+    assert not window.accept(ReplayId(9, 4), 0.0), "an earlier run of the sender"
+
+
+def connected() -> Pair:
+    pair = Pair()
+    pair.connect()
+    pair.run(seconds=1)
+    return pair
+
+
+def session_hears_its_own_client_only() -> None:
+    pair = connected()
+    live = pair.session
+    assert live is not None
+    before = live.drops[DropReason.UNROUTABLE]
+    live.receive_packet(serialise_packet(ControlPacket(Opcode.CONTROL_V1, 0, b"stranger", packet_id=5)), pair.now)
+    assert live.drops[DropReason.UNROUTABLE] == before + 1
+    assert not live.packets_to_send(pair.now), "nobody is answered"
+
+
+def acknowledgements_of_another_session_count_for_nothing() -> None:
+    layer = reliable.ReliableLayer(0, b"server-1", b"client-1", payload_limit=100)
+    layer.queue_payload(Opcode.HARD_RESET_SERVER_V2)
+    layer.packets_to_send(0.0)
+    with pytest.raises(PeerError):
+        layer.receive_packet(ControlPacket(Opcode.ACK_V1, 0, b"client-1", (0,), b"another!"))
+    assert not layer.all_acknowledged
+    layer.receive_packet(ControlPacket(Opcode.ACK_V1, 0, b"client-1", (0,), b"server-1"))
+    assert layer.all_acknowledged
+
+
+def who_renegotiates_is_who_logged_in() -> None:
+    pair = connected()
+    pair.client._context = tls_context(pki().other_client, server=False)
+    pair.client.renegotiate(pair.now)
+    pair.run(seconds=30)
+    (closed,) = pair.of_server(SessionClosed)
+    assert closed.reason is Refusal.IDENTITY_CHANGED
+
+
+def address_of_another_identity_is_not_taken() -> None:
+    with World(CASES["plain"]) as world:
+        alice, _, bob = world.devices
+        for device in (alice, bob):
+            device.start()
+        world.pass_time(5)
+        (victim,) = (c for c in world.connections() if c.common_name == "bob")
+        alice.address, bob.address = bob.address, alice.address
+        world.send(alice)
+        world.pass_time(0.1)
+        assert victim.established, "bob's connection was closed for alice"
+
+
+def forged_data_passes_nowhere() -> None:
+    plane = InlinePlane(Outlet(lambda packet, address: None), lambda: 0.0)
+    try:
+        plane.set_rules(ENDPOINT, [(ip_network("10.20.0.0/16"), 1)])
+        plane.add_peer(5, PeerSettings(ENDPOINT, (ip_address("10.100.0.2"),), 1, 0, 0))
+        key = ClientKey(0, data_keys("compares"))
+        plane.install_key(5, 0, key.keys)
+        plane.set_remote(5, LISTENER, HERE, "")
+        good = key.seal(5, udp("10.100.0.2", "10.20.0.7"))
+        for at in range(8, len(good)):
+            plane.receive(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :], HERE)
+        assert not plane.delivered, "not authentic"
+        for _ in range(2):
+            plane.receive(good, HERE)
+        assert len(plane.delivered) == 1, "replayed"
+        plane.receive(key.seal(5, udp("10.100.0.3", "10.20.0.7")), HERE)
+        assert len(plane.delivered) == 1, "another's source address"
+        plane.receive(key.seal(5, udp("10.100.0.2", "10.30.0.7")), HERE)
+        assert len(plane.delivered) == 1, "not authorized"
+    finally:
+        plane.close()
+
+
+COOKIE = "hmac.compare_digest(session_id, self._for_slot(peer, client_sid, slot - age))"
+TLS_AUTH = "if not hmac.compare_digest(packet[HEADER_BYTES:count_at], expected):"
+SIV = 'if not hmac.compare_digest(tag, hmac.digest(self._hmac_key, ad + plaintext, "sha256")):'
+FOREIGN_ACK = "packet.remote_session_id != self._local_session_id"
+INVALID_TAG = "        except InvalidTag:\n            return Drop.AUTH_FAILED\n        self._last_opened"
+AS_IF_VALID = """        except InvalidTag:
+            payload = self._opener.encrypt(packet_id + self._open_iv, text, b"")[:-16]
+        self._last_opened"""
+COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
+    "cookie": (
+        cookie_lets_in_who_got_it_and_nobody_else,
+        [
+            Mutant(reset_cookie, "ResetCookie.verify", COOKIE, "True"),
+            Mutant(reset_cookie, "ResetCookie.verify", COOKIE, f"not {COOKIE}"),
+            Mutant(reset_cookie, "ResetCookie.verify", "valid = False", "valid = True"),
+        ],
+    ),
+    "tls-auth": (
+        wrapping_opens_what_is_authentic("tls-auth 0 SHA1"),
+        [
+            Mutant(tls_auth, "TlsAuth.open", TLS_AUTH, "if False:"),
+            Mutant(tls_auth, "TlsAuth.open", TLS_AUTH, TLS_AUTH.replace("not ", "")),
+        ],
+    ),
+    "tls-crypt": (
+        wrapping_opens_what_is_authentic("tls-crypt"),
+        [
+            Mutant(tls_crypt, "SivKey.open", SIV, "if False:"),
+            Mutant(tls_crypt, "SivKey.open", SIV, SIV.replace("not ", "")),
+            Mutant(tls_crypt, "TlsCrypt._open", "if body is None:", "if False:"),
+        ],
+    ),
+    "client key": (
+        client_key_is_one_that_we_wrapped,
+        [
+            Mutant(tls_crypt, "SivKey.open", SIV, "if False:"),
+            Mutant(tls_crypt_v2, "ServerKey.unwrap", "if plaintext is None:", "if False:"),
+        ],
+    ),
+    "replay": (
+        replay_window_takes_each_id_once,
+        [
+            Mutant(replay, "ReplayWindow.accept", "number == 0 or time < self._time", "number == 0"),
+            Mutant(replay, "ReplayWindow._fits_behind", " or number in self._arrivals", ""),
+        ],
+    ),
+    "session id": (
+        session_hears_its_own_client_only,
+        [Mutant(session, "Session._unwrap", "header.session_id != self._remote_session_id", "False")],
+    ),
+    "acknowledged session id": (
+        acknowledgements_of_another_session_count_for_nothing,
+        [
+            Mutant(
+                reliable, "ReliableLayer.receive_packet", "packet.remote_session_id != self._local_session_id", "False"
+            )
+        ],
+    ),
+    "identity": (
+        who_renegotiates_is_who_logged_in,
+        [Mutant(session, "Session._read_credentials", "elif identity != self._identity:", "elif False:")],
+    ),
+    "floating": (
+        address_of_another_identity_is_not_taken,
+        [Mutant(control, "ControlPlane._float", "if other.identity != connection.identity:", "if False:")],
+    ),
+    "data": (
+        forged_data_passes_nowhere,
+        [
+            Mutant(reference_keys, "PacketIdKeySlot.open", INVALID_TAG, AS_IF_VALID),
+            Mutant(reference_keys, "PacketIdKeySlot.open", "if self.replay.accept(self._last_opened)", "if True"),
+            Mutant(reference_forward, "Forwarder._admit", "inner.source not in peer.settings.addresses", "False"),
+        ],
+    ),
+}
+
+
+def holds(check: Property) -> bool:
+    try:
+        check()
+    except (Exception, pytest.fail.Exception):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", COMPARES)
+def test_compare_keeps_strangers_out(name: str) -> None:
+    check, mutants = COMPARES[name]
+    check()
+    for mutant in mutants:
+        with mutant.in_place():
+            assert not holds(check), f"nobody notices: {mutant.old!r} as {mutant.new!r}"
+
+
+def test_wrong_cookie_allocates_nothing() -> None:
+    with World(CASES["plain"]) as world:
+        wrong = [echo(n.to_bytes(8, "big")) for n in range(1, 3001)]
+        for packet in wrong:  # Python keeps up to 2000 tuples of each length for later use
+            world.deliver(packet, THERE)
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for number, packet in enumerate(wrong):
+            world.deliver(packet, SocketAddress("203.0.113.66", 1 + number))
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert len(world.control.table) == 0 and not world.told
+        assert world.control.drops[DropReason.BAD_COOKIE] == 2 * len(wrong)
+        assert grown < 2000, "bytes are kept for strangers"
+
+
+# -- the same in C ------------------------------------------------------------------------------------------
+
+C_MUTANTS = [
+    ("test_aead", "aead_evp.c", "EVP_DecryptFinal_ex(ctx, text + length, &written)", "true"),
+    ("test_aead", "aead_evp.c", "EVP_DecryptUpdate(ctx, NULL, &written, ad, (int)ad_length)", "true"),
+    ("test_replay", "replay.c", "if (*seen & bit)", "if (false)"),
+    ("test_replay", "replay.c", "} else if (window->highest - id >= REPLAY_WINDOW) {", "} else if (false) {"),
+    ("test_forward", "forward.c", "!peer_has_lease(peer, &inner.source)", "false"),
+    ("test_forward", "data_packet.c", "if (!replay_accept(&slot->replay, slot->last_opened))", "if (false)"),
+    ("test_epoch", "epoch.c", "    if (!replay_accept(&keys->replay, counter))", "    if (false)"),
+]
+
+
+@pytest.fixture(scope="module")
+def c_tests(tmp_path_factory: pytest.TempPathFactory) -> CTests:
+    return CTests(ROOT, tmp_path_factory.mktemp("core"))
+
+
+@pytest.mark.parametrize("mutant", C_MUTANTS, ids=lambda mutant: f"{mutant[1]}: {mutant[2].strip()}")
+def test_compare_in_c_keeps_strangers_out(c_tests: CTests, mutant: tuple[str, str, str, str]) -> None:
+    test, file, old, new = mutant
+    assert c_tests.passes(test)
+    assert not c_tests.passes(test, file, old, new), "no C test notices"
