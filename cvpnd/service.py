@@ -159,7 +159,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(store.close)
     connection_log = ConnectionLog(config.daemon.log_directory / "connections.log")
     stack.callback(connection_log.close)
-    plane = open_data_plane(config.daemon.worker_count())
+    plane = open_data_plane(config.daemon.worker_count(), pause_us=config.daemon.packet_pause_us)
     stack.callback(plane.close)
     log.info("data plane: %d workers, %s", plane.workers, plane.crypto_backend)
 

@@ -7,20 +7,22 @@
 #ifndef CVPND_BATCH_H
 #define CVPND_BATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "address.h"
 
-enum { BATCH_PACKETS = 64 };
+enum { BATCH_PACKETS = 128 }; /* holds the two full segmentation runs that a super-packet may need */
 
 struct packet {
     uint8_t *bytes;
     uint32_t length;
     uint32_t peer_id;                  /* set when sealed */
-    const struct remote *remote;       /* sealed for UDP */
+    struct remote *remote;             /* sealed for UDP */
     struct tcp_connection *connection; /* sealed for TCP */
-    struct socket_address source;      /* received from UDP */
-    struct ip_address local;           /* received from UDP: the gateway's own address; unset = not known */
+    bool follows; /* to be sealed: of the same super-packet as the one before it, so its way is the same */
+    struct socket_address source; /* received from UDP */
+    struct ip_address local;      /* received from UDP: the gateway's own address; unset = not known */
 };
 
 struct batch {

@@ -32,17 +32,21 @@
     X(FLOAT_REFUSED, "float_refused")
 
 /* "in" is towards the target network, "out" towards the clients; link is UDP and TCP together. The quotients
- * (packets per call) explain almost every regression (DATAPLANE.md). */
+ * explain almost every regression (DATAPLANE.md): packets per message is what segmentation and receive coalescing
+ * give, packets per TUN write what ours gives, messages per call what batching gives. */
 #define TOTALS(X)                                                                                                    \
     X(LINK_PACKETS_IN, "link_packets_in")                                                                            \
     X(LINK_PACKETS_OUT, "link_packets_out")                                                                          \
     X(TUN_PACKETS_IN, "tun_packets_in")                                                                              \
     X(TUN_PACKETS_OUT, "tun_packets_out")                                                                            \
     X(RECEIVE_CALLS, "receive_calls")                                                                                \
+    X(RECEIVE_MESSAGES, "receive_messages")                                                                          \
     X(SEND_CALLS, "send_calls")                                                                                      \
+    X(SEND_MESSAGES, "send_messages")                                                                                \
     X(TUN_READ_CALLS, "tun_read_calls")                                                                              \
     X(TUN_WRITE_CALLS, "tun_write_calls")                                                                            \
-    X(WAKEUPS, "wakeups")
+    X(WAKEUPS, "wakeups")                                                                                            \
+    X(PAUSES, "pauses")
 
 enum drop_reason {
 #define X(name, word) DROP_##name,

@@ -52,7 +52,12 @@ static void stop_workers(struct dataplane *plane, unsigned running)
         worker_stop(plane->workers[i]);
 }
 
-struct dataplane *dataplane_new(unsigned workers, const struct key_limits *limits, struct failure *failure)
+struct dataplane_options dataplane_options_default(void)
+{
+    return (struct dataplane_options){.limits = key_limits_default(), .pause_us = PACER_PAUSE_US};
+}
+
+struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options *options, struct failure *failure)
 {
     if (workers < 1 || workers > WORKERS_MAX) {
         fail(failure, FAILURE_INVALID, "workers: %u is not in 1..%d", workers, WORKERS_MAX);
@@ -66,7 +71,7 @@ struct dataplane *dataplane_new(unsigned workers, const struct key_limits *limit
     }
     memset(plane, 0, size);
     plane->worker_count = workers;
-    plane->limits = *limits;
+    plane->limits = options->limits;
     plane->backend = aead_backend();
     pthread_mutex_init(&plane->control_lock, NULL);
     unsigned running = 0;
@@ -81,7 +86,7 @@ struct dataplane *dataplane_new(unsigned workers, const struct key_limits *limit
             fail_memory(failure);
             goto fail_workers;
         }
-        if (!worker_init(worker, running, &shared, &plane->endpoints, &plane->listeners)) {
+        if (!worker_init(worker, running, &shared, &plane->endpoints, &plane->listeners, options->pause_us)) {
             fail_system(failure, errno, "starting a worker");
             free(worker);
             goto fail_workers;
@@ -221,16 +226,19 @@ static bool check_new(struct dataplane *plane, struct id_table *table, const cha
 }
 
 static bool add_endpoint_locked(struct dataplane *plane, uint32_t id, const int *tun_fds, size_t count,
-                                struct failure *failure)
+                                enum tun_offload offload, struct failure *failure)
 {
     if (!check_new(plane, &plane->endpoints, "endpoint", id, count, failure))
         return false;
+    if (offload >= TUN_OFFLOADS)
+        return fail(failure, FAILURE_INVALID, "endpoint %u: offload %u is unknown", id, (unsigned)offload);
     if (!set_nonblocking(tun_fds, count))
         return fail_system(failure, errno, "TUN queue");
     struct endpoint *endpoint = calloc(1, sizeof *endpoint + count * sizeof endpoint->tun_fds[0]);
     if (endpoint == NULL)
         return fail_memory(failure);
     endpoint->id = id;
+    endpoint->offload = offload;
     memcpy(endpoint->tun_fds, tun_fds, count * sizeof *tun_fds);
     struct rules *nothing = rules_build(NULL, 0);
     atomic_store(&endpoint->rules, nothing);
@@ -254,10 +262,10 @@ fail:
 }
 
 bool dataplane_add_endpoint(struct dataplane *plane, uint32_t id, const int *tun_fds, size_t count,
-                            struct failure *failure)
+                            enum tun_offload offload, struct failure *failure)
 {
     bool done = control_enter(plane, failure) &&
-                control_leave(plane, add_endpoint_locked(plane, id, tun_fds, count, failure));
+                control_leave(plane, add_endpoint_locked(plane, id, tun_fds, count, offload, failure));
     if (!done)
         close_all(tun_fds, count);
     return done;
@@ -329,7 +337,7 @@ static bool add_listener_locked(struct dataplane *plane, uint32_t id, uint32_t e
     listener->family = bound.ss_family;
     memcpy(listener->udp_fds, udp_fds, count * sizeof *udp_fds);
     for (size_t i = 0; i < count; i++)
-        link_enlarge_buffers(udp_fds[i]);
+        link_prepare(udp_fds[i]);
     if (!id_table_put(&plane->listeners, id, listener)) {
         free(listener);
         return fail_memory(failure);

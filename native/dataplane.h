@@ -55,8 +55,15 @@ struct peer_statistics {
     uint64_t idle_ms;
 };
 
+struct dataplane_options {
+    struct key_limits limits;
+    unsigned pause_us; /* longest pause under load (pacer.h); 0 = none */
+};
+
+struct dataplane_options dataplane_options_default(void);
+
 /* Starts the workers. NULL with `failure` filled in. */
-struct dataplane *dataplane_new(unsigned workers, const struct key_limits *limits, struct failure *failure);
+struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options *options, struct failure *failure);
 
 /* Stops the workers, closes every descriptor, wipes every key. Idempotent; every verb fails afterwards. */
 void dataplane_close(struct dataplane *plane);
@@ -68,7 +75,7 @@ unsigned dataplane_workers(const struct dataplane *plane);
 const char *dataplane_crypto_backend(const struct dataplane *plane);
 
 bool dataplane_add_endpoint(struct dataplane *plane, uint32_t id, const int *tun_fds, size_t count,
-                            struct failure *failure);
+                            enum tun_offload offload, struct failure *failure);
 bool dataplane_remove_endpoint(struct dataplane *plane, uint32_t id, struct failure *failure);
 bool dataplane_set_rules(struct dataplane *plane, uint32_t endpoint, const struct rule *rules, uint32_t count,
                          struct failure *failure);

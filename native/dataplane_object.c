@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "dataplane.h"
+#include "pacer.h"
 
 struct dataplane_object {
     PyObject_HEAD
@@ -153,17 +154,18 @@ static bool to_descriptors(PyObject *object, struct descriptors *descriptors)
 static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"workers",     "packet_id_limit", "block_limit", "failure_limit",
-                            "epoch_limit", "last_epoch",      NULL};
-    struct key_limits limits = key_limits_default();
+                            "epoch_limit", "last_epoch",      "pause_us",    NULL};
+    struct dataplane_options options = dataplane_options_default();
+    struct key_limits *limits = &options.limits;
     uint32_t workers;
     uint32_t packet_id_limit = UINT32_MAX;
-    unsigned long long block_limit = limits.blocks_rekey;
-    unsigned long long failure_limit = limits.failures;
-    unsigned long long epoch_limit = limits.epoch.use;
-    uint32_t last_epoch = limits.epoch.last;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&:DataPlane", names, to_u32, &workers, to_u32,
+    unsigned long long block_limit = limits->blocks_rekey;
+    unsigned long long failure_limit = limits->failures;
+    unsigned long long epoch_limit = limits->epoch.use;
+    uint32_t last_epoch = limits->epoch.last;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&O&:DataPlane", names, to_u32, &workers, to_u32,
                                      &packet_id_limit, &block_limit, &failure_limit, &epoch_limit, to_u32,
-                                     &last_epoch))
+                                     &last_epoch, to_u32, &options.pause_us))
         return NULL;
     if (packet_id_limit == 0 || epoch_limit == 0) {
         PyErr_SetString(PyExc_ValueError, "a limit is not positive");
@@ -173,19 +175,23 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_Format(PyExc_ValueError, "last_epoch is not in 1..%d", EPOCH_LAST);
         return NULL;
     }
-    key_limits_set_packet_ids(&limits, packet_id_limit);
-    limits.blocks_rekey = block_limit;
-    limits.failures = failure_limit;
-    limits.failures_rekey = failure_limit / 2;
-    limits.epoch.use = epoch_limit;
-    key_limits_set_epochs(&limits, last_epoch);
+    if (options.pause_us > PACER_PAUSE_MAX_US) {
+        PyErr_Format(PyExc_ValueError, "pause_us is greater than %d", PACER_PAUSE_MAX_US);
+        return NULL;
+    }
+    key_limits_set_packet_ids(limits, packet_id_limit);
+    limits->blocks_rekey = block_limit;
+    limits->failures = failure_limit;
+    limits->failures_rekey = failure_limit / 2;
+    limits->epoch.use = epoch_limit;
+    key_limits_set_epochs(limits, last_epoch);
 
     struct dataplane_object *self = (struct dataplane_object *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     struct failure failure;
     Py_BEGIN_ALLOW_THREADS
-    self->plane = dataplane_new(workers, &limits, &failure);
+    self->plane = dataplane_new(workers, &options, &failure);
     Py_END_ALLOW_THREADS
     if (self->plane == NULL) {
         raise_failure(&failure);
@@ -228,20 +234,20 @@ static PyObject *get_crypto_backend(PyObject *self, void *Py_UNUSED(closure))
 
 static PyObject *object_add_endpoint(PyObject *self, PyObject *args)
 {
-    PyObject *endpoint_object, *fds_object;
+    PyObject *endpoint_object, *fds_object, *offload_object;
     struct descriptors fds;
-    uint32_t endpoint;
-    if (!PyArg_ParseTuple(args, "OO:add_endpoint", &endpoint_object, &fds_object) ||
+    uint32_t endpoint, offload;
+    if (!PyArg_ParseTuple(args, "OOO:add_endpoint", &endpoint_object, &fds_object, &offload_object) ||
         !to_descriptors(fds_object, &fds))
         return NULL;
-    if (!to_u32(endpoint_object, &endpoint)) {
+    if (!to_u32(endpoint_object, &endpoint) || !to_u32(offload_object, &offload)) {
         close_descriptors(&fds);
         return NULL;
     }
     struct failure failure;
     bool done;
     Py_BEGIN_ALLOW_THREADS
-    done = dataplane_add_endpoint(plane_of(self), endpoint, fds.fds, fds.count, &failure);
+    done = dataplane_add_endpoint(plane_of(self), endpoint, fds.fds, fds.count, offload, &failure);
     Py_END_ALLOW_THREADS
     return none_or_raise(done, &failure);
 }

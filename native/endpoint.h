@@ -6,22 +6,25 @@
 #include <stdint.h>
 
 #include "address_table.h"
+#include "offload.h"
 #include "rules.h"
 
 struct endpoint {
     uint32_t id;
     _Atomic(struct rules *) rules; /* published; never NULL, to begin with nothing is allowed */
     struct address_table addresses;
-    unsigned peers;     /* control side */
-    unsigned listeners; /* control side */
-    int tun_fds[];      /* one for each worker */
+    unsigned peers;           /* control side */
+    unsigned listeners;       /* control side */
+    enum tun_offload offload; /* constant: what the TUN queues speak */
+    int tun_fds[];            /* one for each worker */
 };
 
 struct listener {
     uint32_t id;
     struct endpoint *endpoint;
-    int family;    /* of its sockets: AF_INET, or AF_INET6 which may carry IPv4 too */
-    int udp_fds[]; /* one for each worker */
+    int family;                   /* of its sockets: AF_INET, or AF_INET6 which may carry IPv4 too */
+    _Atomic uint64_t unsegmented; /* a bit for each worker whose socket cannot send segments; that worker sets it */
+    int udp_fds[];                /* one for each worker */
 };
 
 #endif

@@ -260,7 +260,23 @@ enum drop_reason seal_for_peer(struct forwarder *forwarder, struct peer *peer, s
     return PACKET_PASSES;
 }
 
-static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint *endpoint, struct packet *packet)
+/* Where the packets of one super-packet go, found for the first of them, and what of it is still to be counted. */
+struct way {
+    enum drop_reason reason;
+    struct peer *peer;
+    uint64_t packets, bytes;
+};
+
+static void count_way(struct way *way)
+{
+    if (way->packets == 0)
+        return;
+    atomic_fetch_add_explicit(&way->peer->packets_out, way->packets, memory_order_relaxed);
+    atomic_fetch_add_explicit(&way->peer->bytes_out, way->bytes, memory_order_relaxed);
+    way->packets = way->bytes = 0;
+}
+
+static enum drop_reason find_way(struct endpoint *endpoint, struct packet *packet, struct peer **peer)
 {
     struct inner inner;
     if (!inner_parse(&inner, packet->bytes, packet->length))
@@ -270,13 +286,26 @@ static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint 
     const struct lease *lease = address_table_find(&endpoint->addresses, &inner.destination);
     if (lease == NULL)
         return DROP_NO_ROUTE;
-    struct peer *peer = lease->peer;
+    *peer = lease->peer;
     packet->length = inner.length;
-    mss_clamp(packet->bytes, packet->length, peer->mss_v4, peer->mss_v6);
-    enum drop_reason reason = seal_for_peer(forwarder, peer, packet);
+    mss_clamp(packet->bytes, packet->length, lease->peer->mss_v4, lease->peer->mss_v6);
+    return PACKET_PASSES;
+}
+
+static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint *endpoint, struct way *way,
+                                   struct packet *packet)
+{
+    if (!packet->follows) {
+        count_way(way);
+        way->reason = find_way(endpoint, packet, &way->peer);
+    }
+    if (way->reason != PACKET_PASSES)
+        return way->reason;
+    uint32_t length = packet->length;
+    enum drop_reason reason = seal_for_peer(forwarder, way->peer, packet);
     if (reason == PACKET_PASSES) {
-        atomic_fetch_add_explicit(&peer->packets_out, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&peer->bytes_out, inner.length, memory_order_relaxed);
+        way->packets++;
+        way->bytes += length;
     }
     return reason;
 }
@@ -284,7 +313,9 @@ static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint 
 void tun_to_link(struct forwarder *forwarder, struct endpoint *endpoint, struct batch *batch)
 {
     unsigned kept = 0;
+    struct way way = {.reason = DROP_NO_ROUTE};
     for (unsigned i = 0; i < batch->count; i++)
-        settle(forwarder, batch, &kept, i, send_inner(forwarder, endpoint, &batch->packets[i]));
+        settle(forwarder, batch, &kept, i, send_inner(forwarder, endpoint, &way, &batch->packets[i]));
+    count_way(&way);
     batch->count = kept;
 }

@@ -11,7 +11,8 @@
  *   6. The most specific authorization rule for the destination must meet the peer's groups (`denied`).
  *   7. A TCP SYN's MSS is lowered; the caller writes what is left to the TUN.
  * Target network to client (tun_to_link):
- *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`).
+ *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`); for segments of one
+ *      super-packet, which are well-formed and no SYN, only the first is asked.
  *   2. The peer's way out and sending key are taken (`not_ready`), and a packet id (`key_exhausted`).
  *   3. MSS as above; sealed in place, using the headroom; the caller sends what is left.
  * Any worker may seal for any peer, so ids are taken atomically; a flow stays on one TUN queue and keeps its order.

@@ -1,33 +1,55 @@
 #include "link.h"
 
 #include <errno.h>
+#include <netinet/udp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
 #include "endpoint.h"
 #include "peer.h"
 
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+
 enum {
     SOCKET_BUFFER = 4 << 20,
-    /* Room for the packet info of either family. */
-    CONTROL_SIZE = CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)),
+    MESSAGES = 64,
+    MESSAGE_MAX = 64 << 10,
+    MESSAGE_STRIDE = MESSAGE_MAX + 17 * 64, /* else all messages would begin in the same few cache sets */
+    /* Room for the packet info of either family, and the size of segments. */
+    RECEIVE_CONTROL =
+        CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct in_pktinfo)) + CMSG_SPACE(sizeof(int)),
+    SEND_CONTROL = CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t)),
+    RUN_SEGMENTS = 64,     /* what every kernel with UDP_SEGMENT takes */
+    RUN_BYTES = 65507,     /* of UDP payload, over IPv4 */
+    EVERY_PATH_FITS = 512, /* when this is refused as a segment, it is not for the path's MTU */
 };
 
 struct link_receiver {
-    struct mmsghdr messages[BATCH_PACKETS];
-    struct iovec vectors[BATCH_PACKETS];
-    struct sockaddr_storage sources[BATCH_PACKETS];
-    alignas(struct cmsghdr) uint8_t control[BATCH_PACKETS][CONTROL_SIZE];
-    uint8_t bytes[BATCH_PACKETS][LINK_PACKET_MAX];
+    struct mmsghdr messages[MESSAGES];
+    struct iovec vectors[MESSAGES];
+    struct sockaddr_storage sources[MESSAGES];
+    alignas(struct cmsghdr) uint8_t control[MESSAGES][RECEIVE_CONTROL];
+
+    /* What is to be taken: the rest of messages[next - 1], then messages[next..received). */
+    unsigned received, next;
+    struct packet message; /* address and all; its bytes are what is left */
+    uint32_t segment;
+
+    uint8_t bytes[MESSAGES * MESSAGE_STRIDE];
 };
 
 struct link_receiver *link_receiver_new(void)
 {
-    struct link_receiver *receiver = calloc(1, sizeof *receiver);
+    struct link_receiver *receiver = calloc(1, sizeof *receiver); /* pages that are never used are never there */
     if (receiver == NULL)
         return NULL;
-    for (unsigned i = 0; i < BATCH_PACKETS; i++) {
-        receiver->vectors[i] = (struct iovec){receiver->bytes[i], LINK_PACKET_MAX};
+    for (unsigned i = 0; i < MESSAGES; i++) {
+        receiver->vectors[i] = (struct iovec){receiver->bytes + i * MESSAGE_STRIDE, MESSAGE_MAX};
         receiver->messages[i].msg_hdr = (struct msghdr){
             .msg_name = &receiver->sources[i],
             .msg_iov = &receiver->vectors[i],
@@ -40,112 +62,269 @@ struct link_receiver *link_receiver_new(void)
 
 void link_receiver_free(struct link_receiver *receiver) { free(receiver); }
 
-/* The gateway's own address a datagram was sent to; unset when the socket does not tell. */
-static struct ip_address local_address(struct msghdr *header)
+/* -- receiving ---------------------------------------------------------------------------------------------------- */
+
+/* Sets the gateway's own address the datagram was sent to, which stays unset when the socket does not tell, and the
+ * size of the segments it consists of. */
+static void read_control(struct msghdr *header, struct ip_address *local, uint32_t *segment)
 {
-    struct ip_address local = {{0}};
     for (struct cmsghdr *control = CMSG_FIRSTHDR(header); control != NULL; control = CMSG_NXTHDR(header, control)) {
         if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
             memcpy(&info, CMSG_DATA(control), sizeof info);
-            return ip_from_v4((const uint8_t *)&info.ipi_addr);
-        }
-        if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
+            *local = ip_from_v4((const uint8_t *)&info.ipi_addr);
+        } else if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
             struct in6_pktinfo info;
             memcpy(&info, CMSG_DATA(control), sizeof info);
-            local = ip_from_v6(info.ipi6_addr.s6_addr);
+            if (ip_is_unset(local)) /* a dual-stack socket may tell an IPv4 address in both forms */
+                *local = ip_from_v6(info.ipi6_addr.s6_addr);
+        } else if (control->cmsg_level == IPPROTO_UDP && control->cmsg_type == UDP_GRO) {
+            int size;
+            memcpy(&size, CMSG_DATA(control), sizeof size);
+            if (size > 0)
+                *segment = (uint32_t)size;
         }
     }
-    return local;
 }
 
-enum io_result link_receive(struct link_receiver *receiver, int fd, struct batch *batch, struct counters *counters)
+enum io_result link_receive(struct link_receiver *receiver, int fd, struct counters *counters)
 {
-    batch->count = 0;
-    for (unsigned i = 0; i < BATCH_PACKETS; i++) {
+    receiver->received = receiver->next = 0;
+    receiver->message.length = 0;
+    for (unsigned i = 0; i < MESSAGES; i++) {
         struct msghdr *header = &receiver->messages[i].msg_hdr;
         header->msg_namelen = sizeof receiver->sources[i];
-        header->msg_controllen = CONTROL_SIZE;
+        header->msg_controllen = RECEIVE_CONTROL;
     }
-    int received = recvmmsg(fd, receiver->messages, BATCH_PACKETS, MSG_DONTWAIT, NULL);
+    int received = recvmmsg(fd, receiver->messages, MESSAGES, MSG_DONTWAIT, NULL);
     if (received < 0)
         return errno == EBADF || errno == ENOTSOCK || errno == EINVAL ? IO_BROKEN : IO_DONE;
     count_total(counters, TOTAL_RECEIVE_CALLS, 1);
-    count_total(counters, TOTAL_LINK_PACKETS_IN, (uint64_t)received);
-    for (int i = 0; i < received; i++) {
-        struct msghdr *header = &receiver->messages[i].msg_hdr;
-        struct packet *packet = &batch->packets[batch->count];
-        if (header->msg_flags & MSG_TRUNC || !socket_address_from(&packet->source, &receiver->sources[i])) {
-            count_drop(counters, DROP_TRUNCATED);
-            continue;
-        }
-        packet->bytes = receiver->bytes[i];
-        packet->length = receiver->messages[i].msg_len;
-        packet->local = local_address(header);
-        batch->count++;
-    }
+    count_total(counters, TOTAL_RECEIVE_MESSAGES, (uint64_t)received);
+    receiver->received = (unsigned)received;
     return IO_DONE;
 }
 
-static void send_all(int fd, struct mmsghdr *messages, unsigned count, struct counters *counters)
+/* Goes on to the next message that is complete. An empty datagram is one packet, of no bytes. */
+static bool next_message(struct link_receiver *receiver, struct counters *counters)
+{
+    while (receiver->next < receiver->received) {
+        unsigned i = receiver->next++;
+        struct msghdr *header = &receiver->messages[i].msg_hdr;
+        struct packet *message = &receiver->message;
+        *message = (struct packet){.bytes = receiver->vectors[i].iov_base, .length = receiver->messages[i].msg_len};
+        receiver->segment = message->length;
+        if (!(header->msg_flags & MSG_TRUNC) && socket_address_from(&message->source, &receiver->sources[i])) {
+            read_control(header, &message->local, &receiver->segment);
+            if (message->length > 0)
+                return true;
+        }
+        count_total(counters, TOTAL_LINK_PACKETS_IN, 1);
+        count_drop(counters, DROP_TRUNCATED);
+    }
+    return false;
+}
+
+bool link_take(struct link_receiver *receiver, struct batch *batch, struct counters *counters)
+{
+    struct packet *message = &receiver->message;
+    uint64_t taken = 0;
+    batch->count = 0;
+    while (batch->count < BATCH_PACKETS && (message->length > 0 || next_message(receiver, counters))) {
+        struct packet *packet = &batch->packets[batch->count];
+        *packet = *message;
+        if (packet->length > receiver->segment)
+            packet->length = receiver->segment;
+        message->bytes += packet->length;
+        message->length -= packet->length;
+        taken++;
+        if (packet->length > LINK_PACKET_MAX)
+            count_drop(counters, DROP_TRUNCATED);
+        else
+            batch->count++;
+    }
+    count_total(counters, TOTAL_LINK_PACKETS_IN, taken);
+    return taken > 0;
+}
+
+/* -- sending ------------------------------------------------------------------------------------------------------ */
+
+/* What sendmmsg gets: each message is one packet, or a run of segments for one remote. */
+struct outgoing {
+    unsigned count, vectors_used;
+    struct mmsghdr messages[BATCH_PACKETS];
+    struct remote *remotes[BATCH_PACKETS];
+    struct iovec vectors[BATCH_PACKETS];
+    alignas(struct cmsghdr) uint8_t control[BATCH_PACKETS][SEND_CONTROL];
+};
+
+static void add_message(struct outgoing *outgoing, struct remote *remote, struct iovec *vectors, size_t count)
+{
+    outgoing->remotes[outgoing->count] = remote;
+    outgoing->messages[outgoing->count++].msg_hdr = (struct msghdr){
+        .msg_name = &remote->sockaddr,
+        .msg_namelen = remote->sockaddr_length,
+        .msg_iov = vectors,
+        .msg_iovlen = count,
+        .msg_control = remote->control_length > 0 ? remote->control : NULL,
+        .msg_controllen = remote->control_length,
+    };
+}
+
+/* The packet's own control message goes before the size of segments. */
+static void tell_segment_size(struct outgoing *outgoing, unsigned index)
+{
+    struct msghdr *header = &outgoing->messages[index].msg_hdr;
+    const struct remote *remote = outgoing->remotes[index];
+    uint8_t *control = outgoing->control[index];
+    uint16_t size = (uint16_t)header->msg_iov[0].iov_len;
+    memset(control, 0, SEND_CONTROL);
+    memcpy(control, remote->control, remote->control_length);
+    struct cmsghdr *segment = (struct cmsghdr *)(void *)(control + remote->control_length);
+    segment->cmsg_level = IPPROTO_UDP;
+    segment->cmsg_type = UDP_SEGMENT;
+    segment->cmsg_len = CMSG_LEN(sizeof size);
+    memcpy(CMSG_DATA(segment), &size, sizeof size);
+    header->msg_control = control;
+    header->msg_controllen = remote->control_length + CMSG_SPACE(sizeof size);
+}
+
+/* Segments are of equal length, of which the last may fall short. */
+struct segment_run {
+    struct remote *remote;
+    size_t bytes;
+    bool open;
+};
+
+static bool may_follow(const struct outgoing *outgoing, const struct segment_run *run, const struct packet *packet)
+{
+    if (!run->open || run->remote != packet->remote)
+        return false;
+    const struct msghdr *header = &outgoing->messages[outgoing->count - 1].msg_hdr;
+    uint32_t limit = atomic_load_explicit(&run->remote->segment_limit, memory_order_relaxed);
+    return packet->length <= header->msg_iov[0].iov_len && header->msg_iovlen < RUN_SEGMENTS &&
+           run->bytes + packet->length <= RUN_BYTES && (limit == 0 || header->msg_iov[0].iov_len < limit);
+}
+
+/* The listener's packets of the batch as messages. */
+static void collect(struct outgoing *outgoing, const struct batch *batch, unsigned first, bool *done, bool segmented)
+{
+    const struct listener *listener = batch->packets[first].remote->listener;
+    struct segment_run run = {.open = false};
+    outgoing->count = outgoing->vectors_used = 0;
+    for (unsigned i = first; i < batch->count; i++) {
+        const struct packet *packet = &batch->packets[i];
+        if (packet->remote == NULL || packet->remote->listener != listener)
+            continue;
+        done[i] = true;
+        struct iovec *vector = &outgoing->vectors[outgoing->vectors_used++];
+        *vector = (struct iovec){packet->bytes, packet->length};
+        if (may_follow(outgoing, &run, packet)) {
+            struct msghdr *header = &outgoing->messages[outgoing->count - 1].msg_hdr;
+            header->msg_iovlen++;
+            run.bytes += packet->length;
+            run.open = packet->length == header->msg_iov[0].iov_len;
+        } else {
+            add_message(outgoing, packet->remote, vector, 1);
+            run = (struct segment_run){packet->remote, packet->length, segmented};
+        }
+    }
+    for (unsigned i = 0; i < outgoing->count; i++)
+        if (outgoing->messages[i].msg_hdr.msg_iovlen > 1)
+            tell_segment_size(outgoing, i);
+}
+
+static unsigned packets_in(const struct mmsghdr *messages, unsigned count)
+{
+    unsigned packets = 0;
+    for (unsigned i = 0; i < count; i++)
+        packets += (unsigned)messages[i].msg_hdr.msg_iovlen;
+    return packets;
+}
+
+/* Sends messages until one is refused for its own fault, or the socket takes no more; how many are dealt with. */
+static unsigned send_some(int fd, struct mmsghdr *messages, unsigned count, struct counters *counters)
 {
     unsigned at = 0;
     while (at < count) {
         int sent = sendmmsg(fd, messages + at, count - at, MSG_DONTWAIT);
         count_total(counters, TOTAL_SEND_CALLS, 1);
         if (sent > 0) {
-            count_total(counters, TOTAL_LINK_PACKETS_OUT, (uint64_t)sent);
+            count_total(counters, TOTAL_SEND_MESSAGES, (uint64_t)sent);
+            count_total(counters, TOTAL_LINK_PACKETS_OUT, packets_in(messages + at, (unsigned)sent));
             at += (unsigned)sent;
-            continue;
+        } else if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS)) {
+            counter_add(&counters->drops[DROP_LINK_FULL], packets_in(messages + at, count - at));
+            return count;
+        } else if (sent == 0 || errno != EINTR) {
+            return at;
         }
-        if (sent < 0 && errno == EINTR)
-            continue;
-        if (sent < 0 && errno != EAGAIN && errno != ENOBUFS) {
-            /* This datagram's own fault (too long, unreachable): the others may still go. */
+    }
+    return count;
+}
+
+/* Sends a refused run packet by packet. */
+static void send_unsegmented(int fd, struct remote *remote, struct iovec *vectors, size_t count,
+                             struct counters *counters)
+{
+    struct outgoing outgoing; /* only its first messages are touched */
+    outgoing.count = 0;
+    for (size_t i = 0; i < count; i++)
+        add_message(&outgoing, remote, &vectors[i], 1);
+    for (unsigned at = 0; at < outgoing.count; at++) {
+        at += send_some(fd, outgoing.messages + at, outgoing.count - at, counters);
+        if (at < outgoing.count)
             count_drop(counters, DROP_LINK_FULL);
-            at++;
-            continue;
+    }
+}
+
+/* A run was refused: for the length of its segments, or because this socket's device cannot do it at all. */
+static void learn(struct listener *listener, unsigned worker, struct remote *remote, size_t segment, int error)
+{
+    if (error == EIO || segment <= EVERY_PATH_FITS)
+        atomic_fetch_or_explicit(&listener->unsegmented, UINT64_C(1) << worker, memory_order_relaxed);
+    else
+        atomic_store_explicit(&remote->segment_limit, (uint32_t)segment, memory_order_relaxed);
+}
+
+static void send_all(struct outgoing *outgoing, struct listener *listener, unsigned worker, struct counters *counters)
+{
+    int fd = listener->udp_fds[worker];
+    for (unsigned at = 0; at < outgoing->count; at++) {
+        at += send_some(fd, outgoing->messages + at, outgoing->count - at, counters);
+        if (at == outgoing->count)
+            return;
+        int error = errno;
+        struct msghdr *refused = &outgoing->messages[at].msg_hdr;
+        if (refused->msg_iovlen > 1 && (error == EINVAL || error == EIO || error == EMSGSIZE)) {
+            learn(listener, worker, outgoing->remotes[at], refused->msg_iov[0].iov_len, error);
+            send_unsegmented(fd, outgoing->remotes[at], refused->msg_iov, refused->msg_iovlen, counters);
+        } else {
+            /* Its own fault (too long, unreachable): the others may still go. */
+            counter_add(&counters->drops[DROP_LINK_FULL], refused->msg_iovlen);
         }
-        counter_add(&counters->drops[DROP_LINK_FULL], count - at);
-        return;
     }
 }
 
 void link_send(const struct batch *batch, unsigned worker, struct counters *counters)
 {
-    struct mmsghdr messages[BATCH_PACKETS];
-    struct iovec vectors[BATCH_PACKETS];
+    struct outgoing outgoing;
     bool done[BATCH_PACKETS] = {false};
     /* One round for each listener in the batch: nearly always one. */
     for (unsigned first = 0; first < batch->count; first++) {
         if (done[first] || batch->packets[first].remote == NULL)
             continue;
-        const struct listener *listener = batch->packets[first].remote->listener;
-        unsigned count = 0;
-        for (unsigned i = first; i < batch->count; i++) {
-            const struct packet *packet = &batch->packets[i];
-            const struct remote *remote = packet->remote;
-            if (remote == NULL || remote->listener != listener)
-                continue;
-            done[i] = true;
-            vectors[count] = (struct iovec){packet->bytes, packet->length};
-            messages[count].msg_hdr = (struct msghdr){
-                .msg_name = (void *)&remote->sockaddr,
-                .msg_namelen = remote->sockaddr_length,
-                .msg_iov = &vectors[count],
-                .msg_iovlen = 1,
-                .msg_control = remote->control_length > 0 ? (void *)remote->control : NULL,
-                .msg_controllen = remote->control_length,
-            };
-            count++;
-        }
-        send_all(listener->udp_fds[worker], messages, count, counters);
+        struct listener *listener = batch->packets[first].remote->listener;
+        uint64_t unsegmented = atomic_load_explicit(&listener->unsegmented, memory_order_relaxed);
+        collect(&outgoing, batch, first, done, !(unsegmented >> worker & 1));
+        send_all(&outgoing, listener, worker, counters);
     }
 }
 
-void link_enlarge_buffers(int fd)
+void link_prepare(int fd)
 {
-    int size = SOCKET_BUFFER;
+    int on = 1, size = SOCKET_BUFFER;
+    setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) < 0)

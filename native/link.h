@@ -1,4 +1,5 @@
-/* UDP, a batch of datagrams for each system call. */
+/* UDP, many datagrams for each system call, and many packets of a peer as one datagram in the kernel: sent with
+ * UDP_SEGMENT, received with UDP_GRO. */
 #ifndef CVPND_LINK_H
 #define CVPND_LINK_H
 
@@ -6,7 +7,12 @@
 #include "counters.h"
 #include "wire.h"
 
-enum io_result { IO_DONE, IO_BROKEN /* the descriptor is of no use any more */ };
+enum io_result {
+    IO_DONE,
+    IO_BROKEN,  /* the descriptor is of no use any more */
+    IO_MORE,    /* something was read (tun_read_super) */
+    IO_SKIPPED, /* something was read, and dropped */
+};
 
 /* One worker's buffers for recvmmsg. */
 struct link_receiver;
@@ -14,14 +20,18 @@ struct link_receiver;
 struct link_receiver *link_receiver_new(void);
 void link_receiver_free(struct link_receiver *receiver);
 
-/* Fills the batch with what waits, at most BATCH_PACKETS; the bytes stay valid until the next call. */
-enum io_result link_receive(struct link_receiver *receiver, int fd, struct batch *batch, struct counters *counters);
+/* Receives what waits, at most one buffer of messages; the bytes stay valid until the next call. */
+enum io_result link_receive(struct link_receiver *receiver, int fd, struct counters *counters);
+
+/* Fills the batch with packets that were received and not taken yet. False when there are none. */
+bool link_take(struct link_receiver *receiver, struct batch *batch, struct counters *counters);
 
 /* Sends the packets that have a remote, each listener's through this worker's socket of it. What the kernel does
  * not take is dropped (`link_full`). */
 void link_send(const struct batch *batch, unsigned worker, struct counters *counters);
 
-/* Large socket buffers: the default costs 13-20 % and drops bursts (DATAPLANE.md). As far as permitted. */
-void link_enlarge_buffers(int fd);
+/* Receive coalescing, as far as the kernel has it; large socket buffers, as far as permitted: the default costs
+ * 13-20 % and drops bursts (DATAPLANE.md). */
+void link_prepare(int fd);
 
 #endif

@@ -3,21 +3,10 @@
 #include <stdbool.h>
 
 #include "checksum.h"
+#include "transport.h"
 #include "wire.h"
 
-enum {
-    PROTOCOL_TCP = 6,
-    TCP_HEADER = 20,
-    TCP_DATA_OFFSET = 12,
-    TCP_FLAGS = 13,
-    TCP_CHECKSUM = 16,
-    TCP_FLAG_SYN = 0x02,
-    OPTION_END = 0,
-    OPTION_NOP = 1,
-    OPTION_MSS = 2,
-    OPTION_MSS_LENGTH = 4,
-    IPV4_FRAGMENT = 0x3FFF, /* more fragments, or an offset */
-};
+enum { OPTION_END = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_MSS_LENGTH = 4 };
 
 /* The option may start at an odd offset; the checksum then sees its bytes in the other order. */
 static uint16_t as_summed(uint16_t value, bool odd) { return odd ? (uint16_t)(value << 8 | value >> 8) : value; }

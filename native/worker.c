@@ -17,7 +17,7 @@ enum {
 };
 
 bool worker_init(struct worker *worker, unsigned index, const struct forwarder *shared, struct id_table *endpoints,
-                 struct id_table *listeners)
+                 struct id_table *listeners, unsigned pause_us)
 {
     memset(worker, 0, sizeof *worker);
     worker->index = index;
@@ -36,7 +36,9 @@ bool worker_init(struct worker *worker, unsigned index, const struct forwarder *
     }
     worker->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     worker->receiver = link_receiver_new();
-    if (worker->stop_fd < 0 || worker->receiver == NULL ||
+    worker->coalescer = coalescer_new();
+    worker->pacer = (struct pacer){.pause_ns = pause_us * UINT64_C(1000)};
+    if (worker->stop_fd < 0 || worker->receiver == NULL || worker->coalescer == NULL ||
         !worker_watch(worker, worker->stop_fd, source_tag(SOURCE_STOP, 0)) ||
         !worker_watch(worker, worker->inbox.read_fd, source_tag(SOURCE_INBOX, 0))) {
         worker_destroy(worker);
@@ -48,6 +50,7 @@ bool worker_init(struct worker *worker, unsigned index, const struct forwarder *
 void worker_destroy(struct worker *worker)
 {
     link_receiver_free(worker->receiver);
+    coalescer_free(worker->coalescer);
     if (worker->stop_fd >= 0)
         close(worker->stop_fd);
     close(worker->epoll_fd);
@@ -93,16 +96,79 @@ static void deliver(struct worker *worker, const struct batch *batch)
         link_send(batch, worker->index, &worker->counters);
 }
 
+static void seal_and_deliver(struct worker *worker, struct endpoint *endpoint)
+{
+    pacer_count(&worker->pacer, worker->batch.count);
+    tun_to_link(&worker->forwarder, endpoint, &worker->batch);
+    deliver(worker, &worker->batch);
+    worker->batch.count = 0;
+}
+
+/* Super-packets are split into batches; a batch that is full goes out before the next segment is cut off. */
+static enum io_result serve_supers(struct worker *worker, struct endpoint *endpoint, int fd)
+{
+    struct batch *batch = &worker->batch;
+    enum io_result result = IO_MORE;
+    size_t used = 0, bytes = 0;
+    batch->count = 0;
+    for (unsigned reads = 0; reads < TUN_READS && bytes < TUN_READ_BYTES; reads++) {
+        struct split split;
+        result = tun_read_super(fd, &worker->super_buffer, &split, &worker->counters);
+        if (result == IO_SKIPPED)
+            continue;
+        if (result != IO_MORE)
+            break;
+        bytes += split.length;
+        while (!split_done(&split)) {
+            if (batch->count == BATCH_PACKETS) {
+                seal_and_deliver(worker, endpoint);
+                used = 0;
+            }
+            tun_take_segments(&split, worker->tun_buffer, &used, batch, &worker->counters);
+        }
+    }
+    seal_and_deliver(worker, endpoint);
+    return result;
+}
+
 static void serve_tun(struct worker *worker, uint32_t id)
 {
     struct endpoint *endpoint = id_table_get(worker->endpoints, id);
     if (endpoint == NULL)
         return;
     int fd = endpoint->tun_fds[worker->index];
-    if (tun_read(fd, worker->tun_buffer, &worker->batch, &worker->counters) == IO_BROKEN)
+    enum io_result result;
+    if (endpoint->offload == TUN_PLAIN) {
+        result = tun_read(fd, worker->tun_buffer, &worker->batch, &worker->counters);
+        seal_and_deliver(worker, endpoint);
+    } else {
+        result = serve_supers(worker, endpoint, fd);
+    }
+    if (result == IO_BROKEN)
         worker_unwatch(worker, fd);
-    tun_to_link(&worker->forwarder, endpoint, &worker->batch);
-    deliver(worker, &worker->batch);
+}
+
+/* Writes the batch, or adds it to the runs that flush_runs writes; its bytes have to stay until then. */
+static void write_tun(struct worker *worker, const struct endpoint *endpoint)
+{
+    const struct batch *batch = &worker->batch;
+    int fd = endpoint->tun_fds[worker->index];
+    if (endpoint->offload == TUN_PLAIN) {
+        tun_write(fd, batch, &worker->counters);
+        return;
+    }
+    for (unsigned i = 0; i < batch->count; i++) {
+        const struct packet *packet = &batch->packets[i];
+        if (coalesce(worker->coalescer, endpoint->offload, packet->bytes, packet->length))
+            continue;
+        tun_write_runs(fd, worker->coalescer, &worker->counters);
+        coalesce(worker->coalescer, endpoint->offload, packet->bytes, packet->length);
+    }
+}
+
+static void flush_runs(struct worker *worker, const struct endpoint *endpoint)
+{
+    tun_write_runs(endpoint->tun_fds[worker->index], worker->coalescer, &worker->counters);
 }
 
 static void serve_link(struct worker *worker, uint32_t id)
@@ -111,10 +177,14 @@ static void serve_link(struct worker *worker, uint32_t id)
     if (listener == NULL)
         return;
     int fd = listener->udp_fds[worker->index];
-    if (link_receive(worker->receiver, fd, &worker->batch, &worker->counters) == IO_BROKEN)
+    if (link_receive(worker->receiver, fd, &worker->counters) == IO_BROKEN)
         worker_unwatch(worker, fd);
-    link_to_tun(&worker->forwarder, listener, &worker->batch);
-    tun_write(listener->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
+    while (link_take(worker->receiver, &worker->batch, &worker->counters)) {
+        pacer_count(&worker->pacer, worker->batch.count);
+        link_to_tun(&worker->forwarder, listener, &worker->batch);
+        write_tun(worker, listener->endpoint);
+    }
+    flush_runs(worker, listener->endpoint);
 }
 
 /* The peer may have gone, or have been replaced under its id, since the packet was put in. */
@@ -134,7 +204,8 @@ static void serve_inbox(struct worker *worker)
         worker->batch.count = 1;
         worker->batch.packets[0] = (struct packet){.bytes = worker->tun_buffer, .length = (uint32_t)length};
         injected_to_tun(&worker->forwarder, peer, &worker->batch);
-        tun_write(peer->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
+        write_tun(worker, peer->endpoint);
+        flush_runs(worker, peer->endpoint);
     }
 }
 
@@ -143,16 +214,16 @@ static void receive_tcp(struct worker *worker, struct peer *peer, struct tcp_con
     struct tcp_scratch *scratch = &worker->tcp_scratch;
     if (!tcp_receive(connection, scratch, &worker->counters))
         return;
-    bool more = true;
-    while (more) {
-        bool framed = tcp_take_frames(connection, scratch, &worker->batch, &more, &worker->counters);
-        bool authentic = tcp_to_tun(&worker->forwarder, peer, &worker->batch);
-        tun_write(peer->endpoint->tun_fds[worker->index], &worker->batch, &worker->counters);
-        if (framed && authentic)
-            continue;
-        tcp_close(connection, framed ? "a packet does not authenticate" : "a frame of impossible length");
-        return;
+    bool more = true, framed = true, authentic = true;
+    while (more && framed && authentic) {
+        framed = tcp_take_frames(connection, scratch, &worker->batch, &more, &worker->counters);
+        pacer_count(&worker->pacer, worker->batch.count);
+        authentic = tcp_to_tun(&worker->forwarder, peer, &worker->batch);
+        write_tun(worker, peer->endpoint);
     }
+    flush_runs(worker, peer->endpoint);
+    if (!framed || !authentic)
+        tcp_close(connection, framed ? "a packet does not authenticate" : "a frame of impossible length");
 }
 
 static void serve_tcp(struct worker *worker, uint32_t peer_id, uint32_t events)
@@ -271,11 +342,15 @@ static void *run(void *argument)
 {
     struct worker *worker = argument;
     struct epoll_event ready[SOURCES_PER_WAIT];
+    pacer_start(&worker->pacer);
     for (;;) {
         int count = epoll_wait(worker->epoll_fd, ready, SOURCES_PER_WAIT, milliseconds_to_wait(worker));
         worker->forwarder.now_ms = clock_now_ms();
-        if (count > 0)
+        if (count > 0) {
             count_total(&worker->counters, TOTAL_WAKEUPS, 1);
+            if (pacer_wait(&worker->pacer))
+                count_total(&worker->counters, TOTAL_PAUSES, 1);
+        }
         for (int i = 0; i < count; i++) {
             if (ready[i].data.u64 == source_tag(SOURCE_STOP, 0))
                 return NULL;

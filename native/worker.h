@@ -17,6 +17,8 @@
 #include "counters.h"
 #include "forward.h"
 #include "inbox.h"
+#include "offload.h"
+#include "pacer.h"
 #include "tcp.h"
 #include "tun.h"
 
@@ -40,7 +42,10 @@ struct worker {
     bool scanning;
     uint32_t scan_at; /* peer id to go on with */
     struct link_receiver *receiver;
+    struct coalescer *coalescer; /* empty between sections */
     struct tcp_scratch tcp_scratch;
+    struct pacer pacer;
+    struct super_buffer super_buffer;
     uint8_t tun_buffer[TUN_BUFFER];
 };
 
@@ -50,7 +55,7 @@ static inline uint64_t source_tag(enum source source, uint32_t id) { return (uin
 
 /* Everything but the thread. False: errno. `shared` holds what all workers' forwarders have in common. */
 bool worker_init(struct worker *worker, unsigned index, const struct forwarder *shared, struct id_table *endpoints,
-                 struct id_table *listeners);
+                 struct id_table *listeners, unsigned pause_us);
 bool worker_start(struct worker *worker); /* errno */
 void worker_stop(struct worker *worker);  /* and wait for its end */
 void worker_destroy(struct worker *worker);

@@ -55,6 +55,8 @@ class DaemonConfig(_Table):
     state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
     admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256, strict=True)] = "auto"
+    packet_offload: Literal["auto", "off"] = "auto"
+    packet_pause_us: int = whole(100, 0, 10_000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_directory: FilePath = Path("/var/log/cvpnd")
     shutdown_grace_s: int = whole(2, 0, 60)

@@ -67,6 +67,17 @@ class Framing(IntEnum):
     """One byte, which says "not compressed"."""
 
 
+class TunOffload(IntEnum):
+    """What the queues of a TUN speak."""
+
+    PLAIN = 0
+    """Bare IP packets (IFF_NO_PI)."""
+    TCP = 1
+    """A virtio header before each (IFF_VNET_HDR); TCP packets come and go as super-packets."""
+    TCP_UDP = 2
+    """UDP packets too."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
     """What the data plane has to know of one authenticated client."""
@@ -208,8 +219,8 @@ class DataPlane(Protocol):
         ...
 
     # endpoints
-    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int]) -> None:
-        """``tun_fds``: one non-blocking queue for each worker, plain IP packets (IFF_NO_PI, no virtio header)."""
+    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int], offload: TunOffload = TunOffload.PLAIN) -> None:
+        """``tun_fds``: one non-blocking queue for each worker. The plain twin takes ``PLAIN`` only."""
         ...
 
     def remove_endpoint(self, endpoint: int) -> None:
@@ -279,7 +290,8 @@ class DataPlane(Protocol):
 
     def totals(self) -> Mapping[str, int]:
         """Running totals: ``tun_packets_in``, ``tun_packets_out``, ``link_packets_in``, ``link_packets_out``,
-        ``receive_calls``, ``send_calls`` … (the quotients explain almost every regression)."""
+        ``receive_calls``, ``receive_messages``, ``tun_write_calls`` … The quotients explain almost every regression:
+        segments per message both ways, packets per TUN write."""
         ...
 
     def close(self) -> None:

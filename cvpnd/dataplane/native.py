@@ -22,16 +22,18 @@ from cvpnd.dataplane.api import (
     StrayControl,
     TcpClosed,
     TcpControl,
+    TunOffload,
 )
 
 DROPS = tuple(Drop(word) for word in _native.DROP_REASONS)
 
 
 class NativeDataPlane:
-    """See ``api.DataPlane``. ``packet_id_limit`` and the other limits can be made small for tests."""
+    """See ``api.DataPlane``. ``packet_id_limit`` and the other limits can be made small for tests; ``pause_us`` is the
+    longest pause of a busy worker, 0 for none."""
 
-    def __init__(self, workers: int, **limits: int) -> None:
-        self._plane = _native.DataPlane(workers, **limits)
+    def __init__(self, workers: int, **settings: int) -> None:
+        self._plane = _native.DataPlane(workers, **settings)
 
     @property
     def workers(self) -> int:
@@ -41,8 +43,8 @@ class NativeDataPlane:
     def crypto_backend(self) -> str:
         return self._plane.crypto_backend
 
-    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int]) -> None:
-        self._plane.add_endpoint(endpoint, tun_fds)
+    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int], offload: TunOffload = TunOffload.PLAIN) -> None:
+        self._plane.add_endpoint(endpoint, tun_fds, offload)
 
     def remove_endpoint(self, endpoint: int) -> None:
         self._plane.remove_endpoint(endpoint)

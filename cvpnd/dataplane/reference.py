@@ -33,6 +33,7 @@ from cvpnd.dataplane.api import (
     PeerTimeout,
     SocketAddress,
     TcpClosed,
+    TunOffload,
 )
 from cvpnd.dataplane.reference_forward import (
     KEEPALIVE,
@@ -62,10 +63,13 @@ TOTALS = (
     "tun_packets_in",
     "tun_packets_out",
     "receive_calls",
+    "receive_messages",
     "send_calls",
+    "send_messages",
     "tun_read_calls",
     "tun_write_calls",
     "wakeups",
+    "pauses",
 )
 
 
@@ -125,6 +129,7 @@ class ReferenceDataPlane:
             except OSError:  # nothing more, or an ICMP error of an earlier datagram
                 return
             self._totals["receive_calls"] += 1
+            self._totals["receive_messages"] += 1
             self._totals["link_packets_in"] += 1
             if flags & socket.MSG_TRUNC:
                 self._drop(Drop.TRUNCATED)
@@ -169,6 +174,7 @@ class ReferenceDataPlane:
             self._totals["send_calls"] += 1
             try:
                 sock.sendmsg([packet], source_control(sock, local), 0, sockaddr(sock, remote))
+                self._totals["send_messages"] += 1
                 self._totals["link_packets_out"] += 1
             except OSError:
                 self._drop(Drop.LINK_FULL)
@@ -272,9 +278,10 @@ class ReferenceDataPlane:
     def crypto_backend(self) -> str:
         return f"Python cryptography {cryptography.__version__}"
 
-    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int]) -> None:
+    def add_endpoint(self, endpoint: int, tun_fds: Sequence[int], offload: TunOffload = TunOffload.PLAIN) -> None:
         with self._lock, closing_on_error(tun_fds):
             require_new(endpoint, self._endpoints)
+            require(offload == TunOffload.PLAIN, "this plane knows no virtio headers")
             require(len(tun_fds) == len(set(tun_fds)) == self.workers, "one TUN queue for each worker")
             added = Endpoint(list(tun_fds))
             for fd in tun_fds:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
-from cvpnd.dataplane.api import DataPlane
+from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.host.errors import HostError
@@ -159,7 +159,8 @@ class Gateway:
     def _add(self, config: Config, endpoint: EndpointConfig, device: str, keepers: _Keepers, rules: list[Rule]) -> None:
         trust, protection = keepers
         index = next(self._indexes)
-        self.plane.add_endpoint(index, self._host.tun_queues(endpoint.name))
+        offload = TunOffload[self._host.tun_offload(endpoint.name).name]
+        self.plane.add_endpoint(index, self._host.tun_queues(endpoint.name), offload)
         served = ServedEndpoint(
             index=index,
             interface=device,

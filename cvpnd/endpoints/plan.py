@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from cvpnd.config import LOCAL, Config, EndpointConfig, SubnetConfig
 from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, Subnet
+from cvpnd.host.tun import Offload
 from cvpnd.policy.mtu import tunnel_mtu
 
 
@@ -25,6 +26,7 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
         client_cidr_v6=endpoint.client_cidr_v6,
         mtu=tunnel_mtu(endpoint.path_mtu),
         queues=workers,
+        offload=Offload.TCP_UDP if config.daemon.packet_offload == "auto" else Offload.PLAIN,
         associations=tuple(
             association
             for chosen in endpoint.associate

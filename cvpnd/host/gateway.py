@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl import RTMGRP_LINK
 from cvpnd.host import firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
-from cvpnd.host.tun import Tun, open_tun
+from cvpnd.host.tun import Offload, Tun, open_tun
 
 __all__ = ["Association", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
 
@@ -80,6 +80,10 @@ class HostGateway:
     def tun_queues(self, endpoint: str) -> list[int]:
         """Duplicates of the descriptors of an endpoint's TUN queues, for the data plane to own. KeyError if none."""
         return self._tuns[endpoint].queues()
+
+    def tun_offload(self, endpoint: str) -> Offload:
+        """What these queues speak."""
+        return self._tuns[endpoint].offload
 
     def attached_network(self, address: IPAddress) -> IPNetwork | None:
         """The network of one of this host's own interfaces that ``address`` is in, as of the latest plan: whoever has
@@ -160,7 +164,7 @@ class HostGateway:
     async def _set_up_devices(self, netlink: AsyncIPRoute, plan: HostPlan) -> None:
         for endpoint in plan.endpoints:
             if endpoint.name not in self._tuns:
-                self._tuns[endpoint.name] = open_tun(endpoint.tun, endpoint.queues)
+                self._tuns[endpoint.name] = open_tun(endpoint.tun, endpoint.queues, endpoint.offload)
             index = (await links.interface_indexes(netlink))[endpoint.tun]
             await links.set_up_tun(netlink, endpoint, index)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from cvpnd.host.tun import Offload
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
@@ -57,6 +59,8 @@ class EndpointPlan:
     client_cidr_v6: IPv6Network | None = None
     mtu: int = 1500
     queues: int = 1
+    offload: Offload = Offload.TCP_UDP
+    """The most to ask of the device; the kernel may have less."""
     associations: tuple[Association, ...] = ()
     routes: tuple[ExtraRoute, ...] = ()
     client_to_client: bool = False

@@ -1,4 +1,5 @@
-"""Every test here runs on both planes: the C one that serves, and the Python one that is its specification."""
+"""Every test here runs on both planes: the C one that serves, and the Python one that is its specification. The C one
+speaks bare packets in one run, and virtio headers with every offload in another."""
 
 from __future__ import annotations
 
@@ -7,24 +8,32 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers.plane import Gateway, PlaneMaker, open_descriptors
 
+from cvpnd.dataplane.api import TunOffload
 from cvpnd.dataplane.native import NativeDataPlane
 from cvpnd.dataplane.reference import ReferenceDataPlane
 
 
-@pytest.fixture(params=["native", "reference"])
-def make_plane(request: pytest.FixtureRequest) -> PlaneMaker:
-    """``make_plane(workers, packet_id_limit=…)``; the caller closes it."""
-    return {"native": NativeDataPlane, "reference": ReferenceDataPlane}[request.param]
+@pytest.fixture(params=["native", "offload", "reference"])
+def kind(request: pytest.FixtureRequest) -> str:
+    kind: str = request.param
+    return kind
 
 
 @pytest.fixture
-def make_gateway(make_plane: PlaneMaker) -> Iterator[Callable[..., Gateway]]:
+def make_plane(kind: str) -> PlaneMaker:
+    """``make_plane(workers, packet_id_limit=…)``; the caller closes it."""
+    return ReferenceDataPlane if kind == "reference" else NativeDataPlane
+
+
+@pytest.fixture
+def make_gateway(kind: str, make_plane: PlaneMaker) -> Iterator[Callable[..., Gateway]]:
     """A gateway that is closed behind the test, which must leave no descriptor behind."""
     made: list[Gateway] = []
     before = open_descriptors()
+    speaks = TunOffload.TCP_UDP if kind == "offload" else TunOffload.PLAIN
 
     def make(workers: int = 1, host: str = "127.0.0.1", **limits: int) -> Gateway:
-        made.append(Gateway(make_plane(workers, **limits), host))
+        made.append(Gateway(make_plane(workers, **limits), host, speaks))
         return made[-1]
 
     yield make

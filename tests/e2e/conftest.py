@@ -59,6 +59,7 @@ class Site:
         ping_s: int = 1,
         ping_restart_s: int = 4,
         ipv6: bool = False,
+        packet_offload: str = "auto",
     ) -> str:
         """``ipv6``: clients get IPv6 in the tunnel, and may reach the target network (fd00:20::/48) over it."""
         endpoint = ENDPOINT.format(
@@ -68,7 +69,8 @@ class Site:
             more=f"{CLIENT_CIDR_V6}\n{more}" if ipv6 else more,
             rules_v6=', { network = "fd00:20::/48", all_groups = true }' if ipv6 else "",
         )
-        return self.lab.networks_toml(ipv6=ipv6) + endpoint
+        daemon = f'[daemon]\npacket_offload = "{packet_offload}"\n'
+        return daemon + self.lab.networks_toml(ipv6=ipv6) + endpoint
 
     def start(self, more: str = "", **options: Any) -> GatewayProcess:
         self._gateway = self.lab.gateway_process(self.toml(more, **options))

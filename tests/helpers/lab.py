@@ -303,7 +303,7 @@ interface = "{OTHER_LEG.interface}"
 """
 
     def gateway_process(self, toml: str, name: str = "gateway", *, wait: bool = True, **env: str) -> GatewayProcess:
-        """Run ``cvpnd run`` in the gateway. ``[daemon]`` and ``[metrics]`` are written for it if missing."""
+        """Run ``cvpnd run`` in the gateway. What ``[daemon]`` needs and ``[metrics]`` are written for it if missing."""
         process = GatewayProcess(self.gateway, self.directory / name, toml, env)
         process.start(wait=wait)
         return process
@@ -399,16 +399,18 @@ class GatewayProcess:
 
     def write_config(self, toml: str) -> None:
         """Write the file; the running daemon sees it at its next ``reload()``."""
-        head = ""
-        if "[daemon]" not in toml:
-            head += f"""[daemon]
+        daemon = f"""[daemon]
 state = "sqlite:///{self.directory}/state.db"
 admin_socket = "{self.admin_socket}"
 log_directory = "{self.log_directory}"
 """
+        if "[daemon]" not in toml:
+            toml = daemon + toml
+        elif "admin_socket" not in toml:
+            toml = toml.replace("[daemon]\n", daemon, 1)
         if "[metrics]" not in toml:
-            head += '[metrics]\nlisten = "127.0.0.1:9176"\n'
-        self.config_path.write_text(head + toml)
+            toml = '[metrics]\nlisten = "127.0.0.1:9176"\n' + toml
+        self.config_path.write_text(toml)
 
     def start(self, *, wait: bool = True, timeout_s: float = 20) -> None:
         command = [sys.executable, "-m", "cvpnd", "run", "--config", str(self.config_path)]

@@ -45,7 +45,7 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _pseudo_header(source: Address, destination: Address, protocol: int, length: int) -> bytes:
+def pseudo_header(source: Address | bytes, destination: Address | bytes, protocol: int, length: int) -> bytes:
     source, destination = ip_address(source), ip_address(destination)
     if source.version == 4:
         return source.packed + destination.packed + struct.pack(">BBH", 0, protocol, length)
@@ -53,7 +53,7 @@ def _pseudo_header(source: Address, destination: Address, protocol: int, length:
 
 
 def _with_checksum(source: Address, destination: Address, protocol: int, segment: bytes, at: int) -> bytes:
-    value = checksum(_pseudo_header(source, destination, protocol, len(segment)) + segment)
+    value = checksum(pseudo_header(source, destination, protocol, len(segment)) + segment)
     if protocol == UDP and value == 0:
         value = 0xFFFF  # zero would mean "none"
     return segment[:at] + value.to_bytes(2, "big") + segment[at + 2 :]
@@ -84,11 +84,12 @@ def tcp(
     flags: int = ACK,
     options: bytes = b"",
     fragment: int = 0,
+    sequence: int = 7,
 ) -> bytes:
     """``options`` are padded with end-of-options to a multiple of four."""
     options += b"\x00" * (-len(options) % 4)
     offset = (20 + len(options)) // 4
-    segment = struct.pack(">HHIIBBHHH", 40000, 443, 7, 11, offset << 4, flags, 0xFFFF, 0, 0) + options + payload
+    segment = struct.pack(">HHIIBBHHH", 40000, 443, sequence, 11, offset << 4, flags, 0xFFFF, 0, 0) + options + payload
     segment = _with_checksum(source, destination, TCP, segment, 16)
     return ip(source, destination, TCP, segment, fragment=fragment)
 
@@ -115,7 +116,7 @@ def checksums_are_right(packet: bytes) -> bool:
     segment = packet[header:]
     if protocol == ICMP:
         return checksum(segment) == 0
-    return checksum(_pseudo_header(source, destination, protocol, len(segment)) + segment) == 0
+    return checksum(pseudo_header(source, destination, protocol, len(segment)) + segment) == 0
 
 
 # -- the data channel, client side -------------------------------------------------------------------------------

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
+from helpers import offload
 from helpers.packets import ClientKey, Opened, data_keys, udp
 
-from cvpnd.dataplane.api import DataPlane, Drop, Event, Framing, IPNetwork, PeerSettings, SocketAddress
+from cvpnd.dataplane.api import DataPlane, Drop, Event, Framing, IPNetwork, PeerSettings, SocketAddress, TunOffload
 
 T = TypeVar("T")
 PlaneMaker = Callable[..., DataPlane]
@@ -72,8 +73,10 @@ def address_of(sock: socket.socket) -> SocketAddress:
 class Gateway:
     """The plane with endpoint 1 and UDP listener 1, and the far ends of everything that the plane holds."""
 
-    def __init__(self, plane: DataPlane, host: str = "127.0.0.1") -> None:
+    def __init__(self, plane: DataPlane, host: str = "127.0.0.1", speaks: TunOffload = TunOffload.PLAIN) -> None:
         self.plane = plane
+        self.speaks = speaks
+        self._split: dict[tuple[int, int], list[bytes]] = {}  # by endpoint and worker: rest of the last super-packet
         self.host = host
         self.tuns: dict[int, list[socket.socket]] = {}
         self.ports: dict[int, list[tuple[str, int]]] = {}
@@ -93,7 +96,7 @@ class Gateway:
             for sock in (ours, theirs):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.tuns[endpoint] = [ours for ours, _ in pairs]
-        self.plane.add_endpoint(endpoint, [theirs.detach() for _, theirs in pairs])
+        self.plane.add_endpoint(endpoint, [theirs.detach() for _, theirs in pairs], self.speaks)
         self.set_rules(endpoint, {})
 
     def add_listener(self, listener: int, endpoint: int, host: str = "127.0.0.1") -> None:
@@ -129,19 +132,32 @@ class Gateway:
 
     def inject(self, packet: bytes, *, endpoint: int = 1, worker: int = 0) -> None:
         """As if the kernel had routed this packet into the TUN."""
+        self.inject_frame(packet if self.speaks is TunOffload.PLAIN else offload.bare(packet), endpoint, worker)
+
+    def inject_frame(self, frame: bytes, endpoint: int = 1, worker: int = 0) -> None:
+        """The same with a virtio header, where there is offload."""
         tun = self.tuns[endpoint][worker]
         while True:
             try:
-                tun.send(packet)
+                tun.send(frame)
                 return
             except (BlockingIOError, OSError):
                 assert select.select([], [tun], [], PATIENCE_S)[1], "the plane does not read its TUN"
 
     def delivered(self, *, endpoint: int = 1, worker: int = 0) -> bytes:
-        """The next packet that the plane wrote to the TUN."""
+        """The next packet that the plane wrote to the TUN, which may have been part of a super-packet."""
+        if self.speaks is TunOffload.PLAIN:
+            return self.delivered_frame(endpoint, worker)
+        waiting = self._split.setdefault((endpoint, worker), [])
+        if not waiting:
+            waiting += offload.split(self.delivered_frame(endpoint, worker))
+        return waiting.pop(0)
+
+    def delivered_frame(self, endpoint: int = 1, worker: int = 0) -> bytes:
+        """What one write of the plane brought to the TUN."""
         tun = self.tuns[endpoint][worker]
         assert readable(tun), f"nothing reached the TUN; drops: {self.drops()}"
-        return tun.recv(65536)
+        return tun.recv(1 << 17)
 
     def barrier(self, listener: int = 1, worker: int = 0) -> list[bytes]:
         """Returns when everything sent to this worker before has been dealt with: what reached the TUN of it."""

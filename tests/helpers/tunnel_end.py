@@ -20,6 +20,7 @@ from helpers.lab import OTHER_LEG, TARGET_LEG, LabError
 
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import Association, EndpointPlan, ExtraRoute, HostGateway, HostPlan, Subnet
+from cvpnd.host.tun import Offload
 
 SUBNET_A = Subnet("subnet-a", IPv4Network(TARGET_LEG.network), TARGET_LEG.interface, IPv4Address(TARGET_LEG.host))
 """Its gateway is the target machine, which can thus play the router to the rest of the VPC."""
@@ -55,20 +56,23 @@ PLANS = {
 
 
 class TunnelEnd:
-    """All clients of one endpoint: writes packets into its TUN, and reads what the kernel sends to them."""
+    """All clients of one endpoint: writes packets into its TUN, and reads what the kernel sends to them.
 
-    def __init__(self, queues: list[int]) -> None:
+    With offload there is a virtio header before each; super-packets are not taken apart, nor checksums completed."""
+
+    def __init__(self, queues: list[int], offload: Offload = Offload.PLAIN) -> None:
         self._queues = queues
+        self._header = 0 if offload is Offload.PLAIN else 10
 
     def send(self, packet: bytes) -> None:
-        os.write(self._queues[0], packet)
+        os.write(self._queues[0], bytes(self._header) + packet)
 
     def receive(self, wanted: Callable[[bytes], bool] = lambda _: True, timeout_s: float = 1.0) -> bytes | None:
         """The next packet that ``wanted`` likes; others are passed over. None when it does not come."""
         deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             for queue in select.select(self._queues, [], [], left)[0]:
-                packet = os.read(queue, 65536)
+                packet = os.read(queue, 65536 + self._header)[self._header :]
                 if wanted(packet):
                     return packet
         return None

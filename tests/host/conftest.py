@@ -35,7 +35,7 @@ def tunnel(gateway: HostGateway) -> Iterator[Callable[..., TunnelEnd]]:
     opened: list[TunnelEnd] = []
 
     def open_end(endpoint: str = "staff") -> TunnelEnd:
-        opened.append(TunnelEnd(gateway.tun_queues(endpoint)))
+        opened.append(TunnelEnd(gateway.tun_queues(endpoint), gateway.tun_offload(endpoint)))
         return opened[-1]
 
     yield open_end

@@ -75,17 +75,43 @@ static void *run_clients(void *unused)
     return unused;
 }
 
+/* As the kernel hands it out: one packet, or a super-packet of three TCP segments. */
+static size_t make_frame(uint8_t *frame, struct ip_address source, struct ip_address destination, bool super)
+{
+    enum { PAYLOAD = 600, HEADERS = 40 };
+    uint8_t *packet = frame + VIRTIO_HEADER;
+    memset(frame, 0, VIRTIO_HEADER);
+    make_inner(packet, source, destination);
+    if (!super)
+        return VIRTIO_HEADER + 28;
+    const struct virtio_header header = {
+        .flags = VIRTIO_NEEDS_CSUM,
+        .gso_type = VIRTIO_GSO_TCPV4,
+        .gso_size = PAYLOAD / 3,
+        .csum_start = 20,
+        .csum_offset = 16,
+    };
+    memcpy(frame, &header, VIRTIO_HEADER);
+    put_u16(packet + 2, HEADERS + PAYLOAD);
+    packet[9] = 6;
+    memset(packet + 20, 0, 20 + PAYLOAD);
+    packet[32] = 0x50;
+    packet[33] = 0x10;
+    return VIRTIO_HEADER + HEADERS + PAYLOAD;
+}
+
 /* The target network: packets to every lease into both queues, and takes what comes out of them. */
 static void *run_target(void *unused)
 {
     for (unsigned i = 0; !atomic_load(&stopping); i++) {
         static const uint8_t target[4] = {10, 20, 0, 1};
         uint8_t inner[2048];
-        make_inner(inner, ip_from_v4(target), lease(i % PEERS));
-        send(tun_ours[i / 3 % WORKERS], inner, 28, MSG_DONTWAIT);
+        size_t length = make_frame(inner, ip_from_v4(target), lease(i % PEERS), i % 5 == 0);
+        send(tun_ours[i / 3 % WORKERS], inner, length, MSG_DONTWAIT);
         for (unsigned w = 0; w < WORKERS; w++)
             while (recv(tun_ours[w], inner, sizeof inner, MSG_DONTWAIT) > 0) {
-                CHECK(inner[0] == 0x45 && memcmp(inner + 12, "\x0a\x64\x00", 3) == 0);
+                const uint8_t *packet = inner + VIRTIO_HEADER;
+                CHECK(packet[0] == 0x45 && memcmp(packet + 12, "\x0a\x64\x00", 3) == 0);
                 atomic_fetch_add(&through_tun, 1);
             }
         while (recv(client_udp, inner, sizeof inner, MSG_DONTWAIT) > 0)
@@ -238,9 +264,9 @@ static void churn(unsigned round, struct aead_context *seal)
 int main(void)
 {
     int tun_theirs[WORKERS], udp_theirs[WORKERS];
-    struct key_limits limits = key_limits_default();
-    limits.epoch.use = 40;
-    plane = dataplane_new(WORKERS, &limits, &failure);
+    struct dataplane_options options = dataplane_options_default();
+    options.limits.epoch.use = 40;
+    plane = dataplane_new(WORKERS, &options, &failure);
     CHECK(plane != NULL);
     for (unsigned i = 0; i < WORKERS; i++) {
         int ends[2];
@@ -250,7 +276,7 @@ int main(void)
         udp_theirs[i] = bound_udp(&workers[i]);
     }
     client_udp = bound_udp(&client_address);
-    MUST(dataplane_add_endpoint(plane, 1, tun_theirs, WORKERS, &failure));
+    MUST(dataplane_add_endpoint(plane, 1, tun_theirs, WORKERS, TUN_TCP_UDP, &failure));
     MUST(dataplane_add_listener(plane, 1, 1, udp_theirs, WORKERS, &failure));
     set_rules(0);
     add_peer(0);

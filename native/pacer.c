@@ -1,0 +1,47 @@
+#include "pacer.h"
+
+#include <sys/prctl.h>
+#include <time.h>
+
+enum { WINDOW_NS = 1000000, TIMER_SLACK_NS = 1000 };
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+void pacer_start(const struct pacer *pacer)
+{
+    if (pacer->pause_ns > 0)
+        prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* the default would add half a pause */
+}
+
+/* The rate of the window before, judged when it is over. */
+static void judge(struct pacer *pacer, uint64_t now)
+{
+    uint64_t elapsed = now - pacer->window_ns;
+    if (elapsed < WINDOW_NS)
+        return;
+    pacer->busy = pacer->packets * WINDOW_NS >= PACER_BUSY * elapsed;
+    pacer->packets = 0;
+    pacer->window_ns = now;
+}
+
+bool pacer_wait(struct pacer *pacer)
+{
+    if (pacer->pause_ns == 0)
+        return false;
+    uint64_t now = now_ns();
+    judge(pacer, now);
+    uint64_t until = pacer->woken_ns + pacer->pause_ns;
+    bool wait = pacer->busy && now < until;
+    if (wait) {
+        struct timespec pause = {.tv_nsec = (long)(until - now)};
+        nanosleep(&pause, NULL); /* workers block every signal */
+        now = now_ns();
+    }
+    pacer->woken_ns = now;
+    return wait;
+}

@@ -1,0 +1,32 @@
+/* Pauses under load. Clients send single datagrams, and a worker woken by each of them finds little to coalesce, so
+ * above PACER_BUSY packets a millisecond it lets some gather first. Below, nothing waits: the idle round trip stays
+ * what it is (DATAPLANE.md, "What mattered", 2). The worker's own; no lock. */
+#ifndef CVPND_PACER_H
+#define CVPND_PACER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    PACER_PAUSE_US = 100,
+    PACER_PAUSE_MAX_US = 10000,
+    PACER_BUSY = 20, /* packets a millisecond, both ways */
+};
+
+struct pacer {
+    uint64_t pause_ns; /* constant; 0 = never */
+    uint64_t woken_ns; /* when the last batches began */
+    uint64_t window_ns;
+    uint64_t packets; /* since then */
+    bool busy;
+};
+
+/* For the calling thread: pauses end when they should. */
+void pacer_start(const struct pacer *pacer);
+
+static inline void pacer_count(struct pacer *pacer, unsigned packets) { pacer->packets += packets; }
+
+/* After each wake-up, before anything is read: under load, waits until a pause after the last wake-up. True if so. */
+bool pacer_wait(struct pacer *pacer);
+
+#endif

@@ -1,0 +1,297 @@
+#include "model.h"
+
+#include "check.h"
+#include "inner.h"
+
+void list_add(struct packet_list *list, const uint8_t *bytes, uint32_t length)
+{
+    CHECK(list->count < MODEL_PACKETS);
+    uint8_t *copy = malloc(length);
+    CHECK(copy != NULL);
+    memcpy(copy, bytes, length);
+    list->bytes[list->count] = copy;
+    list->lengths[list->count++] = length;
+}
+
+void list_clear(struct packet_list *list)
+{
+    for (unsigned i = 0; i < list->count; i++)
+        free(list->bytes[i]);
+    list->count = 0;
+}
+
+/* -- sums and packets --------------------------------------------------------------------------------------------- */
+
+static uint32_t plain_sum(const uint8_t *bytes, uint32_t length)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < length; i++)
+        sum += i % 2 == 0 ? (uint32_t)bytes[i] << 8 : bytes[i];
+    return sum;
+}
+
+static uint16_t folded(uint32_t sum)
+{
+    while (sum > 0xFFFF)
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    return (uint16_t)sum;
+}
+
+uint16_t model_sum(const uint8_t *packet, uint32_t length, uint32_t transport, uint8_t protocol)
+{
+    bool v6 = packet[0] >> 4 == 6;
+    uint32_t sum = protocol + (length - transport) + plain_sum(packet + (v6 ? 8 : 12), v6 ? 32 : 8);
+    return folded(sum + plain_sum(packet + transport, length - transport));
+}
+
+static void set_ip_sum(uint8_t *packet)
+{
+    put_u16(packet + 10, 0);
+    put_u16(packet + 10, (uint16_t)~folded(plain_sum(packet, (packet[0] & 15u) * 4)));
+}
+
+static void set_sum(uint8_t *packet, uint32_t length, uint32_t transport, bool udp)
+{
+    uint8_t *field = packet + transport + (udp ? 6 : 16);
+    put_u16(field, 0);
+    uint16_t sum = (uint16_t)~model_sum(packet, length, transport, udp ? 17 : 6);
+    put_u16(field, udp && sum == 0 ? 0xFFFF : sum);
+}
+
+static uint32_t make_ip(uint8_t *into, const struct shape *shape, uint32_t body)
+{
+    uint8_t protocol = shape->protocol != 0 ? shape->protocol : shape->udp ? 17 : 6;
+    uint8_t ttl = shape->ttl != 0 ? shape->ttl : 64;
+    if (shape->v6) {
+        put_u32(into, 6u << 28 | (uint32_t)shape->tos << 20 | shape->flow_label);
+        put_u16(into + 4, (uint16_t)(shape->extension + body));
+        into[6] = shape->extension > 0 ? 60 : protocol;
+        into[7] = ttl;
+        memset(into + 8, 0xfd, 32);
+        into[23] = (uint8_t)(2 + shape->host);
+        if (shape->extension > 0) {
+            memset(into + 40, 0, shape->extension);
+            into[40] = protocol;
+            into[41] = (uint8_t)(shape->extension / 8 - 1);
+            into[42] = 1; /* PadN over the rest */
+            into[43] = (uint8_t)(shape->extension - 4);
+        }
+        return 40u + shape->extension;
+    }
+    uint32_t header = 20u + shape->ip_options;
+    memset(into, 1, header); /* options: no operation */
+    into[0] = (uint8_t)(0x40 | header / 4);
+    into[1] = shape->tos;
+    put_u16(into + 2, (uint16_t)(header + body));
+    put_u16(into + 4, shape->id);
+    put_u16(into + 6, shape->fragment);
+    into[8] = ttl;
+    into[9] = protocol;
+    put_u32(into + 12, 0x0A640002u + shape->host);
+    put_u32(into + 16, 0x0A140101u);
+    set_ip_sum(into);
+    return header;
+}
+
+uint32_t make_packet(uint8_t *into, const struct shape *shape)
+{
+    uint32_t header = shape->udp ? 8 : 20u + shape->tcp_options;
+    uint32_t transport = make_ip(into, shape, header + shape->payload);
+    uint32_t length = transport + header + shape->payload;
+    uint8_t *at = into + transport;
+    CHECK(length <= SUPER_MAX);
+    memset(at, 0, header);
+    put_u16(at, (uint16_t)(4000 + shape->port));
+    put_u16(at + 2, 443);
+    if (shape->udp) {
+        put_u16(at + 4, (uint16_t)(8 + shape->payload));
+    } else {
+        put_u32(at + 4, shape->seq);
+        put_u32(at + 8, shape->ack);
+        at[12] = (uint8_t)(header / 4 << 4 | shape->reserved);
+        at[13] = shape->flags != 0 ? shape->flags : 0x10;
+        put_u16(at + 14, shape->window);
+        put_u16(at + 18, shape->urgent);
+        memset(at + 20, 1 + shape->option_value, shape->tcp_options);
+    }
+    for (uint32_t i = 0; i < shape->payload; i++)
+        at[header + i] = (uint8_t)(shape->fill + i * 7);
+    set_sum(into, length, transport, shape->udp);
+    uint8_t *field = at + (shape->udp ? 6 : 16);
+    if (shape->no_sum)
+        put_u16(field, 0);
+    if (shape->bad_sum)
+        put_u16(field, (uint16_t)(get_u16(field) ^ 0x0101));
+    if (shape->bad_ip_sum)
+        put_u16(into + 10, (uint16_t)(get_u16(into + 10) ^ 0x0101));
+    return length;
+}
+
+/* -- cutting ------------------------------------------------------------------------------------------------------ */
+
+void model_split(const struct virtio_header *header, const uint8_t *packet, uint32_t length,
+                 struct packet_list *segments)
+{
+    if (header->gso_type == 0) {
+        list_add(segments, packet, length);
+        return;
+    }
+    static uint8_t segment[SUPER_MAX];
+    bool udp = header->gso_type == 5, v6 = packet[0] >> 4 == 6;
+    uint32_t transport = header->csum_start;
+    uint32_t headers = transport + (udp ? 8u : (packet[transport + 12] >> 4) * 4u);
+    CHECK(headers < length && header->gso_size > 0);
+    unsigned index = 0;
+    for (uint32_t at = headers; at < length; at += header->gso_size, index++) {
+        bool last = length - at <= header->gso_size;
+        uint32_t payload = last ? length - at : header->gso_size;
+        memcpy(segment, packet, headers);
+        memcpy(segment + headers, packet + at, payload);
+        if (v6) {
+            put_u16(segment + 4, (uint16_t)(headers + payload - 40));
+        } else {
+            put_u16(segment + 2, (uint16_t)(headers + payload));
+            put_u16(segment + 4, (uint16_t)(get_u16(packet + 4) + index));
+            set_ip_sum(segment);
+        }
+        if (udp) {
+            put_u16(segment + transport + 4, (uint16_t)(8 + payload));
+        } else {
+            put_u32(segment + transport + 4, get_u32(packet + transport + 4) + (at - headers));
+            if (!last)
+                segment[transport + 13] &= 0xF6; /* FIN, PSH */
+            if (index > 0)
+                segment[transport + 13] &= 0x7F; /* CWR */
+        }
+        set_sum(segment, headers + payload, transport, udp);
+        list_add(segments, segment, headers + payload);
+    }
+}
+
+/* -- judging ------------------------------------------------------------------------------------------------------ */
+
+/* The identification of a packet that must not be fragmented means nothing, and is free to change. */
+static void forget_id(uint8_t *packet)
+{
+    uint32_t header = (packet[0] & 15u) * 4;
+    if (packet[0] >> 4 != 4 || get_u16(packet + 6) != 0x4000 || folded(plain_sum(packet, header)) != 0xFFFF)
+        return;
+    put_u16(packet + 4, 0);
+    set_ip_sum(packet);
+}
+
+static bool same_packet(const struct packet_list *a, unsigned i, const struct packet_list *b, unsigned j)
+{
+    static uint8_t left[SUPER_MAX], right[SUPER_MAX];
+    if (a->lengths[i] != b->lengths[j])
+        return false;
+    memcpy(left, a->bytes[i], a->lengths[i]);
+    memcpy(right, b->bytes[j], b->lengths[j]);
+    forget_id(left);
+    forget_id(right);
+    return memcmp(left, right, a->lengths[i]) == 0;
+}
+
+/* Where the ports are; 0 when they do not show. */
+static uint32_t ports_at(const uint8_t *packet, uint32_t length)
+{
+    if (packet[0] >> 4 == 6)
+        return (packet[6] == 6 && length >= 60) || (packet[6] == 17 && length >= 48) ? 40 : 0;
+    bool whole = packet[0] == 0x45 && (get_u16(packet + 6) & 0xBFFF) == 0;
+    return whole && ((packet[9] == 6 && length >= 40) || (packet[9] == 17 && length >= 28)) ? 20 : 0;
+}
+
+static bool order_matters(const struct packet_list *list, unsigned i, unsigned j)
+{
+    const uint8_t *a = list->bytes[i], *b = list->bytes[j];
+    if (a[0] >> 4 != b[0] >> 4)
+        return false;
+    bool v6 = a[0] >> 4 == 6;
+    if (memcmp(a + (v6 ? 8 : 12), b + (v6 ? 8 : 12), v6 ? 32 : 8) != 0)
+        return false;
+    uint32_t ports_a = ports_at(a, list->lengths[i]), ports_b = ports_at(b, list->lengths[j]);
+    if (ports_a == 0 || ports_b == 0)
+        return true;
+    return a[v6 ? 6 : 9] == b[v6 ? 6 : 9] && memcmp(a + ports_a, b + ports_b, 4) == 0;
+}
+
+/* Each that came is the earliest not yet seen that nothing before it is waiting for. */
+static void check_delivered(const struct packet_list *sent, const struct packet_list *came)
+{
+    static bool seen[MODEL_PACKETS];
+    memset(seen, 0, sizeof seen);
+    CHECK_EQUAL(came->count, sent->count);
+    for (unsigned i = 0; i < came->count; i++) {
+        unsigned at = 0;
+        while (at < sent->count && (seen[at] || !same_packet(sent, at, came, i)))
+            at++;
+        CHECK(at < sent->count);
+        for (unsigned before = 0; before < at; before++)
+            CHECK(seen[before] || !order_matters(sent, before, at));
+        seen[at] = true;
+    }
+}
+
+static void gather(const struct run_vectors *run, uint8_t *into, uint32_t *length)
+{
+    *length = 0;
+    for (unsigned i = 1; i < run->count; i++) {
+        CHECK(run->vectors[i].iov_len <= SUPER_MAX - *length);
+        memcpy(into + *length, run->vectors[i].iov_base, run->vectors[i].iov_len);
+        *length += (uint32_t)run->vectors[i].iov_len;
+    }
+}
+
+static void check_split(const struct virtio_header *header, uint8_t *packet, uint32_t length,
+                        const struct packet_list *segments, unsigned from)
+{
+    static uint8_t segment[PACKET_MAX];
+    struct split split;
+    CHECK(split_begin(&split, header, packet, length));
+    for (unsigned i = from; i < segments->count; i++) {
+        CHECK(!split_done(&split));
+        CHECK_EQUAL(split_next(&split, segment), segments->lengths[i]);
+        CHECK(memcmp(segment, segments->bytes[i], segments->lengths[i]) == 0);
+    }
+    CHECK(split_done(&split));
+}
+
+static unsigned write_all(struct coalescer *coalescer, struct packet_list *came)
+{
+    static struct run_vectors run;
+    static uint8_t packet[SUPER_MAX];
+    unsigned runs = coalescer_runs(coalescer);
+    for (unsigned i = 0; i < runs; i++) {
+        uint32_t length;
+        coalescer_take(coalescer, i, &run);
+        CHECK(run.vectors[0].iov_base == &run.header && run.vectors[0].iov_len == VIRTIO_HEADER);
+        gather(&run, packet, &length);
+        unsigned before = came->count;
+        model_split(&run.header, packet, length, came);
+        CHECK_EQUAL(came->count - before, run.packets);
+        check_split(&run.header, packet, length, came, before);
+    }
+    coalescer_reset(coalescer);
+    return runs;
+}
+
+unsigned check_round_trip(const struct packet_list *packets, enum tun_offload offload)
+{
+    static struct packet_list copies, came;
+    struct coalescer *coalescer = coalescer_new();
+    CHECK(coalescer != NULL);
+    unsigned runs = 0;
+    for (unsigned i = 0; i < packets->count; i++) {
+        list_add(&copies, packets->bytes[i], packets->lengths[i]); /* headers are changed in place */
+        if (coalesce(coalescer, offload, copies.bytes[i], copies.lengths[i]))
+            continue;
+        runs += write_all(coalescer, &came);
+        CHECK(coalesce(coalescer, offload, copies.bytes[i], copies.lengths[i]));
+    }
+    runs += write_all(coalescer, &came);
+    coalescer_free(coalescer);
+    check_delivered(packets, &came);
+    list_clear(&copies);
+    list_clear(&came);
+    return runs;
+}
