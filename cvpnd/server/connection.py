@@ -76,6 +76,8 @@ class Connection:
     grant: Grant | None = None
     peer_id: int | None = None
     """Set while the data plane knows the peer."""
+    reserved_peer_id: int | None = None
+    """The same, from when it is kept for this connection: a client may be told its id before login has decided."""
     keys_installed: bool = False
     """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
     timer: float | None = None

@@ -31,6 +31,7 @@ from cvpnd.server.login import log_in
 from cvpnd.server.session_table import SessionTable
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
+from cvpnd.wire.negotiation import Unsupported
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.session import Session
 from cvpnd.wire.wrap.session_wrap import SessionWrap
@@ -111,6 +112,7 @@ class ControlPlane:
             cookie_echoed=cookie_echoed,
             wrap=wrap,
             renegotiate_jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
+            reserve_peer_id=lambda: self.table.reserve_peer_id(connection),
             drops=self.drops,
         )
         connection = Connection(endpoint, session, link, remote_session_id, time.time())
@@ -227,7 +229,7 @@ class ControlPlane:
         self.plane.install_key(
             connection.peer_id,
             event.key_id,
-            dataplane.DataKeys(keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv),
+            dataplane.DataKeys(keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv, keys.epoch),
         )
         if connection.keys_installed:
             self.renegotiations[connection.endpoint.id] += 1
@@ -242,6 +244,14 @@ class ControlPlane:
         with contextlib.suppress(ValueError, x509.InvalidVersion):  # OpenSSL reads certificates that we cannot
             connection.common_name = connection.common_name or connection.session.verdict.common_name
         self.end(connection, event.reason, event.detail)
+
+    def data_received(self, listener: int, source: dataplane.SocketAddress, packet: bytes) -> None:
+        """A data packet that names no peer, like P_DATA_V1: its source tells whose it is (openvpn-wire.md 2.3)."""
+        for connection in self.table.at_source(listener, source):
+            if connection.established and connection.peer_id is not None:
+                self.plane.inject(connection.peer_id, packet)
+                return
+        self.drops[DropReason.UNROUTABLE] += 1
 
     # -- decisions ----------------------------------------------------------------------------------------
 
@@ -279,12 +289,13 @@ class ControlPlane:
         with contextlib.ExitStack() as undo:
             undo.callback(self.table.free_peer_id, connection)
             peer_id = self.table.assign_peer_id(connection)
-            self.plane.add_peer(peer_id, settings)
+            self.plane.add_peer(peer_id, _as_negotiated(settings, connection.session))
             undo.callback(self.plane.remove_peer, peer_id)
             if isinstance(link, UdpLink):
                 self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
             # The session comes last: once it has accepted, nothing holds the PUSH_REPLY back.
             refusal = connection.session.accept(options, now, peer_id=peer_id)
+            log.debug("%s negotiated: %s", connection.connection_id, connection.session.negotiation)
             if refusal is None:
                 undo.pop_all()
         if refusal is not None:
@@ -352,8 +363,8 @@ class ControlPlane:
             if isinstance(connection.link, TcpLink):
                 connection.link.give_up_hand_over()
             self.plane.remove_peer(connection.peer_id)
-            self.table.free_peer_id(connection)
             self._sessions[connection.endpoint.id] -= 1
+        self.table.free_peer_id(connection)
         if connection.grant is not None:
             connection.endpoint.release(connection.grant, connection.final_stats)
         if connection.login is not None and connection.login is not asyncio.current_task():
@@ -454,3 +465,16 @@ class ControlPlane:
             "%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source
         )
         self.table.move(connection, event.source, event.local)
+
+
+def _as_negotiated(settings: dataplane.PeerSettings, session: Session) -> dataplane.PeerSettings:
+    """With what the client's packets will look like."""
+    outcome = session.negotiate()
+    if isinstance(outcome, Unsupported):
+        return settings
+    return replace(
+        settings,
+        remote_peer_id=session.remote_peer_id,
+        data_v1=outcome.data_v1,
+        framing=dataplane.Framing[outcome.framing.name],
+    )

@@ -24,6 +24,7 @@ from cvpnd.server.link import TcpLink, UdpLink, send_datagram
 from cvpnd.server.sockets import UdpGroup, local_from_ancillary, open_tcp_socket, open_udp_group
 from cvpnd.wire import stateless
 from cvpnd.wire.errors import DropReason
+from cvpnd.wire.packet import is_data
 from cvpnd.wire.reset_cookie import ResetCookie
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,9 @@ class UdpListener:
         self._receive(event.packet, event.source, event.local)
 
     def _receive(self, packet: bytes, source: SocketAddress, local: str) -> None:
+        if is_data(packet):
+            self._control.data_received(self.index, source, packet)
+            return
         connection = self._control.table.find(self.index, source, packet[1:9])
         if connection is not None:
             self._control.packet_received(connection, packet)

@@ -157,21 +157,27 @@ class SessionTable:
 
     # -- peer ids -----------------------------------------------------------------------------------------
 
-    def assign_peer_id(self, connection: Connection) -> int:
+    def reserve_peer_id(self, connection: Connection) -> int:
         """Ids go round, so that a stray packet of a client that just left meets no key instead of somebody's."""
         for _ in range(MAX_PEER_ID + 1):
             peer_id = self._next_peer_id
             self._next_peer_id = (peer_id + 1) % (MAX_PEER_ID + 1)
             if peer_id not in self._by_peer:
                 self._by_peer[peer_id] = connection
-                connection.peer_id = peer_id
+                connection.reserved_peer_id = peer_id
                 return peer_id
         raise LookupError(Refusal.SESSION_LIMIT)
 
+    def assign_peer_id(self, connection: Connection) -> int:
+        """For the data plane: the id that the connection has been told, or any."""
+        reserved = connection.reserved_peer_id
+        connection.peer_id = self.reserve_peer_id(connection) if reserved is None else reserved
+        return connection.peer_id
+
     def free_peer_id(self, connection: Connection) -> None:
-        if connection.peer_id is not None:
-            self._by_peer.pop(connection.peer_id, None)
-            connection.peer_id = None
+        if connection.reserved_peer_id is not None:
+            self._by_peer.pop(connection.reserved_peer_id, None)
+        connection.peer_id = connection.reserved_peer_id = None
 
     # -- timers: one heap for everybody, nothing to do for who is idle -------------------------------------
 

@@ -20,6 +20,7 @@ _MASTER_BYTES = 48
 _HALF_BYTES = 128
 _HMAC_OFFSET = 64
 _IMPLICIT_IV_BYTES = 8
+EPOCH_SECRET_BYTES = 32
 
 
 class AeadCipher(NamedTuple):
@@ -36,13 +37,16 @@ AEAD_CIPHERS = {
 
 @dataclass(frozen=True, slots=True)
 class DataChannelKeys:
-    """One key id's data keys as this side uses them: ``open`` what the peer sealed, ``seal`` what we send."""
+    """One key id's data keys as this side uses them: ``open`` what the peer sealed, ``seal`` what we send.
+
+    ``epoch``: the keys are the secrets of epoch 1 (openvpn-wire.md 10.3), and there are no IVs."""
 
     cipher: str
     open_key: bytes
     open_iv: bytes
     seal_key: bytes
     seal_iv: bytes
+    epoch: bool = False
 
     def __repr__(self) -> str:
         return f"DataChannelKeys({self.cipher}, …)"
@@ -79,22 +83,23 @@ def _p_hash(digest: str, secret: bytes, seed: bytes, length: int) -> bytes:
     return output[:length]
 
 
-def data_channel_keys(key2: bytearray, cipher: str, *, server: bool) -> DataChannelKeys:
+def data_channel_keys(key2: bytearray, cipher: str, *, server: bool, epoch: bool = False) -> DataChannelKeys:
     """Cut the keys out of ``key2`` and wipe it. The client sends with the first half, the server with the second.
 
     Raises ``PeerError`` for an all-zero key, which only a broken or hostile exchange can yield."""
-    key_bytes = AEAD_CIPHERS[cipher].key_bytes
+    key_bytes = EPOCH_SECRET_BYTES if epoch else AEAD_CIPHERS[cipher].key_bytes
+    iv_bytes = 0 if epoch else _IMPLICIT_IV_BYTES
     pieces = []
     for half in (0, _HALF_BYTES):
         key = bytes(key2[half : half + key_bytes])
         if not any(key):
             raise PeerError(DropReason.BAD_KEY_METHOD, "the derived key is zero")
-        pieces.append((key, bytes(key2[half + _HMAC_OFFSET : half + _HMAC_OFFSET + _IMPLICIT_IV_BYTES])))
+        pieces.append((key, bytes(key2[half + _HMAC_OFFSET : half + _HMAC_OFFSET + iv_bytes])))
     _wipe(key2)
     (client_key, client_iv), (server_key, server_iv) = pieces
     if server:
-        return DataChannelKeys(cipher, client_key, client_iv, server_key, server_iv)
-    return DataChannelKeys(cipher, server_key, server_iv, client_key, client_iv)
+        return DataChannelKeys(cipher, client_key, client_iv, server_key, server_iv, epoch)
+    return DataChannelKeys(cipher, server_key, server_iv, client_key, client_iv, epoch)
 
 
 def _wipe(secret: bytearray) -> None:

@@ -21,6 +21,7 @@ MAX_PEER_INFO_BYTES = 16384
 """Sensible ones are below 1 kB; ``push-peer-info`` with many ``UV_`` variables is larger."""
 MAX_PEER_INFO_LINES = 128
 MAX_PEER_INFO_LINE = 512
+NO_PEER_ID = 0xFFFFFF
 _METHOD = 2
 _PREFIX_BYTES = 5
 
@@ -189,6 +190,8 @@ class PeerInfo:
     ncp: int = 0
     mtu: int | None = None
     """IV_MTU: the largest tun-mtu it takes. None: it does not understand a pushed ``tun-mtu``."""
+    peer_id: int | None = None
+    """ID: what it wants to see in packets to it (section 9.3)."""
 
     @property
     def version(self) -> str:
@@ -234,7 +237,16 @@ def parse_peer_info(text: str) -> PeerInfo:
         ciphers=None if ciphers is None else tuple(filter(None, ciphers.split(":"))),
         ncp=_bounded(values.get("IV_NCP"), 255),
         mtu=_bounded(values.get("IV_MTU"), 65535) or None,
+        peer_id=parse_peer_id(values.get("ID", "")),
     )
+
+
+def parse_peer_id(text: str) -> int | None:
+    """Up to six hexadecimal digits; None for anything else, and for the id that means "none"."""
+    if not 1 <= len(text) <= 6 or not set(text) <= set("0123456789abcdefABCDEF"):
+        return None
+    number = int(text, 16)
+    return number if number < NO_PEER_ID else None
 
 
 def _bounded(text: str | None, most: int) -> int:

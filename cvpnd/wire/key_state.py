@@ -38,7 +38,7 @@ from cvpnd.wire.key_method import (
     serialise_key_message,
 )
 from cvpnd.wire.messages import MessageReader, serialise_message
-from cvpnd.wire.negotiation import KeyDerivation
+from cvpnd.wire.negotiation import KeyDerivation, Negotiated
 from cvpnd.wire.packet import ControlPacket
 from cvpnd.wire.reliable import ReliableLayer
 from cvpnd.wire.settings import SessionSettings
@@ -227,10 +227,10 @@ class KeyState:
             self.authenticate(AuthenticationInput.CREDENTIALS)
         return message
 
-    def send_key_message(self, options: str, random: bytes) -> None:
+    def send_key_message(self, options: str, random: bytes, peer_info: str = "") -> None:
         """Our answer, at once and whatever login will say: the client reads no text before it."""
         self.server_source = KeySource.cut(random, with_pre_master=False)
-        self._send(serialise_key_message(KeyMessage(self.server_source, mirror_options(options), "", "", "")))
+        self._send(serialise_key_message(KeyMessage(self.server_source, mirror_options(options), "", "", peer_info)))
         self.negotiate(NegotiationInput.KEY_SENT)
 
     def read_text(self, record: bytes) -> list[bytes]:
@@ -241,16 +241,16 @@ class KeyState:
         self._send(serialise_message(text))
 
     def generate_keys(
-        self, cipher: str, derivation: KeyDerivation, client_session_id: bytes, server_session_id: bytes
+        self, negotiated: Negotiated, client_session_id: bytes, server_session_id: bytes
     ) -> DataChannelKeys:
         """Raises ``PeerError`` for a zero key."""
         if self.tls is None or self.client_source is None or self.server_source is None:
             raise UsageError("data keys before the key exchange")
-        if derivation is KeyDerivation.TLS_EKM:
+        if negotiated.derivation is KeyDerivation.TLS_EKM:
             key2 = export_key2(self.tls)
         else:
             key2 = prf_key2(self.client_source, self.server_source, client_session_id, server_session_id)
-        keys = data_channel_keys(key2, cipher, server=True)
+        keys = data_channel_keys(key2, negotiated.cipher, server=True, epoch=negotiated.epoch)
         self.has_data_keys = True
         self.wipe()
         return keys

@@ -1,4 +1,4 @@
-"""Which cipher and which protocol features a session uses (openvpn-wire.md section 13).
+"""Which cipher and which protocol features a session uses (openvpn-wire.md sections 9.3, 11.8 and 13).
 
 Decided once, before the first data keys. A feature is used if and only if it is pushed: a client that was not told
 would end up with other keys.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from cvpnd.reasons import Refusal
+from cvpnd.wire.key_material import AEAD_CIPHERS
 from cvpnd.wire.key_method import Capability, PeerInfo, option_value
 
 _NCP_CIPHERS = ("AES-256-GCM", "AES-128-GCM")
@@ -20,6 +21,17 @@ _NCP_CIPHERS = ("AES-256-GCM", "AES-128-GCM")
 class KeyDerivation(StrEnum):
     PRF = "prf"
     TLS_EKM = "tls-ekm"
+
+
+class Framing(Enum):
+    """What surrounds the payloads of a client whose configuration mentions compression. Nothing is ever compressed."""
+
+    NONE = None
+    """It does not, and nothing is pushed."""
+    STUB_V2 = "compress stub-v2"
+    """Pushed to who can: as good as no framing."""
+    COMP_LZO = "comp-lzo no"
+    """Pushed to the others, and with it a byte in front of each payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +44,20 @@ class Negotiated:
     """Renegotiations are wrapped with a key of their own, exported from the first key's TLS connection."""
     exit_notify: bool
     """The client may say goodbye with an EXIT message."""
-    stub_compression: bool
-    """The client's configuration frames packets for compression; ``compress stub-v2`` turns that off."""
+    epoch: bool
+    """Data packets have the epoch format."""
+    data_v1: bool
+    """The client knows no peer ids: P_DATA_V1, and none is pushed."""
+    framing: Framing
     knows_flags: bool
+    rule: str
+    """How the cipher was found; for the log."""
 
     def push_options(self, peer_id: int | None) -> list[str]:
-        """The options that follow from the negotiation, in the reference's order."""
+        """The options that follow from the negotiation, in the reference's order. ``peer_id`` None: the client was told
+        in the key exchange."""
         options = []
-        if peer_id is not None:
+        if peer_id is not None and not self.data_v1:
             options.append(f"peer-id {peer_id}")
         if self.push_cipher:
             options.append(f"cipher {self.cipher}")
@@ -53,11 +71,20 @@ class Negotiated:
                 options.append("key-derivation tls-ekm")
         if self.dynamic_tls_crypt:
             flags.append("dyn-tls-crypt")
+        if self.epoch:
+            flags.append("aead-epoch")
         if flags:
             options.append("protocol-flags " + " ".join(flags))
-        if self.stub_compression:
-            options.append("compress stub-v2")
+        if self.framing.value is not None:
+            options.append(self.framing.value)
         return options
+
+    def explain(self, peer_id: int | None) -> str:
+        """For the debug log: what was decided, by which rule, and what the client was told."""
+        packets = "P_DATA_V1" if self.data_v1 else "epoch format" if self.epoch else "P_DATA_V2"
+        keys = "TLS exporter" if self.derivation is KeyDerivation.TLS_EKM else "PRF"
+        pushed = ", ".join(self.push_options(peer_id)) or "nothing"
+        return f"{self.rule}; {packets}, keys by {keys}, framing {self.framing.name.lower()}; pushed: {pushed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,43 +93,56 @@ class Unsupported:
 
     refusal: Refusal
     text: str
+    rule: str
+    """For the log."""
 
 
-def choose_cipher(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) -> str | None:
-    """The first of ours that the client takes. Names compare exactly."""
+def choose_cipher(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) -> tuple[str | None, str]:
+    """The first of ours that the client takes, if there is one, and the rule that says so. Names compare exactly."""
+    configured = option_value(options, "cipher")
     if peer_info.ciphers is not None:
-        accepted = set(peer_info.ciphers)
+        accepted, source = peer_info.ciphers, "IV_CIPHERS"
+    elif peer_info.ncp >= 2:
+        accepted, source = (*_NCP_CIPHERS, *filter(None, [configured])), f"IV_NCP={peer_info.ncp} and its configuration"
     else:
-        accepted = set(_NCP_CIPHERS) if peer_info.ncp >= 2 else set()
-        configured = option_value(options, "cipher")
-        if configured:
-            accepted.add(configured)
-    return next((cipher for cipher in server_ciphers if cipher in accepted), None)
+        accepted, source = tuple(filter(None, [configured])), "its configuration"
+    cipher = next((cipher for cipher in server_ciphers if cipher in accepted), None)
+    found = f"cipher {cipher} is the first of" if cipher else "no cipher among"
+    return cipher, f"{found} {':'.join(server_ciphers)} for {source} ({':'.join(accepted) or 'none'})"
 
 
 def negotiate(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) -> Negotiated | Unsupported:
     """Decide everything from what the client said in its key method 2 message."""
     can = peer_info.capabilities
-    if Capability.DATA_V2 not in can:
-        return Unsupported(Refusal.UNSUPPORTED_CLIENT, "This client is too old: it does not know peer ids (IV_PROTO)")
     if option_value(options, "dev-type") == "tap":
-        return Unsupported(Refusal.UNSUPPORTED_CLIENT, "This server is a routed VPN: use dev tun, not dev tap")
+        text = "This server is a routed VPN: use dev tun, not dev tap"
+        return Unsupported(Refusal.UNSUPPORTED_CLIENT, text, "dev-type tap in its options string")
     if option_value(options, "mtu-dynamic") is not None:
-        return Unsupported(Refusal.UNSUPPORTED_CLIENT, "Remove fragment from the client configuration")
-    compressed = option_value(options, "comp-lzo") is not None
-    if compressed and peer_info.values.get("IV_COMP_STUBv2") != "1":
-        return Unsupported(Refusal.UNSUPPORTED_CLIENT, "Remove comp-lzo and compress from the client configuration")
-    cipher = choose_cipher(server_ciphers, peer_info, options)
+        text = "Remove fragment from the client configuration"
+        return Unsupported(Refusal.UNSUPPORTED_CLIENT, text, "mtu-dynamic in its options string")
+    cipher, rule = choose_cipher(server_ciphers, peer_info, options)
     if cipher is None:
-        return Unsupported(Refusal.NO_SHARED_CIPHER, "Data channel cipher negotiation failed (no shared cipher)")
+        text = "Data channel cipher negotiation failed (no shared cipher)"
+        return Unsupported(Refusal.NO_SHARED_CIPHER, text, rule)
     exports = Capability.TLS_KEY_EXPORT in can
     knows_flags = Capability.CC_EXIT_NOTIFY in can
+    data_v1 = Capability.DATA_V2 not in can
     return Negotiated(
         cipher=cipher,
         push_cipher=peer_info.ciphers is not None or peer_info.ncp >= 2,
         derivation=KeyDerivation.TLS_EKM if exports else KeyDerivation.PRF,
         dynamic_tls_crypt=knows_flags and Capability.DYN_TLS_CRYPT in can,
         exit_notify=knows_flags,
-        stub_compression=compressed,
+        epoch=knows_flags and exports and not data_v1 and Capability.DATA_EPOCH in can and cipher in AEAD_CIPHERS,
+        data_v1=data_v1,
+        framing=_framing(peer_info, options),
         knows_flags=knows_flags,
+        rule=rule,
     )
+
+
+def _framing(peer_info: PeerInfo, options: str) -> Framing:
+    """``comp-lzo`` in the options string stands for every kind of compression framing."""
+    if option_value(options, "comp-lzo") is None:
+        return Framing.NONE
+    return Framing.STUB_V2 if peer_info.values.get("IV_COMP_STUBv2") == "1" else Framing.COMP_LZO

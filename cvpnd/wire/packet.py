@@ -45,6 +45,10 @@ HARD_RESETS = CLIENT_RESETS | {Opcode.HARD_RESET_SERVER_V2}
 TLS_OPCODES = frozenset({Opcode.CONTROL_V1, Opcode.CONTROL_WKC_V1})
 
 
+def is_data(packet: bytes) -> bool:
+    return len(packet) > 0 and packet[0] >> 3 in (Opcode.DATA_V1, Opcode.DATA_V2)
+
+
 class Reader:
     """Takes fields off the front of a buffer; overrunning its end is ``PeerError(TRUNCATED)``."""
 

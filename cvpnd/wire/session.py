@@ -108,6 +108,7 @@ class Session:
         "_options",
         "_outbox",
         "_packets_before_login",
+        "_peer_id",
         "_peer_info",
         "_pending",
         "_primary",
@@ -115,6 +116,7 @@ class Session:
         "_random",
         "_remote_session_id",
         "_renegotiate_at",
+        "_reserve_peer_id",
         "_settings",
         "_soft_reset_at",
         "_transport",
@@ -123,6 +125,7 @@ class Session:
         "_wrap",
         "closed",
         "drops",
+        "negotiation",
         "tls_cipher",
         "tls_version",
     )
@@ -140,6 +143,7 @@ class Session:
         cookie_echoed: bool = False,
         wrap: SessionWrap | None = None,
         renegotiate_jitter: float = 0.0,
+        reserve_peer_id: Callable[[], int] | None = None,
         drops: Counter[DropReason] | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
@@ -147,7 +151,9 @@ class Session:
         of the client's reset and a random one of ours; over UDP too where a client cannot echo (``stateless.Opening``).
         Either way, hand the packet itself to ``receive_packet`` next. ``wrap`` None: no wrapping.
 
-        ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a counter to share.
+        ``reserve_peer_id``: asked at most once, for a client that wants to hear its peer id in the key exchange; None:
+        it is pushed to everybody. ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a
+        counter to share.
         """
         self._settings = settings
         self._context = ssl_context
@@ -164,11 +170,16 @@ class Session:
         self.closed = False
         self.tls_version = ""
         self.tls_cipher = ""
+        self.negotiation = ""
+        """How cipher and features were found, and what was pushed for them; for the debug log, once decided."""
         self._events: deque[Event] = deque()
         self._farewell: list[bytes] = []
         self._outbox = Outbox()
         self._identity: tuple[bytes, str] | None = None
         self._peer_info = PeerInfo()
+        self._reserve_peer_id = reserve_peer_id
+        self._peer_id: int | None = None
+        """The one that the client was told in the key exchange; then none is pushed."""
         self._options = ""
         self._negotiated: Negotiated | None = None
         self._negotiated_options: list[str] = []
@@ -215,6 +226,11 @@ class Session:
     def negotiated(self) -> Negotiated | None:
         """Cipher, key derivation and features; None before ``accept``."""
         return self._negotiated
+
+    @property
+    def remote_peer_id(self) -> int | None:
+        """What the client wants to see in packets to it; None: the same id in both directions."""
+        return self._peer_info.peer_id if self._peer_id is not None else None
 
     @property
     def established(self) -> bool:
@@ -299,6 +315,10 @@ class Session:
 
     # -- decisions of the server
 
+    def negotiate(self) -> Negotiated | Unsupported:
+        """What ``accept`` is going to act on: known with the credentials of the first key."""
+        return negotiate(self._settings.data_ciphers, self._peer_info, self._options)
+
     def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> Refusal | None:
         """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow
         from the negotiation are added here. ``KeysReady`` comes as soon as the client has acknowledged our key message.
@@ -308,12 +328,17 @@ class Session:
             return None
         if self._primary is not None:
             raise UsageError("accept on a renegotiation")
-        outcome = negotiate(self._settings.data_ciphers, self._peer_info, self._options)
+        outcome = self.negotiate()
         if isinstance(outcome, Unsupported):
+            self.negotiation = outcome.rule
             self.refuse(outcome.text, now, outcome.refusal)
             return outcome.refusal
+        if self._peer_id is not None and peer_id != self._peer_id:
+            raise UsageError("another peer id than the one that the client was told")
+        pushed_id = peer_id if self._peer_id is None else None
+        self.negotiation = outcome.explain(pushed_id)
         self._negotiated = outcome
-        self._negotiated_options = outcome.push_options(peer_id)
+        self._negotiated_options = outcome.push_options(pushed_id)
         self._push.set_reply(messages.push_reply([*options, *self._negotiated_options]))
         state.authenticate(AuthenticationInput.ACCEPTED)
         self._establish(state, now)
@@ -485,8 +510,11 @@ class Session:
         if state.negotiation in (Negotiation.PRE_START, Negotiation.START):
             message = state.read_key_message(record, self._settings)
             if message is not None:
-                state.send_key_message(message.options, self._random(SERVER_RANDOM_BYTES))
-                self._read_credentials(state, message, now)
+                peer_info = parse_peer_info(message.peer_info)
+                state.send_key_message(
+                    message.options, self._random(SERVER_RANDOM_BYTES), self._answer_peer_info(peer_info)
+                )
+                self._read_credentials(state, message, peer_info, now)
             return
         for raw in state.read_text(record):
             try:
@@ -494,14 +522,21 @@ class Session:
             except PeerError as error:
                 self.drops[error.reason] += 1
 
-    def _read_credentials(self, state: KeyState, message: KeyMessage, now: float) -> None:
+    def _answer_peer_info(self, theirs: PeerInfo) -> str:
+        """``ID=`` to a client that sent one, the same on every key (openvpn-wire.md 9.3)."""
+        if theirs.peer_id is None or Capability.DATA_V2 not in theirs.capabilities:
+            return ""
+        if self._identity is None and self._reserve_peer_id is not None:
+            self._peer_id = self._reserve_peer_id()
+        return "" if self._peer_id is None else f"ID={self._peer_id:x}\n"
+
+    def _read_credentials(self, state: KeyState, message: KeyMessage, peer_info: PeerInfo, now: float) -> None:
         if self._closing is not None:
             return
         assert state.tls is not None  # noqa: S101 - it has just decrypted the message
         certificate = state.tls.peer_certificate()
         fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
         identity = (fingerprint, message.username)
-        peer_info = parse_peer_info(message.peer_info)
         if self._identity is None:
             self._identity = identity
             self._peer_info = peer_info
@@ -557,9 +592,7 @@ class Session:
         """Once for each key state, and only after login has said yes. False: they cannot be used, and it has failed."""
         assert self._negotiated is not None  # noqa: S101 - fixed by accept
         try:
-            keys = state.generate_keys(
-                self._negotiated.cipher, self._negotiated.derivation, self._remote_session_id, self._local_session_id
-            )
+            keys = state.generate_keys(self._negotiated, self._remote_session_id, self._local_session_id)
         except PeerError as error:
             self._fail(state, error, now)
             return False

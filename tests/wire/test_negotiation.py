@@ -6,7 +6,7 @@ import pytest
 
 from cvpnd.reasons import Refusal
 from cvpnd.wire.key_method import parse_peer_info
-from cvpnd.wire.negotiation import KeyDerivation, Negotiated, Unsupported, choose_cipher, negotiate
+from cvpnd.wire.negotiation import Framing, KeyDerivation, Negotiated, Unsupported, choose_cipher, negotiate
 
 OURS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
 
@@ -27,7 +27,9 @@ OURS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
     ],
 )
 def test_first_of_our_ciphers_that_the_client_takes(info: str, options: str, cipher: str | None) -> None:
-    assert choose_cipher(OURS, parse_peer_info(info), options) == cipher
+    chosen, rule = choose_cipher(OURS, parse_peer_info(info), options)
+    assert chosen == cipher
+    assert (cipher or "no cipher") in rule
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,12 @@ def test_first_of_our_ciphers_that_the_client_takes(info: str, options: str, cip
         (990, "IV_CIPHERS=AES-256-GCM\n",
          ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm dyn-tls-crypt"], KeyDerivation.TLS_EKM),
         (8094, "IV_CIPHERS=AES-256-GCM\n",
-         ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm dyn-tls-crypt"], KeyDerivation.TLS_EKM),
+         ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm dyn-tls-crypt aead-epoch"],
+         KeyDerivation.TLS_EKM),
+        (8094 & ~8, "IV_CIPHERS=AES-256-GCM\n",
+         ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit dyn-tls-crypt"], KeyDerivation.PRF),
+        (8094 & ~128, "IV_CIPHERS=AES-256-GCM\n",
+         ["peer-id 9", "cipher AES-256-GCM", "key-derivation tls-ekm"], KeyDerivation.TLS_EKM),
         (478, "IV_CIPHERS=AES-256-GCM\n",
          ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit tls-ekm"], KeyDerivation.TLS_EKM),
         (6, "IV_NCP=2\n", ["peer-id 9", "cipher AES-256-GCM"], KeyDerivation.PRF),
@@ -45,7 +52,8 @@ def test_first_of_our_ciphers_that_the_client_takes(info: str, options: str, cip
         (2 + 128, "IV_NCP=2\n", ["peer-id 9", "cipher AES-256-GCM", "protocol-flags cc-exit"], KeyDerivation.PRF),
         (2, "", ["peer-id 9"], KeyDerivation.PRF),
     ],
-    ids=["2.6.1", "2.7", "2.6.0", "2.5", "flags missing", "exporter only", "flags only", "minivpn"],
+    ids=["2.6.1", "2.7", "epoch without exporter", "epoch without flags", "2.6.0", "2.5", "flags missing",
+         "exporter only", "flags only", "minivpn"],
 )  # fmt: skip
 def test_a_feature_is_used_if_and_only_if_it_is_pushed(
     proto: int, extra: str, pushed: list[str], derivation: KeyDerivation
@@ -60,23 +68,69 @@ def test_a_feature_is_used_if_and_only_if_it_is_pushed(
 @pytest.mark.parametrize(
     ("info", "options", "refusal"),
     [
-        ("IV_CIPHERS=AES-256-GCM\n", "V4", Refusal.UNSUPPORTED_CLIENT),
         ("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n", "V4,dev-type tap", Refusal.UNSUPPORTED_CLIENT),
         ("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n", "V4,mtu-dynamic", Refusal.UNSUPPORTED_CLIENT),
-        ("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n", "V4,comp-lzo", Refusal.UNSUPPORTED_CLIENT),
         ("IV_PROTO=990\nIV_CIPHERS=AES-256-CBC\n", "V4", Refusal.NO_SHARED_CIPHER),
     ],
-    ids=["no DATA_V2", "tap", "fragment", "compression", "cipher"],
+    ids=["tap", "fragment", "cipher"],
 )
 def test_client_that_cannot_be_served_is_told_why(info: str, options: str, refusal: Refusal) -> None:
     outcome = negotiate(OURS, parse_peer_info(info), options)
     assert isinstance(outcome, Unsupported)
     assert outcome.refusal is refusal
     assert outcome.text.isprintable()
+    assert outcome.rule.isprintable()
 
 
-def test_compression_framing_is_turned_off_where_the_client_can() -> None:
-    info = parse_peer_info("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\nIV_COMP_STUBv2=1\n")
-    outcome = negotiate(OURS, info, "V4,comp-lzo")
+@pytest.mark.parametrize(
+    ("info", "options", "framing", "pushed"),
+    [
+        ("IV_COMP_STUBv2=1\n", "V4,comp-lzo", Framing.STUB_V2, "compress stub-v2"),
+        ("IV_COMP_STUBv2=0\nIV_LZO=1\n", "V4,comp-lzo", Framing.COMP_LZO, "comp-lzo no"),
+        ("", "V4,comp-lzo", Framing.COMP_LZO, "comp-lzo no"),
+        ("IV_COMP_STUBv2=1\nIV_LZO=1\n", "V4", Framing.NONE, None),
+    ],
+)
+def test_compression_framing_is_migrated(info: str, options: str, framing: Framing, pushed: str | None) -> None:
+    outcome = negotiate(OURS, parse_peer_info(f"IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n{info}"), options)
     assert isinstance(outcome, Negotiated)
-    assert outcome.push_options(1)[-1] == "compress stub-v2"
+    assert outcome.framing is framing
+    options_pushed = outcome.push_options(1)
+    assert (options_pushed[-1] == pushed) if pushed else not any("comp" in option for option in options_pushed)
+
+
+@pytest.mark.parametrize("proto", [0, 1024 + 8 + 128, 4])
+def test_client_without_peer_ids_gets_none_and_no_epochs(proto: int) -> None:
+    outcome = negotiate(OURS, parse_peer_info(f"IV_PROTO={proto}\n"), "V4,cipher AES-256-GCM")
+    assert isinstance(outcome, Negotiated)
+    assert outcome.data_v1 and not outcome.epoch
+    assert not any("peer-id" in option or "epoch" in option for option in outcome.push_options(4))
+
+
+@pytest.mark.parametrize(
+    ("info", "options", "said"),
+    [
+        ("IV_PROTO=8094\nIV_CIPHERS=AES-128-GCM:AES-256-GCM\n", "V4",
+         "cipher AES-256-GCM is the first of AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS "
+         "(AES-128-GCM:AES-256-GCM); epoch format, keys by TLS exporter, framing none; pushed: peer-id 9, "
+         "cipher AES-256-GCM, protocol-flags cc-exit tls-ekm dyn-tls-crypt aead-epoch"),
+        ("IV_PROTO=2\nIV_NCP=2\n", "V4,cipher BF-CBC,comp-lzo",
+         "cipher AES-256-GCM is the first of AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_NCP=2 and its "
+         "configuration (AES-256-GCM:AES-128-GCM:BF-CBC); P_DATA_V2, keys by PRF, framing comp_lzo; pushed: "
+         "peer-id 9, cipher AES-256-GCM, comp-lzo no"),
+        ("", "V4,cipher AES-128-GCM",
+         "cipher AES-128-GCM is the first of AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for its configuration "
+         "(AES-128-GCM); P_DATA_V1, keys by PRF, framing none; pushed: nothing"),
+    ],
+    ids=["2.7", "2.4", "before peer ids"],
+)  # fmt: skip
+def test_decision_is_explained_in_one_line(info: str, options: str, said: str) -> None:
+    outcome = negotiate(OURS, parse_peer_info(info), options)
+    assert isinstance(outcome, Negotiated)
+    assert outcome.explain(9) == said
+
+
+def test_why_there_is_no_cipher_is_explained() -> None:
+    outcome = negotiate(OURS, parse_peer_info("IV_CIPHERS=AES-256-CBC\n"), "V4,cipher AES-256-GCM")
+    assert isinstance(outcome, Unsupported)
+    assert outcome.rule == ("no cipher among AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS (AES-256-CBC)")
