@@ -122,13 +122,14 @@ def print_table(results: list[ClientResult], numbers: dict[str, object]) -> None
 
 def print_generations(results: list[ClientResult]) -> None:
     """The matrix: one line for each kind of client."""
-    print(f"{'generation':12}{'address':16}{'connect':>9}  {'cipher':18}{'keys':6}{'renewed':>8}{'pings':>7}  result")
+    head = f"{'generation':12}{'address':16}{'connect':>9}  {'cipher':18}{'keys':6}{'packets':14}"
+    print(head + f"{'renewed':>8}{'pings':>7}  result")
     for result in results:
         pings = f"{len(result.round_trips_ms)}/{result.pings_sent}"
         connect = f"{result.connect_ms:.0f} ms" if result.connect_ms is not None else "-"
         print(
             f"{result.generation:12}{result.address:16}{connect:>9}  {result.cipher:18}{result.derivation:6}"
-            f"{max(0, result.keys - 1):>8}{pings:>7}  {result.error or 'ok'}"
+            f"{result.data_format:14}{max(0, result.keys - 1):>8}{pings:>7}  {result.error or 'ok'}"
         )
 
 

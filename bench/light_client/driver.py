@@ -69,6 +69,7 @@ class ClientResult:
     generation: str = ""
     cipher: str = ""
     derivation: str = ""
+    data_format: str = ""
     options: tuple[str, ...] = ()
     """All that was pushed, with later updates."""
     push_replies: int = 0
@@ -293,6 +294,7 @@ async def _run_once(context: SSL.Context, plan: Plan, index: int, local_port: in
         result.options, result.push_replies = client.options, client.push_replies
         result.cipher, result.undecryptable = client.option("cipher") or client.configured_cipher, client.undecryptable
         result.drops = {str(reason): count for reason, count in client.drops.items()}
+        result.data_format = client.data_format
         result.derivation = "EKM" if client.exports_keys else "PRF"
     return result
 

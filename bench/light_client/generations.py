@@ -35,6 +35,8 @@ class Habits:
     """After a renegotiation it goes on sending with the old key for so long."""
     early_negotiation: bool = True
     """With tls-crypt-v2 it shows its key again when asked, so that the server need not remember it."""
+    packets_per_epoch: int = 0
+    """Sent in one epoch before the next one; 0: it only follows the server."""
     says_goodbye: bool = True
     """Over UDP. Over TCP all of them just close."""
 
@@ -45,6 +47,8 @@ class Generation:
     peer_info: dict[str, str]
     cipher: str = ""
     """In its options string; all that clients without negotiation say about ciphers."""
+    compresses: bool = False
+    """Its configuration asks for compression, of whatever kind."""
     mac: str = "SHA1"
     tls: str | None = None
     """The only version, if it knows but one."""
@@ -57,8 +61,9 @@ class Generation:
     def options(self, transport: Transport) -> str:
         proto = "UDPv4" if transport is Transport.UDP else "TCPv4_CLIENT"
         cipher = f"cipher {self.cipher}," if self.cipher else ""
+        framing = "comp-lzo," if self.compresses else ""
         lengths = f"link-mtu 1549,tun-mtu 1500,proto {proto}"
-        return f"V4,dev-type tun,{lengths},{cipher}auth {self.mac},key-method 2,tls-client"
+        return f"V4,dev-type tun,{lengths},{framing}{cipher}auth {self.mac},key-method 2,tls-client"
 
 
 def _openvpn2(version: str, proto: int, *, ciphers: str = CIPHERS, mtu: bool = True, **more: str) -> dict[str, str]:
@@ -88,8 +93,8 @@ GENERATIONS = (
     ),
     Generation("2.6.0", _openvpn2("2.6.0", 478)),
     Generation("2.6", _openvpn2("2.6.14", 990)),
-    Generation("2.7", _openvpn2("2.7.6", 8094)),
-    Generation("2.8", {"ID": "2a", **_openvpn2("2.8_git", 8094)}),
+    Generation("2.7", _openvpn2("2.7.6", 8094), habits=Habits(packets_per_epoch=3)),
+    Generation("2.8", {"ID": "2a", **_openvpn2("2.8_git", 8094)}, habits=Habits(packets_per_epoch=2)),
     Generation("dco", _openvpn2("2.7.6", 8094 & ~(1 << 10 | 1 << 12))),
     Generation(
         "openvpn3",
@@ -106,6 +111,26 @@ GENERATIONS = (
             "IV_BS64DL": "1",
         },
         habits=Habits(first_timeout_s=1.0, asks_again=True, message_is_record=True, keeps_old_key_s=2.5),
+    ),
+    Generation(
+        "compress",  # any kind of compression in the configuration of a client that can do without
+        _openvpn2("2.5.11", 6, mtu=False, **_COMPRESSION),
+        compresses=True,
+        habits=Habits(_OLD, bare_first_ack=True, asks_anyway=True),
+    ),
+    Generation(
+        "comp-lzo",  # and of one that cannot: its packets stay framed
+        _openvpn2("2.4.0", 2, ciphers=NCP_CIPHERS, mtu=False, IV_LZO="1"),
+        compresses=True,
+        tls="1.2",
+        habits=Habits(_OLD, bare_first_ack=True),
+    ),
+    Generation(
+        "no peer id",  # nothing but a cipher in its configuration: P_DATA_V1
+        {},
+        cipher="AES-256-GCM",
+        tls="1.2",
+        habits=Habits(_OLD, bare_first_ack=True),
     ),
     Generation(
         "minivpn",

@@ -21,6 +21,8 @@ from cvpnd.wire.key_method import (
     KeySource,
     option_value,
     parse_key_message,
+    parse_peer_id,
+    parse_peer_info,
     serialise_key_message,
 )
 from cvpnd.wire.key_state import CLIENT_RANDOM_BYTES
@@ -41,7 +43,7 @@ from cvpnd.wire.wrap.session_wrap import SessionWrap
 from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, TlsCrypt, dynamic_key2
 from cvpnd.wire.wrap.tls_crypt_v2 import EARLY_NEGOTIATION, RESEND_WKC, TlsCryptV2Client
 from cvpnd.wire.wrap.wrapping import KEY2_BYTES, Wrapping
-from light_client.data_channel import OCC_EXIT, PING, DataKey, is_data
+from light_client.data_channel import OCC_EXIT, PING, UNCOMPRESSED, DataKey, is_data
 from light_client.generations import Habits
 
 PUSH_REQUEST_PERIOD_S = 5.0
@@ -175,6 +177,7 @@ class LightClient:
         self.failed: str | None = None
         self.drops: Counter[DropReason] = Counter()
         self.undecryptable = 0
+        self._server_peer_id: int | None = None
         self._keys: dict[int, _Key] = {}
         reset = Opcode.HARD_RESET_CLIENT_V3 if with_key else Opcode.HARD_RESET_CLIENT_V2
         self._newest = self._new_key(0, reset, now)
@@ -388,6 +391,8 @@ class LightClient:
                 answer = parse_key_message(key.buffer, from_client=False)
                 if answer is not None:
                     key.server = answer.source
+                    if not self.connected:
+                        self._server_peer_id = parse_peer_info(answer.peer_info).peer_id
                     key.stage = _Stage.GOT_KEY
                     if not self.connected:
                         unasked = int(self._peer_info.get("IV_PROTO", "0")) & 4
@@ -442,14 +447,15 @@ class LightClient:
         else:
             assert key.server is not None
             key2 = prf_key2(key.source, key.server, self.session_id, self.remote_session_id)
-        keys = data_channel_keys(key2, self.option("cipher") or self.configured_cipher, server=False)
+        cipher = self.option("cipher") or self.configured_cipher
+        keys = data_channel_keys(key2, cipher, server=False, epoch="aead-epoch" in flags)
         if key.key_id == 0 and "dyn-tls-crypt" in flags:
             exported = key.tls.export(DYNAMIC_LABEL, KEY2_BYTES)
             key2_of_renegotiations = dynamic_key2(exported, self._wrap.wrapping.key2)
             self._dynamic_wrap = SessionWrap(TlsCrypt(key2_of_renegotiations, server=False))
         key.source.wipe()
         key.stage = _Stage.KEYS
-        key.data = DataKey(key.key_id, int(self.option("peer-id") or 0xFFFFFF), keys)
+        key.data = self._data_key(key.key_id, keys)
         if self._sending is None or not self._habits.keeps_old_key_s:
             self._sending = key.data
         else:
@@ -458,6 +464,36 @@ class LightClient:
         if not self.connected:
             self.connected = True
             self._events.append(Connected(self.options))
+
+    def _data_key(self, key_id: int, keys: DataChannelKeys) -> DataKey:
+        """With the peer ids told in the key exchange (openvpn-wire.md 9.3), or with the pushed one, or none."""
+        pushed = self.option("peer-id")
+        theirs, ours = (int(pushed), int(pushed)) if pushed is not None else (None, None)
+        if self._server_peer_id is not None:
+            theirs, ours = self._server_peer_id, parse_peer_id(self._peer_info.get("ID", ""))
+        return DataKey(
+            key_id,
+            theirs,
+            keys,
+            own_peer_id=ours,
+            framing=UNCOMPRESSED if self.framed else b"",
+            packets_per_epoch=self._habits.packets_per_epoch,
+        )
+
+    @property
+    def framed(self) -> bool:
+        """Every payload is marked as not compressed."""
+        return self.option("comp-lzo") == "no"
+
+    @property
+    def data_format(self) -> str:
+        """Of the newest data key, for a table."""
+        if self._sending is None:
+            return ""
+        has_ids = self.option("peer-id") is not None or self._server_peer_id is not None
+        form = f"epoch {self._sending.epoch}" if self._sending.epoch else "V2" if has_ids else "V1"
+        asymmetric = " ID=" if self._server_peer_id is not None else ""
+        return form + asymmetric + (" FA" if self.framed else "")
 
     def _fail(self, reason: str) -> None:
         if self.failed is None:

@@ -14,6 +14,15 @@ from light_client.__main__ import print_generations
 from light_client.driver import ClientResult
 from light_client.generations import GENERATIONS
 
+DATA_FORMATS = {
+    "2.7": "epoch",
+    "2.8": "epoch … ID=",
+    "openvpn3": "epoch",
+    "comp-lzo": "V2 FA",
+    "no peer id": "V1",
+}
+"""Of all others: V2."""
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -49,6 +58,10 @@ def test_every_generation_connects_pings_renegotiates_and_leaves(site, transport
         assert result.keys == 2, result.generation
         assert result.push_replies == 1, (result.generation, "a repeated PUSH_REQUEST gets no second reply")
         assert result.derivation == ("EKM" if each.proto & 8 else "PRF"), result.generation
+        first, _, last = DATA_FORMATS.get(each.name, "V2").partition(" … ")
+        assert result.data_format.startswith(first) and result.data_format.endswith(last), result.generation
+        if each.habits.packets_per_epoch:
+            assert result.data_format.split()[1] != "1", (result.generation, "no epoch followed the first one")
         assert result.undecryptable == 0, result.generation
         assert result.drops == {}, result.generation
     wait_until(lambda: len(ends(gateway)) == len(GENERATIONS), 15, "the end of each")
