@@ -167,9 +167,21 @@ test-python: $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k re
 	@echo '==> pytest'
 	@$(VENV)/bin/pytest -n 2 $(ARGS) </dev/null
 
-.PHONY: fuzz
+.PHONY: fuzz fuzz-python
 fuzz: FUZZ_SECONDS = 60
-fuzz: packages-test test-fuzz ## the same for a minute each, or make fuzz FUZZ_SECONDS=600
+fuzz: packages-test test-fuzz fuzz-python ## every fuzzer for a minute each, or make fuzz FUZZ_SECONDS=600
+
+fuzz-python: $(VENV)/.cvpnd $(VENV)/.dev ## random stories and the parsers for FUZZ_SECONDS each, and a million mutations
+	@echo '==> Stories for $(FUZZ_SECONDS) s, and a million mutations of captured packets'
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_MUTATIONS=1000000 $(VENV)/bin/pytest -n 2 tests/fuzz </dev/null
+	@mkdir -p build/corpus/wire $(LOGS); $(call requirements,project optional-dependencies fuzz) >$(VENV)/requirements; \
+	if ! $(PIP_INSTALL) -r $(VENV)/requirements >$(LOGS)/atheris.log 2>&1; then \
+	    echo '==> fuzz_wire left out: no atheris for this Python ($(LOGS)/atheris.log)'; exit 0; \
+	fi; \
+	echo "==> fuzz_wire for $(FUZZ_SECONDS) s"; \
+	PYTHONPATH=tests:bench $(VENV)/bin/python tests/fuzz/fuzz_wire.py -max_total_time=$(FUZZ_SECONDS) \
+	    -artifact_prefix=build/corpus/wire- build/corpus/wire tests/fuzz/corpus/wire </dev/null >$(LOGS)/fuzz_wire.log 2>&1 \
+	    || { tail -n 60 $(LOGS)/fuzz_wire.log >&2; exit 1; }
 
 .PHONY: bench
 bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)
