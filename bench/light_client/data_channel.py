@@ -41,11 +41,11 @@ class _PacketIds:
     def __init__(self, keys: DataChannelKeys) -> None:
         self._open, self._open_iv = _aead(keys.cipher, keys.open_key), keys.open_iv
         self._seal, self._seal_iv = _aead(keys.cipher, keys.seal_key), keys.seal_iv
-        self._last = 0
+        self.last = 0
 
     def seal(self, header: bytes, plaintext: bytes) -> bytes:
-        self._last += 1
-        packet_id = self._last.to_bytes(4, "big")
+        self.last += 1
+        packet_id = self.last.to_bytes(4, "big")
         ad = header + packet_id if len(header) > 1 else packet_id
         sealed = self._seal.encrypt(packet_id + self._seal_iv, plaintext, ad)
         return header + packet_id + sealed[-_TAG_BYTES:] + sealed[:-_TAG_BYTES]
@@ -137,6 +137,11 @@ class DataKey:
     def epoch(self) -> int:
         """The one it sends in; 0 if there are none."""
         return self._channel.sending if isinstance(self._channel, _Epochs) else 0
+
+    def skip_to(self, packet_id: int) -> None:
+        """The next packet has the id behind this one: for tests of what happens when ids run out."""
+        assert isinstance(self._channel, _PacketIds)
+        self._channel.last = packet_id
 
     def seal(self, plaintext: bytes) -> bytes:
         return self._channel.seal(self._header, self._framing + plaintext)
