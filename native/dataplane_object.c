@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "arguments.h"
 #include "dataplane.h"
 #include "pacer.h"
 
@@ -18,61 +19,6 @@ static struct dataplane *plane_of(PyObject *self) { return ((struct dataplane_ob
 
 /* -- errors and arguments ----------------------------------------------------------------------------------------- */
 
-static PyObject *raise_failure(const struct failure *failure)
-{
-    switch (failure->kind) {
-    case FAILURE_MISSING: PyErr_SetString(PyExc_KeyError, failure->text); break;
-    case FAILURE_INVALID: PyErr_SetString(PyExc_ValueError, failure->text); break;
-    case FAILURE_MEMORY: PyErr_NoMemory(); break;
-    case FAILURE_SYSTEM: {
-        PyObject *arguments = Py_BuildValue("(is)", failure->error, strerror(failure->error));
-        if (arguments != NULL) {
-            PyErr_SetObject(PyExc_OSError, arguments);
-            Py_DECREF(arguments);
-        }
-        break;
-    }
-    }
-    return NULL;
-}
-
-static PyObject *none_or_raise(bool done, const struct failure *failure)
-{
-    if (!done)
-        return raise_failure(failure);
-    Py_RETURN_NONE;
-}
-
-/* An "O&" converter: an id, or anything else that is 32 bits unsigned. */
-static int to_u32(PyObject *object, void *into)
-{
-    unsigned long value = PyLong_AsUnsignedLong(object);
-    if (value == (unsigned long)-1 && PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_OverflowError))
-            PyErr_Format(PyExc_ValueError, "%R is out of range", object);
-        return 0;
-    }
-    if (value > UINT32_MAX) {
-        PyErr_Format(PyExc_ValueError, "%R is out of range", object);
-        return 0;
-    }
-    *(uint32_t *)into = (uint32_t)value;
-    return 1;
-}
-
-static int to_u16(PyObject *object, void *into)
-{
-    uint32_t value;
-    if (!to_u32(object, &value))
-        return 0;
-    if (value > UINT16_MAX) {
-        PyErr_Format(PyExc_ValueError, "%R is out of range", object);
-        return 0;
-    }
-    *(uint16_t *)into = (uint16_t)value;
-    return 1;
-}
-
 static int to_key_id(PyObject *object, void *into)
 {
     uint32_t value;
@@ -84,30 +30,6 @@ static int to_key_id(PyObject *object, void *into)
     }
     *(uint8_t *)into = (uint8_t)value;
     return 1;
-}
-
-static int to_ip(PyObject *object, void *into)
-{
-    char *bytes;
-    Py_ssize_t length;
-    if (PyBytes_AsStringAndSize(object, &bytes, &length) < 0)
-        return 0;
-    if (length != 4 && length != 16) {
-        PyErr_SetString(PyExc_ValueError, "an address has 4 or 16 bytes");
-        return 0;
-    }
-    *(struct ip_address *)into =
-        length == 4 ? ip_from_v4((const uint8_t *)bytes) : ip_from_v6((const uint8_t *)bytes);
-    return 1;
-}
-
-static PyObject *from_ip(const struct ip_address *ip)
-{
-    if (ip_is_unset(ip))
-        return PyBytes_FromStringAndSize(NULL, 0);
-    if (ip_is_v4(ip))
-        return PyBytes_FromStringAndSize((const char *)ip->bytes + 12, 4);
-    return PyBytes_FromStringAndSize((const char *)ip->bytes, 16);
 }
 
 /* Descriptors belong to the data plane whatever happens, so they are read first and closed when anything fails. */
@@ -637,19 +559,6 @@ static PyObject *object_peer_stats(PyObject *self, PyObject *args)
     return Py_BuildValue("(KKKKd)", (unsigned long long)statistics.bytes_in,
                          (unsigned long long)statistics.packets_in, (unsigned long long)statistics.bytes_out,
                          (unsigned long long)statistics.packets_out, (double)statistics.idle_ms / 1000.0);
-}
-
-static PyObject *from_counts(const uint64_t *counts, Py_ssize_t length)
-{
-    PyObject *tuple = PyTuple_New(length);
-    for (Py_ssize_t i = 0; tuple != NULL && i < length; i++) {
-        PyObject *count = PyLong_FromUnsignedLongLong(counts[i]);
-        if (count == NULL)
-            Py_CLEAR(tuple);
-        else
-            PyTuple_SET_ITEM(tuple, i, count);
-    }
-    return tuple;
 }
 
 static PyObject *object_drops(PyObject *self, PyObject *Py_UNUSED(ignored))

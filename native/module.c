@@ -1,7 +1,9 @@
-/* cvpnd._native: the data plane's type and the words it counts under. */
+/* cvpnd._native: the types of data plane and doorman, and the words they count under. */
 #include "dataplane_object.h"
+#include "doorman_object.h"
 
 #include "counters.h"
+#include "doorman.h"
 #include "events.h"
 
 static PyObject *tuple_of_words(const char *const *words, Py_ssize_t count)
@@ -40,7 +42,10 @@ static int module_exec(PyObject *module)
         if (PyModule_AddIntConstant(module, kinds[i].name, kinds[i].kind) < 0)
             return -1;
     if (add(module, "DROP_REASONS", tuple_of_words(DROP_WORDS, DROP_REASON_COUNT)) < 0 ||
-        add(module, "TOTALS", tuple_of_words(TOTAL_WORDS, TOTAL_COUNT)) < 0)
+        add(module, "TOTALS", tuple_of_words(TOTAL_WORDS, TOTAL_COUNT)) < 0 ||
+        add(module, "CONTROL_DROPS", tuple_of_words(CONTROL_DROP_WORDS, CONTROL_DROP_COUNT)) < 0 ||
+        add(module, "DOOR_TOTALS", tuple_of_words(DOOR_TOTAL_WORDS, DOOR_TOTAL_COUNT)) < 0 ||
+        add(module, "Doorman", PyType_FromModuleAndSpec(module, &doorman_object_spec, NULL)) < 0)
         return -1;
     return add(module, "DataPlane", PyType_FromModuleAndSpec(module, &dataplane_object_spec, NULL));
 }
@@ -56,8 +61,9 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "cvpnd._native",
-    .m_doc = "The data plane in C. Its door is cvpnd.dataplane.native.NativeDataPlane.",
-    .m_size = 0, /* no state: the only type is held by the module's dictionary */
+    .m_doc = "The data plane and the doorman in C; see cvpnd/_native.pyi.",
+    .m_methods = doorman_functions,
+    .m_size = 0, /* no state: the types are held by the module's dictionary */
     .m_slots = module_slots,
 };
 

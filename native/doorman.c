@@ -1,0 +1,485 @@
+#include "doorman.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "dataplane_internal.h"
+#include "door_socket.h"
+
+enum {
+    LISTENERS_PER_WAIT = 16,
+    FLOOD_STRANGERS = 16, /* so many in one wake-up: let more come together before the next, as they can wait */
+    FLOOD_PAUSE_MS = 1,
+};
+
+static const uint64_t STOP_TAG = UINT64_MAX;
+
+const char *const DOOR_TOTAL_WORDS[DOOR_TOTAL_COUNT] = {
+#define X(name, word) word,
+    DOOR_TOTALS(X)
+#undef X
+};
+
+struct door_listener {
+    uint32_t id;
+    int fd;
+    unsigned slot_s;
+    atomic_bool accepting;
+    _Atomic(struct protection *) protection; /* published; never NULL */
+};
+
+struct doorman {
+    int epoll_fd;
+    int stop_fd; /* an eventfd */
+    pthread_t thread;
+    pthread_mutex_t control_lock;
+    bool closed;                /* under the control lock */
+    struct id_table listeners;  /* written under the control lock, read by the thread */
+    struct door_queue queue;    /* its own lock */
+    _Atomic uint32_t limits[5]; /* struct door_limits, read one by one */
+
+    alignas(64) _Atomic uint64_t sections; /* odd inside a section; written by the thread only */
+    _Atomic uint64_t drops[CONTROL_DROP_COUNT];
+    _Atomic uint64_t totals[DOOR_TOTAL_COUNT];
+
+    /* The thread's own. */
+    struct reset_cookie cookie;
+    struct door_socket *socket;
+    struct moment now;
+    uint32_t now_ms;
+    struct bucket resets, sessions, unproven_sessions;
+    struct prefix_rates resets_of_prefix, sessions_of_prefix;
+    bool unknown[DOOR_BATCH];
+    uint8_t replies[DOOR_BATCH][REPLY_MAX];
+};
+
+enum limit { LIMIT_RESETS, LIMIT_RESETS_PER_SOURCE, LIMIT_SESSIONS, LIMIT_SESSIONS_PER_SOURCE, LIMIT_UNPROVEN };
+
+static uint32_t limit(const struct doorman *doorman, enum limit which)
+{
+    return atomic_load_explicit(&doorman->limits[which], memory_order_relaxed);
+}
+
+static void count(struct doorman *doorman, enum control_drop drop) { counter_add(&doorman->drops[drop], 1); }
+static void count_all(struct doorman *doorman, enum door_total total, uint64_t by)
+{
+    counter_add(&doorman->totals[total], by);
+}
+
+/* -- one batch ---------------------------------------------------------------------------------------------------- */
+
+static void count_result(struct doorman *doorman, enum door_result result, enum door_total queued)
+{
+    switch (result) {
+    case DOOR_QUEUED: count_all(doorman, queued, 1); break;
+    case DOOR_RATE_LIMITED: count(doorman, CONTROL_RATE_LIMITED); break;
+    case DOOR_FULL: count(doorman, CONTROL_QUEUE_FULL); break;
+    case DOOR_UNKNOWN: break;
+    }
+}
+
+/* `datagram` is a control header long at least. */
+static struct door_packet door_packet(const struct door_listener *listener, const struct datagram *datagram)
+{
+    struct door_packet packet = {
+        .key = {.source = datagram->source, .listener = listener->id},
+        .local = datagram->local,
+        .bytes = datagram->bytes,
+        .length = datagram->length,
+    };
+    memcpy(packet.key.session_id, datagram->bytes + 1, SESSION_ID_SIZE);
+    return packet;
+}
+
+/* Queues what belongs to known sessions and marks the rest; how many those are. */
+static unsigned sort_known(struct doorman *doorman, const struct door_listener *listener, unsigned received)
+{
+    unsigned strangers = 0;
+    pthread_mutex_lock(&doorman->queue.lock);
+    for (unsigned i = 0; i < received; i++) {
+        const struct datagram *datagram = door_datagram(doorman->socket, i);
+        enum door_result result = DOOR_UNKNOWN;
+        if (datagram->length >= CONTROL_HEADER && !datagram->truncated) {
+            struct door_packet packet = door_packet(listener, datagram);
+            result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
+        }
+        count_result(doorman, result, DOOR_TOTAL_KNOWN_PACKETS);
+        doorman->unknown[i] = result == DOOR_UNKNOWN;
+        strangers += doorman->unknown[i];
+    }
+    pthread_mutex_unlock(&doorman->queue.lock);
+    return strangers;
+}
+
+static bool may_answer(struct doorman *doorman, const struct datagram *datagram)
+{
+    uint64_t prefix = door_prefix_hash(&doorman->queue, &datagram->source.ip);
+    return prefix_take(&doorman->resets_of_prefix, prefix, limit(doorman, LIMIT_RESETS_PER_SOURCE),
+                       doorman->now_ms) &&
+           bucket_take(&doorman->resets, limit(doorman, LIMIT_RESETS), doorman->now_ms);
+}
+
+static bool may_begin(struct doorman *doorman, const struct datagram *datagram, bool proven)
+{
+    uint64_t prefix = door_prefix_hash(&doorman->queue, &datagram->source.ip);
+    if (!proven)
+        return bucket_take(&doorman->unproven_sessions, limit(doorman, LIMIT_UNPROVEN), doorman->now_ms);
+    return prefix_take(&doorman->sessions_of_prefix, prefix, limit(doorman, LIMIT_SESSIONS_PER_SOURCE),
+                       doorman->now_ms) &&
+           bucket_take(&doorman->sessions, limit(doorman, LIMIT_SESSIONS), doorman->now_ms);
+}
+
+static void answer(struct doorman *doorman, const struct stranger_rules *rules, unsigned index,
+                   const struct opened *opened)
+{
+    const struct datagram *datagram = door_datagram(doorman->socket, index);
+    if (!may_answer(doorman, datagram)) {
+        count(doorman, CONTROL_RATE_LIMITED);
+        return;
+    }
+    uint8_t *reply = doorman->replies[index];
+    size_t length = stranger_answer(rules, &doorman->now, datagram->length, &datagram->source, opened, reply);
+    if (length > 0)
+        door_reply(doorman->socket, index, reply, length);
+    else
+        count(doorman, CONTROL_TRUNCATED); /* shorter than what it would get */
+}
+
+static void let_in(struct doorman *doorman, const struct door_listener *listener, const struct datagram *datagram,
+                   bool proven)
+{
+    struct door_packet packet = door_packet(listener, datagram);
+    if (!may_begin(doorman, datagram, proven)) {
+        count(doorman, CONTROL_RATE_LIMITED);
+        return;
+    }
+    pthread_mutex_lock(&doorman->queue.lock);
+    enum door_result result = door_push_first_locked(&doorman->queue, &packet, doorman->now_ms);
+    pthread_mutex_unlock(&doorman->queue.lock);
+    count_result(doorman, result, DOOR_TOTAL_FIRST_PACKETS);
+}
+
+static void serve_stranger(struct doorman *doorman, const struct door_listener *listener,
+                           const struct stranger_rules *rules, unsigned index)
+{
+    const struct datagram *datagram = door_datagram(doorman->socket, index);
+    if (datagram->truncated) {
+        count(doorman, CONTROL_TOO_LONG);
+        return;
+    }
+    struct opened opened;
+    enum control_drop drop;
+    switch (
+        stranger_judge(rules, &doorman->now, datagram->bytes, datagram->length, &datagram->source, &opened, &drop)) {
+    case WISH_NOTHING: count(doorman, drop); break;
+    case WISH_ANSWER: answer(doorman, rules, index, &opened); break;
+    case WISH_BEGIN: let_in(doorman, listener, datagram, true); break;
+    case WISH_BEGIN_UNPROVEN: let_in(doorman, listener, datagram, false); break;
+    }
+}
+
+/* How many strangers there were. */
+static unsigned serve(struct doorman *doorman, uint32_t id)
+{
+    struct door_listener *listener = id_table_get(&doorman->listeners, id);
+    if (listener == NULL)
+        return 0;
+    int received = door_receive(doorman->socket, listener->fd);
+    if (received < 0) {
+        epoll_ctl(doorman->epoll_fd, EPOLL_CTL_DEL, listener->fd, NULL);
+        return 0;
+    }
+    unsigned strangers = sort_known(doorman, listener, (unsigned)received);
+    if (strangers == 0)
+        return 0;
+    count_all(doorman, DOOR_TOTAL_STRANGER_PACKETS, strangers);
+    bool accepting = atomic_load(&listener->accepting);
+    const struct stranger_rules rules = {&doorman->cookie, atomic_load(&listener->protection), listener->slot_s};
+    for (unsigned i = 0; i < (unsigned)received; i++) {
+        if (!doorman->unknown[i])
+            continue;
+        if (accepting)
+            serve_stranger(doorman, listener, &rules, i);
+        else
+            count(doorman, CONTROL_CLOSED);
+    }
+    count_all(doorman, DOOR_TOTAL_ANSWERED_RESETS, door_send(doorman->socket, listener->fd));
+    return strangers;
+}
+
+/* -- the thread --------------------------------------------------------------------------------------------------- */
+
+static void look_at_clock(struct doorman *doorman)
+{
+    uint64_t now_ms = clock_now_ms();
+    doorman->now_ms = (uint32_t)now_ms;
+    doorman->now = (struct moment){.monotonic_s = now_ms / 1000, .wall_s = (uint32_t)time(NULL)};
+}
+
+static void *run(void *argument)
+{
+    struct doorman *doorman = argument;
+    struct epoll_event ready[LISTENERS_PER_WAIT];
+    for (;;) {
+        int ready_count = epoll_wait(doorman->epoll_fd, ready, LISTENERS_PER_WAIT, -1);
+        unsigned strangers = 0;
+        look_at_clock(doorman);
+        for (int i = 0; i < ready_count; i++) {
+            if (ready[i].data.u64 == STOP_TAG)
+                return NULL;
+            atomic_fetch_add(&doorman->sections, 1);
+            strangers += serve(doorman, (uint32_t)ready[i].data.u64);
+            atomic_fetch_add(&doorman->sections, 1);
+        }
+        /* A full batch means that more wait already. */
+        if (strangers >= FLOOD_STRANGERS && strangers < DOOR_BATCH)
+            poll(&(struct pollfd){.fd = doorman->stop_fd, .events = POLLIN}, 1, FLOOD_PAUSE_MS);
+    }
+}
+
+/* Signals belong to the main thread. */
+static bool start(struct doorman *doorman)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    errno = pthread_create(&doorman->thread, NULL, run, doorman);
+    bool started = errno == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (started)
+        pthread_setname_np(doorman->thread, "cvpnd-door");
+    return started;
+}
+
+/* What was unpublished before this call may be freed after it. */
+static void wait_quiescent(struct doorman *doorman)
+{
+    uint64_t seen = atomic_load(&doorman->sections);
+    while (seen % 2 == 1 && atomic_load(&doorman->sections) == seen)
+        sched_yield();
+}
+
+/* -- life --------------------------------------------------------------------------------------------------------- */
+
+static void put_limits(struct doorman *doorman, const struct door_limits *limits)
+{
+    atomic_store(&doorman->limits[LIMIT_RESETS], limits->resets);
+    atomic_store(&doorman->limits[LIMIT_RESETS_PER_SOURCE], limits->resets_per_source);
+    atomic_store(&doorman->limits[LIMIT_SESSIONS], limits->sessions);
+    atomic_store(&doorman->limits[LIMIT_SESSIONS_PER_SOURCE], limits->sessions_per_source);
+    atomic_store(&doorman->limits[LIMIT_UNPROVEN], limits->unproven_sessions);
+}
+
+struct doorman *doorman_new(const uint8_t *cookie_secret, size_t length, const struct door_limits *limits,
+                            struct failure *failure)
+{
+    if (length < COOKIE_SECRET_SHORTEST) {
+        fail(failure, FAILURE_INVALID, "a cookie secret has %d bytes or more", COOKIE_SECRET_SHORTEST);
+        return NULL;
+    }
+    struct doorman *doorman = aligned_alloc(64, (sizeof *doorman + 63) / 64 * 64);
+    if (doorman == NULL) {
+        fail_memory(failure);
+        return NULL;
+    }
+    memset(doorman, 0, sizeof *doorman);
+    put_limits(doorman, limits);
+    pthread_mutex_init(&doorman->control_lock, NULL);
+    struct epoll_event stop = {.events = EPOLLIN, .data.u64 = STOP_TAG};
+    doorman->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    doorman->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    doorman->socket = door_socket_new();
+    bool keyed = reset_cookie_init(&doorman->cookie, cookie_secret, length);
+    bool queue = door_queue_init(&doorman->queue);
+    if (keyed && queue && doorman->socket != NULL && doorman->stop_fd >= 0 && doorman->epoll_fd >= 0 &&
+        epoll_ctl(doorman->epoll_fd, EPOLL_CTL_ADD, doorman->stop_fd, &stop) == 0 && start(doorman))
+        return doorman;
+    fail_system(failure, errno, "starting the doorman");
+    if (queue)
+        door_queue_destroy(&doorman->queue);
+    reset_cookie_destroy(&doorman->cookie);
+    door_socket_free(doorman->socket);
+    if (doorman->stop_fd >= 0)
+        close(doorman->stop_fd);
+    if (doorman->epoll_fd >= 0)
+        close(doorman->epoll_fd);
+    pthread_mutex_destroy(&doorman->control_lock);
+    free(doorman);
+    return NULL;
+}
+
+/* Nobody can see the listener any more. */
+static void listener_destroy(struct door_listener *listener)
+{
+    close(listener->fd);
+    protection_free(atomic_load(&listener->protection));
+    free(listener);
+}
+
+void doorman_close(struct doorman *doorman)
+{
+    pthread_mutex_lock(&doorman->control_lock);
+    if (!doorman->closed) {
+        doorman->closed = true;
+        uint64_t one = 1;
+        while (write(doorman->stop_fd, &one, sizeof one) < 0 && errno == EINTR) {
+        }
+        pthread_join(doorman->thread, NULL);
+        struct door_listener *listener;
+        for (uint32_t id = 0; (listener = id_table_next(&doorman->listeners, &id)) != NULL; id++)
+            listener_destroy(listener);
+        id_table_clear(&doorman->listeners);
+        reset_cookie_destroy(&doorman->cookie);
+        door_socket_free(doorman->socket);
+        close(doorman->stop_fd);
+        close(doorman->epoll_fd);
+    }
+    pthread_mutex_unlock(&doorman->control_lock);
+}
+
+void doorman_free(struct doorman *doorman)
+{
+    if (doorman == NULL)
+        return;
+    doorman_close(doorman);
+    door_queue_destroy(&doorman->queue);
+    pthread_mutex_destroy(&doorman->control_lock);
+    free(doorman);
+}
+
+/* -- verbs -------------------------------------------------------------------------------------------------------- */
+
+static bool enter(struct doorman *doorman, struct failure *failure)
+{
+    pthread_mutex_lock(&doorman->control_lock);
+    if (!doorman->closed)
+        return true;
+    pthread_mutex_unlock(&doorman->control_lock);
+    return fail(failure, FAILURE_INVALID, "the doorman is gone");
+}
+
+static bool leave(struct doorman *doorman, bool result)
+{
+    pthread_mutex_unlock(&doorman->control_lock);
+    return result;
+}
+
+static bool add_listener_locked(struct doorman *doorman, uint32_t id, int fd, unsigned slot_s,
+                                struct protection *protection, struct failure *failure)
+{
+    if (id > ID_TABLE_MAX || id_table_get(&doorman->listeners, id) != NULL)
+        return fail(failure, FAILURE_INVALID, "listener %u is out of range or taken", id);
+    if (slot_s == 0)
+        return fail(failure, FAILURE_INVALID, "a cookie needs time");
+    struct door_listener *listener = calloc(1, sizeof *listener);
+    if (listener == NULL)
+        return fail_memory(failure);
+    listener->id = id;
+    listener->fd = fd;
+    listener->slot_s = slot_s;
+    atomic_store(&listener->accepting, true);
+    atomic_store(&listener->protection, protection);
+    if (!id_table_put(&doorman->listeners, id, listener)) {
+        free(listener);
+        return fail_memory(failure);
+    }
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = id};
+    if (epoll_ctl(doorman->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0)
+        return true;
+    fail_system(failure, errno, "UDP socket");
+    id_table_take(&doorman->listeners, id);
+    wait_quiescent(doorman);
+    free(listener);
+    return false;
+}
+
+bool doorman_add_listener(struct doorman *doorman, uint32_t id, int fd, unsigned slot_s,
+                          struct protection *protection, struct failure *failure)
+{
+    bool done =
+        enter(doorman, failure) && leave(doorman, add_listener_locked(doorman, id, fd, slot_s, protection, failure));
+    if (!done) {
+        close(fd);
+        protection_free(protection);
+    }
+    return done;
+}
+
+static struct door_listener *find_listener(struct doorman *doorman, uint32_t id, struct failure *failure)
+{
+    struct door_listener *listener = id_table_get(&doorman->listeners, id);
+    if (listener == NULL)
+        fail(failure, FAILURE_MISSING, "no listener %u", id);
+    return listener;
+}
+
+bool doorman_set_protection(struct doorman *doorman, uint32_t id, struct protection *protection,
+                            struct failure *failure)
+{
+    if (!enter(doorman, failure)) {
+        protection_free(protection);
+        return false;
+    }
+    struct door_listener *listener = find_listener(doorman, id, failure);
+    if (listener != NULL) {
+        protection = atomic_exchange(&listener->protection, protection);
+        wait_quiescent(doorman);
+    }
+    protection_free(protection);
+    return leave(doorman, listener != NULL);
+}
+
+bool doorman_stop_accepting(struct doorman *doorman, uint32_t id, struct failure *failure)
+{
+    if (!enter(doorman, failure))
+        return false;
+    struct door_listener *listener = find_listener(doorman, id, failure);
+    if (listener != NULL)
+        atomic_store(&listener->accepting, false);
+    return leave(doorman, listener != NULL);
+}
+
+bool doorman_remove_listener(struct doorman *doorman, uint32_t id, struct failure *failure)
+{
+    if (!enter(doorman, failure))
+        return false;
+    struct door_listener *listener = find_listener(doorman, id, failure);
+    if (listener == NULL)
+        return leave(doorman, false);
+    id_table_take(&doorman->listeners, id);
+    epoll_ctl(doorman->epoll_fd, EPOLL_CTL_DEL, listener->fd, NULL);
+    wait_quiescent(doorman);
+    listener_destroy(listener);
+    door_forget_listener(&doorman->queue, id);
+    return leave(doorman, true);
+}
+
+bool doorman_set_limits(struct doorman *doorman, const struct door_limits *limits, struct failure *failure)
+{
+    if (!enter(doorman, failure))
+        return false;
+    put_limits(doorman, limits);
+    return leave(doorman, true);
+}
+
+struct door_queue *doorman_queue(struct doorman *doorman) { return &doorman->queue; }
+
+void doorman_drops(struct doorman *doorman, uint64_t drops[static CONTROL_DROP_COUNT])
+{
+    for (unsigned i = 0; i < CONTROL_DROP_COUNT; i++)
+        drops[i] = atomic_load_explicit(&doorman->drops[i], memory_order_relaxed);
+}
+
+void doorman_totals(struct doorman *doorman, uint64_t totals[static DOOR_TOTAL_COUNT])
+{
+    for (unsigned i = 0; i < DOOR_TOTAL_COUNT; i++)
+        totals[i] = atomic_load_explicit(&doorman->totals[i], memory_order_relaxed);
+}
