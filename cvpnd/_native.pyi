@@ -1,7 +1,8 @@
-"""The data plane in C. ``dataplane.native.NativeDataPlane`` is its door; nothing else imports it.
+"""What is written in C: the data plane, whose door is ``dataplane.native.NativeDataPlane``, and the doorman, whose door
+is ``server.doorman.Doorman``. Nothing else imports it.
 
 Addresses are bytes: 4 for IPv4, 16 for IPv6, none for "not known". Bit sets of groups are little-endian bytes.
-Descriptors belong to the data plane from the call on, also when it raises. Every call releases the GIL; the errors
+Descriptors belong to the callee from the call on, also when it raises. Every call releases the GIL; the errors
 are those of ``dataplane.api``."""
 
 from collections.abc import Sequence
@@ -20,6 +21,20 @@ DROP_REASONS: tuple[str, ...]
 """What ``DataPlane.drops`` counts, in its order."""
 TOTALS: tuple[str, ...]
 """What ``DataPlane.totals`` counts, in its order."""
+
+WRAP_REFUSED: int
+WRAP_PLAIN: int
+WRAP_TLS_AUTH: int
+WRAP_TLS_CRYPT: int
+
+Protection = tuple[int, bytes, str, int, bytes, bool]
+"""What all clients share: kind, key2 (tls-auth, tls-crypt), digest and direction or -1 (tls-auth). Then the server key
+of tls-crypt-v2 or nothing, and whether clients may begin without a cookie."""
+
+CONTROL_DROPS: tuple[str, ...]
+"""What ``Doorman.drops`` counts, in its order."""
+DOOR_TOTALS: tuple[str, ...]
+"""What ``Doorman.totals`` counts, in its order."""
 
 class DataPlane:
     def __new__(
@@ -85,3 +100,60 @@ class DataPlane:
     def drops(self) -> tuple[int, ...]: ...
     def totals(self) -> tuple[int, ...]: ...
     def close(self) -> None: ...
+
+class Doorman:
+    def __new__(
+        cls,
+        cookie_secret: bytes,
+        resets: int,
+        resets_per_source: int,
+        sessions: int,
+        sessions_per_source: int,
+        unproven_sessions: int,
+        /,
+    ) -> Doorman:
+        """Limits are in a second."""
+    def add_listener(self, listener: int, fd: int, slot_s: int, protection: Protection, /) -> None: ...
+    def set_protection(self, listener: int, protection: Protection, /) -> None: ...
+    def stop_accepting(self, listener: int, /) -> None: ...
+    def remove_listener(self, listener: int, /) -> None: ...
+    def set_limits(
+        self,
+        resets: int,
+        resets_per_source: int,
+        sessions: int,
+        sessions_per_source: int,
+        unproven_sessions: int,
+        /,
+    ) -> None: ...
+    def know(
+        self, listener: int, host: bytes, port: int, scope_id: int, session_id: bytes, established: bool, /
+    ) -> None: ...
+    def forget(self, listener: int, host: bytes, port: int, scope_id: int, session_id: bytes, /) -> None: ...
+    def event_fd(self) -> int: ...
+    def fetch(
+        self, established: int, handshakes: int, strangers: int, data: int, /
+    ) -> list[tuple[int, bytes, int, int, bytes, bytes]]:
+        """At most so many of each class; (listener, host, port, scope id, local, packet)."""
+    def drops(self) -> tuple[int, ...]: ...
+    def totals(self) -> tuple[int, ...]: ...
+    def close(self) -> None: ...
+
+WISH_NOTHING: int
+WISH_ANSWER: int
+WISH_BEGIN: int
+WISH_BEGIN_UNPROVEN: int
+
+def judge_stranger(
+    cookie_secret: bytes,
+    slot_s: int,
+    monotonic_s: int,
+    wall_s: int,
+    host: bytes,
+    port: int,
+    scope_id: int,
+    packet: bytes,
+    protection: Protection,
+    /,
+) -> tuple[int, str, bytes]:
+    """The doorman's judgement without limits, for tests: the wish, why there is none, and the reply."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import resource
+import secrets
 import signal
 import socket
 import time
@@ -35,7 +36,9 @@ from cvpnd.ops.sdnotify import Notifier
 from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
+from cvpnd.server.doorman import Doorman
 from cvpnd.store.store import Store, StoreError
+from cvpnd.wire.reset_cookie import SECRET_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +74,9 @@ class Daemon:
             started_at=self._started_at,
             endpoints=views.endpoint_metrics(self.control, gateway.endpoints, time.time()),
             data_drops={str(reason): count for reason, count in plane.drops().items()},
-            control_drops={str(reason): count for reason, count in self.control.drops.items()},
+            control_drops={str(reason): count for reason, count in self.control.all_drops().items()},
             engine=plane.totals(),
+            door=self.control.door.totals(),
             reload_revision=gateway.revision,
             last_reload_at=gateway.last_reload_at,
             last_reload_successful=gateway.last_reload_successful,
@@ -174,7 +178,9 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
         connection_log.write(entry)
 
-    control = ControlPlane(plane, on_established=on_established, on_ended=on_ended)
+    door = Doorman(secrets.token_bytes(SECRET_BYTES), config.daemon.strangers)
+    stack.callback(door.close)
+    control = ControlPlane(plane, door, on_established=on_established, on_ended=on_ended)
     stack.callback(control.stop)
     gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
     stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)

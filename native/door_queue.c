@@ -11,6 +11,7 @@ static const unsigned LINE_MAX[DOOR_CLASSES] = {
     [DOOR_ESTABLISHED] = 2048,
     [DOOR_HANDSHAKE] = 2048,
     [DOOR_STRANGER] = 1024,
+    [DOOR_DATA] = 1024,
 };
 
 bool door_queue_init(struct door_queue *queue)
@@ -57,19 +58,23 @@ uint64_t door_prefix_hash(const struct door_queue *queue, const struct ip_addres
 
 /* -- sessions ----------------------------------------------------------------------------------------------------- */
 
-static bool key_equal(const struct door_key *a, const struct door_key *b)
+static bool same_place(const struct door_key *a, const struct door_key *b)
 {
-    return a->listener == b->listener && memcmp(a->session_id, b->session_id, SESSION_ID_SIZE) == 0 &&
-           socket_address_equal(&a->source, &b->source);
+    return a->listener == b->listener && socket_address_equal(&a->source, &b->source);
 }
 
+static bool key_equal(const struct door_key *a, const struct door_key *b)
+{
+    return memcmp(a->session_id, b->session_id, SESSION_ID_SIZE) == 0 && same_place(a, b);
+}
+
+/* By listener and source alone, so that all sessions at one address hang together. */
 static size_t slot_of(const struct door_queue *queue, const struct door_key *key)
 {
-    uint64_t id, address[2];
-    memcpy(&id, key->session_id, sizeof id);
+    uint64_t address[2];
     memcpy(address, key->source.ip.bytes, sizeof address);
-    uint64_t port = (uint64_t)key->listener << 32 | key->source.port;
-    uint64_t hash = hash_words(&queue->hash_key, id, hash_words(&queue->hash_key, address[0] ^ port, address[1]));
+    uint64_t port = (uint64_t)key->listener << 32 | (uint64_t)key->source.scope_id << 16 | key->source.port;
+    uint64_t hash = hash_words(&queue->hash_key, port, hash_words(&queue->hash_key, address[0], address[1]));
     return (size_t)hash & (queue->slot_count - 1);
 }
 
@@ -80,6 +85,14 @@ static struct door_session **find_locked(struct door_queue *queue, const struct 
     while (*at != NULL && !key_equal(&(*at)->key, key))
         at = &(*at)->next;
     return at;
+}
+
+static struct door_session *established_at_locked(struct door_queue *queue, const struct door_key *key)
+{
+    struct door_session *session = queue->slots[slot_of(queue, key)];
+    while (session != NULL && (session->standing != DOOR_ESTABLISHED || !same_place(&session->key, key)))
+        session = session->next;
+    return session;
 }
 
 static void grow_locked(struct door_queue *queue)
@@ -176,15 +189,11 @@ static void signal_locked(struct door_queue *queue, bool waiting)
         }
 }
 
-static enum door_result push_locked(struct door_queue *queue, struct door_session *session,
-                                    const struct door_packet *packet, uint32_t now_ms)
+static enum door_result enqueue_locked(struct door_queue *queue, const struct door_packet *packet,
+                                       enum door_class standing)
 {
-    enum door_class standing = session->standing;
     struct door_line *line = &queue->lines[standing];
     uint16_t *of_prefix = prefix_waiting(queue, &packet->key);
-    if (session->waiting >= DOOR_SESSION_WAITING ||
-        !bucket_take(&session->packets, DOOR_SESSION_PACKETS_PER_S, now_ms))
-        return DOOR_RATE_LIMITED;
     if (standing == DOOR_STRANGER && *of_prefix >= DOOR_PREFIX_WAITING)
         return DOOR_RATE_LIMITED;
     if (line->count >= LINE_MAX[standing])
@@ -198,17 +207,47 @@ static enum door_result push_locked(struct door_queue *queue, struct door_sessio
     *line->last = item;
     line->last = &item->next;
     line->count++;
-    session->waiting++;
     *of_prefix += standing == DOOR_STRANGER;
     if (queue->waiting++ == 0)
         signal_locked(queue, true);
     return DOOR_QUEUED;
 }
 
+static enum door_result push_locked(struct door_queue *queue, struct door_session *session,
+                                    const struct door_packet *packet, uint32_t now_ms)
+{
+    if (session->waiting >= DOOR_SESSION_WAITING ||
+        !bucket_take(&session->packets, DOOR_SESSION_PACKETS_PER_S, now_ms))
+        return DOOR_RATE_LIMITED;
+    enum door_result result = enqueue_locked(queue, packet, session->standing);
+    session->waiting += result == DOOR_QUEUED;
+    return result;
+}
+
 enum door_result door_push_known_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms)
 {
     struct door_session *session = *find_locked(queue, &packet->key);
-    return session == NULL ? DOOR_UNKNOWN : push_locked(queue, session, packet, now_ms);
+    if (session != NULL)
+        return push_locked(queue, session, packet, now_ms);
+    return established_at_locked(queue, &packet->key) == NULL ? DOOR_UNKNOWN : DOOR_OCCUPIED;
+}
+
+enum door_result door_push_data_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms)
+{
+    struct door_session *session = established_at_locked(queue, &packet->key);
+    if (session == NULL)
+        return DOOR_UNKNOWN;
+    if (!bucket_take(&session->data, DOOR_DATA_PACKETS_PER_S, now_ms))
+        return DOOR_RATE_LIMITED;
+    return enqueue_locked(queue, packet, DOOR_DATA);
+}
+
+enum door_result door_push_reset_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms)
+{
+    struct door_session *session = established_at_locked(queue, &packet->key);
+    if (session == NULL || !bucket_take(&session->resets, DOOR_RESETS_PER_S, now_ms))
+        return DOOR_RATE_LIMITED;
+    return enqueue_locked(queue, packet, DOOR_STRANGER);
 }
 
 enum door_result door_push_first_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms)

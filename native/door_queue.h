@@ -1,6 +1,6 @@
 /* What the doorman hands to the control side: the sessions it knows, and the packets that wait to be fetched.
  *
- * Packets wait in three classes, each with a bound of its own: a flood of handshakes cannot take the place of a
+ * Packets wait in classes, each with a bound of its own: a flood of handshakes cannot take the place of a
  * renegotiation, nor one of first packets that of a handshake. Within a class no session and no source prefix has more
  * than its share. One lock guards all of it; the doorman takes it for a batch, the control side for a call, and neither
  * blocks while holding it. */
@@ -12,11 +12,13 @@
 #include "rate.h"
 #include "reset_cookie.h"
 
-enum door_class { DOOR_ESTABLISHED, DOOR_HANDSHAKE, DOOR_STRANGER, DOOR_CLASSES };
+enum door_class { DOOR_ESTABLISHED, DOOR_HANDSHAKE, DOOR_STRANGER, DOOR_DATA, DOOR_CLASSES };
 
 enum {
     DOOR_SESSION_WAITING = 64,         /* packets of one session; a handshake sends at most 12 without an answer */
     DOOR_SESSION_PACKETS_PER_S = 1000, /* a busy handshake has some 50 in all */
+    DOOR_RESETS_PER_S = 4,             /* from the address of one established session */
+    DOOR_DATA_PACKETS_PER_S = 5000,    /* that name no peer, of one session: for old clients, and no fast path */
     DOOR_PREFIX_WAITING = 256,         /* first packets of one source prefix */
     DOOR_PREFIX_COUNTS = 4096,
 };
@@ -34,6 +36,8 @@ struct door_session {
     enum door_class standing; /* DOOR_STRANGER: let through, and the control side has not said yet what it is */
     unsigned waiting;
     struct bucket packets;
+    struct bucket resets;
+    struct bucket data;
 };
 
 struct door_item {
@@ -83,6 +87,7 @@ struct door_item *door_fetch(struct door_queue *queue, const unsigned most[stati
 enum door_result {
     DOOR_QUEUED,
     DOOR_UNKNOWN,      /* nobody's packet */
+    DOOR_OCCUPIED,     /* nobody's packet either, from where an established session is */
     DOOR_RATE_LIMITED, /* more than its share */
     DOOR_FULL,
 };
@@ -96,8 +101,13 @@ struct door_packet {
 
 /* Queues a packet of a session that is known. */
 enum door_result door_push_known_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms);
+/* Queues a data packet that names no peer, if an established session is where it came from (openvpn-wire.md 2.3). */
+enum door_result door_push_data_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms);
 /* Queues a first packet, whose session is known from here on so that the packets behind it find their way; the control
  * side answers each with door_know or door_forget. */
 enum door_result door_push_first_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms);
+/* Queues a reset from an occupied address. Whoever is there takes an answer for a server that restarted, and starts over
+ * itself: so it depends on whether it is still heard from, which only the control side can find out. */
+enum door_result door_push_reset_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms);
 
 #endif

@@ -57,7 +57,7 @@ struct doorman {
     uint32_t now_ms;
     struct bucket resets, sessions, unproven_sessions;
     struct prefix_rates resets_of_prefix, sessions_of_prefix;
-    bool unknown[DOOR_BATCH];
+    enum door_result results[DOOR_BATCH]; /* of the look-ups of this batch */
     uint8_t replies[DOOR_BATCH][REPLY_MAX];
 };
 
@@ -82,11 +82,12 @@ static void count_result(struct doorman *doorman, enum door_result result, enum 
     case DOOR_QUEUED: count_all(doorman, queued, 1); break;
     case DOOR_RATE_LIMITED: count(doorman, CONTROL_RATE_LIMITED); break;
     case DOOR_FULL: count(doorman, CONTROL_QUEUE_FULL); break;
-    case DOOR_UNKNOWN: break;
+    case DOOR_UNKNOWN:
+    case DOOR_OCCUPIED: break;
     }
 }
 
-/* `datagram` is a control header long at least. */
+/* Without the session id if it is too short for one. */
 static struct door_packet door_packet(const struct door_listener *listener, const struct datagram *datagram)
 {
     struct door_packet packet = {
@@ -95,9 +96,18 @@ static struct door_packet door_packet(const struct door_listener *listener, cons
         .bytes = datagram->bytes,
         .length = datagram->length,
     };
-    memcpy(packet.key.session_id, datagram->bytes + 1, SESSION_ID_SIZE);
+    if (datagram->length >= CONTROL_HEADER)
+        memcpy(packet.key.session_id, datagram->bytes + 1, SESSION_ID_SIZE);
     return packet;
 }
+
+static bool is_data(const struct datagram *datagram)
+{
+    unsigned opcode = wire_opcode(datagram->bytes[0]);
+    return opcode == P_DATA_V1 || opcode == P_DATA_V2;
+}
+
+static bool is_stranger(enum door_result result) { return result == DOOR_UNKNOWN || result == DOOR_OCCUPIED; }
 
 /* Queues what belongs to known sessions and marks the rest; how many those are. */
 static unsigned sort_known(struct doorman *doorman, const struct door_listener *listener, unsigned received)
@@ -107,13 +117,16 @@ static unsigned sort_known(struct doorman *doorman, const struct door_listener *
     for (unsigned i = 0; i < received; i++) {
         const struct datagram *datagram = door_datagram(doorman->socket, i);
         enum door_result result = DOOR_UNKNOWN;
-        if (datagram->length >= CONTROL_HEADER && !datagram->truncated) {
+        if (datagram->length > 0 && !datagram->truncated) {
             struct door_packet packet = door_packet(listener, datagram);
-            result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
+            if (is_data(datagram))
+                result = door_push_data_locked(&doorman->queue, &packet, doorman->now_ms);
+            else if (datagram->length >= CONTROL_HEADER)
+                result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
         }
         count_result(doorman, result, DOOR_TOTAL_KNOWN_PACKETS);
-        doorman->unknown[i] = result == DOOR_UNKNOWN;
-        strangers += doorman->unknown[i];
+        doorman->results[i] = result;
+        strangers += is_stranger(result);
     }
     pthread_mutex_unlock(&doorman->queue.lock);
     return strangers;
@@ -137,10 +150,25 @@ static bool may_begin(struct doorman *doorman, const struct datagram *datagram, 
            bucket_take(&doorman->sessions, limit(doorman, LIMIT_SESSIONS), doorman->now_ms);
 }
 
-static void answer(struct doorman *doorman, const struct stranger_rules *rules, unsigned index,
-                   const struct opened *opened)
+/* See door_push_reset_locked. */
+static void hand_up_reset(struct doorman *doorman, const struct door_listener *listener,
+                          const struct datagram *datagram)
+{
+    struct door_packet packet = door_packet(listener, datagram);
+    pthread_mutex_lock(&doorman->queue.lock);
+    enum door_result result = door_push_reset_locked(&doorman->queue, &packet, doorman->now_ms);
+    pthread_mutex_unlock(&doorman->queue.lock);
+    count_result(doorman, result, DOOR_TOTAL_FIRST_PACKETS);
+}
+
+static void answer(struct doorman *doorman, const struct door_listener *listener, const struct stranger_rules *rules,
+                   unsigned index, const struct opened *opened)
 {
     const struct datagram *datagram = door_datagram(doorman->socket, index);
+    if (doorman->results[index] == DOOR_OCCUPIED) {
+        hand_up_reset(doorman, listener, datagram);
+        return;
+    }
     if (!may_answer(doorman, datagram)) {
         count(doorman, CONTROL_RATE_LIMITED);
         return;
@@ -180,7 +208,7 @@ static void serve_stranger(struct doorman *doorman, const struct door_listener *
     switch (
         stranger_judge(rules, &doorman->now, datagram->bytes, datagram->length, &datagram->source, &opened, &drop)) {
     case WISH_NOTHING: count(doorman, drop); break;
-    case WISH_ANSWER: answer(doorman, rules, index, &opened); break;
+    case WISH_ANSWER: answer(doorman, listener, rules, index, &opened); break;
     case WISH_BEGIN: let_in(doorman, listener, datagram, true); break;
     case WISH_BEGIN_UNPROVEN: let_in(doorman, listener, datagram, false); break;
     }
@@ -204,7 +232,7 @@ static unsigned serve(struct doorman *doorman, uint32_t id)
     bool accepting = atomic_load(&listener->accepting);
     const struct stranger_rules rules = {&doorman->cookie, atomic_load(&listener->protection), listener->slot_s};
     for (unsigned i = 0; i < (unsigned)received; i++) {
-        if (!doorman->unknown[i])
+        if (!is_stranger(doorman->results[i]))
             continue;
         if (accepting)
             serve_stranger(doorman, listener, &rules, i);

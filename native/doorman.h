@@ -1,8 +1,10 @@
 /* The doorman: one thread that reads the control sockets of all UDP listeners, so that a stranger's packet costs
  * microseconds of C and no Python. Per datagram:
  *
- *   1. of a known session                          -> queue, to the control side (door_queue.h)
- *   2. an authentic reset, within the limits       -> one reply with a cookie, nothing kept
+ *   1. of a known session                          -> queue, to the control side (door_queue.h); data without a
+ *                                                     peer's number too, from the address of an established session
+ *   2. an authentic reset, within the limits       -> one reply with a cookie, nothing kept; from the address of an
+ *                                                     established session -> queue
  *   3. a first packet that echoes its cookie       -> queue, if new sessions are within the limits
  *   4. anything else                               -> dropped and counted by name (control_packet.h)
  *

@@ -235,8 +235,8 @@ static PyObject *object_event_fd(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *object_fetch(PyObject *self, PyObject *args)
 {
     unsigned most[DOOR_CLASSES];
-    if (!PyArg_ParseTuple(args, "O&O&O&:fetch", to_u32, &most[DOOR_ESTABLISHED], to_u32, &most[DOOR_HANDSHAKE],
-                          to_u32, &most[DOOR_STRANGER]))
+    if (!PyArg_ParseTuple(args, "O&O&O&O&:fetch", to_u32, &most[DOOR_ESTABLISHED], to_u32, &most[DOOR_HANDSHAKE],
+                          to_u32, &most[DOOR_STRANGER], to_u32, &most[DOOR_DATA]))
         return NULL;
     struct door_item *item;
     Py_BEGIN_ALLOW_THREADS

@@ -31,15 +31,27 @@ static int module_exec(PyObject *module)
 {
     static const struct {
         const char *name;
-        enum event_kind kind;
-    } kinds[] = {
-        {"STRAY_CONTROL", EVENT_STRAY_CONTROL}, {"TCP_CONTROL", EVENT_TCP_CONTROL},
-        {"TCP_CLOSED", EVENT_TCP_CLOSED},       {"FLOAT_SEEN", EVENT_FLOAT_SEEN},
-        {"PEER_TIMEOUT", EVENT_PEER_TIMEOUT},   {"PEER_EXIT", EVENT_PEER_EXIT},
-        {"KEY_USED", EVENT_KEY_USED},           {"REKEY_NEEDED", EVENT_REKEY_NEEDED},
+        int value;
+    } constants[] = {
+        {"STRAY_CONTROL", EVENT_STRAY_CONTROL},
+        {"TCP_CONTROL", EVENT_TCP_CONTROL},
+        {"TCP_CLOSED", EVENT_TCP_CLOSED},
+        {"FLOAT_SEEN", EVENT_FLOAT_SEEN},
+        {"PEER_TIMEOUT", EVENT_PEER_TIMEOUT},
+        {"PEER_EXIT", EVENT_PEER_EXIT},
+        {"KEY_USED", EVENT_KEY_USED},
+        {"REKEY_NEEDED", EVENT_REKEY_NEEDED},
+        {"WRAP_REFUSED", WRAP_REFUSED},
+        {"WRAP_PLAIN", WRAP_PLAIN},
+        {"WRAP_TLS_AUTH", WRAP_TLS_AUTH},
+        {"WRAP_TLS_CRYPT", WRAP_TLS_CRYPT},
+        {"WISH_NOTHING", WISH_NOTHING},
+        {"WISH_ANSWER", WISH_ANSWER},
+        {"WISH_BEGIN", WISH_BEGIN},
+        {"WISH_BEGIN_UNPROVEN", WISH_BEGIN_UNPROVEN},
     };
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (PyModule_AddIntConstant(module, kinds[i].name, kinds[i].kind) < 0)
+    for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++)
+        if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
             return -1;
     if (add(module, "DROP_REASONS", tuple_of_words(DROP_WORDS, DROP_REASON_COUNT)) < 0 ||
         add(module, "TOTALS", tuple_of_words(TOTAL_WORDS, TOTAL_COUNT)) < 0 ||

@@ -149,7 +149,7 @@ static enum control_drop open_tls_auth(struct protection *protection, const uint
     const uint8_t *header, *hmac, *replay_id;
     if (!take_bytes(&cursor, CONTROL_HEADER, &header) || !take_bytes(&cursor, mac->size, &hmac) ||
         !take_bytes(&cursor, REPLAY_ID_SIZE, &replay_id) || cursor_left(&cursor) == 0)
-        return CONTROL_TRUNCATED;
+        return CONTROL_NOT_AUTHENTIC; /* too short to hold its MAC and a body */
     const struct part parts[] = {
         {replay_id, REPLAY_ID_SIZE}, {header, CONTROL_HEADER}, {cursor.at, cursor_left(&cursor)}};
     if (!mac_matches(mac, parts, 3, hmac, mac->size))
@@ -165,7 +165,7 @@ static enum control_drop open_siv(struct protection *protection, struct siv *siv
     const uint8_t *ad, *tag;
     if (!take_bytes(&cursor, CRYPT_AD_SIZE, &ad) || !take_bytes(&cursor, SIV_TAG_SIZE, &tag) ||
         cursor_left(&cursor) == 0)
-        return CONTROL_TRUNCATED;
+        return CONTROL_NOT_AUTHENTIC; /* too short to hold its MAC and a body */
     size_t sealed = cursor_left(&cursor);
     if (sealed > sizeof protection->body)
         return CONTROL_TOO_LONG;

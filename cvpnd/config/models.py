@@ -51,6 +51,16 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class StrangersConfig(_Table):
+    """How much the doorman does for those who have no session, over all endpoints."""
+
+    resets_per_s: int = whole(250_000, 10, 10_000_000)
+    resets_per_source_per_s: int = whole(150_000, 1, 10_000_000)
+    sessions_per_s: int = whole(1000, 1, 100_000)
+    sessions_per_source_per_s: int = whole(500, 1, 100_000)
+    unproven_sessions_per_s: int = whole(50, 0, 100_000)
+
+
 class DaemonConfig(_Table):
     state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
     admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
@@ -60,7 +70,7 @@ class DaemonConfig(_Table):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_directory: FilePath = Path("/var/log/cvpnd")
     shutdown_grace_s: int = whole(2, 0, 60)
-    resets_per_s: int = whole(20_000, 10, 1_000_000)
+    strangers: StrangersConfig = StrangersConfig()
 
     @field_validator("workers", mode="before")
     @classmethod

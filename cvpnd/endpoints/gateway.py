@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,14 +28,12 @@ from cvpnd.policy.model import Rule
 from cvpnd.policy.push import push_options
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
 from cvpnd.reasons import End, Refusal
-from cvpnd.server.admission import Admission
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.sockets import ListenError
 from cvpnd.store.store import Store
-from cvpnd.wire.reset_cookie import SECRET_BYTES, ResetCookie
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +67,6 @@ class Gateway:
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
         self._listener_numbers = itertools.count()
-        self._admission = Admission(config.daemon.resets_per_s)
-        self._cookie_secret = secrets.token_bytes(SECRET_BYTES)
 
     @property
     def endpoints(self) -> list[ServedEndpoint]:
@@ -130,6 +125,7 @@ class Gateway:
             await self._host.down()
 
     async def _become(self, config: Config) -> None:
+        self.control.door.set_limits(config.daemon.strangers)
         keepers = await asyncio.to_thread(_read_files, config.endpoints)
         stored = await asyncio.to_thread(self.store.rules)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
@@ -181,14 +177,12 @@ class Gateway:
 
     def _listen(self, running: _Running) -> None:
         served, endpoint = running.served, running.served.settings
-        cookie = ResetCookie(self._cookie_secret, endpoint.hand_window_s)
         for listen in endpoint.listen:
             listener: Listener
             if listen.transport == "udp":
-                number = next(self._listener_numbers)
-                listener = UdpListener(number, served, self.control, self._admission, cookie)
+                listener = UdpListener(next(self._listener_numbers), served, self.control)
             else:
-                listener = TcpListener(served, self.control, self._admission)
+                listener = TcpListener(served, self.control)
             listener.open(listen.host, listen.port)
             running.listeners.append(listener)
             log.info("endpoint %s listens on %s", endpoint.name, listen)
@@ -201,9 +195,17 @@ class Gateway:
         served.routes = endpoint_routes(endpoint, config)
         served.set_rules(self.plane, rules, self.control.table)
         served.trust_keeper, running.protection = keepers
-        served.protection = running.protection.current
+        self._protect(running)
         self._end_untrusted(served)
         self._tell_changes(served)
+
+    def _protect(self, running: _Running) -> None:
+        if running.served.protection is running.protection.current:
+            return
+        running.served.protection = running.protection.current
+        for listener in running.listeners:
+            if isinstance(listener, UdpListener):
+                listener.protection_changed()
 
     def _tell_changes(self, served: ServedEndpoint) -> None:
         """Routes or names may have changed: clients are told so, or sent back, as far as it concerns them."""
@@ -250,7 +252,7 @@ class Gateway:
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
-            served.protection = running.protection.current
+            self._protect(running)
             if await asyncio.to_thread(served.trust_keeper.poll, now) is not None:
                 self._end_untrusted(served)
 

@@ -66,6 +66,8 @@ class GatewayMetrics:
     """Control packets by the word of the drop."""
     engine: Mapping[str, int]
     """``DataPlane.totals()``."""
+    door: Mapping[str, int] = field(default_factory=dict)
+    """``Doorman.totals()``."""
     reload_revision: int = 0
     """Counts configurations applied since the start."""
     last_reload_at: float | None = None
@@ -204,6 +206,14 @@ def _data_path(now: GatewayMetrics) -> Iterator[Metric]:
     for kind, count in sorted(now.engine.items()):
         engine.add_metric([kind], count)
     yield engine
+    door = CounterMetricFamily(
+        "cvpnd_door_packets",
+        "Control packets over UDP before Python sees them: of known sessions, of strangers, and what those got.",
+        labels=["kind"],
+    )
+    for kind, count in sorted(now.door.items()):
+        door.add_metric([kind], count)
+    yield door
     yield GaugeMetricFamily("cvpnd_workers", "Data plane worker threads.", value=now.workers)
 
 

@@ -1,6 +1,6 @@
 """The one place where sessions, links, the data plane and login meet.
 
-The journey of a control packet: ``listener`` reads it and finds its connection -> ``packet_received`` feeds the
+The journey of a control packet: the doorman lets it through, its connection is found -> ``packet_received`` feeds the
 session -> ``pump`` handles what the session tells, sends what it wants sent and re-arms its timer. When something
 hangs, ``pump`` is the place to look. Everything runs on the event loop's thread and nothing here waits.
 """
@@ -25,6 +25,7 @@ from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.admission import TokenBucket
 from cvpnd.server.connection import Connection, DeviceKey, Phase
+from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.login import log_in
@@ -32,7 +33,7 @@ from cvpnd.server.session_table import SessionTable
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.negotiation import Unsupported
-from cvpnd.wire.packet import Transport
+from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
 from cvpnd.wire.wrap.session_wrap import SessionWrap
 
@@ -56,10 +57,14 @@ class ControlPlane:
     """Owns the session table. ``on_established`` and ``on_ended`` are told of every connection that was let in,
     and of every one that ended with a name or a reason (for the connection log)."""
 
-    def __init__(self, plane: dataplane.DataPlane, *, on_established: Observer, on_ended: Observer) -> None:
+    def __init__(
+        self, plane: dataplane.DataPlane, door: Doorman, *, on_established: Observer, on_ended: Observer
+    ) -> None:
         self.plane = plane
-        self.table = SessionTable()
+        self.door = door
+        self.table = SessionTable(door)
         self.drops: Counter[DropReason] = Counter()
+        """On this side; ``all_drops`` has the doorman's too."""
         self.refusals: Counter[tuple[str, Refusal]] = Counter()
         """By endpoint id and reason."""
         self.ends: Counter[tuple[str, End]] = Counter()
@@ -69,23 +74,28 @@ class ControlPlane:
         """Peers in the data plane, by endpoint id."""
         self._on_established = on_established
         self._on_ended = on_ended
-        self._stray_control: dict[int, Callable[[dataplane.StrayControl], None]] = {}
+        self._listeners: dict[int, Callable[[ControlDatagram], None]] = {}
         self._strangers_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self._loop = asyncio.get_running_loop()
         self._wake_up: asyncio.TimerHandle | None = None
         self._loop.add_reader(plane.event_fd(), self._plane_events)
+        self._loop.add_reader(door.event_fd(), self._control_packets)
 
     def stop(self) -> None:
+        self._loop.remove_reader(self.door.event_fd())
         self._loop.remove_reader(self.plane.event_fd())
         if self._wake_up is not None:
             self._wake_up.cancel()
 
-    def listen_for_strays(self, listener: int, receive: Callable[[dataplane.StrayControl], None] | None) -> None:
-        """Control packets that reached a data socket of this listener go to ``receive``; None = no more."""
+    def listen(self, listener: int, receive: Callable[[ControlDatagram], None] | None) -> None:
+        """What comes in through this listener and has no session goes to ``receive``; None = no more."""
         if receive is None:
-            self._stray_control.pop(listener, None)
+            self._listeners.pop(listener, None)
         else:
-            self._stray_control[listener] = receive
+            self._listeners[listener] = receive
+
+    def all_drops(self) -> Counter[DropReason]:
+        return self.drops + Counter(self.door.drops())
 
     # -- in and out ---------------------------------------------------------------------------------------
 
@@ -119,6 +129,17 @@ class ControlPlane:
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         self.table.add(connection)
         return connection
+
+    def _control_packets(self) -> None:
+        for datagram in self.door.fetch():
+            if is_data(datagram.packet):
+                self.data_received(datagram.listener, datagram.source, datagram.packet)
+                continue
+            connection = self.table.find(datagram.listener, datagram.source, datagram.packet[1:9])
+            if connection is not None:
+                self.packet_received(connection, datagram.packet)
+            elif (receive := self._listeners.get(datagram.listener)) is not None:
+                receive(datagram)
 
     def packet_received(self, connection: Connection, packet: bytes) -> None:
         now = self._loop.time()
@@ -402,15 +423,25 @@ class ControlPlane:
     def _plane_events(self) -> None:
         for event in self.plane.poll_events():
             if isinstance(event, dataplane.StrayControl):
-                receive = self._stray_control.get(event.listener)
-                if receive is not None:
-                    receive(event)
+                self._stray_control(event)
                 continue
             connection = self.table.by_peer(event.peer_id)
             if connection is not None:  # else: it ended while the event waited
                 with self._contained(connection):
                     self._plane_event(connection, event)
                 self.pump(connection, self._loop.time())
+
+    def _stray_control(self, event: dataplane.StrayControl) -> None:
+        """A packet without a peer's number that came along with data. A stranger's has no business there: only the
+        doorman admits."""
+        if is_data(event.packet):
+            self.data_received(event.listener, event.source, event.packet)
+            return
+        connection = self.table.find(event.listener, event.source, event.packet[1:9])
+        if connection is None:
+            self.drops[DropReason.UNROUTABLE] += 1
+        else:
+            self.packet_received(connection, event.packet)
 
     def _plane_event(
         self,

@@ -7,6 +7,7 @@ the bytes already read, and control frames go both ways through the data plane.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
@@ -46,23 +47,18 @@ class UdpLink:
         self.local = local
 
     def send(self, packet: bytes) -> None:
-        send_datagram(self._control, packet, self.remote, self.local)
+        """Best effort, as UDP is: the reliability layer repeats what a full buffer or an unreachable client lost."""
+        remote = self.remote
+        address = (
+            (remote.host, remote.port, 0, remote.scope_id)
+            if self._control.family == socket.AF_INET6
+            else (remote.host, remote.port)
+        )
+        with contextlib.suppress(OSError):
+            self._control.sendmsg([packet], ancillary_from_local(self.local), 0, address)
 
     def close(self) -> None:
         pass
-
-
-def send_datagram(control: socket.socket, packet: bytes, remote: SocketAddress, local: str) -> None:
-    """Best effort, as UDP is: the reliability layer repeats what a full buffer or an unreachable client lost."""
-    address = (
-        (remote.host, remote.port, 0, remote.scope_id)
-        if control.family == socket.AF_INET6
-        else (remote.host, remote.port)
-    )
-    try:
-        control.sendmsg([packet], ancillary_from_local(local), 0, address)
-    except OSError:
-        return
 
 
 class TcpLink:

@@ -1,8 +1,8 @@
 """Listeners of an endpoint: control packets in, strangers kept out.
 
-UDP: a packet whose source and session id are known goes to its connection. All else is a stranger's and meets pure
-functions only (``wire.stateless``): a reset is answered with a cookie and forgotten, and only the packet that brings
-the cookie back makes a connection. TCP: the handshake of the kernel proves the address, so the first packet does.
+UDP: the doorman reads the socket. Packets of known sessions go straight to their connection (``control``); a listener
+gets the packet of a stranger that echoed a cookie, or that of one who cannot, and decides whether a session begins.
+TCP: the handshake of the kernel proves the address, so the first packet does.
 """
 
 from __future__ import annotations
@@ -14,26 +14,22 @@ import secrets
 import socket
 from ipaddress import IPv6Address, ip_address
 
-from cvpnd.dataplane.api import SocketAddress, StrayControl
+from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
-from cvpnd.server.admission import Admission
+from cvpnd.server.admission import may_begin
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
+from cvpnd.server.doorman import ControlDatagram
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.link import TcpLink, UdpLink, send_datagram
-from cvpnd.server.sockets import UdpGroup, local_from_ancillary, open_tcp_socket, open_udp_group
+from cvpnd.server.link import TcpLink, UdpLink
+from cvpnd.server.sockets import open_tcp_socket, open_udp_group
 from cvpnd.wire import stateless
 from cvpnd.wire.errors import DropReason
-from cvpnd.wire.packet import is_data
-from cvpnd.wire.reset_cookie import ResetCookie
 
 log = logging.getLogger(__name__)
 
-READS_PER_WAKE_UP = 64
-"""Then the loop serves the others; a flood must not starve timers and logins."""
-DATAGRAM_BYTES = 2048
-"""Largest control packet any client may be configured to send (openvpn-wire.md section 1)."""
-ANCILLARY_BYTES = socket.CMSG_SPACE(20)
+ACCEPTS_PER_WAKE_UP = 64
+"""Then the loop serves the others."""
 ACCEPT_PAUSE_S = 1.0
 PING_DELAY_S = 1.0
 """So late may a client's ping come and still be in time."""
@@ -53,17 +49,15 @@ def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAdd
 
 
 class UdpListener:
-    """Owns the control socket; the data sockets belong to the data plane from ``open`` on."""
+    """Owns the control socket and sends through it; the doorman reads it. The data sockets belong to the data plane
+    from ``open`` on."""
 
-    def __init__(
-        self, index: int, endpoint: ServedEndpoint, control: ControlPlane, admission: Admission, cookie: ResetCookie
-    ) -> None:
+    def __init__(self, index: int, endpoint: ServedEndpoint, control: ControlPlane) -> None:
         self.index = index
         self._endpoint = endpoint
         self._control = control
-        self._admission = admission
-        self._cookie = cookie
-        self._group: UdpGroup | None = None
+        self._cookie = control.door.cookie(endpoint.settings.hand_window_s)
+        self._socket: socket.socket | None = None
         self._accepting = True
         self._loop = asyncio.get_running_loop()
 
@@ -75,86 +69,87 @@ class UdpListener:
         except BaseException:
             group.control.close()
             raise
-        self._group = group
-        self._control.listen_for_strays(self.index, self._stray)
-        self._loop.add_reader(group.control, self._readable)
+        self._socket = group.control
+        self._control.listen(self.index, self._stranger)
+        self._control.door.add_listener(self.index, group.control, self._cookie, self._endpoint.protection)
+
+    def protection_changed(self) -> None:
+        """The endpoint has another one; sessions keep theirs."""
+        if self._socket is not None:
+            self._control.door.set_protection(self.index, self._endpoint.protection)
 
     def stop_accepting(self) -> None:
         """Serve who is connected, and let nobody else in: a client that is sent away must not come back to us."""
         self._accepting = False
+        if self._socket is not None:
+            self._control.door.stop_accepting(self.index)
 
     def close(self) -> None:
         """The endpoint's connections must have ended."""
-        if self._group is not None:
-            self._loop.remove_reader(self._group.control)
-            self._control.listen_for_strays(self.index, None)
+        if self._socket is not None:
+            self._control.door.remove_listener(self.index)
+            self._control.listen(self.index, None)
             self._control.plane.remove_listener(self.index)
-            self._group.control.close()
-            self._group = None
+            self._socket.close()
+            self._socket = None
 
-    def _readable(self) -> None:
-        for _ in range(READS_PER_WAKE_UP):
-            if self._group is None:
-                return
-            try:
-                packet, ancillary, flags, address = self._group.control.recvmsg(DATAGRAM_BYTES, ANCILLARY_BYTES)
-            except BlockingIOError:
-                return
-            except OSError as error:  # e.g. a pending ICMP error of an earlier send
-                log.debug("listener %d: %s", self.index, error)
-                continue
-            if flags & socket.MSG_TRUNC:
-                self._control.drops[DropReason.TOO_LONG] += 1
-                continue
-            self._receive(packet, canonical(address), local_from_ancillary(ancillary))
+    def _stranger(self, datagram: ControlDatagram) -> None:
+        """The doorman takes the session for begun until it is told otherwise."""
+        begun = False
+        try:
+            begun = self._begin(datagram)
+        finally:
+            if not begun:
+                self._control.door.forget(self.index, datagram.source, datagram.packet[1:9])
 
-    def _stray(self, event: StrayControl) -> None:
-        self._receive(event.packet, event.source, event.local)
-
-    def _receive(self, packet: bytes, source: SocketAddress, local: str) -> None:
-        if is_data(packet):
-            self._control.data_received(self.index, source, packet)
-            return
-        connection = self._control.table.find(self.index, source, packet[1:9])
-        if connection is not None:
-            self._control.packet_received(connection, packet)
-        else:
-            self._stranger(packet, source, local)
-
-    def _stranger(self, packet: bytes, source: SocketAddress, local: str) -> None:
-        """Nothing is kept and nothing is logged for one packet until its cookie verifies."""
-        if self._group is None or not self._accepting:
-            self._control.drops[DropReason.CLOSED] += 1
-            return
-        now = self._loop.time()
+    def _begin(self, datagram: ControlDatagram) -> bool:
+        packet, source = datagram.packet, datagram.source
+        if self._socket is None or not self._accepting:
+            return self._drop(DropReason.CLOSED)
+        refused = may_begin(self._control.table, self._endpoint, source.host)
+        if refused is not None:
+            return self._drop(refused)
+        now, protection = self._loop.time(), self._endpoint.protection
+        link = UdpLink(self._socket, self.index, source, datagram.local)
+        first: stateless.Opening | stateless.Established | DropReason | bytes
         if stateless.is_reset(packet):
             if self._is_heard_from(source):
-                self._control.drops[DropReason.LIVE_CLIENT] += 1
-            elif self._admission.may_answer_reset(source.host, now):
-                self._reset(packet, source, local, now)
-            else:
-                self._control.drops[DropReason.RATE_LIMITED] += 1
-            return
-        echo = stateless.check_echo(packet, source, now, self._cookie, self._endpoint.protection)
-        if isinstance(echo, DropReason):
-            self._control.drops[echo] += 1
-            return
-        link = self._admit(source, local)
-        if link is None:
-            return
-        for other in self._control.table.at_source(self.index, source):
-            if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
-                # One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one.
-                self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
+                return self._drop(DropReason.LIVE_CLIENT)
+            first = stateless.answer_reset(packet, source, now, self._cookie, protection)
+        else:
+            first = stateless.check_echo(packet, source, now, self._cookie, protection)
+        match first:
+            case stateless.Established():
+                self._abandon_unfinished(source)
+                local_session_id = first.local_session_id
+            case stateless.Opening():
+                # A tls-crypt-v2 client that cannot echo a cookie. Whoever has a client key, or has seen such a packet,
+                # can send it with a forged source: so these handshakes have a limit of their own, each reset gets one
+                # answer and no repeats, and whoever is under way at that address stays.
+                if self._control.table.unproven >= self._endpoint.settings.limits.unproven_handshakes:
+                    return self._drop(DropReason.HANDSHAKE_LIMIT)
+                local_session_id = secrets.token_bytes(8)
+            case bytes():  # from the address of a session that has fallen silent: the doorman leaves the answer to us
+                link.send(first)
+                return False
+            case DropReason():
+                return self._drop(first)
         connection = self._control.begin(
             self._endpoint,
             link,
-            local_session_id=echo.local_session_id,
-            remote_session_id=echo.remote_session_id,
-            wrap=echo.wrap,
-            cookie_echoed=True,
+            local_session_id=local_session_id,
+            remote_session_id=first.remote_session_id,
+            wrap=first.wrap,
+            cookie_echoed=isinstance(first, stateless.Established),
         )
         self._control.packet_received(connection, packet)
+        return True
+
+    def _abandon_unfinished(self, source: SocketAddress) -> None:
+        """One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one."""
+        for other in self._control.table.at_source(self.index, source):
+            if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
+                self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
 
     def _is_heard_from(self, source: SocketAddress) -> bool:
         """Whether a client at this address has been pinging or sending until now. To answer a reset that was forged in
@@ -166,53 +161,17 @@ class UdpListener:
             for other in self._control.table.at_source(self.index, source)
         )
 
-    def _reset(self, packet: bytes, source: SocketAddress, local: str, now: float) -> None:
-        assert self._group is not None  # noqa: S101 - looked at by the caller
-        reply = stateless.answer_reset(packet, source, now, self._cookie, self._endpoint.protection)
-        if isinstance(reply, DropReason):
-            self._control.drops[reply] += 1
-        elif isinstance(reply, stateless.Opening):
-            self._begin_unproven(reply, packet, source, local)
-        else:
-            send_datagram(self._group.control, reply, source, local)
-
-    def _begin_unproven(self, opening: stateless.Opening, packet: bytes, source: SocketAddress, local: str) -> None:
-        """A tls-crypt-v2 client that cannot echo a cookie. Whoever has a client key, or has seen such a packet, can
-        send it with a forged source: so these handshakes have a limit of their own, each reset gets one answer and no
-        repeats, and whoever is under way at that address stays."""
-        if self._control.table.unproven >= self._endpoint.settings.limits.unproven_handshakes:
-            self._control.drops[DropReason.HANDSHAKE_LIMIT] += 1
-            return
-        link = self._admit(source, local)
-        if link is None:
-            return
-        connection = self._control.begin(
-            self._endpoint,
-            link,
-            local_session_id=secrets.token_bytes(8),
-            remote_session_id=opening.remote_session_id,
-            wrap=opening.wrap,
-            cookie_echoed=False,
-        )
-        self._control.packet_received(connection, packet)
-
-    def _admit(self, source: SocketAddress, local: str) -> UdpLink | None:
-        """Whether a session may be made for this stranger."""
-        assert self._group is not None  # noqa: S101 - looked at by the caller
-        refused = self._admission.may_begin(self._control.table, self._endpoint, source.host)
-        if refused is not None:
-            self._control.drops[refused] += 1
-            return None
-        return UdpLink(self._group.control, self.index, source, local)
+    def _drop(self, reason: DropReason) -> bool:
+        self._control.drops[reason] += 1
+        return False
 
 
 class TcpListener:
     """Accepts connections; each is a connection from its first valid reset on."""
 
-    def __init__(self, endpoint: ServedEndpoint, control: ControlPlane, admission: Admission) -> None:
+    def __init__(self, endpoint: ServedEndpoint, control: ControlPlane) -> None:
         self._endpoint = endpoint
         self._control = control
-        self._admission = admission
         self._socket: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[TcpLink, asyncio.TimerHandle] = {}
@@ -234,7 +193,7 @@ class TcpListener:
         self.stop_accepting()
 
     def _acceptable(self) -> None:
-        for _ in range(READS_PER_WAKE_UP):
+        for _ in range(ACCEPTS_PER_WAKE_UP):
             if self._socket is None:
                 return
             try:
@@ -256,7 +215,7 @@ class TcpListener:
             self._loop.add_reader(self._socket, self._acceptable)
 
     def _accepted(self, sock: socket.socket, source: SocketAddress) -> None:
-        refused = self._admission.may_begin(self._control.table, self._endpoint, source.host)
+        refused = may_begin(self._control.table, self._endpoint, source.host)
         if refused is not None:
             self._control.drops[refused] += 1
             sock.close()
@@ -294,7 +253,7 @@ class TcpListener:
             self._control.drops[opening] += 1
             link.close()
             return
-        refused = self._admission.may_begin(self._control.table, self._endpoint, link.remote.host)
+        refused = may_begin(self._control.table, self._endpoint, link.remote.host)
         if refused is not None:  # not yet when it was accepted
             self._control.drops[refused] += 1
             link.close()

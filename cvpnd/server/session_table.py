@@ -12,6 +12,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
+from typing import Protocol
 
 from cvpnd.dataplane.api import MAX_PEER_ID, SocketAddress
 from cvpnd.reasons import Refusal
@@ -33,8 +34,18 @@ def source_prefix(host: str) -> str:
     return host
 
 
+class Door(Protocol):
+    """Who lets control packets through (``doorman.Doorman``)."""
+
+    def know(self, listener: int, source: SocketAddress, client_session_id: bytes, *, established: bool) -> None: ...
+
+    def forget(self, listener: int, source: SocketAddress, client_session_id: bytes) -> None: ...
+
+
 class SessionTable:
-    def __init__(self) -> None:
+    def __init__(self, door: Door) -> None:
+        """``door`` always knows the connections over UDP that can be found here, and no others."""
+        self._door = door
         self._by_source: dict[tuple[int, SocketAddress], list[Connection]] = {}
         self._by_peer: dict[int, Connection] = {}
         self._by_id: dict[str, Connection] = {}
@@ -81,6 +92,7 @@ class SessionTable:
                 del self._by_device[connection.device]
             connection.device = None
         connection.phase = phase
+        self._tell_door(connection)
 
     def _leave_handshake(self, connection: Connection) -> None:
         if connection.stranger:
@@ -96,8 +108,7 @@ class SessionTable:
         self.handshakes += 1
         self.count_stranger(connection.link.remote.host)
         self.unproven += connection.unproven
-        if isinstance(connection.link, UdpLink):
-            self._by_source.setdefault((connection.link.listener, connection.link.remote), []).append(connection)
+        self._link_source(connection)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection; its peer must be gone from the data plane. Idempotent."""
@@ -109,6 +120,11 @@ class SessionTable:
         if connection.keys_installed:
             self._ended.append(connection)
 
+    def _link_source(self, connection: Connection) -> None:
+        if isinstance(connection.link, UdpLink):
+            self._by_source.setdefault((connection.link.listener, connection.link.remote), []).append(connection)
+            self._tell_door(connection)
+
     def _unlink_source(self, connection: Connection) -> None:
         if not isinstance(connection.link, UdpLink):
             return
@@ -118,6 +134,14 @@ class SessionTable:
             sharing.remove(connection)
         if not sharing:
             self._by_source.pop(key, None)
+        self._door.forget(*key, connection.client_session_id)
+
+    def _tell_door(self, connection: Connection) -> None:
+        link = connection.link
+        if isinstance(link, UdpLink) and connection in self._by_source.get((link.listener, link.remote), ()):
+            self._door.know(
+                link.listener, link.remote, connection.client_session_id, established=connection.established
+            )
 
     def find(self, listener: int, source: SocketAddress, client_session_id: bytes) -> Connection | None:
         for connection in self._by_source.get((listener, source), ()):
@@ -147,7 +171,7 @@ class SessionTable:
         assert isinstance(link, UdpLink)  # noqa: S101 - TCP connections do not float; caller's promise
         self._unlink_source(connection)
         link.remote, link.local = source, local
-        self._by_source.setdefault((link.listener, source), []).append(connection)
+        self._link_source(connection)
 
     def recently_ended(self, now: float) -> list[Connection]:
         """Ended within the last hour, oldest first; ``now`` is wall-clock time."""

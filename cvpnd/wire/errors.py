@@ -22,7 +22,8 @@ class DropReason(StrEnum):
     NO_ACK = "no_ack"  # a first packet without the cookie it should echo
     LATE_PACKET = "late_packet"  # a packet id above 1 where only a first packet may come
     BAD_COOKIE = "bad_cookie"  # forged, expired, or from another address
-    RATE_LIMITED = "rate_limited"  # too many resets or soft resets
+    RATE_LIMITED = "rate_limited"  # too many resets, new sessions, packets of one session, or soft resets
+    QUEUE_FULL = "queue_full"  # more of its kind wait for the event loop than may
     LIVE_CLIENT = "live_client"  # a reset from the address of a client that is being heard from
     HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
     SOURCE_LIMIT = "source_limit"  # as many of them as one address may have

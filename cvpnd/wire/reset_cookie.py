@@ -1,4 +1,5 @@
 """Our session id of the first exchange over UDP, made from what we are told and kept nowhere (section 5.2).
+This is the specification; ``native/reset_cookie.c`` makes the same bytes.
 
 A client must echo it before any memory is spent on it, which proves that it receives at its source address. The
 key is random for each process and shared by all that may receive the echo.
@@ -29,13 +30,13 @@ class PeerAddress(NamedTuple):
 class ResetCookie:
     """A keyed MAC over explicit bytes. ``now`` must come from the same clock in both calls."""
 
-    __slots__ = ("_secret", "_slot_s")
+    __slots__ = ("_secret", "slot_s")
 
     def __init__(self, secret: bytes, hand_window_s: float = 60.0) -> None:
         if len(secret) < SECRET_BYTES:
             raise UsageError(f"a cookie secret has {SECRET_BYTES} bytes or more")
         self._secret = secret
-        self._slot_s = max(1, (int(hand_window_s) + 1) // 2)
+        self.slot_s = max(1, (int(hand_window_s) + 1) // 2)
 
     def session_id(self, address: tuple[str, int] | tuple[str, int, int], client_sid: bytes, now: float) -> bytes:
         return self._for_slot(PeerAddress(*address), client_sid, self._slot(now))
@@ -52,7 +53,7 @@ class ResetCookie:
         return valid
 
     def _slot(self, now: float) -> int:
-        return int(now // self._slot_s)
+        return int(now // self.slot_s)
 
     def _for_slot(self, peer: PeerAddress, client_sid: bytes, slot: int) -> bytes:
         family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET

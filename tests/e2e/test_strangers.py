@@ -150,7 +150,7 @@ def test_flood_of_forged_resets_costs_nobody_a_ping_and_keeps_nobody_out(site, a
 
 
 def test_one_source_gets_its_share_of_answers_and_no_more(site, attacker):
-    gateway = site.start()
+    gateway = site.start("[daemon.strangers]\nresets_per_source_per_s = 100")
     for port in itertools.islice(itertools.cycle(range(2000, 60000)), 3000):
         attacker.forge("100.64.0.1", port, reset(secrets.token_bytes(8)))
     wait_until(lambda: drops(gateway)["rate_limited"] > 2000, 5)

@@ -17,11 +17,14 @@ from unittest import mock
 
 import pytest
 from helpers.story import Story, invent, shorten, stories_in, tell, vary
+from helpers.world import World
 
+from cvpnd.dataplane.api import SocketAddress
 from cvpnd.dataplane.reference import ReferenceDataPlane
 from cvpnd.dataplane.reference_keys import PacketIdKeySlot, ReplayWindow
 from cvpnd.policy.leases import LeasePool
 from cvpnd.server.control import ControlPlane
+from cvpnd.server.doorman import ControlDatagram
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import UdpListener
 from cvpnd.server.session_table import SessionTable
@@ -111,22 +114,22 @@ def _release_nothing(self: ServedEndpoint, grant: object, stats: object) -> None
 
 
 def _close_whoever_is_there(original: Callable[..., object]) -> Callable[..., object]:
-    def admit(self: UdpListener, source: object, local: str) -> object:
-        for other in self._control.table.at_source(self.index, source):  # type: ignore[arg-type]
+    def begin(self: UdpListener, datagram: ControlDatagram) -> object:
+        for other in self._control.table.at_source(self.index, datagram.source):
             self._control.close(other, "forged")  # type: ignore[arg-type]
-        return original(self, source, local)
+        return original(self, datagram)
 
-    return admit
+    return begin
 
 
 def _reset_ends_the_session(original: Callable[..., object]) -> Callable[..., object]:
-    def receive(self: UdpListener, packet: bytes, source: object, local: str) -> object:
+    def deliver(self: World, packet: bytes, source: SocketAddress) -> object:
         if packet and packet[0] >> 3 == 7:
-            for other in self._control.table.at_source(self.index, source):  # type: ignore[arg-type]
-                self._control.close(other, "client-reconnected")  # type: ignore[arg-type]
-        return original(self, packet, source, local)
+            for other in self.control.table.at_source(self.listener.index, source):
+                self.control.close(other, "client-reconnected")  # type: ignore[arg-type]
+        return original(self, packet, source)
 
-    return receive
+    return deliver
 
 
 def _float_before_it_is_authentic(original: Callable[..., object]) -> Callable[..., object]:
@@ -179,8 +182,8 @@ PLANTED: dict[str, tuple[object, str, object]] = {
     "the peer outlives its connection": (ReferenceDataPlane, "remove_peer", _end_keeps_the_peer),
     "the lease is not given back": (ServedEndpoint, "release", _release_nothing),
     "one lease for all": (LeasePool, "acquire", _same_address_for_all(LeasePool.acquire)),
-    "an echo ends the live session": (UdpListener, "_admit", _close_whoever_is_there(UdpListener._admit)),
-    "a reset ends the live session": (UdpListener, "_receive", _reset_ends_the_session(UdpListener._receive)),
+    "an echo ends the live session": (UdpListener, "_begin", _close_whoever_is_there(UdpListener._begin)),
+    "a reset ends the live session": (World, "deliver", _reset_ends_the_session(World.deliver)),
     "roaming is not followed by control packets": (SessionTable, "move", _forget_the_address),
     "forgotten connections stay": (ControlPlane, "_forget", _kept_timer),
     "push before login": (Session, "_read_text", _push_at_once(Session._read_text)),

@@ -16,16 +16,15 @@ from OpenSSL import SSL
 
 from cvpnd.auth.files import CertificateSettings
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import EndpointConfig
+from cvpnd.config import EndpointConfig, StrangersConfig
 from cvpnd.dataplane.reference import ReferenceDataPlane
 from cvpnd.policy.leases import LeasePool
-from cvpnd.server.admission import Admission
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
+from cvpnd.server.doorman import Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import TcpListener, UdpListener
 from cvpnd.wire.packet import Transport
-from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.stream import FrameReader, frame
 
 PATIENCE_S = 5.0
@@ -64,7 +63,7 @@ class FaultyPlane(ReferenceDataPlane):
 class Served:
     """``udp`` and ``tcp`` are addresses to connect to; who was let in is in ``established``, who ended in ``ended``."""
 
-    def __init__(self, directory: Path, **limits: int) -> None:
+    def __init__(self, directory: Path, strangers: StrangersConfig | None = None, **limits: int) -> None:
         self.directory = directory
         certs.server().write(directory, "server")
         (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
@@ -93,17 +92,19 @@ class Served:
         self.errors: list[dict[str, Any]] = []
         """What reached the event loop: a callback that raised, a task nobody asked."""
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self.errors.append(context))
-        self.control = ControlPlane(self.plane, on_established=self.established.append, on_ended=self.ended.append)
-        admission = Admission(100_000, 100_000)
-        self.udp_listener = UdpListener(1, self.endpoint, self.control, admission, ResetCookie(bytes(32)))
+        self.door = Doorman(bytes(32), strangers or StrangersConfig())
+        self.control = ControlPlane(
+            self.plane, self.door, on_established=self.established.append, on_ended=self.ended.append
+        )
+        self.udp_listener = UdpListener(1, self.endpoint, self.control)
         self.udp_listener.open("127.0.0.1", 0)
-        self.tcp_listener = TcpListener(self.endpoint, self.control, admission)
+        self.tcp_listener = TcpListener(self.endpoint, self.control)
         self.tcp_listener.open("127.0.0.1", 0)
 
     @property
     def udp(self) -> tuple[str, int]:
-        assert self.udp_listener._group is not None
-        return self.udp_listener._group.control.getsockname()
+        assert self.udp_listener._socket is not None
+        return self.udp_listener._socket.getsockname()
 
     @property
     def tcp(self) -> tuple[str, int]:
@@ -124,6 +125,7 @@ class Served:
         self.udp_listener.close()
         self.tcp_listener.close()
         self.control.stop()
+        self.door.close()
         self.plane.close()
         self._tun.close()
 

@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from helpers import certs, handshake
+from helpers.inline_door import InlineDoor
 from helpers.inline_plane import ENDPOINT, LISTENER, InlinePlane, Outlet
 from helpers.packets import udp
 from helpers.pair import NoisyLink
@@ -38,16 +39,13 @@ from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Rule
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import control as control_module
-from cvpnd.server.admission import Admission
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import UdpListener
 from cvpnd.server.login import log_in
-from cvpnd.server.sockets import UdpGroup
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.key_material import DataChannelKeys
-from cvpnd.wire.reset_cookie import ResetCookie
 
 TARGET = "10.20.0.7"
 TICK_S = 1.0
@@ -289,13 +287,13 @@ class World:
             routes=(),
             leases=LeasePool(EndpointConfig.model_validate(SETTINGS).client_cidr),
         )
-        self.control = WatchedControl(self.plane, on_established=lambda _: None, on_ended=lambda _: None)
+        self.door = InlineDoor(LISTENER, outlet.carry, self.loop.time)
+        self.control = WatchedControl(self.plane, self.door, on_established=lambda _: None, on_ended=lambda _: None)
         self.control.admitted = set()
         self.endpoint.set_rules(self.plane, [Rule(ip_network("10.20.0.0/16"), None, "", "test")], ())
-        cookie = ResetCookie(bytes(32), self.endpoint.settings.hand_window_s)
-        self.listener = UdpListener(LISTENER, self.endpoint, self.control, Admission(1000), cookie)
-        self.listener._group = UdpGroup(outlet, [])  # type: ignore[arg-type] - in place of open()
-        self.control.listen_for_strays(LISTENER, self.listener._stray)
+        self.listener = UdpListener(LISTENER, self.endpoint, self.control)
+        self.listener._socket = outlet  # type: ignore[assignment] - in place of open()
+        self.control.listen(LISTENER, self.listener._stranger)
 
     def _certificate_files(self) -> CertificateSettings:
         certificate, private_key = certs.server().write(self._directory, "server")
@@ -322,6 +320,7 @@ class World:
         self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.close()
         self.plane.close()
+        self.door.close()
         self._outside.close()
 
     # -- the parts
@@ -362,11 +361,12 @@ class World:
         self.deliver(packet, source)
 
     def deliver(self, packet: bytes, source: SocketAddress) -> None:
-        """As the kernel would: data packets with a peer id to the data plane, all else to the listener."""
+        """As the kernel would: data packets with a peer id to the data plane, all else to the doorman."""
         if len(packet) >= 4 and packet[0] >> 3 == 9 and packet[1:4] != b"\xff\xff\xff":
             self.plane.receive(packet, source)
         else:
-            self.listener._receive(packet, source, "")
+            self.door.receive(packet, source, self.listener._cookie, self.endpoint.protection)
+            self.control._control_packets()
         self._look_at_the_tun()
 
     def to_client(self, packet: bytes, address: SocketAddress) -> None:
@@ -514,6 +514,9 @@ class World:
         waiting = [c for c in table if c.stranger]
         assert all(c.stranger for c in table if c.phase is Phase.HANDSHAKE), "a stranger does not count"
         assert table.handshakes == len(waiting) and table.unproven == sum(c.unproven for c in waiting)
+        assert self.door.known == {(LISTENER, c.link.remote, c.client_session_id): c.established for c in table}, (
+            "the doorman lets through whom the table can find, and established sessions first"
+        )
         for slot, keys in self.plane.keys.items():
             assert slot[1] in plane.peers[slot[0]].keys and keys
         for device in self.devices:
@@ -594,7 +597,7 @@ class World:
     def happened(self) -> Counter[str]:
         """How often what, for the fuzzer to tell a new story from a known one."""
         control = self.control
-        counted: Counter[str] = Counter({f"drop {reason}": n for reason, n in control.drops.items()})
+        counted: Counter[str] = Counter({f"drop {reason}": n for reason, n in control.all_drops().items()})
         counted += Counter({f"data {drop}": n for drop, n in self.plane.drops().items()})
         counted += Counter({f"refused {reason}": n for (_, reason), n in control.refusals.items()})
         counted += Counter({f"ended {reason}": n for (_, reason), n in control.ends.items()})

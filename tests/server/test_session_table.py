@@ -28,6 +28,19 @@ class Client:
         self.connection = Connection(None, None, link, self.session_id, 0.0)  # type: ignore[arg-type]
 
 
+class RecordedDoor:
+    """Whom the doorman would let through, and whether first."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, SocketAddress, bytes], bool] = {}
+
+    def know(self, listener: int, source: SocketAddress, client_session_id: bytes, *, established: bool) -> None:
+        self.known[listener, source, client_session_id] = established
+
+    def forget(self, listener: int, source: SocketAddress, client_session_id: bytes) -> None:
+        self.known.pop((listener, source, client_session_id), None)
+
+
 def added(table: SessionTable, **kwargs: object) -> Connection:
     connection = Client(**kwargs).connection  # type: ignore[arg-type]
     table.add(connection)
@@ -35,7 +48,7 @@ def added(table: SessionTable, **kwargs: object) -> Connection:
 
 
 def test_connection_is_found_by_listener_source_and_session_id_together():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     connection = added(table)
     assert table.find(0, HERE, b"client-1") is connection
     assert table.find(1, HERE, b"client-1") is None
@@ -44,7 +57,7 @@ def test_connection_is_found_by_listener_source_and_session_id_together():
 
 
 def test_two_clients_share_an_address_until_one_is_removed():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     old, new = added(table), added(table, session_id=b"client-2")
     assert table.at_source(0, HERE) == [old, new]
     table.remove(old)
@@ -54,7 +67,7 @@ def test_two_clients_share_an_address_until_one_is_removed():
 
 
 def test_moved_connection_is_found_at_its_new_address_only():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     connection = added(table)
     table.move(connection, THERE, "192.0.2.1")
     assert table.find(0, HERE, b"client-1") is None
@@ -64,7 +77,7 @@ def test_moved_connection_is_found_at_its_new_address_only():
 
 
 def test_open_handshakes_are_counted_by_source_until_they_leave_that_phase():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     first, second = added(table), added(table, session_id=b"client-2")
     added(table, session_id=b"client-3", source=THERE)
     assert (table.handshakes, table.handshakes_from("192.0.2.7"), table.handshakes_from("192.0.2.8")) == (3, 2, 0)
@@ -81,7 +94,7 @@ def test_an_ipv6_site_is_one_stranger_whatever_address_it_picks():
 
 
 def test_peer_ids_go_round_and_skip_those_in_use():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     connections = [added(table, session_id=bytes([n]) * 8) for n in range(3)]
     assert [table.assign_peer_id(c) for c in connections] == [0, 1, 2]
     table.free_peer_id(connections[0])
@@ -93,7 +106,7 @@ def test_peer_ids_go_round_and_skip_those_in_use():
 
 
 def test_timers_wake_in_order_and_not_after_removal():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     first, second, gone = (added(table, session_id=bytes([n]) * 8) for n in range(3))
     table.set_timer(second, 5.0)
     table.set_timer(first, 3.0)
@@ -106,7 +119,7 @@ def test_timers_wake_in_order_and_not_after_removal():
 
 
 def test_a_busy_connection_does_not_fill_the_heap():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     connection = added(table)
     for step in range(1000):
         table.set_timer(connection, 60.0 + step)
@@ -117,7 +130,7 @@ def test_a_busy_connection_does_not_fill_the_heap():
 
 
 def test_device_is_found_until_its_latest_connection_ends():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     device = DeviceKey(0, "fingerprint", "laptop")
     first, second = added(table), added(table, source=THERE)
     assert table.identify_device(first, device) is None
@@ -131,7 +144,7 @@ def test_device_is_found_until_its_latest_connection_ends():
 
 
 def test_who_failed_counts_as_a_stranger_until_forgotten():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     connection = added(table)
     table.set_phase(connection, Phase.ENDED)
     assert (table.handshakes, table.handshakes_from("192.0.2.7")) == (1, 1)
@@ -140,7 +153,7 @@ def test_who_failed_counts_as_a_stranger_until_forgotten():
 
 
 def test_forgotten_connections_are_not_held_by_deadlines_that_were_superseded():
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     stays = added(table)
     table.set_timer(stays, 3600.0)
     for number in range(1000):
@@ -155,10 +168,27 @@ def test_forgotten_connections_are_not_held_by_deadlines_that_were_superseded():
 
 @pytest.mark.parametrize("was_connected", [True, False])
 def test_ended_connections_stay_visible_for_an_hour_if_they_ever_were_one(was_connected):
-    table = SessionTable()
+    table = SessionTable(RecordedDoor())
     connection = added(table)
     connection.keys_installed = was_connected
     connection.ended_at = 1000.0
     table.remove(connection)
     assert table.recently_ended(1000.0 + ENDED_KEPT_S) == ([connection] if was_connected else [])
     assert table.recently_ended(1001.0 + ENDED_KEPT_S) == []
+
+
+def test_the_door_knows_who_can_be_found_here_and_nobody_else():
+    door = RecordedDoor()
+    table = SessionTable(door)
+    connection = added(table)
+    assert door.known == {(0, HERE, b"client-1"): False}
+    table.set_phase(connection, Phase.LOGIN)
+    table.set_phase(connection, Phase.ESTABLISHED)
+    assert door.known == {(0, HERE, b"client-1"): True}
+    table.move(connection, THERE, "192.0.2.1")
+    assert door.known == {(0, THERE, b"client-1"): True}
+    table.set_phase(connection, Phase.ENDED)
+    assert door.known == {(0, THERE, b"client-1"): False}  # what it still says is absorbed, after everybody else's
+    table.remove(connection)
+    table.set_phase(connection, Phase.ENDED)
+    assert door.known == {}

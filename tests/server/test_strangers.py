@@ -18,7 +18,7 @@ from OpenSSL import crypto
 from cvpnd.reasons import Refusal
 from cvpnd.server import control as control_module
 from cvpnd.server import listener as listener_module
-from cvpnd.server.admission import Admission, TokenBucket
+from cvpnd.server.admission import TokenBucket
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport
 from cvpnd.wire.stream import frame
@@ -219,22 +219,3 @@ async def test_certificate_that_only_openssl_can_parse_is_a_refusal_like_any_oth
     assert served.ended[0].end_reason is Refusal.CERTIFICATE_UNKNOWN_CA
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     client.close()
-
-
-# -- resets -------------------------------------------------------------------------------------------------
-
-
-def test_one_source_cannot_use_up_the_answers_of_all():
-    admission = Admission(1000, resets_per_source_s=10)
-    answered = sum(admission.may_answer_reset("192.0.2.1", now=number / 100_000) for number in range(100_000))
-    assert 30 <= answered <= 40
-    assert admission.may_answer_reset("198.51.100.1", now=1.0)
-
-
-def test_answers_are_limited_over_all_sources():
-    admission = Admission(100)
-    answered = sum(
-        admission.may_answer_reset(f"10.{number >> 8 & 255}.{number & 255}.1", now=number / 10_000)
-        for number in range(10_000)
-    )
-    assert 195 <= answered <= 200

@@ -25,12 +25,12 @@ class TlsAuth:
     """One side's view of a static key. ``direction`` as in OpenVPN: 0 on one side (usually the server) and 1 on the
     other, or None on both."""
 
-    __slots__ = ("_algorithm", "_digest_bytes", "_open_key", "_seal_key", "key2", "overhead")
+    __slots__ = ("_algorithm", "_digest_bytes", "_open_key", "_seal_key", "digest", "direction", "key2", "overhead")
 
     def __init__(self, key2: bytes, direction: Direction | None, digest: Digest = "SHA1") -> None:
         if len(key2) != KEY2_BYTES:
             raise UsageError(f"a tls-auth key has {KEY2_BYTES} bytes")
-        self.key2 = key2
+        self.key2, self.direction, self.digest = key2, direction, digest
         self._algorithm = digest.lower()
         self._digest_bytes = DIGEST_BYTES[digest]
         self.overhead = self._digest_bytes + REPLAY_ID_BYTES

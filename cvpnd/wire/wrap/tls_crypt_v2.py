@@ -41,11 +41,12 @@ class ClientKey(NamedTuple):
 class ServerKey:
     """Wraps client keys and unwraps them again."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "key")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != SERVER_KEY_BYTES:
             raise UsageError(f"a tls-crypt-v2 server key has {SERVER_KEY_BYTES} bytes")
+        self.key = key
         self._key = SivKey(key[:KEY_BYTES], key[HMAC_OFFSET : HMAC_OFFSET + KEY_BYTES])
 
     def wrap(self, client_key: ClientKey) -> bytes:
