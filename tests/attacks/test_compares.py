@@ -260,7 +260,7 @@ def test_wrong_cookie_allocates_nothing() -> None:
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         assert len(world.control.table) == 0 and not world.told
-        assert world.control.drops[DropReason.BAD_COOKIE] == 2 * len(wrong)
+        assert world.control.all_drops()[DropReason.BAD_COOKIE] == 2 * len(wrong)
         assert grown < 2000, "bytes are kept for strangers"
 
 
