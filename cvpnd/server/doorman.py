@@ -27,8 +27,8 @@ from cvpnd.wire.wrap.wrapping import Wrapping
 DROPS = tuple(DropReason(word) for word in _native.CONTROL_DROPS)
 
 PER_FETCH = (64, 32, 16, 64)
-"""Of established sessions, handshakes, strangers, and data. Then the loop serves the others: a packet of a handshake may
-cost a millisecond."""
+"""Of established sessions, handshakes, strangers, and data. Then the loop serves the others: a packet of a handshake
+may cost a millisecond."""
 
 
 class ControlDatagram(NamedTuple):
