@@ -101,3 +101,5 @@ class ClientFacts:
     """The gateway's own address that they arrive at, None if not known."""
     lan: IPNetwork | None = None
     """Its local network: told by the client, or that of our interface if it is attached directly. None: not known."""
+    data_header: int = 24
+    """Bytes that its data packets put around a tunnel packet: by default those of P_DATA_V2."""

@@ -68,10 +68,10 @@ class ClientMtu:
 
 def client_mtu(path_mtu: int, facts: ClientFacts) -> ClientMtu:
     """The segment sizes fit the path and the MTU at both ends of the tunnel, whichever is smallest."""
-    mtu = tunnel_mtu(path_mtu)
+    mtu = tunnel_mtu(path_mtu) - max(0, facts.data_header - P_DATA_V2_AEAD)
     if facts.iv_mtu is not None:
         mtu = max(min(mtu, facts.iv_mtu), SMALLEST_MTU)
-    fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version))
+    fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version, facts.data_header))
     return ClientMtu(
         pushed=None if facts.iv_mtu is None else mtu,
         mss_v4=fitting - IPV4_TCP_HEADERS,

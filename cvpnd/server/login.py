@@ -25,6 +25,7 @@ from cvpnd.policy.push import push_options
 from cvpnd.reasons import Refusal
 from cvpnd.server.connection import DeviceKey
 from cvpnd.wire.events import CredentialsReceived
+from cvpnd.wire.negotiation import Unsupported
 
 if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
@@ -108,6 +109,8 @@ def _check_limit(control: ControlPlane, connection: Connection) -> None:
 def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFacts:
     link, info = connection.link, credentials.peer_info
     address = ip_address(link.remote.host)
+    negotiated = connection.session.negotiate()
+    header = {} if isinstance(negotiated, Unsupported) else {"data_header": negotiated.overhead}
     return ClientFacts(
         proto=int(info.capabilities),
         iv_mtu=info.mtu,
@@ -116,6 +119,7 @@ def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFa
         address=address,
         server_address=ip_address(link.local) if link.local else None,
         lan=connection.endpoint.lan_of(address),
+        **header,
     )
 
 

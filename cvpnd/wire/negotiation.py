@@ -53,6 +53,12 @@ class Negotiated:
     rule: str
     """How the cipher was found; for the log."""
 
+    @property
+    def overhead(self) -> int:
+        """Bytes around each tunnel packet, inside UDP or TCP (openvpn-wire.md section 12)."""
+        packet = 28 if self.epoch else 21 if self.data_v1 else 24
+        return packet + (self.framing is Framing.COMP_LZO)
+
     def push_options(self, peer_id: int | None) -> list[str]:
         """The options that follow from the negotiation, in the reference's order. ``peer_id`` None: the client was told
         in the key exchange."""

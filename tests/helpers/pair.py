@@ -171,6 +171,7 @@ class Pair:
     protection: ControlProtection = UNPROTECTED
     push: list[str] = field(default_factory=lambda: list(PUSHED))
     decide: Callable[[Pair, CredentialsReceived], None] | None = None
+    reserve_peer_id: Callable[[], int] | None = None
     now: float = 0.0
     session: Session | None = None
     server_events: list[Event] = field(default_factory=list)
@@ -254,6 +255,7 @@ class Pair:
             transport=self.transport,
             cookie_echoed=cookie is not None,
             wrap=wrap,
+            reserve_peer_id=self.reserve_peer_id,
         )
 
     def _pump(self) -> None:

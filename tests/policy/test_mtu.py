@@ -1,5 +1,6 @@
 """Packet sizes against the numbers of openvpn-wire.md section 12."""
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -95,3 +96,13 @@ def test_nothing_exceeds_the_path(path_mtu: int, transport: Transport, address: 
     if transport == "udp":
         assert (sizes.pushed or 0) + around <= path_mtu
         assert tunnel_mtu(path_mtu) + around <= path_mtu
+
+
+@pytest.mark.parametrize(("header", "pushed", "v4"), [(P_DATA_V2_AEAD, 1420, 1380), (P_DATA_V2_EPOCH, 1416, 1376)])
+def test_a_longer_header_leaves_less_for_the_tunnel(header: int, pushed: int, v4: int) -> None:
+    told = client_mtu(1500, replace(facts(), data_header=header))
+    assert (told.pushed, told.mss_v4, told.mss_v6) == (pushed, v4, v4 - 20)
+
+
+def test_a_shorter_header_is_no_reason_for_a_larger_tunnel() -> None:
+    assert client_mtu(1500, replace(facts(), data_header=P_DATA_V1_AEAD)) == client_mtu(1500, facts())

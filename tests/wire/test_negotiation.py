@@ -134,3 +134,13 @@ def test_why_there_is_no_cipher_is_explained() -> None:
     outcome = negotiate(OURS, parse_peer_info("IV_CIPHERS=AES-256-CBC\n"), "V4,cipher AES-256-GCM")
     assert isinstance(outcome, Unsupported)
     assert outcome.rule == ("no cipher among AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS (AES-256-CBC)")
+
+
+@pytest.mark.parametrize(
+    ("proto", "options", "overhead"),
+    [(990, "V4", 24), (8094, "V4", 28), (0, "V4", 21), (990, "V4,comp-lzo", 25), (8094, "V4,comp-lzo", 29)],
+)
+def test_overhead_is_what_the_negotiated_packets_have(proto: int, options: str, overhead: int) -> None:
+    outcome = negotiate(OURS, parse_peer_info(f"IV_PROTO={proto}\nIV_NCP=2\n"), options)
+    assert isinstance(outcome, Negotiated)
+    assert outcome.overhead == overhead
