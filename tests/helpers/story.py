@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from helpers.pair import NoisyLink
-from helpers.world import DEVICES, GENERATIONS, Device, Rival, World
+from helpers.world import DEVICES, Device, Rival, World
 from helpers.wrappings import CASES
+from light_client.generations import GENERATIONS
 
 from cvpnd.dataplane.api import SocketAddress
-from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
+from cvpnd.wire.packet import ControlPacket, Opcode, is_data, serialise_packet
 
 Step = tuple[str, int, int]
 """A verb of ``Teller`` and two numbers that it may use."""
@@ -67,7 +68,7 @@ def invent(seed: int) -> Story:
     ]
     return Story(
         dice.choice(tuple(CASES)),
-        tuple(dice.choice(tuple(GENERATIONS)) for _ in DEVICES),
+        tuple(dice.choice(GENERATIONS).name for _ in DEVICES),
         dice.random() < 0.7,
         dice.choice(PACKET_ID_LIMITS),
         seed,
@@ -334,7 +335,7 @@ class Teller:
         """On the path without the key, so not for control packets that no key protects."""
         if self.world.seen:
             packet, source = self.world.seen[b % len(self.world.seen)]
-            if packet[0] >> 3 == 9 or not self._plain:
+            if is_data(packet) or not self._plain:
                 # behind the clear header, which says whose it is, or in it
                 dice = random.Random(a)
                 changed = bytearray(packet)

@@ -27,7 +27,8 @@ from helpers.pair import NoisyLink
 from helpers.virtual_time import VirtualTimeLoop
 from helpers.wrappings import Case
 from light_client.data_channel import is_data
-from light_client.protocol import PEER_INFO_26, Connected, KeyInstalled, LightClient, TunnelPacket
+from light_client.generations import generation
+from light_client.protocol import Connected, KeyInstalled, LightClient, TunnelPacket
 from OpenSSL import SSL
 
 from cvpnd.auth.files import CertificateSettings
@@ -46,6 +47,7 @@ from cvpnd.server.listener import UdpListener
 from cvpnd.server.login import log_in
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.key_material import DataChannelKeys
+from cvpnd.wire.packet import Transport
 
 TARGET = "10.20.0.7"
 TICK_S = 1.0
@@ -60,12 +62,6 @@ SETTLING_S = 400.0
 
 DEVICES = ("alice", "alice", "bob")
 """By user: the first two share a certificate."""
-GENERATIONS: dict[str, tuple[dict[str, str], str | None]] = {
-    "2.6": (PEER_INFO_26, None),
-    "without dynamic tls-crypt": (PEER_INFO_26 | {"IV_PROTO": "478"}, None),
-    "minivpn": ({"IV_VER": "minivpn", "IV_PROTO": "2"}, "V4,dev-type tun,cipher AES-256-GCM,auth SHA256,tls-client"),
-}
-"""Peer info and options."""
 SETTINGS = {
     "name": "staff",
     "client_cidr": "10.100.0.0/22",
@@ -130,14 +126,17 @@ class Device:
         self.running = True
         self.attempt += 1
         world = self.world
-        peer_info, options = GENERATIONS[self.generation]
+        plays = generation(self.generation)
+        habits = plays.habits  # who acknowledges apart from its key cannot show that key again with it
+        early = world.early_negotiation and habits.early_negotiation and not habits.bare_first_ack
         self.client = LightClient(
-            world.client_context(self.user),
+            world.client_context(self.user, version=plays.tls or "1.3"),
             world.now,
             wrapping=world.case.client,
-            early_negotiation=world.early_negotiation,
-            peer_info=peer_info,
-            options=options,
+            early_negotiation=early,
+            peer_info=plays.peer_info,
+            options=plays.options(Transport.UDP),
+            habits=habits,
         )
         self.pump()
 
@@ -329,12 +328,14 @@ class World:
     def now(self) -> float:
         return self.loop.time()
 
-    _contexts: dict[str, SSL.Context] = {}  # noqa: RUF012 - shared by all worlds, as making one takes a while
+    _contexts: dict[tuple[str, str], SSL.Context] = {}  # noqa: RUF012 - of all worlds, as making one takes a while
 
-    def client_context(self, user: str, issued: Callable[[str], certs.TestCertificate] = certs.client) -> SSL.Context:
-        if user not in self._contexts:
-            self._contexts[user] = handshake.client_context(issued(user))
-        return self._contexts[user]
+    def client_context(
+        self, user: str, issued: Callable[[str], certs.TestCertificate] = certs.client, version: str = "1.3"
+    ) -> SSL.Context:
+        if (user, version) not in self._contexts:
+            self._contexts[user, version] = handshake.client_context(issued(user), version)
+        return self._contexts[user, version]
 
     async def _log_in(self, control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
         """A login that takes its time, then the real one."""
