@@ -34,3 +34,15 @@ def test_a_client_without_a_common_cipher_is_told_so(site):
     site.start('data_ciphers = ["AES-128-GCM"]')
     client = site.connect(None, "--data-ciphers", "AES-256-GCM", wait=False)
     client.wait_for(r"AUTH_FAILED,Data channel cipher negotiation failed")
+
+
+def test_debug_log_says_in_one_line_how_each_session_was_negotiated(site):
+    site._gateway = site.lab.gateway_process(site.toml().replace("[daemon]\n", '[daemon]\nlog_level = "debug"\n', 1))
+    site.connect(None, "--data-ciphers", "AES-128-GCM:CHACHA20-POLY1305").stop()
+    refused = site.connect(None, "--data-ciphers", "AES-256-CBC", wait=False, name="refused")
+    refused.wait_for("AUTH_FAILED")
+    lines = [line for line in site.gateway.log().splitlines() if " negotiated: " in line]
+    assert len(lines) == 2, lines
+    assert "cipher AES-128-GCM is the first of AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS" in lines[0]
+    assert "P_DATA_V2, keys by TLS exporter, framing none; pushed: peer-id " in lines[0]
+    assert "no cipher among AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS (AES-256-CBC" in lines[1]
