@@ -117,7 +117,7 @@ lint: packages-lint $(VENV)/.cvpnd $(VENV)/.dev ## style, types and compiler war
 	@echo '==> mypy --strict'
 	@$(VENV)/bin/mypy --strict cvpnd
 	@echo '==> clang-format'
-	@find native tests/native -name '*.[ch]' -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
+	@find native tests/native bench -name '*.[ch]' -print0 | xargs -0 $(VENV)/bin/clang-format --dry-run -Werror
 	$(call step,C with -Wall -Wextra -Werror: gcc,lint-gcc,$(call compiled,lint-gcc,gcc,--werror -Dwarning_level=2 -Dtests=true))
 	$(call step,C with -Wall -Wextra -Werror: clang,lint-clang,$(call compiled,lint-clang,clang,--werror -Dwarning_level=2 -Dtests=true))
 	@echo '==> lint passed'

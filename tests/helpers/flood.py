@@ -1,0 +1,101 @@
+"""Floods of forged packets (``bench/flood.c``), and what a server makes of one: does it keep its tunnels, does it let
+anybody in, and does it stay as small as it was?"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.lab import Lab, LabError, OpenVpnClient
+from helpers.netns import PingStatistics, Process
+
+SOURCE = Path(__file__).resolve().parents[2] / "bench" / "flood.c"
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+PING_INTERVAL_S = 0.02
+FORGED_SOURCE = "100.64.0.1"
+
+
+def build(directory: Path) -> Path:
+    program = directory / "flood"
+    if not program.exists():
+        subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-o", program, SOURCE], check=True)
+    return program
+
+
+def start(lab: Lab, kind: str, per_s: int, seconds: float) -> Process:
+    """The first client's machine sends what ``kind`` says (``bench/flood.c``). Answers find their way back to it, where
+    nobody waits for them."""
+    source, program = lab.client.run("hostname", "-I").stdout.split()[0], build(lab.directory)
+    lab.gateway.ip_batch(f"route replace {FORGED_SOURCE} via {source}")
+    options = (FORGED_SOURCE, lab.gateway_address, "1194", kind, str(per_s), str(seconds))
+    return lab.client.start(str(program), *options, label="flood")
+
+
+def packets_sent(flood: Process) -> tuple[int, float]:
+    """Packets, seconds; waits for the end."""
+    found = flood.wait_for(r"^(\d+) packets in ([\d.]+) s", 60)
+    return int(found[1]), float(found[2])
+
+
+def cpu_seconds(pid: int) -> float:
+    """utime + stime of a process (proc(5)): all its threads, also those that have ended."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    if found is None:
+        raise LabError(f"process {pid} has no memory")
+    return int(found[1]) * 1024
+
+
+@dataclass(frozen=True)
+class Siege:
+    packets_per_s: float
+    ping: PingStatistics
+    """Of a client that was connected before."""
+    connected_after_s: float | None
+    """A genuine client that began a second into the flood; None: not before its end."""
+    cpu_share: float
+    """Of one core, the server process over the whole flood."""
+    grown_bytes: int
+
+
+def besiege(
+    lab: Lab,
+    server: Process,
+    *,
+    kind: str,
+    per_s: int,
+    seconds: float,
+    at_work: OpenVpnClient,
+    genuine: Callable[[], OpenVpnClient],
+) -> Siege:
+    """``at_work`` pings through its tunnel while the flood goes on; ``genuine`` starts another client a second later,
+    which comes from elsewhere than the flood says it does."""
+    memory, cpu = resident_bytes(server.pid), cpu_seconds(server.pid)
+    ping = at_work.namespace.start_ping("10.20.0.10", PING_INTERVAL_S)
+    flood = start(lab, kind, per_s, seconds)
+    begun = time.monotonic()
+    time.sleep(1)
+    client, started, connected_after_s = genuine(), time.monotonic(), None
+    while flood.running and connected_after_s is None:
+        if client.connected_count:
+            connected_after_s = time.monotonic() - started
+        time.sleep(0.02)
+    sent, lasted = packets_sent(flood)
+    elapsed = time.monotonic() - begun
+    used = cpu_seconds(server.pid) - cpu
+    return Siege(
+        packets_per_s=sent / lasted,
+        ping=ping.finish(),
+        connected_after_s=connected_after_s,
+        cpu_share=used / elapsed,
+        grown_bytes=resident_bytes(server.pid) - memory,
+    )
