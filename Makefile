@@ -19,7 +19,10 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 # A Python that does not come from Debian (pyenv, /usr/local) brings its own headers and venv module.
 DEBIAN_PYTHON := $(if $(filter-out /usr/bin/python3,$(shell command -v $(PYTHON))),,python3 python3-dev python3-venv)
 
-PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev ninja-build pkg-config
+# Faster packet crypto, which there is for one architecture only.
+IPSEC_MB := $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
+
+PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev $(IPSEC_MB) ninja-build pkg-config
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump

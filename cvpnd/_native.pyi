@@ -46,6 +46,7 @@ class DataPlane:
         failure_limit: int = ...,  # failed authentications before a key is dead
         epoch_limit: int = ...,  # AES-GCM blocks and packets before the next epoch
         last_epoch: int = 0xFFFF,  # none is sent after this one
+        crypto: str = "auto",  # or "openssl", "ipsec-mb"
         pause_us: int = 100,  # longest pause of a busy worker; 0 = none
     ) -> DataPlane: ...
     @property

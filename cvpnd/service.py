@@ -163,7 +163,12 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(store.close)
     connection_log = ConnectionLog(config.daemon.log_directory / "connections.log")
     stack.callback(connection_log.close)
-    plane = open_data_plane(config.daemon.worker_count(), pause_us=config.daemon.packet_pause_us)
+    try:
+        plane = open_data_plane(
+            config.daemon.worker_count(), crypto=config.daemon.packet_crypto, pause_us=config.daemon.packet_pause_us
+        )
+    except ValueError as error:
+        raise GatewayError(f'daemon.packet_crypto = "{config.daemon.packet_crypto}": {error}') from error
     stack.callback(plane.close)
     log.info("data plane: %d workers, %s", plane.workers, plane.crypto_backend)
 

@@ -49,7 +49,16 @@ struct aead_backend {
     const char *(*describe)(void);
 };
 
-/* The best backend for this machine. */
+/* What daemon.packet_crypto says. */
+enum aead_choice { AEAD_CHOOSE_FASTEST, AEAD_CHOOSE_OPENSSL, AEAD_CHOOSE_IPSEC_MB, AEAD_CHOICES };
+
+/* AEAD_CHOICES when there is no such word: "auto", "openssl", "ipsec-mb". */
+enum aead_choice aead_choice_find(const char *word);
+
+/* The backend of that choice, the fastest for AEAD_CHOOSE_FASTEST; NULL when it is not to be had on this machine. */
+const struct aead_backend *aead_backend_of(enum aead_choice choice);
+
+/* The fastest backend for this machine. */
 const struct aead_backend *aead_backend(void);
 
 #endif

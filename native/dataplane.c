@@ -63,6 +63,11 @@ struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options
         fail(failure, FAILURE_INVALID, "workers: %u is not in 1..%d", workers, WORKERS_MAX);
         return NULL;
     }
+    const struct aead_backend *backend = aead_backend_of(options->crypto);
+    if (backend == NULL) {
+        fail(failure, FAILURE_INVALID, "packet crypto: ipsec-mb is not in this build, or not for this CPU");
+        return NULL;
+    }
     size_t size = sizeof(struct dataplane) + workers * sizeof(struct worker *);
     struct dataplane *plane = aligned_alloc(64, (size + 63) / 64 * 64);
     if (plane == NULL) {
@@ -72,7 +77,7 @@ struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options
     memset(plane, 0, size);
     plane->worker_count = workers;
     plane->limits = options->limits;
-    plane->backend = aead_backend();
+    plane->backend = backend;
     pthread_mutex_init(&plane->control_lock, NULL);
     unsigned running = 0;
     if (!events_init(&plane->events)) {

@@ -57,6 +57,7 @@ struct peer_statistics {
 
 struct dataplane_options {
     struct key_limits limits;
+    enum aead_choice crypto;
     unsigned pause_us; /* longest pause under load (pacer.h); 0 = none */
 };
 

@@ -75,8 +75,9 @@ static bool to_descriptors(PyObject *object, struct descriptors *descriptors)
 
 static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers",     "packet_id_limit", "block_limit", "failure_limit",
-                            "epoch_limit", "last_epoch",      "pause_us",    NULL};
+    static char *names[] = {"workers",       "packet_id_limit", "block_limit",
+                            "failure_limit", "epoch_limit",     "last_epoch",
+                            "pause_us",      "crypto",          NULL};
     struct dataplane_options options = dataplane_options_default();
     struct key_limits *limits = &options.limits;
     uint32_t workers;
@@ -85,9 +86,10 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     unsigned long long failure_limit = limits->failures;
     unsigned long long epoch_limit = limits->epoch.use;
     uint32_t last_epoch = limits->epoch.last;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&O&:DataPlane", names, to_u32, &workers, to_u32,
+    const char *crypto = "auto";
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&O&s:DataPlane", names, to_u32, &workers, to_u32,
                                      &packet_id_limit, &block_limit, &failure_limit, &epoch_limit, to_u32,
-                                     &last_epoch, to_u32, &options.pause_us))
+                                     &last_epoch, to_u32, &options.pause_us, &crypto))
         return NULL;
     if (packet_id_limit == 0 || epoch_limit == 0) {
         PyErr_SetString(PyExc_ValueError, "a limit is not positive");
@@ -95,6 +97,11 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     }
     if (last_epoch == 0 || last_epoch > EPOCH_LAST) {
         PyErr_Format(PyExc_ValueError, "last_epoch is not in 1..%d", EPOCH_LAST);
+        return NULL;
+    }
+    options.crypto = aead_choice_find(crypto);
+    if (options.crypto == AEAD_CHOICES) {
+        PyErr_Format(PyExc_ValueError, "crypto: \"%s\" is none of auto, openssl, ipsec-mb", crypto);
         return NULL;
     }
     if (options.pause_us > PACER_PAUSE_MAX_US) {

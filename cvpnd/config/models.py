@@ -65,6 +65,7 @@ class DaemonConfig(_Table):
     state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
     admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256, strict=True)] = "auto"
+    packet_crypto: Literal["auto", "openssl", "ipsec-mb"] = "auto"
     packet_offload: Literal["auto", "off"] = "auto"
     packet_pause_us: int = whole(100, 0, 10_000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from cvpnd.dataplane.api import DataPlane
 
 
-def open_data_plane(workers: int, *, pause_us: int) -> DataPlane:
-    """Start the workers, which when busy pause for up to ``pause_us``. Raises ``OSError`` when the kernel refuses what
-    they need; the caller closes it."""
+def open_data_plane(workers: int, *, crypto: str, pause_us: int) -> DataPlane:
+    """Start the workers, which encrypt by ``crypto`` ("auto", "openssl" or "ipsec-mb") and when busy pause for up to
+    ``pause_us``; the caller closes it. Raises ``OSError`` when the kernel refuses what they need, ``ValueError`` when
+    that crypto is not to be had."""
     from cvpnd.dataplane.native import NativeDataPlane  # so that types can be imported where nothing is built
 
-    return NativeDataPlane(workers, pause_us=pause_us)
+    return NativeDataPlane(workers, crypto=crypto, pause_us=pause_us)

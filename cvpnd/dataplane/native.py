@@ -30,10 +30,10 @@ DROPS = tuple(Drop(word) for word in _native.DROP_REASONS)
 
 class NativeDataPlane:
     """See ``api.DataPlane``. ``packet_id_limit`` and the other limits can be made small for tests; ``pause_us`` is the
-    longest pause of a busy worker, 0 for none."""
+    longest pause of a busy worker, 0 for none; ``crypto`` is "auto", "openssl" or "ipsec-mb"."""
 
-    def __init__(self, workers: int, **settings: int) -> None:
-        self._plane = _native.DataPlane(workers, **settings)
+    def __init__(self, workers: int, crypto: str = "auto", **settings: int) -> None:
+        self._plane = _native.DataPlane(workers, crypto=crypto, **settings)
 
     @property
     def workers(self) -> int:

@@ -331,7 +331,7 @@ def test_an_impossible_number_of_workers(make_plane: PlaneMaker, workers: int) -
 
 def test_the_plane_says_what_it_is(plane: DataPlane) -> None:
     assert plane.workers == 2
-    assert plane.crypto_backend.startswith(("OpenSSL EVP (OpenSSL ", "Python cryptography "))
+    assert plane.crypto_backend.startswith(("OpenSSL EVP (OpenSSL ", "ipsec-mb (", "Python cryptography "))
 
 
 def test_events_make_the_descriptor_readable_until_they_are_taken(gateway: Gateway) -> None:

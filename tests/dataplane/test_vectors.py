@@ -10,6 +10,7 @@ from helpers.packets import epoch_expand, epoch_secret, header, seal, seal_epoch
 from helpers.plane import Gateway
 
 from cvpnd.dataplane.api import DataKeys, Drop, KeyUsed, PeerSettings
+from cvpnd.dataplane.native import NativeDataPlane
 
 V9_PACKET = bytes.fromhex("480000000000000201b13cc0239f3bd6afc6af9d04d0023d88b78916a4124c686b007c69736b45a6")
 V9_KEY = bytes.fromhex("f70a3b63522a3d53f3a41fb879154317f542742d933719cd973b01891d49d540")
@@ -139,3 +140,12 @@ def test_the_known_answer_of_epoch_four_is_opened_under_our_header(gateway: Gate
     assert packet[12:-16] == V11_EPOCH_PACKET[12:-16]
     with gateway.dropping(not_ip=1):
         gateway.client(5, ("10.100.0.9",)).send_raw(packet)
+
+
+def test_crypto_can_be_chosen_and_says_what_it_is() -> None:
+    for crypto in ("auto", "openssl"):
+        plane = NativeDataPlane(1, crypto=crypto)
+        assert "OpenSSL" in plane.crypto_backend or crypto == "auto"
+        plane.close()
+    with pytest.raises(ValueError, match="rot13"):
+        NativeDataPlane(1, crypto="rot13")

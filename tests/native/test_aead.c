@@ -2,6 +2,8 @@
 #include "aead.h"
 #include "check.h"
 
+static const struct aead_backend *backend; /* the one being tested */
+
 static void open_ping(enum aead_cipher_id cipher, const char *key_hex, const char *iv_hex, const char *packet_hex)
 {
     uint8_t key[AEAD_KEY_MAX], nonce[NONCE_SIZE], packet[64];
@@ -9,7 +11,6 @@ static void open_ping(enum aead_cipher_id cipher, const char *key_hex, const cha
     size_t length = from_hex(packet, packet_hex);
     memcpy(nonce, packet + DATA_HEADER, PACKET_ID_SIZE);
     from_hex(nonce + PACKET_ID_SIZE, iv_hex);
-    const struct aead_backend *backend = aead_backend();
     struct aead_context *context = backend->context_new(cipher, AEAD_OPEN, key);
     CHECK(context != NULL);
     uint8_t *text = packet + DATA_OVERHEAD;
@@ -57,7 +58,6 @@ static void known_answer_of_openvpn_seals(void) /* V-11 */
     uint8_t nonce[NONCE_SIZE];
     memcpy(nonce, packet + DATA_HEADER, PACKET_ID_SIZE);
     memcpy(nonce + PACKET_ID_SIZE, key2 + 64, IMPLICIT_IV_SIZE);
-    const struct aead_backend *backend = aead_backend();
     struct aead_context *context = backend->context_new(AES_256_GCM, AEAD_SEAL, key2);
     CHECK(context != NULL);
     CHECK(backend->seal(context, nonce, packet, DATA_AD, packet + DATA_OVERHEAD, sizeof quick - 1, packet + DATA_AD));
@@ -68,7 +68,6 @@ static void known_answer_of_openvpn_seals(void) /* V-11 */
 /* A kept context gives the same as a fresh one, whatever it did before: lengths change, an open fails between. */
 static void contexts_can_be_kept(void)
 {
-    const struct aead_backend *backend = aead_backend();
     static const uint8_t key[AEAD_KEY_MAX] = "some key";
     for (int cipher = 0; cipher < AEAD_CIPHERS; cipher++) {
         struct aead_context *seal = backend->context_new((enum aead_cipher_id)cipher, AEAD_SEAL, key);
@@ -101,12 +100,66 @@ static void ciphers_are_found_by_name(void)
     CHECK_EQUAL(aead_cipher_find("BF-CBC"), AEAD_CIPHERS);
 }
 
+static void choices_are_found_by_word(void)
+{
+    CHECK_EQUAL(aead_choice_find("auto"), AEAD_CHOOSE_FASTEST);
+    CHECK_EQUAL(aead_choice_find("ipsec-mb"), AEAD_CHOOSE_IPSEC_MB);
+    CHECK_EQUAL(aead_choice_find("rot13"), AEAD_CHOICES);
+    CHECK(aead_backend_of(AEAD_CHOOSE_OPENSSL) != NULL);
+    const struct aead_backend *faster = aead_backend_of(AEAD_CHOOSE_IPSEC_MB);
+    CHECK(aead_backend_of(AEAD_CHOOSE_FASTEST) == (faster == NULL ? aead_backend_of(AEAD_CHOOSE_OPENSSL) : faster));
+}
+
+/* Whatever seals, the other opens, and the bytes are the same. */
+static void backends_agree(void)
+{
+    const struct aead_backend *faster = aead_backend_of(AEAD_CHOOSE_IPSEC_MB),
+                              *plain = aead_backend_of(AEAD_CHOOSE_OPENSSL);
+    static const uint8_t key[AEAD_KEY_MAX] = "the key of both, 32 bytes of it.";
+    uint64_t random = 88172645463325252;
+    for (int cipher = 0; faster != NULL && cipher < AEAD_CIPHERS; cipher++) {
+        struct aead_context *seal[2], *open[2];
+        for (int i = 0; i < 2; i++) {
+            seal[i] = (i ? faster : plain)->context_new((enum aead_cipher_id)cipher, AEAD_SEAL, key);
+            open[i] = (i ? faster : plain)->context_new((enum aead_cipher_id)cipher, AEAD_OPEN, key);
+            CHECK(seal[i] != NULL && open[i] != NULL);
+        }
+        for (size_t length = 1; length <= 1600; length += length < 300 ? 1 : 37) {
+            uint8_t text[2][1600], tag[2][TAG_SIZE], nonce[NONCE_SIZE], ad[20];
+            for (size_t i = 0; i < length; i++)
+                text[0][i] = text[1][i] = (uint8_t)next_random(&random);
+            for (size_t i = 0; i < sizeof ad; i++)
+                ad[i] = (uint8_t)next_random(&random);
+            memcpy(nonce, ad, NONCE_SIZE);
+            size_t ad_length = length % (sizeof ad + 1); /* P_DATA_V1 covers nothing but the packet id */
+            CHECK(plain->seal(seal[0], nonce, ad, ad_length, text[0], length, tag[0]));
+            CHECK(faster->seal(seal[1], nonce, ad, ad_length, text[1], length, tag[1]));
+            CHECK(memcmp(text[0], text[1], length) == 0 && memcmp(tag[0], tag[1], TAG_SIZE) == 0);
+            CHECK(plain->open(open[0], nonce, ad, ad_length, text[1], length, tag[1]));
+            CHECK(faster->open(open[1], nonce, ad, ad_length, text[0], length, tag[0]));
+            CHECK(memcmp(text[0], text[1], length) == 0);
+        }
+        for (int i = 0; i < 2; i++) {
+            (i ? faster : plain)->context_free(seal[i]);
+            (i ? faster : plain)->context_free(open[i]);
+        }
+    }
+}
+
 int main(void)
 {
-    RUN(real_aes_256_gcm_ping_opens);
-    RUN(real_chacha20_poly1305_ping_opens);
-    RUN(known_answer_of_openvpn_seals);
-    RUN(contexts_can_be_kept);
+    for (enum aead_choice choice = AEAD_CHOOSE_OPENSSL; choice < AEAD_CHOICES; choice++) {
+        backend = aead_backend_of(choice);
+        if (backend == NULL)
+            continue;
+        printf("%s\n", backend->describe());
+        RUN(real_aes_256_gcm_ping_opens);
+        RUN(real_chacha20_poly1305_ping_opens);
+        RUN(known_answer_of_openvpn_seals);
+        RUN(contexts_can_be_kept);
+    }
+    RUN(backends_agree);
+    RUN(choices_are_found_by_word);
     RUN(ciphers_are_found_by_name);
     return 0;
 }
