@@ -80,6 +80,8 @@ class Connection:
     """The same, from when it is kept for this connection: a client may be told its id before login has decided."""
     keys_installed: bool = False
     """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
+    asked_alive_at: float | None = None
+    """When it was last asked whether it still lives, because somebody wants to start over at its address."""
     timer: float | None = None
     """The deadline this connection last put on the timer heap."""
     forget_at: float | None = None

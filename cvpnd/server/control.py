@@ -40,6 +40,10 @@ from cvpnd.wire.wrap.session_wrap import SessionWrap
 log = logging.getLogger(__name__)
 _warn = RateLimited(log)
 
+ASK_AGAIN_S = 5.0
+"""An answer is good for this long, so that forged resets cost a client one small packet now and then."""
+ANSWER_TIME_S = 1.5
+"""Longer than the round trip of any path that is fit for use, shorter than a starting client's patience (2 s)."""
 ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
 STRANGERS_LOGGED_PER_S = 10.0
@@ -146,6 +150,18 @@ class ControlPlane:
         with self._contained(connection):
             connection.session.receive_packet(packet, now)
         self.pump(connection, now)
+
+    def lives(self, connection: Connection) -> bool:
+        """Whether the client of an established connection is still there, as far as can be told now. It is asked when
+        this is called, so the answer is yes until it had the time to acknowledge and did not."""
+        now = self._loop.time()
+        asked = connection.asked_alive_at
+        if asked is None or (now - asked > ASK_AGAIN_S and not connection.session.owes_answer):
+            connection.asked_alive_at = now
+            connection.session.ask_alive()
+            self.pump(connection, now)
+            return True
+        return not connection.session.owes_answer or now - asked < ANSWER_TIME_S
 
     def pump(self, connection: Connection, now: float) -> None:
         """Handle, send, re-arm. Call it after every touch of a session."""

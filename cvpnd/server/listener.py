@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 ACCEPTS_PER_WAKE_UP = 64
 """Then the loop serves the others."""
 ACCEPT_PAUSE_S = 1.0
-PING_DELAY_S = 1.0
-"""So late may a client's ping come and still be in time."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -113,7 +111,7 @@ class UdpListener:
         link = UdpLink(self._socket, self.index, source, datagram.local)
         first: stateless.Opening | stateless.Established | DropReason | bytes
         if stateless.is_reset(packet):
-            if self._is_heard_from(source):
+            if self._has_living_client(source):
                 return self._drop(DropReason.LIVE_CLIENT)
             first = stateless.answer_reset(packet, source, now, self._cookie, protection)
         else:
@@ -151,14 +149,14 @@ class UdpListener:
             if other.phase is Phase.HANDSHAKE or other.phase is Phase.LOGIN:
                 self._control.close(other, Refusal.HANDSHAKE_ABANDONED)
 
-    def _is_heard_from(self, source: SocketAddress) -> bool:
-        """Whether a client at this address has been pinging or sending until now. To answer a reset that was forged in
-        its name would do it harm: it takes the answer for a server that restarted, starts over and loses its tunnel. A
-        client that really starts anew on its old port is silent under its old keys, and repeats its reset."""
+    def _has_living_client(self, source: SocketAddress) -> bool:
+        """To answer a reset that was forged in a client's name would do it harm: it takes the answer for a server that
+        restarted, starts over and loses its tunnel. So the session it has is asked first. A client that really starts
+        anew on its old port cannot answer for its old session, and repeats its reset (after 2 s)."""
         return any(
-            other.peer_id is not None
-            and self._control.plane.peer_stats(other.peer_id).idle_s < self._endpoint.settings.ping_s + PING_DELAY_S
+            self._control.lives(other)
             for other in self._control.table.at_source(self.index, source)
+            if other.established
         )
 
     def _drop(self, reason: DropReason) -> bool:

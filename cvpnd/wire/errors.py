@@ -24,7 +24,7 @@ class DropReason(StrEnum):
     BAD_COOKIE = "bad_cookie"  # forged, expired, or from another address
     RATE_LIMITED = "rate_limited"  # too many resets, new sessions, packets of one session, or soft resets
     QUEUE_FULL = "queue_full"  # more of its kind wait for the event loop than may
-    LIVE_CLIENT = "live_client"  # a reset from the address of a client that is being heard from
+    LIVE_CLIENT = "live_client"  # a reset from the address of a client whose session has just proven to live
     HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
     SOURCE_LIMIT = "source_limit"  # as many of them as one address may have
     TCP_SILENT = "tcp_silent"  # connected, but sent no packet

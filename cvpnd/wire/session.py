@@ -413,6 +413,18 @@ class Session:
         if self._closing is None and not self.closed:
             self._outbox.add(text)
 
+    def ask_alive(self) -> None:
+        """Send what says nothing and what every living client acknowledges: a control packet without payload."""
+        state = self._pending if self._pending is not None and self._pending.reliable.heard else self._primary
+        if state is not None and self._closing is None:
+            state.reliable.queue_payload(Opcode.CONTROL_V1)
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether the client has yet to acknowledge something of ours."""
+        states = (self._pending, self._primary)
+        return any(not state.reliable.all_acknowledged for state in states if state is not None)
+
     def close(self, reason: Refusal | End, detail: str = "") -> None:
         """End it at once and without a word: the client is gone, or was replaced."""
         if not self.closed:

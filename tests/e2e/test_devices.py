@@ -160,3 +160,13 @@ def test_pushed_routes_arrive_whole(site, ping, count):
     assert sorted(re.findall(r"172\.\d+\.\d+\.0/24", shown)) == sorted(networks)
     assert ping() == 1.0
     assert len(gateway.ctl_json("route", "list")) == count + 2
+
+
+def test_client_that_starts_anew_on_its_port_is_back_within_seconds_whatever_the_ping_interval(site, ping):
+    site.start(ping_s=10, ping_restart_s=60)
+    client = site.connect(None, "--lport", "40001", binding="")
+    address = client.address
+    client.kill()
+    again = site.connect(None, "--lport", "40001", binding="", name="again", wait=False).wait_connected(6)
+    assert again.address == address
+    assert ping() == 1.0
