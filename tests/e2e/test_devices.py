@@ -145,7 +145,8 @@ def test_changed_routes_send_back_only_those_whom_they_concern(site, ping):
     gateway.write_config(site.toml('route = [{ destination = "10.77.0.0/16", target = "subnet-a" }]'))
     gateway.reload()
     client.wait_connected(10, times=2)
-    assert f"dev {client.interface}" in site.lab.client.run("ip", "route", "get", "10.77.1.1").stdout
+    shown = site.lab.client.run("ip", "route", "get", "10.77.1.1").stdout
+    assert f"dev {client.interface}" in shown, f"{client.log()[-4000:]}\n{gateway.log()}"
     assert ping() == 1.0
     assert ends(gateway) == ["configuration-changed"]
 

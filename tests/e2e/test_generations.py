@@ -77,13 +77,15 @@ def ends(gateway) -> list[str]:
     return [entry["connection-end-reason"] for entry in entries]
 
 
-def test_client_that_comes_back_at_once_from_its_port_is_served_at_once(site):
+def test_client_that_comes_back_at_once_from_its_port_is_served_with_its_second_reset(site):
     """Three clients in turn on one port, which vanish without a word; each relies on IV_PROTO bit 2 for its options."""
     gateway = site.start()
     (result,) = results(start(site, "--generation", "2.6", "--ping", "10.20.0.10", "--pings", "2", "--rounds", "3"))
     assert result.ok, result.error
     assert result.connect_ms is not None
-    assert result.connect_ms < 2000, "an option that had to be asked for comes 5 s later"
+    assert result.connect_ms < 4500, (
+        "the second reset (2 s) is answered; an option that has to be asked for comes 5 s later"
+    )
     wait_until(lambda: ends(gateway) == ["client-reconnected", "client-reconnected", "client-exit"], 5)
 
 
