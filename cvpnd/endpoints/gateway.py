@@ -272,6 +272,9 @@ class Gateway:
 
 def _read(old: Config) -> Config:
     config = load(old.path)
+    if old.endpoints and not config.endpoints:
+        # Most likely a file that is being written: an empty one is valid, and would send everybody away.
+        raise GatewayError(f"{old.path}: no [[endpoint]] is left; if that is meant, stop the gateway instead")
     check_files(config)
     return config
 

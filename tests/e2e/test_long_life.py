@@ -157,6 +157,16 @@ def test_broken_file_is_named_and_the_old_configuration_runs_on(site, ping):
     assert "endpoint[0].client_cidr" in checked.stderr
 
 
+def test_file_that_is_empty_while_it_is_written_sends_nobody_away(site, ping):
+    gateway = site.start()
+    client = site.connect()
+    gateway.write_config("")
+    gateway.reload()
+    wait_until(lambda: "no [[endpoint]] is left" in gateway.log(), 5)
+    assert ping() == 1.0
+    assert client.connected_count == 1
+
+
 def host_check(gateway):
     import sys
 

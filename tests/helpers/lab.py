@@ -410,7 +410,9 @@ log_directory = "{self.log_directory}"
             toml = toml.replace("[daemon]\n", daemon, 1)
         if "[metrics]" not in toml:
             toml = '[metrics]\nlisten = "127.0.0.1:9176"\n' + toml
-        self.config_path.write_text(toml)
+        new = self.config_path.with_suffix(".new")
+        new.write_text(toml)
+        new.rename(self.config_path)  # a reload under way must not read half of it
 
     def start(self, *, wait: bool = True, timeout_s: float = 20) -> None:
         command = [sys.executable, "-m", "cvpnd", "run", "--config", str(self.config_path)]
