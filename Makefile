@@ -144,9 +144,9 @@ test-native: $(VENV)/.tools ## C unit tests under AddressSanitizer, UBSan and Th
 	$(call step,Building the C tests with AddressSanitizer and UBSan,asan,$(call compiled,asan,gcc,$(SANITIZED) -Dtests=true))
 	@echo '==> C unit tests'
 	@$(SANITIZER_OPTIONS)1 $(VENV)/bin/meson test -C build/asan --no-rebuild --print-errorlogs
-	$(call step,Building the workers with ThreadSanitizer,tsan,$(call compiled,tsan,gcc,$(subst $(SANITIZERS),thread,$(SANITIZED)) -Dtests=true))
+	$(call step,Building the threads with ThreadSanitizer,tsan,$(call compiled,tsan,gcc,$(subst $(SANITIZERS),thread,$(SANITIZED)) -Dtests=true))
 	@# without address randomisation, which older ThreadSanitizers do not cope with on newer kernels
-	@$(VENV)/bin/meson test -C build/tsan --no-rebuild --print-errorlogs --wrapper 'setarch --addr-no-randomize' workers
+	@$(VENV)/bin/meson test -C build/tsan --no-rebuild --print-errorlogs --wrapper 'setarch --addr-no-randomize' workers doorman
 
 test-fuzz: $(VENV)/.tools ## every C fuzzer for FUZZ_SECONDS (5) each
 	$(call step,Building the fuzzers,fuzz,$(call compiled,fuzz,clang,$(SANITIZED) -Dfuzz=true))

@@ -123,6 +123,9 @@ static struct door_session *know_locked(struct door_queue *queue, const struct d
         if (session == NULL)
             return NULL;
         session->key = *key;
+        session->packets.tokens = DOOR_SESSION_PACKETS_PER_S;
+        session->resets.tokens = DOOR_RESETS_PER_S;
+        session->data.tokens = DOOR_DATA_PACKETS_PER_S;
         *at = session;
         if (++queue->session_count > queue->slot_count) {
             grow_locked(queue);

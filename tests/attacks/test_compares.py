@@ -273,6 +273,15 @@ C_MUTANTS = [
     ("test_replay", "replay.c", "} else if (window->highest - id >= REPLAY_WINDOW) {", "} else if (false) {"),
     ("test_forward", "forward.c", "!peer_has_lease(peer, &inner.source)", "false"),
     ("test_forward", "data_packet.c", "if (!replay_accept(&slot->replay, slot->last_opened))", "if (false)"),
+    ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "true"),
+    ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "false"),
+    ("test_stranger", "mac.c", "CRYPTO_memcmp(result, expected, length) == 0", "true"),
+    ("test_stranger", "stranger.c", "body->highest_ack > LAST_FIRST_ID || ", ""),
+    ("test_stranger", "stranger.c", " || body->packet_id > LAST_FIRST_ID", ""),
+    ("test_stranger", "stranger.c", "length <= request_length + REPLY_GROWTH ? length : 0", "length"),
+    ("test_door", "door_queue.c", "*of_prefix >= DOOR_PREFIX_WAITING", "false"),
+    ("test_door", "door_queue.c", "session->waiting >= DOOR_SESSION_WAITING ||", ""),
+    ("test_door", "door_queue.c", "session->standing != DOOR_ESTABLISHED || ", ""),
     ("test_epoch", "epoch.c", "    if (!replay_accept(&keys->replay, counter))", "    if (false)"),
 ]
 
