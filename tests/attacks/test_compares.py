@@ -276,6 +276,8 @@ C_MUTANTS = [
     ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "true"),
     ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "false"),
     ("test_stranger", "mac.c", "CRYPTO_memcmp(result, expected, length) == 0", "true"),
+    ("test_stranger", "protection.c", "if (!mac_matches(mac, parts, 3, hmac, mac->size))", "if (false)"),
+    ("test_stranger", "protection.c", "&& mac_matches(&siv->mac, parts, 2, tag, SIV_TAG_SIZE)", ""),
     ("test_stranger", "stranger.c", "body->highest_ack > LAST_FIRST_ID || ", ""),
     ("test_stranger", "stranger.c", " || body->packet_id > LAST_FIRST_ID", ""),
     ("test_stranger", "stranger.c", "length <= request_length + REPLY_GROWTH ? length : 0", "length"),

@@ -91,6 +91,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
         "attacks/test_compares.py::test_compare_keeps_strangers_out",
         "attacks/test_compares.py::test_compare_in_c_keeps_strangers_out",
         "attacks/test_compares.py::test_wrong_cookie_allocates_nothing",
+        "native/test_stranger.c",
     ),
     "CVE-2026-40215 bytes of another handshake": (f"{HERE}::test_handshakes_at_the_same_time_share_no_byte",),
     "CVE-2026-12996 CVE-2026-13117 session promotion and renegotiation": (
