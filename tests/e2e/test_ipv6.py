@@ -103,3 +103,16 @@ def test_client_floats_to_another_ipv6_address(site, ping, outside):
     wait_until(lambda: gateway.ctl_json("connection", "list")[0]["device_ip"] == outside, 5, "the move")
     assert ping(TARGET_V6) == 1.0
     assert client.connected_count == 1
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_ipv4_only_endpoint_reached_over_ipv6_lets_no_other_ipv6_leak(site, ping, transport):
+    toml = site.toml(listen=LISTEN_V6).replace("split_tunnel = true", "split_tunnel = false")
+    site._gateway = site.lab.gateway_process(toml)
+    client = site.connect(**where(site, transport, 6))
+    assert ping() == 1.0
+    leak = site.lab.client.run("ping", "-6", "-c", "1", "-W", "1", "fd00:20::1", check=False)
+    assert " 0 received" in leak.stdout
+    assert f"dev {client.interface}" in site.lab.client.run("ip", "route", "get", "2001:db8:99::1").stdout
+    assert ping(count=10) == 1.0
+    assert client.connected_count == 1
