@@ -282,7 +282,7 @@ async def _run_once(context: SSL.Context, plan: Plan, index: int, local_port: in
         result.connect_ms = (time.perf_counter() - started) * 1000
         if not await _use_tunnel(runner, plan):
             result.error = result.error or f"no answer from {plan.ping}"
-        if client.failed is None and not vanish:
+        if client.failed is None and not vanish and plan.transport is Transport.UDP:  # TCP clients just close
             client.exit()
             await runner.pump()
             runner.leaving = True

@@ -38,7 +38,7 @@ class Habits:
     packets_per_epoch: int = 0
     """Sent in one epoch before the next one; 0: it only follows the server."""
     says_goodbye: bool = True
-    """Over UDP. Over TCP all of them just close."""
+    """In one of the two forms, whichever the server asks for."""
 
 
 @dataclass(frozen=True, slots=True)

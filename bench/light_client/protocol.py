@@ -160,7 +160,6 @@ class LightClient:
         self.password = password
         self._hand_window_s = hand_window_s
         self._habits = habits or Habits()
-        self._transport = transport
         self.session_id = random(SESSION_ID_BYTES)
         self.remote_session_id = b""
         self._events: deque[ClientEvent] = deque()
@@ -264,7 +263,7 @@ class LightClient:
 
     def exit(self) -> None:
         """Say goodbye the way the server asked for, if that is the client's way."""
-        if not self.connected or not self._habits.says_goodbye or self._transport is Transport.TCP:
+        if not self.connected or not self._habits.says_goodbye:
             return
         if any(option.startswith("protocol-flags") and "cc-exit" in option for option in self.options):
             if self._newest.stage is _Stage.KEYS:
