@@ -181,27 +181,44 @@ static void answer(struct doorman *doorman, const struct door_listener *listener
         count(doorman, CONTROL_TRUNCATED); /* shorter than what it would get */
 }
 
-static void let_in(struct doorman *doorman, const struct door_listener *listener, const struct datagram *datagram,
+/* Whether a session begins. */
+static bool let_in(struct doorman *doorman, const struct door_listener *listener, const struct datagram *datagram,
                    bool proven)
 {
     struct door_packet packet = door_packet(listener, datagram);
     if (!may_begin(doorman, datagram, proven)) {
         count(doorman, CONTROL_RATE_LIMITED);
-        return;
+        return false;
     }
     pthread_mutex_lock(&doorman->queue.lock);
     enum door_result result = door_push_first_locked(&doorman->queue, &packet, doorman->now_ms);
     pthread_mutex_unlock(&doorman->queue.lock);
     count_result(doorman, result, DOOR_TOTAL_FIRST_PACKETS);
+    return true;
 }
 
-static void serve_stranger(struct doorman *doorman, const struct door_listener *listener,
+/* A long ClientHello comes in two packets: the second of a session that the first one began in this very batch. */
+static bool became_known(struct doorman *doorman, const struct door_listener *listener,
+                         const struct datagram *datagram)
+{
+    if (datagram->truncated || datagram->length < CONTROL_HEADER || is_data(datagram))
+        return false;
+    struct door_packet packet = door_packet(listener, datagram);
+    pthread_mutex_lock(&doorman->queue.lock);
+    enum door_result result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
+    pthread_mutex_unlock(&doorman->queue.lock);
+    count_result(doorman, result, DOOR_TOTAL_KNOWN_PACKETS);
+    return !is_stranger(result);
+}
+
+/* Whether a session begins. */
+static bool serve_stranger(struct doorman *doorman, const struct door_listener *listener,
                            const struct stranger_rules *rules, unsigned index)
 {
     const struct datagram *datagram = door_datagram(doorman->socket, index);
     if (datagram->truncated) {
         count(doorman, CONTROL_TOO_LONG);
-        return;
+        return false;
     }
     struct opened opened;
     enum control_drop drop;
@@ -209,9 +226,10 @@ static void serve_stranger(struct doorman *doorman, const struct door_listener *
         stranger_judge(rules, &doorman->now, datagram->bytes, datagram->length, &datagram->source, &opened, &drop)) {
     case WISH_NOTHING: count(doorman, drop); break;
     case WISH_ANSWER: answer(doorman, listener, rules, index, &opened); break;
-    case WISH_BEGIN: let_in(doorman, listener, datagram, true); break;
-    case WISH_BEGIN_UNPROVEN: let_in(doorman, listener, datagram, false); break;
+    case WISH_BEGIN: return let_in(doorman, listener, datagram, true);
+    case WISH_BEGIN_UNPROVEN: return let_in(doorman, listener, datagram, false);
     }
+    return false;
 }
 
 /* How many strangers there were. */
@@ -231,11 +249,14 @@ static unsigned serve(struct doorman *doorman, uint32_t id)
     count_all(doorman, DOOR_TOTAL_STRANGER_PACKETS, strangers);
     bool accepting = atomic_load(&listener->accepting);
     const struct stranger_rules rules = {&doorman->cookie, atomic_load(&listener->protection), listener->slot_s};
+    bool begun = false;
     for (unsigned i = 0; i < (unsigned)received; i++) {
         if (!is_stranger(doorman->results[i]))
             continue;
+        if (begun && became_known(doorman, listener, door_datagram(doorman->socket, i)))
+            continue;
         if (accepting)
-            serve_stranger(doorman, listener, &rules, i);
+            begun |= serve_stranger(doorman, listener, &rules, i);
         else
             count(doorman, CONTROL_CLOSED);
     }
