@@ -93,14 +93,15 @@ class UdpListener:
 
     def _stranger(self, datagram: ControlDatagram) -> None:
         """The doorman takes the session for begun until it is told otherwise."""
-        begun = False
+        settled = False
         try:
-            begun = self._begin(datagram)
+            settled = self._begin(datagram)
         finally:
-            if not begun:
+            if not settled:
                 self._control.door.forget(self.index, datagram.source, datagram.packet[1:9])
 
     def _begin(self, datagram: ControlDatagram) -> bool:
+        """False: it began no session, which the doorman has to be told."""
         packet, source = datagram.packet, datagram.source
         if self._socket is None or not self._accepting:
             return self._drop(DropReason.CLOSED)
@@ -129,7 +130,7 @@ class UdpListener:
                 local_session_id = secrets.token_bytes(8)
             case bytes():  # from the address of a session that has fallen silent: the doorman leaves the answer to us
                 link.send(first)
-                return False
+                return True  # that session may have begun by the time we told it of this packet
             case DropReason():
                 return self._drop(first)
         connection = self._control.begin(

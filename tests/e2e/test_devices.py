@@ -136,11 +136,15 @@ def test_changed_routes_send_back_only_those_whom_they_concern(site, ping):
     gateway = site.start()
     client = site.connect()
     toml = site.toml()
-    gateway.write_config(toml.replace('[{ network = "10.20.0.0/16"', '[{ network = "10.20.0.0/15"'))
-    gateway.reload()
-    gateway.write_config(toml.replace("ping_restart_s = 4", "ping_restart_s = 8"))
-    gateway.reload()
-    time.sleep(1)
+    for other in (
+        toml.replace('[{ network = "10.20.0.0/16"', '[{ network = "10.20.0.0/15"'),
+        toml.replace("ping_restart_s = 4", "ping_restart_s = 8"),
+    ):
+        before = gateway.log().count("reloaded")
+        gateway.write_config(other)
+        gateway.reload()
+        wait_until(lambda before=before: gateway.log().count("reloaded") > before, 10, "the reload")
+    time.sleep(0.5)
     assert client.connected_count == 1, "rules and timers are no reason"
     gateway.write_config(site.toml('route = [{ destination = "10.77.0.0/16", target = "subnet-a" }]'))
     gateway.reload()

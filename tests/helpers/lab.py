@@ -351,7 +351,7 @@ class OpenVpnClient:
     def wait_connected(self, timeout_s: float = 15, *, times: int = 1) -> OpenVpnClient:
         """Wait for the first (or ``times``-th) completed connection; a refusal by the server is an error at once."""
         self.process.wait_for(
-            f"(?s:.*?{self.COMPLETED}){{{times}}}|^AUTH: Received control message: AUTH_FAILED", timeout_s
+            rf"\A(?s:.*?{self.COMPLETED}){{{times}}}|^AUTH: Received control message: AUTH_FAILED", timeout_s
         )
         if self.connected_count < times:
             raise LabError(f"refused:\n{self.process.tail()}")
