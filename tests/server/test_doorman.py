@@ -21,6 +21,8 @@ from cvpnd.wire.wrap.tls_auth import TlsAuth
 
 HAND_WINDOW_S = 60
 PATIENCE_S = 3.0
+FLOOD = 24
+"""More than the doorman puts up with at a stretch, less than it reads at once."""
 
 
 class Door:
@@ -107,6 +109,23 @@ def test_stranger_comes_through_once_it_echoes_the_cookie(open_door, bound, to):
     door.doorman.forget(7, client.address, client.session_id)
     client.socket.sendto(b"\x20" + client.session_id + bytes(5), client.to)
     assert door.dropped(DropReason.NO_ACK, 1)
+
+
+def test_both_halves_of_a_long_hello_come_through(open_door):
+    """They are read in one batch if the doorman was at rest when they came: behind a small flood it is, for a moment."""
+    door = open_door()
+    for _ in range(50):
+        client = Client(door)
+        client.reset()
+        cookie, _ = client.answer()
+        second = b"\x20" + client.session_id + b"\x00" + b"\x00\x00\x00\x02" + b"more"
+        for _ in range(FLOOD):
+            client.socket.sendto(b"\x20" + bytes(30), client.to)
+        first = client.echo(cookie)
+        client.socket.sendto(second, client.to)
+        assert [datagram.packet for datagram in door.fetch(2)] == [first, second]
+        client.socket.close()
+    assert door.doorman.drops()[DropReason.LATE_PACKET] == 0
 
 
 def test_known_sessions_come_through_and_the_established_first(open_door):
