@@ -112,7 +112,7 @@ def test_stranger_comes_through_once_it_echoes_the_cookie(open_door, bound, to):
 
 
 def test_both_halves_of_a_long_hello_come_through(open_door):
-    """They are read in one batch if the doorman was at rest when they came: behind a small flood it is, for a moment."""
+    """They are read in one batch if the doorman was at rest when they came: behind a small flood it is for a moment."""
     door = open_door()
     for _ in range(50):
         client = Client(door)
