@@ -35,8 +35,7 @@ from cvpnd.wire.messages import (
     serialise_message,
 )
 from cvpnd.wire.packet import SESSION_ID_BYTES, ControlPacket, Opcode, Transport
-from cvpnd.wire.reliable import ReliableLayer
-from cvpnd.wire.session import payload_limit
+from cvpnd.wire.reliable import ReliableLayer, payload_limit
 from cvpnd.wire.tls import TlsConnection
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.session_wrap import SessionWrap

@@ -5,10 +5,12 @@ The journey of a packet, from the network to an event:
 1. ``stream.py`` cuts a TCP stream into packets; a UDP datagram is one already.
 2. ``stateless.py`` answers strangers on UDP with a cookie (``reset_cookie.py``) and keeps nothing. The packet that
    echoes it makes a ``Session``; on TCP the first packet does.
-3. ``session.py`` unwraps (``wrap/``, ``packet.py``) and routes by session id and key id to a key state.
+3. ``session.py`` unwraps (``wrap/``, ``packet.py``) and routes by session id and key id to a key state
+   (``key_slots.py``: which there are, and how one follows another).
 4. ``reliable.py`` acknowledges and puts payloads in order.
 5. ``tls.py`` turns them into records: first the key method 2 message (``key_method.py``), later text (``messages.py``).
-6. ``key_state.py`` holds the states, ``negotiation.py`` the choice of cipher, ``key_material.py`` makes the data keys.
+6. ``key_state.py`` holds the states, ``agreement.py`` what was said and agreed on, ``negotiation.py`` the choice of
+   cipher, ``key_material.py`` makes the data keys.
 7. ``events.py`` is what comes out: ``CredentialsReceived``, ``KeysReady``, ``SessionClosed`` …
 
 And back: ``accept`` or ``refuse`` queue text (``outbox.py``), TLS makes records of it, ``reliable.py`` packets,

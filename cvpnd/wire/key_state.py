@@ -190,6 +190,11 @@ class KeyState:
     def carries_text(self) -> bool:
         return self.tls is not None and self.negotiation in (Negotiation.ACTIVE, Negotiation.GENERATED_KEYS)
 
+    @property
+    def waits_for_login(self) -> bool:
+        """The handshake is done and login takes its time, which is login's to limit."""
+        return self.negotiation is Negotiation.ACTIVE and self.authentication is Authentication.DEFERRED
+
     # -- packets and what is in them
 
     def receive_packet(self, packet: ControlPacket, settings: SessionSettings) -> list[bytes]:

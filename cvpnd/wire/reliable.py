@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from cvpnd.wire.errors import DropReason, PeerError
-from cvpnd.wire.packet import TLS_OPCODES, ControlPacket, Opcode
+from cvpnd.wire.packet import HEADER_BYTES, SESSION_ID_BYTES, TLS_OPCODES, ControlPacket, Opcode
 
 SEND_WINDOW = 6
 """Packets in flight. Fits the receive window of 8 of OpenVPN 2.4 and 2.5 as well."""
@@ -27,6 +27,10 @@ MAX_TIMEOUT_S = 60.0
 """The reference goes on doubling; within a handshake's 60 s nobody sees a difference, and a message that is sent during
 an outage should not arrive an hour after its end."""
 HIGHER_ACKS_FOR_RETRANSMIT = 3
+_IP_UDP_BYTES_V4 = 28
+_IP_UDP_BYTES_V6 = 48
+_ACK_BLOCK_BYTES = 1 + 4 * ACKS_ON_CONTROL + SESSION_ID_BYTES
+_PACKET_ID_BYTES = 4
 _MASK = 0xFFFFFFFF
 _HALF = 1 << 31
 
@@ -44,6 +48,12 @@ class ReliableHabits:
 
 
 OURS = ReliableHabits()
+
+
+def payload_limit(max_packet_bytes: int, *, ipv6: bool, wrap_overhead: int) -> int:
+    """TLS bytes for each packet. Room is kept for four acknowledgements, and also on TCP for an IP and UDP header."""
+    outer = _IP_UDP_BYTES_V6 if ipv6 else _IP_UDP_BYTES_V4
+    return max_packet_bytes - outer - HEADER_BYTES - _ACK_BLOCK_BYTES - _PACKET_ID_BYTES - wrap_overhead
 
 
 class _Outgoing:

@@ -1,8 +1,17 @@
 """``Session``: one client's control channel, across renegotiations. Five verbs in, events out; no socket, no clock.
 
-Key states: ``_pending`` negotiates, ``_primary`` carries text and data, ``_lame_duck`` still opens data packets. The
-caller's loop after each input is: ``next_event`` until None, then ``packets_to_send``, then ``next_timeout``. In this
-order, because keys announced by ``KeysReady`` must be installed before the PUSH_REPLY leaves.
+The caller's loop after each input is: ``next_event`` until None, then ``packets_to_send``, then ``next_timeout``. In
+this order, because keys announced by ``KeysReady`` must be installed before the PUSH_REPLY leaves.
+
+What the session decides itself is what a packet, a record or a decision of the server means now. The rest it owns:
+
+- ``key_slots.py``: the key states, their order and their deadlines, which is renegotiation
+- ``agreement.py``: what the client said of itself with its first key, and what follows from it
+- ``outbox.py``: text on its way, and PUSH_REPLY
+- ``wrap/session_wrap.py``: how packets are wrapped before and after the first key
+
+It ends in one of two ways: at once (``_close``), or after it has acknowledged and repeated its last words for a while
+(``_begin_closing``). Either way ``SessionClosed`` is its last event.
 """
 
 from __future__ import annotations
@@ -11,26 +20,23 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
 from cvpnd.reasons import End, Refusal
 from cvpnd.wire import messages
+from cvpnd.wire.agreement import Agreement
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.events import (
     CredentialsReceived,
     Event,
-    KeyRetired,
     KeysReady,
     MessageReceived,
     PeerExit,
-    RenegotiationFailed,
-    RenegotiationStarted,
     SessionClosed,
     TlsEstablished,
-    UseKey,
 )
 from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo, parse_peer_info
+from cvpnd.wire.key_slots import KeySlots
 from cvpnd.wire.key_state import (
     SERVER_RANDOM_BYTES,
     Authentication,
@@ -38,34 +44,18 @@ from cvpnd.wire.key_state import (
     KeyState,
     Negotiation,
     NegotiationInput,
-    SlotInput,
 )
-from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
+from cvpnd.wire.negotiation import Negotiated, Unsupported
 from cvpnd.wire.outbox import Outbox, PushExchange
-from cvpnd.wire.packet import (
-    CLIENT_RESETS,
-    HEADER_BYTES,
-    SESSION_ID_BYTES,
-    ControlPacket,
-    Opcode,
-    Transport,
-    parse_header,
-)
-from cvpnd.wire.reliable import ACKS_ON_CONTROL, ReliableLayer
+from cvpnd.wire.packet import CLIENT_RESETS, ControlPacket, Opcode, Transport, parse_header
+from cvpnd.wire.reliable import ReliableLayer, payload_limit
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.text import printable
 from cvpnd.wire.tls import CertificateVerdict, TlsConnection, common_name
-from cvpnd.wire.wrap.session_wrap import SessionWrap
-from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, TlsCrypt, dynamic_key2
+from cvpnd.wire.wrap.session_wrap import SessionWrap, SessionWraps
+from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL
 from cvpnd.wire.wrap.wrapping import KEY2_BYTES
 
-IP_UDP_BYTES_V4 = 28
-IP_UDP_BYTES_V6 = 48
-_ACK_BLOCK_BYTES = 1 + 4 * ACKS_ON_CONTROL + SESSION_ID_BYTES
-_PACKET_ID_BYTES = 4
-_LAST_KEY_ID = 7
-_RENEGOTIATE_JITTER = 0.1
-"""We renegotiate up to this part earlier than configured, so that client and server rarely start at once."""
 _MALFORMED = frozenset(
     {
         DropReason.TRUNCATED,
@@ -80,52 +70,31 @@ _MALFORMED = frozenset(
 """On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
 
 
-def payload_limit(max_packet_bytes: int, *, ipv6: bool, wrap_overhead: int) -> int:
-    """TLS bytes for each packet. Room is kept for four acknowledgements, and also on TCP for an IP and UDP header."""
-    outer = IP_UDP_BYTES_V6 if ipv6 else IP_UDP_BYTES_V4
-    return max_packet_bytes - outer - HEADER_BYTES - _ACK_BLOCK_BYTES - _PACKET_ID_BYTES - wrap_overhead
-
-
 class Session:
     """See the module's text for the order of calls. No verb raises for what a peer sent."""
 
     __slots__ = (
+        "_agreement",
         "_bytes_before_login",
         "_close_at",
         "_closing",
         "_context",
-        "_dynamic_wrap",
         "_events",
         "_farewell",
-        "_identity",
         "_ipv6",
-        "_jitter",
-        "_lame_duck",
-        "_last_key_id",
+        "_keys",
         "_local_session_id",
-        "_negotiated",
-        "_negotiated_options",
-        "_options",
         "_outbox",
         "_packets_before_login",
-        "_peer_id",
-        "_peer_info",
-        "_pending",
-        "_primary",
         "_push",
         "_random",
         "_remote_session_id",
-        "_renegotiate_at",
-        "_reserve_peer_id",
         "_settings",
-        "_soft_reset_at",
         "_transport",
-        "_use_key_at",
         "_verdict",
-        "_wrap",
+        "_wraps",
         "closed",
         "drops",
-        "negotiation",
         "tls_cipher",
         "tls_version",
     )
@@ -160,48 +129,30 @@ class Session:
         self._remote_session_id = remote_session_id
         self._local_session_id = local_session_id
         self._transport = transport
-        self._wrap = wrap or SessionWrap()
-        self._dynamic_wrap: SessionWrap | None = None
-        """For every key id but 0, if it was negotiated; made with the first data keys."""
+        self._wraps = SessionWraps(wrap or SessionWrap())
         self._ipv6 = ipv6
-        self._jitter = renegotiate_jitter
         self._random = random
         self.drops: Counter[DropReason] = Counter() if drops is None else drops
         self.closed = False
         self.tls_version = ""
         self.tls_cipher = ""
-        self.negotiation = ""
-        """How cipher and features were found, and what was pushed for them; for the debug log, once decided."""
         self._events: deque[Event] = deque()
         self._farewell: list[bytes] = []
         self._outbox = Outbox()
-        self._identity: tuple[bytes, str] | None = None
-        self._peer_info = PeerInfo()
-        self._reserve_peer_id = reserve_peer_id
-        self._peer_id: int | None = None
-        """The one that the client was told in the key exchange; then none is pushed."""
-        self._options = ""
-        self._negotiated: Negotiated | None = None
-        self._negotiated_options: list[str] = []
-        """Pushed besides what the caller gives; fixed for the life of the session."""
+        self._agreement = Agreement(settings.data_ciphers, reserve_peer_id)
         self._push = PushExchange(settings.push_repeat_s)
         self._packets_before_login = 0
         self._bytes_before_login = 0
-        self._renegotiate_at: float | None = None
-        self._use_key_at: float | None = None
-        self._soft_reset_at: float | None = None
         self._closing: SessionClosed | None = None
         self._close_at: float | None = None
-        self._last_key_id = 0
-        self._primary: KeyState | None = None
-        self._lame_duck: KeyState | None = None
-        self._pending: KeyState | None = self._new_key_state(0, now, first_id=1 if cookie_echoed else 0)
         self._verdict = CertificateVerdict()
+        first = self._new_key_state(0, now, first_id=1 if cookie_echoed else 0)
+        self._keys = KeySlots(settings, self._events, first, renegotiate_jitter)
         if cookie_echoed:
-            self._pending.negotiate(NegotiationInput.COOKIE_ECHOED)
+            first.negotiate(NegotiationInput.COOKIE_ECHOED)
         else:
-            self._pending.reliable.retransmits = transport is Transport.TCP
-            self._send_reset(self._pending, Opcode.HARD_RESET_SERVER_V2)
+            first.reliable.retransmits = transport is Transport.TCP
+            self._send_reset(first, Opcode.HARD_RESET_SERVER_V2)
 
     # -- what is known of the client
 
@@ -220,22 +171,27 @@ class Session:
 
     @property
     def peer_info(self) -> PeerInfo:
-        return self._peer_info
+        return self._agreement.peer_info
 
     @property
     def negotiated(self) -> Negotiated | None:
         """Cipher, key derivation and features; None before ``accept``."""
-        return self._negotiated
+        return self._agreement.negotiated
+
+    @property
+    def negotiation(self) -> str:
+        """How they were found, and what was pushed for them; for the debug log, once decided."""
+        return self._agreement.explanation
 
     @property
     def remote_peer_id(self) -> int | None:
         """What the client wants to see in packets to it; None: the same id in both directions."""
-        return self._peer_info.peer_id if self._peer_id is not None else None
+        return self._agreement.remote_peer_id
 
     @property
     def established(self) -> bool:
         """Accepted, with data keys, and not ending."""
-        return self._primary is not None and self._closing is None and not self.closed
+        return self._keys.primary is not None and self._closing is None and not self.closed
 
     # -- the five verbs
 
@@ -258,24 +214,18 @@ class Session:
         packets, self._farewell = self._farewell, []
         if self.closed:
             return packets
-        self._outbox.flush(self._pending, self._primary)
-        for state in self._key_states():
-            packets += map(self._wrap_of(state.key_id).wrap, state.reliable.packets_to_send(now))
+        self._outbox.flush(self._keys.pending, self._keys.primary)
+        for state in self._keys:
+            packets += map(self._wraps.of(state.key_id).wrap, state.reliable.packets_to_send(now))
         return packets
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout`` and then ``packets_to_send``; None: only when something arrives."""
         if self.closed:
             return None
-        times = [self._close_at]
-        for state in self._key_states():
-            times.append(state.reliable.next_timeout())
-            if self._closing is None:
-                times.append(state.expires_at)
+        times = [self._close_at, *(state.reliable.next_timeout() for state in self._keys)]
         if self._closing is None:
-            times += [self._renegotiate_at, self._use_key_at]
-            if self._pending is not None and not self._waits_for_login(self._pending):
-                times.append(self._pending.started_at + self._settings.hand_window_s)
+            times.append(self._keys.next_timeout())
         return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -288,26 +238,17 @@ class Session:
             return
         if self._closing is not None:
             return
-        pending = self._pending
-        if (
-            pending is not None
-            and not self._waits_for_login(pending)
-            and now >= pending.started_at + self._settings.hand_window_s
-        ):
-            if self._primary is None:
+        keys = self._keys
+        if keys.overdue(now):
+            if keys.primary is None:
                 self._close(Refusal.HANDSHAKE_TIMEOUT, f"not complete after {self._settings.hand_window_s:g} s")
                 return
-            self._abandon_renegotiation("timed out", now)
-        if self._lame_duck is not None and _passed(self._lame_duck.expires_at, now):
-            self._retire(self._lame_duck)
-            self._lame_duck = None
-        if self._primary is not None and _passed(self._primary.expires_at, now):
+            keys.abandon("timed out", now)
+        if keys.expired(now):
             self._close(End.RENEGOTIATION_FAILED, "the last key expired without a successor")
             return
-        if self._primary is not None and _passed(self._use_key_at, now):
-            self._use_key_at = None
-            self._events.append(UseKey(self._primary.key_id))
-        if _passed(self._renegotiate_at, now):
+        keys.use_key_if_due(now)
+        if keys.renegotiation_due(now):
             self.renegotiate(now)
 
     def next_event(self) -> Event | None:
@@ -317,7 +258,7 @@ class Session:
 
     def negotiate(self) -> Negotiated | Unsupported:
         """What ``accept`` is going to act on: known with the credentials of the first key."""
-        return negotiate(self._settings.data_ciphers, self._peer_info, self._options)
+        return self._agreement.negotiate()
 
     def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> Refusal | None:
         """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow
@@ -326,20 +267,15 @@ class Session:
         state = self._deferred()
         if state is None:
             return None
-        if self._primary is not None:
+        if self._keys.primary is not None:
             raise UsageError("accept on a renegotiation")
-        outcome = self.negotiate()
+        outcome = self._agreement.negotiate()
         if isinstance(outcome, Unsupported):
-            self.negotiation = outcome.rule
+            self._agreement.explanation = outcome.rule
             self.refuse(outcome.text, now, outcome.refusal)
             return outcome.refusal
-        if self._peer_id is not None and peer_id != self._peer_id:
-            raise UsageError("another peer id than the one that the client was told")
-        pushed_id = peer_id if self._peer_id is None else None
-        self.negotiation = outcome.explain(pushed_id)
-        self._negotiated = outcome
-        self._negotiated_options = outcome.push_options(pushed_id)
-        self._push.set_reply(messages.push_reply([*options, *self._negotiated_options]))
+        self._agreement.fix(outcome, peer_id)
+        self._push.set_reply(self._agreement.push_reply(options))
         state.authenticate(AuthenticationInput.ACCEPTED)
         self._establish(state, now)
         return None
@@ -349,7 +285,7 @@ class Session:
         state = self._deferred()
         if state is None:
             return
-        if self._primary is None:
+        if self._keys.primary is None:
             raise UsageError("accept_renegotiation on the first key")
         state.authenticate(AuthenticationInput.ACCEPTED)
         if self._make_data_keys(state, now):
@@ -370,7 +306,7 @@ class Session:
         state = self._deferred()
         if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
-            if retry_after_s is not None and Capability.AUTH_FAIL_TEMP in self._peer_info.capabilities:
+            if retry_after_s is not None and Capability.AUTH_FAIL_TEMP in self.peer_info.capabilities:
                 self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
             else:
                 self._outbox.say_last(messages.auth_failed(text))
@@ -379,25 +315,21 @@ class Session:
     @property
     def takes_updates(self) -> bool:
         """Whether ``change_options`` may be used: the client announced PUSH_UPDATE."""
-        return Capability.PUSH_UPDATE in self._peer_info.capabilities
+        return Capability.PUSH_UPDATE in self.peer_info.capabilities
 
     def change_options(self, options: Sequence[str], changes: Sequence[str]) -> None:
         """Send ``changes`` as PUSH_UPDATE. ``options`` is what now takes the place of those given to ``accept``, should
         the client ask again. Raises ``UsageError`` for what cannot be pushed."""
         update = messages.push_update(changes)
-        self._push.set_reply(messages.push_reply([*options, *self._negotiated_options]))
+        self._push.set_reply(self._agreement.push_reply(options))
         if self._closing is None and not self.closed:
             self._outbox.add(*update)
 
     def renegotiate(self, now: float) -> None:
         """Start a new key, unless one is being negotiated already."""
-        if self._primary is None or self._pending is not None or self._closing is not None:
+        if self._keys.primary is None or self._keys.pending is not None or self._closing is not None:
             return
-        key_id = self._last_key_id % _LAST_KEY_ID + 1
-        if self._lame_duck is not None and self._lame_duck.key_id == key_id:
-            self._retire(self._lame_duck)
-            self._lame_duck = None
-        self._start_renegotiation(key_id, now, by_peer=False)
+        self._start_renegotiation(self._keys.next_key_id(), now, by_peer=False)
 
     def restart(self, text: str, now: float, reason: End = End.SHUTDOWN) -> None:
         """Tell the client to connect again. ``text`` may begin with flags, see ``messages.restart``."""
@@ -415,14 +347,15 @@ class Session:
 
     def ask_alive(self) -> None:
         """Send what says nothing and what every living client acknowledges: a control packet without payload."""
-        state = self._pending if self._pending is not None and self._pending.reliable.heard else self._primary
+        pending = self._keys.pending
+        state = pending if pending is not None and pending.reliable.heard else self._keys.primary
         if state is not None and self._closing is None:
             state.reliable.queue_payload(Opcode.CONTROL_V1)
 
     @property
     def owes_answer(self) -> bool:
         """Whether the client has yet to acknowledge something of ours."""
-        states = (self._pending, self._primary)
+        states = (self._keys.pending, self._keys.primary)
         return any(not state.reliable.all_acknowledged for state in states if state is not None)
 
     def close(self, reason: Refusal | End, detail: str = "") -> None:
@@ -433,17 +366,16 @@ class Session:
     def key_confirmed(self, key_id: int, now: float) -> None:
         """The peer sends data under this key, so the data plane uses it already and need not wait for ``UseKey``. Nor
         is its last acknowledgement missed, should that be late or lost."""
-        pending = self._pending
+        pending = self._keys.pending
         if pending is not None and pending.key_id == key_id and pending.negotiation is Negotiation.SENT_KEY:
             pending.negotiate(NegotiationInput.ALL_ACKED)
             self._establish(pending, now)
-        if self._primary is not None and self._primary.key_id == key_id:
-            self._use_key_at = None
+        self._keys.key_confirmed(key_id)
 
     # -- receiving
 
     def _limit_before_login(self, size: int) -> None:
-        if self._primary is not None:
+        if self._keys.primary is not None:
             return
         self._packets_before_login += 1
         self._bytes_before_login += size
@@ -454,16 +386,13 @@ class Session:
         ):
             raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, "too many packets or bytes before login")
 
-    def _wrap_of(self, key_id: int) -> SessionWrap:
-        return self._wrap if key_id == 0 or self._dynamic_wrap is None else self._dynamic_wrap
-
     def _unwrap(self, packet: bytes, now: float) -> ControlPacket:
         """The session id is in clear, and looked at first: no other client's packet, authentic under a key that they
         share, may move this session's replay window."""
         header = parse_header(packet)
         if header.session_id != self._remote_session_id:
             raise PeerError(DropReason.UNROUTABLE)
-        return self._wrap_of(header.key_id).unwrap(packet, now)
+        return self._wraps.of(header.key_id).unwrap(packet, now)
 
     def _route(self, packet: ControlPacket, now: float) -> None:
         if packet.opcode is Opcode.HARD_RESET_SERVER_V2:
@@ -471,7 +400,7 @@ class Session:
         is_reset = packet.opcode in CLIENT_RESETS or packet.opcode is Opcode.SOFT_RESET_V1
         if is_reset and packet.packet_id != 0:
             raise PeerError(DropReason.LATE_PACKET)
-        state = next((state for state in self._key_states() if state.key_id == packet.key_id), None)
+        state = self._keys.find(packet.key_id)
         if state is None:
             if packet.opcode is not Opcode.SOFT_RESET_V1:
                 raise PeerError(DropReason.UNKNOWN_KEY_ID, str(packet.key_id))
@@ -481,13 +410,9 @@ class Session:
         self._receive(state, packet, now)
 
     def _accept_soft_reset(self, key_id: int, now: float) -> KeyState:
-        if self._closing is not None or self._primary is None or self._pending is not None:
+        if self._closing is not None:
             raise PeerError(DropReason.EARLY_SOFT_RESET)
-        if key_id == 0:
-            raise PeerError(DropReason.BAD_KEY_ID, "soft reset with key id 0")
-        if self._soft_reset_at is not None and now < self._soft_reset_at + self._settings.soft_reset_interval_s:
-            raise PeerError(DropReason.RATE_LIMITED, "soft resets")
-        self._soft_reset_at = now
+        self._keys.check_soft_reset(key_id, now)
         return self._start_renegotiation(key_id, now, by_peer=True)
 
     def _receive(self, state: KeyState, packet: ControlPacket, now: float) -> None:
@@ -524,7 +449,7 @@ class Session:
             if message is not None:
                 peer_info = parse_peer_info(message.peer_info)
                 state.send_key_message(
-                    message.options, self._random(SERVER_RANDOM_BYTES), self._answer_peer_info(peer_info)
+                    message.options, self._random(SERVER_RANDOM_BYTES), self._agreement.answer_peer_info(peer_info)
                 )
                 self._read_credentials(state, message, peer_info, now)
             return
@@ -534,26 +459,12 @@ class Session:
             except PeerError as error:
                 self.drops[error.reason] += 1
 
-    def _answer_peer_info(self, theirs: PeerInfo) -> str:
-        """``ID=`` to a client that sent one, the same on every key (openvpn-wire.md 9.3)."""
-        if theirs.peer_id is None or Capability.DATA_V2 not in theirs.capabilities:
-            return ""
-        if self._identity is None and self._reserve_peer_id is not None:
-            self._peer_id = self._reserve_peer_id()
-        return "" if self._peer_id is None else f"ID={self._peer_id:x}\n"
-
     def _read_credentials(self, state: KeyState, message: KeyMessage, peer_info: PeerInfo, now: float) -> None:
         if self._closing is not None:
             return
         assert state.tls is not None  # noqa: S101 - it has just decrypted the message
         certificate = state.tls.peer_certificate()
-        fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
-        identity = (fingerprint, message.username)
-        if self._identity is None:
-            self._identity = identity
-            self._peer_info = peer_info
-            self._options = message.options
-        elif identity != self._identity:
+        if not self._agreement.identify(certificate, message, peer_info):
             self.refuse("Identity changed during renegotiation", now, Refusal.IDENTITY_CHANGED)
             return
         self._events.append(
@@ -572,10 +483,10 @@ class Session:
             return
         if text == messages.PUSH_REQUEST:
             self._push.request()
-            if self._primary is not None:
+            if self._keys.primary is not None:
                 self._outbox.add(*self._push.take_reply(now))
         elif text == messages.EXIT:
-            if self._primary is not None:
+            if self._keys.primary is not None:
                 self._peer_left("EXIT message", now)
         else:
             self._events.append(MessageReceived(text))
@@ -586,25 +497,23 @@ class Session:
 
     # -- from key exchange to data keys
 
-    def _waits_for_login(self, state: KeyState) -> bool:
-        """The handshake is done and login takes its time, which is login's to limit."""
-        return state.negotiation is Negotiation.ACTIVE and state.authentication is Authentication.DEFERRED
-
     def _deferred(self) -> KeyState | None:
         """The key state whose credentials wait for a decision; None if the decision comes too late to matter."""
-        if self._identity is None:
+        if not self._agreement.identified:
             raise UsageError("a decision before any credentials")
-        if self.closed or self._closing is not None or self._pending is None:
+        pending = self._keys.pending
+        if self.closed or self._closing is not None or pending is None:
             return None
-        if self._pending.authentication is not Authentication.DEFERRED:
+        if pending.authentication is not Authentication.DEFERRED:
             raise UsageError("no credentials wait for a decision")
-        return self._pending
+        return pending
 
     def _make_data_keys(self, state: KeyState, now: float) -> bool:
         """Once for each key state, and only after login has said yes. False: they cannot be used, and it has failed."""
-        assert self._negotiated is not None  # noqa: S101 - fixed by accept
+        negotiated = self._agreement.negotiated
+        assert negotiated is not None  # noqa: S101 - fixed by accept
         try:
-            keys = state.generate_keys(self._negotiated, self._remote_session_id, self._local_session_id)
+            keys = state.generate_keys(negotiated, self._remote_session_id, self._local_session_id)
         except PeerError as error:
             self._fail(state, error, now)
             return False
@@ -615,7 +524,7 @@ class Session:
         """Put the key state in its slot once the exchange is complete and login has said yes, in whichever order they
         come."""
         if (
-            state is not self._pending
+            state is not self._keys.pending
             or state.negotiation is not Negotiation.ACTIVE
             or state.authentication is not Authentication.TRUE
             or self._closing is not None
@@ -623,54 +532,24 @@ class Session:
             return
         if not state.has_data_keys and not self._make_data_keys(state, now):
             return
-        settings = self._settings
         state.negotiate(NegotiationInput.KEYS_GENERATED)
-        previous = self._primary
-        if previous is None and self._negotiated is not None and self._negotiated.dynamic_tls_crypt:
+        first = self._keys.primary is None
+        if first and self._agreement.dynamic_tls_crypt:
             assert state.tls is not None  # noqa: S101 - it has just exchanged the keys
-            key2 = dynamic_key2(state.tls.export(DYNAMIC_LABEL, KEY2_BYTES), self._wrap.wrapping.key2)
-            self._dynamic_wrap = SessionWrap(TlsCrypt(key2, server=True), self._wrap.clock)
-        self._pending = None
-        self._primary = state
-        state.move(SlotInput.ESTABLISHED)
-        if previous is not None:
-            if self._lame_duck is not None:
-                self._retire(self._lame_duck)
-            previous.move(SlotInput.REPLACED)
-            self._lame_duck = previous
-            grace = min(settings.hand_window_s, settings.renegotiate_s / 2 or settings.hand_window_s)
-            self._use_key_at = state.started_at + grace
-        if settings.renegotiate_s:
-            self._renegotiate_at = now + settings.renegotiate_s * (1 - _RENEGOTIATE_JITTER * self._jitter)
-        if previous is None:
-            if Capability.REQUEST_PUSH in self._peer_info.capabilities:
+            self._wraps.go_dynamic(state.tls.export(DYNAMIC_LABEL, KEY2_BYTES))
+        self._keys.establish(now)
+        if first:
+            if Capability.REQUEST_PUSH in self.peer_info.capabilities:
                 self._push.request()
             self._outbox.add(*self._push.take_reply(now))
 
-    # -- renegotiation
+    # -- new key states
 
     def _start_renegotiation(self, key_id: int, now: float, *, by_peer: bool) -> KeyState:
-        assert self._primary is not None  # noqa: S101 - checked by both callers
         state = self._new_key_state(key_id, now)
-        self._pending = state
-        self._last_key_id = key_id
-        self._renegotiate_at = None
-        if self._primary.expires_at is None:
-            self._primary.expires_at = now + self._settings.tran_window_s
+        self._keys.begin(state, now, by_peer=by_peer)
         self._send_reset(state, Opcode.SOFT_RESET_V1)
-        self._events.append(RenegotiationStarted(key_id, by_peer))
         return state
-
-    def _abandon_renegotiation(self, detail: str, now: float) -> None:
-        """Keep the old key and try again later. A peer that heard nothing still expects the same key id."""
-        state = self._pending
-        assert state is not None and self._primary is not None  # noqa: S101 - checked by both callers
-        if not state.reliable.heard:
-            self._last_key_id = self._primary.key_id
-        self._retire(state)
-        self._pending = None
-        self._renegotiate_at = now + self._settings.hand_window_s
-        self._events.append(RenegotiationFailed(state.key_id, detail))
 
     def _new_key_state(self, key_id: int, now: float, first_id: int = 0) -> KeyState:
         reliable = ReliableLayer(
@@ -678,7 +557,7 @@ class Session:
             self._local_session_id,
             self._remote_session_id,
             payload_limit=payload_limit(
-                self._settings.max_packet_bytes, ipv6=self._ipv6, wrap_overhead=self._wrap_of(key_id).overhead
+                self._settings.max_packet_bytes, ipv6=self._ipv6, wrap_overhead=self._wraps.of(key_id).overhead
             ),
             first_id=first_id,
             first_timeout_s=self._settings.tls_timeout_s,
@@ -689,18 +568,12 @@ class Session:
         state.reliable.queue_payload(opcode)
         state.negotiate(NegotiationInput.RESET_SENT)
 
-    # -- sending
-
-    def _key_states(self) -> list[KeyState]:
-        """Newest first."""
-        return [state for state in (self._pending, self._primary, self._lame_duck) if state is not None]
-
     # -- ending
 
     def _say_goodbye(self, text: str, reason: End, now: float, delay_s: float) -> None:
         if self.closed or self._closing is not None:
             return
-        if self._primary is None:
+        if self._keys.primary is None:
             self._close(Refusal.SHUTTING_DOWN if reason is End.SHUTDOWN else reason, text)
             return
         self._outbox.say_last(text)
@@ -710,29 +583,20 @@ class Session:
         """No service from now on; only acknowledge and repeat until the delay is over."""
         self._closing = SessionClosed(reason, detail)
         self._close_at = now + delay_s
-        for state in self._key_states():
-            if state.has_data_keys:
-                self._events.append(KeyRetired(state.key_id))
+        self._keys.tell_retired()
 
     def _close(self, reason: Refusal | End, detail: str) -> None:
-        for state in self._key_states():
-            if state.has_data_keys and self._closing is None:
-                self._events.append(KeyRetired(state.key_id))
-            state.move(SlotInput.GONE)
-        self._pending = self._primary = self._lame_duck = None
+        if self._closing is None:
+            self._keys.tell_retired()
+        self._keys.clear()
         self.closed = True
         self._events.append(SessionClosed(reason, detail))
-
-    def _retire(self, state: KeyState) -> None:
-        state.move(SlotInput.GONE)
-        if state.has_data_keys:
-            self._events.append(KeyRetired(state.key_id))
 
     def _fail(self, state: KeyState, error: PeerError, now: float) -> None:
         """A key state cannot go on. Its TLS alert, if there is one, goes out once."""
         self.drops[error.reason] += 1
         state.negotiate(NegotiationInput.FAILED)
-        self._farewell += map(self._wrap_of(state.key_id).wrap, state.reliable.packets_to_send(now))
+        self._farewell += map(self._wraps.of(state.key_id).wrap, state.reliable.packets_to_send(now))
         if state.tls is not None:
             self._verdict = state.tls.verdict
         tls_verdict = self._verdict.refusal if error.reason is DropReason.TLS_FAILURE else None
@@ -740,20 +604,16 @@ class Session:
             self._close(self._closing.reason, self._closing.detail)
         elif tls_verdict is not None:
             self._close(tls_verdict, error.detail)
-        elif state is self._pending and self._primary is not None:
-            self._abandon_renegotiation(str(error), now)
-        elif error.reason is DropReason.TLS_CLOSED and self._primary is not None:
+        elif state is self._keys.pending and self._keys.primary is not None:
+            self._keys.abandon(str(error), now)
+        elif error.reason is DropReason.TLS_CLOSED and self._keys.primary is not None:
             self._peer_left("TLS connection closed", now)
         elif error.reason is DropReason.TLS_CLOSED:
             self._close(Refusal.HANDSHAKE_ABANDONED, "TLS connection closed")
-        elif error.reason is DropReason.TLS_FAILURE and self._primary is None:
+        elif error.reason is DropReason.TLS_FAILURE and self._keys.primary is None:
             self._close(Refusal.TLS_FAILURE, error.detail)
         else:
             self._close(self._violation(), str(error))
 
     def _violation(self) -> Refusal | End:
-        return Refusal.PROTOCOL_VIOLATION if self._primary is None else End.PROTOCOL_VIOLATION
-
-
-def _passed(time: float | None, now: float) -> bool:
-    return time is not None and now >= time
+        return Refusal.PROTOCOL_VIOLATION if self._keys.primary is None else End.PROTOCOL_VIOLATION

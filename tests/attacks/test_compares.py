@@ -23,7 +23,7 @@ from cvpnd.dataplane import reference_forward, reference_keys
 from cvpnd.dataplane.api import PeerSettings, SocketAddress
 from cvpnd.reasons import Refusal
 from cvpnd.server import control
-from cvpnd.wire import reliable, reset_cookie, session
+from cvpnd.wire import agreement, reliable, reset_cookie, session
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.events import SessionClosed
 from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
@@ -214,7 +214,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     ),
     "identity": (
         who_renegotiates_is_who_logged_in,
-        [Mutant(session, "Session._read_credentials", "elif identity != self._identity:", "elif False:")],
+        [Mutant(agreement, "Agreement.identify", "return identity == self._identity", "return True")],
     ),
     "floating": (
         address_of_another_identity_is_not_taken,

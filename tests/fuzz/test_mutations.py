@@ -94,7 +94,7 @@ STAGES: dict[str, Callable[[Pair], bool]] = {
     "handshake": lambda pair: pair.session is not None and not pair.session.tls_version and pair.now > 0.03,
     "login": lambda pair: bool(pair.of_server(CredentialsReceived)),
     "established": lambda pair: pair.client.connected,
-    "renegotiating": lambda pair: pair.session is not None and pair.session._pending is not None,
+    "renegotiating": lambda pair: pair.session is not None and pair.session._keys.pending is not None,
     "renegotiated": lambda pair: len(pair.of_server(KeysReady)) == 2,
 }
 
@@ -116,11 +116,11 @@ def conversation(name: str, stage: str) -> Pair:
 
 def state_of(session: Session) -> tuple[object, ...]:
     """All that a packet could change."""
-    wraps = [wrap for wrap in (session._wrap, session._dynamic_wrap) if wrap is not None]
+    wraps = [session._wraps.of(0), session._wraps.of(1)]
     windows = [(wrap._window._time, wrap._window._highest, len(wrap._window._arrivals)) for wrap in wraps]
-    told = session.closed, session._closing, len(session._events), len(session._farewell), session._renegotiate_at
+    told = session.closed, session._closing, len(session._events), len(session._farewell), session._keys._renegotiate_at
     return (
-        [state_of_key(state) for state in session._key_states()],
+        [state_of_key(state) for state in session._keys],
         windows,
         [wrap._sent._next_id for wrap in wraps],
         told,

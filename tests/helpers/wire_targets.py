@@ -90,11 +90,11 @@ def client_text(data: bytes) -> None:
         _pair = Pair()
         _pair.connect()
         _session = _pair.session
-    assert _session is not None and _session._primary is not None
+    assert _session is not None and _session._keys.primary is not None
     half = len(data) // 2
     for record in (data[:half], data[half:]):
-        if _session._primary is not None and record:
-            _session._read_record(_session._primary, record, _pair.now)
+        if _session._keys.primary is not None and record:
+            _session._read_record(_session._keys.primary, record, _pair.now)
     while _session.next_event() is not None:
         pass
     _session.packets_to_send(_pair.now)

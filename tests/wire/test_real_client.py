@@ -15,7 +15,7 @@ from light_client.data_channel import PING
 from OpenSSL import SSL
 
 from cvpnd.reasons import End, Refusal
-from cvpnd.wire import session as session_module
+from cvpnd.wire import agreement
 from cvpnd.wire.events import KeysReady, PeerExit, RenegotiationStarted, SessionClosed, TlsEstablished, UseKey
 from cvpnd.wire.key_method import PeerInfo
 from cvpnd.wire.negotiation import KeyDerivation, Negotiated, Unsupported, negotiate
@@ -55,7 +55,7 @@ def test_prf_keys_are_the_same_on_both_sides(tmp_path: Path, monkeypatch: pytest
         assert isinstance(outcome, Negotiated)
         return replace(outcome, derivation=KeyDerivation.PRF)
 
-    monkeypatch.setattr(session_module, "negotiate", without_exporter)
+    monkeypatch.setattr(agreement, "negotiate", without_exporter)
     with Pump(server_context(), push=["ping 1"]) as pump, openvpn(tmp_path, pump) as client:
         assert pump.run(client.completed), client.log
         assert pump.run(lambda: (0, PING) in pump.opened), "its ping must open with our keys"

@@ -90,7 +90,7 @@ def test_server_starts_by_its_timer_up_to_a_tenth_early() -> None:
         pair = Pair(settings=SessionSettings(renegotiate_s=1000))
         pair.run(lambda pair: pair.session is not None)
         assert pair.session is not None
-        pair.session._jitter = jitter
+        pair.session._keys._jitter = jitter
         pair.run(lambda pair: len(pair.of_server(RenegotiationStarted)) > 0, seconds=2000)
         return pair.now
 
@@ -142,12 +142,12 @@ def test_lame_duck_expires_after_the_transition_window() -> None:
 def test_tls_object_of_a_retired_key_is_dropped() -> None:
     pair, session = connected()
     session.renegotiate(pair.now)
-    pair.run(lambda _pair: session._lame_duck is not None)
-    assert session._lame_duck is not None
-    assert session._lame_duck.tls is None
-    assert session._primary is not None
-    assert session._primary.tls is not None
-    assert session._primary.client_source is None, "secrets of the exchange are gone"
+    pair.run(lambda _pair: session._keys.lame_duck is not None)
+    assert session._keys.lame_duck is not None
+    assert session._keys.lame_duck.tls is None
+    assert session._keys.primary is not None
+    assert session._keys.primary.tls is not None
+    assert session._keys.primary.client_source is None, "secrets of the exchange are gone"
 
 
 def test_text_during_a_renegotiation_goes_over_the_new_key() -> None:
@@ -182,7 +182,7 @@ def test_failed_attempt_keeps_the_old_key_and_is_repeated_with_the_same_id() -> 
     pair.run(lambda pair: bool(pair.of_server(RenegotiationFailed)), seconds=300)
     assert session.established
     pair.link.loss = 0.0
-    pair.run(lambda _pair: session._lame_duck is not None, seconds=300)
+    pair.run(lambda _pair: session._keys.lame_duck is not None, seconds=300)
     assert key_ids(pair, RenegotiationStarted) == [1, 1]
     assert key_ids(pair, KeysReady) == [0, 1]
     assert same_keys(pair)
@@ -288,7 +288,7 @@ def test_data_keys_of_a_renegotiation_are_ready_before_the_client_can_use_them()
     pair, session = connected()
     session.renegotiate(pair.now)
     pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2)
-    assert session._pending is not None, "the client has not even acknowledged the key message"
+    assert session._keys.pending is not None, "the client has not even acknowledged the key message"
     assert pair.client.key_id == 1
     assert pair.client.sending_key_id == 0
 
@@ -298,8 +298,8 @@ def test_data_under_the_new_key_stands_in_for_a_lost_acknowledgement() -> None:
     session.renegotiate(pair.now)
     pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2)
     session.key_confirmed(1, pair.now)
-    assert session._pending is None
-    assert session._lame_duck is not None
+    assert session._keys.pending is None
+    assert session._keys.lame_duck is not None
 
 
 def test_abandoned_renegotiation_takes_its_data_keys_back() -> None:

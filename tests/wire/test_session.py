@@ -30,8 +30,9 @@ from cvpnd.wire.events import (
     TlsEstablished,
 )
 from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet, serialise_packet
+from cvpnd.wire.reliable import payload_limit
 from cvpnd.wire.reset_cookie import ResetCookie
-from cvpnd.wire.session import Session, payload_limit
+from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.stateless import check_echo
 

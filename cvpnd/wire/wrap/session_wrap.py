@@ -1,4 +1,4 @@
-"""One session's use of a wrapping: what it has sent and received so far."""
+"""One session's use of its wrappings: what it has sent and received so far."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.packet import ControlPacket
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.replay import ReplayWindow, SendCounter
+from cvpnd.wire.wrap.tls_crypt import TlsCrypt, dynamic_key2
 from cvpnd.wire.wrap.wrapping import Wrapping
 
 
 class SessionWrap:
-    """The dynamic tls-crypt of a session's renegotiations is a second one, with counters of its own."""
+    """One wrapping with its counters."""
 
     __slots__ = ("_sent", "_window", "clock", "wrapping")
 
@@ -39,3 +40,21 @@ class SessionWrap:
         if opened.replay_id is not None and not self._window.accept(opened.replay_id, now):
             raise PeerError(DropReason.REPLAYED)
         return opened.packet
+
+
+class SessionWraps:
+    """The wrapping of key id 0 and, where dynamic tls-crypt was negotiated, that of all later keys."""
+
+    __slots__ = ("_first", "_later")
+
+    def __init__(self, first: SessionWrap) -> None:
+        self._first = first
+        self._later = first
+
+    def of(self, key_id: int) -> SessionWrap:
+        return self._first if key_id == 0 else self._later
+
+    def go_dynamic(self, exported: bytes) -> None:
+        """``exported``: from the TLS connection of the first key, under ``DYNAMIC_LABEL``."""
+        key2 = dynamic_key2(exported, self._first.wrapping.key2)
+        self._later = SessionWrap(TlsCrypt(key2, server=True), self._first.clock)

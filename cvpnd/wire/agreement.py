@@ -1,0 +1,95 @@
+"""What the client said of itself with its first key, and what was agreed on for as long as the session lives.
+
+Later keys bring the same message again. Who it is must not change then, and what was negotiated does not: ciphers and
+features of a session are fixed with its first data keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from cvpnd.wire import messages
+from cvpnd.wire.errors import UsageError
+from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo
+from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
+
+
+class Agreement:
+    __slots__ = (
+        "_data_ciphers",
+        "_identity",
+        "_options",
+        "_pushed",
+        "_reserve_peer_id",
+        "_told_peer_id",
+        "explanation",
+        "negotiated",
+        "peer_info",
+    )
+
+    def __init__(self, data_ciphers: Sequence[str], reserve_peer_id: Callable[[], int] | None) -> None:
+        self._data_ciphers = data_ciphers
+        self._reserve_peer_id = reserve_peer_id
+        self._told_peer_id: int | None = None
+        """The one that the client was told in the key exchange; then none is pushed."""
+        self._identity: tuple[bytes, str] | None = None
+        self._options = ""
+        self._pushed: list[str] = []
+        self.peer_info = PeerInfo()
+        self.negotiated: Negotiated | None = None
+        self.explanation = ""
+        """How cipher and features were found, and what was pushed for them; once decided."""
+
+    # -- what the client says
+
+    @property
+    def identified(self) -> bool:
+        return self._identity is not None
+
+    @property
+    def remote_peer_id(self) -> int | None:
+        """What the client wants to see in packets to it; None: the same id in both directions."""
+        return self.peer_info.peer_id if self._told_peer_id is not None else None
+
+    def answer_peer_info(self, theirs: PeerInfo) -> str:
+        """``ID=`` to a client that sent one, the same on every key (openvpn-wire.md 9.3)."""
+        if theirs.peer_id is None or Capability.DATA_V2 not in theirs.capabilities:
+            return ""
+        if self._identity is None and self._reserve_peer_id is not None:
+            self._told_peer_id = self._reserve_peer_id()
+        return "" if self._told_peer_id is None else f"ID={self._told_peer_id:x}\n"
+
+    def identify(self, certificate: x509.Certificate | None, message: KeyMessage, peer_info: PeerInfo) -> bool:
+        """Keep what the first key said; False if a later one comes from somebody else."""
+        fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
+        identity = (fingerprint, message.username)
+        if self._identity is None:
+            self._identity = identity
+            self.peer_info = peer_info
+            self._options = message.options
+        return identity == self._identity
+
+    # -- what follows from it
+
+    @property
+    def dynamic_tls_crypt(self) -> bool:
+        return self.negotiated is not None and self.negotiated.dynamic_tls_crypt
+
+    def negotiate(self) -> Negotiated | Unsupported:
+        return negotiate(self._data_ciphers, self.peer_info, self._options)
+
+    def fix(self, negotiated: Negotiated, peer_id: int | None) -> None:
+        """``peer_id``: the data plane's for this client."""
+        if self._told_peer_id is not None and peer_id != self._told_peer_id:
+            raise UsageError("another peer id than the one that the client was told")
+        pushed_id = peer_id if self._told_peer_id is None else None
+        self.explanation = negotiated.explain(pushed_id)
+        self.negotiated = negotiated
+        self._pushed = negotiated.push_options(pushed_id)
+
+    def push_reply(self, options: Sequence[str]) -> list[str]:
+        """The messages that push ``options`` and what was negotiated."""
+        return messages.push_reply([*options, *self._pushed])
