@@ -28,6 +28,8 @@
     X(LINK_FULL, "link_full")                                                                                        \
     X(TCP_QUEUE_FULL, "tcp_queue_full")                                                                              \
     X(EVENTS_FULL, "events_full")                                                                                    \
+    X(CONTROL_LIMIT, "control_limit")                                                                                \
+    X(STRAY_CONTROL, "stray_control")                                                                                \
     X(INBOX_FULL, "inbox_full")                                                                                      \
     X(FLOAT_REFUSED, "float_refused")
 

@@ -84,7 +84,8 @@ struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options
         fail_system(failure, errno, "eventfd");
         goto fail_events;
     }
-    const struct forwarder shared = {.peers = &plane->peers, .events = &plane->events, .limits = &plane->limits};
+    const struct forwarder shared = {
+        .peers = &plane->peers, .events = &plane->events, .limits = &plane->limits, .last_peer = NO_PEER_ID};
     for (; running < workers; running++) {
         struct worker *worker = aligned_alloc(64, (sizeof *worker + 63) / 64 * 64);
         if (worker == NULL) {

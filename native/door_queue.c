@@ -219,10 +219,12 @@ static enum door_result enqueue_locked(struct door_queue *queue, const struct do
 static enum door_result push_locked(struct door_queue *queue, struct door_session *session,
                                     const struct door_packet *packet, uint32_t now_ms)
 {
-    if (session->waiting >= DOOR_SESSION_WAITING ||
+    enum door_class standing = session->standing;
+    bool crowded = queue->lines[standing].count >= LINE_MAX[standing] / 2;
+    if (session->waiting >= (crowded ? DOOR_SESSION_WAITING_CROWDED : DOOR_SESSION_WAITING) ||
         !bucket_take(&session->packets, DOOR_SESSION_PACKETS_PER_S, now_ms))
         return DOOR_RATE_LIMITED;
-    enum door_result result = enqueue_locked(queue, packet, session->standing);
+    enum door_result result = enqueue_locked(queue, packet, standing);
     session->waiting += result == DOOR_QUEUED;
     return result;
 }

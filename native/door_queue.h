@@ -16,6 +16,7 @@ enum door_class { DOOR_ESTABLISHED, DOOR_HANDSHAKE, DOOR_STRANGER, DOOR_DATA, DO
 
 enum {
     DOOR_SESSION_WAITING = 64,         /* packets of one session; a handshake sends at most 12 without an answer */
+    DOOR_SESSION_WAITING_CROWDED = 8,  /* while half of the room for its class is taken */
     DOOR_SESSION_PACKETS_PER_S = 1000, /* a busy handshake has some 50 in all */
     DOOR_RESETS_PER_S = 4,             /* from the address of one established session */
     DOOR_DATA_PACKETS_PER_S = 5000,    /* that name no peer, of one session: for old clients, and no fast path */

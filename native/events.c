@@ -48,7 +48,27 @@ static void signal_empty_locked(struct events *events)
     }
 }
 
-bool events_push(struct events *events, const struct event *event, const void *payload, size_t length)
+static bool has_room_locked(const struct events *events, size_t length)
+{
+    return events->count < EVENTS_MAX && length <= EVENT_BYTES_MAX - events->bytes;
+}
+
+/* Counts it too. */
+static bool has_share_locked(const struct events *events, struct event_share *share, size_t length)
+{
+    if (share->round != events->round)
+        *share = (struct event_share){.round = events->round};
+    unsigned most = events->count < EVENTS_OF_CLIENTS / 2 ? EVENTS_OF_PEER : EVENTS_OF_PEER_CROWDED;
+    if (events->count >= EVENTS_OF_CLIENTS || events->bytes + length > EVENT_BYTES_OF_CLIENTS ||
+        share->waiting >= most)
+        return false;
+    share->waiting++;
+    return true;
+}
+
+/* `share` NULL: the plane tells it, not a client. */
+static bool push(struct events *events, struct event_share *share, const struct event *event, const void *payload,
+                 size_t length)
 {
     struct event *copy = malloc(sizeof *copy + length);
     if (copy == NULL)
@@ -59,7 +79,7 @@ bool events_push(struct events *events, const struct event *event, const void *p
     if (length > 0)
         memcpy(copy->bytes, payload, length);
     pthread_mutex_lock(&events->lock);
-    bool room = events->count < EVENTS_MAX && length <= EVENT_BYTES_MAX - events->bytes;
+    bool room = has_room_locked(events, length) && (share == NULL || has_share_locked(events, share, length));
     if (room) {
         *events->last = copy;
         events->last = &copy->next;
@@ -73,6 +93,17 @@ bool events_push(struct events *events, const struct event *event, const void *p
     return room;
 }
 
+bool events_push(struct events *events, const struct event *event, const void *payload, size_t length)
+{
+    return push(events, NULL, event, payload, length);
+}
+
+bool events_push_control(struct events *events, struct event_share *share, const struct event *event,
+                         const void *payload, size_t length)
+{
+    return push(events, share, event, payload, length);
+}
+
 struct event *events_take(struct events *events)
 {
     pthread_mutex_lock(&events->lock);
@@ -82,6 +113,7 @@ struct event *events_take(struct events *events)
     events->first = NULL;
     events->last = &events->first;
     events->count = events->bytes = 0;
+    events->round++;
     pthread_mutex_unlock(&events->lock);
     return first;
 }

@@ -5,7 +5,10 @@
 #include "mss.h"
 #include "tcp.h"
 
-enum { FLOAT_EVENT_INTERVAL_MS = 1000 };
+enum {
+    FLOAT_EVENT_INTERVAL_MS = 1000,
+    CONTROL_PACKETS_PER_S = 1000, /* of one peer; a busy handshake has some 50 in all */
+};
 
 bool report(struct forwarder *forwarder, const struct event *event, const void *payload, size_t length)
 {
@@ -13,6 +16,17 @@ bool report(struct forwarder *forwarder, const struct event *event, const void *
         return true;
     count_drop(forwarder->counters, DROP_EVENTS_FULL);
     return false;
+}
+
+/* Hands a control packet of this peer up, whose worker this is. */
+static enum drop_reason hand_up(struct forwarder *forwarder, struct peer *peer, const struct event *event,
+                                const struct packet *packet)
+{
+    if (!bucket_take(&peer->control, CONTROL_PACKETS_PER_S, (uint32_t)forwarder->now_ms))
+        return DROP_CONTROL_LIMIT;
+    if (!events_push_control(forwarder->events, &peer->share, event, packet->bytes, packet->length))
+        return DROP_EVENTS_FULL;
+    return PACKET_ABSORBED;
 }
 
 static void report_one_due(struct peer *peer, struct events *events, unsigned bit, enum event_kind kind,
@@ -150,22 +164,32 @@ static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *
     return PACKET_PASSES;
 }
 
+/* A control packet comes here only if the kernel has glued it behind data of the same client, which is what counts: else
+ * strangers could fill the queue, who belong to the doorman. */
+static enum drop_reason receive_stray(struct forwarder *forwarder, const struct listener *listener,
+                                      const struct packet *packet)
+{
+    struct peer *peer = id_table_get(forwarder->peers, forwarder->last_peer);
+    const struct remote *remote = peer == NULL ? NULL : atomic_load(&peer->remote);
+    if (remote == NULL || remote->listener != listener || !socket_address_equal(&remote->address, &packet->source))
+        return DROP_STRAY_CONTROL;
+    struct event event = {
+        .kind = EVENT_STRAY_CONTROL,
+        .listener = listener->id,
+        .source = packet->source,
+        .local = packet->local,
+    };
+    return hand_up(forwarder, peer, &event, packet);
+}
+
 static enum drop_reason receive_datagram(struct forwarder *forwarder, const struct listener *listener,
                                          struct packet *packet)
 {
     if (packet->length == 0)
         return DROP_TRUNCATED;
     unsigned opcode = wire_opcode(packet->bytes[0]);
-    if (wire_is_client_control(opcode)) {
-        struct event event = {
-            .kind = EVENT_STRAY_CONTROL,
-            .listener = listener->id,
-            .source = packet->source,
-            .local = packet->local,
-        };
-        report(forwarder, &event, packet->bytes, packet->length);
-        return PACKET_ABSORBED;
-    }
+    if (wire_is_client_control(opcode))
+        return receive_stray(forwarder, listener, packet);
     if (opcode != P_DATA_V2)
         return DROP_BAD_OPCODE;
     if (packet->length <= DATA_OVERHEAD)
@@ -177,6 +201,7 @@ static enum drop_reason receive_datagram(struct forwarder *forwarder, const stru
     enum drop_reason reason = open_data(forwarder, peer, packet);
     if (reason != PACKET_PASSES)
         return reason;
+    forwarder->last_peer = peer->id;
     notice_float(forwarder, peer, listener, packet);
     return admit_payload(forwarder, peer, packet);
 }
@@ -203,9 +228,8 @@ static enum drop_reason receive_frame(struct forwarder *forwarder, struct peer *
 {
     unsigned opcode = wire_opcode(packet->bytes[0]); /* a frame has at least one byte */
     if (wire_is_client_control(opcode)) {
-        struct event event = {.kind = EVENT_TCP_CONTROL, .peer_id = peer->id};
-        report(forwarder, &event, packet->bytes, packet->length);
-        return PACKET_ABSORBED;
+        const struct event event = {.kind = EVENT_TCP_CONTROL, .peer_id = peer->id};
+        return hand_up(forwarder, peer, &event, packet);
     }
     if (!is_data_of(peer, opcode))
         return DROP_BAD_OPCODE;

@@ -36,7 +36,8 @@ struct forwarder {
     struct events *events;
     struct counters *counters; /* this worker's */
     const struct key_limits *limits;
-    uint64_t now_ms; /* set anew for each batch */
+    uint64_t now_ms;    /* set anew for each batch */
+    uint32_t last_peer; /* whose authentic datagram came last; NO_PEER_ID at first */
 };
 
 /* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. */

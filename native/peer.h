@@ -15,7 +15,9 @@
 #include "address_table.h"
 #include "aead.h"
 #include "epoch.h"
+#include "events.h"
 #include "framing.h"
+#include "rate.h"
 #include "replay.h"
 #include "rules.h"
 #include "wire.h"
@@ -116,6 +118,9 @@ struct peer {
     uint64_t last_float_ms; /* 0 = never */
     bool timeout_reported;
     bool exit_reported;
+    struct bucket control; /* control packets handed up; the peer's worker only */
+
+    struct event_share share; /* under the event queue's lock */
 
     /* Any thread. */
     atomic_uint reports_due;

@@ -52,7 +52,9 @@ class Drop(StrEnum):
     TUN_FULL = "tun_full"  # the kernel took no more (also write errors)
     LINK_FULL = "link_full"  # the UDP socket took no more (also send errors)
     TCP_QUEUE_FULL = "tcp_queue_full"  # a slow TCP client's queue is full
-    EVENTS_FULL = "events_full"  # the ring to the control side is full
+    EVENTS_FULL = "events_full"  # the ring to the control side is full, or what one client may have waiting there
+    CONTROL_LIMIT = "control_limit"  # more control packets of one client in a second than any handshake needs
+    STRAY_CONTROL = "stray_control"  # a control packet at a data socket, and not behind data of its client
     INBOX_FULL = "inbox_full"  # more packets were injected than the worker takes
     FLOAT_REFUSED = "float_refused"  # authentic, from yet another address: delivered, but the move is not reported
 
@@ -136,7 +138,8 @@ class PeerStats:
 
 @dataclass(frozen=True, slots=True)
 class StrayControl:
-    """A control packet reached a data socket (receive coalescing); it belongs to the listener."""
+    """A control packet reached a data socket glued behind data of its client (receive coalescing); it belongs to the
+    listener."""
 
     listener: int
     source: SocketAddress

@@ -1,7 +1,8 @@
 """What the reference data plane decides about a packet, without IO and without a clock.
 
 Client to target network (``link_to_tun``, ``frame_to_tun``):
-  1. A control packet becomes an event: it belongs to the listener. P_DATA_V1, which has no peer id, comes through the
+  1. A control packet becomes an event, within its client's share (``control_limit``); over UDP only one that came glued
+     behind data of its client (``stray_control``) belongs here. P_DATA_V1, which has no peer id, comes through the
      control side (``injected_to_tun``).
   2. The peer id leads to the peer (``unknown_peer``), the key id to a key (``no_key``).
   3. The packet is opened (``auth_failed``), and only then held against the replay window (``replayed``).
@@ -53,6 +54,11 @@ from cvpnd.dataplane.reference_keys import (
 )
 
 CLIENT_CONTROL = frozenset({3, 4, 5, 7, 10, 11})
+CONTROL_PER_S = 1000.0
+"""Control packets of one peer; a busy handshake has some 50 in all."""
+EVENTS_OF_PEER = 64
+"""Control packets of one peer that wait; a client sends at most 12 without an answer."""
+EVENTS_OF_PEER_CROWDED = 8
 """Control opcodes that a client may send (2.2)."""
 KEEPALIVE = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
 OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
@@ -206,6 +212,8 @@ class Peer:
     packets_in: int = 0
     bytes_out: int = 0
     packets_out: int = 0
+    control_left: float = CONTROL_PER_S
+    control_at: float = 0.0
 
 
 class EventQueue:
@@ -216,6 +224,18 @@ class EventQueue:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._most = most
         self._events: deque[Event] = deque()
+        self._of_clients: Counter[int] = Counter()
+        """What waits of each peer's own doing."""
+
+    def put_control(self, event: Event, peer_id: int) -> bool:
+        """What clients do may take three quarters of the room, so that the plane can tell the rest, and none of them
+        the others'. False when there is none left."""
+        most = self._most // 4 * 3
+        share = EVENTS_OF_PEER if len(self._events) < most // 2 else EVENTS_OF_PEER_CROWDED
+        if len(self._events) >= most or self._of_clients[peer_id] >= share:
+            return False
+        self._of_clients[peer_id] += 1
+        return self.put(event)
 
     def put(self, event: Event, *, surely: bool = False) -> bool:
         """False when there is no room."""
@@ -230,11 +250,13 @@ class EventQueue:
             os.eventfd_read(self.fd)
         events = list(self._events)
         self._events.clear()
+        self._of_clients.clear()
         return events
 
     def forget_peer(self, peer_id: int) -> None:
         """The next peer may get its id."""
         self._events = deque(event for event in self._events if getattr(event, "peer_id", None) != peer_id)
+        self._of_clients.pop(peer_id, None)
 
 
 class Forwarder:
@@ -248,6 +270,8 @@ class Forwarder:
         self.peers: dict[int, Peer] = {}
         self.events = events
         self.drops: Counter[Drop] = Counter()
+        self._last_peer: dict[int, int] = {}
+        """By worker: whose authentic datagram came last."""
 
     def link_to_tun(
         self, packet: bytes, listener: Listener, worker: int, source: SocketAddress, local: str, now: float
@@ -257,7 +281,11 @@ class Forwarder:
             return Drop.TRUNCATED
         opcode = packet[0] >> 3
         if opcode in CLIENT_CONTROL:
-            return None if self.events.put(StrayControl(listener.id, source, local, packet)) else Drop.EVENTS_FULL
+            # Only the kernel brings one here, glued behind data of the same client. Strangers belong to the doorman.
+            last = self.peers.get(self._last_peer.get(worker, -1))
+            if last is None or last.remote is None or last.remote[:2] != (listener, source):
+                return Drop.STRAY_CONTROL
+            return self._hand_up(last, StrayControl(listener.id, source, local, packet), now)
         if opcode != P_DATA_V2:
             return Drop.BAD_OPCODE
         if len(packet) <= OVERHEAD:
@@ -274,6 +302,7 @@ class Forwarder:
         payload = self._open(peer, packet, now)
         if isinstance(payload, Drop):
             return payload
+        self._last_peer[worker] = peer.id
         if peer.remote is None or peer.remote[:2] != (listener, source):
             if peer.last_float is not None and now - peer.last_float < FLOAT_EVENT_INTERVAL_S:
                 self.drops[Drop.FLOAT_REFUSED] += 1  # not told again so soon; the packet is authentic and passes
@@ -285,7 +314,7 @@ class Forwarder:
         """One frame of a TCP connection, which is its peer whatever peer id it claims (2.3)."""
         opcode = packet[0] >> 3
         if opcode in CLIENT_CONTROL:
-            return None if self.events.put(TcpControl(peer.id, packet)) else Drop.EVENTS_FULL
+            return self._hand_up(peer, TcpControl(peer.id, packet), now)
         return self.injected_to_tun(packet, peer, now)
 
     def injected_to_tun(self, packet: bytes, peer: Peer, now: float) -> bytes | Drop | None:
@@ -368,6 +397,15 @@ class Forwarder:
         if not isinstance(sealed, Drop):
             peer.last_sent = now
         return sealed
+
+    def _hand_up(self, peer: Peer, event: Event, now: float) -> Drop | None:
+        """A control packet of this peer."""
+        peer.control_left = min(CONTROL_PER_S, peer.control_left + (now - peer.control_at) * CONTROL_PER_S)
+        peer.control_at = now
+        if peer.control_left < 1:
+            return Drop.CONTROL_LIMIT
+        peer.control_left -= 1
+        return None if self.events.put_control(event, peer.id) else Drop.EVENTS_FULL
 
     def _tell_rekey(self, peer: Peer, key: KeySlot) -> None:
         key.rekey_reported = key.rekey_reported or self._tell(RekeyNeeded(peer.id, key.key_id))

@@ -282,7 +282,27 @@ C_MUTANTS = [
     ("test_stranger", "stranger.c", " || body->packet_id > LAST_FIRST_ID", ""),
     ("test_stranger", "stranger.c", "length <= request_length + REPLY_GROWTH ? length : 0", "length"),
     ("test_door", "door_queue.c", "*of_prefix >= DOOR_PREFIX_WAITING", "false"),
-    ("test_door", "door_queue.c", "session->waiting >= DOOR_SESSION_WAITING ||", ""),
+    (
+        "test_door",
+        "door_queue.c",
+        "session->waiting >= (crowded ? DOOR_SESSION_WAITING_CROWDED : DOOR_SESSION_WAITING) ||",
+        "",
+    ),
+    (
+        "test_door",
+        "door_queue.c",
+        "crowded ? DOOR_SESSION_WAITING_CROWDED : DOOR_SESSION_WAITING",
+        "DOOR_SESSION_WAITING",
+    ),
+    ("test_tables", "events.c", " ||\n        share->waiting >= most", ""),
+    ("test_tables", "events.c", "events->count >= EVENTS_OF_CLIENTS || ", ""),
+    (
+        "test_forward",
+        "forward.c",
+        "if (remote == NULL || remote->listener != listener || ",
+        "if (remote == NULL || false && ",
+    ),
+    ("test_forward", "forward.c", "if (!bucket_take(&peer->control, CONTROL_PACKETS_PER_S, ", "if (false && ("),
     ("test_door", "door_queue.c", "session->standing != DOOR_ESTABLISHED || ", ""),
     ("test_epoch", "epoch.c", "    if (!replay_accept(&keys->replay, counter))", "    if (false)"),
 ]

@@ -1,12 +1,17 @@
 """Every reason for which a packet goes no further, with its counter. Nothing else happens to such a packet."""
 
 import socket
+import time
+from collections import Counter
 
 import pytest
 from helpers.packets import LINK_PACKET_MAX, OCC, OCC_EXIT, OVERHEAD, PING, data_keys, header, seal, udp
 from helpers.plane import TARGET, TARGET_V6, Gateway
 
-from cvpnd.dataplane.api import Drop, PeerExit, StrayControl
+from cvpnd.dataplane.api import Drop, FloatSeen, PeerExit, StrayControl
+
+CONTROL = b"\x20" + bytes(20)
+"""P_CONTROL_V1."""
 
 
 @pytest.mark.parametrize("length", [0, *range(2, OVERHEAD + 1)])
@@ -213,6 +218,7 @@ def test_a_datagram_that_the_kernel_refuses_is_link_full(make_gateway) -> None:
 
 def test_a_control_packet_on_a_data_socket_goes_to_the_listener(gateway: Gateway) -> None:
     client = gateway.client()
+    client.send(PING)
     for opcode in (3, 4, 5, 7, 10, 11):
         packet = bytes([opcode << 3]) + b"session id and more"
         client.send_raw(packet)
@@ -220,23 +226,71 @@ def test_a_control_packet_on_a_data_socket_goes_to_the_listener(gateway: Gateway
     assert gateway.drops() == {}
 
 
+def test_strangers_control_packets_on_a_data_socket_reach_nobody(gateway: Gateway) -> None:
+    """The kernel glues whatever one source sends behind data that it makes up, and hands all of it to a data socket."""
+    client = gateway.client()
+    client.send(PING)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger, gateway.dropping(stray_control=50):
+        for _ in range(50):
+            stranger.sendto(CONTROL, gateway.ports[1][0])
+    assert gateway.events() == []
+    client.send_raw(CONTROL)
+    gateway.barrier()
+    client.send_raw(CONTROL)  # the last authentic datagram is the bystander's now
+    gateway.barrier()
+    assert len(gateway.events()) == 1
+
+
 def test_events_are_bounded_but_an_exit_is_told_all_the_same(gateway: Gateway) -> None:
     client = gateway.client()
-    control = bytes([4 << 3]) + bytes(20)
-    for _ in range(20):
-        for _ in range(250):
-            client.send_raw(control)
-        gateway.barrier()
-    stray = 5000
+    client.send(PING)
+    for _ in range(250):
+        client.send_raw(CONTROL)
+    gateway.barrier()
     client.send(OCC_EXIT)
     gateway.barrier()
-    lost = gateway.drops()[Drop.EVENTS_FULL]
-    assert 0 < lost < stray
-    assert gateway.drops() == {Drop.EVENTS_FULL: lost}
+    assert gateway.drops() == {Drop.EVENTS_FULL: 250 - 64}
     told = gateway.events()
-    assert sum(isinstance(event, StrayControl) for event in told) == stray - lost
+    assert sum(isinstance(event, StrayControl) for event in told) == 64
     if PeerExit(client.peer_id) not in told:
         assert gateway.event(PeerExit) == PeerExit(client.peer_id)
+
+
+def test_one_client_leaves_the_others_their_room_in_the_events(gateway: Gateway) -> None:
+    noisy = [gateway.client(n, (f"10.100.0.{n}",)) for n in range(2, 32)]
+    for client in noisy:
+        client.send(PING)
+        for _ in range(100):
+            client.send_raw(CONTROL)
+    quiet = gateway.client(99, ("10.100.0.99",))
+    quiet.send(PING)
+    quiet.send_raw(CONTROL)
+    quiet.move()
+    quiet.send(PING)
+    gateway.barrier()
+    told = gateway.events()
+    waiting = Counter(event.source for event in told if isinstance(event, StrayControl))
+    assert [waiting[client.own_address()] for client in noisy] == [64] * 24 + [8] * 6
+    assert waiting.total() == 24 * 64 + 6 * 8 + 1
+    assert [event.peer_id for event in told if isinstance(event, FloatSeen)] == [quiet.peer_id]
+    noisy[0].send(PING)
+    noisy[0].send_raw(CONTROL)
+    assert gateway.event(StrayControl).source == noisy[0].own_address(), "its share is its own again"
+
+
+def test_a_clients_control_packets_are_bounded_in_time_too(gateway: Gateway) -> None:
+    client = gateway.client()
+    client.send(PING)
+    begun = time.monotonic()
+    told = 0
+    for _ in range(60):
+        for _ in range(50):
+            client.send_raw(CONTROL)
+        gateway.barrier()
+        told += sum(isinstance(event, StrayControl) for event in gateway.events())
+        client.send(PING)
+    assert 1000 <= told <= 1001 + 1000 * (time.monotonic() - begun)
+    assert gateway.drops() == ({Drop.CONTROL_LIMIT: 3000 - told} if told < 3000 else {})
 
 
 def test_every_reason_is_there_from_the_start(gateway: Gateway) -> None:

@@ -108,6 +108,25 @@ static void nobody_has_more_than_a_share(void)
     door_queue_destroy(&queue);
 }
 
+static void many_noisy_sessions_leave_the_others_room(void)
+{
+    unsigned queued = 0, counts[DOOR_CLASSES];
+    CHECK(door_queue_init(&queue));
+    for (unsigned i = 0; i < 100; i++) {
+        struct door_packet noisy = packet_from(1, (uint16_t)(1 + i), 1);
+        CHECK(door_know(&queue, &noisy.key, DOOR_ESTABLISHED));
+        for (unsigned n = 0; n < 200; n++)
+            queued += door_push_known_locked(&queue, &noisy, 0) == DOOR_QUEUED;
+    }
+    CHECK_EQUAL(queued, 1024 + 84 * DOOR_SESSION_WAITING_CROWDED); /* 16 of them have filled half of it */
+    struct door_packet quiet = packet_from(2, 1, 1);
+    CHECK(door_know(&queue, &quiet.key, DOOR_ESTABLISHED));
+    CHECK_EQUAL(door_push_known_locked(&queue, &quiet, 0), DOOR_QUEUED);
+    while (fetch(500, counts) > 0) {
+    }
+    door_queue_destroy(&queue);
+}
+
 /* Packets behind a first one, which come before the control side has said whether there is a session. */
 static void what_follows_a_first_packet_comes_through(void)
 {
@@ -186,6 +205,7 @@ int main(void)
 {
     RUN(sessions_are_found_until_forgotten);
     RUN(nobody_has_more_than_a_share);
+    RUN(many_noisy_sessions_leave_the_others_room);
     RUN(what_follows_a_first_packet_comes_through);
     RUN(address_of_an_established_session_is_occupied);
     RUN(flood_from_one_prefix_leaves_the_others_their_answers);

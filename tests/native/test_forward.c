@@ -217,6 +217,34 @@ static void float_is_told_once_a_second_and_moves_nothing(void)
     fixture_free(fixture);
 }
 
+static void control_packet_belongs_behind_data_of_its_client(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], control[] = {P_CONTROL_V1 << 3, 1, 2, 3};
+    CHECK_EQUAL(receive(fixture, control, sizeof control).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_STRAY_CONTROL), 1);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    receive_payload(fixture, packet, KEEPALIVE, KEEPALIVE_SIZE);
+    receive(fixture, control, sizeof control);
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_STRAY_CONTROL);
+
+    struct batch batch;
+    fixture_datagram(&batch, control, sizeof control);
+    batch.packets[0].source.port++; /* somebody else's */
+    link_to_tun(&fixture->forwarder, fixture->listener, &batch);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_STRAY_CONTROL), 2);
+    CHECK_EQUAL(fixture_events(fixture), 0);
+
+    unsigned told = 0;
+    for (unsigned i = 0; i < 3000; i++) {
+        receive(fixture, control, sizeof control);
+        told += fixture_events(fixture) != 0;
+    }
+    CHECK_EQUAL(told + fixture_dropped(fixture, DROP_CONTROL_LIMIT), 3000);
+    CHECK_EQUAL(told, 999); /* of a second, in which one had come */
+    fixture_free(fixture);
+}
+
 /* TUN to link: one inner packet with headroom; the client opens what comes out. */
 static struct batch send_out(struct fixture *fixture, uint8_t *room, const uint8_t *inner, size_t length)
 {
@@ -411,6 +439,7 @@ int main(void)
     RUN(notices_end_here);
     RUN(terminal_event_waits_for_room);
     RUN(float_is_told_once_a_second_and_moves_nothing);
+    RUN(control_packet_belongs_behind_data_of_its_client);
     RUN(sealed_packet_opens_at_the_client);
     RUN(unsendable_packets_have_their_reasons);
     RUN(limits_of_the_client_ask_for_a_new_key_once);

@@ -86,6 +86,41 @@ static void event_queue_is_bounded_in_number_and_bytes(void)
     events_destroy(&events);
 }
 
+static unsigned push_control(struct events *events, struct event_share *share, unsigned attempts)
+{
+    static const uint8_t payload[2000];
+    const struct event event = {.kind = EVENT_TCP_CONTROL, .peer_id = 1};
+    unsigned taken = 0;
+    for (unsigned i = 0; i < attempts; i++)
+        taken += events_push_control(events, share, &event, payload, attempts == 1 ? 1 : sizeof payload);
+    return taken;
+}
+
+static void no_peer_takes_the_room_of_others(void)
+{
+    enum { NOISY = EVENTS_OF_CLIENTS };
+    static struct event_share shares[NOISY], quiet;
+    struct events events;
+    CHECK(events_init(&events));
+    for (unsigned round = 0; round < 2; round++) {
+        CHECK_EQUAL(push_control(&events, &shares[0], EVENTS_OF_PEER + 9), EVENTS_OF_PEER);
+        CHECK_EQUAL(push_control(&events, &quiet, 1), 1);
+        for (unsigned i = 1; i < NOISY; i++)
+            push_control(&events, &shares[i], EVENTS_OF_PEER + 1);
+        CHECK(events.bytes <= EVENT_BYTES_OF_CLIENTS);
+        for (unsigned i = 0; i < NOISY; i++)
+            while (push_control(&events, &shares[i], 1) == 1) {
+            }
+        CHECK(events.count <= EVENTS_OF_CLIENTS);
+        const struct event of_plane = {.kind = EVENT_FLOAT_SEEN, .peer_id = 2};
+        for (unsigned i = EVENTS_OF_CLIENTS; i < EVENTS_MAX; i++)
+            CHECK(events_push(&events, &of_plane, NULL, 0));
+        size_t waiting = events.count;
+        CHECK_EQUAL(count_and_free(events_take(&events)), waiting);
+    }
+    events_destroy(&events);
+}
+
 static void removed_peer_is_forgotten(void)
 {
     struct events events;
@@ -108,6 +143,7 @@ int main(void)
     RUN(ids_are_found_and_visited_in_order);
     RUN(addresses_survive_growth_and_removal);
     RUN(event_queue_is_bounded_in_number_and_bytes);
+    RUN(no_peer_takes_the_room_of_others);
     RUN(removed_peer_is_forgotten);
     return 0;
 }
