@@ -29,6 +29,7 @@ class Refusal(StrEnum):
     UNSUPPORTED_CLIENT = "unsupported-client"
     ADDRESS_POOL_FULL = "address-pool-full"
     SESSION_LIMIT = "session-limit"
+    IDENTITY_SESSION_LIMIT = "identity-session-limit"
     SHUTTING_DOWN = "shutting-down"
     INTERNAL_ERROR = "internal-error"
 
@@ -48,3 +49,4 @@ class End(StrEnum):
     SHUTDOWN = "shutdown"
     PROTOCOL_VIOLATION = "protocol-violation"
     KEY_EXHAUSTED = "key-exhausted"
+    IDENTITY_SESSION_LIMIT = "identity-session-limit"

@@ -185,7 +185,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
 
     door = Doorman(secrets.token_bytes(SECRET_BYTES), config.daemon.strangers)
     stack.callback(door.close)
-    control = ControlPlane(plane, door, on_established=on_established, on_ended=on_ended)
+    control = ControlPlane(plane, door, config.daemon.strangers, on_established=on_established, on_ended=on_ended)
     stack.callback(control.stop)
     gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
     stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)

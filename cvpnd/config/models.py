@@ -52,13 +52,17 @@ class _Table(BaseModel):
 
 
 class StrangersConfig(_Table):
-    """How much the doorman does for those who have no session, over all endpoints."""
+    """How much is done for those who have no session, over all endpoints."""
 
     resets_per_s: int = whole(250_000, 10, 10_000_000)
     resets_per_source_per_s: int = whole(150_000, 1, 10_000_000)
     sessions_per_s: int = whole(1000, 1, 100_000)
     sessions_per_source_per_s: int = whole(500, 1, 100_000)
     unproven_sessions_per_s: int = whole(50, 0, 100_000)
+    handshakes_per_source_per_min: int = whole(3000, 1, 1_000_000)
+    handshakes_per_network_per_min: int = whole(12_000, 1, 1_000_000)
+    failed_logins_per_source_per_min: int = whole(600, 1, 1_000_000)
+    failed_logins_per_network_per_min: int = whole(2400, 1, 1_000_000)
 
 
 class DaemonConfig(_Table):
@@ -239,6 +243,8 @@ class ControlProtectionConfig(_Table):
 
 class LimitsConfig(_Table):
     sessions: int = whole(20_000, 1, 1_000_000)
+    sessions_per_identity: int = whole(1000, 1, 1_000_000)
+    too_many_of_identity: Literal["refuse-new", "replace-oldest"] = "refuse-new"
     handshakes: int = whole(1000, 1, 100_000)
     handshakes_per_source: int = whole(300, 1, 100_000)
     unproven_handshakes: int = whole(100, 0, 100_000)

@@ -125,7 +125,7 @@ class Gateway:
             await self._host.down()
 
     async def _become(self, config: Config) -> None:
-        self.control.door.set_limits(config.daemon.strangers)
+        self.control.set_limits(config.daemon.strangers)
         keepers = await asyncio.to_thread(_read_files, config.endpoints)
         stored = await asyncio.to_thread(self.store.rules)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}

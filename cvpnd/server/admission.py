@@ -1,12 +1,46 @@
 """Limits on strangers: how many handshakes and log lines anybody can make us spend without a certificate.
 
-How many of their packets get that far, and how many resets are answered, is the doorman's (``[daemon.strangers]``)."""
+How many of their packets get that far, and how many resets are answered, is the doorman's (``[daemon.strangers]``).
+Here is what a proven source may still cost: handshakes under way (``may_begin``), and handshakes and failed logins in a
+minute (``SourceLimits``), each for an address and for the network around it.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections import OrderedDict
+from ipaddress import IPv6Address, ip_address
+
+from cvpnd.config import StrangersConfig
+from cvpnd.ops.logs import RateLimited
+from cvpnd.reasons import Refusal
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.session_table import SessionTable
 from cvpnd.wire.errors import DropReason
+
+log = logging.getLogger(__name__)
+_warn = RateLimited(log)
+
+PREFIXES_KEPT = 8192
+"""Who was heard of longest ago is forgotten first, and with it what it had used up."""
+FAILED_LOGINS = frozenset(
+    {
+        Refusal.CERTIFICATE_MISSING,
+        Refusal.CERTIFICATE_UNKNOWN_CA,
+        Refusal.CERTIFICATE_EXPIRED,
+        Refusal.CERTIFICATE_NOT_YET_VALID,
+        Refusal.CERTIFICATE_REVOKED,
+        Refusal.CERTIFICATE_NO_COMMON_NAME,
+        Refusal.CERTIFICATE_WRONG_PURPOSE,
+        Refusal.CERTIFICATE_WEAK_KEY,
+        Refusal.CERTIFICATE_INVALID,
+        Refusal.TLS_FAILURE,
+        Refusal.PROTOCOL_VIOLATION,
+        Refusal.NO_SHARED_CIPHER,
+        Refusal.UNSUPPORTED_CLIENT,
+    }
+)
+"""The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""
 
 
 class TokenBucket:
@@ -20,13 +54,94 @@ class TokenBucket:
         self._tokens = burst
         self._at = float("-inf")
 
-    def take(self, now: float) -> bool:
+    def has(self, now: float) -> bool:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        if self._tokens < 1.0:
+        return self._tokens >= 1.0
+
+    def take(self, now: float) -> bool:
+        if not self.has(now):
             return False
         self._tokens -= 1.0
         return True
+
+
+def prefixes(host: str) -> tuple[str, str]:
+    """An IPv4 address and the /24 around it, or the /64 that an IPv6 site can pick addresses from and the /48 that it
+    may have been given."""
+    address = ip_address(host)
+    if isinstance(address, IPv6Address):
+        return f"{address.packed[:8].hex()}/64", f"{address.packed[:6].hex()}/48"
+    return host, f"{host.rpartition('.')[0]}.0/24"
+
+
+class _PerMinute:
+    """How often something may happen in a minute, all of it at once if need be, for each prefix."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def bucket(self, prefix: str, per_minute: int) -> TokenBucket:
+        bucket = self._buckets.get(prefix)
+        if bucket is None:
+            if len(self._buckets) >= PREFIXES_KEPT:
+                self._buckets.popitem(last=False)
+            bucket = self._buckets[prefix] = TokenBucket(per_minute / 60.0, per_minute)
+        self._buckets.move_to_end(prefix)
+        return bucket
+
+
+class SourceLimits:
+    """For sources that have proven themselves only: else anybody could use up what another may do."""
+
+    def __init__(self, limits: StrangersConfig) -> None:
+        self._limits = limits
+        self._handshakes = _PerMinute()
+        self._failures = _PerMinute()
+
+    def set_limits(self, limits: StrangersConfig) -> None:
+        if limits != self._limits:
+            self._limits = limits
+            self._handshakes = _PerMinute()
+            self._failures = _PerMinute()
+
+    def may_try(self, host: str, now: float) -> DropReason | None:
+        """Why another handshake from there would be refused."""
+        if not all(bucket.has(now) for bucket in self._failures_of(host)):
+            return self._refused(DropReason.FAILED_LOGINS, host)
+        if not all(bucket.has(now) for bucket in self._handshakes_of(host)):
+            return self._refused(DropReason.HANDSHAKE_RATE, host)
+        return None
+
+    def begins(self, host: str, now: float) -> None:
+        """One that ``may_try`` does now."""
+        for bucket in self._handshakes_of(host):
+            bucket.take(now)
+
+    def failed(self, host: str, now: float) -> None:
+        for bucket in self._failures_of(host):
+            bucket.take(now)
+
+    def _handshakes_of(self, host: str) -> tuple[TokenBucket, TokenBucket]:
+        near, far = prefixes(host)
+        limits = self._limits
+        return (
+            self._handshakes.bucket(near, limits.handshakes_per_source_per_min),
+            self._handshakes.bucket(far, limits.handshakes_per_network_per_min),
+        )
+
+    def _failures_of(self, host: str) -> tuple[TokenBucket, TokenBucket]:
+        near, far = prefixes(host)
+        limits = self._limits
+        return (
+            self._failures.bucket(near, limits.failed_logins_per_source_per_min),
+            self._failures.bucket(far, limits.failed_logins_per_network_per_min),
+        )
+
+    @staticmethod
+    def _refused(reason: DropReason, host: str) -> DropReason:
+        _warn.warning(reason, "%s: no new handshake with %s for now, see [daemon.strangers]", reason, host)
+        return reason
 
 
 def may_begin(table: SessionTable, endpoint: ServedEndpoint, host: str) -> DropReason | None:

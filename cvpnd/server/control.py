@@ -19,11 +19,12 @@ from typing import assert_never
 
 from cryptography import x509
 
+from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
-from cvpnd.server.admission import TokenBucket
+from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, TokenBucket
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
@@ -62,11 +63,18 @@ class ControlPlane:
     and of every one that ended with a name or a reason (for the connection log)."""
 
     def __init__(
-        self, plane: dataplane.DataPlane, door: Doorman, *, on_established: Observer, on_ended: Observer
+        self,
+        plane: dataplane.DataPlane,
+        door: Doorman,
+        strangers: StrangersConfig | None = None,
+        *,
+        on_established: Observer,
+        on_ended: Observer,
     ) -> None:
         self.plane = plane
         self.door = door
         self.table = SessionTable(door)
+        self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""
         self.refusals: Counter[tuple[str, Refusal]] = Counter()
@@ -97,6 +105,10 @@ class ControlPlane:
             self._listeners.pop(listener, None)
         else:
             self._listeners[listener] = receive
+
+    def set_limits(self, strangers: StrangersConfig) -> None:
+        self.sources.set_limits(strangers)
+        self.door.set_limits(strangers)
 
     def all_drops(self) -> Counter[DropReason]:
         return self.drops + Counter(self.door.drops())
@@ -131,6 +143,8 @@ class ControlPlane:
         )
         connection = Connection(endpoint, session, link, remote_session_id, time.time())
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
+        if not connection.unproven:
+            self.sources.begins(link.remote.host, self._loop.time())
         self.table.add(connection)
         return connection
 
@@ -412,6 +426,8 @@ class ControlPlane:
         self.table.set_phase(connection, Phase.ENDED)
         if isinstance(reason, Refusal):
             self.refusals[connection.endpoint.id, reason] += 1
+            if reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
+                self.sources.failed(connection.link.remote.host, self._loop.time())
         else:
             self.ends[connection.endpoint.id, reason] += 1
         if connection.stranger and not self._strangers_logged.take(self._loop.time()):

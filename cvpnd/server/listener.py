@@ -105,10 +105,12 @@ class UdpListener:
         packet, source = datagram.packet, datagram.source
         if self._socket is None or not self._accepting:
             return self._drop(DropReason.CLOSED)
+        now, protection = self._loop.time(), self._endpoint.protection
         refused = may_begin(self._control.table, self._endpoint, source.host)
+        if refused is None and not stateless.is_reset(packet):
+            refused = self._control.sources.may_try(source.host, now)
         if refused is not None:
             return self._drop(refused)
-        now, protection = self._loop.time(), self._endpoint.protection
         link = UdpLink(self._socket, self.index, source, datagram.local)
         first: stateless.Opening | stateless.Established | DropReason | bytes
         if stateless.is_reset(packet):
@@ -214,7 +216,7 @@ class TcpListener:
             self._loop.add_reader(self._socket, self._acceptable)
 
     def _accepted(self, sock: socket.socket, source: SocketAddress) -> None:
-        refused = may_begin(self._control.table, self._endpoint, source.host)
+        refused = self._refused(source.host)
         if refused is not None:
             self._control.drops[refused] += 1
             sock.close()
@@ -230,6 +232,10 @@ class TcpListener:
         self._control.table.count_stranger(source.host)
         self._waiting[link] = self._loop.call_later(self._endpoint.settings.limits.first_packet_s, self._silent, link)
         link.serve(lambda packet: self._first_packet(link, packet), lambda _detail: self._stop_waiting(link))
+
+    def _refused(self, host: str) -> DropReason | None:
+        limited = may_begin(self._control.table, self._endpoint, host)
+        return limited or self._control.sources.may_try(host, self._loop.time())
 
     def _silent(self, link: TcpLink) -> None:
         self._control.drops[DropReason.TCP_SILENT] += 1
@@ -252,7 +258,7 @@ class TcpListener:
             self._control.drops[opening] += 1
             link.close()
             return
-        refused = may_begin(self._control.table, self._endpoint, link.remote.host)
+        refused = self._refused(link.remote.host)
         if refused is not None:  # not yet when it was accepted
             self._control.drops[refused] += 1
             link.close()

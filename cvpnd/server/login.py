@@ -22,7 +22,7 @@ from cvpnd.policy.leases import PoolFull
 from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.policy.mtu import client_mtu
 from cvpnd.policy.push import push_options
-from cvpnd.reasons import Refusal
+from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import DeviceKey
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.negotiation import Unsupported
@@ -37,10 +37,12 @@ log = logging.getLogger(__name__)
 CLIENT_TEXT = {
     Refusal.ADDRESS_POOL_FULL: "No free address on the server, try again later",
     Refusal.SESSION_LIMIT: "Too many sessions, try again later",
+    Refusal.IDENTITY_SESSION_LIMIT: "Too many sessions with this certificate, try again later",
     Refusal.SHUTTING_DOWN: "The server is restarting",
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
 pass: a client that can is told to try again by itself."""
+REPLACED_TEXT = "A newer session with this certificate took the place of this one"
 RETRY_AFTER_S = (5, 15)
 """Chosen at random for each client, so that they do not all come back in the same second."""
 
@@ -62,7 +64,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         device_id = credentials.peer_info.device_id
         device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, device_id)
         control.end_predecessors(connection, device)
-        _check_limit(control, connection)
+        _check_limits(control, connection, identity)
         connection.facts = _facts(connection, credentials)
         grant = _grant(connection.endpoint, identity, device_id, connection.facts)
         connection.grant = grant
@@ -98,12 +100,19 @@ def identify(credentials: CredentialsReceived, trust: CertificateTrust) -> Ident
     )
 
 
-def _check_limit(control: ControlPlane, connection: Connection) -> None:
+def _check_limits(control: ControlPlane, connection: Connection, identity: Identity) -> None:
     endpoint = connection.endpoint
     if endpoint.closing:
         raise Denied(Refusal.SHUTTING_DOWN)
     if control.sessions_of(endpoint) >= endpoint.settings.limits.sessions:
         raise Denied(Refusal.SESSION_LIMIT)
+    limits = endpoint.settings.limits
+    sessions = control.table.sessions_of(endpoint.index, identity.user)
+    too_many = len(sessions) + 1 - limits.sessions_per_identity
+    if too_many > 0 and limits.too_many_of_identity == "refuse-new":
+        raise Denied(Refusal.IDENTITY_SESSION_LIMIT, f"{len(sessions)} of {limits.sessions_per_identity}")
+    for oldest in sessions[: max(0, too_many)]:
+        control.halt(oldest, End.IDENTITY_SESSION_LIMIT, REPLACED_TEXT)
 
 
 def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFacts:

@@ -51,6 +51,8 @@ class SessionTable:
         self._by_id: dict[str, Connection] = {}
         self._by_device: dict[DeviceKey, Connection] = {}
         """The latest of each: devices that do not say who they are share an entry with those of their certificate."""
+        self._by_identity: dict[tuple[int, str], dict[Connection, None]] = {}
+        """Endpoint and user -> established connections, oldest first."""
         self._handshakes_from: Counter[str] = Counter()
         self.handshakes = 0
         """Connections that never came as far as their credentials, until they are forgotten: who fails fast does not
@@ -92,7 +94,19 @@ class SessionTable:
                 del self._by_device[connection.device]
             connection.device = None
         connection.phase = phase
+        self._count_identity(connection)
         self._tell_door(connection)
+
+    def _count_identity(self, connection: Connection) -> None:
+        if connection.identity is None:
+            return
+        key = (connection.endpoint.index, connection.identity.user)
+        if connection.established:
+            self._by_identity.setdefault(key, {})[connection] = None
+        elif (sessions := self._by_identity.get(key)) is not None:
+            sessions.pop(connection, None)
+            if not sessions:
+                del self._by_identity[key]
 
     def _leave_handshake(self, connection: Connection) -> None:
         if connection.stranger:
@@ -157,6 +171,10 @@ class SessionTable:
 
     def by_peer(self, peer_id: int) -> Connection | None:
         return self._by_peer.get(peer_id)
+
+    def sessions_of(self, endpoint: int, user: str) -> list[Connection]:
+        """Established ones, oldest first."""
+        return list(self._by_identity.get((endpoint, user), ()))
 
     def identify_device(self, connection: Connection, device: DeviceKey) -> Connection | None:
         """From now on ``connection`` is the latest one of ``device``. Returns the one that was."""

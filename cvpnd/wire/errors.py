@@ -27,6 +27,8 @@ class DropReason(StrEnum):
     LIVE_CLIENT = "live_client"  # a reset from the address of a client whose session has just proven to live
     HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
     SOURCE_LIMIT = "source_limit"  # as many of them as one address may have
+    HANDSHAKE_RATE = "handshake_rate"  # as many handshakes in a minute as one address or network may begin
+    FAILED_LOGINS = "failed_logins"  # as many of them failed in a minute as may of one address or network
     TCP_SILENT = "tcp_silent"  # connected, but sent no packet
     FOREIGN_ACK = "foreign_ack"  # acknowledges packets of another session
     UNROUTABLE = "unroutable"  # sender's session id is not the one of this session

@@ -51,7 +51,7 @@ def test_two_hundred_clients_connect_at_once_and_each_reaches_its_target(site, t
 
 
 def test_full_pool_refuses_by_name_and_whoever_has_an_address_keeps_it(site):
-    gateway = site.start("limits = { handshakes = 2000, handshakes_per_source = 2000 }")
+    gateway = site.start("limits = { handshakes = 2000, handshakes_per_source = 2000, sessions_per_identity = 2000 }")
     pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
     status, report = crowd(site, pool + 4, "--tcp")
     assert status == 1

@@ -63,7 +63,7 @@ class FaultyPlane(ReferenceDataPlane):
 class Served:
     """``udp`` and ``tcp`` are addresses to connect to; who was let in is in ``established``, who ended in ``ended``."""
 
-    def __init__(self, directory: Path, strangers: StrangersConfig | None = None, **limits: int) -> None:
+    def __init__(self, directory: Path, strangers: StrangersConfig | None = None, **limits: int | str) -> None:
         self.directory = directory
         certs.server().write(directory, "server")
         (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
@@ -94,7 +94,7 @@ class Served:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self.errors.append(context))
         self.door = Doorman(bytes(32), strangers or StrangersConfig())
         self.control = ControlPlane(
-            self.plane, self.door, on_established=self.established.append, on_ended=self.ended.append
+            self.plane, self.door, strangers, on_established=self.established.append, on_ended=self.ended.append
         )
         self.udp_listener = UdpListener(1, self.endpoint, self.control)
         self.udp_listener.open("127.0.0.1", 0)
@@ -139,6 +139,7 @@ class Client:
         transport: Transport = Transport.UDP,
         certificate: certs.TestCertificate | None = None,
         context: SSL.Context | None = None,
+        source: str = "127.0.0.1",
         **options: Any,
     ) -> None:
         context = context or client_context(certificate or certs.client())
@@ -146,6 +147,7 @@ class Client:
         self.transport = transport
         kind = socket.SOCK_DGRAM if transport is Transport.UDP else socket.SOCK_STREAM
         self.socket = socket.socket(socket.AF_INET, kind)
+        self.socket.bind((source, 0))
         self.socket.connect(address)
         self.socket.setblocking(False)
         self._frames = FrameReader()

@@ -585,6 +585,7 @@ class World:
             "connections": len(table),
             "sources": table._by_source,
             "peer ids": table._by_peer,
+            "identities": table._by_identity,
             "handshakes": table.handshakes + table.unproven + len(table._handshakes_from),
             "timers": table.next_deadline(),
             "leases": list(self.endpoint.leases.leases()),

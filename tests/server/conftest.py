@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.served import Served
@@ -14,7 +15,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Callable[..., Served]]:
     """``serve(handshakes=…)``: closed behind the test, which must have left nothing to the event loop's last resort."""
     made: list[Served] = []
 
-    def make(**limits: int) -> Served:
+    def make(**limits: Any) -> Served:
         made.append(Served(tmp_path, **limits))
         return made[-1]
 
