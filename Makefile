@@ -26,7 +26,7 @@ PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev $(IPSEC_MB) ninja-bu
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
-PACKAGES_test  := $(PACKAGES_lab) clang libclang-rt-dev openssl systemd systemd-container
+PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev openssl systemd systemd-container
 
 PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
 
@@ -45,6 +45,15 @@ $(PACKAGE_SETS): packages-%:
 	    || echo "    apt-get update failed ($(LOGS)/apt.log); trying with the package lists that are there"; \
 	$$install -o DPkg::Lock::Timeout=300 </dev/null >>$(LOGS)/apt.log 2>&1 \
 	    || { tail -n 30 $(LOGS)/apt.log >&2; echo "==> failed: $$install" >&2; exit 1; }
+
+# Programs of the tests whose packages would start a service on this host: their files alone, below build/tools.
+TOOLS := build/tools
+export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
+
+$(TOOLS)/%: | packages-build
+	@echo '==> Unpacking the Debian package $* into $(TOOLS)'; mkdir -p $(TOOLS) $(LOGS); \
+	{ cd $(TOOLS) && rm -f $*_*.deb && apt-get download $* && dpkg-deb -x $*_*.deb . && rm $*_*.deb; } \
+	    </dev/null >$(LOGS)/$*.log 2>&1 || { tail -n 30 $(LOGS)/$*.log >&2; exit 1; }; touch $(CURDIR)/$@
 
 # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -128,7 +137,7 @@ lint: packages-lint $(VENV)/.cvpnd $(VENV)/.dev ## style, types and compiler war
 TEST_PARTS := test-native test-fuzz test-sanitized test-python
 
 .PHONY: test $(TEST_PARTS)
-test: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every test, the network lab with the stock client included (root)
+test: packages-test $(TOOLS)/prometheus $(VENV)/.cvpnd $(VENV)/.dev ## every test, the network lab with the stock client included (root)
 	@if [ "$$(id -u)" != 0 ]; then echo 'The tests build network namespaces: sudo make test' >&2; exit 1; fi; \
 	failed=; \
 	for part in $(TEST_PARTS); do $(MAKE) $$part || failed+=" $$part"; done; \
@@ -166,7 +175,7 @@ test-sanitized: $(VENV)/.dev ## the data plane's tests on a module with AddressS
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    $(VENV)/bin/pytest -q -n 2 tests/dataplane </dev/null
 
-test-python: $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
+test-python: $(TOOLS)/prometheus $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
 	@echo '==> pytest'
 	@$(VENV)/bin/pytest -n 2 $(ARGS) </dev/null || { status=$$?; [ $$status = 1 ] || exit $$status; \
 	    echo '==> Once more, one at a time: on two cores, labs beside each other can be late'; \

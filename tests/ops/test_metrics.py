@@ -67,7 +67,7 @@ def samples(now: GatewayMetrics) -> dict[tuple[str, ...], float]:
 def test_promtool_finds_nothing_to_say() -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.fail("promtool is missing: apt-get install prometheus")
+        pytest.fail("promtool is missing: make test fetches it")
     done = subprocess.run(
         [promtool, "check", "metrics"],
         input=render_metrics(build_registry(Source(BUSY))),
