@@ -302,14 +302,16 @@ class Session:
         """Tell the client ``AUTH_FAILED[,text]`` instead of either accept. ``SessionClosed(reason)`` follows after the
         time in which it is repeated; data keys are retired at once.
 
-        ``retry_after_s``: it is only for now; a client that understands this comes back by itself."""
+        ``retry_after_s``: it is only for now, and the client is to come back by itself."""
         state = self._deferred()
         if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
-            if retry_after_s is not None and Capability.AUTH_FAIL_TEMP in self.peer_info.capabilities:
-                self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
-            else:
+            if retry_after_s is None:
                 self._outbox.say_last(messages.auth_failed(text))
+            elif Capability.AUTH_FAIL_TEMP in self.peer_info.capabilities:
+                self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
+            else:  # OpenVPN 2.4 and 2.5 end for good on any AUTH_FAILED
+                self._outbox.say_last(messages.restart(f"[P]:{text}"))
             self._begin_closing(reason, text, now, self._settings.exit_delay_s)
 
     @property

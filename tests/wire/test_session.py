@@ -176,6 +176,24 @@ def test_auth_failed_comes_after_the_key_exchange_and_the_session_closes_after_f
     assert told_at < 1
 
 
+@pytest.mark.parametrize(
+    ("proto", "told"),
+    [("990", "AUTH_FAILED,TEMP[backoff 9,advance no]:full"), ("6", "RESTART,[P]:full")],
+    ids=["2.6", "2.5"],
+)
+def test_refusal_that_passes_is_told_so_that_the_client_comes_back(proto: str, told: str) -> None:
+    """Every generation in its own way: to OpenVPN 2.5 any AUTH_FAILED is the end."""
+
+    def deny(pair: Pair, event: CredentialsReceived) -> None:
+        assert pair.session is not None
+        pair.session.refuse("full", pair.now, Refusal.SESSION_LIMIT, retry_after_s=9)
+
+    pair = Pair(light_client(peer_info=PEER_INFO_26 | {"IV_PROTO": proto}), decide=deny)
+    pair.run(lambda pair: pair.client.failed is not None)
+    assert pair.client.failed == told
+    assert not pair.of_server(KeysReady)
+
+
 def test_refused_client_gets_no_push_whatever_it_asks() -> None:
     pair = Pair(decide=lambda pair, event: pair.session.refuse("", pair.now))  # type: ignore[union-attr]
     pair.run(lambda pair: pair.client.failed is not None)
