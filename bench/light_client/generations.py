@@ -29,8 +29,11 @@ class Habits:
     """PUSH_REQUEST at once, although IV_PROTO says that the server need not be asked."""
     asks_again: bool = False
     """One PUSH_REQUEST more, after the reply."""
-    message_is_record: bool = False
-    """One TLS record is one text message; two in one, or half of one, are not understood."""
+    strict_messages: bool = False
+    """One TLS record is one text message: two in one, or half of one, are not understood. Nor is one with a control
+    character in it, or a PUSH_REPLY without its comma."""
+    said_once: tuple[str, ...] = ()
+    """Peer info of the first key exchange alone."""
     keeps_old_key_s: float = 0.0
     """After a renegotiation it goes on sending with the old key for so long."""
     early_negotiation: bool = True
@@ -52,6 +55,8 @@ class Generation:
     mac: str = "SHA1"
     tls: str | None = None
     """The only version, if it knows but one."""
+    knows_own_keys: bool = True
+    """tls-crypt-v2."""
     habits: Habits = field(default_factory=Habits)
 
     @property
@@ -83,6 +88,7 @@ GENERATIONS = (
         _openvpn2("2.4.12", 2, ciphers=NCP_CIPHERS + ":BF-CBC", mtu=False, **_COMPRESSION),
         cipher="BF-CBC",
         tls="1.2",
+        knows_own_keys=False,
         habits=Habits(_OLD, bare_first_ack=True),
     ),
     Generation(
@@ -109,20 +115,25 @@ GENERATIONS = (
             "IV_GUI_VER": "OC 3.6.0",
             "IV_SSO": "webauth,openurl,crtext",
             "IV_BS64DL": "1",
+            "IV_AUTO_SESS": "1",
+            "IV_ACC": "2048,6:A,cck1",
         },
-        habits=Habits(first_timeout_s=1.0, asks_again=True, message_is_record=True, keeps_old_key_s=2.5),
+        habits=Habits(
+            first_timeout_s=1.0, asks_again=True, strict_messages=True, said_once=("IV_BS64DL",), keeps_old_key_s=2.5
+        ),
     ),
     Generation(
         "compress",  # any kind of compression in the configuration of a client that can do without
         _openvpn2("2.5.11", 6, mtu=False, **_COMPRESSION),
         compresses=True,
-        habits=Habits(_OLD, bare_first_ack=True, asks_anyway=True),
+        habits=Habits(_OLD, bare_first_ack=True, asks_anyway=True, early_negotiation=False),
     ),
     Generation(
         "comp-lzo",  # and of one that cannot: its packets stay framed
         _openvpn2("2.4.0", 2, ciphers=NCP_CIPHERS, mtu=False, IV_LZO="1"),
         compresses=True,
         tls="1.2",
+        knows_own_keys=False,
         habits=Habits(_OLD, bare_first_ack=True),
     ),
     Generation(
@@ -130,6 +141,7 @@ GENERATIONS = (
         {},
         cipher="AES-256-GCM",
         tls="1.2",
+        knows_own_keys=False,
         habits=Habits(_OLD, bare_first_ack=True),
     ),
     Generation(
@@ -137,6 +149,7 @@ GENERATIONS = (
         {"IV_VER": "2.5.5", "IV_PROTO": "2"},
         cipher="AES-256-GCM",
         mac="SHA512",
+        knows_own_keys=False,
         habits=Habits(_AT_MOST_FOUR, most_acks_taken=4, says_goodbye=False),
     ),
     Generation(
@@ -144,6 +157,7 @@ GENERATIONS = (
         {"IV_VER": "2.4.0", "IV_PROTO": "2"},
         cipher="AES-128-GCM",
         mac="SHA256",
+        knows_own_keys=False,
         habits=Habits(_AT_MOST_FOUR, most_acks_taken=4, bare_first_ack=True),
     ),
 )

@@ -90,6 +90,12 @@ class Failed:
     reason: str
 
 
+def _is_one_message(record: bytes) -> bool:
+    """As strictly as OpenVPN 3 looks at it."""
+    text = record.removesuffix(b"\0")
+    return text != record and all(byte >= 32 and byte != 127 for byte in text) and text != b"PUSH_REPLY"
+
+
 ClientEvent = Connected | KeyInstalled | TunnelPacket | Told | Failed
 
 
@@ -378,7 +384,8 @@ class LightClient:
         finally:
             key.flush()
         if key.stage is _Stage.TLS and key.tls.established:
-            info = "".join(f"{name}={value}\n" for name, value in self._peer_info.items())
+            unsaid = self._habits.said_once if self.connected else ()
+            info = "".join(f"{name}={value}\n" for name, value in self._peer_info.items() if name not in unsaid)
             message = KeyMessage(key.source, self._options, self.username, self.password, info)
             key.tls.send(serialise_key_message(message))
             key.flush()
@@ -396,7 +403,7 @@ class LightClient:
                         unasked = int(self._peer_info.get("IV_PROTO", "0")) & 4
                         patient = unasked and not self._habits.asks_anyway
                         self._push_request_at = now + PUSH_REQUEST_PERIOD_S if patient else now
-            elif self._habits.message_is_record and (record.count(b"\0") != 1 or not record.endswith(b"\0")):
+            elif self._habits.strict_messages and not _is_one_message(record):
                 self._fail(f"a record that is not one message: {record!r}")
             else:
                 for raw in key.messages.feed(record):
