@@ -181,6 +181,24 @@ test-python: $(TOOLS)/prometheus $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; AR
 	    echo '==> Once more, one at a time: on two cores, labs beside each other can be late'; \
 	    $(VENV)/bin/pytest --last-failed --last-failed-no-failures none $(ARGS) </dev/null; }
 
+.PHONY: matrix test-clients
+matrix: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## every wrapping, cipher, transport and family with the stock client, as a table (root)
+	@PYTHONPATH=tests:bench $(VENV)/bin/python -m helpers.matrix $(ARGS)
+
+# What says something of a client, and not of our own parts only.
+CLIENT_TESTS := tests/policy/test_push_real_client.py tests/wire/test_light_client.py tests/wire/test_real_client.py \
+    tests/wire/test_real_client_wrappings.py $(addprefix tests/e2e/test_,$(addsuffix .py,certificates client_settings connect \
+    control_protection data_ciphers devices ipv6 long_life matrix other_releases))
+
+test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVPN clients of other Debian releases, fetched through apt (root)
+	@failed=; suites=$$(PYTHONPATH=tests:bench $(VENV)/bin/python -m helpers.other_releases); \
+	$(VENV)/bin/pytest tests/e2e/test_network_manager.py </dev/null || failed+=" NetworkManager"; \
+	for suite in $$suites; do \
+	    echo "==> pytest with the OpenVPN of Debian $$suite"; \
+	    OPENVPN_SUITE=$$suite $(VENV)/bin/pytest -n 2 $(CLIENT_TESTS) $(ARGS) </dev/null || failed+=" $$suite"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "==> make test-clients: FAILED:$$failed"; exit 1; fi
+
 .PHONY: fuzz fuzz-python
 fuzz: FUZZ_SECONDS = 60
 fuzz: packages-test test-fuzz fuzz-python ## every fuzzer for a minute each, or make fuzz FUZZ_SECONDS=600

@@ -63,8 +63,7 @@ def profile(site, gateway, name: str, *options: str, transport: str = "udp"):
     return path
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp"])
-@pytest.mark.parametrize("kind", PROTECTIONS)
+@pytest.mark.parametrize(("kind", "transport"), zip(PROTECTIONS, ("udp", "tcp", "udp", "tcp"), strict=True))
 def test_profiles_connect_and_nobody_without_one_hears_anything(site, start, ping, kind, transport):
     gateway = start(PROTECTIONS[kind])
     path = profile(site, gateway, "alice", "--issue", transport=transport)

@@ -9,6 +9,7 @@ import time
 import pytest
 from helpers import certs
 from helpers.lab import wait_until
+from helpers.other_releases import generation
 from helpers.relay import Weather
 
 END_REASON = "connection-end-reason"
@@ -102,13 +103,16 @@ def test_client_refused_for_now_comes_back_by_itself(site, ping):
     gateway = site._gateway = site.lab.gateway_process(toml)
     first = site.connect(certs.client("bob"), name="bob", client=site.lab.clients[1], host="198.51.100.1")
     second = site.connect(wait=False)
-    told = second.wait_for(r"AUTH_FAILED,TEMP\[backoff (\d+),advance no\]:Too many sessions")
-    assert 5 <= int(told[1]) <= 15
+    if generation() >= (2, 6):
+        told = second.wait_for(r"AUTH_FAILED,TEMP\[backoff (\d+),advance no\]:Too many sessions")
+        assert 5 <= int(told[1]) <= 15
+    else:
+        second.wait_for(r"Connection reset command was pushed by server \('\[P\]:Too many sessions")
     first.stop()
     second.process.wait_for("Initialization Sequence Completed", 30)
     assert ping() == 1.0
     failed = [e["connection-attempt-failure-reason"] for e in gateway.connection_log()]
-    assert failed.count("session-limit") == 1, "it kept to the time it was told"
+    assert failed.count("session-limit") == 1 or generation() < (2, 6), "it kept to the time it was told"
 
 
 def test_client_that_arrives_while_the_gateway_goes_down_is_told_to_come_back(site):
@@ -118,12 +122,19 @@ def test_client_that_arrives_while_the_gateway_goes_down_is_told_to_come_back(si
     client = site.connect(host="127.0.0.1", port=relay.port, wait=False)
     client.wait_for("TLS: Initial packet")
     gateway.process.signal(signal.SIGTERM)
-    client.wait_for(r"AUTH_FAILED,TEMP\[backoff \d+,advance no\]:The server is restarting", 5)
+    client.wait_for(
+        r"AUTH_FAILED,TEMP\[backoff \d+,advance no\]:The server is restarting"
+        if generation() >= (2, 6)
+        else r"Connection reset command was pushed by server \('\[P\]:The server is restarting",
+        5,
+    )
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("tls", ["1.2", "1.3"])
 def test_refused_certificate_is_told_why_by_a_tls_alert(site, transport, tls):
+    if generation() < (2, 6) and tls == "1.3":
+        pytest.skip("OpenVPN 2.5 does not look at an alert that comes so early; with the stock server neither")
     site.write_crl(certs.client("revoked"))
     site.start()
     options = ["--tls-version-min", tls, *(["--tls-version-max", tls] if tls == "1.2" else [])]
@@ -132,7 +143,7 @@ def test_refused_certificate_is_told_why_by_a_tls_alert(site, transport, tls):
 
 
 def test_changed_routes_send_back_only_those_whom_they_concern(site, ping):
-    """The 2.6 client knows no PUSH_UPDATE: it is sent back for its new routes, and is there again at once."""
+    """The 2.6 client knows no PUSH_UPDATE: it is sent back for its new routes, and is there at once. (2.7 stays.)"""
     gateway = site.start()
     client = site.connect()
     toml = site.toml()
@@ -152,7 +163,7 @@ def test_changed_routes_send_back_only_those_whom_they_concern(site, ping):
     shown = site.lab.client.run("ip", "route", "get", "10.77.1.1").stdout
     assert f"dev {client.interface}" in shown, f"{client.log()[-4000:]}\n{gateway.log()}"
     assert ping() == 1.0
-    assert ends(gateway) == ["configuration-changed"]
+    assert ends(gateway) == (["configuration-changed"] if generation() < (2, 7) else [])
 
 
 @pytest.mark.parametrize("count", [1, 25, 26, 100, 1000])

@@ -101,6 +101,11 @@ class BootedSystem:
                 self._init_pid = int(children.stdout)
                 state = self.run("systemctl", "is-system-running", check=False).stdout.strip()
 
+    @property
+    def init_pid(self) -> int:
+        """Whose namespaces are the system's, e.g. to move an interface there."""
+        return self._init_pid
+
     def run(self, *command: str, check: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """A command inside, as root. With ``check`` a failure shows what it said."""
         done = subprocess.run(

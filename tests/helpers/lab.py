@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from helpers import netns
+from helpers import netns, other_releases
 from helpers.netns import LabError, Namespace, Process
 from helpers.relay import Weather
 from helpers.target_server import content, sha256_of
@@ -79,6 +79,8 @@ CLIENT_LEGS = (
     Leg("wan1", "client1", "192.0.2.0/24", "2001:db8:1::/64"),
     Leg("wan2", "client2", "198.51.100.0/24", "2001:db8:2::/64"),
     Leg("wan3", "client3", "203.0.113.0/24", "2001:db8:3::/64"),
+    # and where more are needed, a part of the network for benchmarks (RFC 2544)
+    *(Leg(f"wan{n}", f"client{n}", f"198.19.{n}.0/24", f"2001:db8:{n}::/64") for n in range(4, 10)),
 )
 TARGET_LEG = Leg("lan", "target", "10.20.0.0/24", "fd00:20::/64", 10)
 OTHER_LEG = Leg("lan2", "other", "10.30.0.0/24", "fd00:30::/64", 10)
@@ -180,6 +182,11 @@ class Lab:
     def gateway_address_v6(self) -> str:
         return CLIENT_LEGS[0].gateway_v6
 
+    def gateway_address_of(self, client: int, family: int) -> str:
+        """Where the client with this index reaches the gateway over IPv4 or IPv6 (4 or 6)."""
+        leg = self._client_legs[client]
+        return leg.gateway if family == 4 else leg.gateway_v6
+
     def link_local_of(self, namespace: Namespace, interface: str) -> str:
         """The address that an interface has given itself, without a zone."""
         shown = json.loads(namespace.run("ip", "-6", "-json", "address", "show", "dev", interface).stdout)
@@ -263,12 +270,18 @@ class Lab:
 
     # -- the two ends of the tunnel ------------------------------------------------------------------------
 
-    def openvpn(self, profile: Path, *options: str, client: Namespace | None = None, verb: int = 4) -> OpenVpnClient:
+    def openvpn(
+        self,
+        profile: Path,
+        *options: str,
+        client: Namespace | None = None,
+        verb: int = 4,
+    ) -> OpenVpnClient:
         """Start the stock client with a profile; ``options`` come after it on the command line and win."""
         place = client or self.client
         process = place.start(
-            "openvpn", "--config", profile, "--verb", str(verb), "--suppress-timestamps", *options, label="openvpn",
-            cwd=profile.parent,
+            *other_releases.chosen().program, "--config", profile, "--verb", str(verb), "--suppress-timestamps",
+            *options, label="openvpn", cwd=profile.parent,
         )  # fmt: skip
         return OpenVpnClient(process, place)
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.other_releases import program
 from helpers.pair import Certificate
 from helpers.pump import Pump, write_client_files
 
 from cvpnd.wire.packet import Transport
 
-OPENVPN = shutil.which("openvpn") or "/usr/sbin/openvpn"
-needs_openvpn = pytest.mark.skipif(not Path(OPENVPN).exists(), reason="the openvpn program is not installed")
+OPENVPN = program()
+needs_openvpn = pytest.mark.skipif(not OPENVPN, reason="the openvpn program is not installed")
 
 
 class RealClient:
@@ -42,7 +42,7 @@ def openvpn(
     log = directory / "client.log"
     over = ["udp4", "--explicit-exit-notify", "1"] if transport is Transport.UDP else ["tcp4-client"]
     command = [
-        OPENVPN, "--client", "--dev", "null", "--ifconfig-noexec", "--route-noexec", "--nobind",
+        *OPENVPN, "--client", "--dev", "null", "--ifconfig-noexec", "--route-noexec", "--nobind",
         "--remote", "127.0.0.1", str(pump.port), "--proto", *over, "--remote-cert-tls", "server", "--verb", "3",
         *write_client_files(directory, certificate), *options,
     ]  # fmt: skip

@@ -1,12 +1,12 @@
 """The installed ``openvpn`` reads every option we may push, and complains about none."""
 
-import shutil
 import subprocess
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from helpers.openvpn_client import OPENVPN, needs_openvpn
 from helpers.pair import server_context
 from helpers.pump import Pump, write_client_files
 
@@ -14,8 +14,7 @@ from cvpnd.config import EndpointConfig
 from cvpnd.policy.model import ClientFacts, Lease, Route
 from cvpnd.policy.push import push_options
 
-OPENVPN = shutil.which("openvpn") or "/usr/sbin/openvpn"
-pytestmark = pytest.mark.skipif(not Path(OPENVPN).exists(), reason="the openvpn program is not installed")
+pytestmark = needs_openvpn
 
 FACTS = ClientFacts(
     proto=990,
@@ -53,7 +52,7 @@ def test_no_pushed_option_is_refused(tmp_path: Path, split_tunnel: bool, v6: boo
     log = tmp_path / "client.log"
     with Pump(server_context(), push=options) as pump, log.open("wb") as output:
         command = [
-            OPENVPN,
+            *OPENVPN,
             "--client",
             "--dev",
             "null",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from helpers.openvpn_client import OPENVPN
 from helpers.pair import pki
 from helpers.pump import write_client_files
 from light_client.__main__ import main
@@ -32,9 +32,8 @@ from cvpnd.wire.wrap.key_files import (
 from cvpnd.wire.wrap.tls_crypt_v2 import ServerKey
 
 REPOSITORY = Path(__file__).parents[2]
-OPENVPN = shutil.which("openvpn") or "/usr/sbin/openvpn"
 needs_server = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path(OPENVPN).exists() or not Path("/dev/net/tun").exists(),
+    os.geteuid() != 0 or not OPENVPN or not Path("/dev/net/tun").exists(),
     reason="needs root, /dev/net/tun and the openvpn program",
 )
 
@@ -46,9 +45,9 @@ def run_against_openvpn(directory: Path, server: str, client: str) -> dict[str, 
     (directory / "server-key.pem").write_bytes(pki().server.key_pem)
     script = textwrap.dedent(f"""
         ip link set lo up
-        {OPENVPN} --mode server --tls-server --server 10.77.0.0 255.255.255.0 --topology subnet --dev tun --port 1194 \
-            --ca ca.pem --cert server.pem --key server-key.pem --dh none --keepalive 1 20 --verb 3 --log server.log \
-            --duplicate-cn {server} &
+        {" ".join(OPENVPN)} --mode server --tls-server --server 10.77.0.0 255.255.255.0 --topology subnet \
+            --dev tun --port 1194 --ca ca.pem --cert server.pem --key server-key.pem --dh none --keepalive 1 20 \
+            --verb 3 --log server.log --duplicate-cn {server} &
         server=$!
         trap 'kill $server; wait $server' EXIT
         for _ in $(seq 100); do

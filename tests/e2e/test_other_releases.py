@@ -1,0 +1,51 @@
+"""What some real clients can and others cannot: `make test-clients` runs this with OpenVPN 2.5, 2.6 and 2.7."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from helpers.lab import wait_until
+from helpers.other_releases import generation
+
+since_27 = pytest.mark.skipif(generation() < (2, 7), reason="needs OpenVPN 2.7: make test-clients")
+
+
+@since_27
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_changed_routes_and_resolvers_reach_a_connected_client(site, ping, transport):
+    """PUSH_UPDATE: whole when it takes several messages, and nobody is disconnected."""
+    gateway = site.start(
+        'dns_servers = ["10.20.0.10"]\nroute = [{ destination = "10.76.0.0/16", target = "subnet-a" }]'
+    )
+    client = site.connect(transport=transport)
+    wanted = [f"172.16.{n}.0/24" for n in range(100)]
+    extra = ", ".join(f'{{ destination = "{network}", target = "subnet-a" }}' for network in wanted)
+    gateway.write_config(site.toml(f'dns_servers = ["10.20.0.11"]\nroute = [{extra}]'))
+    gateway.reload()
+
+    def routes() -> str:
+        return site.lab.client.run("ip", "route", "show", "dev", client.interface).stdout
+
+    wait_until(lambda: set(re.findall(r"172\.\d+\.\d+\.0/24", routes())) == set(wanted), 10, "the new routes")
+    assert "10.76.0.0/16" not in routes()
+    client.wait_for(r"PUSH_UPDATE.*dns server 0 address 10\.20\.0\.11")
+    assert ping() == 1.0
+    assert {e["connection-log-type"] for e in gateway.connection_log()} == {"connection-attempt"}, (
+        "nobody was sent back"
+    )
+
+
+@since_27
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_epoch_keys_carry_traffic_and_are_renewed(site, ping, transport):
+    gateway = site.start("renegotiate_s = 5")
+    client = site.connect(None, "--reneg-sec", "0", transport=transport)
+    client.wait_for("aead-epoch")
+    site.lab.start_servers()
+    site.lab.download(site.lab.client, "10.20.0.10", 50 << 20)
+    site.lab.upload(site.lab.client, "10.20.0.10", 50 << 20)
+    wait_until(lambda: gateway.metrics().get('cvpnd_renegotiations_total{endpoint="staff"}', 0) >= 2, 20)
+    assert ping(count=10) == 1.0
+    assert client.connected_count == 1
+    assert not re.search("TLS Error|AEAD Decrypt error|Bad packet", client.log())
