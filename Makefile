@@ -217,7 +217,7 @@ fuzz-python: $(VENV)/.cvpnd $(VENV)/.dev ## random stories and the parsers for F
 
 .PHONY: bench
 bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)
-	@PYTHONPATH=tests:bench $(VENV)/bin/python bench/vs_openvpn.py $(ARGS)
+	@PYTHONPATH=tests:bench $(VENV)/bin/python -P -m benchmarks $(ARGS)
 
 .PHONY: clean
 clean: ## removes builds, caches and .venv; quickstart/ with its keys stays

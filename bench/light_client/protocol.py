@@ -188,6 +188,7 @@ class LightClient:
         self._sending: DataKey | None = None
         self._switch_at: float | None = None
         """When to send with the newest key, if it is not yet time."""
+        self._data_elsewhere = False
 
     # -- the five verbs
 
@@ -223,7 +224,7 @@ class LightClient:
         times = [key.reliable.next_timeout() for key in self._keys.values()] + [self._push_request_at, self._switch_at]
         if self._negotiating:
             times.append(self._newest.started_at + self._hand_window_s)
-        if self.connected:
+        if self.connected and not self._data_elsewhere:
             times.append(self._last_sent + self._seconds("ping") if self._seconds("ping") else None)
             times.append(self._last_received + self._seconds("ping-restart") if self._seconds("ping-restart") else None)
         return min((time for time in times if time is not None), default=None)
@@ -240,7 +241,7 @@ class LightClient:
         if self._switch_at is not None and now >= self._switch_at:
             self._switch_at = None
             self._sending = self._newest.data or self._sending
-        if self.connected:
+        if self.connected and not self._data_elsewhere:
             ping, silence = self._seconds("ping"), self._seconds("ping-restart")
             if ping and now >= self._last_sent + ping:
                 self._seal(PING)
@@ -256,6 +257,10 @@ class LightClient:
     def send_tunnel_packet(self, payload: bytes) -> None:
         """Queue one IP packet; only once connected."""
         self._seal(payload)
+
+    def give_away_data(self) -> None:
+        """Somebody else carries data under the keys of ``KeyInstalled``, pings too, and watches for the server's."""
+        self._data_elsewhere = True
 
     def send_message(self, text: str) -> None:
         self._newest.tls.send(serialise_message(text))
@@ -508,7 +513,7 @@ class LightClient:
     # -- data channel
 
     def _seal(self, payload: bytes) -> None:
-        if self._sending is not None:
+        if self._sending is not None and not self._data_elsewhere:
             self._data_out.append(self._sending.seal(payload))
 
     def _receive_data(self, packet: bytes, now: float) -> None:

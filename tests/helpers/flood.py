@@ -3,19 +3,17 @@ anybody in, and does it stay as small as it was?"""
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.lab import Lab, LabError, OpenVpnClient
+from helpers.lab import Lab, OpenVpnClient
 from helpers.netns import PingStatistics, Process
+from helpers.process_cost import cpu_s, resident_bytes
 
 SOURCE = Path(__file__).resolve().parents[2] / "bench" / "flood.c"
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PING_INTERVAL_S = 0.02
 FORGED_SOURCE = "100.64.0.1"
 
@@ -42,19 +40,6 @@ def packets_sent(flood: Process) -> tuple[int, float]:
     return int(found[1]), float(found[2])
 
 
-def cpu_seconds(pid: int) -> float:
-    """utime + stime of a process (proc(5)): all its threads, also those that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
-
-
-def resident_bytes(pid: int) -> int:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    if found is None:
-        raise LabError(f"process {pid} has no memory")
-    return int(found[1]) * 1024
-
-
 @dataclass(frozen=True)
 class Siege:
     packets_per_s: float
@@ -79,7 +64,7 @@ def besiege(
 ) -> Siege:
     """``at_work`` pings through its tunnel while the flood goes on; ``genuine`` starts another client a second later,
     which comes from elsewhere than the flood says it does."""
-    memory, cpu = resident_bytes(server.pid), cpu_seconds(server.pid)
+    memory, cpu = resident_bytes(server.pid), cpu_s(server.pid)
     ping = at_work.namespace.start_ping("10.20.0.10", PING_INTERVAL_S)
     flood = start(lab, kind, per_s, seconds)
     begun = time.monotonic()
@@ -91,7 +76,7 @@ def besiege(
         time.sleep(0.02)
     sent, lasted = packets_sent(flood)
     elapsed = time.monotonic() - begun
-    used = cpu_seconds(server.pid) - cpu
+    used = cpu_s(server.pid) - cpu
     return Siege(
         packets_per_s=sent / lasted,
         ping=ping.finish(),
