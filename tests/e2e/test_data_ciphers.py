@@ -3,18 +3,17 @@ is in test_matrix.py."""
 
 from __future__ import annotations
 
+from helpers.lab import NEW_KEY
 from helpers.other_releases import generation
-
-USED = r"Outgoing Data Channel: Cipher '([^']*)'"
 
 
 def test_the_endpoints_order_wins_over_the_clients(site, ping):
     site.start('data_ciphers = ["CHACHA20-POLY1305", "AES-128-GCM", "AES-256-GCM"]')
     client = site.connect(None, "--data-ciphers", "AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305")
-    assert client.wait_for(USED)[1] == "CHACHA20-POLY1305"
+    assert client.wait_for(NEW_KEY)[1] == "CHACHA20-POLY1305"
     client.stop()
     client = site.connect(None, "--data-ciphers", "AES-256-GCM:AES-128-GCM", name="no-chacha")
-    assert client.wait_for(USED)[1] == "AES-128-GCM"
+    assert client.wait_for(NEW_KEY)[1] == "AES-128-GCM"
     assert ping() == 1.0
 
 

@@ -345,6 +345,10 @@ class RelayProcess:
         self.process.signal(signal.SIGCONT)
 
 
+NEW_KEY = r"Outgoing (?:Data Channel|Epoch Data key 1): Cipher '([^']*)'"
+"""Once in the log of a client for each key that it got; the group is the cipher."""
+
+
 class OpenVpnClient:
     """The stock client. ``log()`` is its whole output, at verb 4 unless told otherwise."""
 
@@ -511,6 +515,7 @@ def wait_until(condition: Any, timeout_s: float = 10, what: str = "") -> Any:
 
 __all__: Iterable[str] = [
     "CLIENT_LEGS",
+    "NEW_KEY",
     "OTHER_LEG",
     "TARGET_LEG",
     "GatewayProcess",
