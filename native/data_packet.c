@@ -59,9 +59,11 @@ static enum drop_reason seal_epoch(struct key_slot *slot, unsigned worker, const
     enum drop_reason reason = epoch_seal(slot->epoch, worker, &limits->epoch, header, packet->length);
     if (epoch_sending(slot->epoch) >= limits->epoch.rekey)
         atomic_store_explicit(&slot->rekey_due, true, memory_order_relaxed);
+    if (reason != PACKET_PASSES)
+        return reason;
     packet->bytes = header;
     packet->length += EPOCH_OVERHEAD;
-    return reason;
+    return PACKET_PASSES;
 }
 
 enum drop_reason data_packet_seal(struct key_slot *slot, unsigned worker, const struct key_limits *limits,

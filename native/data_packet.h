@@ -18,7 +18,8 @@ enum drop_reason data_packet_open(struct key_slot *slot, const struct key_limits
 /* A limit of the key is near in the peer's direction. To be asked after a packet that passed. */
 bool data_packet_open_limit_near(const struct key_slot *slot, const struct key_limits *limits);
 
-/* Seals in place as worker `worker`, using SEAL_HEADROOM and SEAL_TAILROOM. */
+/* Seals in place as worker `worker`, using SEAL_HEADROOM and SEAL_TAILROOM. The text is untouched when it says
+ * DROP_KEY_EXHAUSTED, so another key may still seal it. */
 enum drop_reason data_packet_seal(struct key_slot *slot, unsigned worker, const struct key_limits *limits,
                                   const struct peer *peer, struct packet *packet);
 

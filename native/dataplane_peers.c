@@ -298,18 +298,6 @@ bool dataplane_set_groups(struct dataplane *plane, uint32_t id, const uint8_t *g
 
 /* -- keys --------------------------------------------------------------------------------------------------------- */
 
-/* NULL when the peer has no key. */
-static struct key_slot *newest_key(struct peer *peer)
-{
-    struct key_slot *newest = NULL;
-    for (unsigned i = 0; i < KEY_IDS; i++) {
-        struct key_slot *slot = atomic_load(&peer->keys[i]);
-        if (slot != NULL && (newest == NULL || slot->generation > newest->generation))
-            newest = slot;
-    }
-    return newest;
-}
-
 /* Frees a key whose place in `keys` has been given away already. First, no worker may still hold it with the intent
  * to make it the sending key; then, if it was that, none may still seal with it. The newest key there is takes over
  * (section 11.6). */
@@ -317,7 +305,7 @@ static void retire_key_locked(struct dataplane *plane, struct peer *peer, struct
 {
     wait_quiescent_locked(plane);
     struct key_slot *expected = old;
-    if (atomic_compare_exchange_strong(&peer->sending, &expected, newest_key(peer)))
+    if (atomic_compare_exchange_strong(&peer->sending, &expected, peer_newest_key(peer)))
         wait_quiescent_locked(plane);
     key_slot_free(old);
 }

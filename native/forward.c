@@ -63,10 +63,14 @@ void report_rekey(struct forwarder *forwarder, struct peer *peer, struct key_slo
 static void follow_newer_key(struct forwarder *forwarder, struct peer *peer, struct key_slot *slot)
 {
     struct key_slot *sending = atomic_load(&peer->sending);
-    if (sending == slot || (sending != NULL && sending->generation > slot->generation))
+    if (sending == slot) {
+        if (!atomic_load(&peer->sending_unproven) || !atomic_exchange(&peer->sending_unproven, false))
+            return;
+    } else if (sending != NULL && sending->generation > slot->generation) {
         return;
-    if (!atomic_compare_exchange_strong(&peer->sending, &sending, slot))
-        return; /* the control side chose at this moment; the next packet asks again */
+    } else if (!atomic_compare_exchange_strong(&peer->sending, &sending, slot)) {
+        return; /* somebody else chose at this moment; the next packet asks again */
+    }
     struct event event = {.kind = EVENT_KEY_USED, .peer_id = peer->id, .key_id = slot->key_id};
     report(forwarder, &event, NULL, 0);
 }
@@ -265,6 +269,18 @@ bool tcp_to_tun(struct forwarder *forwarder, struct peer *peer, struct batch *ba
     return good;
 }
 
+/* The key that follows one which is used up: the peer has not used it yet, but with the old one nothing arrives at
+ * all. NULL when there is none. */
+static struct key_slot *move_to_successor(struct peer *peer, struct key_slot *exhausted)
+{
+    struct key_slot *newest = peer_newest_key(peer);
+    if (newest == NULL || newest->generation <= exhausted->generation)
+        return NULL;
+    if (atomic_compare_exchange_strong(&peer->sending, &exhausted, newest))
+        atomic_store(&peer->sending_unproven, true);
+    return newest;
+}
+
 enum drop_reason seal_for_peer(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
     packet->remote = atomic_load(&peer->remote);
@@ -275,6 +291,8 @@ enum drop_reason seal_for_peer(struct forwarder *forwarder, struct peer *peer, s
         return DROP_NOT_READY;
     framing_add(peer->framing, &packet->bytes, &packet->length);
     enum drop_reason reason = data_packet_seal(slot, forwarder->worker, forwarder->limits, peer, packet);
+    if (reason == DROP_KEY_EXHAUSTED && (slot = move_to_successor(peer, slot)) != NULL)
+        reason = data_packet_seal(slot, forwarder->worker, forwarder->limits, peer, packet);
     if (reason != PACKET_PASSES)
         return reason;
     packet->peer_id = peer->id;

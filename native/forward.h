@@ -13,7 +13,8 @@
  * Target network to client (tun_to_link):
  *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`); for segments of one
  *      super-packet, which are well-formed and no SYN, only the first is asked.
- *   2. The peer's way out and sending key are taken (`not_ready`), and a packet id (`key_exhausted`).
+ *   2. The peer's way out and sending key are taken (`not_ready`), and a packet id: where that runs out, of
+ *      the key installed after it (`key_exhausted`).
  *   3. MSS as above; sealed in place, using the headroom; the caller sends what is left.
  * Any worker may seal for any peer, so ids are taken atomically; a flow stays on one TUN queue and keeps its order.
  * Only worker `peer->worker` opens, so the replay window and the open context need no lock.

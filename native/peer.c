@@ -66,6 +66,17 @@ void peer_free(struct peer *peer)
     free(peer);
 }
 
+struct key_slot *peer_newest_key(const struct peer *peer)
+{
+    struct key_slot *newest = NULL;
+    for (unsigned i = 0; i < KEY_IDS; i++) {
+        struct key_slot *slot = atomic_load(&peer->keys[i]);
+        if (slot != NULL && (newest == NULL || slot->generation > newest->generation))
+            newest = slot;
+    }
+    return newest;
+}
+
 bool peer_has_lease(const struct peer *peer, const struct ip_address *address)
 {
     for (unsigned i = 0; i < peer->lease_count; i++)

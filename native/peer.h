@@ -106,7 +106,8 @@ struct peer {
     _Atomic(struct remote *) remote;             /* UDP */
     _Atomic(struct tcp_connection *) connection; /* TCP; never both */
     _Atomic(struct key_slot *) keys[KEY_IDS];
-    _Atomic(struct key_slot *) sending; /* one of keys; also moved forward by the peer's worker */
+    _Atomic(struct key_slot *) sending; /* one of keys; also moved forward by workers */
+    atomic_bool sending_unproven; /* a worker moved there before the peer did: EVENT_KEY_USED is still to come */
 
     /* Control side only, under its lock. */
     uint64_t generations;
@@ -144,6 +145,9 @@ struct peer *peer_new(uint32_t id, unsigned worker, unsigned lease_count, uint64
 
 /* Wipes and frees a peer that nobody can see any more, with its keys, groups and remote. */
 void peer_free(struct peer *peer);
+
+/* The key installed last of those that are there; NULL when there is none. */
+struct key_slot *peer_newest_key(const struct peer *peer);
 
 bool peer_has_lease(const struct peer *peer, const struct ip_address *address);
 

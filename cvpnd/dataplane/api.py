@@ -48,7 +48,7 @@ class Drop(StrEnum):
     DENIED = "denied"  # the authorization rules do not allow the destination
     NO_ROUTE = "no_route"  # from TUN: the destination is nobody's lease
     NOT_READY = "not_ready"  # from TUN: the peer has no key or no address to send to
-    KEY_EXHAUSTED = "key_exhausted"  # packet ids used up before the renegotiation came
+    KEY_EXHAUSTED = "key_exhausted"  # packet ids used up, and no newer key is installed
     TUN_FULL = "tun_full"  # the kernel took no more (also write errors)
     LINK_FULL = "link_full"  # the UDP socket took no more (also send errors)
     TCP_QUEUE_FULL = "tcp_queue_full"  # a slow TCP client's queue is full
@@ -271,7 +271,8 @@ class DataPlane(Protocol):
     # keys
     def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
         """Packets under ``key_id`` (0-7) open from now on. The peer's first key is also the sending key at once;
-        a later one becomes it by ``use_key`` or with the peer's first packet under it. Replaces a key of that id."""
+        a later one becomes it by ``use_key``, with the peer's first packet under it, or when the key before it is used
+        up. Replaces a key of that id."""
         ...
 
     def use_key(self, peer_id: int, key_id: int) -> None: ...

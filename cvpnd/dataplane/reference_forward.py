@@ -12,7 +12,8 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
   7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
 Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``) that has a way out and a
-key (``not_ready``) with a packet id left (``key_exhausted``); MSS as above; sealed and sent.
+key (``not_ready``) with a packet id left, or else a newer one that is installed (``key_exhausted``); MSS as above;
+sealed and sent.
 
 Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop;
 ``float_refused`` and ``events_full`` may count beside a packet that goes on: then it is the report that was dropped.
@@ -202,6 +203,8 @@ class Peer:
     last_sent: float
     keys: dict[int, KeySlot] = field(default_factory=dict)
     sending: KeySlot | None = None
+    sending_unproven: bool = False
+    """We moved to it before the client did: ``KeyUsed`` is still to be told."""
     keys_installed: int = 0
     remote: tuple[Listener, SocketAddress, str] | None = None
     connection: Connection | None = None
@@ -357,8 +360,9 @@ class Forwarder:
         if key.limit_near():
             self._tell_rekey(peer, key)
         # The peer proves that it has the newer key by using it; a late packet of the old one must not switch back.
-        if peer.sending is None or peer.sending.generation < key.generation:
-            peer.sending = key
+        newer = peer.sending is None or peer.sending.generation < key.generation
+        if newer or (peer.sending is key and peer.sending_unproven):
+            peer.sending, peer.sending_unproven = key, False
             self._tell(KeyUsed(peer.id, key.key_id))
         return payload
 
@@ -391,9 +395,15 @@ class Forwarder:
             return Drop.NOT_READY
         settings = peer.settings
         peer_id = peer.id if settings.remote_peer_id is None else settings.remote_peer_id
-        sealed = key.seal(None if settings.data_v1 else peer_id, add_framing(settings.framing, payload))
+        framed = add_framing(settings.framing, payload)
+        sealed = key.seal(None if settings.data_v1 else peer_id, framed)
         if key.limit_near():
             self._tell_rekey(peer, key)
+        newest = max(peer.keys.values(), key=lambda slot: slot.generation, default=key)
+        if sealed is Drop.KEY_EXHAUSTED and newest.generation > key.generation:
+            # The client has not used it yet, but with the old one nothing arrives at all.
+            peer.sending, peer.sending_unproven = newest, True
+            sealed = newest.seal(None if settings.data_v1 else peer_id, framed)
         if not isinstance(sealed, Drop):
             peer.last_sent = now
         return sealed

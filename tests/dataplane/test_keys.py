@@ -167,6 +167,42 @@ def test_sending_asks_for_a_new_key_and_stops_at_the_limit(make_gateway) -> None
     assert gateway.events() == []  # told once
 
 
+def test_a_key_without_packet_ids_gives_way_to_its_successor_before_the_peer_has_used_that(make_gateway) -> None:
+    gateway = make_gateway(packet_id_limit=4)
+    client = gateway.client()
+    client.install_key(1)
+    for expected in ((0, 1), (0, 2), (0, 3), (1, 1), (1, 2)):
+        gateway.inject(udp(TARGET, client.address))
+        opened = client.receive()
+        assert (opened.key_id, opened.packet_id) == expected
+    assert KeyUsed(client.peer_id, 1) not in gateway.events()
+    client.send(PING, key_id=0)
+    gateway.barrier()
+    assert gateway.events() == []
+    for _ in range(2):
+        client.send(PING, key_id=1)
+    assert gateway.event(KeyUsed) == KeyUsed(client.peer_id, 1)
+    assert sending_key(gateway, client) == 1
+    assert KeyUsed(client.peer_id, 1) not in gateway.events()  # told once
+    with gateway.dropping(key_exhausted=1):
+        gateway.inject(udp(TARGET, client.address))  # the older key is used up too, and never taken again
+
+
+@pytest.mark.parametrize("formats", [(True, False), (False, True), (True, True)])
+def test_the_successor_may_be_of_another_format(make_gateway, formats: tuple[bool, bool]) -> None:
+    gateway = make_gateway(packet_id_limit=2, epoch_limit=1, last_epoch=1)
+    client = gateway.client(key=False)
+    for key_id, epoch in enumerate(formats):
+        client.install_key(key_id, epoch=epoch)
+    packets = [udp(TARGET, client.address, bytes([number])) for number in range(3)]
+    for key_id, packet in enumerate(packets[:2]):
+        gateway.inject(packet)
+        opened = client.receive()
+        assert (opened.key_id, opened.payload) == (key_id, packet)
+    with gateway.dropping(key_exhausted=1):
+        gateway.inject(packets[2])
+
+
 def test_packet_ids_of_the_client_near_the_limit_ask_for_a_new_key_once(gateway: Gateway) -> None:
     client = gateway.client()
     client.send(PING, packet_id=0xFEFFFFFF)

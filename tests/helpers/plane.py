@@ -266,9 +266,10 @@ class Client:
         if connect:
             self.plane.set_remote(peer_id, listener, address_of(self.socket), "")
 
-    def install_key(self, key_id: int) -> None:
-        """A fresh key under this id, on both sides."""
-        keys = data_keys(f"{self.peer_id} {key_id} {os.urandom(8).hex()}", self.cipher, epoch=self.epoch)
+    def install_key(self, key_id: int, *, epoch: bool | None = None) -> None:
+        """A fresh key under this id, on both sides; of the client's usual format unless told otherwise."""
+        epoch = self.epoch if epoch is None else epoch
+        keys = data_keys(f"{self.peer_id} {key_id} {os.urandom(8).hex()}", self.cipher, epoch=epoch)
         self.keys[key_id] = ClientKey(key_id, keys)
         self.plane.install_key(self.peer_id, key_id, keys)
 
