@@ -14,7 +14,7 @@ static uint64_t now_ns(void)
 
 void pacer_start(const struct pacer *pacer)
 {
-    if (pacer->pause_ns > 0)
+    if (pacer->longest_ns > 0)
         prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* the default would add half a pause */
 }
 
@@ -24,14 +24,16 @@ static void judge(struct pacer *pacer, uint64_t now)
     uint64_t elapsed = now - pacer->window_ns;
     if (elapsed < WINDOW_NS)
         return;
+    uint64_t wanted = PACER_BATCH * elapsed / (pacer->packets + 1); /* the time it takes to fill a batch */
     pacer->busy = pacer->packets * WINDOW_NS >= PACER_BUSY * elapsed;
+    pacer->pause_ns = wanted < pacer->longest_ns ? wanted : pacer->longest_ns;
     pacer->packets = 0;
     pacer->window_ns = now;
 }
 
 bool pacer_wait(struct pacer *pacer)
 {
-    if (pacer->pause_ns == 0)
+    if (pacer->longest_ns == 0)
         return false;
     uint64_t now = now_ns();
     judge(pacer, now);

@@ -8,14 +8,16 @@
 #include <stdint.h>
 
 enum {
-    PACER_PAUSE_US = 100,
+    PACER_PAUSE_US = 600,
     PACER_PAUSE_MAX_US = 10000,
-    PACER_BUSY = 20, /* packets a millisecond, both ways */
+    PACER_BUSY = 20,  /* packets a millisecond, both ways */
+    PACER_BATCH = 48, /* packets, both ways */
 };
 
 struct pacer {
-    uint64_t pause_ns; /* constant; 0 = never */
-    uint64_t woken_ns; /* when the last batches began */
+    uint64_t longest_ns; /* constant; 0 = never */
+    uint64_t pause_ns;   /* what fills a batch at the rate there was */
+    uint64_t woken_ns;   /* when the last batches began */
     uint64_t window_ns;
     uint64_t packets; /* since then */
     bool busy;

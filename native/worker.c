@@ -37,7 +37,7 @@ bool worker_init(struct worker *worker, unsigned index, const struct forwarder *
     worker->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     worker->receiver = link_receiver_new();
     worker->coalescer = coalescer_new();
-    worker->pacer = (struct pacer){.pause_ns = pause_us * UINT64_C(1000)};
+    worker->pacer = (struct pacer){.longest_ns = pause_us * UINT64_C(1000)};
     if (worker->stop_fd < 0 || worker->receiver == NULL || worker->coalescer == NULL ||
         !worker_watch(worker, worker->stop_fd, source_tag(SOURCE_STOP, 0)) ||
         !worker_watch(worker, worker->inbox.read_fd, source_tag(SOURCE_INBOX, 0))) {

@@ -71,7 +71,7 @@ class DaemonConfig(_Table):
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256, strict=True)] = "auto"
     packet_crypto: Literal["auto", "openssl", "ipsec-mb"] = "auto"
     packet_offload: Literal["auto", "off"] = "auto"
-    packet_pause_us: int = whole(100, 0, 10_000)
+    packet_pause_us: int = whole(600, 0, 10_000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_directory: FilePath = Path("/var/log/cvpnd")
     shutdown_grace_s: int = whole(2, 0, 60)
