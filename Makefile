@@ -174,6 +174,9 @@ test-sanitized: $(VENV)/.dev ## the data plane's tests on a module with AddressS
 	@$(SANITIZER_OPTIONS)0 PYTHONPATH=build/asan/root/site \
 	    LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	    $(VENV)/bin/pytest -q -n 2 tests/dataplane </dev/null
+	@echo '==> A gateway under sanitizers, and the stock client'
+	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py --sanitized build/asan/root/site --megabytes 20 --devices on \
+	    --cipher AES-256-GCM --offload auto --backend auto openssl </dev/null
 
 test-python: $(TOOLS)/prometheus $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
 	@echo '==> pytest'
@@ -214,6 +217,10 @@ fuzz-python: $(VENV)/.cvpnd $(VENV)/.dev ## random stories and the parsers for F
 	PYTHONPATH=tests:bench $(VENV)/bin/python tests/fuzz/fuzz_wire.py -max_total_time=$(FUZZ_SECONDS) \
 	    -artifact_prefix=build/corpus/wire- build/corpus/wire tests/fuzz/corpus/wire </dev/null >$(LOGS)/fuzz_wire.log 2>&1 \
 	    || { tail -n 60 $(LOGS)/fuzz_wire.log >&2; exit 1; }
+
+.PHONY: soak-data
+soak-data: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## a gigabyte each way through every offload, backend and cipher: hours (root)
+	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py $(ARGS) </dev/null
 
 .PHONY: bench
 bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)

@@ -165,7 +165,10 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(connection_log.close)
     try:
         plane = open_data_plane(
-            config.daemon.worker_count(), crypto=config.daemon.packet_crypto, pause_us=config.daemon.packet_pause_us
+            config.daemon.worker_count(),
+            crypto=config.daemon.packet_crypto,
+            pause_us=config.daemon.packet_pause_us,
+            link_offload=config.daemon.packet_offload != "off",
         )
     except ValueError as error:
         raise GatewayError(f'daemon.packet_crypto = "{config.daemon.packet_crypto}": {error}') from error

@@ -54,7 +54,8 @@ static void stop_workers(struct dataplane *plane, unsigned running)
 
 struct dataplane_options dataplane_options_default(void)
 {
-    return (struct dataplane_options){.limits = key_limits_default(), .pause_us = PACER_PAUSE_US};
+    return (struct dataplane_options){
+        .limits = key_limits_default(), .pause_us = PACER_PAUSE_US, .link_offload = true};
 }
 
 struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options *options, struct failure *failure)
@@ -77,6 +78,7 @@ struct dataplane *dataplane_new(unsigned workers, const struct dataplane_options
     memset(plane, 0, size);
     plane->worker_count = workers;
     plane->limits = options->limits;
+    plane->link_offload = options->link_offload;
     plane->backend = backend;
     pthread_mutex_init(&plane->control_lock, NULL);
     unsigned running = 0;
@@ -341,9 +343,10 @@ static bool add_listener_locked(struct dataplane *plane, uint32_t id, uint32_t e
     listener->id = id;
     listener->endpoint = endpoint;
     listener->family = bound.ss_family;
+    listener->unsegmented = !plane->link_offload;
     memcpy(listener->udp_fds, udp_fds, count * sizeof *udp_fds);
     for (size_t i = 0; i < count; i++)
-        link_prepare(udp_fds[i]);
+        link_prepare(udp_fds[i], plane->link_offload);
     if (!id_table_put(&plane->listeners, id, listener)) {
         free(listener);
         return fail_memory(failure);

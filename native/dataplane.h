@@ -59,6 +59,7 @@ struct dataplane_options {
     struct key_limits limits;
     enum aead_choice crypto;
     unsigned pause_us; /* longest pause under load (pacer.h); 0 = none */
+    bool link_offload; /* UDP segments both ways, as far as the kernel has them (link.h) */
 };
 
 struct dataplane_options dataplane_options_default(void);

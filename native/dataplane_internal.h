@@ -12,6 +12,7 @@ struct dataplane {
     /* Constant. */
     unsigned worker_count;
     struct key_limits limits;
+    bool link_offload;
     const struct aead_backend *backend;
 
     /* Written under the control lock, read by workers. */

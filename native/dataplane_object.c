@@ -75,9 +75,8 @@ static bool to_descriptors(PyObject *object, struct descriptors *descriptors)
 
 static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"workers",       "packet_id_limit", "block_limit",
-                            "failure_limit", "epoch_limit",     "last_epoch",
-                            "pause_us",      "crypto",          NULL};
+    static char *names[] = {"workers",    "packet_id_limit", "block_limit", "failure_limit", "epoch_limit",
+                            "last_epoch", "pause_us",        "crypto",      "link_offload",  NULL};
     struct dataplane_options options = dataplane_options_default();
     struct key_limits *limits = &options.limits;
     uint32_t workers;
@@ -87,9 +86,10 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     unsigned long long epoch_limit = limits->epoch.use;
     uint32_t last_epoch = limits->epoch.last;
     const char *crypto = "auto";
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&O&s:DataPlane", names, to_u32, &workers, to_u32,
+    int link_offload = options.link_offload;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&|$O&KKKO&O&sp:DataPlane", names, to_u32, &workers, to_u32,
                                      &packet_id_limit, &block_limit, &failure_limit, &epoch_limit, to_u32,
-                                     &last_epoch, to_u32, &options.pause_us, &crypto))
+                                     &last_epoch, to_u32, &options.pause_us, &crypto, &link_offload))
         return NULL;
     if (packet_id_limit == 0 || epoch_limit == 0) {
         PyErr_SetString(PyExc_ValueError, "a limit is not positive");
@@ -99,6 +99,7 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_Format(PyExc_ValueError, "last_epoch is not in 1..%d", EPOCH_LAST);
         return NULL;
     }
+    options.link_offload = link_offload;
     options.crypto = aead_choice_find(crypto);
     if (options.crypto == AEAD_CHOICES) {
         PyErr_Format(PyExc_ValueError, "crypto: \"%s\" is none of auto, openssl, ipsec-mb", crypto);

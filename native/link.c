@@ -278,11 +278,11 @@ static void send_unsegmented(int fd, struct remote *remote, struct iovec *vector
     }
 }
 
-/* A run was refused: for the length of its segments, or because this socket's device cannot do it at all. */
-static void learn(struct listener *listener, unsigned worker, struct remote *remote, size_t segment, int error)
+/* A run was refused: for the length of its segments, or because the listener's device cannot do it at all. */
+static void learn(struct listener *listener, struct remote *remote, size_t segment, int error)
 {
     if (error == EIO || segment <= EVERY_PATH_FITS)
-        atomic_fetch_or_explicit(&listener->unsegmented, UINT64_C(1) << worker, memory_order_relaxed);
+        atomic_store_explicit(&listener->unsegmented, true, memory_order_relaxed);
     else
         atomic_store_explicit(&remote->segment_limit, (uint32_t)segment, memory_order_relaxed);
 }
@@ -297,7 +297,7 @@ static void send_all(struct outgoing *outgoing, struct listener *listener, unsig
         int error = errno;
         struct msghdr *refused = &outgoing->messages[at].msg_hdr;
         if (refused->msg_iovlen > 1 && (error == EINVAL || error == EIO || error == EMSGSIZE)) {
-            learn(listener, worker, outgoing->remotes[at], refused->msg_iov[0].iov_len, error);
+            learn(listener, outgoing->remotes[at], refused->msg_iov[0].iov_len, error);
             send_unsegmented(fd, outgoing->remotes[at], refused->msg_iov, refused->msg_iovlen, counters);
         } else {
             /* Its own fault (too long, unreachable): the others may still go. */
@@ -315,15 +315,15 @@ void link_send(const struct batch *batch, unsigned worker, struct counters *coun
         if (done[first] || batch->packets[first].remote == NULL)
             continue;
         struct listener *listener = batch->packets[first].remote->listener;
-        uint64_t unsegmented = atomic_load_explicit(&listener->unsegmented, memory_order_relaxed);
-        collect(&outgoing, batch, first, done, !(unsegmented >> worker & 1));
+        bool segmented = !atomic_load_explicit(&listener->unsegmented, memory_order_relaxed);
+        collect(&outgoing, batch, first, done, segmented);
         send_all(&outgoing, listener, worker, counters);
     }
 }
 
-void link_prepare(int fd)
+void link_prepare(int fd, bool coalesce)
 {
-    int on = 1, size = SOCKET_BUFFER;
+    int on = coalesce, size = SOCKET_BUFFER;
     setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);

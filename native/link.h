@@ -30,8 +30,8 @@ bool link_take(struct link_receiver *receiver, struct batch *batch, struct count
  * not take is dropped (`link_full`). */
 void link_send(const struct batch *batch, unsigned worker, struct counters *counters);
 
-/* Receive coalescing, as far as the kernel has it; large socket buffers, as far as permitted: the default costs
- * 13-20 % and drops bursts (DATAPLANE.md). */
-void link_prepare(int fd);
+/* Receive coalescing, if wanted and as far as the kernel has it; large socket buffers, as far as permitted: the default
+ * costs 13-20 % and drops bursts (DATAPLANE.md). */
+void link_prepare(int fd, bool coalesce);
 
 #endif

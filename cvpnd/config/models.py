@@ -41,6 +41,8 @@ from cvpnd.config.values import (
 
 TlsVersion = Literal["1.2", "1.3"]
 
+MAX_WORKERS = 64
+"""What the data plane takes."""
 MAX_DNS_SERVERS = 8
 """``dns server N address`` takes no more (openvpn-wire.md section 16)."""
 MAX_DNS_DOMAINS = 10
@@ -68,9 +70,9 @@ class StrangersConfig(_Table):
 class DaemonConfig(_Table):
     state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
     admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256, strict=True)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_WORKERS, strict=True)] = "auto"
     packet_crypto: Literal["auto", "openssl", "ipsec-mb"] = "auto"
-    packet_offload: Literal["auto", "off"] = "auto"
+    packet_offload: Literal["auto", "tcp", "off"] = "auto"
     packet_pause_us: int = whole(600, 0, 10_000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_directory: FilePath = Path("/var/log/cvpnd")
@@ -80,13 +82,13 @@ class DaemonConfig(_Table):
     @field_validator("workers", mode="before")
     @classmethod
     def _check_workers(cls, value: object) -> object:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256):
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS):
             return value
-        raise ValueError(f'{value!r} is no number of workers; write "auto" or a number from 1 to 256')
+        raise ValueError(f'{value!r} is no number of workers; write "auto" or a number from 1 to {MAX_WORKERS}')
 
     def worker_count(self) -> int:
         """Data plane threads: one for each core this process may use, unless the file says otherwise."""
-        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if self.workers == "auto" else self.workers
 
 
 class MetricsConfig(_Table):

@@ -30,7 +30,8 @@ DROPS = tuple(Drop(word) for word in _native.DROP_REASONS)
 
 class NativeDataPlane:
     """See ``api.DataPlane``. ``packet_id_limit`` and the other limits can be made small for tests; ``pause_us`` is the
-    longest pause of a busy worker, 0 for none; ``crypto`` is "auto", "openssl" or "ipsec-mb"."""
+    longest pause of a busy worker, 0 for none; ``link_offload`` false is for sockets without segments, UDP_SEGMENT and
+    UDP_GRO; ``crypto`` is "auto", "openssl" or "ipsec-mb"."""
 
     def __init__(self, workers: int, crypto: str = "auto", **settings: int) -> None:
         self._plane = _native.DataPlane(workers, crypto=crypto, **settings)

@@ -26,7 +26,7 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
         client_cidr_v6=endpoint.client_cidr_v6,
         mtu=tunnel_mtu(endpoint.path_mtu),
         queues=workers,
-        offload=Offload.TCP_UDP if config.daemon.packet_offload == "auto" else Offload.PLAIN,
+        offload={"auto": Offload.TCP_UDP, "tcp": Offload.TCP, "off": Offload.PLAIN}[config.daemon.packet_offload],
         associations=tuple(
             association
             for chosen in endpoint.associate

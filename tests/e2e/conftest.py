@@ -60,6 +60,8 @@ class Site:
         ping_restart_s: int = 4,
         ipv6: bool = False,
         packet_offload: str = "auto",
+        workers: int | None = None,
+        daemon: str = "",
     ) -> str:
         """``ipv6``: clients get IPv6 in the tunnel, and may reach the target network (fd00:20::/48) over it."""
         endpoint = ENDPOINT.format(
@@ -69,7 +71,9 @@ class Site:
             more=f"{CLIENT_CIDR_V6}\n{more}" if ipv6 else more,
             rules_v6=', { network = "fd00:20::/48", all_groups = true }' if ipv6 else "",
         )
-        daemon = f'[daemon]\npacket_offload = "{packet_offload}"\n'
+        if workers is not None:
+            daemon += f"\nworkers = {workers}\n"
+        daemon = f'[daemon]\npacket_offload = "{packet_offload}"\n{daemon}\n'
         return daemon + self.lab.networks_toml(ipv6=ipv6) + endpoint
 
     def start(self, more: str = "", **options: Any) -> GatewayProcess:

@@ -255,6 +255,15 @@ class Lab:
         finally:
             listening.kill()
 
+    def start_iperf3(
+        self, client: Namespace, port: int, *options: str, seconds: float, host: str = TARGET_LEG.host
+    ) -> Iperf3:
+        """The same in the background, several at once on ports of their own."""
+        server = self.target.start("iperf3", "-s", "-1", "-p", str(port), "--forceflush", label=f"iperf3-{port}")
+        server.wait_for("listening")
+        command = ["iperf3", "-c", host, "-p", str(port), "-t", str(seconds), "-J", *options]
+        return Iperf3(client.start(*command, label=f"iperf3-to-{port}"), server, seconds)
+
     def relay(
         self, target: str, port: int, weather: Weather, *, client: Namespace | None = None, seed: int = 1
     ) -> RelayProcess:
@@ -326,6 +335,30 @@ def _http(client: Namespace, host: str, timeout_s: float) -> http.client.HTTPCon
     connection = http.client.HTTPConnection(host, HTTP_PORT)
     connection.sock = client.connect((host, HTTP_PORT), timeout_s)
     return connection
+
+
+@dataclass
+class Iperf3:
+    """A run under way, and the server that it has for itself."""
+
+    client: Process
+    server: Process
+    seconds: float
+
+    def report(self) -> dict[str, Any]:
+        """What the receiver saw in sum, at the end: bytes, for UDP also packets, lost_packets, out_of_order."""
+        self.client.wait(self.seconds + 30)
+        report = json.loads(self.client.log())
+        if "error" in report:
+            raise LabError(f"iperf3: {report['error']}")
+        end = report["end"]
+        if "udp" not in end["streams"][0]:
+            return dict(end["sum_received"])
+        return {**end["sum"], "out_of_order": sum(stream["udp"]["out_of_order"] for stream in end["streams"])}
+
+    def stop(self) -> None:
+        self.client.kill()
+        self.server.kill()
 
 
 @dataclass
@@ -479,6 +512,18 @@ log_directory = "{self.log_directory}"
         text = self.namespace.run("curl", "-sS", "--fail", "http://127.0.0.1:9176/metrics").stdout
         samples = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
+
+    def operations(self) -> dict[str, int]:
+        """The data plane's running totals, by kind: messages and calls, and the packets in them."""
+        found = re.compile(r'cvpnd_engine_operations_total\{kind="(\w+)"\}')
+        return {match[1]: int(value) for name, value in self.metrics().items() if (match := found.fullmatch(name))}
+
+    def worker_seconds(self) -> list[float]:
+        """CPU time of each packet thread so far."""
+        tasks = Path(f"/proc/{self.running.pid}/task").iterdir()
+        named = {(task / "comm").read_text().strip(): task for task in tasks}
+        workers = sorted(name for name in named if name.startswith("cvpnd-w"))
+        return [int((named[name] / "schedstat").read_text().split()[0]) / 1e9 for name in workers]
 
     def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``cvpnctl`` with this daemon's admin socket; a failure is a LabError unless ``check`` is false."""
