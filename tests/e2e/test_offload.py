@@ -34,8 +34,8 @@ def test_transfers_arrive_unchanged_at_every_level_of_offload(site, ours, device
 
 @pytest.mark.parametrize("ours", ["auto", "tcp", "off"])
 def test_datagrams_pass_in_order_through_two_workers(site, ours):
-    """Two clients, whose peer ids differ by one, so that each has a worker of its own; both ways at once. A flow that has
-    begun upwards stays on the queue of the TUN that it was written to for 3 s at least (native/README.md)."""
+    """Two clients, whose peer ids differ by one, so that each has a worker of its own; both ways at once. A flow that
+    has begun upwards stays on the queue of the TUN that it was written to for 3 s at least (native/README.md)."""
     gateway = site.start(packet_offload=ours, workers=2)
     before = gateway.worker_seconds()
     runs = []
