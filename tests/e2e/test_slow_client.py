@@ -21,11 +21,13 @@ def test_a_tcp_client_that_stops_reading_delays_nobody_and_goes_on_later(site, p
     site.connect(certs.client("quick"), transport="tcp", name="quick", client=other, host="198.51.100.1")
 
     flood = site.lab.start_iperf3(slow, 5300, "-u", "-b", "300M", "-l", "1200", "-R", seconds=60)
-    stream = site.lab.start_iperf3(slow, 5301, "-R", "-P", "4", seconds=60)
     wait_until(lambda: gateway.operations()["link_packets_out"] > 5000, what="the flood")
+    stream = site.lab.start_iperf3(slow, 5301, "-R", "-P", "4", seconds=60)
+    flooded = gateway.operations()["link_packets_out"]
+    wait_until(lambda: gateway.operations()["link_packets_out"] > 2 * flooded, what="the streams beside it")
     frozen.process.signal(signal.SIGSTOP)
     try:
-        full = 'cvpnd_dropped_packets_total{reason="tcp_queue_full"}'
+        full = 'cvpnd_dropped_packets_total{plane="data",reason="tcp_queue_full"}'
         wait_until(lambda: gateway.metrics().get(full, 0) > 100, what="a full send queue")
         for _ in range(2):
             site.lab.download(other, TARGET_LEG.host, 10 * MEGABYTE)
