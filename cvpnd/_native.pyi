@@ -90,6 +90,7 @@ class DataPlane:
         seal_key: bytes,
         seal_iv: bytes,
         epoch: bool,
+        digest: str,
         /,
     ) -> None: ...
     def use_key(self, peer: int, key_id: int, /) -> None: ...

@@ -1,8 +1,9 @@
-/* One data packet, in each of the formats on the wire (openvpn-wire.md 11.1, 11.3):
+/* One data packet, in each of the formats on the wire (openvpn-wire.md 11.1 to 11.3):
  *
  *   P_DATA_V2   u32 opcode, key id, peer id | u32 packet id | tag | text     the tag covers all before it
  *   P_DATA_V1   u8 opcode, key id | u32 packet id | tag | text               the tag covers the packet id
  *   epoch       u32 opcode, key id, peer id | u64 epoch and counter | text | tag
+ *   CBC         either of the first two headers | HMAC | IV | ( u32 packet id | text | padding )   see cbc.h
  *
  * The key slot says which it is, and the opcode whether there is a peer id. */
 #ifndef CVPND_DATA_PACKET_H

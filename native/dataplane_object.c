@@ -439,21 +439,29 @@ static PyObject *object_install_key(PyObject *self, PyObject *args)
 {
     uint32_t peer;
     uint8_t key_id;
-    const char *cipher;
+    const char *cipher, *digest;
     PyObject *open_key, *open_iv, *seal_key, *seal_iv;
     int epoch;
-    if (!PyArg_ParseTuple(args, "O&O&sSSSSp:install_key", to_u32, &peer, to_key_id, &key_id, &cipher, &open_key,
-                          &open_iv, &seal_key, &seal_iv, &epoch))
+    if (!PyArg_ParseTuple(args, "O&O&sSSSSps:install_key", to_u32, &peer, to_key_id, &key_id, &cipher, &open_key,
+                          &open_iv, &seal_key, &seal_iv, &epoch, &digest))
         return NULL;
-    enum aead_cipher_id id = aead_cipher_find(cipher);
-    if (id == AEAD_CIPHERS)
+    enum aead_cipher_id id = AEAD_CIPHERS;
+    struct cbc_suite cbc;
+    const bool is_cbc = digest[0] != 0;
+    if (is_cbc) {
+        if (epoch || !cbc_suite_find(&cbc, cipher, digest))
+            return PyErr_Format(PyExc_ValueError, "no CBC cipher %s with %s", cipher, digest);
+    } else if ((id = aead_cipher_find(cipher)) == AEAD_CIPHERS) {
         return PyErr_Format(PyExc_ValueError, "no data channel cipher %s", cipher);
-    Py_ssize_t key_size = epoch ? EPOCH_SECRET_SIZE : (Py_ssize_t)AEAD_CIPHER[id].key_size;
-    Py_ssize_t iv_size = epoch ? 0 : IMPLICIT_IV_SIZE;
+    }
+    size_t of_key = is_cbc ? cbc_key_size(&cbc) : epoch ? EPOCH_SECRET_SIZE : AEAD_CIPHER[id].key_size;
+    size_t of_iv = is_cbc ? cbc.digest->size : epoch ? 0 : IMPLICIT_IV_SIZE;
+    Py_ssize_t key_size = (Py_ssize_t)of_key, iv_size = (Py_ssize_t)of_iv;
     if (PyBytes_GET_SIZE(open_key) != key_size || PyBytes_GET_SIZE(seal_key) != key_size)
         return PyErr_Format(PyExc_ValueError, "%s takes keys of %zd bytes", cipher, key_size);
     if (PyBytes_GET_SIZE(open_iv) != iv_size || PyBytes_GET_SIZE(seal_iv) != iv_size)
-        return PyErr_Format(PyExc_ValueError, "an implicit IV has %zd bytes here", iv_size);
+        return PyErr_Format(PyExc_ValueError, "%s of %zd bytes here", is_cbc ? "HMAC keys are" : "implicit IVs are",
+                            iv_size);
     const struct peer_key_material material = {
         .cipher = id,
         .open_key = (const uint8_t *)PyBytes_AS_STRING(open_key),
@@ -461,6 +469,7 @@ static PyObject *object_install_key(PyObject *self, PyObject *args)
         .seal_key = (const uint8_t *)PyBytes_AS_STRING(seal_key),
         .seal_iv = (const uint8_t *)PyBytes_AS_STRING(seal_iv),
         .epoch = epoch,
+        .cbc = is_cbc ? &cbc : NULL,
     };
     struct failure failure;
     bool done;

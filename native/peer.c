@@ -103,6 +103,15 @@ struct key_slot *key_slot_new(const struct aead_backend *backend, uint8_t key_id
         key_slot_free(slot);
         return NULL;
     }
+    if (material->cbc != NULL) {
+        slot->cbc = cbc_keys_new(material->cbc, workers, material->open_key, material->open_iv, material->seal_key,
+                                 material->seal_iv);
+        if (slot->cbc != NULL)
+            return slot;
+        key_slot_free(slot);
+        return NULL;
+    }
+    slot->counts_blocks = AEAD_CIPHER[material->cipher].counts_blocks;
     memcpy(slot->seal_key, material->seal_key, AEAD_CIPHER[material->cipher].key_size);
     memcpy(slot->seal_iv, material->seal_iv, IMPLICIT_IV_SIZE);
     memcpy(slot->open_iv, material->open_iv, IMPLICIT_IV_SIZE);
@@ -119,6 +128,7 @@ void key_slot_free(struct key_slot *slot)
     if (slot == NULL)
         return;
     epoch_keys_free(slot->epoch);
+    cbc_keys_free(slot->cbc);
     slot->backend->context_free(slot->open);
     for (unsigned i = 0; i < slot->workers; i++)
         slot->backend->context_free(slot->seal[i].context);

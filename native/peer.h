@@ -14,6 +14,7 @@
 #include "address.h"
 #include "address_table.h"
 #include "aead.h"
+#include "cbc.h"
 #include "epoch.h"
 #include "events.h"
 #include "framing.h"
@@ -55,6 +56,8 @@ struct key_slot {
     uint8_t seal_iv[IMPLICIT_IV_SIZE];
     uint8_t open_iv[IMPLICIT_IV_SIZE];
     struct epoch_keys *epoch; /* of the epoch format, which then stands for all that is below but `failures` */
+    struct cbc_keys *cbc;     /* of the CBC format, in place of `open`, `seal`, cipher, keys and IVs */
+    bool counts_blocks;       /* there is a limit on blocks here; epochs have one of their own */
 
     /* The peer's worker only. */
     struct aead_context *open;
@@ -137,7 +140,8 @@ struct peer {
 struct peer_key_material {
     enum aead_cipher_id cipher;
     const uint8_t *open_key, *open_iv, *seal_key, *seal_iv;
-    bool epoch; /* the keys are the secrets of epoch 1, and there are no IVs */
+    bool epoch;                  /* the keys are the secrets of epoch 1, and there are no IVs */
+    const struct cbc_suite *cbc; /* NULL, or in place of the cipher; the HMAC's keys then stand in place of the IVs */
 };
 
 /* Unpublished; NULL when memory is short. The endpoint, groups and leases are set by the caller. */

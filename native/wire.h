@@ -32,6 +32,10 @@ enum {
     DATA_OVERHEAD = DATA_AD + TAG_SIZE, /* P_DATA_V2 with an AEAD cipher (section 12) */
     DATA_V1_OVERHEAD = DATA_V1_HEADER + PACKET_ID_SIZE + TAG_SIZE,
     EPOCH_OVERHEAD = EPOCH_AD + TAG_SIZE, /* the tag behind the ciphertext */
+    CBC_BLOCK = 16,                       /* and IV */
+    HMAC_MAX = 64,
+    CBC_HEAD_MAX = DATA_HEADER + HMAC_MAX + CBC_BLOCK + PACKET_ID_SIZE,
+    CBC_OVERHEAD_MAX = CBC_HEAD_MAX + CBC_BLOCK, /* with padding */
     IMPLICIT_IV_SIZE = 8,
     NONCE_SIZE = 12,  /* packet id, implicit IV */
     FRAME_PREFIX = 2, /* TCP: length of what follows */
@@ -40,13 +44,15 @@ enum {
     MAX_PEER_ID = NO_PEER_ID - 1,
     PACKET_MAX = 2048,        /* longest inner packet; tun-mtu is 1500 as a rule */
     FRAMING_MAX = 2,          /* bytes of compression framing in front of it (section 11.8) */
-    SEAL_HEADROOM = 32,       /* enough before an inner packet for any format, framing included … */
+    SEAL_HEADROOM = 96,       /* enough before an inner packet for any format, framing included … */
     SEAL_TAILROOM = TAG_SIZE, /* … and behind it */
-    LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + EPOCH_OVERHEAD,
+    LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + CBC_OVERHEAD_MAX,
     KEEPALIVE_SIZE = 16,
     OCC_MAGIC_SIZE = 16,
     OCC_EXIT = 6,
 };
+
+_Static_assert(SEAL_HEADROOM >= FRAMING_MAX + CBC_HEAD_MAX && SEAL_TAILROOM >= CBC_BLOCK, "CBC takes most");
 
 /* Section 11.7: what travels inside the data channel and is no IP packet. */
 extern const uint8_t KEEPALIVE[KEEPALIVE_SIZE];

@@ -274,8 +274,7 @@ static void look_after_peer(struct worker *worker, struct peer *peer, struct bat
         uint64_t most = slot->replay.highest + slot->blocks_opened;
         if (most < key_slot_sealed(slot))
             most = key_slot_sealed(slot);
-        bool blocks =
-            slot->epoch == NULL && AEAD_CIPHER[slot->cipher].counts_blocks && most > forwarder->limits->blocks_rekey;
+        bool blocks = slot->counts_blocks && most > forwarder->limits->blocks_rekey;
         if (blocks || atomic_load_explicit(&slot->rekey_due, memory_order_relaxed))
             report_rekey(forwarder, peer, slot);
     }

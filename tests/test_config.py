@@ -212,6 +212,21 @@ ENDPOINT_MISTAKES = [
     ({"dns_domains": f"{['d' + str(n) for n in range(11)]}"}, "dns_domains: has 11 entries; keep at most 10"),
     ({"data_ciphers": '["BF-CBC"]'}, "data_ciphers: 'BF-CBC' is not a data cipher known here; choose from AES-256"),
     ({"data_ciphers": '["AES-256-GCM", "AES-256-GCM"]'}, "data_ciphers: names a cipher twice; keep one of each"),
+    (
+        {"data_ciphers": '["AES-256-GCM", "AES-256-CBC"]'},
+        "data_ciphers: AES-256-CBC is for old clients only; leave it away, or move it to legacy_cbc_ciphers",
+    ),
+    (
+        {"legacy_cbc_ciphers": '["BF-CBC"]'},
+        "legacy_cbc_ciphers: 'BF-CBC' is not a CBC cipher known here; choose from AES-256-CBC, AES-1",
+    ),
+    ({"legacy_cbc_ciphers": '["AES-256-GCM"]'}, "legacy_cbc_ciphers: 'AES-256-GCM' is not a CBC cipher known here"),
+    ({"legacy_cbc_ciphers": '["AES-128-CBC", "AES-128-CBC"]'}, "legacy_cbc_ciphers: names a cipher twice; keep one"),
+    ({"legacy_cbc_ciphers": "true"}, "legacy_cbc_ciphers: true is not a list; put [ ] around it"),
+    (
+        {"legacy_cbc_ciphers": '["AES-128-CBC"]', "path_mtu": "1400", "client_cidr_v6": '"fd00::/64"'},
+        "path_mtu: 1400 leaves less than the 1280 bytes that IPv6 needs inside the tunnel; choose at least 1436",
+    ),
     ({"renegotiate_s": "3"}, "renegotiate_s: 3 leaves no time for a handshake; choose at least 5, or 0 for never"),
     ({"ping_s": "0"}, "ping_s: 0 is too small; choose at least 1"),
     ({"ping_s": "true"}, "ping_s: true is not a whole number; write one without quotes"),

@@ -23,9 +23,10 @@ from cvpnd.wire.wrap.tls_crypt import TlsCrypt
 from cvpnd.wire.wrap.tls_crypt_v2 import TlsCryptV2Client
 from cvpnd.wire.wrap.wrapping import Wrapping
 from light_client.driver import ClientResult, Plan, run_clients
-from light_client.generations import GENERATIONS, Generation, generation
+from light_client.generations import GENERATIONS, LEGACY_GENERATIONS, Generation, generation
 
 SHOWN_FAILURES = 10
+SETS = {"all": GENERATIONS, "legacy": LEGACY_GENERATIONS}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -41,8 +42,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hold", type=float, default=0.0, metavar="SECONDS", help="stay connected afterwards")
     parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="start them over this time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
-    names = ["all", *(each.name for each in GENERATIONS)]
-    parser.add_argument("--generation", choices=names, help="which client to play, or one of each")
+    names = [*SETS, *(each.name for generations in SETS.values() for each in generations)]
+    parser.add_argument(
+        "--generation", choices=names, help="which client to play, or one of each; legacy: those that have only CBC"
+    )
     parser.add_argument("--renegotiate", action="store_true", help="renew the keys after the pings, and ping again")
     parser.add_argument("--rounds", type=int, default=1, help="come back so often from the same port, unannounced")
     parser.add_argument("--tls", choices=("1.2", "1.3"), help="only this version")
@@ -160,9 +163,10 @@ def main(arguments: list[str] | None = None) -> int:
         return [result for results in await asyncio.gather(*map(clients, played)) for result in results]
 
     started = time.perf_counter()
-    if options.generation == "all":
+    if options.generation in SETS:
         with_own_key = options.tls_crypt_v2 is not None
-        results = asyncio.run(run([each for each in GENERATIONS if each.knows_own_keys or not with_own_key]))
+        played = [each for each in SETS[options.generation] if each.knows_own_keys or not with_own_key]
+        results = asyncio.run(run(played))
     else:
         results = asyncio.run(run([generation(options.generation) if options.generation else None]))
     numbers = summary(results, time.perf_counter() - started)

@@ -1,16 +1,22 @@
-"""Data packets in plain Python, as a client makes and reads them: P_DATA_V2, P_DATA_V1 and the epoch format, with and
-without compression framing (openvpn-wire.md 11.1, 11.3, 11.8)."""
+"""Data packets in plain Python, as a client makes and reads them: P_DATA_V2, P_DATA_V1, CBC and the epoch format, with
+and without compression framing (openvpn-wire.md 11.1 to 11.3, 11.8)."""
 
 from __future__ import annotations
 
+import hmac
+import os
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.padding import PKCS7
 
-from cvpnd.wire.key_material import AEAD_CIPHERS, DataChannelKeys
+from cvpnd.wire.key_material import AEAD_CIPHERS, CBC_BLOCK_BYTES, CBC_DIGESTS, DataChannelKeys
 from cvpnd.wire.packet import Opcode, is_data
 
 __all__ = ["OCC_EXIT", "PING", "UNCOMPRESSED", "DataKey", "is_data"]
@@ -56,6 +62,33 @@ class _PacketIds:
             raise InvalidTag
         ad = packet[: header_bytes + 4] if header_bytes > 1 else body[:4]
         return self._open.decrypt(body[:4] + self._open_iv, body[4 + _TAG_BYTES :] + body[4 : 4 + _TAG_BYTES], ad)
+
+
+class _Cbc:
+    """Encrypted, then authenticated, with an IV of its own in each packet; the packet id is inside."""
+
+    def __init__(self, keys: DataChannelKeys) -> None:
+        self._keys = keys
+        self._hmac_bytes = CBC_DIGESTS[keys.digest]
+        self._padding = PKCS7(8 * CBC_BLOCK_BYTES)
+        self.last = 0
+
+    def seal(self, header: bytes, plaintext: bytes) -> bytes:
+        self.last += 1
+        padder, iv = self._padding.padder(), os.urandom(CBC_BLOCK_BYTES)
+        text = padder.update(self.last.to_bytes(4, "big") + plaintext) + padder.finalize()
+        covered = iv + Cipher(AES(self._keys.seal_key), CBC(iv)).encryptor().update(text)
+        return header + hmac.digest(self._keys.seal_iv, covered, self._keys.digest) + covered
+
+    def open(self, packet: bytes, header_bytes: int) -> bytes:
+        covered = packet[header_bytes + self._hmac_bytes :]
+        right = hmac.digest(self._keys.open_iv, covered, self._keys.digest)
+        if not hmac.compare_digest(packet[header_bytes : header_bytes + self._hmac_bytes], right):
+            raise InvalidTag
+        iv, text = covered[:CBC_BLOCK_BYTES], covered[CBC_BLOCK_BYTES:]
+        unpadder = self._padding.unpadder()
+        decrypted = Cipher(AES(self._keys.open_key), CBC(iv)).decryptor().update(text)
+        return (unpadder.update(decrypted) + unpadder.finalize())[4:]
 
 
 class _Epochs:
@@ -128,7 +161,11 @@ class DataKey:
         self.key_id = key_id
         self._own_peer_id = own_peer_id
         self._framing = framing
-        self._channel: _Channel = _Epochs(keys, packets_per_epoch) if keys.epoch else _PacketIds(keys)
+        self._channel: _Channel
+        if keys.epoch:
+            self._channel = _Epochs(keys, packets_per_epoch)
+        else:
+            self._channel = _Cbc(keys) if keys.digest else _PacketIds(keys)
         self._header = bytes([Opcode.DATA_V1 << 3 | key_id])
         if peer_id is not None:
             self._header = (Opcode.DATA_V2 << 27 | key_id << 24 | peer_id).to_bytes(4, "big")
@@ -140,7 +177,7 @@ class DataKey:
 
     def skip_to(self, packet_id: int) -> None:
         """The next packet has the id behind this one: for tests of what happens when ids run out."""
-        assert isinstance(self._channel, _PacketIds)
+        assert isinstance(self._channel, _PacketIds | _Cbc)
         self._channel.last = packet_id
 
     def seal(self, plaintext: bytes) -> bytes:

@@ -163,7 +163,42 @@ GENERATIONS = (
 )
 """``keeps_old_key_s`` of OpenVPN 3 is 60 in truth, too long for tests."""
 
+LEGACY_GENERATIONS = (
+    Generation(
+        "2.2",  # no peer info at all
+        {},
+        cipher="AES-128-CBC",
+        tls="1.2",
+        knows_own_keys=False,
+        habits=Habits(_OLD, bare_first_ack=True),
+    ),
+    Generation(
+        "2.3",
+        {"IV_VER": "2.3.18", "IV_PLAT": "linux", "IV_PROTO": "2"},
+        cipher="AES-256-CBC",
+        mac="SHA256",
+        tls="1.2",
+        knows_own_keys=False,
+        habits=Habits(_OLD, bare_first_ack=True),
+    ),
+    Generation(
+        "2.3 comp-lzo",
+        {"IV_VER": "2.3.18", "IV_PLAT": "linux", "IV_PROTO": "2", "IV_LZO": "1"},
+        cipher="AES-256-CBC",
+        compresses=True,
+        tls="1.2",
+        knows_own_keys=False,
+        habits=Habits(_OLD, bare_first_ack=True),
+    ),
+    Generation(
+        "data-ciphers",  # a new client whose configuration allows nothing else
+        _openvpn2("2.6.14", 990, ciphers="AES-256-CBC"),
+        mac="SHA512",
+    ),
+)
+"""Have no AEAD cipher: served only where ``legacy_cbc_ciphers`` says so."""
+
 
 def generation(name: str) -> Generation:
     """Raises KeyError."""
-    return {each.name: each for each in GENERATIONS}[name]
+    return {each.name: each for each in (*GENERATIONS, *LEGACY_GENERATIONS)}[name]

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from OpenSSL import SSL
 
 from cvpnd.wire.errors import DropReason, PeerError
-from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
+from cvpnd.wire.key_material import CBC_CIPHERS, DataChannelKeys, data_channel_keys, export_key2, prf_key2
 from cvpnd.wire.key_method import (
     Capability,
     KeyMessage,
@@ -458,7 +458,8 @@ class LightClient:
             assert key.server is not None
             key2 = prf_key2(key.source, key.server, self.session_id, self.remote_session_id)
         cipher = self.option("cipher") or self.configured_cipher
-        keys = data_channel_keys(key2, cipher, server=False, epoch="aead-epoch" in flags)
+        digest = (option_value(self._options, "auth") or "SHA1") if cipher in CBC_CIPHERS else ""
+        keys = data_channel_keys(key2, cipher, server=False, epoch="aead-epoch" in flags, digest=digest)
         if key.key_id == 0 and "dyn-tls-crypt" in flags:
             exported = key.tls.export(DYNAMIC_LABEL, KEY2_BYTES)
             key2_of_renegotiations = dynamic_key2(exported, self._wrap.wrapping.key2)
@@ -502,6 +503,8 @@ class LightClient:
             return ""
         has_ids = self.option("peer-id") is not None or self._server_peer_id is not None
         form = f"epoch {self._sending.epoch}" if self._sending.epoch else "V2" if has_ids else "V1"
+        if (self.option("cipher") or self.configured_cipher) in CBC_CIPHERS:
+            form += " CBC"
         asymmetric = " ID=" if self._server_peer_id is not None else ""
         return form + asymmetric + (" FA" if self.framed else "")
 

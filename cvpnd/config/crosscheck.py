@@ -150,11 +150,12 @@ def _addresses(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
                 f"{at}.client_cidr_v6",
                 f"{v6} has fewer addresses than {endpoint.client_cidr}; choose a prefix from /64 to /{largest}",
             )
-        if endpoint.path_mtu < MIN_PATH_MTU_FOR_IPV6:
+        least = MIN_PATH_MTU_FOR_IPV6_AND_CBC if endpoint.legacy_cbc_ciphers else MIN_PATH_MTU_FOR_IPV6
+        if endpoint.path_mtu < least:
             yield (
                 f"{at}.path_mtu",
                 f"{endpoint.path_mtu} leaves less than the 1280 bytes that IPv6 needs inside the tunnel; "
-                f"choose at least {MIN_PATH_MTU_FOR_IPV6}, or leave client_cidr_v6 away",
+                f"choose at least {least}, or leave client_cidr_v6 away",
             )
     if endpoint.block_local == "always" and endpoint.split_tunnel:
         yield f"{at}.block_local", '"always" needs a full tunnel; set split_tunnel = false, or block_local = "auto"'
@@ -162,6 +163,8 @@ def _addresses(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
 
 MIN_PATH_MTU_FOR_IPV6 = 1360
 """1280 (RFC 8200) and what ``policy.mtu`` keeps back for headers."""
+MIN_PATH_MTU_FOR_IPV6_AND_CBC = 1436
+"""The same with the longest HMAC, an IV and padding."""
 
 
 # -- target networks, routes, rules -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from cvpnd.config.values import (
+    CBC_CIPHERS,
     DATA_CIPHERS,
     LOCAL,
     METRICS_LISTEN,
@@ -260,6 +261,15 @@ def _spell_out(value: object) -> object:
 Association = Annotated[AssociationConfig, BeforeValidator(_spell_out)]
 
 
+def _known_ciphers(value: tuple[str, ...], known: tuple[str, ...], kind: str) -> tuple[str, ...]:
+    for name in value:
+        if name not in known:
+            raise ValueError(f"{name!r} is not a {kind} known here; choose from {', '.join(known)}")
+    if len(set(value)) < len(value):
+        raise ValueError("names a cipher twice; keep one of each")
+    return value
+
+
 class EndpointConfig(_Table):
     name: Identifier
     id: EndpointId = ""
@@ -280,6 +290,7 @@ class EndpointConfig(_Table):
     tls: TlsConfig = TlsConfig()
     control_protection: ControlProtectionConfig = ControlProtectionConfig()
     data_ciphers: tuple[str, ...] = Field(default=DATA_CIPHERS, min_length=1)
+    legacy_cbc_ciphers: tuple[str, ...] = ()
     renegotiate_s: int = whole(3600, 0, 86_400)
     hand_window_s: int = whole(60, 2, 300)
     ping_s: int = whole(10, 1, 600)
@@ -306,11 +317,14 @@ class EndpointConfig(_Table):
     @classmethod
     def _check_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in DATA_CIPHERS:
-                raise ValueError(f"{name!r} is not a data cipher known here; choose from {', '.join(DATA_CIPHERS)}")
-        if len(set(value)) < len(value):
-            raise ValueError("names a cipher twice; keep one of each")
-        return value
+            if name in CBC_CIPHERS:
+                raise ValueError(f"{name} is for old clients only; leave it away, or move it to legacy_cbc_ciphers")
+        return _known_ciphers(value, DATA_CIPHERS, "data cipher")
+
+    @field_validator("legacy_cbc_ciphers")
+    @classmethod
+    def _check_cbc_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _known_ciphers(value, CBC_CIPHERS, "CBC cipher")
 
     @model_validator(mode="after")
     def _check_timers(self) -> Self:

@@ -23,6 +23,9 @@ LOCAL = "local"
 DATA_CIPHERS = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
 """Data channel ciphers by OpenVPN's names, best first: AEAD only."""
 
+CBC_CIPHERS = ("AES-256-CBC", "AES-192-CBC", "AES-128-CBC")
+"""What old clients may have instead, where the operator says so."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")

@@ -36,11 +36,11 @@ class SocketAddress(NamedTuple):
 class Drop(StrEnum):
     """Why a packet went no further. The same words label the ``cvpnd_dropped_packets_total`` metric."""
 
-    TRUNCATED = "truncated"  # shorter than its headers
+    TRUNCATED = "truncated"  # shorter than its headers, or not of whole blocks
     BAD_OPCODE = "bad_opcode"  # not a packet a data socket should see
     UNKNOWN_PEER = "unknown_peer"  # no such peer id (on this endpoint)
     NO_KEY = "no_key"  # the peer has no key under that key id, or none for that epoch
-    AUTH_FAILED = "auth_failed"  # the AEAD tag does not match
+    AUTH_FAILED = "auth_failed"  # the AEAD tag or the HMAC does not match
     REPLAYED = "replayed"  # authentic, but seen before or behind the window
     NOT_IP = "not_ip"  # authentic payload that is no well-formed IP packet, ping or notice
     COMPRESSED = "compressed"  # authentic payload that the client compressed; nothing is ever decompressed
@@ -108,7 +108,8 @@ class DataKeys:
     """One key slot's material, server side. ``open`` is client to server, ``seal`` is server to client.
 
     ``epoch``: for the epoch format (openvpn-wire.md 11.3). Then the keys are the secrets of epoch 1, 32 bytes whatever
-    the cipher, and the IVs are empty."""
+    the cipher, and the IVs are empty. ``digest``: of the HMAC beside a CBC cipher (11.2), whose keys, as long as its
+    result, then stand in place of the IVs; empty for an AEAD cipher."""
 
     cipher: str
     open_key: bytes
@@ -116,6 +117,7 @@ class DataKeys:
     seal_key: bytes
     seal_iv: bytes
     epoch: bool = False
+    digest: str = ""
 
     def __repr__(self) -> str:
         return f"DataKeys({self.cipher}, …)"

@@ -101,7 +101,15 @@ class NativeDataPlane:
 
     def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
         self._plane.install_key(
-            peer_id, key_id, keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv, keys.epoch
+            peer_id,
+            key_id,
+            keys.cipher,
+            keys.open_key,
+            keys.open_iv,
+            keys.seal_key,
+            keys.seal_iv,
+            keys.epoch,
+            keys.digest,
         )
 
     def use_key(self, peer_id: int, key_id: int) -> None:

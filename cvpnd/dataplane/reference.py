@@ -46,7 +46,7 @@ from cvpnd.dataplane.reference_forward import (
     Listener,
     Peer,
 )
-from cvpnd.dataplane.reference_keys import EPOCH_SECRET, IV, KEY_SIZES, KeyLimits, make_key_slot
+from cvpnd.dataplane.reference_keys import KeyLimits, key_sizes, make_key_slot
 
 WORKERS_MAX = 64
 LEASES_MAX = 64
@@ -412,10 +412,10 @@ class ReferenceDataPlane:
         with self._lock:
             peer = self._peers[peer_id]
             require(0 <= key_id <= 7, "key id out of range")
-            require(keys.cipher in KEY_SIZES, f"no cipher {keys.cipher}")
-            size, iv = (EPOCH_SECRET, 0) if keys.epoch else (KEY_SIZES[keys.cipher], IV)
-            require(len(keys.open_key) == len(keys.seal_key) == size, "wrong key size")
-            require(len(keys.open_iv) == len(keys.seal_iv) == iv, "wrong size of an implicit IV")
+            sizes = key_sizes(keys)
+            require(sizes is not None, f"no cipher {keys.cipher} {keys.digest}")
+            require((len(keys.open_key), len(keys.open_iv)) == sizes, "wrong size of a key or IV")
+            require((len(keys.seal_key), len(keys.seal_iv)) == sizes, "wrong size of a key or IV")
             require(not (keys.epoch and peer.settings.data_v1), "the epoch format needs peer ids")
             peer.keys_installed += 1
             peer.keys[key_id] = make_key_slot(key_id, keys, peer.keys_installed, self.forwarder.limits)

@@ -45,7 +45,7 @@ from cvpnd.dataplane.api import (
     TcpControl,
 )
 from cvpnd.dataplane.reference_keys import (
-    EPOCH_OVERHEAD,
+    CBC_OVERHEAD_MAX,
     OVERHEAD,
     OVERHEAD_V1,
     P_DATA_V1,
@@ -68,7 +68,7 @@ NO_PEER_ID = 0xFFFFFF
 PACKET_MAX = 2048
 """Longest inner packet; the MTU inside is 1500 as a rule."""
 FRAMING_MAX = 2
-LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + EPOCH_OVERHEAD
+LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + CBC_OVERHEAD_MAX
 FLOAT_EVENT_INTERVAL_S = 1.0
 
 

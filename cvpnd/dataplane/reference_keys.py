@@ -1,13 +1,18 @@
-"""Keys of the reference data plane: one key slot in each format of the wire (openvpn-wire.md 11.1, 11.3)."""
+"""Keys of the reference data plane: one key slot in each format of the wire (openvpn-wire.md 11.1 to 11.3)."""
 
 from __future__ import annotations
 
+import hmac
+import os
 import struct
 from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
@@ -19,6 +24,10 @@ OVERHEAD = HEADER + PACKET_ID + TAG
 OVERHEAD_V1 = HEADER_V1 + PACKET_ID + TAG
 EPOCH_OVERHEAD = HEADER + EPOCH_ID + TAG
 KEY_SIZES = {"AES-128-GCM": 16, "AES-192-GCM": 24, "AES-256-GCM": 32, "CHACHA20-POLY1305": 32}
+CBC_KEY_SIZES = {"AES-128-CBC": 16, "AES-192-CBC": 24, "AES-256-CBC": 32}
+CBC_BLOCK = 16
+HMAC_SIZES = {"SHA1": 20, "SHA256": 32, "SHA384": 48, "SHA512": 64}
+CBC_OVERHEAD_MAX = HEADER + max(HMAC_SIZES.values()) + CBC_BLOCK + PACKET_ID + CBC_BLOCK
 
 REPLAY_WINDOW = 1984
 """Wide enough for the reordering of a fast path; upstream's 64 are not."""
@@ -93,8 +102,19 @@ class KeySlot(Protocol):
         ...
 
 
+def key_sizes(keys: DataKeys) -> tuple[int, int] | None:
+    """Of each key, and of what stands in place of each IV. None: there is no such cipher."""
+    if keys.digest:
+        known = keys.cipher in CBC_KEY_SIZES and keys.digest in HMAC_SIZES and not keys.epoch
+        return (CBC_KEY_SIZES[keys.cipher], HMAC_SIZES[keys.digest]) if known else None
+    if keys.cipher not in KEY_SIZES:
+        return None
+    return (EPOCH_SECRET, 0) if keys.epoch else (KEY_SIZES[keys.cipher], IV)
+
+
 def make_key_slot(key_id: int, keys: DataKeys, generation: int, limits: KeyLimits) -> KeySlot:
-    return (EpochKeySlot if keys.epoch else PacketIdKeySlot)(key_id, keys, generation, limits)
+    kind = EpochKeySlot if keys.epoch else CbcKeySlot if keys.digest else PacketIdKeySlot
+    return kind(key_id, keys, generation, limits)
 
 
 def make_aead(cipher: str, key: bytes) -> AESGCM | ChaCha20Poly1305:
@@ -161,6 +181,54 @@ class PacketIdKeySlot:
 
 def data_v2_header(key_id: int, peer_id: int) -> bytes:
     return struct.pack(">I", P_DATA_V2 << 27 | key_id << 24 | peer_id)
+
+
+class CbcKeySlot:
+    """For clients that have no AEAD cipher (11.2): CBC, and an HMAC over IV and ciphertext. The packet id is encrypted
+    with the payload. The header is not covered: whose packet it is, only the HMAC tells."""
+
+    def __init__(self, key_id: int, keys: DataKeys, generation: int, limits: KeyLimits) -> None:
+        self.key_id = key_id
+        self.generation = generation
+        self.failures = 0
+        self.rekey_reported = False
+        self._limits = limits
+        self._digest, self._hmac_size = keys.digest, HMAC_SIZES[keys.digest]
+        self._opener, self._open_hmac_key = AES(keys.open_key), keys.open_iv
+        self._sealer, self._seal_hmac_key = AES(keys.seal_key), keys.seal_iv
+        self.replay = ReplayWindow()
+        self._last_opened = self._last_sealed = 0
+
+    def open(self, packet: bytes) -> bytes | Drop:
+        at = HEADER_V1 if packet[0] >> 3 == P_DATA_V1 else HEADER
+        tag, covered = packet[at : at + self._hmac_size], packet[at + self._hmac_size :]
+        if len(covered) < 2 * CBC_BLOCK or len(covered) % CBC_BLOCK:
+            return Drop.TRUNCATED
+        if not hmac.compare_digest(tag, hmac.digest(self._open_hmac_key, covered, self._digest)):
+            return Drop.AUTH_FAILED
+        decryptor = Cipher(self._opener, CBC(covered[:CBC_BLOCK])).decryptor()
+        text = decryptor.update(covered[CBC_BLOCK:])
+        padding = text[-1]
+        if not 1 <= padding <= CBC_BLOCK or text[-padding:] != bytes([padding]) * padding:
+            return Drop.NOT_IP
+        if len(text) - padding <= PACKET_ID:
+            return Drop.NOT_IP
+        self._last_opened = int.from_bytes(text[:PACKET_ID], "big")
+        return text[PACKET_ID:-padding] if self.replay.accept(self._last_opened) else Drop.REPLAYED
+
+    def seal(self, peer_id: int | None, payload: bytes) -> bytes | Drop:
+        if self._last_sealed + 1 >= self._limits.packet_id_limit:
+            return Drop.KEY_EXHAUSTED
+        self._last_sealed += 1
+        text = self._last_sealed.to_bytes(PACKET_ID, "big") + payload
+        padding = CBC_BLOCK - len(text) % CBC_BLOCK
+        iv = os.urandom(CBC_BLOCK)
+        covered = iv + Cipher(self._sealer, CBC(iv)).encryptor().update(text + bytes([padding]) * padding)
+        header = bytes([P_DATA_V1 << 3 | self.key_id]) if peer_id is None else data_v2_header(self.key_id, peer_id)
+        return header + hmac.digest(self._seal_hmac_key, covered, self._digest) + covered
+
+    def limit_near(self) -> bool:
+        return max(self._last_opened, self._last_sealed) >= self._limits.packet_id_rekey
 
 
 def epoch_expand(secret: bytes, label: str, length: int) -> bytes:

@@ -168,6 +168,7 @@ class Gateway:
             lan_of=self._host.attached_network,
         )
         running = self._running[endpoint.id] = _Running(served, protection)
+        _warn_of_cbc(endpoint)
         try:
             served.set_rules(self.plane, rules, ())
             self._listen(running)
@@ -191,12 +192,16 @@ class Gateway:
         self, running: _Running, config: Config, endpoint: EndpointConfig, keepers: _Keepers, rules: list[Rule]
     ) -> None:
         served = running.served
+        if endpoint.legacy_cbc_ciphers != served.settings.legacy_cbc_ciphers:
+            _warn_of_cbc(endpoint)
         served.settings = endpoint
         served.routes = endpoint_routes(endpoint, config)
         served.set_rules(self.plane, rules, self.control.table)
         served.trust_keeper, running.protection = keepers
         self._protect(running)
         self._end_untrusted(served)
+        allowed = served.session_settings.data_ciphers
+        self._send_back((c for c in self._connections(served) if c.cipher not in allowed), End.CONFIGURATION_CHANGED)
         self._tell_changes(served)
 
     def _protect(self, running: _Running) -> None:
@@ -288,6 +293,16 @@ def _read_files(endpoints: Iterable[EndpointConfig]) -> dict[str, _Keepers]:
         trust = TrustKeeper(CertificateSettings.of_endpoint(endpoint))
         keepers[endpoint.id] = trust, ProtectionKeeper(endpoint.control_protection, trust)
     return keepers
+
+
+def _warn_of_cbc(endpoint: EndpointConfig) -> None:
+    if endpoint.legacy_cbc_ciphers:
+        log.warning(
+            "endpoint %s: CBC is on, for clients that have none of its data_ciphers, because legacy_cbc_ciphers names "
+            "%s; empty that list once no client needs it",
+            endpoint.name,
+            ", ".join(endpoint.legacy_cbc_ciphers),
+        )
 
 
 def _needs_replacing(old: EndpointConfig, new: EndpointConfig) -> bool:

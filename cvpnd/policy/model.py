@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Literal
+from typing import Literal, NamedTuple
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
@@ -84,6 +84,20 @@ class ProtoBit(IntFlag):
     DNS_OPTION_V2 = 1 << 11
 
 
+class DataOverhead(NamedTuple):
+    """What a client's data packets put around a tunnel packet, inside UDP or TCP (openvpn-wire.md section 12)."""
+
+    clear: int = 24
+    """Bytes that are not encrypted: opcode and peer id, packet id, tag."""
+    inside: int = 0
+    """Bytes encrypted with it: compression framing."""
+    block: int = 1
+    """What is encrypted is padded to a multiple of this, if it is not 1, and by one byte at least."""
+
+
+P_DATA_V2_AEAD = DataOverhead()
+
+
 @dataclass(frozen=True, slots=True)
 class ClientFacts:
     """What is known of the client's software and place when its options are made."""
@@ -101,5 +115,4 @@ class ClientFacts:
     """The gateway's own address that they arrive at, None if not known."""
     lan: IPNetwork | None = None
     """Its local network: told by the client, or that of our interface if it is attached directly. None: not known."""
-    data_header: int = 24
-    """Bytes that its data packets put around a tunnel packet: by default those of P_DATA_V2."""
+    data_overhead: DataOverhead = P_DATA_V2_AEAD

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cvpnd.policy.model import ClientFacts, Transport
+from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Transport
 
-P_DATA_V2_AEAD = 24
-"""Opcode and peer id, packet id, tag."""
-P_DATA_V2_EPOCH = 28
-P_DATA_V1_AEAD = 21
+P_DATA_V2_EPOCH = DataOverhead(28)
+P_DATA_V1_AEAD = DataOverhead(21)
 
 SMALLEST_MTU = 576
 """What every IPv4 host takes (RFC 791). A client that claims to accept less is not believed."""
@@ -30,30 +28,28 @@ _OUTER_HEADERS = {
 }
 
 
-def overhead(transport: Transport, outer_version: int, data_header: int = P_DATA_V2_AEAD) -> int:
-    """Bytes a data packet adds to the tunnel packet in it, outer IP header included."""
-    return _OUTER_HEADERS[transport, outer_version] + data_header
-
-
 def largest_tunnel_packet(
-    path_mtu: int, transport: Transport, outer_version: int, data_header: int = P_DATA_V2_AEAD
+    path_mtu: int, transport: Transport, outer_version: int, data: DataOverhead = P_DATA_V2_AEAD
 ) -> int:
     """The largest that crosses the path in one outer packet."""
-    return path_mtu - overhead(transport, outer_version, data_header)
+    room = path_mtu - _OUTER_HEADERS[transport, outer_version] - data.clear
+    if data.block > 1:
+        room -= room % data.block + 1
+    return room - data.inside
 
 
 def mss(
-    path_mtu: int, transport: Transport, outer_version: int, inner_version: int, data_header: int = P_DATA_V2_AEAD
+    path_mtu: int, transport: Transport, outer_version: int, inner_version: int, data: DataOverhead = P_DATA_V2_AEAD
 ) -> int:
     """The TCP segment size with which no outer packet exceeds ``path_mtu``."""
     inner_headers = IPV4_TCP_HEADERS if inner_version == 4 else IPV6_TCP_HEADERS
-    return largest_tunnel_packet(path_mtu, transport, outer_version, data_header) - inner_headers
+    return largest_tunnel_packet(path_mtu, transport, outer_version, data) - inner_headers
 
 
-def tunnel_mtu(path_mtu: int) -> int:
+def tunnel_mtu(path_mtu: int, data: DataOverhead = P_DATA_V2_AEAD) -> int:
     """The MTU of an endpoint's TUN device: one for all of its clients, so the worst case, UDP over IPv6 over PPPoE.
     1420 for a path of 1500."""
-    return largest_tunnel_packet(path_mtu, "udp", 6) - PPPOE_HEADER
+    return largest_tunnel_packet(path_mtu - PPPOE_HEADER, "udp", 6, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +64,10 @@ class ClientMtu:
 
 def client_mtu(path_mtu: int, facts: ClientFacts) -> ClientMtu:
     """The segment sizes fit the path and the MTU at both ends of the tunnel, whichever is smallest."""
-    mtu = tunnel_mtu(path_mtu) - max(0, facts.data_header - P_DATA_V2_AEAD)
+    mtu = min(tunnel_mtu(path_mtu), tunnel_mtu(path_mtu, facts.data_overhead))
     if facts.iv_mtu is not None:
         mtu = max(min(mtu, facts.iv_mtu), SMALLEST_MTU)
-    fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version, facts.data_header))
+    fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version, facts.data_overhead))
     return ClientMtu(
         pushed=None if facts.iv_mtu is None else mtu,
         mss_v4=fitting - IPV4_TCP_HEADERS,

@@ -280,7 +280,9 @@ class ControlPlane:
         self.plane.install_key(
             connection.peer_id,
             event.key_id,
-            dataplane.DataKeys(keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv, keys.epoch),
+            dataplane.DataKeys(
+                keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv, keys.epoch, keys.digest
+            ),
         )
         if connection.keys_installed:
             self.renegotiations[connection.endpoint.id] += 1
@@ -346,11 +348,16 @@ class ControlPlane:
                 self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
             # The session comes last: once it has accepted, nothing holds the PUSH_REPLY back.
             refusal = connection.session.accept(options, now, peer_id=peer_id)
-            log.debug("%s negotiated: %s", connection.connection_id, connection.session.negotiation)
+            negotiated = connection.session.negotiated
+            legacy = negotiated is not None and negotiated.digest  # whoever wants to be rid of CBC has to find them
+            log.log(
+                logging.INFO if legacy else logging.DEBUG,
+                "%s negotiated: %s", connection.connection_id, connection.session.negotiation,
+            )  # fmt: skip
             if refusal is None:
                 undo.pop_all()
         if refusal is not None:
-            self._last_words(connection, refusal)
+            self._last_words(connection, refusal, connection.session.negotiation)
             return refusal
         self.table.set_phase(connection, Phase.ESTABLISHED)
         self._sessions[connection.endpoint.id] += 1
@@ -393,11 +400,11 @@ class ControlPlane:
         connection.session.restart(client_text, self._loop.time(), reason)
         self._last_words(connection, reason)
 
-    def _last_words(self, connection: Connection, reason: Refusal | End) -> None:
+    def _last_words(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         if connection.session.established:  # there was nothing to answer with a no, so it would just go on
             connection.session.close(reason)
         self.pump(connection, self._loop.time())  # before the end, which closes a TCP connection
-        self.end(connection, reason)
+        self.end(connection, reason, detail)
 
     def close(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         """End it without a word."""

@@ -63,7 +63,7 @@ class ServedEndpoint:
     def session_settings(self) -> SessionSettings:
         settings = self.settings
         return SessionSettings(
-            data_ciphers=settings.data_ciphers,
+            data_ciphers=(*settings.data_ciphers, *settings.legacy_cbc_ciphers),
             hand_window_s=settings.hand_window_s,
             renegotiate_s=settings.renegotiate_s,
         )

@@ -19,7 +19,7 @@ from cvpnd.auth.identity import Refused, common_name
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.policy.compile import group_bits
 from cvpnd.policy.leases import PoolFull
-from cvpnd.policy.model import ClientFacts, Grant, Identity
+from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Grant, Identity
 from cvpnd.policy.mtu import client_mtu
 from cvpnd.policy.push import push_options
 from cvpnd.reasons import End, Refusal
@@ -119,7 +119,7 @@ def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFa
     link, info = connection.link, credentials.peer_info
     address = ip_address(link.remote.host)
     negotiated = connection.session.negotiate()
-    header = {} if isinstance(negotiated, Unsupported) else {"data_header": negotiated.overhead}
+    overhead = P_DATA_V2_AEAD if isinstance(negotiated, Unsupported) else DataOverhead(*negotiated.overhead)
     return ClientFacts(
         proto=int(info.capabilities),
         iv_mtu=info.mtu,
@@ -128,7 +128,7 @@ def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFa
         address=address,
         server_address=ip_address(link.local) if link.local else None,
         lan=connection.endpoint.lan_of(address),
-        **header,
+        data_overhead=overhead,
     )
 
 

@@ -35,11 +35,19 @@ AEAD_CIPHERS = {
 }
 
 
+CBC_CIPHERS = {"AES-128-CBC": 16, "AES-192-CBC": 24, "AES-256-CBC": 32}
+"""Key bytes. For old clients, where the operator says so (openvpn-wire.md 11.2)."""
+CBC_BLOCK_BYTES = 16
+CBC_DIGESTS = {"SHA1": 20, "SHA256": 32, "SHA384": 48, "SHA512": 64}
+"""Of the HMAC that goes with them: as many bytes as its result are its key."""
+
+
 @dataclass(frozen=True, slots=True)
 class DataChannelKeys:
     """One key id's data keys as this side uses them: ``open`` what the peer sealed, ``seal`` what we send.
 
-    ``epoch``: the keys are the secrets of epoch 1 (openvpn-wire.md 10.3), and there are no IVs."""
+    ``epoch``: the keys are the secrets of epoch 1 (openvpn-wire.md 10.3), and there are no IVs. ``digest``: of the HMAC
+    beside a CBC cipher, whose keys then stand in place of the IVs."""
 
     cipher: str
     open_key: bytes
@@ -47,6 +55,7 @@ class DataChannelKeys:
     seal_key: bytes
     seal_iv: bytes
     epoch: bool = False
+    digest: str = ""
 
     def __repr__(self) -> str:
         return f"DataChannelKeys({self.cipher}, …)"
@@ -83,12 +92,19 @@ def _p_hash(digest: str, secret: bytes, seed: bytes, length: int) -> bytes:
     return output[:length]
 
 
-def data_channel_keys(key2: bytearray, cipher: str, *, server: bool, epoch: bool = False) -> DataChannelKeys:
+def data_channel_keys(
+    key2: bytearray, cipher: str, *, server: bool, epoch: bool = False, digest: str = ""
+) -> DataChannelKeys:
     """Cut the keys out of ``key2`` and wipe it. The client sends with the first half, the server with the second.
+    ``digest``: with a CBC cipher, and only then.
 
     Raises ``PeerError`` for an all-zero key, which only a broken or hostile exchange can yield."""
-    key_bytes = EPOCH_SECRET_BYTES if epoch else AEAD_CIPHERS[cipher].key_bytes
-    iv_bytes = 0 if epoch else _IMPLICIT_IV_BYTES
+    if digest:
+        key_bytes, iv_bytes = CBC_CIPHERS[cipher], CBC_DIGESTS[digest]
+    elif epoch:
+        key_bytes, iv_bytes = EPOCH_SECRET_BYTES, 0
+    else:
+        key_bytes, iv_bytes = AEAD_CIPHERS[cipher].key_bytes, _IMPLICIT_IV_BYTES
     pieces = []
     for half in (0, _HALF_BYTES):
         key = bytes(key2[half : half + key_bytes])
@@ -98,8 +114,8 @@ def data_channel_keys(key2: bytearray, cipher: str, *, server: bool, epoch: bool
     _wipe(key2)
     (client_key, client_iv), (server_key, server_iv) = pieces
     if server:
-        return DataChannelKeys(cipher, client_key, client_iv, server_key, server_iv, epoch)
-    return DataChannelKeys(cipher, server_key, server_iv, client_key, client_iv, epoch)
+        return DataChannelKeys(cipher, client_key, client_iv, server_key, server_iv, epoch, digest)
+    return DataChannelKeys(cipher, server_key, server_iv, client_key, client_iv, epoch, digest)
 
 
 def _wipe(secret: bytearray) -> None:

@@ -255,7 +255,7 @@ class KeyState:
             key2 = export_key2(self.tls)
         else:
             key2 = prf_key2(self.client_source, self.server_source, client_session_id, server_session_id)
-        keys = data_channel_keys(key2, negotiated.cipher, server=True, epoch=negotiated.epoch)
+        keys = data_channel_keys(key2, negotiated.cipher, server=True, epoch=negotiated.epoch, digest=negotiated.digest)
         self.has_data_keys = True
         self.wipe()
         return keys

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from cvpnd.reasons import Refusal
-from cvpnd.wire.key_material import AEAD_CIPHERS
+from cvpnd.wire.key_material import AEAD_CIPHERS, CBC_BLOCK_BYTES, CBC_CIPHERS, CBC_DIGESTS
 from cvpnd.wire.key_method import Capability, PeerInfo, option_value
+from cvpnd.wire.text import printable
 
 _NCP_CIPHERS = ("AES-256-GCM", "AES-128-GCM")
 """What IV_NCP=2 promises."""
+_DEFAULT_DIGEST = "SHA1"
+_DIGEST_NAMES = {"SHA2-256": "SHA256", "SHA2-384": "SHA384", "SHA2-512": "SHA512"}
+"""As OpenVPN 2.5.5 says them with OpenSSL 3."""
+_PACKET_ID_BYTES, _EPOCH_ID_BYTES, _TAG_BYTES = 4, 8, 16
 
 
 class KeyDerivation(StrEnum):
@@ -34,9 +40,22 @@ class Framing(Enum):
     """Pushed to the others, and with it a byte in front of each payload."""
 
 
+class Overhead(NamedTuple):
+    """What data packets put around a tunnel packet, inside UDP or TCP (openvpn-wire.md section 12)."""
+
+    clear: int
+    """Bytes that are not encrypted."""
+    inside: int
+    """Bytes that are encrypted with it."""
+    block: int
+    """What is encrypted is padded to a multiple of this, if it is not 1, and by one byte at least."""
+
+
 @dataclass(frozen=True, slots=True)
 class Negotiated:
     cipher: str
+    digest: str
+    """Of the HMAC beside a CBC cipher, by the client's own configuration; empty for an AEAD cipher."""
     push_cipher: bool
     """Clients that know no cipher negotiation use the one of their configuration and must not be told."""
     derivation: KeyDerivation
@@ -54,10 +73,15 @@ class Negotiated:
     """How the cipher was found; for the log."""
 
     @property
-    def overhead(self) -> int:
-        """Bytes around each tunnel packet, inside UDP or TCP (openvpn-wire.md section 12)."""
-        packet = 28 if self.epoch else 21 if self.data_v1 else 24
-        return packet + (self.framing is Framing.COMP_LZO)
+    def overhead(self) -> Overhead:
+        header = 1 if self.data_v1 else 4
+        framing = int(self.framing is Framing.COMP_LZO)
+        if self.digest:
+            return Overhead(
+                header + CBC_DIGESTS[self.digest] + CBC_BLOCK_BYTES, _PACKET_ID_BYTES + framing, CBC_BLOCK_BYTES
+            )
+        packet_id = _EPOCH_ID_BYTES if self.epoch else _PACKET_ID_BYTES
+        return Overhead(header + packet_id + _TAG_BYTES, framing, 1)
 
     def push_options(self, peer_id: int | None) -> list[str]:
         """The options that follow from the negotiation, in the reference's order. ``peer_id`` None: the client was told
@@ -88,6 +112,8 @@ class Negotiated:
     def explain(self, peer_id: int | None) -> str:
         """For the debug log: what was decided, by which rule, and what the client was told."""
         packets = "P_DATA_V1" if self.data_v1 else "epoch format" if self.epoch else "P_DATA_V2"
+        if self.digest:
+            packets += f" with legacy CBC and HMAC-{self.digest}"
         keys = "TLS exporter" if self.derivation is KeyDerivation.TLS_EKM else "PRF"
         pushed = ", ".join(self.push_options(peer_id)) or "nothing"
         return f"{self.rule}; {packets}, keys by {keys}, framing {self.framing.name.lower()}; pushed: {pushed}"
@@ -114,7 +140,17 @@ def choose_cipher(server_ciphers: Sequence[str], peer_info: PeerInfo, options: s
         accepted, source = tuple(filter(None, [configured])), "its configuration"
     cipher = next((cipher for cipher in server_ciphers if cipher in accepted), None)
     found = f"cipher {cipher} is the first of" if cipher else "no cipher among"
-    return cipher, f"{found} {':'.join(server_ciphers)} for {source} ({':'.join(accepted) or 'none'})"
+    rule = f"{found} {':'.join(server_ciphers)} for {source} ({':'.join(accepted) or 'none'})"
+    if cipher is None and not CBC_CIPHERS.keys().isdisjoint(accepted):
+        rule += "; CBC only where legacy_cbc_ciphers names it"
+    return cipher, printable(rule)
+
+
+def choose_digest(options: str) -> str | None:
+    """The digest of the client's HMAC, which is never negotiated; None if it is none of ours."""
+    configured = option_value(options, "auth")
+    name = _DEFAULT_DIGEST if configured is None else _DIGEST_NAMES.get(configured, configured)
+    return name if name in CBC_DIGESTS else None
 
 
 def negotiate(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) -> Negotiated | Unsupported:
@@ -130,11 +166,17 @@ def negotiate(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) 
     if cipher is None:
         text = "Data channel cipher negotiation failed (no shared cipher)"
         return Unsupported(Refusal.NO_SHARED_CIPHER, text, rule)
+    digest = choose_digest(options) if cipher in CBC_CIPHERS else ""
+    if digest is None:
+        text = f"Data channel authentication not supported: set auth to one of {', '.join(CBC_DIGESTS)}"
+        said = printable(f"auth {option_value(options, 'auth')} in its options string")
+        return Unsupported(Refusal.UNSUPPORTED_CLIENT, text, f"{rule}, but there is {said}")
     exports = Capability.TLS_KEY_EXPORT in can
     knows_flags = Capability.CC_EXIT_NOTIFY in can
     data_v1 = Capability.DATA_V2 not in can
     return Negotiated(
         cipher=cipher,
+        digest=digest,
         push_cipher=peer_info.ciphers is not None or peer_info.ncp >= 2,
         derivation=KeyDerivation.TLS_EKM if exports else KeyDerivation.PRF,
         dynamic_tls_crypt=knows_flags and Capability.DYN_TLS_CRYPT in can,

@@ -10,7 +10,7 @@ class SessionSettings:
     """Shared by all sessions of an endpoint."""
 
     data_ciphers: tuple[str, ...] = ("AES-256-GCM", "AES-128-GCM", "CHACHA20-POLY1305")
-    """In our order of preference, which wins."""
+    """In our order of preference, which wins. CBC ciphers, if they are allowed at all, come last."""
     hand_window_s: float = 60.0
     """A negotiation that takes longer has failed. Clients give up after the same time."""
     renegotiate_s: float = 3600.0

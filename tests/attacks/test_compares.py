@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.inline_plane import ENDPOINT, LISTENER, InlinePlane, Outlet
 from helpers.mutants import CTests, Mutant
-from helpers.packets import ClientKey, data_keys, udp
+from helpers.packets import ClientKey, data_keys, hmac_and_cbc, udp
 from helpers.pair import Pair, pki, tls_context
 from helpers.world import World
 from helpers.wrappings import CASES, SERVER_KEY
@@ -23,9 +23,11 @@ from cvpnd.dataplane import reference_forward, reference_keys
 from cvpnd.dataplane.api import PeerSettings, SocketAddress
 from cvpnd.reasons import Refusal
 from cvpnd.server import control
-from cvpnd.wire import agreement, reliable, reset_cookie, session
+from cvpnd.wire import agreement, negotiation, reliable, reset_cookie, session
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.events import SessionClosed
+from cvpnd.wire.key_method import parse_peer_info
+from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
 from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.stateless import Established, check_echo
@@ -154,6 +156,51 @@ def forged_data_passes_nowhere() -> None:
         plane.close()
 
 
+def forged_cbc_passes_nowhere() -> None:
+    plane = InlinePlane(Outlet(lambda packet, address: None), lambda: 0.0)
+    try:
+        plane.set_rules(ENDPOINT, [(ip_network("10.20.0.0/16"), 1)])
+        plane.add_peer(5, PeerSettings(ENDPOINT, (ip_address("10.100.0.2"),), 1, 0, 0))
+        key = ClientKey(0, data_keys("compares", "AES-256-CBC", digest="SHA256"))
+        plane.install_key(5, 0, key.keys)
+        plane.set_remote(5, LISTENER, HERE, "")
+        packet = udp("10.100.0.2", "10.20.0.7", bytes(40))
+        good = key.seal(5, packet)
+        for at in range(4, len(good)):
+            plane.receive(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :], HERE)
+        assert not plane.delivered, "not authentic"
+        for _ in range(2):
+            plane.receive(good, HERE)
+        assert len(plane.delivered) == 1, "replayed"
+        keys = (key.keys.open_key, key.keys.open_iv)
+        text = (2).to_bytes(4, "big") + packet
+        for padding in (bytes([9]) + bytes([8]) * 7, bytes(8), bytes([17]) * 8):
+            plane.receive(hmac_and_cbc(keys, "SHA256", good[:4], text + padding), HERE)
+        assert len(plane.delivered) == 1, "padded wrongly"
+        plane.receive(hmac_and_cbc(keys, "SHA256", good[:4], text + bytes([8]) * 8), HERE)
+        assert len(plane.delivered) == 2
+    finally:
+        plane.close()
+
+
+def cbc_is_for_those_alone_who_have_nothing_else() -> None:
+    for_all, aead_only = ("AES-256-GCM", "AES-256-CBC"), ("AES-256-GCM",)
+    modern, old = parse_peer_info("IV_CIPHERS=AES-256-CBC:AES-256-GCM\n"), parse_peer_info("")
+    configured = "V4,cipher AES-256-CBC,auth "
+    outcome = negotiate(for_all, modern, configured + "SHA256")
+    assert isinstance(outcome, Negotiated)
+    assert outcome.cipher == "AES-256-GCM"
+    outcome = negotiate(for_all, old, configured + "SHA256")
+    assert isinstance(outcome, Negotiated)
+    assert (outcome.cipher, outcome.digest) == ("AES-256-CBC", "SHA256")
+    assert isinstance(negotiate(aead_only, old, configured + "SHA256"), Unsupported)
+    assert isinstance(negotiate(for_all, old, configured + "MD5"), Unsupported)
+
+
+AEAD_REPLAY = "return payload if self.replay.accept(self._last_opened) else Drop.REPLAYED"
+CBC_REPLAY = "return text[PACKET_ID:-padding] if self.replay.accept(self._last_opened) else Drop.REPLAYED"
+CBC_HMAC = "if not hmac.compare_digest(tag, hmac.digest(self._open_hmac_key, covered, self._digest)):"
+CBC_PADDING = "if not 1 <= padding <= CBC_BLOCK or text[-padding:] != bytes([padding]) * padding:"
 COOKIE = "hmac.compare_digest(session_id, self._for_slot(peer, client_sid, slot - age))"
 TLS_AUTH = "if not hmac.compare_digest(packet[HEADER_BYTES:count_at], expected):"
 SIV = 'if not hmac.compare_digest(tag, hmac.digest(self._hmac_key, ad + plaintext, "sha256")):'
@@ -224,8 +271,25 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
         forged_data_passes_nowhere,
         [
             Mutant(reference_keys, "PacketIdKeySlot.open", INVALID_TAG, AS_IF_VALID),
-            Mutant(reference_keys, "PacketIdKeySlot.open", "if self.replay.accept(self._last_opened)", "if True"),
+            Mutant(reference_keys, "PacketIdKeySlot.open", AEAD_REPLAY, "return payload"),
             Mutant(reference_forward, "Forwarder._admit", "inner.source not in peer.settings.addresses", "False"),
+        ],
+    ),
+    "data under CBC": (
+        forged_cbc_passes_nowhere,
+        [
+            Mutant(reference_keys, "CbcKeySlot.open", CBC_HMAC, "if False:"),
+            Mutant(reference_keys, "CbcKeySlot.open", CBC_HMAC, CBC_HMAC.replace("not ", "")),
+            Mutant(reference_keys, "CbcKeySlot.open", CBC_PADDING, "if False:"),
+            Mutant(reference_keys, "CbcKeySlot.open", CBC_REPLAY, "return payload"),
+        ],
+    ),
+    "legacy ciphers": (
+        cbc_is_for_those_alone_who_have_nothing_else,
+        [
+            Mutant(negotiation, "choose_cipher", "if cipher in accepted", "if cipher in server_ciphers"),
+            Mutant(negotiation, "choose_cipher", "for cipher in server_ciphers if", "for cipher in accepted if"),
+            Mutant(negotiation, "choose_digest", "return name if name in CBC_DIGESTS else None", "return name"),
         ],
     ),
 }
@@ -272,7 +336,24 @@ C_MUTANTS = [
     ("test_replay", "replay.c", "if (*seen & bit)", "if (false)"),
     ("test_replay", "replay.c", "} else if (window->highest - id >= REPLAY_WINDOW) {", "} else if (false) {"),
     ("test_forward", "forward.c", "!peer_has_lease(peer, &inner.source)", "false"),
-    ("test_forward", "data_packet.c", "if (!replay_accept(&slot->replay, slot->last_opened))", "if (false)"),
+    ("test_forward", "data_packet.c", "if (!accept_id(slot, get_u32(id)))", "if (false)"),
+    ("test_forward", "data_packet.c", "if (!accept_id(slot, get_u32(text)))", "if (false)"),
+    ("test_forward", "data_packet.c", "if (length <= PACKET_ID_SIZE)", "if (false)"),
+    ("test_forward", "data_packet.c", "return id < limits->packet_ids ? (uint32_t)id : 0;", "return (uint32_t)id;"),
+    ("test_cbc", "cbc.c", "if (!mac_matches(&keys->open.mac, &authentic, 1, hmac, hmac_size))", "if (false)"),
+    (
+        "test_cbc",
+        "cbc.c",
+        "const struct part authentic = {iv, *length - hmac_size};",
+        "const struct part authentic = {iv + CBC_BLOCK, *length - hmac_size - CBC_BLOCK};",
+    ),
+    ("test_cbc", "cbc.c", "*length < before + CBC_BLOCK || ", ""),
+    ("test_cbc", "cbc.c", " || (*length - before) % CBC_BLOCK != 0", ""),
+    ("test_cbc", "cbc.c", "if (padding < 1 || padding > CBC_BLOCK)", "if (padding < 1)"),
+    ("test_cbc", "cbc.c", "if (padding < 1 || padding > CBC_BLOCK)", "if (padding > CBC_BLOCK)"),
+    ("test_cbc", "cbc.c", "if (text[*length - i] != padding)", "if (false)"),
+    ("test_cbc", "iv.c", "static void begin_anew(void) { pool.left = 0; }", "static void begin_anew(void) {}"),
+    ("test_cbc", "iv.c", "pool.bytes + --pool.left * IV_SIZE", "pool.bytes + (pool.left-- / 2) * IV_SIZE"),
     ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "true"),
     ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "false"),
     ("test_stranger", "mac.c", "CRYPTO_memcmp(result, expected, length) == 0", "true"),

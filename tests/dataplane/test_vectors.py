@@ -1,4 +1,4 @@
-"""Real packets and known answers: the test vectors V-7 and V-9 to V-12 of openvpn-wire.md section 22.
+"""Real packets and known answers: the test vectors V-7 and V-9 to V-13 of openvpn-wire.md section 22.
 
 V-9 was captured from OpenVPN 2.6.14 with the keys of V-7 (TLS exporter), V-10 from a client with ChaCha20-Poly1305;
 V-11 also stands in OpenVPN's own unit tests (test_ssl.c); V-12 was captured from a build of its master."""
@@ -6,8 +6,9 @@ V-11 also stands in OpenVPN's own unit tests (test_ssl.c); V-12 was captured fro
 from ipaddress import ip_address
 
 import pytest
-from helpers.packets import epoch_expand, epoch_secret, header, seal, seal_epoch
+from helpers.packets import epoch_expand, epoch_secret, header, open_cbc, seal, seal_cbc, seal_epoch
 from helpers.plane import Gateway
+from helpers.wire_vectors import V13_HMAC_KEY, V13_KEY, V13_PACKET
 
 from cvpnd.dataplane.api import DataKeys, Drop, KeyUsed, PeerSettings
 from cvpnd.dataplane.native import NativeDataPlane
@@ -140,6 +141,40 @@ def test_the_known_answer_of_epoch_four_is_opened_under_our_header(gateway: Gate
     assert packet[12:-16] == V11_EPOCH_PACKET[12:-16]
     with gateway.dropping(not_ip=1):
         gateway.client(5, ("10.100.0.9",)).send_raw(packet)
+
+
+V13_KEYS = DataKeys("AES-256-CBC", V13_KEY, V13_HMAC_KEY, V13_KEY, V13_HMAC_KEY, digest="SHA256")
+
+
+def test_a_real_cbc_packet_is_opened_and_made(gateway: Gateway) -> None:
+    """V-13, a server's ping: what the builders make, what the planes open as a client's and, with another IV, make."""
+    keys = (V13_KEY, V13_HMAC_KEY)
+    assert seal_cbc(keys, "SHA256", V13_PACKET[:4], 1, PING, iv=V13_PACKET[36:52]) == V13_PACKET
+    gateway.plane.add_peer(0, PeerSettings(1, (ip_address("10.100.0.2"),), 1, 1, 0))
+    gateway.plane.install_key(0, 6, DataKeys("AES-128-GCM", bytes(16), bytes(8), bytes(16), bytes(8)))
+    gateway.plane.install_key(0, 0, V13_KEYS)
+    sender = gateway.client(5, ("10.100.0.9",))
+    gateway.plane.set_remote(0, 1, sender.own_address(), "")
+    sender.send_raw(V13_PACKET)
+    assert gateway.event(KeyUsed) == KeyUsed(0, 0)
+    assert gateway.barrier() == []
+    assert gateway.drops() == {}
+    with gateway.dropping(replayed=1):
+        sender.send_raw(V13_PACKET)
+    ours, _ = sender.receive_raw()  # the first ping to an idle peer
+    assert (len(ours), ours[:4]) == (len(V13_PACKET), V13_PACKET[:4])
+    assert open_cbc(keys, "SHA256", 4, ours) == (1, PING)
+
+
+@pytest.mark.parametrize("changed", [4, 35, 36, 51, 52, 67, 68, 83])
+def test_a_real_cbc_packet_with_one_bit_changed_is_not(gateway: Gateway, changed: int) -> None:
+    gateway.plane.add_peer(0, PeerSettings(1, (ip_address("10.100.0.2"),), 1, 0, 0))
+    gateway.plane.install_key(0, 0, V13_KEYS)
+    damaged = bytearray(V13_PACKET)
+    damaged[changed] ^= 0x10
+    with gateway.dropping(auth_failed=1):
+        gateway.client(5, ("10.100.0.9",)).send_raw(bytes(damaged))
+    assert gateway.events() == []
 
 
 def test_crypto_can_be_chosen_and_says_what_it_is() -> None:

@@ -14,7 +14,7 @@ from helpers.netns import Process
 from helpers.wrappings import tls_crypt_v2
 from light_client.__main__ import print_generations
 from light_client.driver import ClientResult
-from light_client.generations import GENERATIONS
+from light_client.generations import GENERATIONS, LEGACY_GENERATIONS
 
 from cvpnd.wire.wrap.key_files import serialise_v2_server_key
 
@@ -79,6 +79,31 @@ def test_every_generation_connects_pings_renegotiates_and_leaves(site, transport
     silent = [each.name for each in expected if not each.habits.says_goodbye]
     if transport == "udp":
         assert ends(gateway).count("client-exit") == len(expected) - len(silent)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_generations_without_an_aead_cipher_are_served_where_cbc_is_on_and_only_there(site, transport):
+    gateway = site.start('legacy_cbc_ciphers = ["AES-256-CBC", "AES-128-CBC"]\nhand_window_s = 5')
+    options = ("--generation", "legacy", "--ping", "10.20.0.10", "--pings", "3", "--renegotiate", "--hold", "2")
+    played = results(start(site, *options, transport=transport))
+    print(f"\n{transport}:")
+    print_generations(played)
+    assert [result.generation for result in played] == [each.name for each in LEGACY_GENERATIONS]
+    for result, each in zip(played, LEGACY_GENERATIONS, strict=True):
+        assert result.ok, (result.generation, result.error)
+        assert result.cipher == (each.cipher or "AES-256-CBC"), result.generation
+        assert "CBC" in result.data_format, result.generation
+        assert result.pings_sent == len(result.round_trips_ms) >= 6, (result.generation, "a ping was lost")
+        assert (result.keys, result.undecryptable, result.drops) == (2, 0, {}), result.generation
+    assert [result.data_format for result in played] == ["V1 CBC", "V2 CBC", "V2 CBC FA", "V2 CBC"]
+    (modern,) = results(start(site, "--generation", "2.6", "--ping", "10.20.0.10", transport=transport))
+    assert modern.cipher == "AES-256-GCM"
+    gateway.write_config(site.toml())
+    gateway.reload()
+    refused = results(start(site, *options, transport=transport))
+    assert {result.error for result in refused} == {
+        "AUTH_FAILED,Data channel cipher negotiation failed (no shared cipher)"
+    }
 
 
 def ends(gateway) -> list[str]:

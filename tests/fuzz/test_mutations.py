@@ -46,6 +46,7 @@ CAPTURED = (
     v.V5_SOFT_RESET,
     v.V9_PACKET,
     v.V10_PACKET,
+    v.V13_PACKET,
     *v.V16,
 )
 INTERESTING = (0, 1, 7, 8, 9, 12, 0x20, 0x28, 0x38, 0x50, 0x58, 0x7F, 0x80, 0xFE, 0xFF)
@@ -246,15 +247,17 @@ def test_streams_of_changed_frames() -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("cipher", ["AES-256-GCM", "CHACHA20-POLY1305"])
-def test_changed_data_packets_pass_nowhere(cipher: str) -> None:
+@pytest.mark.parametrize(
+    ("cipher", "digest"), [("AES-256-GCM", ""), ("CHACHA20-POLY1305", ""), ("AES-256-CBC", "SHA256")]
+)
+def test_changed_data_packets_pass_nowhere(cipher: str, digest: str) -> None:
     """The decisions of the data plane, without sockets; ``tests/dataplane`` and the C fuzzers try those with."""
     plane = InlinePlane(Outlet(lambda packet, address: None), lambda: 0.0)
     try:
         home, away = SocketAddress("192.0.2.7", 40000), SocketAddress("203.0.113.66", 6666)
         plane.set_rules(ENDPOINT, [(ip_network("0.0.0.0/0"), 1)])
         plane.add_peer(5, PeerSettings(ENDPOINT, (ip_address("10.100.0.2"),), 1, 0, 0))
-        key = ClientKey(0, data_keys("mutations", cipher))
+        key = ClientKey(0, data_keys("mutations", cipher, digest=digest))
         plane.install_key(5, 0, key.keys)
         plane.set_remote(5, LISTENER, home, "")
         originals = tuple(key.seal(5, udp("10.100.0.2", "10.20.0.7", bytes(n))) for n in (0, 8, 40))

@@ -24,7 +24,7 @@ def changed(source: str, old: str, new: str) -> str:
 class Mutant:
     module: ModuleType
     function: str
-    """``Class.method``."""
+    """``Class.method``, or of the module itself."""
     old: str
     new: str
 
@@ -34,7 +34,11 @@ class Mutant:
         copy = dict(self.module.__dict__)
         exec(compile(source, f"mutant of {self.module.__name__}", "exec"), copy)
         owner, _, name = self.function.partition(".")
-        with mock.patch.object(getattr(self.module, owner), name, copy[owner].__dict__[name]):
+        if not name:
+            patch = mock.patch.object(self.module, owner, copy[owner])
+        else:
+            patch = mock.patch.object(getattr(self.module, owner), name, copy[owner].__dict__[name])
+        with patch:
             yield
 
 

@@ -1,16 +1,22 @@
 """Builders of packets: what travels inside the tunnel, and the client's side of the data channel around it.
 
-Written apart from the code under test, on purpose: openvpn-wire.md 11.1, RFC 791, 8200, 768, 9293, 792, 4443.
+Written apart from the code under test, on purpose: openvpn-wire.md 11, RFC 791, 8200, 768, 9293, 792, 4443.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
+import os
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
@@ -29,7 +35,9 @@ OVERHEAD = 24
 """Header 4, packet id 4, tag 16."""
 OVERHEAD_V1 = 21
 EPOCH_OVERHEAD = 28
-LINK_PACKET_MAX = 2048 + 2 + EPOCH_OVERHEAD
+CBC_OVERHEAD_MAX = 4 + 64 + 16 + 4 + 16
+"""Header, the longest HMAC, IV, packet id, padding."""
+LINK_PACKET_MAX = 2048 + 2 + CBC_OVERHEAD_MAX
 """The longest inner packet, two bytes of framing, and the longest overhead."""
 
 
@@ -122,8 +130,17 @@ def checksums_are_right(packet: bytes) -> bool:
 # -- the data channel, client side -------------------------------------------------------------------------------
 
 
-def data_keys(seed: str, cipher: str = "AES-256-GCM", *, epoch: bool = False) -> DataKeys:
+HMAC_BYTES = {"SHA1": 20, "SHA256": 32, "SHA384": 48, "SHA512": 64}
+
+
+def data_keys(seed: str, cipher: str = "AES-256-GCM", *, epoch: bool = False, digest: str = "") -> DataKeys:
     """Keys that differ with the seed, server side: ``open`` is what the client seals with."""
+    if digest:
+        size, hmac_size = {"AES-128-CBC": 16, "AES-192-CBC": 24}.get(cipher, 32), HMAC_BYTES[digest]
+        material = hashlib.shake_256(seed.encode()).digest(2 * (size + hmac_size))
+        cut = [size, size + hmac_size, 2 * size + hmac_size]
+        keys = [material[start:end] for start, end in zip([0, *cut], [*cut, None], strict=True)]
+        return DataKeys(cipher, *keys, digest=digest)
     if epoch:
         material = hashlib.shake_256(seed.encode()).digest(64)
         return DataKeys(cipher, material[:32], b"", material[32:], b"", epoch=True)
@@ -158,6 +175,36 @@ def seal_v1(cipher: str, key: bytes, implicit_iv: bytes, key_id: int, packet_id:
     ad = packet_id.to_bytes(4, "big")
     sealed = _aead(cipher, key).encrypt(ad + implicit_iv, payload, ad)
     return bytes([6 << 3 | key_id]) + ad + sealed[-16:] + sealed[:-16]
+
+
+def hmac_and_cbc(
+    keys: tuple[bytes, bytes], digest: str, header: bytes, blocks: bytes, iv: bytes | None = None
+) -> bytes:
+    """``blocks`` encrypted as they are, whether they are padded or not, and signed. ``keys``: cipher's and HMAC's."""
+    iv = os.urandom(16) if iv is None else iv
+    covered = iv + Cipher(AES(keys[0]), CBC(iv)).encryptor().update(blocks)
+    return header + hmac.digest(keys[1], covered, digest) + covered
+
+
+def seal_cbc(
+    keys: tuple[bytes, bytes], digest: str, header: bytes, packet_id: int, payload: bytes, iv: bytes | None = None
+) -> bytes:
+    """``header``: of one byte or of four."""
+    text = packet_id.to_bytes(4, "big") + payload
+    padding = 16 - len(text) % 16
+    return hmac_and_cbc(keys, digest, header, text + bytes([padding]) * padding, iv)
+
+
+def open_cbc(keys: tuple[bytes, bytes], digest: str, header_bytes: int, packet: bytes) -> tuple[int, bytes]:
+    """Packet id and payload. Raises ``InvalidTag``."""
+    at = header_bytes + HMAC_BYTES[digest]
+    tag, covered = packet[header_bytes:at], packet[at:]
+    if tag != hmac.digest(keys[1], covered, digest):
+        raise InvalidTag
+    text = Cipher(AES(keys[0]), CBC(covered[:16])).decryptor().update(covered[16:])
+    assert 1 <= text[-1] <= 16
+    assert text.endswith(text[-1:] * text[-1])
+    return int.from_bytes(text[:4], "big"), text[4 : -text[-1]]
 
 
 def epoch_expand(secret: bytes, label: str, length: int) -> bytes:
@@ -214,6 +261,9 @@ class ClientKey:
             self.last_packet_id += 1
             packet_id = self.last_packet_id
         keys = self.keys
+        if keys.digest:
+            first = bytes([6 << 3 | self.key_id]) if peer_id is None else header(peer_id, self.key_id)
+            return seal_cbc((keys.open_key, keys.open_iv), keys.digest, first, packet_id, payload)
         if peer_id is None:
             return seal_v1(keys.cipher, keys.open_key, keys.open_iv, self.key_id, packet_id, payload)
         if keys.epoch:
@@ -224,6 +274,11 @@ class ClientKey:
         """Raises ``InvalidTag``. The peer id of P_DATA_V1 is shown as -1."""
         assert packet[0] & 7 == self.key_id
         keys = self.keys
+        if keys.digest:
+            v1 = packet[0] >> 3 == 6
+            packet_id, payload = open_cbc((keys.seal_key, keys.seal_iv), keys.digest, 1 if v1 else 4, packet)
+            assert v1 or packet[0] >> 3 == 9
+            return Opened(-1 if v1 else int.from_bytes(packet[1:4], "big"), self.key_id, packet_id, payload)
         if packet[0] >> 3 == 6:
             payload = _aead(keys.cipher, keys.seal_key).decrypt(
                 packet[1:5] + keys.seal_iv, packet[21:] + packet[5:21], packet[1:5]

@@ -235,6 +235,7 @@ class Client:
         connect: bool = True,
         key: bool = True,
         epoch: bool = False,
+        digest: str = "",
         remote_peer_id: int | None = None,
         data_v1: bool = False,
         framing: Framing = Framing.NONE,
@@ -247,6 +248,7 @@ class Client:
         self.listener = listener
         self.cipher = cipher
         self.epoch = epoch
+        self.digest = digest
         self.data_v1 = data_v1
         self.worker = peer_id % self.plane.workers
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)
@@ -269,7 +271,8 @@ class Client:
     def install_key(self, key_id: int, *, epoch: bool | None = None) -> None:
         """A fresh key under this id, on both sides; of the client's usual format unless told otherwise."""
         epoch = self.epoch if epoch is None else epoch
-        keys = data_keys(f"{self.peer_id} {key_id} {os.urandom(8).hex()}", self.cipher, epoch=epoch)
+        seed = f"{self.peer_id} {key_id} {os.urandom(8).hex()}"
+        keys = data_keys(seed, self.cipher, epoch=epoch, digest=self.digest)
         self.keys[key_id] = ClientKey(key_id, keys)
         self.plane.install_key(self.peer_id, key_id, keys)
 

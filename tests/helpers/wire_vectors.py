@@ -159,6 +159,13 @@ V10_PACKET = bytes.fromhex("4800000000000002fe95ac62163d7c666ca051af10758c620164
 V10_KEY = bytes.fromhex("5a26d1f28f9d4c7039c89cfc37a11899138f41b21d6a9b5c2ec2afd5a9827cc1")
 V10_IV = bytes.fromhex("2bf69205ddc5306c")
 
+V13_PACKET = bytes.fromhex(
+    "4800000093713401e08542af0c4e4de76927243d5b6fb6041eaf5d79c60cc5c8dd96905cb655a82ba8c0"
+    "e5fece1ffd0ee6d16742eeced205c089ed1e0e555300325a1882c7c75265d58ef1ae0ee08164207611f4"
+)
+V13_KEY = bytes.fromhex("ba8c7ce4ddcb9b4c5d57ac19fbf10702bfaaf3cec2d092e52a30b27bbb6c7838")
+V13_HMAC_KEY = bytes.fromhex("8ddaf1038345a870d5ddf9e568f5cf87edd444a2ec6f1e66a5672e0c8d0d0e81")
+
 # V-16: plain control packets of one TCP connection
 V16_RESET_CLIENT = bytes.fromhex("3836a643cb302309400000000000")
 V16_RESET_SERVER = bytes.fromhex("403567fb160943109c010000000036a643cb3023094000000000")

@@ -4,11 +4,14 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "mac.h"
 
 static const uint8_t CLIENT_KEY[32] = "client to server, thirty-two by.";
 static const uint8_t SERVER_KEY[32] = "server to client, thirty-two by.";
 static const uint8_t CLIENT_IV[8] = "clientiv";
 static const uint8_t SERVER_IV[8] = "serveriv";
+static const uint8_t CLIENT_HMAC_KEY[HMAC_MAX] = "client to server, sixty-four bytes, of which each digest takes .";
+static const uint8_t SERVER_HMAC_KEY[HMAC_MAX] = "server to client, sixty-four bytes, of which each digest takes .";
 
 static struct ip_address ip(const char *text)
 {
@@ -52,8 +55,18 @@ static struct peer *new_peer(struct fixture *fixture, struct fixture_format form
     remote->listener = fixture->listener;
     remote->address = client_address();
     atomic_store(&peer->remote, remote);
-    const struct peer_key_material material = {AES_256_GCM, CLIENT_KEY, CLIENT_IV,
-                                               SERVER_KEY,  SERVER_IV,  format.epoch};
+    struct cbc_suite suite;
+    struct peer_key_material material = {AES_256_GCM, CLIENT_KEY,   CLIENT_IV, SERVER_KEY,
+                                         SERVER_IV,   format.epoch, NULL};
+    if (format.digest != NULL) {
+        CHECK(cbc_suite_find(&suite, "AES-256-CBC", format.digest));
+        material.cbc = &suite;
+        material.open_iv = CLIENT_HMAC_KEY;
+        material.seal_iv = SERVER_HMAC_KEY;
+        fixture->client_cbc = cbc_keys_new(&suite, 1, SERVER_KEY, SERVER_HMAC_KEY, CLIENT_KEY, CLIENT_HMAC_KEY);
+        CHECK(fixture->client_cbc != NULL);
+    }
+    fixture->format = format;
     struct key_slot *slot = key_slot_new(aead_backend(), FIXTURE_KEY, 1, &fixture->limits, &material);
     CHECK(slot != NULL);
     atomic_store(&peer->keys[FIXTURE_KEY], slot);
@@ -72,6 +85,16 @@ static struct aead_context *client_context(struct fixture_format format, enum ae
     struct aead_context *context = aead_backend()->context_new(AES_256_GCM, direction, key);
     CHECK(context != NULL);
     return context;
+}
+
+struct fixture_format fixture_format(unsigned number)
+{
+    static const char *const digests[] = {"SHA1", "SHA512", "SHA256"};
+    unsigned way = number % 3;
+    enum framing framing = (enum framing)(number / 3 % FRAMINGS);
+    if (number < FIXTURE_FORMATS / 2)
+        return (struct fixture_format){.data_v1 = way == 1, .epoch = way == 2, .framing = framing};
+    return (struct fixture_format){.data_v1 = way == 1, .digest = digests[way], .framing = framing};
 }
 
 struct fixture *fixture_new(void) { return fixture_new_with((struct fixture_format){0}); }
@@ -117,6 +140,7 @@ void fixture_free(struct fixture *fixture)
 {
     aead_backend()->context_free(fixture->client_seal);
     aead_backend()->context_free(fixture->client_open);
+    cbc_keys_free(fixture->client_cbc);
     peer_free(fixture->peer);
     address_table_clear(&fixture->endpoint->addresses);
     rules_free(atomic_load(&fixture->endpoint->rules));
@@ -127,14 +151,19 @@ void fixture_free(struct fixture *fixture)
     free(fixture);
 }
 
-static bool is_epoch(const struct fixture *fixture)
+static size_t header_size(const struct fixture *fixture)
 {
-    return atomic_load(&fixture->peer->keys[FIXTURE_KEY])->epoch != NULL;
+    return fixture->format.data_v1 ? DATA_V1_HEADER : DATA_HEADER;
 }
 
-size_t fixture_overhead(const struct fixture *fixture)
+size_t fixture_overhead(const struct fixture *fixture, size_t payload_length)
 {
-    return is_epoch(fixture) ? EPOCH_OVERHEAD : fixture->peer->data_v1 ? DATA_V1_OVERHEAD : DATA_OVERHEAD;
+    if (fixture->format.digest == NULL)
+        return fixture->format.epoch ? EPOCH_OVERHEAD : header_size(fixture) + PACKET_ID_SIZE + TAG_SIZE;
+    struct cbc_suite suite;
+    CHECK(cbc_suite_find(&suite, "AES-256-CBC", fixture->format.digest));
+    size_t padding = CBC_BLOCK - (PACKET_ID_SIZE + payload_length) % CBC_BLOCK;
+    return header_size(fixture) + suite.digest->size + CBC_BLOCK + PACKET_ID_SIZE + padding;
 }
 
 /* Where the parts of a packet of `length` bytes lie. */
@@ -147,9 +176,9 @@ struct layout {
 static struct layout lay_out(const struct fixture *fixture, uint8_t *packet, size_t length, const uint8_t *secret,
                              const uint8_t *iv)
 {
-    struct layout layout = {.ad = packet, .text_length = length - fixture_overhead(fixture)};
-    layout.id = packet + (fixture->peer->data_v1 ? DATA_V1_HEADER : DATA_HEADER);
-    if (is_epoch(fixture)) {
+    struct layout layout = {.ad = packet, .text_length = length - fixture_overhead(fixture, 0)};
+    layout.id = packet + header_size(fixture);
+    if (fixture->format.epoch) {
         layout.ad_length = EPOCH_AD;
         layout.text = packet + EPOCH_AD;
         layout.tag = layout.text + layout.text_length;
@@ -160,7 +189,7 @@ static struct layout lay_out(const struct fixture *fixture, uint8_t *packet, siz
     }
     layout.tag = layout.id + PACKET_ID_SIZE;
     layout.text = layout.tag + TAG_SIZE;
-    if (fixture->peer->data_v1)
+    if (fixture->format.data_v1)
         layout.ad = layout.id;
     layout.ad_length = (size_t)(layout.tag - layout.ad);
     memcpy(layout.nonce, layout.id, PACKET_ID_SIZE);
@@ -168,18 +197,34 @@ static struct layout lay_out(const struct fixture *fixture, uint8_t *packet, siz
     return layout;
 }
 
-size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t packet_id, const void *payload,
-                           size_t length)
+static void put_header(const struct fixture *fixture, uint8_t *into)
 {
-    size_t total = length + fixture_overhead(fixture);
-    if (fixture->peer->data_v1)
+    if (fixture->format.data_v1)
         into[0] = P_DATA_V1 << 3 | FIXTURE_KEY;
     else
         put_u32(into, (uint32_t)P_DATA_V2 << 27 | FIXTURE_KEY << 24 | FIXTURE_PEER);
-    if (is_epoch(fixture))
+}
+
+size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t packet_id, const void *payload,
+                           size_t length)
+{
+    size_t total = length + fixture_overhead(fixture, length);
+    put_header(fixture, into);
+    if (fixture->client_cbc != NULL) {
+        struct cbc_suite suite;
+        CHECK(cbc_suite_find(&suite, "AES-256-CBC", fixture->format.digest));
+        uint8_t *text = into + header_size(fixture) + suite.digest->size + CBC_BLOCK;
+        uint32_t text_length = PACKET_ID_SIZE + (uint32_t)length;
+        put_u32(text, packet_id);
+        memcpy(text + PACKET_ID_SIZE, payload, length);
+        CHECK(cbc_seal(fixture->client_cbc, 0, &text, &text_length));
+        CHECK(text == into + header_size(fixture) && text + text_length == into + total);
+        return total;
+    }
+    if (fixture->format.epoch)
         put_u64(into + DATA_HEADER, UINT64_C(1) << 48 | packet_id);
     else
-        put_u32(into + (fixture->peer->data_v1 ? DATA_V1_HEADER : DATA_HEADER), packet_id);
+        put_u32(into + header_size(fixture), packet_id);
     struct layout at = lay_out(fixture, into, total, CLIENT_KEY, CLIENT_IV);
     memcpy(at.text, payload, length);
     CHECK(aead_backend()->seal(fixture->client_seal, at.nonce, at.ad, at.ad_length, at.text, length, at.tag));
@@ -188,10 +233,34 @@ size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t pack
 
 const uint8_t *fixture_client_open(struct fixture *fixture, const struct packet *packet)
 {
+    if (fixture->client_cbc != NULL) {
+        uint8_t *text = packet->bytes + header_size(fixture);
+        uint32_t length = packet->length - (uint32_t)header_size(fixture);
+        bool opens = cbc_open(fixture->client_cbc, &text, &length) == PACKET_PASSES && length > PACKET_ID_SIZE;
+        return opens ? text + PACKET_ID_SIZE : NULL;
+    }
     struct layout at = lay_out(fixture, packet->bytes, packet->length, SERVER_KEY, SERVER_IV);
     bool authentic =
         aead_backend()->open(fixture->client_open, at.nonce, at.ad, at.ad_length, at.text, at.text_length, at.tag);
     return authentic ? at.text : NULL;
+}
+
+bool fixture_client_sign(struct fixture *fixture, uint8_t *packet, size_t length)
+{
+    struct mac mac;
+    uint8_t hmac[MAC_MAX];
+    if (fixture->client_cbc == NULL)
+        return false;
+    CHECK(mac_init(&mac, fixture->format.digest) && mac_set_key(&mac, CLIENT_HMAC_KEY, mac.size));
+    size_t before = header_size(fixture) + mac.size, size = mac.size;
+    const struct part part = {packet + before, length > before ? length - before : 0};
+    bool done = length >= before && mac_compute(&mac, &part, 1, hmac);
+    mac_destroy(&mac);
+    if (done) {
+        put_header(fixture, packet);
+        memcpy(packet + before - size, hmac, size);
+    }
+    return done;
 }
 
 void fixture_datagram(struct batch *batch, uint8_t *bytes, size_t length)

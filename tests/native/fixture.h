@@ -8,6 +8,14 @@
 
 enum { FIXTURE_PEER = 5, FIXTURE_KEY = 1 };
 
+/* How the client writes; all zero is P_DATA_V2 with packet ids and an AEAD cipher. */
+struct fixture_format {
+    bool data_v1;
+    bool epoch;
+    const char *digest; /* with CBC */
+    enum framing framing;
+};
+
 struct fixture {
     struct id_table peers;
     struct events events;
@@ -21,29 +29,32 @@ struct fixture {
     /* The client's side of FIXTURE_KEY; in the epoch format it stays in epoch 1. */
     struct aead_context *client_seal;
     struct aead_context *client_open;
+    struct cbc_keys *client_cbc; /* in place of them; NULL = none */
+    struct fixture_format format;
 };
 
-/* How the client writes; all zero is P_DATA_V2 with packet ids. */
-struct fixture_format {
-    bool data_v1;
-    bool epoch;
-    enum framing framing;
-};
+/* Every way to write under every framing, by number. */
+enum { FIXTURE_FORMATS = 18 };
+struct fixture_format fixture_format(unsigned number);
 
 /* Rules: 10.20.0.0/16 for group 0, 10.20.9.0/24 for group 7, fd20::/16 for group 3. */
 struct fixture *fixture_new(void);
 struct fixture *fixture_new_with(struct fixture_format format);
 void fixture_free(struct fixture *fixture);
 
-/* The client's packet under FIXTURE_KEY; how long. `into` has room for EPOCH_OVERHEAD more than the payload. */
+/* The client's packet under FIXTURE_KEY; how long. `into` has room for fixture_overhead more than the payload. */
 size_t fixture_client_seal(struct fixture *fixture, uint8_t *into, uint32_t packet_id, const void *payload,
                            size_t length);
 
-/* What the client makes of a packet: its payload in place; NULL when it does not authenticate. `fixture_overhead` is
- * what the packet is longer than that. */
+/* What the client makes of a packet: its payload in place; NULL when it does not authenticate. */
 const uint8_t *fixture_client_open(struct fixture *fixture, const struct packet *packet);
 
-size_t fixture_overhead(const struct fixture *fixture);
+/* Makes an authentic packet of any bytes whatever, by writing header and HMAC over its first ones; false when the
+ * format has no HMAC, or they are too few. What they mean is not said: decrypting makes of the rest what it will. */
+bool fixture_client_sign(struct fixture *fixture, uint8_t *packet, size_t length);
+
+/* What a packet with so much payload is longer than that. */
+size_t fixture_overhead(const struct fixture *fixture, size_t payload_length);
 
 /* A batch of one datagram from the peer's address. */
 void fixture_datagram(struct batch *batch, uint8_t *bytes, size_t length);

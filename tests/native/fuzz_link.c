@@ -1,19 +1,17 @@
 /* Link to TUN. The first byte chooses the client's format, and whether the rest is a datagram as it is, is handed in by
- * the control side, or is sealed first, so that the framing and the inner checks are reached too. Input lies on the heap
- * with no byte to spare. */
+ * the control side, or is sealed first, so that the framing and the inner checks are reached too. What is handed in is
+ * signed where the format has an HMAC, so that every ciphertext is decrypted. Input lies on the heap with no byte to
+ * spare. */
 #include "check.h"
 #include "fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { FORMATS = 9 };
-
 static struct fixture *fixture_of(unsigned format)
 {
-    static struct fixture *fixtures[FORMATS];
+    static struct fixture *fixtures[FIXTURE_FORMATS];
     if (fixtures[format] == NULL)
-        fixtures[format] = fixture_new_with((struct fixture_format){
-            .data_v1 = format % 3 == 1, .epoch = format % 3 == 2, .framing = (enum framing)(format / 3)});
+        fixtures[format] = fixture_new_with(fixture_format(format));
     return fixtures[format];
 }
 
@@ -23,14 +21,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 2 || size - 1 > PACKET_MAX)
         return 0;
     bool seal = data[0] & 1, inject = data[0] & 2;
-    struct fixture *fixture = fixture_of((data[0] >> 2) % FORMATS);
+    struct fixture *fixture = fixture_of((data[0] >> 2) % FIXTURE_FORMATS);
     data++, size--;
-    uint8_t *packet = malloc(size + (seal ? fixture_overhead(fixture) : 0));
+    uint8_t *packet = malloc(size + (seal ? fixture_overhead(fixture, size) : 0));
     CHECK(packet != NULL);
     if (seal)
         size = fixture_client_seal(fixture, packet, ++packet_id, data, size);
     else
         memcpy(packet, data, size);
+    if (inject && !seal)
+        fixture_client_sign(fixture, packet, size);
     struct batch batch;
     fixture_datagram(&batch, packet, size);
     if (inject)

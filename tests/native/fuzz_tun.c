@@ -5,17 +5,14 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { FORMATS = 9 };
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct fixture *fixtures[FORMATS];
+    static struct fixture *fixtures[FIXTURE_FORMATS];
     if (size < 2 || size - 1 > PACKET_MAX)
         return 0;
-    unsigned format = data[0] % FORMATS;
+    unsigned format = data[0] % FIXTURE_FORMATS;
     if (fixtures[format] == NULL)
-        fixtures[format] = fixture_new_with((struct fixture_format){
-            .data_v1 = format % 3 == 1, .epoch = format % 3 == 2, .framing = (enum framing)(format / 3)});
+        fixtures[format] = fixture_new_with(fixture_format(format));
     struct fixture *fixture = fixtures[format];
     data++, size--;
     uint8_t *room = malloc(SEAL_HEADROOM + size + SEAL_TAILROOM);

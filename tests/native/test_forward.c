@@ -399,9 +399,8 @@ static void hostile_bytes_do_no_harm(void)
 /* Every format there is, both ways, framed and not, with no byte to spare behind what is sealed. */
 static void every_format_passes_both_ways(void)
 {
-    for (unsigned variant = 0; variant < 9; variant++) {
-        struct fixture *fixture = fixture_new_with((struct fixture_format){
-            .data_v1 = variant % 3 == 1, .epoch = variant % 3 == 2, .framing = (enum framing)(variant / 3)});
+    for (unsigned number = 0; number < FIXTURE_FORMATS; number++) {
+        struct fixture *fixture = fixture_new_with(fixture_format(number));
         bool framed = fixture->peer->framing == FRAMING_COMP_LZO;
         uint8_t packet[ROOM], payload[64] = {UNCOMPRESSED}, *inner = payload + framed;
         size_t length = fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
@@ -416,7 +415,7 @@ static void every_format_passes_both_ways(void)
             CHECK(room != NULL);
             batch = send_out(fixture, room, inner, length);
             CHECK_EQUAL(batch.count, 1);
-            CHECK_EQUAL(batch.packets[0].length, length + framed + fixture_overhead(fixture));
+            CHECK_EQUAL(batch.packets[0].length, length + framed + fixture_overhead(fixture, length + framed));
             const uint8_t *text = fixture_client_open(fixture, &batch.packets[0]);
             CHECK(text != NULL && memcmp(text, payload, length + framed) == 0);
             fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
@@ -428,8 +427,76 @@ static void every_format_passes_both_ways(void)
     }
 }
 
+/* As with the AEAD ciphers, but the packet id is inside and known only when the packet is authentic. */
+static void cbc_packets_meet_the_same(void)
+{
+    struct fixture *fixture = fixture_new_with((struct fixture_format){.digest = "SHA256"});
+    uint8_t packet[ROOM], copy[ROOM], inner[64];
+    fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    size_t length = fixture_client_seal(fixture, packet, 1, inner, 28);
+    for (size_t i = DATA_HEADER; i < length; i++) {
+        memcpy(copy, packet, length);
+        copy[i] ^= 1;
+        CHECK_EQUAL(receive(fixture, copy, length).count, 0);
+    }
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_AUTH_FAILED), length - DATA_HEADER);
+    CHECK_EQUAL(atomic_load(&fixture->peer->last_authentic_ms), 1000);
+    memcpy(copy, packet, length);
+    CHECK_EQUAL(receive(fixture, copy, length).count, 1);
+    memcpy(copy, packet, length);
+    CHECK_EQUAL(receive(fixture, copy, length).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_REPLAYED), 1);
+    receive(fixture, packet, fixture_client_seal(fixture, packet, 0, inner, 28)); /* no id of anybody's */
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_REPLAYED), 2);
+    receive(fixture, packet, fixture_client_seal(fixture, packet, 2, inner, 0)); /* nothing in it */
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_NOT_IP), 1);
+    CHECK_EQUAL(receive(fixture, packet, fixture_client_seal(fixture, packet, 2, inner, 28)).count, 1); /* a new id */
+    CHECK_EQUAL(fixture_events(fixture), 0);
+    receive(fixture, packet, fixture_client_seal(fixture, packet, 0xFF000000, inner, 28));
+    CHECK_EQUAL(fixture_events(fixture), 1u << EVENT_REKEY_NEEDED);
+    struct key_slot *slot = atomic_load(&fixture->peer->sending);
+    CHECK(!slot->counts_blocks);
+    atomic_store(&slot->last_packet_id, 0xFFFFFFFD);
+    fixture_ipv4(inner, "10.20.1.1", "10.100.0.2");
+    CHECK_EQUAL(send_out(fixture, packet, inner, 28).count, 1); /* 0xFFFFFFFE, the last one */
+    CHECK_EQUAL(send_out(fixture, packet, inner, 28).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_KEY_EXHAUSTED), 1);
+    CHECK(atomic_load(&slot->rekey_due));
+    fixture_free(fixture);
+}
+
+/* An HMAC over anything gets it decrypted, and no further unless it is what a client writes. */
+static void authentic_nonsense_of_every_length_ends_here(void)
+{
+    uint64_t state = 7;
+    for (unsigned number = FIXTURE_FORMATS / 2; number < FIXTURE_FORMATS; number++) {
+        struct fixture *fixture = fixture_new_with(fixture_format(number));
+        unsigned signed_ones = 0;
+        for (size_t length = 1; length < 300; length++) {
+            uint8_t *heap = malloc(length);
+            CHECK(heap != NULL);
+            for (size_t i = 0; i < length; i++)
+                heap[i] = (uint8_t)next_random(&state);
+            signed_ones += fixture_client_sign(fixture, heap, length);
+            heap[0] = (uint8_t)((fixture->format.data_v1 ? P_DATA_V1 : P_DATA_V2) << 3 | FIXTURE_KEY);
+            struct batch batch;
+            fixture_datagram(&batch, heap, length);
+            injected_to_tun(&fixture->forwarder, fixture->peer, &batch);
+            CHECK_EQUAL(batch.count, 0);
+            free(heap);
+        }
+        CHECK(signed_ones > 200);
+        CHECK_EQUAL(fixture_dropped(fixture, DROP_AUTH_FAILED), 0);
+        CHECK(fixture_dropped(fixture, DROP_NOT_IP) >= 5); /* the whole blocks */
+        CHECK(fixture_dropped(fixture, DROP_TRUNCATED) > 200);
+        fixture_free(fixture);
+    }
+}
+
 int main(void)
 {
+    RUN(cbc_packets_meet_the_same);
+    RUN(authentic_nonsense_of_every_length_ends_here);
     RUN(every_format_passes_both_ways);
     RUN(allowed_packet_passes_unchanged);
     RUN(padding_behind_the_packet_is_cut_off);

@@ -107,6 +107,14 @@ def test_a_server_whose_authority_is_in_no_file_is_an_error(tmp_path):
         gateway.profile()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gateway_that_serves_old_clients_lowers_nothing_for_the_others(tmp_path, kind):
+    """Who has only CBC has a configuration that says so; everybody else must not even offer it."""
+    plain = Gateway(tmp_path).profile(kind=kind)
+    assert Gateway(tmp_path, more='legacy_cbc_ciphers = ["AES-256-CBC"]').profile(kind=kind) == plain
+    assert "CBC" not in plain.partition("<ca>")[0]
+
+
 def test_without_a_key_the_profile_names_files(tmp_path):
     gateway = Gateway(tmp_path)
     profile = render_profile(gateway.endpoint, gateway.trust, "Zoë K")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvpnd.policy.model import ClientFacts, Transport
+from cvpnd.config.crosscheck import MIN_PATH_MTU_FOR_IPV6, MIN_PATH_MTU_FOR_IPV6_AND_CBC
+from cvpnd.policy.model import ClientFacts, DataOverhead, Transport
 from cvpnd.policy.mtu import (
     P_DATA_V1_AEAD,
     P_DATA_V2_AEAD,
@@ -15,9 +16,21 @@ from cvpnd.policy.mtu import (
     client_mtu,
     largest_tunnel_packet,
     mss,
-    overhead,
     tunnel_mtu,
 )
+
+UDP_V4, STREAM_V6 = 28, 62
+
+
+def cbc(digest_bytes: int, opcode: int = 4, framing: int = 0) -> DataOverhead:
+    return DataOverhead(clear=opcode + digest_bytes + 16, inside=4 + framing, block=16)
+
+
+def outer_length(length: int, outer: int, data: DataOverhead) -> int:
+    """Of the packet outside that carries a tunnel packet of ``length`` bytes."""
+    inside = data.inside + length
+    padding = data.block - inside % data.block if data.block > 1 else 0
+    return outer + data.clear + inside + padding
 
 
 def facts(transport: Transport = "udp", address: str = "192.0.2.1", iv_mtu: int | None = 1600) -> ClientFacts:
@@ -27,16 +40,17 @@ def facts(transport: Transport = "udp", address: str = "192.0.2.1", iv_mtu: int 
 @pytest.mark.parametrize(
     ("transport", "outer", "header", "expected"),
     [
-        ("udp", 4, P_DATA_V2_AEAD, 1400),  # measured with OpenVPN 2.6, as are all but the last two
+        ("udp", 4, P_DATA_V2_AEAD, 1400),  # measured with OpenVPN 2.6, as are all but "tcp" over IPv6 and V1
         ("udp", 4, P_DATA_V2_EPOCH, 1396),
         ("udp", 6, P_DATA_V2_AEAD, 1380),
         ("tcp", 4, P_DATA_V2_AEAD, 1386),
         ("tcp", 6, P_DATA_V2_AEAD, 1366),
         ("udp", 4, P_DATA_V1_AEAD, 1403),
+        ("tcp", 4, cbc(32), 1347),
     ],
 )
 def test_mss_is_what_the_reference_writes_for_its_default_of_1492(
-    transport: Transport, outer: int, header: int, expected: int
+    transport: Transport, outer: int, header: DataOverhead, expected: int
 ) -> None:
     assert mss(1492, transport, outer, 4, header) == expected
     assert mss(1492, transport, outer, 6, header) == expected - 20
@@ -46,7 +60,7 @@ def test_mss_is_what_the_reference_writes_for_its_default_of_1492(
     ("outer", "header", "largest"),
     [(4, P_DATA_V2_AEAD, 1448), (6, P_DATA_V2_AEAD, 1428), (4, P_DATA_V2_EPOCH, 1444), (6, P_DATA_V2_EPOCH, 1424)],
 )
-def test_the_largest_tunnel_packet_that_crosses_a_path_of_1500(outer: int, header: int, largest: int) -> None:
+def test_the_largest_tunnel_packet_that_crosses_a_path_of_1500(outer: int, header: DataOverhead, largest: int) -> None:
     assert largest_tunnel_packet(1500, "udp", outer, header) == largest
 
 
@@ -89,20 +103,50 @@ def test_tcp_over_ipv6_has_the_largest_headers_and_so_smaller_segments() -> None
 def test_nothing_exceeds_the_path(path_mtu: int, transport: Transport, address: str, iv_mtu: int | None) -> None:
     client = facts(transport, address, iv_mtu)
     sizes = client_mtu(path_mtu, client)
-    around = overhead(transport, client.address.version)
-    assert sizes.mss_v4 + 40 + around <= path_mtu
-    assert sizes.mss_v6 + 60 + around <= path_mtu
+    headers = 20 * (1 if client.address.version == 4 else 2) + (8 if transport == "udp" else 22)
+    for data in (P_DATA_V2_AEAD, P_DATA_V2_EPOCH, P_DATA_V1_AEAD, cbc(20), cbc(64, 1), cbc(48, 4, 1)):
+        told = client_mtu(path_mtu, replace(client, data_overhead=data))
+        assert outer_length(told.mss_v4 + 40, headers, data) <= path_mtu
+        assert outer_length(told.mss_v6 + 60, headers, data) <= path_mtu
+        if transport == "udp":
+            assert outer_length(told.pushed or 0, headers, data) <= path_mtu
+    around = headers + 24
     assert sizes.mss_v6 > 0
     if transport == "udp":
         assert (sizes.pushed or 0) + around <= path_mtu
         assert tunnel_mtu(path_mtu) + around <= path_mtu
 
 
-@pytest.mark.parametrize(("header", "pushed", "v4"), [(P_DATA_V2_AEAD, 1420, 1380), (P_DATA_V2_EPOCH, 1416, 1376)])
-def test_a_longer_header_leaves_less_for_the_tunnel(header: int, pushed: int, v4: int) -> None:
-    told = client_mtu(1500, replace(facts(), data_header=header))
+@pytest.mark.parametrize("outer", [UDP_V4, STREAM_V6])
+@pytest.mark.parametrize("data", [cbc(20), cbc(32), cbc(64, 1), cbc(48, 4, 1), P_DATA_V2_AEAD], ids=str)
+def test_the_largest_packet_fits_and_one_byte_more_does_not(outer: int, data: DataOverhead) -> None:
+    transport, version = ("udp", 4) if outer == UDP_V4 else ("tcp", 6)
+    for path_mtu in range(1400, 1440):
+        largest = largest_tunnel_packet(path_mtu, transport, version, data)  # type: ignore[arg-type]
+        assert outer_length(largest, outer, data) <= path_mtu < outer_length(largest + 1, outer, data)
+
+
+@pytest.mark.parametrize(
+    ("header", "pushed", "v4"),
+    [
+        (P_DATA_V2_AEAD, 1420, 1380),
+        (P_DATA_V2_EPOCH, 1416, 1376),
+        (cbc(32), 1387, 1347),
+        (cbc(64), 1355, 1315),
+    ],
+)
+def test_a_longer_header_leaves_less_for_the_tunnel(header: DataOverhead, pushed: int, v4: int) -> None:
+    told = client_mtu(1500, replace(facts(), data_overhead=header))
     assert (told.pushed, told.mss_v4, told.mss_v6) == (pushed, v4, v4 - 20)
 
 
 def test_a_shorter_header_is_no_reason_for_a_larger_tunnel() -> None:
-    assert client_mtu(1500, replace(facts(), data_header=P_DATA_V1_AEAD)) == client_mtu(1500, facts())
+    assert client_mtu(1500, replace(facts(), data_overhead=P_DATA_V1_AEAD)) == client_mtu(1500, facts())
+
+
+def test_ipv6_fits_where_the_configuration_check_says_so() -> None:
+    worst = cbc(64, framing=1)
+    client = replace(facts(), data_overhead=worst)
+    assert (client_mtu(MIN_PATH_MTU_FOR_IPV6_AND_CBC, client).pushed or 0) >= 1280
+    assert (client_mtu(MIN_PATH_MTU_FOR_IPV6_AND_CBC - 1, client).pushed or 0) < 1280
+    assert tunnel_mtu(MIN_PATH_MTU_FOR_IPV6) == 1280

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 from helpers.pair import Pair, client_context, same_keys
-from light_client.generations import generation
+from light_client.generations import LEGACY_GENERATIONS, generation
 from light_client.protocol import KeyInstalled, LightClient
 
 from cvpnd.wire.errors import UsageError
 from cvpnd.wire.events import KeysReady
+from cvpnd.wire.key_material import CBC_DIGESTS
 from cvpnd.wire.key_method import parse_peer_id
 from cvpnd.wire.packet import Transport
+from cvpnd.wire.settings import SessionSettings
 
 
-def pair_with(name: str, *, reserve: int | None = 5, **info: str) -> tuple[Pair, list[int]]:
+def pair_with(
+    name: str, *, reserve: int | None = 5, settings: SessionSettings | None = None, **info: str
+) -> tuple[Pair, list[int]]:
     """A client of that generation, and the peer ids that were reserved for it."""
     played = generation(name)
     client = LightClient(
@@ -29,7 +33,8 @@ def pair_with(name: str, *, reserve: int | None = 5, **info: str) -> tuple[Pair,
         reserved.append(reserve or 0)
         return reserved[-1]
 
-    return Pair(client, reserve_peer_id=None if reserve is None else reserve_peer_id), reserved
+    callback = None if reserve is None else reserve_peer_id
+    return Pair(client, settings or SessionSettings(), reserve_peer_id=callback), reserved
 
 
 def renegotiate(pair: Pair) -> None:
@@ -110,6 +115,22 @@ def test_client_without_peer_ids_gets_none_and_keys_of_its_own_cipher() -> None:
     assert pair.session.remote_peer_id is None
     assert reserved == []
     assert not [option for option in pair.client.options if option.startswith(("peer-id", "cipher", "protocol-flags"))]
+
+
+@pytest.mark.parametrize("name", [each.name for each in LEGACY_GENERATIONS])
+def test_client_with_nothing_but_cbc_gets_it_for_all_of_its_keys_where_it_is_allowed(name: str) -> None:
+    pair, _ = pair_with(name, settings=SessionSettings(data_ciphers=("AES-256-GCM", "AES-256-CBC", "AES-128-CBC")))
+    pair.connect()
+    renegotiate(pair)
+    assert same_keys(pair)
+    played = generation(name)
+    for event in pair.of_server(KeysReady):
+        assert event.keys.cipher == (played.cipher or "AES-256-CBC")
+        assert event.keys.digest == played.mac
+        assert len(event.keys.open_iv) == CBC_DIGESTS[played.mac]
+    refused, _ = pair_with(name)
+    refused.run(seconds=10)
+    assert refused.client.failed == "AUTH_FAILED,Data channel cipher negotiation failed (no shared cipher)"
 
 
 def test_decision_can_be_read_when_it_is_made() -> None:

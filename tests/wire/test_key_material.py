@@ -10,7 +10,15 @@ from helpers.key_schedule import tls13_exporter
 from light_client.data_channel import PING, DataKey
 
 from cvpnd.wire.errors import PeerError
-from cvpnd.wire.key_material import AEAD_CIPHERS, DataChannelKeys, data_channel_keys, prf_key2, tls1_prf
+from cvpnd.wire.key_material import (
+    AEAD_CIPHERS,
+    CBC_CIPHERS,
+    CBC_DIGESTS,
+    DataChannelKeys,
+    data_channel_keys,
+    prf_key2,
+    tls1_prf,
+)
 from cvpnd.wire.key_method import KeySource
 
 
@@ -58,6 +66,31 @@ def test_chacha20_ping_of_a_real_client_opens() -> None:
     assert DataKey(0, 0, keys).open(v.V10_PACKET) == PING
     damaged = v.V10_PACKET[:-1] + bytes((v.V10_PACKET[-1] ^ 1,))
     assert DataKey(0, 0, keys).open(damaged) is None
+
+
+def test_cbc_ping_of_a_real_server_opens() -> None:
+    keys = DataChannelKeys("AES-256-CBC", v.V13_KEY, v.V13_HMAC_KEY, bytes(32), bytes(32), digest="SHA256")
+    assert DataKey(0, 0, keys).open(v.V13_PACKET) == PING
+    damaged = v.V13_PACKET[:-1] + bytes((v.V13_PACKET[-1] ^ 1,))
+    assert DataKey(0, 0, keys).open(damaged) is None
+
+
+@pytest.mark.parametrize("digest", CBC_DIGESTS)
+@pytest.mark.parametrize("cipher", CBC_CIPHERS)
+def test_cbc_takes_the_hmacs_key_from_behind_the_ciphers(cipher: str, digest: str) -> None:
+    server = data_channel_keys(bytearray(v.V6_KEY2), cipher, server=True, digest=digest)
+    client = data_channel_keys(bytearray(v.V6_KEY2), cipher, server=False, digest=digest)
+    key, hmac_key = CBC_CIPHERS[cipher], CBC_DIGESTS[digest]
+    assert (server.open_key, server.open_iv) == (v.V6_KEY2[:key], v.V6_KEY2[64 : 64 + hmac_key])
+    assert (server.seal_key, server.seal_iv) == (v.V6_KEY2[128 : 128 + key], v.V6_KEY2[192 : 192 + hmac_key])
+    assert (client.seal_key, client.seal_iv) == (server.open_key, server.open_iv)
+    packet = DataKey(3, 7, server).seal(b"payload")
+    assert DataKey(3, 7, client).open(packet) == b"payload"
+    assert DataKey(3, 7, server).open(packet) is None, "not reflected"
+    zero = bytearray(v.V6_KEY2)
+    zero[128:160] = bytes(32)
+    with pytest.raises(PeerError):
+        data_channel_keys(zero, cipher, server=True, digest=digest)
 
 
 @pytest.mark.parametrize("cipher", AEAD_CIPHERS)

@@ -133,14 +133,106 @@ def test_decision_is_explained_in_one_line(info: str, options: str, said: str) -
 def test_why_there_is_no_cipher_is_explained() -> None:
     outcome = negotiate(OURS, parse_peer_info("IV_CIPHERS=AES-256-CBC\n"), "V4,cipher AES-256-GCM")
     assert isinstance(outcome, Unsupported)
-    assert outcome.rule == ("no cipher among AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS (AES-256-CBC)")
+    assert outcome.rule == (
+        "no cipher among AES-256-GCM:AES-128-GCM:CHACHA20-POLY1305 for IV_CIPHERS (AES-256-CBC); "
+        "CBC only where legacy_cbc_ciphers names it"
+    )
+
+
+CBC = (*OURS, "AES-256-CBC", "AES-128-CBC")
 
 
 @pytest.mark.parametrize(
     ("proto", "options", "overhead"),
-    [(990, "V4", 24), (8094, "V4", 28), (0, "V4", 21), (990, "V4,comp-lzo", 25), (8094, "V4,comp-lzo", 29)],
+    [
+        (990, "V4", (24, 0, 1)),
+        (8094, "V4", (28, 0, 1)),
+        (0, "V4", (21, 0, 1)),
+        (990, "V4,comp-lzo", (24, 1, 1)),
+        (8094, "V4,comp-lzo", (28, 1, 1)),
+    ],
 )
-def test_overhead_is_what_the_negotiated_packets_have(proto: int, options: str, overhead: int) -> None:
+def test_overhead_is_what_the_negotiated_packets_have(proto: int, options: str, overhead: tuple[int, int, int]) -> None:
     outcome = negotiate(OURS, parse_peer_info(f"IV_PROTO={proto}\nIV_NCP=2\n"), options)
     assert isinstance(outcome, Negotiated)
     assert outcome.overhead == overhead
+
+
+@pytest.mark.parametrize(
+    ("proto", "options", "overhead"),
+    [
+        (2, "auth SHA256", (4 + 32 + 16, 4, 16)),
+        (2, "auth SHA1,comp-lzo", (4 + 20 + 16, 5, 16)),
+        (0, "auth SHA512", (1 + 64 + 16, 4, 16)),
+    ],
+)
+def test_overhead_of_cbc(proto: int, options: str, overhead: tuple[int, int, int]) -> None:
+    outcome = negotiate(CBC, parse_peer_info(f"IV_PROTO={proto}\n"), f"V4,cipher AES-256-CBC,{options}")
+    assert isinstance(outcome, Negotiated)
+    assert outcome.overhead == overhead
+
+
+# -- CBC, where the operator allows it
+
+
+@pytest.mark.parametrize(
+    ("info", "options"),
+    [
+        ("IV_CIPHERS=AES-256-CBC:AES-128-GCM\n", "V4,cipher AES-256-CBC,auth SHA256"),
+        ("IV_NCP=2\n", "V4,cipher AES-256-CBC,auth SHA256"),
+        ("", "V4,cipher CHACHA20-POLY1305,auth [null-digest]"),
+    ],
+    ids=["2.5", "2.4", "by its configuration"],
+)
+def test_a_client_with_an_aead_cipher_gets_no_cbc(info: str, options: str) -> None:
+    outcome = negotiate(CBC, parse_peer_info(info), options)
+    assert isinstance(outcome, Negotiated)
+    assert not outcome.cipher.endswith("CBC")
+    assert outcome.digest == ""
+    assert "CBC" not in outcome.explain(1).partition(";")[2]
+
+
+@pytest.mark.parametrize(
+    ("info", "options", "cipher", "digest", "pushed"),
+    [
+        ("", "V4,cipher AES-256-CBC,auth SHA256", "AES-256-CBC", "SHA256", []),
+        ("", "V4,cipher AES-128-CBC", "AES-128-CBC", "SHA1", []),
+        ("IV_PROTO=2\n", "V4,cipher AES-256-CBC,auth SHA512,keysize 256", "AES-256-CBC", "SHA512", ["peer-id 3"]),
+        ("IV_PROTO=2\n", "V4,cipher AES-256-CBC,auth SHA2-384", "AES-256-CBC", "SHA384", ["peer-id 3"]),
+        ("IV_PROTO=8094\nIV_CIPHERS=AES-128-CBC:AES-256-CBC\n", "V4,auth SHA1", "AES-256-CBC", "SHA1",
+         ["peer-id 3", "cipher AES-256-CBC", "protocol-flags cc-exit tls-ekm dyn-tls-crypt"]),
+    ],
+    ids=["2.2", "the default auth", "2.3", "2.5.5 with OpenSSL 3", "2.7"],
+)  # fmt: skip
+def test_a_client_without_one_gets_cbc_with_the_hmac_of_its_configuration(
+    info: str, options: str, cipher: str, digest: str, pushed: list[str]
+) -> None:
+    outcome = negotiate(CBC, parse_peer_info(info), options)
+    assert isinstance(outcome, Negotiated)
+    assert (outcome.cipher, outcome.digest) == (cipher, digest)
+    assert outcome.push_options(3) == pushed, "auth is never pushed, cipher only to who takes it, epochs never"
+    assert f"with legacy CBC and HMAC-{digest}, keys by" in outcome.explain(3)
+    refused = negotiate(OURS, parse_peer_info(info), options)
+    assert isinstance(refused, Unsupported)
+    assert refused.refusal is Refusal.NO_SHARED_CIPHER
+    assert refused.rule.endswith("; CBC only where legacy_cbc_ciphers names it")
+
+
+@pytest.mark.parametrize(
+    "auth", ["[null-digest]", "none", "", "MD5", "RSA-MD4", "sha1", "SHA224", "SHA256 ", "SHA1\nX", "BLAKE2b512"]
+)
+def test_cbc_with_another_hmac_is_refused_with_the_reason(auth: str) -> None:
+    outcome = negotiate(CBC, parse_peer_info("IV_PROTO=2\n"), f"V4,cipher AES-256-CBC,auth {auth}")
+    assert isinstance(outcome, Unsupported)
+    assert outcome.refusal is Refusal.UNSUPPORTED_CLIENT
+    assert outcome.text == (
+        "Data channel authentication not supported: set auth to one of SHA1, SHA256, SHA384, SHA512"
+    )
+    assert "auth " in outcome.rule
+    assert outcome.rule.isprintable()
+
+
+def test_what_a_client_says_is_shown_without_control_characters() -> None:
+    outcome = negotiate(OURS, parse_peer_info(""), "V4,cipher X\r\nALL GOOD\x1b[1A")
+    assert isinstance(outcome, Unsupported)
+    assert outcome.rule.isprintable()
