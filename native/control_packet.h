@@ -21,6 +21,7 @@
     X(STATE_NEEDED, "state_needed")                                                                                  \
     X(RATE_LIMITED, "rate_limited")                                                                                  \
     X(QUEUE_FULL, "queue_full")                                                                                      \
+    X(LIVE_CLIENT, "live_client")                                                                                    \
     X(CLOSED, "closed")
 
 enum control_drop {

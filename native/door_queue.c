@@ -95,6 +95,21 @@ static struct door_session *established_at_locked(struct door_queue *queue, cons
     return session;
 }
 
+/* For a packet that is of no session itself. */
+static enum door_result whose_place_locked(struct door_queue *queue, const struct door_key *key, uint32_t now_ms)
+{
+    enum door_result place = DOOR_UNKNOWN;
+    for (struct door_session *session = queue->slots[slot_of(queue, key)]; session != NULL; session = session->next) {
+        if (!same_place(&session->key, key))
+            continue;
+        if (session->standing == DOOR_ESTABLISHED)
+            return DOOR_OCCUPIED;
+        if (session->proven && now_ms - session->heard_ms < DOOR_BUSY_MS)
+            place = DOOR_BUSY;
+    }
+    return place;
+}
+
 static void grow_locked(struct door_queue *queue)
 {
     size_t old_count = queue->slot_count;
@@ -175,9 +190,15 @@ void door_forget_listener(struct door_queue *queue, uint32_t listener)
 
 /* -- packets ------------------------------------------------------------------------------------------------------ */
 
-static uint16_t *prefix_waiting(struct door_queue *queue, const struct door_key *key)
+/* How much of a class waits from the source's prefix; NULL where that is not counted. */
+static uint16_t *prefix_waiting(struct door_queue *queue, const struct door_key *key, enum door_class standing)
 {
-    return &queue->prefix_waiting[door_prefix_hash(queue, &key->source.ip) % DOOR_PREFIX_COUNTS];
+    size_t index = door_prefix_hash(queue, &key->source.ip) % DOOR_PREFIX_COUNTS;
+    switch (standing) {
+    case DOOR_STRANGER: return &queue->prefix_waiting[index];
+    case DOOR_HANDSHAKE: return &queue->prefix_handshakes[index];
+    default: return NULL;
+    }
 }
 
 /* The descriptor follows the queue: written when it fills, read when it empties, both under the lock. */
@@ -196,8 +217,8 @@ static enum door_result enqueue_locked(struct door_queue *queue, const struct do
                                        enum door_class standing)
 {
     struct door_line *line = &queue->lines[standing];
-    uint16_t *of_prefix = prefix_waiting(queue, &packet->key);
-    if (standing == DOOR_STRANGER && *of_prefix >= DOOR_PREFIX_WAITING)
+    uint16_t *of_prefix = prefix_waiting(queue, &packet->key, standing);
+    if (of_prefix != NULL && *of_prefix >= (standing == DOOR_STRANGER ? DOOR_PREFIX_WAITING : DOOR_PREFIX_HANDSHAKES))
         return DOOR_RATE_LIMITED;
     if (line->count >= LINE_MAX[standing])
         return DOOR_FULL;
@@ -210,7 +231,8 @@ static enum door_result enqueue_locked(struct door_queue *queue, const struct do
     *line->last = item;
     line->last = &item->next;
     line->count++;
-    *of_prefix += standing == DOOR_STRANGER;
+    if (of_prefix != NULL)
+        ++*of_prefix;
     if (queue->waiting++ == 0)
         signal_locked(queue, true);
     return DOOR_QUEUED;
@@ -224,6 +246,7 @@ static enum door_result push_locked(struct door_queue *queue, struct door_sessio
     if (session->waiting >= (crowded ? DOOR_SESSION_WAITING_CROWDED : DOOR_SESSION_WAITING) ||
         !bucket_take(&session->packets, DOOR_SESSION_PACKETS_PER_S, now_ms))
         return DOOR_RATE_LIMITED;
+    session->heard_ms = now_ms;
     enum door_result result = enqueue_locked(queue, packet, standing);
     session->waiting += result == DOOR_QUEUED;
     return result;
@@ -234,7 +257,7 @@ enum door_result door_push_known_locked(struct door_queue *queue, const struct d
     struct door_session *session = *find_locked(queue, &packet->key);
     if (session != NULL)
         return push_locked(queue, session, packet, now_ms);
-    return established_at_locked(queue, &packet->key) == NULL ? DOOR_UNKNOWN : DOOR_OCCUPIED;
+    return whose_place_locked(queue, &packet->key, now_ms);
 }
 
 enum door_result door_push_data_locked(struct door_queue *queue, const struct door_packet *packet, uint32_t now_ms)
@@ -262,6 +285,7 @@ enum door_result door_push_first_locked(struct door_queue *queue, const struct d
     struct door_session *session = known ? *at : know_locked(queue, &packet->key, DOOR_STRANGER);
     if (session == NULL)
         return DOOR_FULL;
+    session->proven |= packet->proven;
     enum door_result result = push_locked(queue, session, packet, now_ms);
     if (result != DOOR_QUEUED && !known)
         remove_locked(queue, find_locked(queue, &packet->key));
@@ -279,8 +303,9 @@ static struct door_item *take_locked(struct door_queue *queue, struct door_line 
     struct door_session *session = *find_locked(queue, &item->key);
     if (session != NULL && session->waiting > 0) /* it may have been forgotten and known again since */
         session->waiting--;
-    if (item->standing == DOOR_STRANGER)
-        --*prefix_waiting(queue, &item->key);
+    uint16_t *of_prefix = prefix_waiting(queue, &item->key, item->standing);
+    if (of_prefix != NULL)
+        --*of_prefix;
     item->next = NULL;
     return item;
 }

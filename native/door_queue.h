@@ -15,12 +15,14 @@
 enum door_class { DOOR_ESTABLISHED, DOOR_HANDSHAKE, DOOR_STRANGER, DOOR_DATA, DOOR_CLASSES };
 
 enum {
-    DOOR_SESSION_WAITING = 64,         /* packets of one session; a handshake sends at most 12 without an answer */
-    DOOR_SESSION_WAITING_CROWDED = 8,  /* while half of the room for its class is taken */
-    DOOR_SESSION_PACKETS_PER_S = 1000, /* a busy handshake has some 50 in all */
-    DOOR_RESETS_PER_S = 4,             /* from the address of one established session */
-    DOOR_DATA_PACKETS_PER_S = 5000,    /* that name no peer, of one session: for old clients, and no fast path */
-    DOOR_PREFIX_WAITING = 256,         /* first packets of one source prefix */
+    DOOR_SESSION_WAITING = 64,        /* packets of one session; a handshake sends at most 12 without an answer */
+    DOOR_SESSION_WAITING_CROWDED = 8, /* while half of the room for its class is taken */
+    DOOR_SESSION_PACKETS_PER_S = 250, /* a busy handshake has some 50 in all */
+    DOOR_RESETS_PER_S = 4,            /* from the address of one established session */
+    DOOR_BUSY_MS = 1500,              /* so long after its last packet a handshake is taken for under way */
+    DOOR_DATA_PACKETS_PER_S = 5000,   /* that name no peer, of one session: for old clients, and no fast path */
+    DOOR_PREFIX_WAITING = 256,        /* first packets of one source prefix */
+    DOOR_PREFIX_HANDSHAKES = 1024,    /* packets of its handshakes */
     DOOR_PREFIX_COUNTS = 4096,
 };
 
@@ -35,6 +37,8 @@ struct door_session {
     struct door_session *next;
     struct door_key key;
     enum door_class standing; /* DOOR_STRANGER: let through, and the control side has not said yet what it is */
+    bool proven;              /* it began with a cookie, so nobody else has begun it at that address */
+    uint32_t heard_ms;
     unsigned waiting;
     struct bucket packets;
     struct bucket resets;
@@ -63,6 +67,7 @@ struct door_queue {
     struct door_line lines[DOOR_CLASSES];
     unsigned waiting;
     uint16_t prefix_waiting[DOOR_PREFIX_COUNTS];
+    uint16_t prefix_handshakes[DOOR_PREFIX_COUNTS];
     struct door_session **slots;
     size_t slot_count; /* a power of two */
     size_t session_count;
@@ -89,6 +94,7 @@ enum door_result {
     DOOR_QUEUED,
     DOOR_UNKNOWN,      /* nobody's packet */
     DOOR_OCCUPIED,     /* nobody's packet either, from where an established session is */
+    DOOR_BUSY,         /* the same, from where a handshake is under way */
     DOOR_RATE_LIMITED, /* more than its share */
     DOOR_FULL,
 };
@@ -98,6 +104,7 @@ struct door_packet {
     struct ip_address local;
     const uint8_t *bytes;
     size_t length;
+    bool proven; /* of a first packet */
 };
 
 /* Queues a packet of a session that is known. */

@@ -83,7 +83,8 @@ static void count_result(struct doorman *doorman, enum door_result result, enum 
     case DOOR_RATE_LIMITED: count(doorman, CONTROL_RATE_LIMITED); break;
     case DOOR_FULL: count(doorman, CONTROL_QUEUE_FULL); break;
     case DOOR_UNKNOWN:
-    case DOOR_OCCUPIED: break;
+    case DOOR_OCCUPIED:
+    case DOOR_BUSY: break;
     }
 }
 
@@ -107,7 +108,10 @@ static bool is_data(const struct datagram *datagram)
     return opcode == P_DATA_V1 || opcode == P_DATA_V2;
 }
 
-static bool is_stranger(enum door_result result) { return result == DOOR_UNKNOWN || result == DOOR_OCCUPIED; }
+static bool is_stranger(enum door_result result)
+{
+    return result == DOOR_UNKNOWN || result == DOOR_OCCUPIED || result == DOOR_BUSY;
+}
 
 /* Queues what belongs to known sessions and marks the rest; how many those are. */
 static unsigned sort_known(struct doorman *doorman, const struct door_listener *listener, unsigned received)
@@ -169,6 +173,10 @@ static void answer(struct doorman *doorman, const struct door_listener *listener
         hand_up_reset(doorman, listener, datagram);
         return;
     }
+    if (doorman->results[index] == DOOR_BUSY) { /* a client takes any answer for its server's, and starts over */
+        count(doorman, CONTROL_LIVE_CLIENT);
+        return;
+    }
     if (!may_answer(doorman, datagram)) {
         count(doorman, CONTROL_RATE_LIMITED);
         return;
@@ -186,6 +194,7 @@ static bool let_in(struct doorman *doorman, const struct door_listener *listener
                    bool proven)
 {
     struct door_packet packet = door_packet(listener, datagram);
+    packet.proven = proven;
     if (!may_begin(doorman, datagram, proven)) {
         count(doorman, CONTROL_RATE_LIMITED);
         return false;
@@ -198,9 +207,9 @@ static bool let_in(struct doorman *doorman, const struct door_listener *listener
 }
 
 /* A long ClientHello comes in two packets: the second of a session that the first one began in this very batch. */
-static bool became_known(struct doorman *doorman, const struct door_listener *listener,
-                         const struct datagram *datagram)
+static bool became_known(struct doorman *doorman, const struct door_listener *listener, unsigned index)
 {
+    const struct datagram *datagram = door_datagram(doorman->socket, index);
     if (datagram->truncated || datagram->length < CONTROL_HEADER || is_data(datagram))
         return false;
     struct door_packet packet = door_packet(listener, datagram);
@@ -208,6 +217,7 @@ static bool became_known(struct doorman *doorman, const struct door_listener *li
     enum door_result result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
     pthread_mutex_unlock(&doorman->queue.lock);
     count_result(doorman, result, DOOR_TOTAL_KNOWN_PACKETS);
+    doorman->results[index] = result;
     return !is_stranger(result);
 }
 
@@ -227,7 +237,11 @@ static bool serve_stranger(struct doorman *doorman, const struct door_listener *
     case WISH_NOTHING: count(doorman, drop); break;
     case WISH_ANSWER: answer(doorman, listener, rules, index, &opened); break;
     case WISH_BEGIN: return let_in(doorman, listener, datagram, true);
-    case WISH_BEGIN_UNPROVEN: return let_in(doorman, listener, datagram, false);
+    case WISH_BEGIN_UNPROVEN:
+        if (doorman->results[index] != DOOR_BUSY)
+            return let_in(doorman, listener, datagram, false);
+        count(doorman, CONTROL_LIVE_CLIENT);
+        break;
     }
     return false;
 }
@@ -253,7 +267,7 @@ static unsigned serve(struct doorman *doorman, uint32_t id)
     for (unsigned i = 0; i < (unsigned)received; i++) {
         if (!is_stranger(doorman->results[i]))
             continue;
-        if (begun && became_known(doorman, listener, door_datagram(doorman->socket, i)))
+        if (begun && became_known(doorman, listener, i))
             continue;
         if (accepting)
             begun |= serve_stranger(doorman, listener, &rules, i);

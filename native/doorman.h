@@ -6,7 +6,8 @@
  *   2. an authentic reset, within the limits       -> one reply with a cookie, nothing kept; from the address of an
  *                                                     established session -> queue
  *   3. a first packet that echoes its cookie       -> queue, if new sessions are within the limits
- *   4. anything else                               -> dropped and counted by name (control_packet.h)
+ *   4. anything else, and resets from the address
+ *      of a handshake under way                    -> dropped and counted by name (control_packet.h)
  *
  * The control side says who is known (door_know, door_forget) and decides again on its own about what comes in by 3.
  *

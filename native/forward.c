@@ -7,7 +7,7 @@
 
 enum {
     FLOAT_EVENT_INTERVAL_MS = 1000,
-    CONTROL_PACKETS_PER_S = 1000, /* of one peer; a busy handshake has some 50 in all */
+    CONTROL_PACKETS_PER_S = 250, /* of one peer; a busy handshake has some 50 in all */
 };
 
 bool report(struct forwarder *forwarder, const struct event *event, const void *payload, size_t length)

@@ -55,7 +55,7 @@ from cvpnd.dataplane.reference_keys import (
 )
 
 CLIENT_CONTROL = frozenset({3, 4, 5, 7, 10, 11})
-CONTROL_PER_S = 1000.0
+CONTROL_PER_S = 250.0
 """Control packets of one peer; a busy handshake has some 50 in all."""
 EVENTS_OF_PEER = 64
 """Control packets of one peer that wait; a client sends at most 12 without an answer."""

@@ -113,7 +113,7 @@ class RateLimited:
         self._next: dict[str, tuple[float, int]] = {}
         """Key -> (when the next one may be written, how many were held back)."""
 
-    def warning(self, key: str, message: str, *arguments: object) -> None:
+    def warning(self, key: str, message: str, *arguments: object, exc_info: bool = False) -> None:
         now = self._clock()
         with self._lock:
             due, held_back = self._next.get(key, (now, 0))
@@ -124,4 +124,4 @@ class RateLimited:
         if held_back:
             message += " (and %d more like it)"
             arguments += (held_back,)
-        self._logger.warning(message, *arguments)
+        self._logger.warning(message, *arguments, exc_info=exc_info)

@@ -157,7 +157,8 @@ class ControlPlane:
             if connection is not None:
                 self.packet_received(connection, datagram.packet)
             elif (receive := self._listeners.get(datagram.listener)) is not None:
-                receive(datagram)
+                with self.contained_stranger():
+                    receive(datagram)
 
     def packet_received(self, connection: Connection, packet: bytes) -> None:
         now = self._loop.time()
@@ -201,6 +202,15 @@ class ControlPlane:
             log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
             self.end(connection, Refusal.INTERNAL_ERROR)
             connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
+
+    @contextlib.contextmanager
+    def contained_stranger(self) -> Iterator[None]:
+        """The same where there is no connection yet: the packets of others that came with this one go on."""
+        try:
+            yield
+        except Exception:
+            self.drops[DropReason.INTERNAL_ERROR] += 1
+            _warn.warning("stranger", "a stranger's packet cannot be handled", exc_info=True)
 
     def _absorb(self, connection: Connection, now: float) -> None:
         if connection.forget_at is None:

@@ -253,6 +253,14 @@ class TcpListener:
 
     def _first_packet(self, link: TcpLink, packet: bytes) -> None:
         self._stop_waiting(link)
+        begun = False
+        with self._control.contained_stranger():
+            self._begin(link, packet)
+            begun = True
+        if not begun:
+            link.close()
+
+    def _begin(self, link: TcpLink, packet: bytes) -> None:
         opening = stateless.open_stream(packet, self._endpoint.protection)
         if isinstance(opening, DropReason):  # nothing but a reset may begin a connection; on TCP an error is final
             self._control.drops[opening] += 1

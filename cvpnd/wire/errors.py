@@ -24,7 +24,7 @@ class DropReason(StrEnum):
     BAD_COOKIE = "bad_cookie"  # forged, expired, or from another address
     RATE_LIMITED = "rate_limited"  # too many resets, new sessions, packets of one session, or soft resets
     QUEUE_FULL = "queue_full"  # more of its kind wait for the event loop than may
-    LIVE_CLIENT = "live_client"  # a reset from the address of a client whose session has just proven to live
+    LIVE_CLIENT = "live_client"  # a reset from the address of a client that has just been heard from
     HANDSHAKE_LIMIT = "handshake_limit"  # as many unfinished handshakes as the endpoint allows
     SOURCE_LIMIT = "source_limit"  # as many of them as one address may have
     HANDSHAKE_RATE = "handshake_rate"  # as many handshakes in a minute as one address or network may begin
@@ -42,6 +42,8 @@ class DropReason(StrEnum):
     CLIENT_KEY_REVOKED = "client_key_revoked"  # a genuine one, whose certificate is revoked
     CLIENT_KEY_TOO_OLD = "client_key_too_old"  # beyond its age limit, or of unknown age where there is a limit
     STATE_NEEDED = "state_needed"  # cannot echo a cookie (tls-crypt-v2 of OpenVPN 2.5), and may not have state for it
+    UNACKNOWLEDGED = "unacknowledged"  # it makes us answer, and acknowledges nothing of it
+    INTERNAL_ERROR = "internal_error"  # our mistake; the log has it
     CLOSED = "closed"  # the session has ended
     LIMIT_BEFORE_LOGIN = "limit_before_login"  # more packets or bytes than a handshake needs
     TLS_FAILURE = "tls_failure"  # the TLS engine gave up
@@ -56,6 +58,7 @@ class DropReason(StrEnum):
 FATAL_REASONS = frozenset(
     {
         DropReason.LIMIT_BEFORE_LOGIN,
+        DropReason.UNACKNOWLEDGED,
         DropReason.TLS_FAILURE,
         DropReason.TLS_CLOSED,
         DropReason.BAD_KEY_METHOD,

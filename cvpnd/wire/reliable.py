@@ -86,6 +86,7 @@ class ReliableLayer:
         "_received",
         "_recent_acks",
         "_remote_session_id",
+        "backlog_bytes",
         "payload_limit",
         "retransmits",
     )
@@ -114,6 +115,8 @@ class ReliableLayer:
         self._recent_acks: list[int] = []
         self._in_flight: list[_Outgoing] = []
         self._backlog: deque[tuple[Opcode, bytes]] = deque()
+        self.backlog_bytes = 0
+        """What waits for the peer to acknowledge what came before."""
         self.payload_limit = payload_limit
         self._duplicates = 0
         self.retransmits = True
@@ -170,16 +173,18 @@ class ReliableLayer:
     def queue_payload(self, opcode: Opcode, payload: bytes = b"") -> None:
         """Send this reliably, behind everything queued before."""
         self._backlog.append((opcode, payload))
+        self.backlog_bytes += len(payload)
 
     def queue_stream(self, data: bytes) -> None:
         """Send TLS bytes, cut to size."""
         for start in range(0, len(data), self.payload_limit):
-            self._backlog.append((Opcode.CONTROL_V1, data[start : start + self.payload_limit]))
+            self.queue_payload(Opcode.CONTROL_V1, data[start : start + self.payload_limit])
 
     def packets_to_send(self, now: float) -> list[ControlPacket]:
         """New packets as far as the window reaches, those due again, and a bare ACK if acknowledgements are left."""
         while self._backlog and self._window_open():
             opcode, payload = self._backlog.popleft()
+            self.backlog_bytes -= len(payload)
             self._in_flight.append(_Outgoing(self._next_id, opcode, payload, now, self._first_timeout_s))
             self._next_id = (self._next_id + 1) & _MASK
         packets = []
@@ -220,6 +225,7 @@ class ReliableLayer:
         """Forget what is under way; only acknowledge from now on."""
         self._in_flight.clear()
         self._backlog.clear()
+        self.backlog_bytes = 0
 
     def _window_open(self) -> bool:
         if not self._in_flight:
@@ -228,16 +234,14 @@ class ReliableLayer:
         return len(self._in_flight) < window and (self._next_id - lowest) & _MASK < window
 
     def _forget(self, acknowledged: int) -> None:
-        """The peer has ``acknowledged``. Repeated and invented ids find nothing and change nothing."""
-        if (self._next_id - acknowledged - 1) & _MASK >= _HALF:
-            return  # we have not sent it yet
-        remaining = []
-        for outgoing in self._in_flight:
-            if outgoing.packet_id == acknowledged:
-                continue
+        """The peer has ``acknowledged``. Repeated and invented ids find nothing and change nothing: else a few
+        bytes, said again and again, would have all that is in flight sent again and again."""
+        remaining = [outgoing for outgoing in self._in_flight if outgoing.packet_id != acknowledged]
+        if len(remaining) == len(self._in_flight):
+            return
+        for outgoing in remaining:
             if (acknowledged - outgoing.packet_id) & _MASK < _HALF:
                 outgoing.higher_acks += 1
-            remaining.append(outgoing)
         self._in_flight = remaining
 
     def _queue_ack(self, packet_id: int) -> None:

@@ -204,6 +204,7 @@ class Session:
             authentic = self._unwrap(packet, now)
             self._limit_before_login(len(packet))  # its own packets; others could use up its share in its name
             self._route(authentic, now)
+            self._limit_backlog()
         except PeerError as error:
             self.drops[error.reason] += 1
             if (self._transport is Transport.TCP and error.reason in _MALFORMED) or error.fatal:
@@ -387,6 +388,12 @@ class Session:
             or self._bytes_before_login > settings.max_bytes_before_login
         ):
             raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, "too many packets or bytes before login")
+
+    def _limit_backlog(self) -> None:
+        """TLS 1.3 answers each key update and we each PUSH_REQUEST now and then: without end to whoever acknowledges
+        nothing."""
+        if any(state.reliable.backlog_bytes > self._settings.max_backlog_bytes for state in self._keys):
+            raise PeerError(DropReason.UNACKNOWLEDGED)
 
     def _unwrap(self, packet: bytes, now: float) -> ControlPacket:
         """The session id is in clear, and looked at first: no other client's packet, authentic under a key that they

@@ -29,10 +29,12 @@ class SessionSettings:
     """A client may start renegotiations no faster: each costs us a TLS handshake. It repeats a dropped one."""
     max_packet_bytes: int = 1250
     """Control packets with their IP and UDP header; the reference's default, small enough for every path."""
-    max_packets_before_login: int = 2000
+    max_packets_before_login: int = 500
     """A handshake takes 10 to 30; a slow login is kept company by one PUSH_REQUEST every 5 s."""
     max_bytes_before_login: int = 256 * 1024
     max_tls_bytes: int = 128 * 1024
     """Received until the key method 2 message is complete, per key id. A long certificate chain is 20 kB."""
+    max_backlog_bytes: int = 256 * 1024
+    """Of answers that wait for acknowledgements of earlier ones. A thousand pushed routes are 40 kB."""
     max_key_method_bytes: int = 64 * 1024
     """The strings in it are counted with 16 bits; real ones are below 2 kB."""

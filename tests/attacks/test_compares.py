@@ -362,7 +362,8 @@ C_MUTANTS = [
     ("test_stranger", "stranger.c", "body->highest_ack > LAST_FIRST_ID || ", ""),
     ("test_stranger", "stranger.c", " || body->packet_id > LAST_FIRST_ID", ""),
     ("test_stranger", "stranger.c", "length <= request_length + REPLY_GROWTH ? length : 0", "length"),
-    ("test_door", "door_queue.c", "*of_prefix >= DOOR_PREFIX_WAITING", "false"),
+    ("test_door", "door_queue.c", "DOOR_PREFIX_WAITING : DOOR_PREFIX_HANDSHAKES", "9999 : DOOR_PREFIX_HANDSHAKES"),
+    ("test_door", "door_queue.c", "DOOR_PREFIX_WAITING : DOOR_PREFIX_HANDSHAKES", "DOOR_PREFIX_WAITING : 9999"),
     (
         "test_door",
         "door_queue.c",
@@ -375,6 +376,8 @@ C_MUTANTS = [
         "crowded ? DOOR_SESSION_WAITING_CROWDED : DOOR_SESSION_WAITING",
         "DOOR_SESSION_WAITING",
     ),
+    ("test_door", "door_queue.c", "if (session->proven && ", "if ("),
+    ("test_door", "door_queue.c", "now_ms - session->heard_ms < DOOR_BUSY_MS", "true"),
     ("test_tables", "events.c", " ||\n        share->waiting >= most", ""),
     ("test_tables", "events.c", "events->count >= EVENTS_OF_CLIENTS || ", ""),
     (

@@ -117,6 +117,20 @@ KNOWN: dict[str, tuple[str, ...]] = {
         f"{HERE}::test_compression_is_never_pushed_and_never_accepted",
         "wire/test_negotiation.py::test_compression_framing_is_migrated",
     ),
+    "exhaustion by the holder of a certificate or a cookie": (
+        "attacks/test_hostile_clients.py::test_answers_do_not_pile_up_for_who_acknowledges_nothing",
+        "attacks/test_hostile_clients.py::test_repeated_acknowledgements_do_not_multiply_traffic",
+        "attacks/test_hostile_clients.py::test_a_storm_of_soft_resets_costs_a_handshake_now_and_then",
+        "attacks/test_hostile_clients.py::test_tiny_frames_leave_the_others_their_turn",
+        "dataplane/test_drops.py::test_one_client_leaves_the_others_their_room_in_the_events",
+        "native/test_door.c",
+    ),
+    "handshakes and failed logins without end": (
+        "server/test_source_limits.py::test_one_source_begins_so_many_handshakes_in_a_minute",
+        "server/test_source_limits.py::test_one_network_cannot_do_with_many_addresses_what_one_may_not",
+        "server/test_source_limits.py::test_wrong_certificates_are_tried_so_often_in_a_minute",
+        "server/test_source_limits.py::test_one_identity_has_so_many_sessions_and_the_next_is_refused",
+    ),
     "handshake ended with forgeries": (
         f"{HERE}::test_forged_packets_do_not_use_up_a_handshakes_share",
         "fuzz/test_mutations.py::test_wrapped_conversation_cannot_be_changed_from_outside",

@@ -1,4 +1,5 @@
-"""A hundred thousand forged first packets a second from changing ports."""
+"""A hundred thousand forged packets a second from changing ports, also in the name of the client that wants in and for
+the peers that are there."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ LEAST_PER_S = 20_000
 """What a machine that does other things too must manage to send. OpenVPN answers 10 a second."""
 
 
-@pytest.mark.parametrize("kind", ["reset", "echo"])
-def test_flood_costs_no_ping_and_no_memory_and_keeps_nobody_out(site, kind):
+@pytest.mark.parametrize(("kind", "own_address"), [("reset", False), ("reset", True), ("echo", False), ("peer", False)])
+def test_flood_costs_no_ping_and_no_memory_and_keeps_nobody_out(site, kind, own_address):
     gateway = site.start()
     at_work = site.connect(name="work", host="198.51.100.1", client=site.lab.clients[1])
     before = gateway.metrics()
@@ -25,6 +26,7 @@ def test_flood_costs_no_ping_and_no_memory_and_keeps_nobody_out(site, kind):
         seconds=SECONDS,
         at_work=at_work,
         genuine=lambda: site.connect(certs.client("genuine"), name="genuine", wait=False),
+        source=flood.address_of(site.lab.client) if own_address else flood.FORGED_SOURCE,
     )
     print(siege)
     assert siege.packets_per_s > LEAST_PER_S
@@ -38,7 +40,11 @@ def test_flood_costs_no_ping_and_no_memory_and_keeps_nobody_out(site, kind):
 
     strangers = counted('cvpnd_door_packets_total{kind="stranger_packets"}')
     answered = counted('cvpnd_door_packets_total{kind="answered_resets"}')
-    assert strangers > LEAST_PER_S * SECONDS / 2
+    if kind == "peer":
+        assert counted('cvpnd_dropped_packets_total{plane="data",reason="auth_failed"}') > LEAST_PER_S
+        assert strangers < LEAST_PER_S
+    else:
+        assert strangers > LEAST_PER_S * SECONDS / 2
     if kind == "reset":
         assert answered > 0.9 * strangers, "else the genuine client was lucky"
     else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.lab import Lab, OpenVpnClient
-from helpers.netns import PingStatistics, Process
+from helpers.netns import Namespace, PingStatistics, Process
 from helpers.process_cost import cpu_s, resident_bytes
 
 SOURCE = Path(__file__).resolve().parents[2] / "bench" / "flood.c"
@@ -25,13 +25,20 @@ def build(directory: Path) -> Path:
     return program
 
 
-def start(lab: Lab, kind: str, per_s: int, seconds: float) -> Process:
-    """The first client's machine sends what ``kind`` says (``bench/flood.c``). Answers find their way back to it, where
-    nobody waits for them."""
-    source, program = lab.client.run("hostname", "-I").stdout.split()[0], build(lab.directory)
-    lab.gateway.ip_batch(f"route replace {FORGED_SOURCE} via {source}")
-    options = (FORGED_SOURCE, lab.gateway_address, "1194", kind, str(per_s), str(seconds))
+def start(
+    lab: Lab, kind: str, per_s: int, seconds: float, source: str = FORGED_SOURCE, port: int | None = None
+) -> Process:
+    """The first client's machine sends what ``kind`` says (``bench/flood.c``), as if it were ``source``. Answers to
+    ``FORGED_SOURCE`` find their way back to it, where nobody waits for them."""
+    program = build(lab.directory)
+    lab.gateway.ip_batch(f"route replace {FORGED_SOURCE} via {address_of(lab.client)}")
+    options = (source, lab.gateway_address, "1194", kind, str(per_s), str(seconds))
+    options += () if port is None else (str(port),)
     return lab.client.start(str(program), *options, label="flood")
+
+
+def address_of(machine: Namespace) -> str:
+    return machine.run("hostname", "-I").stdout.split()[0]
 
 
 def packets_sent(flood: Process) -> tuple[int, float]:
@@ -61,12 +68,14 @@ def besiege(
     seconds: float,
     at_work: OpenVpnClient,
     genuine: Callable[[], OpenVpnClient],
+    source: str = FORGED_SOURCE,
+    port: int | None = None,
 ) -> Siege:
-    """``at_work`` pings through its tunnel while the flood goes on; ``genuine`` starts another client a second later,
-    which comes from elsewhere than the flood says it does."""
+    """``at_work`` pings through its tunnel while the flood goes on; ``genuine`` starts another client a second
+    later."""
     memory, cpu = resident_bytes(server.pid), cpu_s(server.pid)
     ping = at_work.namespace.start_ping("10.20.0.10", PING_INTERVAL_S)
-    flood = start(lab, kind, per_s, seconds)
+    flood = start(lab, kind, per_s, seconds, source, port)
     begun = time.monotonic()
     time.sleep(1)
     client, started, connected_after_s = genuine(), time.monotonic(), None

@@ -424,6 +424,12 @@ class OpenVpnClient:
     def address(self) -> str:
         return self.addresses()[0]
 
+    @property
+    def port(self) -> int:
+        """Its UDP port on the outside; it must be the only program of its machine that has one."""
+        (line,) = self.namespace.run("ss", "-Huan").stdout.splitlines()
+        return int(line.split()[3].rpartition(":")[2])
+
     def stop(self) -> None:
         """A clean end: the client says goodbye to the server (explicit-exit-notify) before it goes."""
         self.process.stop()

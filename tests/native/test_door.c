@@ -127,6 +127,26 @@ static void many_noisy_sessions_leave_the_others_room(void)
     door_queue_destroy(&queue);
 }
 
+static void handshakes_of_one_prefix_leave_the_others_room(void)
+{
+    unsigned queued = 0, counts[DOOR_CLASSES];
+    CHECK(door_queue_init(&queue));
+    for (unsigned i = 0; i < 2000; i++) {
+        struct door_packet handshake = packet_from(1, (uint16_t)(1 + i), 1);
+        CHECK(door_know(&queue, &handshake.key, DOOR_HANDSHAKE));
+        queued += door_push_known_locked(&queue, &handshake, 0) == DOOR_QUEUED;
+    }
+    CHECK_EQUAL(queued, DOOR_PREFIX_HANDSHAKES);
+    struct door_packet other = packet_from(2, 1, 1);
+    CHECK(door_know(&queue, &other.key, DOOR_HANDSHAKE));
+    CHECK_EQUAL(door_push_known_locked(&queue, &other, 0), DOOR_QUEUED);
+    while (fetch(500, counts) > 0) {
+    }
+    for (unsigned i = 0; i < DOOR_PREFIX_COUNTS; i++)
+        CHECK_EQUAL(queue.prefix_handshakes[i], 0);
+    door_queue_destroy(&queue);
+}
+
 /* Packets behind a first one, which come before the control side has said whether there is a session. */
 static void what_follows_a_first_packet_comes_through(void)
 {
@@ -161,6 +181,32 @@ static void address_of_an_established_session_is_occupied(void)
     CHECK_EQUAL(resets, DOOR_RESETS_PER_S);
     CHECK_EQUAL(fetch(9, counts), 1 + DOOR_RESETS_PER_S);
     CHECK_EQUAL(counts[DOOR_DATA], 1);
+    door_queue_destroy(&queue);
+}
+
+static void address_of_a_handshake_under_way_is_busy(void)
+{
+    unsigned counts[DOOR_CLASSES];
+    CHECK(door_queue_init(&queue));
+    struct door_packet handshake = packet_from(1, 1, 1), stranger = packet_from(1, 1, 2);
+    struct door_packet next_door = packet_from(1, 2, 2);
+    handshake.proven = true;
+    CHECK_EQUAL(door_push_first_locked(&queue, &handshake, 1000), DOOR_QUEUED);
+    CHECK_EQUAL(door_push_known_locked(&queue, &stranger, 1001), DOOR_BUSY);
+    CHECK_EQUAL(door_push_known_locked(&queue, &next_door, 1001), DOOR_UNKNOWN);
+    CHECK(door_know(&queue, &handshake.key, DOOR_HANDSHAKE));
+    CHECK_EQUAL(door_push_known_locked(&queue, &stranger, 1000 + DOOR_BUSY_MS - 1), DOOR_BUSY);
+    CHECK_EQUAL(door_push_known_locked(&queue, &stranger, 1000 + DOOR_BUSY_MS),
+                DOOR_UNKNOWN); /* its client has gone */
+    CHECK_EQUAL(door_push_known_locked(&queue, &handshake, 5000), DOOR_QUEUED);
+    CHECK_EQUAL(door_push_known_locked(&queue, &stranger, 5001), DOOR_BUSY);
+    door_forget(&queue, &handshake.key);
+
+    handshake.proven = false; /* anybody may have begun that, and must not keep the client out by it */
+    CHECK_EQUAL(door_push_first_locked(&queue, &handshake, 6000), DOOR_QUEUED);
+    CHECK_EQUAL(door_push_known_locked(&queue, &stranger, 6001), DOOR_UNKNOWN);
+    while (fetch(500, counts) > 0) {
+    }
     door_queue_destroy(&queue);
 }
 
@@ -206,8 +252,10 @@ int main(void)
     RUN(sessions_are_found_until_forgotten);
     RUN(nobody_has_more_than_a_share);
     RUN(many_noisy_sessions_leave_the_others_room);
+    RUN(handshakes_of_one_prefix_leave_the_others_room);
     RUN(what_follows_a_first_packet_comes_through);
     RUN(address_of_an_established_session_is_occupied);
+    RUN(address_of_a_handshake_under_way_is_busy);
     RUN(flood_from_one_prefix_leaves_the_others_their_answers);
     RUN(bucket_never_holds_more_than_a_second);
     return 0;

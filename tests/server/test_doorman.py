@@ -159,6 +159,28 @@ def test_reset_from_where_an_established_session_is_is_not_answered_here(open_do
     assert door.fetch(1)[0].packet == b"\x30data without a number"
 
 
+def test_reset_from_where_a_handshake_is_under_way_is_not_answered(open_door):
+    """Whoever is there takes any answer for its server's, and starts over. It is another client once that is silent."""
+    door = open_door()
+    client = Client(door)
+    client.reset()
+    cookie, _ = client.answer()
+    packet = client.echo(cookie)
+    assert [datagram.packet for datagram in door.fetch(1)] == [packet]
+    door.doorman.know(7, client.address, client.session_id, established=False)
+    for _ in range(20):
+        client.reset(secrets.token_bytes(8))
+    assert door.dropped(DropReason.LIVE_CLIENT, 20)
+    assert door.doorman.totals()["answered_resets"] == 1
+    other = Client(door)
+    other.reset()
+    other.answer()
+    time.sleep(1.6)
+    client.session_id = secrets.token_bytes(8)
+    client.reset()
+    client.answer()
+
+
 def test_answers_are_limited_by_source_and_in_all(open_door):
     for limits in ({"resets_per_source_per_s": 10}, {"resets_per_s": 10}):
         door = open_door(**limits)
@@ -179,9 +201,8 @@ def test_answers_are_limited_by_source_and_in_all(open_door):
 
 def test_new_sessions_are_limited_and_known_ones_are_not(open_door):
     door = open_door(sessions_per_s=10)
-    client = Client(door)
     for _ in range(100):
-        client.session_id = secrets.token_bytes(8)
+        client = Client(door)
         client.reset()
         client.echo(client.answer()[0])
     assert 10 <= len(door.fetch(100)) <= 20
