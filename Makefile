@@ -26,7 +26,7 @@ PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev $(IPSEC_MB) ninja-bu
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
-PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev openssl systemd systemd-container
+PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev openssl postgresql systemd systemd-container
 
 PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
 
@@ -221,6 +221,10 @@ fuzz-python: $(VENV)/.cvpnd $(VENV)/.dev ## random stories and the parsers for F
 .PHONY: soak-data
 soak-data: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## a gigabyte each way through every offload, backend and cipher: hours (root)
 	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py $(ARGS) </dev/null
+
+.PHONY: crash
+crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## kill the daemon CRASHES (50) times in the middle of changes (root)
+	@CRASHES=$${CRASHES:-50} $(VENV)/bin/pytest tests/e2e/test_managed.py -k killed_at_any_moment </dev/null
 
 .PHONY: bench
 bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)

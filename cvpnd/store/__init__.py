@@ -1,31 +1,40 @@
-"""What must survive a restart: authorization rules added at run time, which client keys were handed out,
-and who changed what.
+"""What must survive a restart: endpoints, rules and whatever else is made at run time, and who changed what.
 
 Endpoints and rules of the TOML file are not here; they belong to the file. ``tables.py`` says what the tables look like
-now, ``migrations/`` how a database of any earlier version gets there (run at every open).
+now, ``migrations/`` how a database of any earlier version gets there (run at every open). ``database.py`` knows SQLite
+and PostgreSQL, ``sealing.py`` keeps private keys and access keys secret, every other file is one noun.
 """
 
+from cvpnd.store.access_keys import StoredAccessKey
 from cvpnd.store.actor import Actor, acting
-from cvpnd.store.store import (
-    AuditRecord,
-    DuplicateRule,
-    NoSuchRule,
-    SchemaTooNew,
-    Store,
-    StoredClientKey,
-    StoredRule,
-    StoreError,
-)
+from cvpnd.store.certificates import StoredCertificate
+from cvpnd.store.client_keys import StoredClientKey
+from cvpnd.store.database import SchemaTooNew, StoreError, Transaction
+from cvpnd.store.endpoints import StoredAssociation, StoredEndpoint, StoredRoute
+from cvpnd.store.log_groups import StoredLogGroup
+from cvpnd.store.rules import DuplicateRule, NoSuchRule, StoredRule
+from cvpnd.store.saml_providers import StoredSamlProvider
+from cvpnd.store.store import AuditRecord, Store
+from cvpnd.store.tags import Answered
 
 __all__ = [
     "Actor",
+    "Answered",
     "AuditRecord",
     "DuplicateRule",
     "NoSuchRule",
     "SchemaTooNew",
     "Store",
     "StoreError",
+    "StoredAccessKey",
+    "StoredAssociation",
+    "StoredCertificate",
     "StoredClientKey",
+    "StoredEndpoint",
+    "StoredLogGroup",
+    "StoredRoute",
     "StoredRule",
+    "StoredSamlProvider",
+    "Transaction",
     "acting",
 ]

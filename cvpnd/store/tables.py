@@ -1,21 +1,25 @@
 """The tables as they are now. A change here needs a migration beside it; a test compares the two.
 
-Times are seconds since the epoch, as everywhere. Networks are canonical text: the databases that are to come have no
-common type for them, and longest-prefix questions are answered by the compiled tables, never here.
+Times are seconds since the epoch, as everywhere. Networks are canonical text: the databases have no common type
+for them, and longest-prefix questions are answered by the compiled tables, never here.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
+    ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     func,
 )
 
@@ -67,3 +71,127 @@ audit = Table(
 )
 
 Index("audit_at", audit.c.at)
+
+# -- managed endpoints: those that no file declares ---------------------------------------------------------
+
+endpoint = Table(
+    "endpoint",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
+    # as one [[endpoint]] table of the file, without certificates, associations, routes and rules
+    Column("settings", JSON, nullable=False),
+    Column("server_certificate", Text, nullable=False),  # ARN
+    Column("client_certificate", Text, nullable=False),  # ARN, of the authority that clients' certificates come from
+    Column("vpc", Text, nullable=False),  # '' until the first association
+    Column("created_at", Double, nullable=False),
+)
+
+crl = Table(
+    "crl",
+    metadata,
+    Column("endpoint_id", Text, ForeignKey("endpoint.id", ondelete="CASCADE"), primary_key=True),
+    Column("pem", Text, nullable=False),
+    Column("imported_at", Double, nullable=False),
+)
+
+association = Table(
+    "association",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("endpoint_id", Text, ForeignKey("endpoint.id"), nullable=False),
+    Column("subnet", Text, nullable=False),
+    Column("nat", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("endpoint_id", "subnet", name="association_unique"),
+)
+
+route = Table(
+    "route",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("endpoint_id", Text, ForeignKey("endpoint.id"), nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("target", Text, nullable=False),  # subnet id, or local
+    Column("description", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("endpoint_id", "destination", "target", name="route_unique"),
+)
+
+# -- what the AWS-compatible API keeps beside them ----------------------------------------------------------
+
+# Secrets are sealed (sealing.py): this row tells the right key file from others.
+sealing = Table(
+    "sealing",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="sealing_once"), primary_key=True, autoincrement=False),
+    Column("proof", LargeBinary, nullable=False),
+)
+
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("arn", Text, nullable=False, unique=True),
+    Column("certificate", Text, nullable=False),
+    Column("chain", Text, nullable=False),  # '' if there is none
+    Column("private_key", LargeBinary, nullable=False),  # sealed
+    Column("created_at", Double, nullable=False),
+    Column("imported_at", Double, nullable=False),
+)
+
+access_key = Table(
+    "access_key",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # sealed
+    Column("created_at", Double, nullable=False),
+)
+
+tag = Table(
+    "tag",
+    metadata,
+    Column("resource", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# What was answered to a request that may be repeated.
+client_token = Table(
+    "client_token",
+    metadata,
+    Column("action", Text, primary_key=True),
+    Column("token", Text, primary_key=True),
+    Column("request", Text, nullable=False),  # digest of its parameters
+    Column("answer", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+log_group = Table(
+    "log_group",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
+log_stream = Table(
+    "log_stream",
+    metadata,
+    Column("log_group", Text, ForeignKey("log_group.name"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
+saml_provider = Table(
+    "saml_provider",
+    metadata,
+    Column("arn", Text, primary_key=True),
+    Column("metadata", Text, nullable=False),
+    Column("valid_until", Double),
+    Column("created_at", Double, nullable=False),
+)

@@ -1,9 +1,8 @@
-"""The store on real SQLite files: transactions, audit, migrations, and what a disk can do to it."""
+"""The store on real databases, SQLite and PostgreSQL alike: transactions, audit, migrations, secrets."""
 
 import asyncio
-import os
+import dataclasses
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -16,16 +15,21 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import URL, create_engine, make_url, text
 
 from cvpnd.store import (
     Actor,
+    Answered,
     AuditRecord,
     DuplicateRule,
     NoSuchRule,
-    SchemaTooNew,
     Store,
+    StoredAccessKey,
+    StoredAssociation,
+    StoredCertificate,
     StoredClientKey,
+    StoredEndpoint,
+    StoredRoute,
     StoredRule,
     StoreError,
     acting,
@@ -37,14 +41,9 @@ V4, V6 = ip_network("10.30.0.0/16"), ip_network("2001:db8::/32")
 ROOT = Actor("uid:0", "admin-socket pid:1")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "lib" / "state.db"
-
-
-@pytest.fixture
-def url(path: Path) -> str:
-    return f"sqlite:///{path}"
+def sqlalchemy_url(url: str) -> URL:
+    location = make_url(url)
+    return location if location.drivername == "sqlite" else location.set(drivername="postgresql+psycopg")
 
 
 def test_rules_survive_closing_and_are_listed_by_endpoint_in_order(url: str) -> None:
@@ -113,16 +112,6 @@ def test_client_keys_that_were_handed_out_are_kept_with_who_did_it(url: str) -> 
         assert store.audit_records(1) == [AuditRecord(6.0, "uid:0", "issue-client-key", "admin-socket pid:1", details)]
 
 
-def test_a_database_of_the_first_version_keeps_what_it_has(path: Path, url: str) -> None:
-    with closing(Store.open(url)) as store:
-        rule = store.add_rule(ENDPOINT, V4, "eng")
-    with closing(sqlite3.connect(path)) as database:  # back to what 0.1.0 made
-        database.executescript("DROP TABLE client_key; UPDATE alembic_version SET version_num = '0001'")
-    with closing(Store.open(url)) as store:
-        assert store.rules() == [rule]
-        assert store.client_keys() == []
-
-
 def test_the_actor_of_a_request_reaches_a_store_called_in_a_thread(url: str) -> None:
     async def request(store: Store) -> None:
         acting.set(ROOT)
@@ -133,31 +122,10 @@ def test_the_actor_of_a_request_reaches_a_store_called_in_a_thread(url: str) -> 
         assert store.audit_records()[0].who == "uid:0"
 
 
-def test_modes_whatever_the_umask(path: Path, url: str) -> None:
-    umask = os.umask(0)
-    try:
-        with closing(Store.open(url)) as store:
-            store.add_rule(ENDPOINT, V4, None)
-            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    finally:
-        os.umask(umask)
-    assert modes == {"state.db": 0o640, "state.db-wal": 0o640, "state.db-shm": 0o640}
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
-
-
-def test_the_connection_has_the_pragmas(url: str) -> None:
-    with closing(Store.open(url)) as store, store._read() as connection:
-        pragmas = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
-        }
-    assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5000}
-
-
 @pytest.mark.filterwarnings("ignore:.*expression-based index")
-def test_the_migrations_make_the_tables_that_the_code_describes(path: Path, url: str) -> None:
+def test_the_migrations_make_the_tables_that_the_code_describes(url: str) -> None:
     Store.open(url).close()
-    engine = create_engine(url)
+    engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
         # SQLite's reflection shows no expression in an index; the unique index is tested by what it refuses
         assert [
@@ -166,70 +134,6 @@ def test_the_migrations_make_the_tables_that_the_code_describes(path: Path, url:
             if "authorization_rule_unique" not in str(difference)
         ] == []
     engine.dispose()
-
-
-def test_a_newer_schema_is_refused_by_name_and_left_alone(path: Path, url: str) -> None:
-    Store.open(url).close()
-    with closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute("UPDATE alembic_version SET version_num = '0999'")
-    before = path.read_bytes()
-    with pytest.raises(SchemaTooNew, match=r"state\.db: schema 0999 is newer than this cvpnd, which knows .* up to 00"):
-        Store.open(url)
-    assert path.read_bytes() == before
-
-
-def test_a_migration_that_fails_leaves_nothing(path: Path, url: str) -> None:
-    path.parent.mkdir()
-    with closing(sqlite3.connect(path)) as raw, raw:
-        raw.execute("CREATE TABLE audit (surprise TEXT)")  # the second table of the first migration
-    with pytest.raises(StoreError, match="table audit already exists"):
-        Store.open(url)
-    with closing(sqlite3.connect(path)) as raw:
-        tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"audit"}
-
-
-def test_a_path_with_a_percent_sign_and_a_space_works(tmp_path: Path) -> None:
-    with closing(Store.open(f"sqlite:///{tmp_path}/100% sure/state.db")) as store:
-        store.add_rule(ENDPOINT, V4, None)
-    assert (tmp_path / "100% sure" / "state.db").exists()
-
-
-@pytest.mark.parametrize(
-    ("url", "complaint"),
-    [
-        ("nonsense", "not a database URL"),
-        ("sqlite://", "name a file"),
-        ("sqlite:///:memory:", "name a file"),
-        ("postgresql+asyncpg://u:secret@db/cvpnd", r"u:\*\*\*@db/cvpnd: only SQLite is supported"),
-        ("sqlite:////proc/no/such/state.db", "cannot be made"),
-    ],
-)
-def test_an_unusable_url_is_refused(url: str, complaint: str) -> None:
-    with pytest.raises(StoreError, match=complaint):
-        Store.open(url)
-
-
-def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, url: str) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"precious" * 1000)
-    with pytest.raises(StoreError, match="file is not a database"):
-        Store.open(url)
-    assert path.read_bytes() == b"precious" * 1000
-
-
-def test_a_locked_database_is_an_error_and_then_works_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvpnd.store.store.BUSY_TIMEOUT_S", 0.1)
-    with closing(Store.open(url)) as store:
-        other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError, match="database is locked"):
-            store.add_rule(ENDPOINT, V4, None)
-        assert store.rules() == []
-        other.execute("ROLLBACK")
-        other.close()
-        store.add_rule(ENDPOINT, V4, None)
-        assert len(store.rules()) == len(store.audit_records()) == 1
 
 
 def test_many_threads_change_at_once_and_each_change_has_its_record(url: str) -> None:
@@ -270,13 +174,13 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
         assert child.stdin is not None
         child.stdin.close()
     assert [child.wait(60) for child in children] == [0] * 8
-    engine = create_engine(url)
+    engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0002",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0003",)]
     engine.dispose()
 
 
-def test_killed_at_any_moment_rules_and_records_agree(path: Path, url: str) -> None:
+def test_killed_at_any_moment_rules_and_records_agree(url: str) -> None:
     script = """
         import sys
         from ipaddress import ip_network
@@ -306,29 +210,177 @@ def test_killed_at_any_moment_rules_and_records_agree(path: Path, url: str) -> N
         assert {str(rule.network) for rule in rules} == {record.details["network"] for record in records}
 
 
-def test_a_full_disk_is_an_error_changes_nothing_and_reading_goes_on(path: Path, url: str) -> None:
-    script = """
-        import resource, signal, sys
-        from ipaddress import ip_network
-        from cvpnd.store import Store, StoreError
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        store = Store.open(sys.argv[1])
-        store.add_rule("e", ip_network("10.0.0.0/16"), None)
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-        try:
-            store.add_rule("e", ip_network("10.1.0.0/16"), None)
-        except StoreError as error:
-            print("refused:", error)
-        print(len(store.rules()), len(store.audit_records()))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-        store.add_rule("e", ip_network("10.1.0.0/16"), None)
-        print(len(store.rules()), len(store.audit_records()))
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), url], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    refused, during, after = done.stdout.splitlines()
-    assert refused.startswith(f"refused: {path}: ")
-    assert (during, after) == ("1 1", "2 2")
+# -- managed endpoints --------------------------------------------------------------------------------------
+
+
+def managed(**changes) -> StoredEndpoint:
+    given = {"client_cidr": "10.100.0.0/22", "listen": ["udp://0.0.0.0:443"], "split_tunnel": True}
+    return dataclasses.replace(StoredEndpoint(ENDPOINT, "staff", given, "arn:s", "arn:c", "", 1.0), **changes)
+
+
+def test_a_managed_endpoint_comes_back_with_all_that_belongs_to_it(url: str) -> None:
+    associations = (StoredAssociation("cvpn-assoc-2", "subnet-b", True, 2.0), StoredAssociation("a1", "s", False, 3.0))
+    routes = (StoredRoute("10.9.0.0/16", "subnet-b", "d", 4.0), StoredRoute("10.100.0.0/22", "local", "", 5.0))
+    with closing(Store.open(url)) as store:
+        store.add_endpoint(managed())
+        for association in associations:
+            store.add_association(ENDPOINT, association)
+        for route in routes:
+            store.add_route(ENDPOINT, route)
+        store.set_crl(ENDPOINT, "first", 6.0)
+        store.set_crl(ENDPOINT, "second", 7.0)
+        store.change_endpoint(ENDPOINT, settings={"client_cidr": "10.100.0.0/22"}, server_certificate="arn:n", vpc="v")
+    with closing(Store.open(url)) as store:
+        expected = managed(
+            settings={"client_cidr": "10.100.0.0/22"},
+            server_certificate="arn:n",
+            vpc="v",
+            associations=associations,
+            routes=routes,
+            crl="second",
+        )
+        assert store.managed_endpoints() == [expected]
+        store.remove_association(ENDPOINT, "cvpn-assoc-2")
+        (left,) = store.managed_endpoints()
+        assert (left.associations, left.routes) == (associations[1:], routes[1:]), "its routes went with it"
+        with pytest.raises(StoreError, match="not in the store any more"):
+            store.remove_association(ENDPOINT, "cvpn-assoc-2")
+        with pytest.raises(StoreError):
+            store.delete_endpoint(ENDPOINT)  # still associated
+        store.remove_association(ENDPOINT, "a1")
+        store.add_rule(ENDPOINT, V4, None)
+        store.set_tags(ENDPOINT, {"a": "b"})
+        store.delete_endpoint(ENDPOINT)
+        assert (store.managed_endpoints(), store.rules(), store.tags()) == ([], [], {})
+
+
+def test_names_and_associations_exist_once(url: str) -> None:
+    with closing(Store.open(url)) as store:
+        store.add_endpoint(managed())
+        with pytest.raises(StoreError):
+            store.add_endpoint(managed(id="another"))
+        store.add_association(ENDPOINT, StoredAssociation("a", "subnet-a", True, 1.0))
+        with pytest.raises(StoreError):
+            store.add_association(ENDPOINT, StoredAssociation("b", "subnet-a", True, 1.0))
+        store.add_route(ENDPOINT, StoredRoute("10.9.0.0/16", "subnet-a", "", 1.0))
+        with pytest.raises(StoreError):
+            store.add_route(ENDPOINT, StoredRoute("10.9.0.0/16", "subnet-a", "again", 1.0))
+        records = [record.action for record in store.audit_records()]
+        assert records == ["add-route", "associate", "create-endpoint"], "what was refused left no record"
+
+
+def test_several_changes_are_one_transaction_that_others_see_when_it_is_over(url: str) -> None:
+    async def change(store: Store, keep: bool) -> tuple[int, int]:
+        transaction = await asyncio.to_thread(store.begin)
+        with transaction.joined():
+            await asyncio.to_thread(store.add_rule, ENDPOINT, V4, None)
+            with pytest.raises(DuplicateRule):
+                await asyncio.to_thread(store.add_rule, ENDPOINT, V4, None)
+            await asyncio.to_thread(store.add_rule, ENDPOINT, V6, None)
+            inside = len(await asyncio.to_thread(store.rules))
+        outside = len(await asyncio.to_thread(store.rules))
+        await asyncio.to_thread(transaction.commit if keep else transaction.rollback)
+        return inside, outside
+
+    with closing(Store.open(url)) as store:
+        assert asyncio.run(change(store, keep=False)) == (2, 0)
+        assert (store.rules(), store.audit_records()) == ([], [])
+        assert asyncio.run(change(store, keep=True)) == (2, 0)
+        assert (len(store.rules()), len(store.audit_records())) == (2, 2)
+
+
+# -- secrets ------------------------------------------------------------------------------------------------
+
+
+CERTIFICATE = StoredCertificate("arn:1", "certificate", "chain", 1.0, 1.0)
+KEY = StoredAccessKey("AKIA1", "anna", "admin", 1.0)
+
+
+def test_secrets_come_back_with_the_key_file_and_are_nowhere_without_it(url: str, key_file: Path) -> None:
+    with closing(Store.open(url, key_file)) as store:
+        store.put_certificate(CERTIFICATE, b"PRIVATE-KEY-MATERIAL")
+        store.add_access_key(KEY, b"ACCESS-SECRET")
+        assert "SECRET" not in str(store.audit_records()) and "PRIVATE" not in str(store.audit_records())
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    with closing(Store.open(url, key_file)) as store:
+        assert store.private_key("arn:1") == b"PRIVATE-KEY-MATERIAL"
+        assert (store.access_keys(), store.access_secrets()) == ([KEY], {"AKIA1": b"ACCESS-SECRET"})
+        assert store.imported_certificates() == [CERTIFICATE]
+        again = dataclasses.replace(CERTIFICATE, certificate="new", imported_at=2.0)
+        store.put_certificate(again, b"other key")
+        assert (store.imported_certificates(), store.private_key("arn:1")) == ([again], b"other key")
+        assert store.delete_access_key("AKIA1") and not store.delete_access_key("AKIA1")
+    engine = create_engine(sqlalchemy_url(url))
+    with engine.connect() as connection:
+        (sealed,) = connection.execute(text("SELECT private_key FROM certificate")).one()
+        assert b"other key" not in bytes(sealed)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("harm", ["gone", "another", "short", "open"])
+def test_a_key_file_that_is_not_the_right_one_is_said_by_name(url: str, key_file: Path, harm: str) -> None:
+    with closing(Store.open(url, key_file)) as store:
+        store.put_certificate(CERTIFICATE, b"key")
+    match harm:
+        case "gone":
+            key_file.unlink()
+        case "another":
+            key_file.write_bytes(bytes(32))
+        case "short":
+            key_file.write_bytes(b"short")
+        case "open":
+            key_file.chmod(0o640)
+    with closing(Store.open(url, key_file)) as store:
+        with pytest.raises(StoreError, match=r"state\.key"):
+            store.private_key("arn:1")
+        with pytest.raises(StoreError, match=r"state\.key"):
+            store.add_access_key(KEY, b"secret")
+        assert store.access_keys() == []
+    assert key_file.exists() == (harm != "gone"), "a key is made for an empty store only"
+
+
+def test_a_secret_in_another_ones_row_is_not_taken_for_it(url: str, key_file: Path) -> None:
+    with closing(Store.open(url, key_file)) as store:
+        store.add_access_key(KEY, b"one")
+        store.add_access_key(dataclasses.replace(KEY, id="AKIA2", name="bob"), b"two")
+        with store._write() as connection:
+            connection.execute(
+                text(
+                    "UPDATE access_key SET secret = (SELECT secret FROM access_key WHERE name = 'bob') "
+                    "WHERE id = 'AKIA1'"
+                )
+            )
+        with pytest.raises(StoreError, match="access key AKIA1 was sealed with another key, or changed"):
+            store.access_secrets()
+
+
+# -- tags, answers, log groups ------------------------------------------------------------------------------
+
+
+def test_tags_are_set_replaced_and_removed(url: str) -> None:
+    with closing(Store.open(url)) as store:
+        store.set_tags("r", {"b": "1", "a": "2"})
+        store.set_tags("r", {"b": "3"})
+        assert store.tags() == {"r": {"a": "2", "b": "3"}}
+        store.remove_tags("r", ["b", "none"])
+        assert store.tags() == {"r": {"a": "2"}}
+        store.remove_tags("r", None)
+        assert store.tags() == {}
+
+
+def test_an_answer_is_remembered_by_action_and_token(url: str) -> None:
+    with closing(Store.open(url)) as store:
+        store.remember_answer("create", "t", Answered("digest", {"id": "x", "n": [1]}))
+        assert store.answered("create", "t") == Answered("digest", {"id": "x", "n": [1]})
+        assert store.answered("create", "u") is None and store.answered("delete", "t") is None
+
+
+def test_log_groups_have_streams(url: str) -> None:
+    with closing(Store.open(url)) as store:
+        store.add_log_group("/vpn", 1.0)
+        store.add_log_stream("/vpn", "b", 2.0)
+        store.add_log_stream("/vpn", "a", 3.0)
+        (group,) = store.log_groups()
+        assert (group.name, list(group.streams.items())) == ("/vpn", [("a", 3.0), ("b", 2.0)])
+        with pytest.raises(StoreError):
+            store.add_log_stream("/none", "a", 1.0)
