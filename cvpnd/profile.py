@@ -15,7 +15,7 @@ from cvpnd.auth.identity import Refused, common_name, problem_with_name
 from cvpnd.config import EndpointConfig
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, serialise_static_key
 
-ProfileKind = Literal["openvpn", "connect", "tunnelblick", "networkmanager"]
+ProfileKind = Literal["openvpn", "connect", "tunnelblick", "networkmanager", "aws"]
 KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 
 # For OpenVPN 2.4, which knows only one cipher by name and negotiates the others by itself.
@@ -71,11 +71,36 @@ def render_profile(
     return "\n".join(lines) + "\n"
 
 
+def render_export(endpoint: EndpointConfig, trust: CertificateTrust) -> str:
+    """The profile that all clients of an endpoint share, without any certificate: each appends its own ``<cert>`` and
+    ``<key>``. Options and their order are those of AWS's export."""
+    server_name = common_name(trust.server_certificate)
+    if isinstance(server_name, Refused):
+        raise ProfileError(f"the server certificate: {server_name.detail}; clients could not verify the server")
+    lines = [
+        "client",
+        "dev tun",
+        *_remotes(endpoint, endpoint.remote or server_name),
+        "resolv-retry infinite",
+        "nobind",
+        "remote-cert-tls server",
+        f"cipher {_FALLBACK_CIPHER if _FALLBACK_CIPHER in endpoint.data_ciphers else endpoint.data_ciphers[0]}",
+        "verb 3",
+        *_control_protection(endpoint, None),
+        _inline("ca", _server_authorities(trust)),
+        "reneg-sec 0",
+        f"verify-x509-name {_quoted(server_name)} name",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:
     ciphers = f"data-ciphers {':'.join(endpoint.data_ciphers)}"
     match kind:
         case "connect":  # OpenVPN 3 ignores what it does not know; the name is what its list of profiles shows
             return [ciphers, f"setenv FRIENDLY_NAME {_quoted(endpoint.name)}"]
+        case "aws":  # AWS's client takes few directives, and none twice
+            return []
         case "networkmanager":  # its importer rejects ignore-unknown-option and always runs a recent OpenVPN
             return [ciphers]
         case _:
@@ -116,7 +141,10 @@ def _remotes(endpoint: EndpointConfig, host: str) -> list[str]:
     """One line a port, UDP first: a client tries them in this order. TCP is for networks that let nothing else out."""
     ports = {(listen.transport, listen.port): None for listen in endpoint.listen}  # a dict keeps the file's order
     udp_first = sorted(ports, key=lambda port: port[0] != "udp")
-    return [f"remote {host} {port} {transport}" for transport, port in udp_first]
+    # below a wildcard a client may ask for any name, which keeps resolvers from handing out an old answer
+    wildcard = ["remote-random-hostname"] if host.startswith("*.") else []
+    host = host.removeprefix("*.")
+    return [*(f"remote {host} {port} {transport}" for transport, port in udp_first), *wildcard]
 
 
 def _server_authorities(trust: CertificateTrust) -> bytes:

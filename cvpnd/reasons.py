@@ -45,8 +45,22 @@ class End(StrEnum):
     CERTIFICATE_REVOKED = "certificate-revoked"
     CRL_EXPIRED = "crl-expired"
     TERMINATED = "terminated"
+    SESSION_TIMEOUT = "session-timeout"
     CONFIGURATION_CHANGED = "configuration-changed"
     SHUTDOWN = "shutdown"
     PROTOCOL_VIOLATION = "protocol-violation"
     KEY_EXHAUSTED = "key-exhausted"
     IDENTITY_SESSION_LIMIT = "identity-session-limit"
+
+
+class ApiRefusal(StrEnum):
+    """Why a request to the AWS-compatible API was refused before any operation was looked at."""
+
+    SIGNATURE_MISSING = "signature-missing"
+    SIGNATURE_MALFORMED = "signature-malformed"
+    SIGNATURE_MISMATCH = "signature-mismatch"
+    ACCESS_KEY_UNKNOWN = "access-key-unknown"
+    REQUEST_EXPIRED = "request-expired"
+    REQUEST_REPLAYED = "request-replayed"
+    REQUEST_TOO_LARGE = "request-too-large"
+    READ_ONLY_KEY = "read-only-key"

@@ -299,7 +299,14 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
         ('[daemon]\nworkers = "many"', """daemon.workers: 'many' is no number of workers; write "auto" or a number"""),
         ("[daemon]\nworkers = true", "daemon.workers: True is no number of workers"),
         ("[daemon]\nworkers = 0", "daemon.workers: 0 is no number of workers"),
-        ('[daemon]\nstate = "mysql://x"', "daemon.state: 'mysql://x' is no SQLite file; write one like sqlite:////var"),
+        ('[daemon]\nstate = "mysql://x"', "daemon.state: is neither an SQLite file nor a PostgreSQL database; write"),
+        (
+            '[api]\nlisten = "http://192.0.2.1:8443"',
+            "plain http only on loopback; write https://192.0.2.1:8443, or http://127.0.0.1:8443",
+        ),
+        ('[api]\nlisten = "https://127.0.0.1:8443"', "api: https://127.0.0.1:8443 needs certificate and private_key"),
+        ('[api]\nlisten = "127.0.0.1:8443"', "api.listen: '127.0.0.1:8443' is no place for an API"),
+        ("[quotas]\nrules = -1", "quotas.rules: -1 is too small"),
         ('[daemon]\nadmin_socket = ""', "daemon.admin_socket: '' is not a path; write one in quotes"),
         ('[metrics]\nlisten = "9176"', "metrics.listen: '9176' is not an address of this host"),
         ("metrics = 3", "metrics: 3 is not a table; write { key = value, … }"),
@@ -548,7 +555,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 19, "tables found"
+    assert len(shown) == 25, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

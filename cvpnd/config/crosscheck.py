@@ -23,7 +23,20 @@ def cross_check(config: Config) -> list[Problem]:
         problems += _rules(at, endpoint)
         problems += _addresses(at, endpoint)
         problems += _resolvers(at, endpoint, config)
+        problems += _security_groups(at, endpoint, config)
     return problems
+
+
+def managed_problems(config: Config, managed: Sequence[EndpointConfig]) -> list[tuple[EndpointConfig, str]]:
+    """What is wrong with endpoints that no file declares, beside each other and those of ``config``, which is in order
+    by itself. A resolver that no route leads to is none of it: associations come later."""
+    together = config.model_copy(update={"endpoints": (*config.endpoints, *managed)})
+    found = []
+    for key, problem in cross_check(together):
+        number, _, rest = key.removeprefix("endpoint[").partition("].")
+        if number.isdecimal() and int(number) >= len(config.endpoints) and not rest.startswith("dns_"):
+            found.append((together.endpoints[int(number)], f"{rest}: {problem}"))
+    return found
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
@@ -47,6 +60,7 @@ def _duplicates(config: Config) -> Iterator[Problem]:
     for key, values in (
         ("vpc[{}].id", [vpc.id for vpc in config.vpcs]),
         ("subnet[{}].id", [subnet.id for subnet in config.subnets]),
+        ("security_group[{}].id", [group.id for group in config.security_groups]),
         ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
         ("endpoint[{}].id", [endpoint.id for endpoint in config.endpoints]),
     ):
@@ -64,6 +78,9 @@ def _duplicates(config: Config) -> Iterator[Problem]:
 
 def _networks_of_the_host(config: Config) -> Iterator[Problem]:
     vpcs = {vpc.id: vpc for vpc in config.vpcs}
+    for index, group in enumerate(config.security_groups):
+        if group.vpc not in vpcs:
+            yield f"security_group[{index}].vpc", f'"{group.vpc}" is no vpc; {suggest(group.vpc, list(vpcs))}'
     for index, subnet in enumerate(config.subnets):
         at = f"subnet[{index}]"
         vpc = vpcs.get(subnet.vpc)
@@ -102,9 +119,12 @@ def _sockets(config: Config) -> Iterator[Problem]:
             owner = taken.setdefault((listen.transport, listen.host, listen.port), key)
             if owner != key:
                 yield key, f"{listen} is already {owner}; choose another address or port"
-    metrics = config.metrics.listen
-    if metrics is not None and (owner := taken.get(("tcp", metrics.host, metrics.port), "")):
-        yield "metrics.listen", f"{metrics} is already {owner}; choose another port"
+    for key, other in (("metrics.listen", config.metrics.listen), ("api.listen", config.api.listen)):
+        if other is None:
+            continue
+        owner = taken.setdefault(("tcp", other.host, other.port), key)
+        if owner != key:
+            yield key, f"{other} is already {owner}; choose another port"
 
 
 # -- client networks ----------------------------------------------------------------------------------------
@@ -214,6 +234,17 @@ def _rules(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
         if (first := seen.setdefault((rule.network, rule.group), number)) != number:
             whom = "everybody" if rule.group is None else f'group "{rule.group}"'
             yield f"{at}.authorize[{number}]", f"{rule.network} for {whom} is already {at}.authorize[{first}]; keep one"
+
+
+def _security_groups(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    known = {group.id: group for group in config.security_groups}
+    vpcs = {subnet.vpc for subnet in config.subnets for a in endpoint.associate if a.subnet == subnet.id}
+    for number, name in enumerate(endpoint.security_groups):
+        key = f"{at}.security_groups[{number}]"
+        if name not in known:
+            yield key, f'"{name}" is no security_group; {suggest(name, list(known))}'
+        elif vpcs and known[name].vpc not in vpcs:
+            yield key, f'"{name}" is of vpc {known[name].vpc}, which endpoint {endpoint.name} is not associated with'
 
 
 def _resolvers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

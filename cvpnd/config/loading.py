@@ -172,6 +172,9 @@ def _model_in_or_none(annotation: Any) -> type[BaseModel] | None:
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
+    for key, path in (("api.certificate", config.api.certificate), ("api.private_key", config.api.private_key)):
+        if path is not None:
+            yield key, path
     for index, endpoint in enumerate(config.endpoints):
         certificate = endpoint.server_certificate
         at = f"endpoint[{index}].server_certificate"

@@ -20,6 +20,8 @@ from cvpnd.config.values import (
     Address,
     AddressV4,
     AddressV6,
+    ApiListenUrl,
+    Banner,
     ClientCidr,
     ClientCidrV6,
     Domain,
@@ -27,7 +29,6 @@ from cvpnd.config.values import (
     FilePath,
     Flag,
     Group,
-    Host,
     Identifier,
     Interface,
     ListenUrl,
@@ -35,7 +36,9 @@ from cvpnd.config.values import (
     Network,
     NetworkV4,
     NetworkV6,
+    PortRange,
     Printable,
+    Remote,
     StateUrl,
     whole,
 )
@@ -70,6 +73,8 @@ class StrangersConfig(_Table):
 
 class DaemonConfig(_Table):
     state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
+    state_key: FilePath | None = None
+    """None: beside an SQLite file, with the ending .key; else /var/lib/cvpnd/state.key."""
     admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_WORKERS, strict=True)] = "auto"
     packet_crypto: Literal["auto", "openssl", "ipsec-mb"] = "auto"
@@ -95,6 +100,43 @@ class DaemonConfig(_Table):
 class MetricsConfig(_Table):
     listen: MetricsListen = Field(default=METRICS_LISTEN, validate_default=True)
     """None: no metrics over HTTP."""
+
+
+class ApiConfig(_Table):
+    """The AWS-compatible API."""
+
+    listen: ApiListenUrl = None
+    """None: there is none."""
+    certificate: FilePath | None = None
+    private_key: FilePath | None = None
+
+    @model_validator(mode="after")
+    def _check_certificate(self) -> Self:
+        if self.listen is not None and self.listen.tls and (self.certificate is None or self.private_key is None):
+            raise ValueError(
+                f"{self.listen} needs certificate and private_key; add both, or listen on http://127.0.0.1:"
+                f"{self.listen.port}"
+            )
+        return self
+
+
+class ManagedConfig(_Table):
+    """What endpoints that are made at run time share."""
+
+    listen: tuple[Address, ...] = Field(default=(IPv4Address("0.0.0.0"),), min_length=1)  # noqa: S104
+    """Addresses of this host; an endpoint gets the first at which its port is free."""
+    remote: Remote | None = None
+    """The name in profiles; None: that of the server's certificate if it is a full name, else this host's address."""
+
+
+class QuotasConfig(_Table):
+    """How many there may be of what is made at run time; AWS's numbers."""
+
+    endpoints: int = whole(5, 0, 10_000)
+    rules: int = whole(50, 0, 1_000_000)
+    """Of one endpoint, as the next two."""
+    routes: int = whole(10, 0, 100_000)
+    crl_entries: int = whole(20_000, 0, 10_000_000)
 
 
 class PkiConfig(_Table):
@@ -129,6 +171,29 @@ class SubnetConfig(_Table):
     @property
     def networks(self) -> tuple[Network, ...]:
         return (self.cidr,) if self.cidr_v6 is None else (self.cidr, self.cidr_v6)
+
+
+class EgressConfig(_Table):
+    """What a security group lets clients reach."""
+
+    network: Network
+    protocol: Literal["all", "tcp", "udp", "icmp"] = "all"
+    ports: PortRange = None
+    """None: all of them."""
+    description: Printable = ""
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.ports is not None and self.protocol not in ("tcp", "udp"):
+            raise ValueError(f'has ports and protocol "{self.protocol}"; write protocol = "tcp" or "udp"')
+        return self
+
+
+class SecurityGroupConfig(_Table):
+    id: Identifier
+    vpc: str
+    description: Printable = ""
+    egress: tuple[EgressConfig, ...] = ()
 
 
 class ServerCertificateConfig(_Table):
@@ -244,6 +309,13 @@ class ControlProtectionConfig(_Table):
         return (*shared, *(() if self.tls_crypt_v2 is None else (self.tls_crypt_v2.server_key,)))
 
 
+class ConnectionLogConfig(_Table):
+    """A log stream that the endpoint's connections are also written to."""
+
+    group: Printable
+    stream: Printable
+
+
 class LimitsConfig(_Table):
     sessions: int = whole(20_000, 1, 1_000_000)
     sessions_per_identity: int = whole(1000, 1, 1_000_000)
@@ -273,11 +345,15 @@ def _known_ciphers(value: tuple[str, ...], known: tuple[str, ...], kind: str) ->
 class EndpointConfig(_Table):
     name: Identifier
     id: EndpointId = ""
+    description: Printable = ""
     client_cidr: ClientCidr
     client_cidr_v6: ClientCidrV6 | None = None
     listen: tuple[ListenUrl, ...] = Field(min_length=1)
-    remote: Host | None = None
+    remote: Remote | None = None
     """The name in profiles; None: the profile's maker has to know."""
+    connection_log: ConnectionLogConfig | None = None
+    security_groups: tuple[str, ...] = ()
+    """None: everything that routes and rules allow."""
     server_certificate: ServerCertificateConfig
     authentication: tuple[AuthenticationConfig, ...] = Field(min_length=1, max_length=1)
     split_tunnel: Flag = False
@@ -293,6 +369,10 @@ class EndpointConfig(_Table):
     legacy_cbc_ciphers: tuple[str, ...] = ()
     renegotiate_s: int = whole(3600, 0, 86_400)
     hand_window_s: int = whole(60, 2, 300)
+    session_timeout_s: int = whole(0, 0, 30 * 86_400)
+    """0: a session may last for ever."""
+    disconnect_on_session_timeout: Flag = True
+    login_banner: Banner = ""
     ping_s: int = whole(10, 1, 600)
     ping_restart_s: int = whole(60, 2, 3600)
     path_mtu: int = whole(1500, 1280, 1500)
@@ -355,9 +435,13 @@ class Config(_Table):
     """The file itself, not a key of it."""
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig = MetricsConfig()
+    api: ApiConfig = ApiConfig()
+    managed: ManagedConfig = ManagedConfig()
+    quotas: QuotasConfig = QuotasConfig()
     pki: PkiConfig = PkiConfig()
     vpcs: tuple[VpcConfig, ...] = Field(default=(), alias="vpc")
     subnets: tuple[SubnetConfig, ...] = Field(default=(), alias="subnet")
+    security_groups: tuple[SecurityGroupConfig, ...] = Field(default=(), alias="security_group")
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
 
     def vpc(self, vpc_id: str) -> VpcConfig:
@@ -367,6 +451,9 @@ class Config(_Table):
     def subnet(self, subnet_id: str) -> SubnetConfig:
         """Raises KeyError."""
         return _find(self.subnets, subnet_id)
+
+    def has_subnet(self, subnet_id: str) -> bool:
+        return any(subnet.id == subnet_id for subnet in self.subnets)
 
     def endpoint(self, name_or_id: str) -> EndpointConfig:
         """Raises KeyError."""

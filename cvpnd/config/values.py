@@ -207,11 +207,61 @@ def _parse_metrics_listen(value: object) -> SocketName | None:
     return _parse_socket_name(text or METRICS_LISTEN, METRICS_LISTEN)
 
 
+@dataclass(frozen=True, slots=True)
+class ApiListen:
+    """Where the API answers: TLS, or plain HTTP on loopback."""
+
+    tls: bool
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{SocketName(self.host, self.port)}"
+
+
+def _parse_api_listen(value: object) -> ApiListen | None:
+    if value is None or isinstance(value, ApiListen):
+        return value
+    text = _text(value, "a URL like https://127.0.0.1:8443, or off")
+    if text == "off":
+        return None
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("https", "http") or "/" in rest.removesuffix("/"):
+        raise ValueError(f"{show(text)} is no place for an API; write a URL like https://127.0.0.1:8443")
+    name = _parse_socket_name(rest.removesuffix("/"), "https://127.0.0.1:8443")
+    if scheme == "http" and not ip_address(name.host).is_loopback:
+        raise ValueError(
+            f"{show(text)}: plain http only on loopback; write https://{name}, or http://127.0.0.1:{name.port}"
+        )
+    return ApiListen(scheme == "https", name.host, name.port)
+
+
 METRICS_LISTEN = "127.0.0.1:9176"
 """The port that dashboards for OpenVPN exporters expect."""
 
 
 # -- names --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """First and last, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+def _parse_ports(value: object) -> Ports | None:
+    if value is None or isinstance(value, Ports):
+        return value
+    found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", str(value)) if not isinstance(value, bool) else None
+    ports = Ports(int(found[1]), int(found[2] or found[1])) if found else Ports(0, 0)
+    if not 1 <= ports.first <= ports.last <= 65_535:
+        raise ValueError(f'{show(value)} is no range of ports; write "443" or "8000-8099"')
+    return ports
 
 
 def _parse_identifier(value: object) -> str:
@@ -255,10 +305,28 @@ def _parse_host(value: object) -> str:
     raise ValueError(f"{show(text)} is neither a host name nor an IP address; write one like vpn.example.com")
 
 
+def _parse_remote(value: object) -> str:
+    text = _text(value, "a host name or address")
+    if text.startswith("*."):
+        return f"*.{_parse_domain(text[2:])}"
+    return _parse_host(text)
+
+
 def _parse_printable(value: object) -> str:
     text = _text(value, "it")
     if len(text) > 255 or not text.isprintable():
         raise ValueError(f"{show(text)} has control characters or is longer than 255; shorten it to plain text")
+    return text
+
+
+LONGEST_BANNER = 1400
+"""As in AWS."""
+
+
+def _parse_banner(value: object) -> str:
+    text = _text(value, "it").replace("\r\n", "\n").strip()
+    if len(text) > LONGEST_BANNER or not all(line.isprintable() for line in text.split("\n")):
+        raise ValueError(f"has control characters or is longer than {LONGEST_BANNER}; shorten it to plain text")
     return text
 
 
@@ -271,8 +339,13 @@ def _parse_group(value: object) -> str:
 
 def _parse_state(value: object, info: ValidationInfo) -> str:
     text = _text(value, "a database URL")
+    if re.match(r"postgresql(\+[a-z]+)?://[^/]*/.", text):
+        return text
     if not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:////"):
-        raise ValueError(f"{show(text)} is no SQLite file; write one like sqlite:////var/lib/cvpnd/state.db")
+        raise ValueError(
+            "is neither an SQLite file nor a PostgreSQL database; write a URL like sqlite:////var/lib/cvpnd/state.db "
+            "or postgresql://user@host/cvpnd"  # the value itself may hold a password
+        )
     return f"sqlite:///{resolve(text.removeprefix('sqlite:///'), info)}"
 
 
@@ -295,13 +368,18 @@ AddressV6 = Annotated[InstanceOf[IPv6Address], BeforeValidator(_parse_address_v6
 ClientCidr = Annotated[InstanceOf[IPv4Network], BeforeValidator(_parse_client_cidr)]
 ClientCidrV6 = Annotated[InstanceOf[IPv6Network], BeforeValidator(_parse_client_cidr_v6)]
 ListenUrl = Annotated[InstanceOf[Listen], BeforeValidator(parse_listen)]
+ApiListenUrl = Annotated[InstanceOf[ApiListen] | None, BeforeValidator(_parse_api_listen)]
 MetricsListen = Annotated[InstanceOf[SocketName] | None, BeforeValidator(_parse_metrics_listen)]
+PortRange = Annotated[InstanceOf[Ports] | None, BeforeValidator(_parse_ports)]
 Identifier = Annotated[str, BeforeValidator(_parse_identifier)]
 EndpointId = Annotated[str, BeforeValidator(_parse_endpoint_id)]
 Interface = Annotated[str, BeforeValidator(_parse_interface)]
 Domain = Annotated[str, BeforeValidator(_parse_domain)]
 Host = Annotated[str, BeforeValidator(_parse_host)]
+Remote = Annotated[str, BeforeValidator(_parse_remote)]
+"""A host; with ``*.`` before a domain every name below it is the gateway's."""
 Printable = Annotated[str, BeforeValidator(_parse_printable)]
+Banner = Annotated[str, BeforeValidator(_parse_banner)]
 Group = Annotated[str, BeforeValidator(_parse_group)]
 StateUrl = Annotated[str, BeforeValidator(_parse_state)]
 FilePath = Annotated[Path, BeforeValidator(resolve)]

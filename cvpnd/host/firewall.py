@@ -1,7 +1,8 @@
 """The nftables table `inet cvpnd`: who may open connections through the gateway, SNAT, and anti-spoofing.
 
     spoofing     prerouting, raw   client addresses only come out of their TUN; nobody writes to them from elsewhere
-    forward      clients open connections to their endpoint's target interfaces; only replies come back
+    forward      clients open connections to their endpoint's target interfaces, as far as its security groups let
+                 them; only replies come back
     input        from a tunnel, the gateway host answers pings, and DNS where configured, and nothing else
     output       no ICMP redirects into a tunnel (the kernel sends them for traffic between clients)
     source_nat   per association, with source ports that are none of ours (CVE-2021-3773, "port shadow")
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
-from cvpnd.host.plan import HostPlan, IPNetwork
+from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
 from cvpnd.host.sysctl import Opened
 
 FAMILY, TABLE = "inet", "cvpnd"
@@ -53,6 +54,9 @@ def render(plan: HostPlan, opened: Opened | None = None) -> dict[str, Any]:
         chain(name, rules, type=kind, hook=hook, prio=priority, policy="accept")
 
     # a chain must exist before a rule jumps to it
+    for endpoint in plan.endpoints:
+        if endpoint.egress is not None:
+            chain(egress_chain(endpoint), _egress(endpoint))
     chain("from_clients", _from_clients(plan))
     chain("to_clients", _to_clients(plan))
     chain("clients_to_host", _clients_to_host(plan))
@@ -148,11 +152,36 @@ def _replies() -> list[list[Statement]]:
 def _from_clients(plan: HostPlan) -> list[list[Statement]]:
     rules = _replies()
     for endpoint in plan.endpoints:
-        # another endpoint's TUN is never among these
-        targets = {*endpoint.nat_by_interface(), *((endpoint.tun,) if endpoint.client_to_client else ())}
-        if targets:
-            rules.append([_meta("iifname", endpoint.tun), _meta("oifname", targets), ACCEPT])
+        from_tun = _meta("iifname", endpoint.tun)
+        if endpoint.client_to_client:
+            rules.append([from_tun, _meta("oifname", endpoint.tun), ACCEPT])
+        if targets := set(endpoint.nat_by_interface()):  # another endpoint's TUN is never among these
+            allowed = ACCEPT if endpoint.egress is None else _jump(egress_chain(endpoint))
+            rules.append([from_tun, _meta("oifname", targets), allowed])
     return [*rules, [COUNT, DROP]]
+
+
+def egress_chain(endpoint: EndpointPlan) -> str:
+    return f"egress_{endpoint.tun}"
+
+
+def _egress(endpoint: EndpointPlan) -> list[list[Statement]]:
+    """The endpoint's security groups. Replies have been let through before."""
+    rules: list[list[Statement]] = []
+    for allowed in endpoint.egress or ():
+        matches = [_address("daddr", allowed.network)] if allowed.network.prefixlen else [_family(allowed.network)]
+        if allowed.ports is not None:
+            first, last = allowed.ports
+            matches.append(_payload(allowed.protocol, "dport", first if first == last else {"range": [first, last]}))
+        elif allowed.protocol != "all":
+            names = {"icmp": "icmp" if allowed.network.version == 4 else "ipv6-icmp"}
+            matches.append(_meta("l4proto", names.get(allowed.protocol, allowed.protocol)))
+        rules.append([*matches, ACCEPT])
+    return [*rules, [COUNT, DROP]]
+
+
+def _family(network: IPNetwork) -> Statement:
+    return _meta("nfproto", "ipv4" if network.version == 4 else "ipv6")
 
 
 def _to_clients(plan: HostPlan) -> list[list[Statement]]:
@@ -223,6 +252,23 @@ async def apply(plan: HostPlan, opened: Opened | None = None) -> None:
 async def remove() -> None:
     """Remove the table, if it is there."""
     await _nft(json.dumps(render_removal()), "-j", "-f", "-")
+
+
+async def denied(plan: HostPlan) -> dict[str, int]:
+    """By endpoint: packets that its security groups kept back since they were last put in place."""
+    found = {}
+    for endpoint in plan.endpoints:
+        if endpoint.egress is None:
+            continue
+        listing = json.loads(await _nft("", "-j", "list", "chain", FAMILY, TABLE, egress_chain(endpoint)))
+        counters = (
+            statement["counter"]["packets"]
+            for entry in listing["nftables"]
+            for statement in entry.get("rule", {}).get("expr", ())
+            if "counter" in statement
+        )
+        found[endpoint.name] = sum(counters)
+    return found
 
 
 async def foreign_drops() -> list[str]:

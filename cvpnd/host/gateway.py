@@ -22,10 +22,10 @@ from pyroute2.netlink.rtnl import RTMGRP_LINK
 
 from cvpnd.host import firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
-from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
+from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
 from cvpnd.host.tun import Offload, Tun, open_tun
 
-__all__ = ["Association", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
+__all__ = ["Association", "Egress", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
 
 SETTLE_S = 0.3
 """A link that changes does so several times in a row."""
@@ -94,6 +94,10 @@ class HostGateway:
     async def warnings(self) -> list[str]:
         """What else on this host keeps clients from their target networks."""
         return await firewall.foreign_drops()
+
+    async def denied(self) -> dict[str, int]:
+        """By endpoint with security groups: packets that they kept back since the latest plan."""
+        return await firewall.denied(self._plan)
 
     async def watch(self) -> AsyncIterator[str]:
         """Runs until cancelled: when a target interface comes back after it was down or gone, the kernel has forgotten

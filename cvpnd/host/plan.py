@@ -51,6 +51,17 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """What clients may reach in their target networks."""
+
+    network: IPNetwork
+    protocol: str = "all"
+    """``all``, ``tcp``, ``udp`` or ``icmp``."""
+    ports: tuple[int, int] | None = None
+    """First and last."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointPlan:
     name: str
     tun: str
@@ -65,6 +76,8 @@ class EndpointPlan:
     routes: tuple[ExtraRoute, ...] = ()
     client_to_client: bool = False
     """The `local` route: clients of this endpoint reach each other."""
+    egress: tuple[Egress, ...] | None = None
+    """None: everything."""
     allow_inbound: bool = False
     """Target networks may open connections to clients (useful in routed mode only)."""
     dns: bool = False

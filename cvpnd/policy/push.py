@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_network
+from urllib.parse import quote
 
 from cvpnd.config import EndpointConfig, covers
 from cvpnd.policy.model import ClientFacts, IPAddress, IPNetwork, Lease, ProtoBit, Route
@@ -43,6 +44,7 @@ def push_options(endpoint: EndpointConfig, routes: Sequence[Route], lease: Lease
         f"ping {endpoint.ping_s}",
         f"ping-restart {endpoint.ping_restart_s}",
     ]
+    options += _banner(endpoint.login_banner)
     if facts.transport == "udp":
         options.append(f"explicit-exit-notify {EXIT_NOTICES}")
     if (mtu := client_mtu(endpoint.path_mtu, facts).pushed) is not None:
@@ -187,6 +189,27 @@ def _dns_classic(servers: Sequence[IPAddress], domains: Sequence[str]) -> Iterat
         yield f"dhcp-option {'DNS' if server.version == 4 else 'DNS6'} {server}"
     for number, domain in enumerate(domains):
         yield f"dhcp-option {'DOMAIN-SEARCH' if number else 'DOMAIN'} {domain}"
+
+
+def _banner(text: str) -> Iterator[str]:
+    """As graphical clients take messages (openvpn-wire.md section 16), which decode them like URLs: so there is neither
+    a comma, which would end the option, nor a space, of which an option has few."""
+    for line in text.splitlines():
+        start = 0
+        encoded = [quote(character, safe=_BANNER_SAFE) for character in line]
+        room = MAX_OPTION_LENGTH - len("echo msg-n ")
+        for end in range(1, len(encoded) + 1):
+            if end == len(encoded) or sum(map(len, encoded[start : end + 1])) > room:
+                yield f"echo {'msg' if end == len(encoded) else 'msg-n'} {''.join(encoded[start:end])}"
+                start = end
+        if not line:
+            yield "echo msg"
+    if text:
+        yield f"echo msg-window {BANNER_TITLE}"
+
+
+BANNER_TITLE = "Welcome"
+_BANNER_SAFE = ".:;!?()-_/@=+*&<>[]{}|~^"
 
 
 def _packed(head: str, words: Iterable[str]) -> Iterator[str]:

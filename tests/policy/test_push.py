@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -282,3 +283,20 @@ def test_update_takes_back_what_is_gone() -> None:
 
 def test_timers_are_no_reason_to_disturb_a_live_session() -> None:
     assert update_options(pushed(endpoint()), pushed(endpoint(ping_s=5, ping_restart_s=90))) == []
+
+
+def test_a_banner_arrives_whole_whatever_is_in_it() -> None:
+    text = 'Welcome, "all"!\n\nÜber 100%: \\ see https://example.com/a?b=c ' + "so long " * 150
+    options = of(pushed(endpoint(login_banner=text)), "echo")
+    assert all(len(option) <= MAX_OPTION_LENGTH and option.count(" ") <= 2 for option in options)
+    lines, shown = [""], None
+    for option in options:  # as a graphical client puts it together
+        _, what, *rest = unquote(option).split(" ", 2)
+        if what == "msg-window":
+            shown = "\n".join(lines[:-1])
+            break
+        lines[-1] += rest[0] if rest else ""
+        if what == "msg":
+            lines.append("")
+    assert shown == text.strip()
+    assert not of(pushed(endpoint()), "echo")
