@@ -1,6 +1,7 @@
 """The daemon from start to end: who is started in which order, what a signal does, and who is stopped in which order.
 
-Start: logs, store, data plane, connection log, gateway (host, endpoints, listeners), admin socket, metrics; then READY.
+Start: logs, store, data plane, connection log, gateway (host, endpoints, listeners), admin socket, metrics, API;
+then READY.
 Stop runs backwards. Only this file knows everyone.
 """
 
@@ -16,13 +17,15 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
 from importlib.metadata import version
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from cvpnd.api.aws.app import AwsApi
 from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
-from cvpnd.config import Config
+from cvpnd.config import ApiConfig, Config
 from cvpnd.dataplane import open_data_plane
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway, GatewayError
@@ -30,6 +33,7 @@ from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.gateway import HostGateway
 from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry
+from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.sdnotify import Notifier
@@ -37,7 +41,7 @@ from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import Doorman
-from cvpnd.store.store import Store, StoreError
+from cvpnd.store import Store, StoreError
 from cvpnd.wire.reset_cookie import SECRET_BYTES
 
 log = logging.getLogger(__name__)
@@ -55,12 +59,16 @@ class StartError(Exception):
 class Daemon:
     """What runs between start and stop, and the numbers it shows."""
 
-    def __init__(self, gateway: Gateway, control: ControlPlane, connection_log: ConnectionLog) -> None:
+    def __init__(
+        self, gateway: Gateway, control: ControlPlane, connection_log: ConnectionLog, streams: LogStreams
+    ) -> None:
         self.gateway = gateway
         self.control = control
         self.connection_log = connection_log
-        self.operations = Operations(gateway)
+        self.streams = streams
+        self.operations = Operations(gateway, streams)
         self.notifier = Notifier()
+        self.aws_api: AwsApi | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._started_at = time.time()
         self._version = version("cvpnd")
@@ -80,7 +88,8 @@ class Daemon:
             reload_revision=gateway.revision,
             last_reload_at=gateway.last_reload_at,
             last_reload_successful=gateway.last_reload_successful,
-            connection_log_lost=self.connection_log.lost,
+            api_refusals={} if self.aws_api is None else {str(r): n for r, n in self.aws_api.refusals.items()},
+            connection_log_lost=self.connection_log.lost + self.streams.lost,
         )
 
     def do(self, chore: Coroutine[None, None, None]) -> None:
@@ -105,6 +114,7 @@ class Daemon:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
         self.notifier.reloading()
         self.connection_log.reopen()
+        self.streams.reopen()
         try:
             answer = await self.operations.reload()
             log.info("reloaded: %s", answer)
@@ -159,10 +169,12 @@ async def serve(config: Config) -> None:
 
 
 async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
-    store = await asyncio.to_thread(Store.open, config.daemon.state)
+    store = await asyncio.to_thread(Store.open, config.daemon.state, config.daemon.state_key)
     stack.callback(store.close)
     connection_log = ConnectionLog(config.daemon.log_directory / "connections.log")
     stack.callback(connection_log.close)
+    streams = LogStreams(config.daemon.log_directory / "streams")
+    stack.callback(streams.close)
     try:
         plane = open_data_plane(
             config.daemon.worker_count(),
@@ -175,8 +187,14 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(plane.close)
     log.info("data plane: %d workers, %s", plane.workers, plane.crypto_backend)
 
+    def write(connection: Connection, entry: dict[str, str]) -> None:
+        connection_log.write(entry)
+        if (wanted := connection.endpoint.settings.connection_log) is not None:
+            streams.write(wanted.group, wanted.stream, entry)
+
     def on_established(connection: Connection) -> None:
-        connection_log.write(attempt_entry(views.connection_view(plane, connection), time.time()))
+        gateway.timeouts.begin(connection)
+        write(connection, attempt_entry(views.connection_view(plane, connection), time.time()))
 
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
@@ -184,7 +202,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
             entry = attempt_entry(view, time.time(), failure=connection.end_reason, detail=connection.end_detail)
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
-        connection_log.write(entry)
+        write(connection, entry)
 
     door = Doorman(secrets.token_bytes(SECRET_BYTES), config.daemon.strangers)
     stack.callback(door.close)
@@ -193,22 +211,37 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
     stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)
     await gateway.start()
-    daemon = Daemon(gateway, control, connection_log)
+    daemon = Daemon(gateway, control, connection_log, streams)
     await stack.enter_async_context(_http(build_admin_app(daemon.operations), bind_unix(config.daemon.admin_socket)))
     if config.metrics.listen is not None:
         listen = config.metrics.listen
         await stack.enter_async_context(
             _http(build_metrics_app(build_registry(daemon)), bind_tcp(listen.host, listen.port))
         )
+    if config.api.listen is not None:
+        await stack.enter_async_context(await _aws_api(config.api, daemon))
     stack.callback(daemon.cancel_chores)
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes()):
         daemon.do(chore)
     return daemon
 
 
+async def _aws_api(config: ApiConfig, daemon: Daemon) -> contextlib.AbstractAsyncContextManager[HttpServer]:
+    assert config.listen is not None  # noqa: S101 - looked at by the caller
+    tls = None
+    if config.listen.tls:
+        assert config.certificate is not None and config.private_key is not None  # noqa: S101 - the model's check
+        tls = config.certificate, config.private_key
+    daemon.aws_api = await AwsApi.load(daemon.operations)
+    log.info("the AWS-compatible API listens on %s", config.listen)
+    return _http(daemon.aws_api, bind_tcp(config.listen.host, config.listen.port), tls=tls)
+
+
 @contextlib.asynccontextmanager
-async def _http(app: ASGIApp, listener: socket.socket) -> AsyncIterator[HttpServer]:
-    server = HttpServer(app, listener)
+async def _http(
+    app: ASGIApp, listener: socket.socket, *, tls: tuple[Path, Path] | None = None
+) -> AsyncIterator[HttpServer]:
+    server = HttpServer(app, listener, tls=tls)
     await server.start()
     try:
         yield server

@@ -3,7 +3,7 @@
 ``start`` and ``reload`` take the same road: read and check everything that can be refused (files, certificates), plan,
 then change the host, then the data plane, then listen. A reload that fails on the way goes back to the old plan.
 An endpoint whose listeners, client CIDR or interface settings change is replaced (its clients are sent back at once);
-everything else changes under live sessions.
+everything else changes under live sessions. ``refresh`` takes that road for what changed in the store.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
+from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
+from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.host.errors import HostError
@@ -32,8 +34,9 @@ from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
+from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError
-from cvpnd.store.store import Store
+from cvpnd.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +59,16 @@ class Gateway:
         self, config: Config, plane: DataPlane, control: ControlPlane, host: HostGateway, store: Store
     ) -> None:
         self.config = config
+        """What the file says; managed endpoints are not in it."""
         self.plane = plane
         self.control = control
         self.store = store
+        self.timeouts = SessionTimeouts(control)
         self.revision = 0
         self.last_reload_at: float | None = None
         self.last_reload_successful = True
         self._host = host
+        self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
         self._running: dict[str, _Running] = {}
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
@@ -72,16 +78,28 @@ class Gateway:
     def endpoints(self) -> list[ServedEndpoint]:
         return [running.served for running in self._running.values()]
 
+    def is_managed(self, served: ServedEndpoint) -> bool:
+        """It lives in the store; else it belongs to the file."""
+        return all(served.id != endpoint.id for endpoint in self.config.endpoints)
+
     # -- start, reload, stop --------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Raises ``GatewayError``; then the host is as it was."""
         try:
             await self._become(self.config)
-        except (TrustError, HostError, ListenError, OSError) as error:
+        except _FAILURES as error:
             await self.stop(0)
             raise GatewayError(str(error)) from error
         self.revision = 1
+
+    async def refresh(self) -> None:
+        """Make it so as the store says now, inside the transaction that is joined. Raises ``GatewayError``; then take
+        the change back and refresh again."""
+        try:
+            await self._become(self.config, again=False)
+        except _FAILURES as error:
+            raise GatewayError(str(error)) from error
 
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
@@ -91,7 +109,7 @@ class Gateway:
         try:
             new = await asyncio.to_thread(_read, old)
             await self._become(new)
-        except (ConfigError, TrustError) as error:
+        except (ConfigError, TrustError, ManagedError) as error:
             raise GatewayError(str(error)) from error
         except (HostError, ListenError, OSError) as error:
             raise GatewayError(await self._go_back(old, str(error))) from error
@@ -104,7 +122,7 @@ class Gateway:
         """What there is to say about it."""
         try:
             await self._become(old)
-        except (TrustError, HostError, ListenError, OSError) as error:
+        except _FAILURES as error:
             log.critical("the old configuration cannot be put back in force: %s", error)
             return f"{problem}\nand the old configuration cannot be put back in force: {error}"
         return problem
@@ -112,6 +130,7 @@ class Gateway:
     async def stop(self, grace_s: float) -> None:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
         was found."""
+        self.timeouts.stop()
         try:
             for running in self._running.values():
                 running.served.closing = True
@@ -123,10 +142,17 @@ class Gateway:
                 self._remove(running)
         finally:
             await self._host.down()
+            await asyncio.to_thread(self._managed.remove)
 
-    async def _become(self, config: Config) -> None:
+    async def _become(self, file: Config, *, again: bool = True) -> None:
+        """``again``: read every file again, also those that are watched and read already."""
+        managed = await asyncio.to_thread(self._managed.read, file)
+        if problems := managed_problems(file, managed):
+            lines = (f"endpoint {endpoint.name}, made at run time: {problem}" for endpoint, problem in problems)
+            raise ManagedError("\n".join(lines))
+        config = file.model_copy(update={"endpoints": (*file.endpoints, *managed)})
         self.control.set_limits(config.daemon.strangers)
-        keepers = await asyncio.to_thread(_read_files, config.endpoints)
+        keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         stored = await asyncio.to_thread(self.store.rules)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
@@ -149,6 +175,10 @@ class Gateway:
                 self._update(self._running[endpoint.id], config, endpoint, keepers[endpoint.id], rules)
             else:
                 self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules)
+        await asyncio.to_thread(self._managed.forget, managed)
+
+    def _keepers(self) -> dict[str, _Keepers]:
+        return {each.served.id: (each.served.trust_keeper, each.protection) for each in self._running.values()}
 
     # -- one endpoint ---------------------------------------------------------------------------------------
 
@@ -194,15 +224,23 @@ class Gateway:
         served = running.served
         if endpoint.legacy_cbc_ciphers != served.settings.legacy_cbc_ciphers:
             _warn_of_cbc(endpoint)
-        served.settings = endpoint
-        served.routes = endpoint_routes(endpoint, config)
-        served.set_rules(self.plane, rules, self.control.table)
+        routes, trust = endpoint_routes(endpoint, config), served.trust_keeper
+        timeouts_changed = served.settings.session_timeout_s != endpoint.session_timeout_s
+        told_differently = (served.settings, served.routes) != (endpoint, routes)
+        served.settings, served.routes = endpoint, routes
+        if served.rules != tuple(rules):
+            served.set_rules(self.plane, rules, self.control.table)
         served.trust_keeper, running.protection = keepers
         self._protect(running)
-        self._end_untrusted(served)
-        allowed = served.session_settings.data_ciphers
-        self._send_back((c for c in self._connections(served) if c.cipher not in allowed), End.CONFIGURATION_CHANGED)
-        self._tell_changes(served)
+        if served.trust_keeper is not trust:
+            self._end_untrusted(served)
+        if told_differently:
+            allowed = served.session_settings.data_ciphers
+            strays = (c for c in self._connections(served) if c.cipher not in allowed)
+            self._send_back(strays, End.CONFIGURATION_CHANGED)
+            self._tell_changes(served)
+        if timeouts_changed:
+            self.timeouts.changed(served)
 
     def _protect(self, running: _Running) -> None:
         if running.served.protection is running.protection.current:
@@ -246,6 +284,13 @@ class Gateway:
         async for line in self._host.watch():
             log.warning("%s", line)
 
+    async def denied(self) -> dict[str, int]:
+        """By endpoint name: packets that its security groups kept back since they were last put in place."""
+        try:
+            return await self._host.denied()
+        except HostError as error:
+            raise GatewayError(str(error)) from error
+
     # -- rules and trust ------------------------------------------------------------------------------------
 
     def put_rules_in_force(self, served: ServedEndpoint, rules: Sequence[Rule]) -> None:
@@ -287,11 +332,20 @@ def _read(old: Config) -> Config:
 _Keepers = tuple[TrustKeeper, ProtectionKeeper]
 
 
-def _read_files(endpoints: Iterable[EndpointConfig]) -> dict[str, _Keepers]:
+_FAILURES = (TrustError, HostError, ListenError, ManagedError, StoreError, OSError)
+
+
+def _read_files(endpoints: Iterable[EndpointConfig], known: Mapping[str, _Keepers]) -> dict[str, _Keepers]:
+    """``known`` keepers stay in place where they keep what is wanted."""
     keepers = {}
     for endpoint in endpoints:
-        trust = TrustKeeper(CertificateSettings.of_endpoint(endpoint))
-        keepers[endpoint.id] = trust, ProtectionKeeper(endpoint.control_protection, trust)
+        settings, known_here = CertificateSettings.of_endpoint(endpoint), known.get(endpoint.id)
+        trust, protection = known_here or (None, None)
+        if trust is None or trust.current.settings != settings:
+            trust, protection = TrustKeeper(settings), None
+        if protection is None or protection.settings != endpoint.control_protection:
+            protection = ProtectionKeeper(endpoint.control_protection, trust)
+        keepers[endpoint.id] = trust, protection
     return keepers
 
 

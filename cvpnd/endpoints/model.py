@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from cvpnd.config import SecurityGroupConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class RouteView:
     """Subnet id, or ``local`` for client-to-client."""
     origin: str
     """``associate`` (came with an association) or ``add-route``."""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,103 @@ class EndpointView:
     endpoint_id: str
     name: str
     status: str
+    """``pending-associate`` or ``available``."""
     client_cidr: IPv4Network
     listen: tuple[str, ...]
     split_tunnel: bool
     connections: int
     interface: str
+    origin: str = "file"
+    """``file`` (belongs to the TOML file) or ``store`` (made at run time)."""
+    description: str = ""
+    dns_servers: tuple[IPv4Address | IPv6Address, ...] = ()
+    remote: str = ""
+    """The name in profiles; empty: that of the server's certificate."""
+    server_certificate: str = ""
+    """ARN of an imported certificate, or a file; as the next."""
+    client_certificate: str = ""
+    security_groups: tuple[str, ...] = ()
+    session_timeout_s: int = 0
+    """0: none."""
+    disconnect_on_session_timeout: bool = True
+    login_banner: str = ""
+    connection_log: Mapping[str, str] | None = None
+    """``group`` and ``stream``."""
+    vpc: str = ""
+    created_at: float | None = None
+    """None for one of the file."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationView:
+    association_id: str
+    endpoint_id: str
+    subnet: str
+    vpc: str
+    nat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroupView:
+    group: SecurityGroupConfig
+    denied: Mapping[str, int]
+    """By the name of an endpoint that has it: packets that its groups kept back since they were last put in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedCertificateView:
+    """A certificate that was imported with its private key, which nobody gets to see again."""
+
+    arn: str
+    certificate: str
+    """PEM, as the chain, which is empty if there is none."""
+    chain: str
+    created_at: float
+    imported_at: float
+    in_use_by: tuple[str, ...] = ()
+    """Ids of endpoints."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKeyView:
+    access_key_id: str
+    name: str
+    role: str
+    """``admin`` or ``read-only``."""
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogStreamView:
+    group: str
+    name: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogGroupView:
+    name: str
+    created_at: float
+    streams: tuple[LogStreamView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    stream: str
+    timestamp: float
+    number: int
+    """Of its line in the stream."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamlProviderView:
+    arn: str
+    metadata: str
+    valid_until: float | None
+    created_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cvpnd.config import LOCAL, Config, EndpointConfig, SubnetConfig
-from cvpnd.host.plan import Association, EndpointPlan, ExtraRoute, HostPlan, Subnet
+from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, Subnet
 from cvpnd.host.tun import Offload
 from cvpnd.policy.mtu import tunnel_mtu
 
@@ -39,7 +39,19 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
             for subnet in _legs(config.subnet(route.target))
             if subnet.cidr.version == route.destination.version
         ),
+        egress=_egress(config, endpoint),
         client_to_client=any(route.target == LOCAL for route in endpoint.route),
+    )
+
+
+def _egress(config: Config, endpoint: EndpointConfig) -> tuple[Egress, ...] | None:
+    if not endpoint.security_groups:
+        return None
+    return tuple(
+        Egress(each.network, each.protocol, None if each.ports is None else (each.ports.first, each.ports.last))
+        for group in config.security_groups
+        if group.id in endpoint.security_groups
+        for each in group.egress
     )
 
 

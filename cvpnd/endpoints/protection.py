@@ -41,7 +41,7 @@ class ProtectionKeeper:
         self, settings: ControlProtectionConfig, trust: TrustKeeper, interval_s: float = POLL_INTERVAL_S
     ) -> None:
         """``trust`` knows who is revoked. Raises TrustError."""
-        self._settings = settings
+        self.settings = settings
         self._trust = trust
         self._watch = FileWatch(settings.paths, interval_s)
         self.current = self._load()
@@ -55,12 +55,12 @@ class ProtectionKeeper:
         except TrustError as error:
             log.error("%s; the key read before stays in use", error)
             return
-        log.info("control-channel keys reloaded from %s", ", ".join(map(str, self._settings.paths)))
+        log.info("control-channel keys reloaded from %s", ", ".join(map(str, self.settings.paths)))
 
     def _load(self) -> ControlProtection:
-        v2 = self._settings.tls_crypt_v2
+        v2 = self.settings.tls_crypt_v2
         return ControlProtection(
-            shared=_shared(self._settings),
+            shared=_shared(self.settings),
             server_key=None if v2 is None else ServerKey(_read(v2.server_key, parse_v2_server_key)),
             check_client_key=self._check_client_key,
             allow_stateful=v2 is not None and v2.allow_stateful,
@@ -72,7 +72,7 @@ class ProtectionKeeper:
         crl = self._trust.current.crl
         if metadata.serial is not None and crl is not None and crl.names_serial(metadata.serial):
             return DropReason.CLIENT_KEY_REVOKED
-        v2 = self._settings.tls_crypt_v2
+        v2 = self.settings.tls_crypt_v2
         if v2 is not None and v2.max_age_days:
             oldest = time.time() - v2.max_age_days * DAY_S
             if metadata.created_at is None or metadata.created_at < oldest:

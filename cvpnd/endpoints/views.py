@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from cvpnd.config import Config
 from cvpnd.dataplane.api import DataPlane, PeerStats
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
 from cvpnd.ops.metrics import EndpointMetrics
@@ -13,6 +15,7 @@ from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.store import StoredEndpoint
 
 
 def stats_now(plane: DataPlane, connection: Connection) -> PeerStats:
@@ -56,17 +59,50 @@ def route_view(endpoint: ServedEndpoint, route: Route) -> RouteView:
     return RouteView(endpoint.id, route.destination, route.target, route.origin)
 
 
-def endpoint_view(endpoint: ServedEndpoint, connections: int) -> EndpointView:
+def endpoint_view(
+    endpoint: ServedEndpoint,
+    connections: int,
+    config: Config,
+    stored: StoredEndpoint | None,
+    tags: Mapping[str, str],
+) -> EndpointView:
+    """``stored`` is None for one of the file."""
+    settings = endpoint.settings
+    vpc = stored.vpc if stored is not None else ""
+    if not vpc and settings.associate:
+        vpc = config.subnet(settings.associate[0].subnet).vpc
+    log = settings.connection_log
     return EndpointView(
         endpoint_id=endpoint.id,
-        name=endpoint.settings.name,
-        status="available" if endpoint.settings.associate else "pending-associate",
-        client_cidr=endpoint.settings.client_cidr,
-        listen=tuple(str(listen) for listen in endpoint.settings.listen),
-        split_tunnel=endpoint.settings.split_tunnel,
+        name=settings.name,
+        status="available" if settings.associate else "pending-associate",
+        client_cidr=settings.client_cidr,
+        listen=tuple(str(listen) for listen in settings.listen),
+        split_tunnel=settings.split_tunnel,
         connections=connections,
         interface=endpoint.interface,
+        origin="file" if stored is None else "store",
+        description=settings.description,
+        dns_servers=settings.dns_servers,
+        remote=settings.remote or "",
+        server_certificate=(
+            str(settings.server_certificate.certificate) if stored is None else stored.server_certificate
+        ),
+        client_certificate=(str(settings.authentication[0].client_ca) if stored is None else stored.client_certificate),
+        security_groups=settings.security_groups,
+        session_timeout_s=settings.session_timeout_s,
+        disconnect_on_session_timeout=settings.disconnect_on_session_timeout,
+        login_banner=settings.login_banner,
+        connection_log=None if log is None else {"group": log.group, "stream": log.stream},
+        vpc=vpc,
+        created_at=None if stored is None else stored.created_at,
+        tags=tags,
     )
+
+
+def file_association_id(endpoint_id: str, subnet: str) -> str:
+    """An association of the file has the same id on every gateway with that file."""
+    return f"cvpn-assoc-{hashlib.sha256(f'{endpoint_id} {subnet}'.encode()).hexdigest()[:17]}"
 
 
 def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float) -> list[EndpointMetrics]:

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cvpnd.dataplane.api import Drop
-from cvpnd.reasons import Refusal
+from cvpnd.reasons import ApiRefusal, Refusal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -73,6 +73,8 @@ class GatewayMetrics:
     last_reload_at: float | None = None
     last_reload_successful: bool = True
     connection_log_lost: int = 0
+    api_refusals: Mapping[str, int] = field(default_factory=dict)
+    """``ApiRefusal`` word -> requests refused for it."""
 
 
 class MetricsSource(Protocol):
@@ -243,6 +245,12 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         "Connection log entries that could not be written.",
         value=now.connection_log_lost,
     )
+    refusals = CounterMetricFamily(
+        "cvpnd_api_refusals", "Requests to the AWS-compatible API that were refused, by reason.", labels=["reason"]
+    )
+    for reason, count in _with_zeroes(now.api_refusals, ApiRefusal):
+        refusals.add_metric([reason], count)
+    yield refusals
 
 
 def _with_zeroes(counts: Mapping[str, int], known: Iterable[str]) -> list[tuple[str, int]]:

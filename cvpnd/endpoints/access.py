@@ -1,0 +1,106 @@
+"""Access keys of the API, and tags."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cvpnd.endpoints.gateway import Gateway
+from cvpnd.endpoints.model import AccessKeyView, OperationError
+from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.store import StoredAccessKey
+
+Role = Literal["admin", "read-only"]
+ROLES: tuple[Role, ...] = get_args(Role)
+LOOKED_UP_FOR_S = 5.0
+"""How long keys are remembered: several gateways may share one store."""
+MAX_TAGS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a signature is verified with."""
+
+    key_id: str
+    name: str
+    role: str
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Credential({self.key_id})"
+
+
+class AccessOperations(OperationsBase):
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self._credentials: dict[str, Credential] = {}
+        self._credentials_until = float("-inf")
+
+    async def list_access_keys(self) -> list[AccessKeyView]:
+        stored = await self._store(self._stored.access_keys)
+        return [AccessKeyView(each.id, each.name, each.role, each.created_at) for each in stored]
+
+    async def create_access_key(self, role: str, name: str = "") -> tuple[AccessKeyView, str]:
+        """The key and its secret, which is told to nobody again."""
+        if role not in ROLES:
+            raise OperationError("InvalidParameterValue", f"{role} is no role; choose {' or '.join(ROLES)}")
+        key_id = "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode()
+        secret = base64.b64encode(secrets.token_bytes(30)).decode()
+        new = AccessKeyView(key_id, name, role, time.time())
+        async with self._change():
+            await self._store(self._stored.add_access_key, _as_stored(new), secret.encode())
+        self._credentials_until = float("-inf")
+        return new, secret
+
+    async def delete_access_key(self, key_id: str) -> None:
+        async with self._change():
+            if not await self._store(self._stored.delete_access_key, key_id):
+                raise OperationError("NoSuchEntity.NotFound", f"there is no access key {key_id}")
+        self._credentials_until = float("-inf")
+
+    async def credential(self, key_id: str, now: float) -> Credential | None:
+        """``now`` on a monotonic clock. Unknown ids cost no look into the store."""
+        if now >= self._credentials_until:
+            secrets_by_id = await self._store(self._stored.access_secrets)
+            self._credentials = {
+                each.id: Credential(each.id, each.name, each.role, secrets_by_id[each.id])
+                for each in await self._store(self._stored.access_keys)
+                if each.id in secrets_by_id
+            }
+            self._credentials_until = now + LOOKED_UP_FOR_S
+        return self._credentials.get(key_id)
+
+    # -- tags -----------------------------------------------------------------------------------------------
+
+    async def list_tags(self) -> Mapping[str, Mapping[str, str]]:
+        """By resource: endpoint ids and certificate ARNs."""
+        return await self._store(self._stored.tags)
+
+    async def set_tags(self, resource: str, tags: Mapping[str, str]) -> None:
+        async with self._change():
+            await self._check_resource(resource)
+            there = (await self._store(self._stored.tags)).get(resource, {})
+            if len({*there, *tags}) > MAX_TAGS:
+                raise OperationError("TagLimitExceeded", f"{resource} would have more than {MAX_TAGS} tags")
+            await self._store(self._stored.set_tags, resource, tags)
+
+    async def remove_tags(self, resource: str, keys: Collection[str] | None) -> None:
+        """None: all of them. Keys that are not there are no error."""
+        async with self._change():
+            await self._check_resource(resource)
+            await self._store(self._stored.remove_tags, resource, keys)
+
+    async def _check_resource(self, resource: str) -> None:
+        if resource.startswith("arn:"):
+            if all(each.arn != resource for each in await self._store(self._stored.imported_certificates)):
+                raise OperationError("ResourceNotFoundException", f"there is no certificate {resource}")
+        else:
+            await self._managed(resource)
+
+
+def _as_stored(view: AccessKeyView) -> StoredAccessKey:
+    return StoredAccessKey(view.access_key_id, view.name, view.role, view.created_at)

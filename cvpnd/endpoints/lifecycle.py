@@ -1,0 +1,226 @@
+"""Endpoints: what there is, and making, changing and deleting those that are managed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from cvpnd.config import Config, EndpointConfig, Listen
+from cvpnd.config.crosscheck import managed_problems
+from cvpnd.config.values import parse_listen
+from cvpnd.endpoints import views
+from cvpnd.endpoints.managed import ManagedError, client_authorities, compose
+from cvpnd.endpoints.model import EndpointView, OperationError
+from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.store import StoredEndpoint
+
+NOT_SETTINGS = frozenset({"id", "name", "server_certificate", "associate", "route", "authorize", "control_protection"})
+"""Keys of an endpoint's table that a managed one has elsewhere, or that name files."""
+FIXED = frozenset({"client_cidr", "client_cidr_v6"})
+"""What AWS lets nobody change: addresses that clients and target networks know."""
+DEFAULT_PORT = 443
+
+
+class LifecycleOperations(OperationsBase):
+    async def list_endpoints(self) -> list[EndpointView]:
+        connections = [c.endpoint for c in self._gateway.control.table if c.established]
+        stored = {each.id: each for each in await self._store(self._stored.managed_endpoints)}
+        tags = await self._store(self._stored.tags)
+        return [
+            views.endpoint_view(e, connections.count(e), self._gateway.config, stored.get(e.id), tags.get(e.id, {}))
+            for e in self._gateway.endpoints
+        ]
+
+    async def show_endpoint(self, endpoint: str) -> EndpointView:
+        endpoint_id = self._endpoint(endpoint).id
+        return next(view for view in await self.list_endpoints() if view.endpoint_id == endpoint_id)
+
+    async def create_endpoint(
+        self,
+        *,
+        server_certificate: str,
+        client_certificate: str,
+        settings: Mapping[str, Any],
+        name: str | None = None,
+        transport: str = "udp",
+        port: int = DEFAULT_PORT,
+        vpc: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> EndpointView:
+        """It listens when this returns. ``settings`` are keys of an ``[[endpoint]]`` table; without ``listen`` among
+        them an address of ``[managed] listen`` is chosen for ``transport`` and ``port``."""
+        async with self._change() as change:
+            config = self._gateway.config
+            existing = await self._store(self._stored.managed_endpoints)
+            if len(existing) >= config.quotas.endpoints:
+                raise OperationError(
+                    "ClientVpnEndpointLimitExceeded",
+                    f"there are {len(existing)} endpoints made at run time; raise quotas.endpoints in {config.path}",
+                )
+            endpoint_id = f"cvpn-endpoint-{secrets.token_hex(9)[:17]}"
+            own = _checked_keys(settings)
+            if "listen" not in own:
+                own["listen"] = [str(self._free_listen(transport, port))]
+            if vpc and all(vpc != each.id for each in config.vpcs):
+                raise OperationError("InvalidVpcID.NotFound", f"{config.path} declares no vpc {vpc}")
+            stored = StoredEndpoint(
+                endpoint_id, name or endpoint_id, own, server_certificate, client_certificate, vpc, time.time()
+            )
+            await self._check(stored, existing)
+            await self._store(self._stored.add_endpoint, stored)
+            if tags:
+                await self._store(self._stored.set_tags, endpoint_id, tags)
+            await self._put_in_force(change)
+            return await self.show_endpoint(endpoint_id)
+
+    async def modify_endpoint(
+        self,
+        endpoint: str,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        server_certificate: str | None = None,
+        port: int | None = None,
+        vpc: str | None = None,
+    ) -> EndpointView:
+        """``settings`` given are replaced, those that are None go back to their default; others stay."""
+        async with self._change() as change:
+            served, stored = await self._managed(endpoint)
+            given = _checked_keys(settings or {})
+            if fixed := sorted(FIXED & given.keys()):
+                raise OperationError("InvalidParameterValue", f"{fixed[0]} cannot be changed; make another endpoint")
+            own = {key: value for key, value in {**stored.settings, **given}.items() if value is not None}
+            if port is not None and "listen" not in given:
+                transport = served.settings.listen[0].transport
+                if all(listen.port != port for listen in served.settings.listen):
+                    own["listen"] = [str(self._free_listen(transport, port, besides=served.settings))]
+            if vpc is not None and vpc != stored.vpc:
+                self._check_vpc(vpc, stored)
+            new = replace(
+                stored,
+                settings=own,
+                server_certificate=server_certificate or stored.server_certificate,
+                vpc=stored.vpc if vpc is None else vpc,
+            )
+            others = [each for each in await self._store(self._stored.managed_endpoints) if each.id != stored.id]
+            await self._check(new, others)
+            await self._store(
+                self._stored.change_endpoint,
+                stored.id,
+                settings=own,
+                server_certificate=new.server_certificate,
+                vpc=new.vpc,
+            )
+            await self._put_in_force(change)
+            return await self.show_endpoint(stored.id)
+
+    async def delete_endpoint(self, endpoint: str) -> EndpointView:
+        """Its sessions have ended and nothing of it is left on the host when this returns. What it was."""
+        async with self._change() as change:
+            served, stored = await self._managed(endpoint)
+            if stored.associations:
+                raise OperationError(
+                    "DependencyViolation",
+                    f"endpoint {stored.name} is associated with {stored.associations[0].subnet}; disassociate it first",
+                )
+            view = await self.show_endpoint(served.id)
+            await self._store(self._stored.delete_endpoint, stored.id)
+            await self._put_in_force(change)
+            return view
+
+    # -- checks ---------------------------------------------------------------------------------------------
+
+    async def _check(self, new: StoredEndpoint, others: Sequence[StoredEndpoint]) -> None:
+        """All that can be known before it is tried."""
+        certificates = {each.arn: each for each in await self._store(self._stored.imported_certificates)}
+        for arn in (new.server_certificate, new.client_certificate):
+            if arn not in certificates:
+                raise OperationError("InvalidParameterValue", f"{arn}: there is no such certificate; import it first")
+        if not client_authorities(certificates[new.client_certificate]):
+            raise OperationError(
+                "InvalidParameterValue",
+                f"{new.client_certificate} has no certificate authority in it; import it with its chain",
+            )
+        config = self._gateway.config
+        try:
+            endpoint = _draft(new)
+            beside = [_draft(other) for other in others]
+        except ManagedError as error:
+            raise OperationError("InvalidParameterValue", str(error)) from None
+        for wrong, problem in managed_problems(config, [*beside, endpoint]):
+            if wrong.id == new.id:
+                raise OperationError("InvalidParameterValue", problem)
+        await self._check_log(endpoint)
+
+    async def _check_log(self, endpoint: EndpointConfig) -> None:
+        wanted = endpoint.connection_log
+        if wanted is None:
+            return
+        groups = {group.name: group for group in await self._store(self._stored.log_groups)}
+        if wanted.group not in groups:
+            raise OperationError("InvalidParameterValue", f"there is no log group {wanted.group}; create it first")
+        if wanted.stream not in groups[wanted.group].streams:
+            raise OperationError(
+                "InvalidParameterValue", f"log group {wanted.group} has no stream {wanted.stream}; create it first"
+            )
+
+    def _check_vpc(self, vpc: str, stored: StoredEndpoint) -> None:
+        config: Config = self._gateway.config
+        if all(vpc != each.id for each in config.vpcs):
+            raise OperationError("InvalidVpcID.NotFound", f"{config.path} declares no vpc {vpc}")
+        if any(config.subnet(each.subnet).vpc != vpc for each in stored.associations):
+            raise OperationError(
+                "InvalidParameterValue", f"endpoint {stored.name} is associated with another vpc; disassociate it first"
+            )
+
+    def _free_listen(self, transport: str, port: int, besides: EndpointConfig | None = None) -> Listen:
+        taken = {
+            (listen.transport, listen.host, listen.port)
+            for served in self._gateway.endpoints
+            if served.settings is not besides
+            for listen in served.settings.listen
+        }
+        wildcard = {"0.0.0.0", "::"}  # noqa: S104
+        for address in self._gateway.config.managed.listen:
+            host = str(address)
+            clash = any(
+                (transport, port) == (other, number)
+                and (where == host or (wildcard & {where, host} and ip_address(where).version == address.version))
+                for other, where, number in taken
+            )
+            if not clash:
+                shown = f"[{host}]" if address.version == 6 else host
+                try:
+                    return parse_listen(f"{transport}://{shown}:{port}")
+                except ValueError as error:
+                    raise OperationError("InvalidParameterValue", str(error)) from None
+        raise OperationError(
+            "InvalidParameterValue",
+            f"port {port} over {transport} is taken at every address; choose another, or add an address to "
+            f"managed.listen in {self._gateway.config.path}",
+        )
+
+
+_NO_FILES: dict[str, Path | None] = {
+    "certificate": Path("certificate"),
+    "private_key": Path("private_key"),
+    "chain": None,
+    "client_ca": Path("client_ca"),
+    "crl": None,
+}
+
+
+def _draft(stored: StoredEndpoint) -> EndpointConfig:
+    """As it would be, files aside. Raises ``ManagedError``."""
+    return compose(stored, _NO_FILES)
+
+
+def _checked_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    for key in settings:
+        if key in NOT_SETTINGS or (key != "authentication" and key not in EndpointConfig.model_fields):
+            raise OperationError("InvalidParameterValue", f"{key} is no setting of a managed endpoint")
+    return dict(settings)

@@ -1,0 +1,184 @@
+"""Managed endpoints as configuration: from their rows in the store to the model that the file's endpoints have.
+
+Certificates, keys and revocation lists come out of the store into files below the runtime directory (0700, gone at the
+end; usually memory), because whoever serves an endpoint reads files, and watches them. A file is named by what is in
+it and never changes, so going back to what was before is naming the files that were named before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+from pyroute2 import IPRoute
+
+from cvpnd.config import Config, EndpointConfig
+from cvpnd.store import Store, StoredCertificate, StoredEndpoint
+
+
+class ManagedError(Exception):
+    """A managed endpoint cannot be made so; the text names it."""
+
+
+def compose(stored: StoredEndpoint, files: Mapping[str, Path | None], *, remote: str | None = None) -> EndpointConfig:
+    """``files``: certificate, private_key, chain, client_ca, crl. Raises ``ManagedError``."""
+    settings = dict(stored.settings)
+    method = settings.pop("authentication", {})
+    certificate = {key: files[key] for key in ("certificate", "private_key", "chain") if files[key] is not None}
+    trusted = {key: files[key] for key in ("client_ca", "crl") if files[key] is not None}
+    routes: dict[str, dict[str, str]] = {}
+    for route in stored.routes:  # of several ways to one destination the oldest counts
+        routes.setdefault(
+            route.destination,
+            {"destination": route.destination, "target": route.target, "description": route.description},
+        )
+    if remote is not None:
+        settings.setdefault("remote", remote)
+    try:
+        return EndpointConfig.model_validate(
+            {
+                **settings,
+                "id": stored.id,
+                "name": stored.name,
+                "server_certificate": certificate,
+                "authentication": [{"type": "certificate-authentication", **method, **trusted}],
+                "associate": [{"subnet": each.subnet, "nat": each.nat} for each in stored.associations],
+                "route": list(routes.values()),
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ManagedError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+class ManagedEndpoints:
+    """The store's endpoints as the gateway serves them. Synchronous; call it from a thread."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        self._store = store
+        self._directory = directory
+
+    def read(self, config: Config) -> tuple[EndpointConfig, ...]:
+        """As of now, which is inside the transaction that is joined, if any. Raises ``ManagedError``, ``StoreError`` or
+        ``OSError``."""
+        stored = self._store.managed_endpoints()
+        if not stored:
+            return ()
+        certificates = {each.arn: each for each in self._store.imported_certificates()}
+        found = []
+        for each in stored:
+            declared = [association for association in each.associations if config.has_subnet(association.subnet)]
+            if len(declared) < len(each.associations):
+                gone = next(a.subnet for a in each.associations if a not in declared)
+                raise ManagedError(
+                    f"endpoint {each.name}, made at run time, is associated with {gone}, which {config.path} does not "
+                    "declare any more; declare it again, or disassociate it first"
+                )
+            server = certificates[each.server_certificate]
+            files = self._files(server, certificates[each.client_certificate], each.crl)
+            try:
+                found.append(compose(each, files, remote=config.managed.remote or _remote(server, config)))
+            except ManagedError as error:
+                raise ManagedError(f"endpoint {each.name}, made at run time: {error}") from None
+        return tuple(found)
+
+    def forget(self, served: Sequence[EndpointConfig]) -> None:
+        """Remove the files that none of these name."""
+        named = {path for endpoint in served for path in _paths(endpoint)}
+        with contextlib.suppress(FileNotFoundError):
+            for path in self._directory.iterdir():
+                if path not in named:
+                    path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _files(self, server: StoredCertificate, client: StoredCertificate, crl: str | None) -> dict[str, Path | None]:
+        return {
+            "certificate": self._file(server.certificate),
+            "private_key": self._file(self._store.private_key(server.arn)),
+            "chain": self._file(server.chain) if server.chain else None,
+            "client_ca": self._file(client_authorities(client)),
+            "crl": self._file(crl) if crl is not None else None,
+        }
+
+    def _file(self, content: str | bytes) -> Path:
+        data = content if isinstance(content, bytes) else content.encode()
+        path = self._directory / f"{hashlib.sha256(data).hexdigest()[:40]}.pem"
+        if path.exists():
+            return path
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(file, "wb") as stream:
+            stream.write(data)
+        partial.replace(path)
+        return path
+
+
+def client_authorities(certificate: StoredCertificate) -> str:
+    """What clients' certificates may come from, PEM: the authorities among an imported certificate and its chain. Empty
+    if there is none."""
+    found = x509.load_pem_x509_certificates((certificate.certificate + "\n" + certificate.chain).encode())
+    return "".join(each.public_bytes(Encoding.PEM).decode() for each in found if _is_authority(each))
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _paths(endpoint: EndpointConfig) -> list[Path]:
+    certificate, method = endpoint.server_certificate, endpoint.authentication[0]
+    given = (certificate.certificate, certificate.private_key, certificate.chain, method.client_ca, method.crl)
+    return [path for path in given if path is not None]
+
+
+# -- under which name clients find it -----------------------------------------------------------------------
+
+
+def _remote(server: StoredCertificate, config: Config) -> str | None:
+    return _full_name(x509.load_pem_x509_certificate(server.certificate.encode())) or _own_address(config)
+
+
+def _full_name(certificate: x509.Certificate) -> str | None:
+    """The first name of a server certificate that could be looked up."""
+    names: list[str] = []
+    with contextlib.suppress(x509.ExtensionNotFound, ValueError):
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names += extension.value.get_values_for_type(x509.DNSName)
+    names += [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return next((name for name in names if "." in name and "*" not in name and _is_host(name)), None)
+
+
+def _is_host(name: str) -> bool:
+    return all(part and part.replace("-", "").isalnum() and part.isascii() for part in name.split("."))
+
+
+def _own_address(config: Config) -> str | None:
+    """An address of this host that clients may know it by: of the default route's interface, else of the first one that
+    is no target network's."""
+    with IPRoute() as netlink:
+        names = {link["index"]: str(link.get("ifname")) for link in netlink.get_links()}
+        addresses = [
+            (names[a["index"]], str(a.get("IFA_LOCAL") or a.get("IFA_ADDRESS")))
+            for a in netlink.get_addr(family=socket.AF_INET)
+        ]
+        defaults = {names.get(r.get("oif")) for r in netlink.get_routes(family=socket.AF_INET) if r["dst_len"] == 0}
+    targets = {subnet.interface for subnet in config.subnets}
+    usable = [(name, a) for name, a in addresses if not ip_address(a).is_loopback and not name.startswith("cvpn")]
+    usable.sort(key=lambda each: (each[0] not in defaults, each[0] in targets))
+    return usable[0][1] if usable else None

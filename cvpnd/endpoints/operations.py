@@ -1,0 +1,180 @@
+"""What every operation builds on: one change at a time, in the store and in force or not at all.
+
+A change is one transaction of the store that stays open while it is put in force: first the store takes it (so that a
+full disk or a duplicate is found before anything happens), then the kernel, and then the store says that it is kept. If
+any of that fails, the transaction is rolled back and what was before is put back in force. A process that dies in
+between starts again from what the store has, which nobody was told anything else of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, ParamSpec, TypeVar
+
+from cvpnd.config.values import parse_network
+from cvpnd.endpoints.gateway import Gateway, GatewayError
+from cvpnd.endpoints.model import OperationError
+from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.store import Answered, Store, StoredEndpoint, StoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_rehearsing: ContextVar[bool] = ContextVar("rehearsing", default=False)
+
+
+class Rehearsed(Exception):
+    """The change would have been made (AWS's DryRun)."""
+
+
+class Change:
+    """A change under way. ``undo`` is what to do if it comes to nothing, the last first."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], Awaitable[None] | None]] = []
+
+    def undo(self, step: Callable[[], Awaitable[None] | None]) -> None:
+        """Say so before the step that may need it. A rehearsal ends here: all has been checked, nothing is done."""
+        if _rehearsing.get():
+            raise Rehearsed
+        self._undo.append(step)
+
+    async def take_back(self) -> None:
+        for step in reversed(self._undo):
+            waiting = step()
+            if waiting is not None:
+                await waiting
+
+
+_under_way: ContextVar[Change | None] = ContextVar("under_way", default=None)
+
+
+class OperationsBase:
+    """Raises ``OperationError``; after an error nothing has changed."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._changing = asyncio.Lock()
+        """Held by whatever changes the store or what is in force, so that the two cannot drift apart."""
+
+    @property
+    def _stored(self) -> Store:
+        return self._gateway.store
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Changes inside are checked and not made: they end with ``Rehearsed``."""
+        token = _rehearsing.set(True)
+        try:
+            yield
+        finally:
+            _rehearsing.reset(token)
+
+    async def once(
+        self, action: str, token: str, request: Mapping[str, Any], do: Callable[[], Awaitable[Mapping[str, Any]]]
+    ) -> Mapping[str, Any]:
+        """Do it, unless this token's request has been done already: then the answer is the one that it got."""
+        digest = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        async with self._change():
+            before = await self._store(self._stored.answered, action, token)
+            if before is not None and before.request != digest:
+                raise OperationError(
+                    "IdempotentParameterMismatch", "the client token was used before, with other parameters"
+                )
+            if before is not None:
+                return before.answer
+            answer = await do()
+            await self._store(self._stored.remember_answer, action, token, Answered(digest, answer))
+            return answer
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[Change]:
+        """Inside another change it is a part of that one."""
+        if (outer := _under_way.get()) is not None:
+            yield outer
+            return
+        async with self._changing:
+            change = Change()
+            transaction = await self._store(self._stored.begin)
+            mark = _under_way.set(change)
+            try:
+                with transaction.joined():
+                    yield change
+                if _rehearsing.get():
+                    raise Rehearsed
+                await self._store(transaction.commit)
+            except BaseException:
+                await asyncio.shield(self._take_back(transaction.rollback, change))
+                raise
+            finally:
+                _under_way.reset(mark)
+
+    async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
+        await asyncio.to_thread(rollback)
+        try:
+            await change.take_back()
+        except GatewayError as error:
+            log.critical("what was in force before a change that failed cannot be put back: %s", error)
+
+    async def _put_in_force(self, change: Change) -> None:
+        """What the store says inside the change."""
+        change.undo(self._gateway.refresh)
+        try:
+            await self._gateway.refresh()
+        except GatewayError as error:
+            raise OperationError("InvalidParameterValue", str(error)) from error
+
+    async def _store(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await asyncio.to_thread(change, *args, **kwargs)
+        except StoreError as error:
+            raise OperationError("InternalError", str(error)) from error
+
+    # -- endpoints by name or id ----------------------------------------------------------------------------
+
+    def _endpoint(self, name_or_id: str) -> ServedEndpoint:
+        for served in self._gateway.endpoints:
+            if name_or_id in (served.id, served.settings.name):
+                return served
+        known = ", ".join(e.settings.name for e in self._gateway.endpoints) or "none"
+        raise OperationError("InvalidClientVpnEndpointId.NotFound", f"no endpoint {name_or_id}; there are: {known}")
+
+    def _only_endpoint(self, name_or_id: str | None) -> ServedEndpoint:
+        if name_or_id is not None:
+            return self._endpoint(name_or_id)
+        if len(self._gateway.endpoints) != 1:
+            known = ", ".join(e.settings.name for e in self._gateway.endpoints)
+            raise OperationError("MissingParameter", f"say which endpoint with --endpoint: {known}")
+        return next(iter(self._gateway.endpoints))
+
+    def _chosen(self, endpoint: str | None) -> list[ServedEndpoint]:
+        return list(self._gateway.endpoints) if endpoint is None else [self._endpoint(endpoint)]
+
+    async def _managed(self, name_or_id: str) -> tuple[ServedEndpoint, StoredEndpoint]:
+        """One that may be changed. Raises ``OperationError`` for one that is the file's."""
+        served = self._endpoint(name_or_id)
+        if not self._gateway.is_managed(served):
+            raise OperationError(
+                "IncorrectState",
+                f"endpoint {served.settings.name} is declared in {self._gateway.config.path}; change it there, reload",
+            )
+        for stored in await self._store(self._stored.managed_endpoints):
+            if stored.id == served.id:
+                return served, stored
+        raise OperationError("InternalError", f"endpoint {served.settings.name} is not in the store any more")
+
+
+def network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return parse_network(text)
+    except ValueError as error:
+        raise OperationError("InvalidParameterValue", str(error)) from None

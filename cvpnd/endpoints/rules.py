@@ -1,0 +1,133 @@
+"""Authorization rules: who may reach which network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from cvpnd.endpoints import views
+from cvpnd.endpoints.model import Explanation, OperationError, RuleView
+from cvpnd.endpoints.operations import OperationsBase, network
+from cvpnd.policy.decide import Decision, best_route, decide
+from cvpnd.policy.model import Route, Rule
+from cvpnd.server.endpoint import ServedEndpoint
+
+
+class RuleOperations(OperationsBase):
+    async def list_rules(self, endpoint: str | None = None) -> list[RuleView]:
+        return [views.rule_view(e, rule) for e in self._chosen(endpoint) for rule in e.rules]
+
+    async def authorize(self, endpoint: str, destination: str, group: str | None, description: str) -> RuleView:
+        """In force for live sessions when this returns."""
+        (view,) = await self.authorize_all(endpoint, [(destination, group, description)])
+        return view
+
+    async def authorize_all(self, endpoint: str, wanted: Sequence[tuple[str, str | None, str]]) -> list[RuleView]:
+        """Network, group (None: everybody) and description of each. All of them, or none."""
+        async with self._change() as change:
+            served = self._endpoint(endpoint)
+            new = [
+                Rule(network(destination), group, description, "store") for destination, group, description in wanted
+            ]
+            self._check_new(served, new)
+            before = served.rules
+            await self._store(self._add_rules, served.id, new)
+            change.undo(partial(self._gateway.put_rules_in_force, served, before))
+            self._gateway.put_rules_in_force(served, [*before, *new])
+            return [views.rule_view(served, rule) for rule in new]
+
+    def _add_rules(self, endpoint_id: str, new: Sequence[Rule]) -> None:
+        for rule in new:
+            self._stored.add_rule(endpoint_id, rule.network, rule.group, rule.description)
+
+    def _check_new(self, served: ServedEndpoint, new: Sequence[Rule]) -> None:
+        taken = {(rule.network, rule.group) for rule in served.rules}
+        for rule in new:
+            if (rule.network, rule.group) in taken:
+                raise OperationError(
+                    "InvalidClientVpnDuplicateAuthorizationRule",
+                    f"{served.settings.name} has this rule for {rule.network} already",
+                )
+            taken.add((rule.network, rule.group))
+        quota = self._gateway.config.quotas.rules
+        if sum(rule.origin == "store" for rule in served.rules) + len(new) > quota:
+            raise OperationError(
+                "ClientVpnAuthorizationRuleLimitExceeded",
+                f"{served.settings.name} may have {quota} rules; raise quotas.rules in {self._gateway.config.path}",
+            )
+
+    async def revoke(self, endpoint: str, destination: str, group: str | None) -> RuleView:
+        """Out of force for live sessions when this returns."""
+        async with self._change() as change:
+            served = self._endpoint(endpoint)
+            prefix = network(destination)
+            before, rule = served.rules, _rule(served, prefix, group)
+            if rule is None:
+                raise OperationError(
+                    "InvalidClientVpnEndpointAuthorizationRuleNotFound",
+                    f"{served.settings.name} has no rule for {prefix} and {_whom(group)}; see 'cvpnctl rule list'",
+                )
+            if rule.origin == "file":
+                raise OperationError(
+                    "IncorrectState", f"this rule belongs to {self._gateway.config.path}; remove it there and reload"
+                )
+            await self._store(self._stored.remove_rule, served.id, prefix, group)
+            change.undo(partial(self._gateway.put_rules_in_force, served, before))
+            self._gateway.put_rules_in_force(served, [other for other in before if other is not rule])
+            return views.rule_view(served, rule)
+
+    async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:
+        """Whether ``who`` (a user or certificate name) may reach ``destination``, and why. Without ``groups``, those of
+        the user's live session count, or none."""
+        served = self._only_endpoint(endpoint)
+        try:
+            address = ip_address(destination)
+        except ValueError:
+            raise OperationError(
+                "InvalidParameterValue", f"{destination} is not an IP address; resolve names before asking"
+            ) from None
+        if not groups:
+            for connection in self._gateway.control.table:
+                identity = connection.identity
+                if (
+                    connection.endpoint is served
+                    and identity is not None
+                    and who in (identity.username, identity.common_name)
+                ):
+                    groups = tuple(sorted(identity.groups))
+        decision = decide(served.rules, groups, address)
+        route = best_route(served.routes, address)
+        return Explanation(
+            allowed=decision.allowed,
+            endpoint_id=served.id,
+            destination=destination,
+            groups=groups,
+            rule=views.rule_view(served, decision.rule) if decision.rule is not None else None,
+            deciding_groups=decision.deciding_groups,
+            route=views.route_view(served, route) if route is not None else None,
+            sentence=_sentence(who, destination, decision, route),
+        )
+
+
+def _rule(served: ServedEndpoint, network: IPv4Network | IPv6Network, group: str | None) -> Rule | None:
+    return next((r for r in served.rules if r.network == network and r.group == group), None)
+
+
+def _whom(group: str | None) -> str:
+    return "all users" if group is None else f"group {group}"
+
+
+def _sentence(who: str, destination: str, decision: Decision, route: Route | None) -> str:
+    rule = decision.rule
+    if rule is None:
+        return f"{who} may not reach {destination}: no authorization rule covers it."
+    if not decision.allowed:
+        named = ", ".join(_whom(r.group) for r in decision.rules_on_prefix)
+        return f"{who} may not reach {destination}: the longest match {rule.network} allows only {named}."
+    if route is None:
+        return f"{who} may reach {destination} by the rule for {rule.network}, but no route leads there."
+    return (
+        f"{who} may reach {destination}: the rule for {rule.network} allows {_whom(rule.group)}, "
+        f"and the route {route.destination} leads to {route.target}."
+    )
