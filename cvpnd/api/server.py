@@ -64,8 +64,8 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """One application on one socket, between ``start()`` and ``stop()``. Owns the socket."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
-        """``listener`` is from ``bind_unix`` or ``bind_tcp``."""
+    def __init__(self, app: ASGIApp, listener: socket.socket, *, tls: tuple[Path, Path] | None = None) -> None:
+        """``listener`` is from ``bind_unix`` or ``bind_tcp``. ``tls``: files of a certificate and its private key."""
         self._listener = listener
         self._unix_path, self._inode = _identity(listener)
         self._server = _Server(
@@ -82,6 +82,8 @@ class HttpServer:
                 limit_concurrency=CONNECTION_LIMIT,
                 h11_max_incomplete_event_size=HEADER_LIMIT,
                 timeout_graceful_shutdown=GRACE_S,
+                ssl_certfile=None if tls is None else tls[0],
+                ssl_keyfile=None if tls is None else tls[1],
             )
         )
         self._task: asyncio.Task[None] | None = None

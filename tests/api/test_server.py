@@ -4,12 +4,14 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import stat
 import threading
 from pathlib import Path
 
 import httpx
 import pytest
+from helpers import certs
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -189,3 +191,20 @@ def test_it_runs_in_a_loop_of_another_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join(10)
     assert not thread.is_alive()
+
+
+async def test_over_tls_the_certificate_is_shown_and_plain_http_gets_no_answer(tmp_path: Path) -> None:
+    certs.server("localhost").write(tmp_path, "api")
+    (tmp_path / "ca.crt").write_bytes(certs.authority().certificate_pem)
+    server = HttpServer(who, bind_tcp("127.0.0.1", 0), tls=(tmp_path / "api.crt", tmp_path / "api.key"))
+    await server.start()
+    port = server.address.rpartition(":")[2]
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    async with httpx.AsyncClient(verify=trust) as client:
+        assert (await client.get(f"https://localhost:{port}/")).json() == {"peer": None}
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"http://localhost:{port}/")
+    async with httpx.AsyncClient() as stranger:
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await stranger.get(f"https://localhost:{port}/")
+    await server.stop()

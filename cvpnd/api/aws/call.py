@@ -1,0 +1,115 @@
+"""What a handler is given, and what several handlers need: pages, filters, tags, ARNs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from cvpnd.api.aws.errors import ApiError
+from cvpnd.endpoints.access import Credential
+from cvpnd.endpoints.service import Operations
+
+T = TypeVar("T")
+Answer = Mapping[str, Any]
+DEFAULT_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One verified request."""
+
+    action: str
+    region: str
+    parameters: Mapping[str, Any]
+    credential: Credential
+    operations: Operations
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.parameters.get(name, default)
+
+    def page(
+        self,
+        items: Sequence[T],
+        *,
+        size: str = "MaxResults",
+        next_page: str = "NextToken",
+        default: int = DEFAULT_PAGE,
+    ) -> tuple[Sequence[T], str | None]:
+        """A page of the items, and the token of the next one. Raises ``ApiError``."""
+        start = self._start(self.get(next_page))
+        end = start + self.get(size, default)
+        return items[start:end], self._token(end) if end < len(items) else None
+
+    def _token(self, start: int) -> str:
+        return base64.urlsafe_b64encode(f"{self.action}:{start}".encode()).decode()
+
+    def _start(self, token: str | None) -> int:
+        if token is None:
+            return 0
+        try:
+            action, _, start = base64.urlsafe_b64decode(token).decode("ascii").partition(":")
+            if action == self.action and start.isdecimal():
+                return int(start)
+        except (ValueError, binascii.Error):
+            pass
+        raise ApiError("InvalidNextToken", "The token is not one of this operation's")
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+def filtered(
+    items: Sequence[T], filters: Sequence[Mapping[str, Any]], facts: Mapping[str, Callable[[T], Sequence[str]]]
+) -> list[T]:
+    """EC2's filters: all of them must fit, each by one of its values, with ``*`` and ``?``. ``facts``: what an item has
+    under a filter's name; ``tag:`` stands for every ``tag:KEY``. Raises ``ApiError``."""
+    found = list(items)
+    for each in filters:
+        name, values = each.get("Name", ""), each.get("Values", [])
+        look = facts.get(name)
+        if look is None and name.startswith("tag:") and "tag:" in facts:
+            wanted = name.removeprefix("tag:")
+            pairs = facts["tag:"]
+
+            def look(item: T, pairs: Callable[[T], Sequence[str]] = pairs, wanted: str = wanted) -> Sequence[str]:
+                return [pair.partition("=")[2] for pair in pairs(item) if pair.partition("=")[0] == wanted]
+
+        if look is None:
+            raise ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")
+        found = [item for item in found if any(_fits(text, value) for text in look(item) for value in values)]
+    return found
+
+
+def _fits(text: str, pattern: str) -> bool:
+    return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
+
+
+def tag_facts(tags: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in tags.items()]
+
+
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def tag_map(tags: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
+    """Raises ``ApiError``."""
+    found: dict[str, str] = {}
+    for tag in tags or ():
+        key, value = tag.get("Key", ""), tag.get("Value", "")
+        if not key or len(key) > 127 or len(value) > 255 or key.startswith("aws:"):
+            raise ApiError("InvalidParameterValue", f"Tag key {key[:40]!r} is invalid")
+        if key in found:
+            raise ApiError("InvalidParameterValue", f"Tag key {key} is given twice")
+        found[key] = value
+    return found
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

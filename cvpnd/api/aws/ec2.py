@@ -1,0 +1,524 @@
+"""EC2: endpoints, their networks, rules and connections, and tags. The networks of the host are in ``ec2_vpc.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cvpnd.api.aws.call import Answer, Call, filtered, moment, tag_facts, tag_list, tag_map
+from cvpnd.api.aws.errors import ApiError
+from cvpnd.config.values import parse_listen
+from cvpnd.endpoints.model import ConnectionView, EndpointView, OperationError, RouteView, RuleView
+
+AWS_PORTS = (443, 1194)
+ENDPOINT_TYPE = "client-vpn-endpoint"
+MOST_DNS_SERVERS = 2
+HOUR_S = 3600
+SESSION_HOURS = (8, 10, 12, 24)
+
+Parameters = Mapping[str, Any]
+
+
+# -- endpoints ----------------------------------------------------------------------------------------------
+
+
+async def create_endpoint(call: Call) -> Answer:
+    settings = {"session_timeout_s": max(SESSION_HOURS) * HOUR_S, **_settings(call.parameters)}
+    if "ClientCidrBlock" not in call.parameters:
+        raise ApiError("MissingParameter", "The request must contain the parameter ClientCidrBlock")
+    settings["client_cidr"] = call.get("ClientCidrBlock")
+    if servers := call.get("DnsServers"):
+        settings["dns_servers"] = _dns_servers(servers)
+    tags: dict[str, str] = {}
+    for specification in call.get("TagSpecifications", ()):
+        if specification.get("ResourceType") != ENDPOINT_TYPE:
+            raise ApiError("InvalidParameterValue", f"ResourceType: only {ENDPOINT_TYPE} is made here")
+        tags |= tag_map(specification.get("Tags"))
+    view = await call.operations.create_endpoint(
+        server_certificate=call.get("ServerCertificateArn"),
+        client_certificate=_client_certificate(call.get("AuthenticationOptions")),
+        settings=settings,
+        transport=call.get("TransportProtocol", "udp"),
+        port=_port(call.get("VpnPort", 443)),
+        vpc=call.get("VpcId", ""),
+        tags=tags,
+    )
+    return {
+        "ClientVpnEndpointId": view.endpoint_id,
+        "Status": {"Code": view.status},
+        "DnsName": view.remote,
+    }
+
+
+async def modify_endpoint(call: Call) -> Answer:
+    settings = _settings(call.parameters)
+    servers = call.get("DnsServers")
+    if servers is not None:
+        settings["dns_servers"] = (
+            _dns_servers(servers.get("CustomDnsServers", [])) if servers.get("Enabled", True) else []
+        )
+    await call.operations.modify_endpoint(
+        call.get("ClientVpnEndpointId"),
+        settings=settings,
+        server_certificate=call.get("ServerCertificateArn"),
+        port=_port(call.get("VpnPort")) if "VpnPort" in call.parameters else None,
+        vpc=call.get("VpcId"),
+    )
+    return {"Return": True}
+
+
+async def delete_endpoint(call: Call) -> Answer:
+    await call.operations.delete_endpoint(call.get("ClientVpnEndpointId"))
+    return {"Status": {"Code": "deleting"}}
+
+
+async def describe_endpoints(call: Call) -> Answer:
+    views = await call.operations.list_endpoints()
+    if wanted := call.get("ClientVpnEndpointIds"):
+        known = {view.endpoint_id for view in views}
+        for each in wanted:
+            if each not in known:
+                raise OperationError("InvalidClientVpnEndpointId.NotFound", f"Endpoint {each} does not exist")
+        views = [view for view in views if view.endpoint_id in wanted]
+    views = filtered(
+        views,
+        call.get("Filters", ()),
+        {
+            "endpoint-id": lambda view: [view.endpoint_id],
+            "transport-protocol": lambda view: [_first_listen(view)[0]],
+            "tag-key": lambda view: list(view.tags),
+            "tag:": lambda view: tag_facts(view.tags),
+        },
+    )
+    page, token = call.page(views)
+    associations: dict[str, list[str]] = {}
+    for each in await call.operations.list_associations():
+        associations.setdefault(each.endpoint_id, []).append(each.subnet)
+    shown = [_endpoint(view, associations.get(view.endpoint_id, [])) for view in page]
+    return {"ClientVpnEndpoints": shown, "NextToken": token}
+
+
+def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
+    transport, port = _first_listen(view)
+    log = view.connection_log
+    mutual = {"ClientRootCertificateChain": view.client_certificate}
+    return {
+        "ClientVpnEndpointId": view.endpoint_id,
+        "Description": view.description,
+        "Status": {"Code": view.status},
+        "CreationTime": None if view.created_at is None else _time(view.created_at),
+        "DnsName": view.remote,
+        "ClientCidrBlock": str(view.client_cidr),
+        "DnsServers": [str(server) for server in view.dns_servers],
+        "SplitTunnel": view.split_tunnel,
+        "VpnProtocol": "openvpn",
+        "TransportProtocol": transport,
+        "VpnPort": port,
+        "AssociatedTargetNetworks": [{"NetworkId": subnet, "NetworkType": "vpc"} for subnet in subnets],
+        "ServerCertificateArn": view.server_certificate,
+        "AuthenticationOptions": [{"Type": "certificate-authentication", "MutualAuthentication": mutual}],
+        "ConnectionLogOptions": {
+            "Enabled": log is not None,
+            "CloudwatchLogGroup": None if log is None else log["group"],
+            "CloudwatchLogStream": None if log is None else log["stream"],
+        },
+        "Tags": tag_list(view.tags),
+        "VpcId": view.vpc or None,
+        "SecurityGroupIds": list(view.security_groups) or None,
+        "ClientConnectOptions": {"Enabled": False},
+        "SessionTimeoutHours": view.session_timeout_s // HOUR_S or None,
+        "DisconnectOnSessionTimeout": view.disconnect_on_session_timeout,
+        "ClientLoginBannerOptions": {"Enabled": bool(view.login_banner), "BannerText": view.login_banner or None},
+        "ClientRouteEnforcementOptions": {"Enforced": False},
+    }
+
+
+def _first_listen(view: EndpointView) -> tuple[str, int]:
+    listen = parse_listen(view.listen[0])
+    return listen.transport, listen.port
+
+
+def _settings(parameters: Parameters) -> dict[str, Any]:
+    """What is written alike to make an endpoint and to change it. Raises ``ApiError``."""
+    settings: dict[str, Any] = {}
+    if "Description" in parameters:
+        settings["description"] = parameters["Description"]
+    if "SplitTunnel" in parameters:
+        settings["split_tunnel"] = parameters["SplitTunnel"]
+    log = parameters.get("ConnectionLogOptions")
+    if log is not None:
+        settings["connection_log"] = None
+        if log.get("Enabled"):
+            if not log.get("CloudwatchLogGroup") or not log.get("CloudwatchLogStream"):
+                raise ApiError("MissingParameter", "ConnectionLogOptions: name a log group and a log stream")
+            settings["connection_log"] = {"group": log["CloudwatchLogGroup"], "stream": log["CloudwatchLogStream"]}
+    if "SecurityGroupIds" in parameters:
+        settings["security_groups"] = parameters["SecurityGroupIds"]
+    if "SessionTimeoutHours" in parameters:
+        settings["session_timeout_s"] = _session_hours(parameters["SessionTimeoutHours"]) * HOUR_S
+    if "DisconnectOnSessionTimeout" in parameters:
+        settings["disconnect_on_session_timeout"] = parameters["DisconnectOnSessionTimeout"]
+    banner = parameters.get("ClientLoginBannerOptions")
+    if banner is not None:
+        if banner.get("Enabled") and not banner.get("BannerText"):
+            raise ApiError("MissingParameter", "ClientLoginBannerOptions: give a BannerText")
+        settings["login_banner"] = banner["BannerText"] if banner.get("Enabled") else ""
+    _refuse_what_is_not_there(parameters)
+    return settings
+
+
+def _refuse_what_is_not_there(parameters: Parameters) -> None:
+    """A setting that would not be kept must not be accepted. Those that ask for nothing are."""
+    asked = {
+        "SelfServicePortal": parameters.get("SelfServicePortal", "disabled") != "disabled",
+        "ClientConnectOptions": parameters.get("ClientConnectOptions", {}).get("Enabled"),
+        "ClientRouteEnforcementOptions": parameters.get("ClientRouteEnforcementOptions", {}).get("Enforced"),
+        "EndpointIpAddressType": parameters.get("EndpointIpAddressType", "ipv4") != "ipv4",
+        "TrafficIpAddressType": parameters.get("TrafficIpAddressType", "ipv4") != "ipv4",
+        "TransitGatewayConfiguration": parameters.get("TransitGatewayConfiguration"),
+        "DevicePostureOptions": parameters.get("DevicePostureOptions", {}).get("Enabled"),
+        "ConnectionLogOptions.IncludeAuthorizationPolicyContext": parameters.get("ConnectionLogOptions", {}).get(
+            "IncludeAuthorizationPolicyContext"
+        ),
+    }
+    for name, value in asked.items():
+        if value:
+            raise ApiError("UnsupportedOperation", f"{name}: this gateway does not have that; leave it away")
+
+
+def _client_certificate(options: Sequence[Parameters]) -> str:
+    if len(options) != 1 or options[0].get("Type") != "certificate-authentication":
+        raise ApiError("UnsupportedOperation", "AuthenticationOptions: give certificate-authentication, and that alone")
+    arn = options[0].get("MutualAuthentication", {}).get("ClientRootCertificateChainArn")
+    if not arn:
+        raise ApiError(
+            "MissingParameter", "AuthenticationOptions: MutualAuthentication needs a ClientRootCertificateChainArn"
+        )
+    return str(arn)
+
+
+def _dns_servers(servers: Sequence[str]) -> list[str]:
+    if len(servers) > MOST_DNS_SERVERS:
+        raise ApiError("InvalidParameterValue", f"DnsServers: an endpoint has at most {MOST_DNS_SERVERS}")
+    return list(servers)
+
+
+def _session_hours(hours: int) -> int:
+    if hours not in SESSION_HOURS:
+        raise ApiError(
+            "InvalidParameterValue", f"SessionTimeoutHours: choose one of {', '.join(map(str, SESSION_HOURS))}"
+        )
+    return hours
+
+
+def _port(port: int) -> int:
+    if port not in AWS_PORTS:
+        raise ApiError("InvalidParameterValue", f"VpnPort: {port} is neither 443 nor 1194")
+    return port
+
+
+# -- target networks ----------------------------------------------------------------------------------------
+
+
+async def associate(call: Call) -> Answer:
+    if "SubnetId" not in call.parameters:
+        raise ApiError("MissingParameter", "The request must contain the parameter SubnetId")
+    view = await call.operations.associate(call.get("ClientVpnEndpointId"), call.get("SubnetId"))
+    return {"AssociationId": view.association_id, "Status": {"Code": "associating"}}
+
+
+async def apply_security_groups(call: Call) -> Answer:
+    endpoint, vpc, groups = call.get("ClientVpnEndpointId"), call.get("VpcId"), call.get("SecurityGroupIds")
+    networks = await call.operations.list_associations(endpoint)
+    if all(network.vpc != vpc for network in networks):
+        raise OperationError("InvalidVpcID.NotFound", f"Endpoint {endpoint} is not associated with a subnet of {vpc}")
+    await call.operations.modify_endpoint(endpoint, settings={"security_groups": groups})
+    return {"SecurityGroupIds": groups}
+
+
+async def disassociate(call: Call) -> Answer:
+    view = await call.operations.disassociate(call.get("ClientVpnEndpointId"), call.get("AssociationId"))
+    return {"AssociationId": view.association_id, "Status": {"Code": "disassociating"}}
+
+
+async def describe_target_networks(call: Call) -> Answer:
+    views = await call.operations.list_associations(call.get("ClientVpnEndpointId"))
+    if wanted := call.get("AssociationIds"):
+        known = {view.association_id for view in views}
+        for each in wanted:
+            if each not in known:
+                raise OperationError("InvalidClientVpnAssociationIdNotFound", f"Association {each} does not exist")
+        views = [view for view in views if view.association_id in wanted]
+    views = filtered(
+        views,
+        call.get("Filters", ()),
+        {
+            "association-id": lambda view: [view.association_id],
+            "target-network-id": lambda view: [view.subnet],
+            "vpc-id": lambda view: [view.vpc],
+        },
+    )
+    page, token = call.page(views)
+    groups = (await call.operations.show_endpoint(call.get("ClientVpnEndpointId"))).security_groups
+    shown = [
+        {
+            "AssociationId": view.association_id,
+            "VpcId": view.vpc,
+            "TargetNetworkId": view.subnet,
+            "ClientVpnEndpointId": view.endpoint_id,
+            "Status": {"Code": "associated"},
+            "SecurityGroups": list(groups),
+        }
+        for view in page
+    ]
+    return {"ClientVpnTargetNetworks": shown, "NextToken": token}
+
+
+# -- authorization rules ------------------------------------------------------------------------------------
+
+
+async def authorize(call: Call) -> Answer:
+    await call.operations.authorize(
+        call.get("ClientVpnEndpointId"),
+        call.get("TargetNetworkCidr"),
+        _group(call, "AuthorizeAllGroups"),
+        call.get("Description", ""),
+    )
+    return {"Status": {"Code": "authorizing"}}
+
+
+async def revoke(call: Call) -> Answer:
+    await call.operations.revoke(
+        call.get("ClientVpnEndpointId"), call.get("TargetNetworkCidr"), _group(call, "RevokeAllGroups")
+    )
+    return {"Status": {"Code": "revoking"}}
+
+
+def _group(call: Call, everybody: str) -> str | None:
+    """Whoever means everybody says so."""
+    group, all_groups = call.get("AccessGroupId"), call.get(everybody, False)
+    if (group is None) != all_groups:
+        raise ApiError("InvalidParameterCombination", f"Give either AccessGroupId or {everybody}")
+    if group == "":
+        raise ApiError("InvalidParameterValue", "AccessGroupId is empty")
+    return group if group is None else str(group)
+
+
+async def describe_rules(call: Call) -> Answer:
+    rules: list[RuleView] = filtered(
+        await call.operations.list_rules(call.get("ClientVpnEndpointId")),
+        call.get("Filters", ()),
+        {
+            "description": lambda rule: [rule.description],
+            "destination-cidr": lambda rule: [str(rule.network)],
+            "group-id": lambda rule: [rule.group or ""],
+        },
+    )
+    page, token = call.page(rules)
+    shown = [
+        {
+            "ClientVpnEndpointId": rule.endpoint_id,
+            "Description": rule.description,
+            "GroupId": rule.group or "",
+            "AccessAll": rule.group is None,
+            "DestinationCidr": str(rule.network),
+            "Status": {"Code": "active"},
+        }
+        for rule in page
+    ]
+    return {"AuthorizationRules": shown, "NextToken": token}
+
+
+# -- routes -------------------------------------------------------------------------------------------------
+
+
+async def create_route(call: Call) -> Answer:
+    await call.operations.add_route(
+        call.get("ClientVpnEndpointId"), call.get("DestinationCidrBlock"), _target(call), call.get("Description", "")
+    )
+    return {"Status": {"Code": "creating"}}
+
+
+async def delete_route(call: Call) -> Answer:
+    await call.operations.remove_route(
+        call.get("ClientVpnEndpointId"), call.get("DestinationCidrBlock"), call.get("TargetVpcSubnetId")
+    )
+    return {"Status": {"Code": "deleting"}}
+
+
+def _target(call: Call) -> str:
+    if "TargetVpcSubnetId" not in call.parameters:
+        raise ApiError("MissingParameter", "The request must contain the parameter TargetVpcSubnetId")
+    return str(call.get("TargetVpcSubnetId"))
+
+
+async def describe_routes(call: Call) -> Answer:
+    routes: list[RouteView] = filtered(
+        await call.operations.list_routes(call.get("ClientVpnEndpointId")),
+        call.get("Filters", ()),
+        {
+            "destination-cidr": lambda route: [str(route.destination)],
+            "origin": lambda route: [route.origin],
+            "target-subnet": lambda route: [route.target],
+        },
+    )
+    page, token = call.page(routes)
+    shown = [
+        {
+            "ClientVpnEndpointId": route.endpoint_id,
+            "DestinationCidr": str(route.destination),
+            "TargetSubnet": route.target,
+            "Type": "Nat",
+            "Origin": route.origin,
+            "Status": {"Code": "active"},
+            "Description": route.description,
+        }
+        for route in page
+    ]
+    return {"Routes": shown, "NextToken": token}
+
+
+# -- revocation lists and profiles --------------------------------------------------------------------------
+
+
+async def import_crl(call: Call) -> Answer:
+    await call.operations.import_crl(call.get("ClientVpnEndpointId"), call.get("CertificateRevocationList"))
+    return {"Return": True}
+
+
+async def export_crl(call: Call) -> Answer:
+    pem = await call.operations.export_crl(call.get("ClientVpnEndpointId"))
+    return {"CertificateRevocationList": pem, "Status": {"Code": "pending" if pem is None else "active"}}
+
+
+async def export_configuration(call: Call) -> Answer:
+    return {"ClientConfiguration": await call.operations.export_profile(call.get("ClientVpnEndpointId"))}
+
+
+# -- connections --------------------------------------------------------------------------------------------
+
+
+async def describe_connections(call: Call) -> Answer:
+    found: list[ConnectionView] = filtered(
+        await call.operations.list_connections(call.get("ClientVpnEndpointId")),
+        call.get("Filters", ()),
+        {"connection-id": lambda c: [c.connection_id], "username": lambda c: [c.username]},
+    )
+    page, token = call.page(found)
+    shown = [
+        {
+            "ClientVpnEndpointId": c.endpoint_id,
+            "Timestamp": _time(c.connected_at if c.ended_at is None else c.ended_at),
+            "ConnectionId": c.connection_id,
+            "Username": c.username or "N/A",
+            "ConnectionEstablishedTime": _time(c.connected_at),
+            "IngressBytes": str(c.ingress_bytes),
+            "EgressBytes": str(c.egress_bytes),
+            "IngressPackets": str(c.ingress_packets),
+            "EgressPackets": str(c.egress_packets),
+            "ClientIp": c.client_ip,
+            "CommonName": c.common_name,
+            "Status": {"Code": c.status, "Message": c.end_reason or None},
+            "ConnectionEndTime": "-" if c.ended_at is None else _time(c.ended_at),
+        }
+        for c in page
+    ]
+    return {"Connections": shown, "NextToken": token}
+
+
+async def terminate_connections(call: Call) -> Answer:
+    connection_id, username = call.get("ConnectionId"), call.get("Username")
+    if (connection_id is None) == (username is None):
+        raise ApiError("InvalidParameterCombination", "Give either ConnectionId or Username")
+    endpoint = call.get("ClientVpnEndpointId")
+    try:
+        ended = await call.operations.terminate_connections(
+            connection_id=connection_id, username=username, endpoint=endpoint
+        )
+    except OperationError as error:
+        if error.code == "InvalidConnectionId.NotFound":
+            raise OperationError("InvalidClientVpnConnection.IdNotFound", str(error)) from None
+        raise
+    if not ended:
+        raise OperationError("InvalidClientVpnConnection.UserNotFound", f"User {username} has no active connection")
+    statuses = [
+        {"ConnectionId": each, "PreviousStatus": {"Code": "active"}, "CurrentStatus": {"Code": "terminating"}}
+        for each in ended
+    ]
+    return {"ClientVpnEndpointId": endpoint, "Username": username, "ConnectionStatuses": statuses}
+
+
+# -- tags ---------------------------------------------------------------------------------------------------
+
+
+async def create_tags(call: Call) -> Answer:
+    for resource in call.get("Resources"):
+        await call.operations.set_tags(resource, tag_map(call.get("Tags")))
+    return {}
+
+
+async def delete_tags(call: Call) -> Answer:
+    tags = call.get("Tags")
+    for resource in call.get("Resources"):
+        there = (await call.operations.list_tags()).get(resource, {})
+        keys = None
+        if tags is not None:  # a tag with a value goes only if it has that value
+            keys = [tag["Key"] for tag in tags if tag.get("Value") in (None, there.get(tag.get("Key", "")))]
+        await call.operations.remove_tags(resource, keys)
+    return {}
+
+
+async def describe_tags(call: Call) -> Answer:
+    rows = [
+        (resource, key, value)
+        for resource, tags in (await call.operations.list_tags()).items()
+        if not resource.startswith("arn:")
+        for key, value in tags.items()
+    ]
+    found = filtered(
+        rows,
+        call.get("Filters", ()),
+        {
+            "resource-id": lambda row: [row[0]],
+            "resource-type": lambda _row: [ENDPOINT_TYPE],
+            "key": lambda row: [row[1]],
+            "value": lambda row: [row[2]],
+            "tag:": lambda row: [f"{row[1]}={row[2]}"],
+        },
+    )
+    page, token = call.page(found)
+    shown = [
+        {"ResourceId": resource, "ResourceType": ENDPOINT_TYPE, "Key": key, "Value": value}
+        for resource, key, value in page
+    ]
+    return {"Tags": shown, "NextToken": token}
+
+
+def _time(seconds: float) -> str:
+    return moment(seconds).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+HANDLERS = {
+    "CreateClientVpnEndpoint": create_endpoint,
+    "ModifyClientVpnEndpoint": modify_endpoint,
+    "DeleteClientVpnEndpoint": delete_endpoint,
+    "DescribeClientVpnEndpoints": describe_endpoints,
+    "AssociateClientVpnTargetNetwork": associate,
+    "ApplySecurityGroupsToClientVpnTargetNetwork": apply_security_groups,
+    "DisassociateClientVpnTargetNetwork": disassociate,
+    "DescribeClientVpnTargetNetworks": describe_target_networks,
+    "AuthorizeClientVpnIngress": authorize,
+    "RevokeClientVpnIngress": revoke,
+    "DescribeClientVpnAuthorizationRules": describe_rules,
+    "CreateClientVpnRoute": create_route,
+    "DeleteClientVpnRoute": delete_route,
+    "DescribeClientVpnRoutes": describe_routes,
+    "ImportClientVpnClientCertificateRevocationList": import_crl,
+    "ExportClientVpnClientCertificateRevocationList": export_crl,
+    "ExportClientVpnClientConfiguration": export_configuration,
+    "DescribeClientVpnConnections": describe_connections,
+    "TerminateClientVpnConnections": terminate_connections,
+    "CreateTags": create_tags,
+    "DeleteTags": delete_tags,
+    "DescribeTags": describe_tags,
+}

@@ -1,0 +1,208 @@
+"""CloudWatch Logs: log groups, their streams, and the connection log's lines in them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from cvpnd.api.aws.call import Answer, Call
+from cvpnd.api.aws.errors import ApiError
+from cvpnd.endpoints.imports import ACCOUNT
+from cvpnd.endpoints.model import LogEvent
+from cvpnd.ops.log_streams import Line
+
+MOST_EVENTS = 10_000
+
+
+async def create_log_group(call: Call) -> Answer:
+    for name in ("kmsKeyId", "tags", "deletionProtectionEnabled"):
+        if call.get(name):
+            raise ApiError("InvalidParameterException", f"{name}: this gateway does not have that; leave it away")
+    await call.operations.create_log_group(call.get("logGroupName"))
+    return {}
+
+
+async def create_log_stream(call: Call) -> Answer:
+    await call.operations.create_log_stream(call.get("logGroupName"), call.get("logStreamName"))
+    return {}
+
+
+async def describe_log_groups(call: Call) -> Answer:
+    prefix, pattern = call.get("logGroupNamePrefix", ""), call.get("logGroupNamePattern", "")
+    if prefix and pattern:
+        raise ApiError("InvalidParameterException", "give a prefix or a pattern, not both")
+    groups = [
+        group
+        for group in await call.operations.list_log_groups()
+        if group.name.startswith(prefix) and pattern.lower() in group.name.lower()
+    ]
+    page, token = call.page(groups, size="limit", next_page="nextToken", default=50)
+    shown = [
+        {
+            "logGroupName": group.name,
+            "creationTime": _ms(group.created_at),
+            "arn": f"{_group_arn(call, group.name)}:*",
+            "logGroupArn": _group_arn(call, group.name),
+            "metricFilterCount": 0,
+            "storedBytes": 0,
+            "logGroupClass": "STANDARD",
+        }
+        for group in page
+    ]
+    return {"logGroups": shown, "nextToken": token}
+
+
+async def describe_log_streams(call: Call) -> Answer:
+    group = await call.operations.show_log_group(_group(call))
+    prefix = call.get("logStreamNamePrefix", "")
+    streams = [stream for stream in group.streams if stream.name.startswith(prefix)]
+    if call.get("descending"):
+        streams.reverse()
+    page, token = call.page(streams, size="limit", next_page="nextToken", default=50)
+    shown = [
+        {
+            "logStreamName": stream.name,
+            "creationTime": _ms(stream.created_at),
+            "arn": f"{_group_arn(call, group.name)}:log-stream:{stream.name}",
+            "storedBytes": 0,
+        }
+        for stream in page
+    ]
+    return {"logStreams": shown, "nextToken": token}
+
+
+async def filter_log_events(call: Call) -> Answer:
+    group, prefix = _group(call), call.get("logStreamNamePrefix")
+    names = call.get("logStreamNames")
+    if names is not None and prefix is not None:
+        raise ApiError("InvalidParameterException", "give stream names or a prefix, not both")
+    if prefix is not None:
+        known = (await call.operations.show_log_group(group)).streams
+        names = [stream.name for stream in known if stream.name.startswith(prefix)]
+    events = await call.operations.log_events(
+        group, names, accept=_accept(call, _pattern(call.get("filterPattern", "")))
+    )
+    page, token = call.page(events, size="limit", next_page="nextToken", default=MOST_EVENTS)
+    shown = [
+        {**_event(event), "logStreamName": event.stream, "eventId": f"{event.stream}:{event.number}"} for event in page
+    ]
+    return {"events": shown, "searchedLogStreams": [], "nextToken": token}
+
+
+async def get_log_events(call: Call) -> Answer:
+    """The tokens count lines from the beginning: forward is after what was read, backward before it."""
+    stream = call.get("logStreamName")
+    events = await call.operations.log_events(_group(call), [stream], accept=_accept(call))
+    limit = call.get("limit", MOST_EVENTS)
+    direction, _, position = str(call.get("nextToken", "")).partition("/")
+    if not direction:
+        start = 0 if call.get("startFromHead") else max(0, len(events) - limit)
+        end = start + limit
+    elif direction in ("f", "b") and position.isdecimal():
+        at = int(position)
+        start, end = (at, at + limit) if direction == "f" else (max(0, at - limit), at)
+    else:
+        raise ApiError("InvalidParameterException", "the nextToken is not one of this operation's")
+    page = events[start:end]
+    return {
+        "events": [_event(event) for event in page],
+        "nextForwardToken": f"f/{min(start + len(page), len(events))}",
+        "nextBackwardToken": f"b/{min(start, len(events))}",
+    }
+
+
+def _group(call: Call) -> str:
+    name = call.get("logGroupName")
+    identifier = call.get("logGroupIdentifier")
+    if (name is None) == (identifier is None):
+        raise ApiError("InvalidParameterException", "give either logGroupName or logGroupIdentifier")
+    if identifier is not None:
+        name = (
+            identifier.partition(":log-group:")[2].removesuffix(":*") if identifier.startswith("arn:") else identifier
+        )
+    return str(name)
+
+
+def _group_arn(call: Call, name: str) -> str:
+    return f"arn:aws:logs:{call.region}:{ACCOUNT}:log-group:{name}"
+
+
+def _event(event: LogEvent) -> dict[str, Any]:
+    return {"timestamp": _ms(event.timestamp), "ingestionTime": _ms(event.timestamp), "message": event.message}
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+def _accept(call: Call, fits: Callable[[str], bool] = lambda _text: True) -> Callable[[Line], bool]:
+    start, end = call.get("startTime", 0), call.get("endTime")
+
+    def accept(line: Line) -> bool:
+        at = _ms(line.timestamp)
+        return at >= start and (end is None or at < end) and fits(line.text)
+
+    return accept
+
+
+# -- filter patterns ----------------------------------------------------------------------------------------
+
+_TERM = re.compile(r'\s*(?:([?-]?)"((?:[^"\\]|\\.)*)"|([?-]?)([^\s"{}]+))')
+_SELECTOR = re.compile(r'\{\s*\$\.(?:"([^"]+)"|([\w-]+))\s*(=|!=)\s*(?:"([^"]*)"|([^\s"}]+))\s*\}')
+
+
+def _pattern(text: str) -> Callable[[str], bool]:
+    """Terms (all must be there, ``?`` any of them, ``-`` none), or ``{ $.key = "value*" }``. Raises ``ApiError``."""
+    text = text.strip()
+    if not text:
+        return lambda _line: True
+    if text.startswith("{"):
+        return _selector(text)
+    needed: list[str] = []
+    optional: list[str] = []
+    excluded: list[str] = []
+    position = 0
+    while position < len(text):
+        found = _TERM.match(text, position)
+        if found is None:
+            raise ApiError("InvalidParameterException", "the filter pattern cannot be understood")
+        sign, term = found[1] or found[3] or "", found[2] if found[2] is not None else found[4]
+        {"": needed, "?": optional, "-": excluded}[sign].append(term.replace('\\"', '"'))
+        position = found.end()
+    return lambda line: (
+        all(term in line for term in needed)
+        and (not optional or any(term in line for term in optional))
+        and not any(term in line for term in excluded)
+    )
+
+
+def _selector(text: str) -> Callable[[str], bool]:
+    found = _SELECTOR.fullmatch(text)
+    if found is None:
+        raise ApiError(
+            "InvalidParameterException", 'the filter pattern can be { $.key = "value" } and no more than that'
+        )
+    key, wanted = found[1] or found[2], found[4] if found[4] is not None else found[5]
+    expected = re.compile(".*".join(re.escape(part) for part in wanted.split("*")))
+    equal = found[3] == "="
+
+    def fits(line: str) -> bool:
+        try:
+            value = json.loads(line).get(key)
+        except (ValueError, AttributeError):
+            return False
+        return value is not None and bool(expected.fullmatch(str(value))) == equal
+
+    return fits
+
+
+HANDLERS = {
+    "CreateLogGroup": create_log_group,
+    "CreateLogStream": create_log_stream,
+    "DescribeLogGroups": describe_log_groups,
+    "DescribeLogStreams": describe_log_streams,
+    "FilterLogEvents": filter_log_events,
+    "GetLogEvents": get_log_events,
+}

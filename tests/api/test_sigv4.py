@@ -1,0 +1,176 @@
+"""Signatures as botocore makes them, and every way to bend them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from cvpnd.api.aws.sigv4 import HONEST_REPEAT_S, SKEW_S, Claim, Headers, Refused, Replays, read_claim, verify
+from cvpnd.reasons import ApiRefusal
+
+KEY, SECRET = "AKIAEXAMPLE0000001", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+BODY = b"Action=DescribeClientVpnEndpoints&Version=2016-11-15"
+
+
+def signed(body: bytes = BODY, secret: str = SECRET, service: str = "ec2", **headers: str) -> list[tuple[str, str]]:
+    """A request's headers, signed by botocore."""
+    given = {"Host": "127.0.0.1:8443", "Content-Type": "application/x-www-form-urlencoded; charset=utf-8", **headers}
+    request = AWSRequest("POST", "http://127.0.0.1:8443/", headers=given, data=body)
+    SigV4Auth(Credentials(KEY, secret), service, "eu-central-1").add_auth(request)
+    return [(name.lower(), value) for name, value in request.headers.items()]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def judge(headers: Headers, body: bytes = BODY, at: datetime | None = None) -> Claim:
+    claim = read_claim(headers, at or now())
+    verify(claim, SECRET.encode(), headers, body)
+    return claim
+
+
+def reason(headers: Headers, body: bytes = BODY, at: datetime | None = None) -> ApiRefusal:
+    with pytest.raises(Refused) as refused:
+        judge(headers, body, at)
+    return refused.value.reason
+
+
+def changed(headers: Headers, name: str, value: str) -> list[tuple[str, str]]:
+    return [(key, value if key == name else old) for key, old in headers]
+
+
+def without(headers: Headers, name: str) -> list[tuple[str, str]]:
+    return [(key, value) for key, value in headers if key != name]
+
+
+def test_what_botocore_signs_is_accepted_with_whom_and_what_it_names() -> None:
+    claim = judge(signed())
+    assert (claim.key_id, claim.region, claim.service) == (KEY, "eu-central-1", "ec2")
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 100_000, b"\x00\xff\n"])
+def test_any_body_is_signed_as_it_is(body: bytes) -> None:
+    judge(signed(body), body)
+
+
+def test_runs_of_spaces_in_a_signed_header_do_not_matter() -> None:
+    headers = signed(**{"X-Amz-Target": "CertificateManager.ListCertificates", "X-Amz-Meta": "a   b"})
+    judge(changed(headers, "x-amz-meta", " a b  "))
+
+
+@pytest.mark.parametrize("at", range(0, len(BODY), 7))
+def test_no_byte_of_the_body_can_be_changed(at: int) -> None:
+    bent = BODY[:at] + bytes([BODY[at] ^ 1]) + BODY[at + 1 :]
+    assert reason(signed(), bent) is ApiRefusal.SIGNATURE_MISMATCH
+
+
+@pytest.mark.parametrize("body", [BODY + b"&DryRun=false", BODY[:-1], b""])
+def test_nothing_can_be_added_to_the_body_or_taken_away(body: bytes) -> None:
+    assert reason(signed(), body) is ApiRefusal.SIGNATURE_MISMATCH
+
+
+def test_the_secret_must_be_the_keys() -> None:
+    assert reason(signed(secret=SECRET[:-1] + "Z")) is ApiRefusal.SIGNATURE_MISMATCH
+    assert reason(signed(secret="")) is ApiRefusal.SIGNATURE_MISMATCH
+
+
+@pytest.mark.parametrize("name", ["host", "content-type", "x-amz-target"])
+def test_no_signed_header_can_be_changed_or_left_out(name: str) -> None:
+    headers = signed(**{"X-Amz-Target": "CertificateManager.ListCertificates"})
+    assert reason(changed(headers, name, "other")) is ApiRefusal.SIGNATURE_MISMATCH
+    assert reason(without(headers, name)) in (ApiRefusal.SIGNATURE_MISMATCH, ApiRefusal.SIGNATURE_MALFORMED)
+
+
+def test_a_second_value_of_a_signed_header_is_not_overlooked() -> None:
+    headers = signed(**{"X-Amz-Target": "CertificateManager.ListCertificates"})
+    second = ("x-amz-target", "CertificateManager.DeleteCertificate")
+    assert reason([*headers, second]) is ApiRefusal.SIGNATURE_MISMATCH
+    assert reason([second, *headers]) is ApiRefusal.SIGNATURE_MISMATCH
+
+
+def test_what_steers_the_request_must_be_signed() -> None:
+    """An unsigned X-Amz-Target could be exchanged by whoever carries the request."""
+    headers = signed()
+    assert (
+        reason([*headers, ("x-amz-target", "CertificateManager.DeleteCertificate")]) is ApiRefusal.SIGNATURE_MALFORMED
+    )
+    assert reason([*headers, ("x-amz-security-token", "t")]) is ApiRefusal.SIGNATURE_MALFORMED
+    authorization = dict(headers)["authorization"]
+    for name in ("host;", ";x-amz-date"):
+        bent = changed(headers, "authorization", authorization.replace(name, ""))
+        assert reason(bent) is ApiRefusal.SIGNATURE_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("eu-central-1", "us-east-1", ApiRefusal.SIGNATURE_MISMATCH),
+        ("/ec2/", "/acm/", ApiRefusal.SIGNATURE_MISMATCH),
+        ("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1", ApiRefusal.SIGNATURE_MALFORMED),
+        ("AWS4-HMAC-SHA256 ", "AWS4-ECDSA-P256-SHA256 ", ApiRefusal.SIGNATURE_MALFORMED),
+        ("aws4_request", "aws4_other", ApiRefusal.SIGNATURE_MALFORMED),
+        ("Signature=", "Signature=0", ApiRefusal.SIGNATURE_MALFORMED),
+        ("content-type;host", "host;content-type", ApiRefusal.SIGNATURE_MALFORMED),
+        ("content-type;host", "content-type;host;host", ApiRefusal.SIGNATURE_MALFORMED),
+    ],
+)
+def test_the_scope_cannot_be_changed(old: str, new: str, expected: ApiRefusal) -> None:
+    headers = signed()
+    authorization = dict(headers)["authorization"]
+    assert old in authorization
+    assert reason(changed(headers, "authorization", authorization.replace(old, new))) is expected
+
+
+def test_an_unsigned_request_and_two_signatures_are_refused() -> None:
+    headers = signed()
+    assert reason(without(headers, "authorization")) is ApiRefusal.SIGNATURE_MISSING
+    assert reason([*headers, ("authorization", "Basic YTpi")]) is ApiRefusal.SIGNATURE_MALFORMED
+    assert reason(changed(headers, "authorization", "Basic YTpi")) is ApiRefusal.SIGNATURE_MALFORMED
+
+
+@pytest.mark.parametrize("seconds", [SKEW_S + 2, -SKEW_S - 2, 86_400, -86_400 * 365])
+def test_a_clock_that_is_off_is_told_so(seconds: float) -> None:
+    assert reason(signed(), at=now() + timedelta(seconds=seconds)) is ApiRefusal.REQUEST_EXPIRED
+
+
+@pytest.mark.parametrize("seconds", [SKEW_S - 2, -SKEW_S + 2])
+def test_a_clock_that_is_a_little_off_will_do(seconds: float) -> None:
+    judge(signed(), at=now() + timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize("stamp", ["", "yesterday", "20260101T000000", "20269999T000000Z"])
+def test_a_time_that_is_none_is_refused(stamp: str) -> None:
+    assert reason(changed(signed(), "x-amz-date", stamp)) is ApiRefusal.SIGNATURE_MALFORMED
+
+
+def test_a_newer_time_cannot_be_put_on_an_old_signature() -> None:
+    headers, later = signed(), now() + timedelta(seconds=60)
+    assert reason(changed(headers, "x-amz-date", f"{later:%Y%m%dT%H%M%SZ}")) is ApiRefusal.SIGNATURE_MISMATCH
+
+
+def test_a_change_is_taken_once_and_remembered_for_as_long_as_its_signature_is_good() -> None:
+    replays, at = Replays(), now()
+    claim = judge(signed())
+    replays.check(claim, at)
+    replays.check(claim, at + timedelta(seconds=1))  # the same parameters within one second: the same signature
+    for later in (HONEST_REPEAT_S + 0.1, SKEW_S, 2 * SKEW_S - 1):
+        with pytest.raises(Refused) as refused:
+            replays.check(claim, at + timedelta(seconds=later))
+        assert refused.value.reason is ApiRefusal.REQUEST_REPLAYED
+    replays.check(claim, at + timedelta(seconds=2 * SKEW_S + 1))  # by then read_claim refuses it
+
+
+def test_a_full_memory_refuses_rather_than_forgets() -> None:
+    replays, at = Replays(limit=2), now()
+    claims = [judge(signed(**{"X-Amz-Meta": str(number)})) for number in range(3)]
+    for claim in claims[:2]:
+        replays.check(claim, at)
+    for claim in claims:
+        with pytest.raises(Refused):
+            replays.check(claim, at + timedelta(seconds=HONEST_REPEAT_S + 1))
+    replays.check(claims[2], at + timedelta(seconds=2 * SKEW_S + 1))

@@ -1,0 +1,746 @@
+"""boto3 against the daemon: each action with what can be set read back, and each documented error provoked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import boto3
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from helpers import certs
+from helpers.lab import GatewayProcess, Lab
+
+from cvpnd.api.aws.sigv4 import HONEST_REPEAT_S
+
+API = "http://127.0.0.1:8443"
+TOML = f"""
+[api]
+listen = "{API}"
+[managed]
+listen = ["192.0.2.1", "10.20.0.1"]
+remote = "*.vpn.example.com"
+[quotas]
+endpoints = 3
+rules = 5
+routes = 3
+crl_entries = 3
+[[security_group]]
+id = "sg-web"
+vpc = "vpc-main"
+description = "the web"
+egress = [{{ network = "10.20.0.0/16", protocol = "tcp", ports = "443", description = "https" }},
+    {{ network = "::/0" }}]
+[[security_group]]
+id = "sg-other"
+vpc = "vpc-other"
+[[vpc]]
+id = "vpc-main"
+cidr = ["10.20.0.0/16"]
+[[subnet]]
+id = "subnet-a"
+vpc = "vpc-main"
+cidr = "10.20.0.0/24"
+interface = "lan"
+zone = "a"
+[[subnet]]
+id = "subnet-a2"
+vpc = "vpc-main"
+cidr = "10.20.1.0/24"
+interface = "lan"
+zone = "a"
+[[subnet]]
+id = "subnet-c"
+vpc = "vpc-main"
+cidr = "10.20.2.0/24"
+interface = "lan"
+zone = "c"
+[[subnet]]
+id = "subnet-small"
+vpc = "vpc-main"
+cidr = "10.20.3.0/28"
+interface = "lan"
+[[vpc]]
+id = "vpc-other"
+cidr = ["10.30.0.0/16"]
+[[subnet]]
+id = "subnet-b"
+vpc = "vpc-other"
+cidr = "10.30.0.0/24"
+interface = "lan2"
+[[endpoint]]
+name = "staff"
+client_cidr = "10.200.0.0/22"
+listen = ["udp://0.0.0.0:1195"]
+server_certificate = {{ certificate = "server.crt", private_key = "server.key" }}
+authentication = [{{ type = "certificate-authentication", client_ca = "ca.crt" }}]
+associate = ["subnet-a"]
+authorize = [{{ network = "10.20.0.0/16", all_groups = true }}]
+"""
+
+
+class Api:
+    """The daemon and the clients of one access key. Use it inside the gateway's namespace."""
+
+    def __init__(self, gateway: GatewayProcess, role: str = "admin") -> None:
+        self.gateway = gateway
+        key = gateway.ctl_json("access-key", "create", "--role", role)
+        self.key_id, self.secret = key["access_key_id"], key["secret_access_key"]
+        for name in ("ec2", "acm", "logs", "sts"):
+            setattr(self, name, self.client(name))
+
+    ec2: Any
+    acm: Any
+    logs: Any
+    sts: Any
+
+    def client(self, service: str, **changes: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=API,
+            region_name="eu-central-1",
+            aws_access_key_id=changes.get("key_id", self.key_id),
+            aws_secret_access_key=changes.get("secret", self.secret),
+            config=Config(retries={"max_attempts": 1}),
+        )
+
+    def import_certificate(self, certificate: certs.TestCertificate | None = None, **more: Any) -> str:
+        certificate = certificate or certs.server()
+        return self.acm.import_certificate(
+            Certificate=certificate.certificate_pem,
+            PrivateKey=certificate.private_key_pem,
+            CertificateChain=certs.authority().certificate_pem,
+            **more,
+        )["CertificateArn"]
+
+    def create(self, arn: str, cidr: str = "10.100.0.0/22", **more: Any) -> str:
+        mutual = {"Type": "certificate-authentication", "MutualAuthentication": {"ClientRootCertificateChainArn": arn}}
+        given = {
+            "ClientCidrBlock": cidr,
+            "ServerCertificateArn": arn,
+            "AuthenticationOptions": [mutual],
+            "ConnectionLogOptions": {"Enabled": False},
+            **more,
+        }
+        return self.ec2.create_client_vpn_endpoint(**given)["ClientVpnEndpointId"]
+
+    def describe(self, endpoint_id: str) -> dict[str, Any]:
+        (found,) = self.ec2.describe_client_vpn_endpoints(ClientVpnEndpointIds=[endpoint_id])["ClientVpnEndpoints"]
+        return found
+
+    def clear(self) -> None:
+        """Everything that was made."""
+        for endpoint in self.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]:
+            name = {"ClientVpnEndpointId": endpoint["ClientVpnEndpointId"]}
+            with suppress(ClientError):  # the file's
+                for network in self.ec2.describe_client_vpn_target_networks(**name)["ClientVpnTargetNetworks"]:
+                    self.ec2.disassociate_client_vpn_target_network(**name, AssociationId=network["AssociationId"])
+                self.ec2.delete_client_vpn_endpoint(**name)
+        for certificate in self.acm.list_certificates()["CertificateSummaryList"]:
+            self.acm.delete_certificate(CertificateArn=certificate["CertificateArn"])
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[GatewayProcess]:
+    with Lab() as lab:
+        directory = lab.directory / "gateway"
+        directory.mkdir()
+        certs.server().write(directory, "server")
+        (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+        for network in ("10.20.1", "10.20.2", "10.20.3"):
+            lab.gateway.run("ip", "address", "add", f"{network}.1/28", "dev", "lan")
+        gateway = lab.gateway_process(TOML)
+        with lab.gateway.entered():
+            yield gateway
+        gateway.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(daemon: GatewayProcess) -> Api:
+    return Api(daemon)
+
+
+@pytest.fixture
+def api(shared: Api) -> Iterator[Api]:
+    yield shared
+    shared.clear()
+
+
+@pytest.fixture
+def arn(api: Api) -> str:
+    return api.import_certificate()
+
+
+def code_of(call: Callable[[], Any]) -> str:
+    with pytest.raises(ClientError) as refused:
+        call()
+    return str(refused.value.response["Error"]["Code"])
+
+
+# -- endpoints ----------------------------------------------------------------------------------------------
+
+
+def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
+    with suppress(api.logs.exceptions.ResourceAlreadyExistsException):
+        api.logs.create_log_group(logGroupName="/vpn")
+        api.logs.create_log_stream(logGroupName="/vpn", logStreamName="all")
+    log = {"Enabled": True, "CloudwatchLogGroup": "/vpn", "CloudwatchLogStream": "all"}
+    tags = [{"Key": "Name", "Value": "Büro"}, {"Key": "env", "Value": '<prod> & "more"'}]
+    endpoint_id = api.create(
+        arn,
+        DnsServers=["10.20.0.2", "10.20.0.3"],
+        TransportProtocol="tcp",
+        VpnPort=1194,
+        SplitTunnel=True,
+        Description="for all; 'quoted' & <tagged>",
+        ConnectionLogOptions=log,
+        VpcId="vpc-main",
+        SessionTimeoutHours=10,
+        DisconnectOnSessionTimeout=False,
+        ClientLoginBannerOptions={"Enabled": True, "BannerText": "Willkommen, alle!\nNur für Befugte."},
+        TagSpecifications=[{"ResourceType": "client-vpn-endpoint", "Tags": tags}],
+    )
+    shown = api.describe(endpoint_id)
+    mutual = {"ClientRootCertificateChain": arn}
+    expected = {
+        "ClientVpnEndpointId": endpoint_id,
+        "Description": "for all; 'quoted' & <tagged>",
+        "Status": {"Code": "pending-associate"},
+        "DnsName": "*.vpn.example.com",
+        "ClientCidrBlock": "10.100.0.0/22",
+        "DnsServers": ["10.20.0.2", "10.20.0.3"],
+        "SplitTunnel": True,
+        "VpnProtocol": "openvpn",
+        "TransportProtocol": "tcp",
+        "VpnPort": 1194,
+        "ServerCertificateArn": arn,
+        "AuthenticationOptions": [{"Type": "certificate-authentication", "MutualAuthentication": mutual}],
+        "ConnectionLogOptions": log,
+        "SessionTimeoutHours": 10,
+        "DisconnectOnSessionTimeout": False,
+        "ClientLoginBannerOptions": {"Enabled": True, "BannerText": "Willkommen, alle!\nNur für Befugte."},
+        "Tags": tags,
+        "VpcId": "vpc-main",
+    }
+    assert {key: shown[key] for key in expected} == expected
+
+    api.ec2.modify_client_vpn_endpoint(
+        ClientVpnEndpointId=endpoint_id,
+        DnsServers={"CustomDnsServers": ["10.20.0.4"], "Enabled": True},
+        VpnPort=443,
+        SplitTunnel=False,
+        Description="",
+        ConnectionLogOptions={"Enabled": False},
+    )
+    shown = api.describe(endpoint_id)
+    assert (shown["DnsServers"], shown["VpnPort"], shown["SplitTunnel"]) == (["10.20.0.4"], 443, False)
+    assert (shown.get("Description", ""), shown["ConnectionLogOptions"]) == ("", {"Enabled": False})
+    assert shown["TransportProtocol"] == "tcp", "what was not given stays"
+
+
+def test_it_listens_within_a_second_and_leaves_the_host_clean(api: Api, arn: str) -> None:
+    def sockets() -> str:
+        return api.gateway.namespace.run("ss", "-lun").stdout
+
+    def devices() -> int:
+        return api.gateway.namespace.run("ip", "-brief", "link").stdout.count("cvpn")
+
+    before = sockets(), devices()
+    began = time.monotonic()
+    endpoint_id = api.create(arn)
+    took = time.monotonic() - began
+    assert ":443 " in sockets() and devices() == before[1] + 1
+    api.ec2.delete_client_vpn_endpoint(ClientVpnEndpointId=endpoint_id)
+    assert (sockets(), devices()) == before
+    assert took < 5, "seconds, where a second is meant and a loaded machine is not"
+    assert not list((api.gateway.directory / "managed").glob("*")), "nothing of its key is left"
+
+
+def test_a_second_endpoint_gets_the_next_address_until_there_is_none(api: Api, arn: str) -> None:
+    api.create(arn)
+    api.create(arn, "10.101.0.0/22")
+    listed = api.gateway.ctl_json("endpoint", "list")
+    assert [each["listen"] for each in listed][1:] == [["udp://192.0.2.1:443"], ["udp://10.20.0.1:443"]]
+    assert code_of(lambda: api.create(arn, "10.102.0.0/22")) == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"ClientCidrBlock": "10.20.4.0/22"}, "InvalidParameterValue"),  # the vpc's
+        ({"ClientCidrBlock": "10.200.0.0/22"}, "InvalidParameterValue"),  # the file's endpoint's
+        ({"ClientCidrBlock": "10.100.0.0/24"}, "InvalidParameterValue"),
+        ({"ClientCidrBlock": "10.0.0.0/8"}, "InvalidParameterValue"),
+        ({"ClientCidrBlock": "10.100.0.1/22"}, "InvalidParameterValue"),
+        ({"ClientCidrBlock": "nonsense"}, "InvalidParameterValue"),
+        ({"VpnPort": 80}, "InvalidParameterValue"),
+        ({"TransportProtocol": "sctp"}, "InvalidParameterValue"),
+        ({"DnsServers": ["10.20.0.2", "10.20.0.3", "10.20.0.4"]}, "InvalidParameterValue"),
+        ({"DnsServers": ["ns.example.com"]}, "InvalidParameterValue"),
+        ({"VpcId": "vpc-none"}, "InvalidVpcID.NotFound"),
+        ({"Description": "two\nlines"}, "InvalidParameterValue"),
+        ({"ServerCertificateArn": "arn:aws:acm:eu-central-1:000000000000:certificate/none"}, "InvalidParameterValue"),
+        (
+            {"ConnectionLogOptions": {"Enabled": True, "CloudwatchLogGroup": "no", "CloudwatchLogStream": "no"}},
+            "InvalidParameterValue",
+        ),
+        ({"SelfServicePortal": "enabled"}, "UnsupportedOperation"),
+        ({"ClientLoginBannerOptions": {"Enabled": True, "BannerText": "x" * 1401}}, "InvalidParameterValue"),
+        ({"ClientLoginBannerOptions": {"Enabled": True}}, "MissingParameter"),
+        ({"SessionTimeoutHours": 9}, "InvalidParameterValue"),
+        ({"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": "arn"}}, "UnsupportedOperation"),
+        ({"AuthenticationOptions": [{"Type": "federated-authentication"}]}, "UnsupportedOperation"),
+        (
+            {"TagSpecifications": [{"ResourceType": "vpc", "Tags": [{"Key": "a", "Value": "b"}]}]},
+            "InvalidParameterValue",
+        ),
+    ],
+)
+def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str, more: dict[str, Any], code: str) -> None:
+    assert code_of(lambda: api.create(arn, **more)) == code
+    assert len(api.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]) == 1
+
+
+def test_the_files_endpoint_is_shown_and_not_changed(api: Api, arn: str) -> None:
+    (shown,) = api.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]
+    name = {"ClientVpnEndpointId": shown["ClientVpnEndpointId"]}
+    assert (shown["VpnPort"], shown["Status"]["Code"]) == (1195, "available")
+    for change in (
+        lambda: api.ec2.modify_client_vpn_endpoint(**name, Description="x"),
+        lambda: api.ec2.delete_client_vpn_endpoint(**name),
+        lambda: api.ec2.associate_client_vpn_target_network(**name, SubnetId="subnet-c"),
+        lambda: api.ec2.create_client_vpn_route(
+            **name, DestinationCidrBlock="10.50.0.0/16", TargetVpcSubnetId="subnet-a"
+        ),
+        lambda: api.ec2.revoke_client_vpn_ingress(**name, TargetNetworkCidr="10.20.0.0/16", RevokeAllGroups=True),
+        lambda: api.ec2.create_tags(Resources=list(name.values()), Tags=[{"Key": "a", "Value": "b"}]),
+    ):
+        with pytest.raises(ClientError, match=r"IncorrectState.*cvpnd\.toml"):
+            change()
+
+
+def test_an_unknown_endpoint_is_not_found_whatever_is_asked_of_it(api: Api) -> None:
+    name = {"ClientVpnEndpointId": "cvpn-endpoint-00000000000000000"}
+    for call in (
+        lambda: api.ec2.describe_client_vpn_endpoints(ClientVpnEndpointIds=list(name.values())),
+        lambda: api.ec2.describe_client_vpn_routes(**name),
+        lambda: api.ec2.describe_client_vpn_connections(**name),
+        lambda: api.ec2.delete_client_vpn_endpoint(**name),
+        lambda: api.ec2.export_client_vpn_client_configuration(**name),
+        lambda: api.ec2.authorize_client_vpn_ingress(**name, TargetNetworkCidr="10.0.0.0/8", AuthorizeAllGroups=True),
+    ):
+        assert code_of(call) == "InvalidClientVpnEndpointId.NotFound"
+
+
+def test_quota_dry_run_and_client_token(api: Api, arn: str) -> None:
+    assert code_of(lambda: api.create(arn, DryRun=True)) == "DryRunOperation"
+    assert code_of(lambda: api.create(arn, "10.20.0.0/22", DryRun=True)) == "InvalidParameterValue"
+    assert len(api.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]) == 1
+    first = api.create(arn, ClientToken="once")
+    assert api.create(arn, ClientToken="once") == first
+    assert code_of(lambda: api.create(arn, "10.101.0.0/22", ClientToken="once")) == "IdempotentParameterMismatch"
+    api.create(arn, "10.101.0.0/22")
+    api.create(arn, "10.102.0.0/22", TransportProtocol="tcp")
+    with pytest.raises(ClientError, match=r"ClientVpnEndpointLimitExceeded.*quotas\.endpoints"):
+        api.create(arn, "10.103.0.0/22", TransportProtocol="tcp")
+
+
+# -- networks, routes, rules --------------------------------------------------------------------------------
+
+
+def test_associations_carry_their_rules(api: Api, arn: str) -> None:
+    name = {"ClientVpnEndpointId": api.create(arn)}
+
+    def associate(subnet: str, **more: Any) -> dict[str, Any]:
+        return api.ec2.associate_client_vpn_target_network(**name, SubnetId=subnet, **more)
+
+    assert code_of(lambda: associate("subnet-none")) == "InvalidSubnetID.NotFound"
+    assert code_of(lambda: associate("subnet-small")) == "InvalidParameterValue"
+    first = associate("subnet-a", ClientToken="t")
+    again = associate("subnet-a", ClientToken="t")
+    assert (first["Status"]["Code"], again["AssociationId"]) == ("associating", first["AssociationId"])
+    assert code_of(lambda: associate("subnet-a")) == "InvalidClientVpnDuplicateAssociationException"
+    assert code_of(lambda: associate("subnet-a2")) == "InvalidClientVpnSubnetId.DuplicateAz"
+    assert code_of(lambda: associate("subnet-b")) == "InvalidParameterValue"
+    second = associate("subnet-c")
+    networks = api.ec2.describe_client_vpn_target_networks(**name)["ClientVpnTargetNetworks"]
+    assert [(n["TargetNetworkId"], n["VpcId"], n["Status"]["Code"]) for n in networks] == [
+        ("subnet-a", "vpc-main", "associated"),
+        ("subnet-c", "vpc-main", "associated"),
+    ]
+    shown = api.describe(name["ClientVpnEndpointId"])
+    assert (shown["Status"]["Code"], shown["VpcId"]) == ("available", "vpc-main")
+    assert [n["NetworkId"] for n in shown["AssociatedTargetNetworks"]] == ["subnet-a", "subnet-c"]
+    assert code_of(lambda: api.ec2.delete_client_vpn_endpoint(**name)) == "DependencyViolation"
+    only = api.ec2.describe_client_vpn_target_networks(**name, AssociationIds=[second["AssociationId"]])
+    assert len(only["ClientVpnTargetNetworks"]) == 1
+    by_vpc = [{"Name": "vpc-id", "Values": ["vpc-o*"]}]
+    assert api.ec2.describe_client_vpn_target_networks(**name, Filters=by_vpc)["ClientVpnTargetNetworks"] == []
+    gone = api.ec2.disassociate_client_vpn_target_network(**name, AssociationId=first["AssociationId"])
+    assert gone["Status"]["Code"] == "disassociating"
+    assert (
+        code_of(lambda: api.ec2.disassociate_client_vpn_target_network(**name, AssociationId=first["AssociationId"]))
+        == "InvalidClientVpnAssociationIdNotFound"
+    )
+
+
+def test_routes(api: Api, arn: str) -> None:
+    name = {"ClientVpnEndpointId": api.create(arn)}
+
+    def create(cidr: str, subnet: str, **more: Any) -> dict[str, Any]:
+        return api.ec2.create_client_vpn_route(**name, DestinationCidrBlock=cidr, TargetVpcSubnetId=subnet, **more)
+
+    def delete(cidr: str, **more: Any) -> dict[str, Any]:
+        return api.ec2.delete_client_vpn_route(**name, DestinationCidrBlock=cidr, **more)
+
+    assert code_of(lambda: create("10.50.0.0/16", "subnet-a")) == "InvalidClientVpnActiveAssociationNotFound"
+    api.ec2.associate_client_vpn_target_network(**name, SubnetId="subnet-a")
+    second = api.ec2.associate_client_vpn_target_network(**name, SubnetId="subnet-c")["AssociationId"]
+    assert create("10.50.0.0/16", "subnet-a", Description="branch")["Status"]["Code"] == "creating"
+    create("10.50.0.0/16", "subnet-c")
+    create("10.100.0.0/22", "local")
+    routes = api.ec2.describe_client_vpn_routes(**name)["Routes"]
+    assert [(r["DestinationCidr"], r["TargetSubnet"], r["Origin"], r["Status"]["Code"]) for r in routes] == [
+        ("10.20.0.0/16", "subnet-a", "associate", "active"),
+        ("10.20.0.0/16", "subnet-c", "associate", "active"),
+        ("10.50.0.0/16", "subnet-a", "add-route", "active"),
+        ("10.50.0.0/16", "subnet-c", "add-route", "active"),
+        ("10.100.0.0/22", "local", "add-route", "active"),
+    ]
+    assert routes[2]["Description"] == "branch"
+    assert code_of(lambda: create("10.50.0.0/16", "subnet-a")) == "InvalidClientVpnDuplicateRoute"
+    assert code_of(lambda: create("10.20.0.0/16", "subnet-a")) == "InvalidClientVpnDuplicateRoute"
+    assert code_of(lambda: create("10.100.1.0/24", "subnet-a")) == "InvalidParameterValue"
+    assert code_of(lambda: create("10.99.0.0/24", "local")) == "InvalidParameterValue"
+    assert code_of(lambda: create("10.51.0.0/16", "subnet-a")) == "ClientVpnRouteLimitExceeded"
+    assert code_of(lambda: delete("10.20.0.0/16", TargetVpcSubnetId="subnet-a")) == "OperationNotPermitted"
+    assert code_of(lambda: delete("10.77.0.0/16")) == "InvalidClientVpnRouteNotFound"
+    assert code_of(lambda: delete("10.50.0.0/16")) == "MissingParameter"
+    filters = [{"Name": "origin", "Values": ["add-route"]}, {"Name": "target-subnet", "Values": ["subnet-?"]}]
+    assert len(api.ec2.describe_client_vpn_routes(**name, Filters=filters)["Routes"]) == 2
+    unknown = [{"Name": "colour", "Values": ["red"]}]
+    assert code_of(lambda: api.ec2.describe_client_vpn_routes(**name, Filters=unknown)) == "InvalidParameterValue"
+    table = api.gateway.namespace.run("ip", "route", "show", "table", "all").stdout
+    assert "10.50.0.0/16 " in table
+    api.ec2.disassociate_client_vpn_target_network(**name, AssociationId=second)
+    left = [r["TargetSubnet"] for r in api.ec2.describe_client_vpn_routes(**name)["Routes"]]
+    assert left == ["subnet-a", "subnet-a", "local"], "manual routes go with their association"
+
+
+def test_rules_and_pages(api: Api, arn: str) -> None:
+    name = {"ClientVpnEndpointId": api.create(arn)}
+
+    def authorize(cidr: str, **whom: Any) -> dict[str, Any]:
+        return api.ec2.authorize_client_vpn_ingress(**name, TargetNetworkCidr=cidr, **whom)
+
+    everybody = {"AuthorizeAllGroups": True}
+    assert authorize("10.20.0.0/16", **everybody, Description="all")["Status"]["Code"] == "authorizing"
+    for group in ("eng", "ops"):
+        authorize("10.20.0.0/16", AccessGroupId=group)
+    assert (
+        code_of(lambda: authorize("10.20.0.0/16", AccessGroupId="eng")) == "InvalidClientVpnDuplicateAuthorizationRule"
+    )
+    assert code_of(lambda: authorize("10.21.0.0/16")) == "InvalidParameterCombination"
+    assert code_of(lambda: authorize("10.21.0.0/16", AccessGroupId="g", **everybody)) == "InvalidParameterCombination"
+    assert code_of(lambda: authorize("10.21.0.1/16", **everybody)) == "InvalidParameterValue"
+    assert code_of(lambda: authorize("10.21.0.0", **everybody)) == "InvalidParameterValue"
+    assert code_of(lambda: authorize("10.21.0.0/16", **everybody, DryRun=True)) == "DryRunOperation"
+    for number in (21, 22):
+        authorize(f"10.{number}.0.0/16", **everybody)
+    assert code_of(lambda: authorize("10.23.0.0/16", **everybody)) == "ClientVpnAuthorizationRuleLimitExceeded"
+    rules = api.ec2.describe_client_vpn_authorization_rules(**name)["AuthorizationRules"]
+    assert [(r["DestinationCidr"], r["GroupId"], r["AccessAll"], r["Status"]["Code"]) for r in rules][:3] == [
+        ("10.20.0.0/16", "", True, "active"),
+        ("10.20.0.0/16", "eng", False, "active"),
+        ("10.20.0.0/16", "ops", False, "active"),
+    ]
+    assert rules[0]["Description"] == "all"
+    assert (
+        code_of(lambda: api.ec2.describe_client_vpn_authorization_rules(**name, MaxResults=5, NextToken="bent"))
+        == "InvalidNextToken"
+    )
+    pages = api.ec2.get_paginator("describe_client_vpn_authorization_rules").paginate(
+        **name, PaginationConfig={"PageSize": 5}
+    )
+    assert [len(page["AuthorizationRules"]) for page in pages] == [5]
+
+    def revoke(cidr: str, **whom: Any) -> dict[str, Any]:
+        return api.ec2.revoke_client_vpn_ingress(**name, TargetNetworkCidr=cidr, **whom)
+
+    assert revoke("10.20.0.0/16", RevokeAllGroups=True)["Status"]["Code"] == "revoking"
+    missing = "InvalidClientVpnEndpointAuthorizationRuleNotFound"
+    assert code_of(lambda: revoke("10.20.0.0/16", RevokeAllGroups=True)) == missing
+    revoke("10.20.0.0/16", AccessGroupId="eng")
+    by_group = [{"Name": "group-id", "Values": ["ops"]}]
+    (left,) = api.ec2.describe_client_vpn_authorization_rules(**name, Filters=by_group)["AuthorizationRules"]
+    assert left["DestinationCidr"] == "10.20.0.0/16"
+
+
+def test_the_networks_of_the_file(api: Api) -> None:
+    assert [vpc["VpcId"] for vpc in api.ec2.describe_vpcs()["Vpcs"]] == ["vpc-main", "vpc-other"]
+    in_other = [{"Name": "vpc-id", "Values": ["vpc-other"]}]
+    (subnet,) = api.ec2.describe_subnets(Filters=in_other)["Subnets"]
+    assert (subnet["SubnetId"], subnet["CidrBlock"], subnet["State"]) == ("subnet-b", "10.30.0.0/24", "available")
+    assert code_of(lambda: api.ec2.describe_vpcs(VpcIds=["vpc-none"])) == "InvalidVpcID.NotFound"
+    assert code_of(lambda: api.ec2.describe_subnets(SubnetIds=["subnet-none"])) == "InvalidSubnetID.NotFound"
+
+
+def test_security_groups(api: Api, arn: str) -> None:
+    web, _ = api.ec2.describe_security_groups()["SecurityGroups"]
+    assert (web["GroupId"], web["VpcId"], web["Description"]) == ("sg-web", "vpc-main", "the web")
+    https, v6 = web["IpPermissionsEgress"]
+    assert (https["IpProtocol"], https["FromPort"], https["ToPort"]) == ("tcp", 443, 443)
+    assert https["IpRanges"] == [{"CidrIp": "10.20.0.0/16", "Description": "https"}]
+    assert (v6["IpProtocol"], v6["Ipv6Ranges"]) == ("-1", [{"CidrIpv6": "::/0"}])
+    assert code_of(lambda: api.ec2.describe_security_groups(GroupIds=["sg-no"])) == "InvalidGroup.NotFound"
+    assert code_of(lambda: api.create(arn, SecurityGroupIds=["sg-no"])) == "InvalidParameterValue"
+    endpoint_id = api.create(arn, SecurityGroupIds=["sg-web"], VpcId="vpc-main")
+    assert api.describe(endpoint_id)["SecurityGroupIds"] == ["sg-web"]
+    name = {"ClientVpnEndpointId": endpoint_id}
+    groups = {"VpcId": "vpc-main", "SecurityGroupIds": ["sg-other"]}
+    apply = api.ec2.apply_security_groups_to_client_vpn_target_network
+    assert code_of(lambda: apply(**name, **groups)) == "InvalidVpcID.NotFound"
+    api.ec2.associate_client_vpn_target_network(**name, SubnetId="subnet-a")
+    assert code_of(lambda: apply(**name, **groups)) == "InvalidParameterValue", "of another vpc"
+    assert apply(**name, VpcId="vpc-main", SecurityGroupIds=["sg-web"])["SecurityGroupIds"] == ["sg-web"]
+    (network,) = api.ec2.describe_client_vpn_target_networks(**name)["ClientVpnTargetNetworks"]
+    assert network["SecurityGroups"] == ["sg-web"]
+
+
+def test_tags(api: Api, arn: str) -> None:
+    endpoint_id = api.create(arn)
+    api.ec2.create_tags(Resources=[endpoint_id], Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    api.ec2.create_tags(Resources=[endpoint_id], Tags=[{"Key": "a", "Value": "3"}])
+    api.ec2.delete_tags(Resources=[endpoint_id], Tags=[{"Key": "a", "Value": "1"}, {"Key": "b"}])
+    assert api.ec2.describe_tags()["Tags"] == [
+        {"Key": "a", "Value": "3", "ResourceId": endpoint_id, "ResourceType": "client-vpn-endpoint"}
+    ]
+    found = api.ec2.describe_client_vpn_endpoints(Filters=[{"Name": "tag:a", "Values": ["3"]}])["ClientVpnEndpoints"]
+    assert [each["ClientVpnEndpointId"] for each in found] == [endpoint_id]
+    reserved = [{"Key": "aws:x", "Value": ""}]
+    assert code_of(lambda: api.ec2.create_tags(Resources=[endpoint_id], Tags=reserved)) == "InvalidParameterValue"
+
+
+# -- certificates, revocation, profile ----------------------------------------------------------------------
+
+
+def test_certificates(api: Api, arn: str) -> None:
+    shown = api.acm.describe_certificate(CertificateArn=arn)["Certificate"]
+    assert (shown["CertificateArn"], shown["Type"], shown["Status"], shown["InUseBy"]) == (
+        arn,
+        "IMPORTED",
+        "ISSUED",
+        [],
+    )
+    got = api.acm.get_certificate(CertificateArn=arn)
+    assert got["Certificate"].encode() == certs.server().certificate_pem
+    assert got["CertificateChain"].encode() == certs.authority().certificate_pem
+    endpoint_id = api.create(arn)
+    assert code_of(lambda: api.acm.delete_certificate(CertificateArn=arn)) == "ResourceInUseException"
+    assert api.acm.describe_certificate(CertificateArn=arn)["Certificate"]["InUseBy"][0].endswith(endpoint_id)
+    renewed = certs.server("other.example.com")
+    assert api.import_certificate(renewed, CertificateArn=arn) == arn
+    profile = api.ec2.export_client_vpn_client_configuration(ClientVpnEndpointId=endpoint_id)["ClientConfiguration"]
+    assert 'verify-x509-name "other.example.com" name' in profile, "a certificate that is in use is shown at once"
+    api.acm.add_tags_to_certificate(CertificateArn=arn, Tags=[{"Key": "a", "Value": "1"}])
+    assert api.acm.list_tags_for_certificate(CertificateArn=arn)["Tags"] == [{"Key": "a", "Value": "1"}]
+    api.acm.remove_tags_from_certificate(CertificateArn=arn, Tags=[{"Key": "a"}])
+    assert api.acm.list_tags_for_certificate(CertificateArn=arn)["Tags"] == []
+    other = arn[:-4] + "0000"
+    assert code_of(lambda: api.acm.describe_certificate(CertificateArn=other)) == "ResourceNotFoundException"
+    assert code_of(lambda: api.import_certificate(CertificateArn=other)) == "ResourceNotFoundException"
+    assert (
+        code_of(lambda: api.acm.describe_certificate(CertificateArn="arn:aws:acm:nothing:at:all"))
+        == "InvalidArnException"
+    )
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"Certificate": b"nonsense"},
+        {"PrivateKey": b"nonsense"},
+        {"PrivateKey": certs.client("eve").private_key_pem},
+        {"CertificateChain": b"-----BEGIN CERTIFICATE-----\n"},
+        {"CertificateChain": certs.client("eve").certificate_pem},
+    ],
+)
+def test_a_certificate_that_cannot_serve_is_not_imported(api: Api, parts: dict[str, bytes]) -> None:
+    whole = {
+        "Certificate": certs.server().certificate_pem,
+        "PrivateKey": certs.server().private_key_pem,
+        "CertificateChain": certs.authority().certificate_pem,
+    }
+    assert code_of(lambda: api.acm.import_certificate(**{**whole, **parts})) == "ValidationException"
+    assert api.acm.list_certificates()["CertificateSummaryList"] == []
+
+
+def test_a_revocation_list_is_taken_if_it_is_whole_and_of_the_right_authority(api: Api, arn: str) -> None:
+    name = {"ClientVpnEndpointId": api.create(arn)}
+
+    def load(pem: str) -> Any:
+        return api.ec2.import_client_vpn_client_certificate_revocation_list(**name, CertificateRevocationList=pem)
+
+    exported = api.ec2.export_client_vpn_client_certificate_revocation_list(**name)
+    assert exported["Status"]["Code"] == "pending"
+    pem = certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client("bob")])).decode()
+    assert load(pem)["Return"] is True
+    exported = api.ec2.export_client_vpn_client_certificate_revocation_list(**name)
+    assert (exported["CertificateRevocationList"], exported["Status"]["Code"]) == (pem, "active")
+    assert code_of(lambda: load(pem[:-40])) == "InvalidParameterValue"
+    assert code_of(lambda: load("nonsense")) == "InvalidParameterValue"
+    many = certs.certificate_revocation_list(revoked=[certs.client(f"client{n}") for n in range(4)])
+    assert code_of(lambda: load(certs.crl_pem(many).decode())) == "ClientVpnCertificateRevocationListLimitExceeded"
+    assert api.ec2.export_client_vpn_client_certificate_revocation_list(**name)["CertificateRevocationList"] == pem
+
+
+def test_the_profile(api: Api, arn: str) -> None:
+    endpoint_id = api.create(arn, TransportProtocol="tcp")
+    profile = api.ec2.export_client_vpn_client_configuration(ClientVpnEndpointId=endpoint_id)["ClientConfiguration"]
+    lines = profile.splitlines()
+    assert "remote vpn.example.com 443 tcp" in lines and "remote-random-hostname" in lines
+    assert "remote-cert-tls server" in lines and certs.authority().certificate_pem.decode().strip() in profile
+    assert not [
+        line for line in lines if line.split(" ")[0] in ("script-security", "up", "down", "plugin", "cert", "key")
+    ]
+
+
+# -- logs, identity, access ---------------------------------------------------------------------------------
+
+
+def test_log_groups_and_streams(api: Api) -> None:
+    assert (
+        code_of(lambda: api.logs.create_log_stream(logGroupName="/none", logStreamName="s"))
+        == "ResourceNotFoundException"
+    )
+    api.logs.create_log_group(logGroupName="/aws/test")
+    assert code_of(lambda: api.logs.create_log_group(logGroupName="/aws/test")) == "ResourceAlreadyExistsException"
+    for name in ("../../etc/passwd", "b"):
+        api.logs.create_log_stream(logGroupName="/aws/test", logStreamName=name)
+    streams = api.logs.describe_log_streams(logGroupName="/aws/test")["logStreams"]
+    assert [stream["logStreamName"] for stream in streams] == ["../../etc/passwd", "b"]
+    assert [g["logGroupName"] for g in api.logs.describe_log_groups(logGroupNamePrefix="/aws/t")["logGroups"]] == [
+        "/aws/test"
+    ]
+    assert api.logs.filter_log_events(logGroupName="/aws/test")["events"] == []
+    got = api.logs.get_log_events(logGroupName="/aws/test", logStreamName="b")
+    assert (got["events"], got["nextForwardToken"]) == ([], "f/0")
+    for call in (
+        lambda: api.logs.filter_log_events(logGroupName="/none"),
+        lambda: api.logs.get_log_events(logGroupName="/aws/test", logStreamName="c"),
+    ):
+        assert code_of(call) == "ResourceNotFoundException"
+    broken = {"logGroupName": "/aws/test", "filterPattern": "{ $.a ="}
+    assert code_of(lambda: api.logs.filter_log_events(**broken)) == "InvalidParameterException"
+
+
+def test_saml_providers(api: Api) -> None:
+    iam = api.client("iam")
+    metadata = f'<EntityDescriptor entityID="https://idp.example.com">{"<!-- x -->" * 200}</EntityDescriptor>'
+    arn = iam.create_saml_provider(Name="okta", SAMLMetadataDocument=metadata)["SAMLProviderArn"]
+    assert arn == "arn:aws:iam::000000000000:saml-provider/okta"
+    assert (
+        code_of(lambda: iam.create_saml_provider(Name="okta", SAMLMetadataDocument=metadata)) == "EntityAlreadyExists"
+    )
+    assert code_of(lambda: iam.create_saml_provider(Name="b", SAMLMetadataDocument="x" * 2000)) == "InvalidInput"
+    assert iam.get_saml_provider(SAMLProviderArn=arn)["SAMLMetadataDocument"] == metadata
+    iam.update_saml_provider(SAMLProviderArn=arn, SAMLMetadataDocument=metadata + " ")
+    assert iam.get_saml_provider(SAMLProviderArn=arn)["SAMLMetadataDocument"] == metadata + " "
+    assert [each["Arn"] for each in iam.list_saml_providers()["SAMLProviderList"]] == [arn]
+    iam.delete_saml_provider(SAMLProviderArn=arn)
+    assert code_of(lambda: iam.get_saml_provider(SAMLProviderArn=arn)) == "NoSuchEntity"
+
+
+def test_who_calls(api: Api) -> None:
+    identity = api.sts.get_caller_identity()
+    assert (identity["UserId"], identity["Account"]) == (api.key_id, "000000000000")
+
+
+def test_a_wrong_secret_and_an_unknown_key_are_refused_in_each_services_words(api: Api) -> None:
+    expected = {
+        "ec2": ("AuthFailure", "AuthFailure"),
+        "acm": ("InvalidSignatureException", "UnrecognizedClientException"),
+        "sts": ("SignatureDoesNotMatch", "InvalidClientTokenId"),
+    }
+    calls = {"ec2": "describe_vpcs", "acm": "list_certificates", "sts": "get_caller_identity"}
+    for service, codes in expected.items():
+        wrong_secret = api.client(service, secret="x" * 40)
+        unknown_key = api.client(service, key_id="AKIAUNKNOWN000000000")
+        assert (code_of(getattr(wrong_secret, calls[service])), code_of(getattr(unknown_key, calls[service]))) == codes
+    metrics = api.gateway.metrics()
+    assert metrics['cvpnd_api_refusals_total{reason="signature-mismatch"}'] >= 3
+    assert metrics['cvpnd_api_refusals_total{reason="access-key-unknown"}'] >= 3
+    assert "x" * 40 not in api.gateway.log()
+
+
+def test_a_read_only_key_reads(api: Api, arn: str) -> None:
+    reader = Api(api.gateway, "read-only")
+    assert reader.ec2.describe_vpcs()["Vpcs"] and reader.acm.list_certificates()["CertificateSummaryList"]
+    assert code_of(lambda: reader.create(arn)) == "UnauthorizedOperation"
+    assert code_of(lambda: reader.create(arn, DryRun=True)) == "UnauthorizedOperation"
+    assert code_of(lambda: reader.import_certificate()) == "AccessDeniedException"
+    api.gateway.ctl("access-key", "delete", reader.key_id)
+    assert code_of(reader.ec2.describe_vpcs) == "AuthFailure", "a deleted key is refused at once"
+
+
+def raw(api: Api, body: str, path: str = "/", bend: Callable[[AWSRequest], None] | None = None) -> tuple[int, str]:
+    """A request signed by botocore, and perhaps changed after that."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    request = AWSRequest("POST", API + path, headers=headers, data=body)
+    SigV4Auth(Credentials(api.key_id, api.secret), "ec2", "eu-central-1").add_auth(request)
+    if bend is not None:
+        bend(request)
+    sent = [f"-H{name}: {value}" for name, value in request.headers.items()]
+    done = api.gateway.namespace.run(
+        "curl", "-sS", "-w", "\n%{http_code}", "--data-binary", request.data, *sent, API + path
+    )
+    text, _, status = done.stdout.rpartition("\n")
+    return int(status), text
+
+
+def test_requests_that_no_sdk_sends(api: Api, arn: str) -> None:
+    version = "Version=2016-11-15"
+    assert raw(api, f"Action=DescribeVpcs&{version}")[0] == 200
+    for body, code in {
+        f"Action=Nonsense&{version}": "InvalidAction",
+        "Action=DescribeVpcs&Version=2015-01-01": "InvalidAction",
+        version: "MissingAction",
+        f"Action=DescribeVpcs&{version}&Colour=red": "UnknownParameter",
+        f"Action=DescribeVpcs&{version}&MaxResults=many": "InvalidParameterValue",
+        f"Action=DescribeVpcs&{version}&MaxResults=1": "InvalidParameterValue",
+        f"Action=DescribeVpcs&{version}&DryRun=maybe": "InvalidParameterValue",
+        f"Action=DeleteClientVpnEndpoint&{version}": "MissingParameter",
+        f"Action=DescribeVpcs&Action=DescribeVpcs&{version}": "MalformedQueryString",
+    }.items():
+        status, text = raw(api, body)
+        assert (status, f"<Code>{code}</Code>" in text) == (400, True), (body, text)
+
+    def later(request: AWSRequest) -> None:
+        request.data += "&DryRun=true"
+
+    status, text = raw(api, f"Action=DescribeVpcs&{version}", bend=later)
+    assert (status, "<Code>AuthFailure</Code>" in text) == (401, True)
+    assert raw(api, f"Action=DescribeVpcs&{version}", path="/?Action=DescribeVpcs")[0] == 400
+    too_long = f"Action=DescribeVpcs&{version}&Filler={'x' * 100_000}"
+    assert "UnknownParameter" in raw(api, too_long)[1]
+
+
+def test_a_change_that_was_recorded_cannot_be_sent_again(api: Api, arn: str) -> None:
+    body = f"Action=CreateTags&Version=2016-11-15&ResourceId.1={api.create(arn)}&Tag.1.Key=a&Tag.1.Value=1"
+    stamps: list[AWSRequest] = []
+    assert raw(api, body, bend=stamps.append)[0] == 200
+
+    def as_before(request: AWSRequest) -> None:
+        for name in ("Authorization", "X-Amz-Date"):
+            del request.headers[name]
+            request.headers[name] = stamps[0].headers[name]
+
+    time.sleep(HONEST_REPEAT_S + 0.2)
+    status, text = raw(api, body, bend=as_before)
+    assert status == 401 and "was accepted before" in text
