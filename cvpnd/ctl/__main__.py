@@ -7,7 +7,25 @@ import sys
 
 import typer
 
-from cvpnd.ctl import certificate, client_key, connection, endpoint, explain, profile, reload, route, rule
+from cvpnd.ctl import (
+    access_key,
+    audit,
+    certificate,
+    client_key,
+    connection,
+    crl,
+    endpoint,
+    explain,
+    log,
+    network,
+    profile,
+    reload,
+    route,
+    rule,
+    saml_provider,
+    security_group,
+    tag,
+)
 from cvpnd.ctl.client import Refused, Unreachable
 from cvpnd.ctl.options import JsonOption, SocketOption
 
@@ -31,13 +49,21 @@ def common(socket: SocketOption, as_json: JsonOption = False) -> None:
 
 
 app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(network.app, name="network")
 app.add_typer(connection.app, name="connection")
 app.add_typer(rule.app, name="rule")
 app.add_typer(route.app, name="route")
+app.add_typer(security_group.app, name="security-group")
+app.add_typer(saml_provider.app, name="saml-provider")
 app.add_typer(certificate.app, name="certificate")
+app.add_typer(crl.app, name="crl")
 app.add_typer(client_key.app, name="client-key")
+app.add_typer(log.app, name="log")
+app.add_typer(tag.app, name="tag")
+app.add_typer(access_key.app, name="access-key")
 app.command("profile")(profile.make_profile)
 app.command("explain")(explain.explain)
+app.command("audit")(audit.audit)
 app.command("reload")(reload.reload)
 
 

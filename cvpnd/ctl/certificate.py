@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cvpnd.ctl.client import Client
-from cvpnd.ctl.files import check_writable, write_file
+from cvpnd.ctl.files import check_writable, read_text, write_file
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import local_date, print_json, print_line, print_table
 
@@ -80,3 +80,59 @@ def revoke_certificate(
         print_json(revoked)
     else:
         print_line(f"revoked: {revoked['name']}, serial {revoked['serial']}")
+
+
+# -- imported ones ------------------------------------------------------------------------------------------
+
+
+@app.command("import")
+def import_certificate(
+    certificate: Annotated[Path, typer.Argument(help="PEM file of the certificate.")],
+    private_key: Annotated[Path, typer.Argument(help="PEM file of its private key, without a passphrase.")],
+    socket: SocketOption,
+    chain: Annotated[
+        Path | None, typer.Option(help="PEM file of the authorities that it comes from.", show_default=False)
+    ] = None,
+    arn: Annotated[str | None, typer.Option(help="In place of the one with this ARN.", show_default=False)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a certificate for endpoints that are made at run time. Its key is kept sealed, and shown to nobody."""
+    body = {
+        "certificate": read_text(certificate),
+        "private_key": read_text(private_key),
+        "chain": "" if chain is None else read_text(chain),
+        "arn": arn,
+    }
+    imported = Client(socket).post("/imported-certificates", body)["certificate"]
+    if as_json:
+        print_json({"arn": imported["arn"]})
+    else:
+        print_line(imported["arn"])
+
+
+@app.command("imported")
+def list_imported(socket: SocketOption, as_json: JsonOption = False) -> None:
+    """List imported certificates."""
+    certificates = Client(socket).get("/imported-certificates")["certificates"]
+    if as_json:
+        print_json(certificates)
+        return
+    print_table(
+        ["ARN", "IMPORTED", "IN USE BY"],
+        ([each["arn"], local_date(each["imported_at"]), " ".join(each["in_use_by"]) or "-"] for each in certificates),
+        empty="no imported certificates",
+    )
+
+
+@app.command("delete")
+def delete_imported(
+    arn: Annotated[str, typer.Argument(help="Of an imported certificate that no endpoint uses.")],
+    socket: SocketOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete an imported certificate and its key."""
+    Client(socket).delete("/imported-certificates", arn=arn)
+    if as_json:
+        print_json({"deleted": arn})
+    else:
+        print_line(f"deleted {arn}")

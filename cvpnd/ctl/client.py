@@ -50,6 +50,12 @@ class Client:
     def post(self, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         return self._request("POST", path, {}, body)
 
+    def put(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        return self._request("PUT", path, {}, body)
+
+    def patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        return self._request("PATCH", path, {}, body)
+
     def delete(self, path: str, **query: object) -> dict[str, Any]:
         return self._request("DELETE", path, query)
 

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from typing import Annotated, Any
+
 import typer
 
-from cvpnd.ctl.client import Client
-from cvpnd.ctl.options import JsonOption, SocketOption
-from cvpnd.ctl.output import print_json, print_table
+from cvpnd.ctl.client import Client, segment
+from cvpnd.ctl.options import Endpoint, JsonOption, SocketOption
+from cvpnd.ctl.output import local_time, print_facts, print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
+
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of an [[endpoint]] table with its value as JSON or plain text, e.g. split_tunnel=true; repeatable. "
+        "An empty value goes back to the default.",
+        show_default=False,
+    ),
+]
 
 
 @app.callback()
@@ -38,5 +53,117 @@ def list_endpoints(socket: SocketOption, as_json: JsonOption = False) -> None:
             ]
             for endpoint in endpoints
         ),
-        empty="no endpoints; declare one in cvpnd.toml",
+        empty="no endpoints; declare one in cvpnd.toml, or make one with 'cvpnctl endpoint create'",
+    )
+
+
+@app.command("show")
+def show_endpoint(endpoint: Endpoint, socket: SocketOption, as_json: JsonOption = False) -> None:
+    """Show one endpoint."""
+    _print(Client(socket).get(f"/endpoints/{segment(endpoint)}")["endpoint"], as_json)
+
+
+@app.command("create")
+def create_endpoint(
+    client_cidr: Annotated[str, typer.Argument(help="Clients get their addresses from here, e.g. 10.100.0.0/22.")],
+    socket: SocketOption,
+    server_certificate: Annotated[str, typer.Option(help="ARN of an imported certificate that it shows to clients.")],
+    client_certificate: Annotated[
+        str, typer.Option(help="ARN of an imported certificate with the authority of clients' certificates.")
+    ],
+    name: Annotated[str | None, typer.Option(help="Its name; without one, its id.", show_default=False)] = None,
+    transport: Annotated[str, typer.Option(help="udp, or tcp.")] = "udp",
+    port: Annotated[int, typer.Option(help="Where it listens.")] = 443,
+    settings: Setting = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an endpoint. It listens at once, and lives in the state database."""
+    body = {
+        "name": name,
+        "server_certificate": server_certificate,
+        "client_certificate": client_certificate,
+        "client_cidr": client_cidr,
+        "transport": transport,
+        "port": port,
+        "settings": _settings(settings),
+    }
+    _print(Client(socket).post("/endpoints", body)["endpoint"], as_json)
+
+
+@app.command("modify")
+def modify_endpoint(
+    endpoint: Endpoint,
+    socket: SocketOption,
+    server_certificate: Annotated[str | None, typer.Option(help="ARN of another one.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Another one; sends clients back.", show_default=False)] = None,
+    settings: Setting = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Change an endpoint that was made at run time. In force at once."""
+    body: dict[str, object] = {"settings": _settings(settings)}
+    if server_certificate is not None:
+        body["server_certificate"] = server_certificate
+    if port is not None:
+        body["port"] = port
+    _print(Client(socket).patch(f"/endpoints/{segment(endpoint)}", body)["endpoint"], as_json)
+
+
+@app.command("delete")
+def delete_endpoint(endpoint: Endpoint, socket: SocketOption, as_json: JsonOption = False) -> None:
+    """Delete an endpoint that was made at run time. It must have no network any more; its clients are sent away."""
+    deleted = Client(socket).delete(f"/endpoints/{segment(endpoint)}")["endpoint"]
+    if as_json:
+        print_json(deleted)
+    else:
+        print_line(f"deleted {deleted['name']}")
+
+
+@app.command("export")
+def export_profile(endpoint: Endpoint, socket: SocketOption, as_json: JsonOption = False) -> None:
+    """Print the profile that all its clients share; each appends its own certificate and key."""
+    answer = Client(socket).get(f"/endpoints/{segment(endpoint)}/profile")
+    if as_json:
+        print_json(answer)
+    else:
+        sys.stdout.write(answer["profile"])
+
+
+def _settings(pairs: list[str] | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"{pair}: write KEY=VALUE")
+        try:
+            found[key] = json.loads(text) if text else None
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def _print(endpoint: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(endpoint)
+        return
+    log = endpoint["connection_log"]
+    print_facts(
+        [
+            ("name", endpoint["name"]),
+            ("id", endpoint["endpoint_id"]),
+            ("status", endpoint["status"]),
+            ("belongs to", "the state database" if endpoint["origin"] == "store" else "cvpnd.toml"),
+            ("description", endpoint["description"] or "-"),
+            ("client cidr", endpoint["client_cidr"]),
+            ("listens on", " ".join(endpoint["listen"])),
+            ("found as", endpoint["remote"] or "the name in its certificate"),
+            ("tunnel", "split" if endpoint["split_tunnel"] else "full"),
+            ("dns servers", " ".join(endpoint["dns_servers"]) or "-"),
+            ("vpc", endpoint["vpc"] or "-"),
+            ("certificate", endpoint["server_certificate"]),
+            ("clients from", endpoint["client_certificate"]),
+            ("connection log", f"{log['group']} {log['stream']}" if log else "-"),
+            ("tags", " ".join(f"{key}={value}" for key, value in endpoint["tags"].items()) or "-"),
+            ("created", local_time(endpoint["created_at"])),
+            ("connections", str(endpoint["connections"])),
+        ]
     )

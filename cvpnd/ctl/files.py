@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import typer
@@ -17,6 +18,17 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise typer.BadParameter(f"{path.parent} is not a directory")
     if not os.access(path.parent, os.W_OK):
         raise typer.BadParameter(f"{path.parent} is not writable")
+
+
+def read_text(path: Path) -> str:
+    """A file that is named on the command line, ``-`` for standard input."""
+    if str(path) == "-":
+        return sys.stdin.read()
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "is not text"
+        raise typer.BadParameter(f"{path}: {problem}") from None
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o600) -> None:

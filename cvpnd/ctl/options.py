@@ -24,4 +24,5 @@ SocketOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="CVPND_JSON", show_envvar=False, help="Print JSON instead of text.")
 ]
+Endpoint = Annotated[str, typer.Argument(help="Endpoint (name or id).")]
 OnlyEndpoint = Annotated[str | None, typer.Argument(help="Only of this endpoint (name or id).", show_default=False)]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cvpnd.ctl.client import Client
-from cvpnd.ctl.options import JsonOption, OnlyEndpoint, SocketOption
+from cvpnd.ctl.files import read_text
+from cvpnd.ctl.options import Endpoint, JsonOption, OnlyEndpoint, SocketOption
 from cvpnd.ctl.output import print_json, print_line, print_table
 
 app = typer.Typer(help="Authorization rules: who may reach which network.", no_args_is_help=True)
 
-Endpoint = Annotated[str, typer.Argument(help="Endpoint (name or id).")]
 Network = Annotated[str, typer.Argument(help="The target network, e.g. 10.30.0.0/16.")]
 Group = Annotated[str | None, typer.Option(help="The group that the rule is for.", show_default=False)]
 AllGroups = Annotated[bool, typer.Option("--all-groups", help="The rule is for all users.")]
@@ -70,6 +72,28 @@ def add_rule(
         },
     )["rule"]
     _print_rule("added", rule, endpoint, as_json)
+
+
+@app.command("import")
+def import_rules(
+    endpoint: Endpoint,
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON list of {network, group | all_groups, description}; - is stdin."),
+    ],
+    socket: SocketOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Add many at once: all of them, or none."""
+    try:
+        rules = json.loads(read_text(file))
+    except ValueError as error:
+        raise typer.BadParameter(f"{file}: is not JSON: {error}") from None
+    imported = Client(socket).post("/rules/import", {"endpoint": endpoint, "rules": rules})["imported"]
+    if as_json:
+        print_json({"imported": imported})
+    else:
+        print_line(f"imported: {endpoint}: {imported} rules")
 
 
 @app.command("remove")

@@ -1,6 +1,8 @@
 """REST over a real Unix socket: each noun, each kind of refusal, and limits."""
 
+import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import httpx
 import pytest
 from helpers.memory_operations import ALICE, STAFF, MemoryOperations, admin_server
 
+from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.rest.errors import status_of
 from cvpnd.api.rest.forms import BODY_LIMIT
 
@@ -46,6 +49,20 @@ def test_health_and_endpoints(client: httpx.Client) -> None:
             "split_tunnel": True,
             "connections": 2,
             "interface": "cvpn0",
+            "origin": "file",
+            "description": "",
+            "dns_servers": [],
+            "remote": "",
+            "server_certificate": "",
+            "client_certificate": "",
+            "security_groups": [],
+            "session_timeout_s": 0,
+            "disconnect_on_session_timeout": True,
+            "login_banner": "",
+            "connection_log": None,
+            "vpc": "",
+            "created_at": None,
+            "tags": {},
         }
     ]
 
@@ -159,6 +176,7 @@ def test_routes(client: httpx.Client) -> None:
             "destination": "10.20.0.0/16",
             "target": "subnet-a",
             "origin": "associate",
+            "description": "",
         }
     ]
 
@@ -255,3 +273,17 @@ def test_a_body_over_the_limit_is_refused_with_and_without_its_length(client: ht
     chunks = (b"x" * 1000 for _ in range(100))
     assert refusal(client.post("/rules", content=chunks, headers=json_type))[:2] == (413, "RequestTooLarge")
     assert client.get("/health").status_code == 200
+
+
+def test_openapi_describes_every_route_and_every_form_in_it(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    text = json.dumps(document)
+    for name in re.findall(r"#/components/schemas/([^\"]+)", text):
+        assert name in document["components"]["schemas"], name
+    assert document["paths"]["/v1/rules"]["post"]["requestBody"]["required"] is True
+    parameters = {each["name"]: each["required"] for each in document["paths"]["/v1/rules"]["delete"]["parameters"]}
+    assert parameters == {"endpoint": True, "network": True, "group": False, "all_groups": False}
+    (mount,) = build_admin_app(MemoryOperations()).routes
+    described = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    routes = {(f"/v1{route.path}", route.method) for route in mount.routes if route.path != "/openapi.json"}
+    assert described == routes

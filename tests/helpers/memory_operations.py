@@ -13,6 +13,7 @@ from pathlib import Path
 from cvpnd.api.rest import build_admin_app
 from cvpnd.api.server import HttpServer, bind_unix
 from cvpnd.endpoints.model import (
+    AccessKeyView,
     CertificateView,
     ClientKeyView,
     ConnectionView,
@@ -84,6 +85,7 @@ class MemoryOperations:
     client_keys: list[ClientKeyView] = field(
         default_factory=lambda: [ClientKeyView(STAFF.endpoint_id, "alice", "0A1B", 1700000000.0, "revoked")]
     )
+    access_keys: list[AccessKeyView] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
     """On whose behalf each change was made."""
     broken: bool = False
@@ -185,6 +187,18 @@ class MemoryOperations:
             route=(await self.list_routes())[0] if rule else None,
             sentence=f"{who} may reach {destination}" if rule else f"no rule lets {who} reach {destination}",
         )
+
+    async def list_access_keys(self) -> list[AccessKeyView]:
+        return list(self.access_keys)
+
+    async def create_access_key(self, role: str, name: str = "") -> tuple[AccessKeyView, str]:
+        self.access_keys.append(AccessKeyView(f"AKIA{len(self.access_keys)}", name, role, 1700000000.0))
+        return self.access_keys[-1], "secret"
+
+    async def delete_access_key(self, key_id: str) -> None:
+        if all(key.access_key_id != key_id for key in self.access_keys):
+            raise OperationError("NoSuchEntity.NotFound", f"there is no access key {key_id}")
+        self.access_keys = [key for key in self.access_keys if key.access_key_id != key_id]
 
     async def reload(self) -> dict[str, object]:
         self.reloads += 1

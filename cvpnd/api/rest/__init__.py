@@ -6,6 +6,5 @@ epoch, networks and addresses text.
 """
 
 from cvpnd.api.rest.app import build_admin_app
-from cvpnd.api.rest.operations import Operations
 
-__all__ = ["Operations", "build_admin_app"]
+__all__ = ["build_admin_app"]

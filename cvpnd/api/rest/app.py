@@ -7,6 +7,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cvpnd.api.rest.access_keys import access_key_routes
+from cvpnd.api.rest.audit import audit_routes
 from cvpnd.api.rest.certificates import certificate_routes
 from cvpnd.api.rest.client_keys import client_key_routes
 from cvpnd.api.rest.connections import connection_routes
@@ -14,10 +16,17 @@ from cvpnd.api.rest.daemon import daemon_routes
 from cvpnd.api.rest.endpoints import endpoint_routes
 from cvpnd.api.rest.errors import EXCEPTION_HANDLERS, FailureMiddleware
 from cvpnd.api.rest.explain import explain_routes
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.imported_certificates import imported_certificate_routes
+from cvpnd.api.rest.log_groups import log_group_routes
+from cvpnd.api.rest.networks import network_routes
+from cvpnd.api.rest.openapi import openapi_route
 from cvpnd.api.rest.profiles import profile_routes
 from cvpnd.api.rest.routes import route_routes
 from cvpnd.api.rest.rules import rule_routes
+from cvpnd.api.rest.saml_providers import saml_provider_routes
+from cvpnd.api.rest.security_groups import security_group_routes
+from cvpnd.api.rest.tags import tag_routes
+from cvpnd.endpoints.service import Operations
 from cvpnd.store.actor import Actor, acting
 
 
@@ -45,10 +54,18 @@ def build_admin_app(operations: Operations) -> Starlette:
         *client_key_routes(operations),
         *profile_routes(operations),
         *explain_routes(operations),
+        *network_routes(operations),
+        *security_group_routes(operations),
+        *saml_provider_routes(operations),
+        *imported_certificate_routes(operations),
+        *log_group_routes(operations),
+        *tag_routes(operations),
+        *access_key_routes(operations),
+        *audit_routes(operations),
         *daemon_routes(operations),
     ]
     return Starlette(
-        routes=[Mount("/v1", routes=nouns)],
+        routes=[Mount("/v1", routes=[*nouns, openapi_route(nouns)])],
         middleware=[Middleware(ActingMiddleware), Middleware(FailureMiddleware)],
         exception_handlers=EXCEPTION_HANDLERS,
     )

@@ -7,10 +7,10 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cvpnd.api.rest.forms import Body, Query, Word, answer, read_body, read_query
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.openapi import Operation
+from cvpnd.endpoints.service import Operations
 
 DEFAULT_DAYS = 825
 """A little over two years, what easy-rsa gives and every client accepts."""
@@ -38,7 +38,7 @@ class RevokeCertificate(Body):
         return self
 
 
-def certificate_routes(operations: Operations) -> list[Route]:
+def certificate_routes(operations: Operations) -> list[Operation]:
     async def list_certificates(request: Request) -> Response:
         read_query(request, Query)
         return answer(certificates=await operations.list_certificates())
@@ -53,7 +53,7 @@ def certificate_routes(operations: Operations) -> list[Route]:
         return answer(certificate=await operations.revoke_certificate(body.name, body.serial))
 
     return [
-        Route("/certificates", list_certificates),
-        Route("/certificates", issue_certificate, methods=["POST"]),
-        Route("/certificates/revoke", revoke_certificate, methods=["POST"]),
+        Operation("GET", "/certificates", list_certificates),
+        Operation("POST", "/certificates", issue_certificate, body=IssueCertificate),
+        Operation("POST", "/certificates/revoke", revoke_certificate, body=RevokeCertificate),
     ]

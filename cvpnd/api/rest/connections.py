@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cvpnd.api.rest.forms import Body, Query, Word, answer, read_body, read_query
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.openapi import Operation
 from cvpnd.endpoints.model import OperationError
+from cvpnd.endpoints.service import Operations
 
 
 class ConnectionFilter(Query):
@@ -20,7 +20,7 @@ class TerminateUser(Body):
     endpoint: Word | None = None
 
 
-def connection_routes(operations: Operations) -> list[Route]:
+def connection_routes(operations: Operations) -> list[Operation]:
     async def list_connections(request: Request) -> Response:
         query = read_query(request, ConnectionFilter)
         return answer(connections=await operations.list_connections(query.endpoint))
@@ -49,10 +49,10 @@ def connection_routes(operations: Operations) -> list[Route]:
         return answer(terminated=terminated)
 
     return [
-        Route("/connections", list_connections),
-        Route("/connections/terminate", terminate_user, methods=["POST"]),
-        Route("/connections/{connection_id}", show_connection),
-        Route("/connections/{connection_id}", terminate_connection, methods=["DELETE"]),
+        Operation("GET", "/connections", list_connections, query=ConnectionFilter),
+        Operation("POST", "/connections/terminate", terminate_user, body=TerminateUser),
+        Operation("GET", "/connections/{connection_id}", show_connection),
+        Operation("DELETE", "/connections/{connection_id}", terminate_connection),
     ]
 
 

@@ -6,13 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cvpnd.api.rest.forms import Query, answer, read_query
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.openapi import Operation
+from cvpnd.endpoints.service import Operations
 
 
-def daemon_routes(operations: Operations) -> list[Route]:
+def daemon_routes(operations: Operations) -> list[Operation]:
     async def health(request: Request) -> Response:
         read_query(request, Query)
         return answer(status="ok", version=_version(), endpoints=len(await operations.list_endpoints()))
@@ -21,7 +21,7 @@ def daemon_routes(operations: Operations) -> list[Route]:
         read_query(request, Query)
         return answer(reload=await operations.reload())
 
-    return [Route("/health", health), Route("/reload", reload, methods=["POST"])]
+    return [Operation("GET", "/health", health), Operation("POST", "/reload", reload)]
 
 
 def _version() -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cvpnd.api.rest.forms import Query, Word, answer, read_query
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.openapi import Operation
+from cvpnd.endpoints.service import Operations
 
 
 class Question(Query):
@@ -17,10 +17,10 @@ class Question(Query):
     group: tuple[Word, ...] = ()
 
 
-def explain_routes(operations: Operations) -> list[Route]:
+def explain_routes(operations: Operations) -> list[Operation]:
     async def explain(request: Request) -> Response:
         question = read_query(request, Question, repeated=frozenset({"group"}))
         explanation = await operations.explain(question.user, question.destination, question.endpoint, question.group)
         return answer(explanation=explanation)
 
-    return [Route("/explain", explain)]
+    return [Operation("GET", "/explain", explain, query=Question)]

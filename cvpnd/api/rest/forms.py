@@ -17,7 +17,9 @@ from starlette.responses import JSONResponse
 from cvpnd.api.rest.errors import RequestError
 
 BODY_LIMIT = 64 * 1024
-"""Bytes in a request body. The longest honest one is under 2 kB."""
+"""Bytes in a request body, where there is no PEM in it."""
+LIST_LIMIT = 8 * 1024 * 1024
+"""Of one that is a list of things to import."""
 
 
 def _canonical_network(text: str) -> str:
@@ -56,7 +58,7 @@ B = TypeVar("B", bound=Body)
 Q = TypeVar("Q", bound=Query)
 
 
-async def read_body(request: Request, form: type[B]) -> B:
+async def read_body(request: Request, form: type[B], *, limit: int = BODY_LIMIT) -> B:
     """The JSON body as ``form``. Raises ``RequestError``, which is answered."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
@@ -66,9 +68,9 @@ async def read_body(request: Request, form: type[B]) -> B:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > BODY_LIMIT:
+        if len(body) > limit:
             raise RequestError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLarge", f"a request body has at most {BODY_LIMIT} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLarge", f"a request body has at most {limit} bytes"
             )
     try:
         document = json.loads(body)
@@ -127,6 +129,8 @@ def to_json(value: object) -> Any:
         return {str(key): to_json(member) for key, member in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [to_json(member) for member in value]
-    if is_dataclass(value):
+    if isinstance(value, BaseModel):
+        return {name: to_json(getattr(value, name)) for name in type(value).model_fields}
+    if is_dataclass(value) and type(value).__str__ is object.__str__:
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     return str(value)

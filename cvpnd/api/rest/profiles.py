@@ -7,11 +7,11 @@ from typing import Self
 from pydantic import model_validator
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from cvpnd.api.rest.certificates import CommonName, Serial
 from cvpnd.api.rest.forms import Body, Word, answer, read_body
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.openapi import Operation
+from cvpnd.endpoints.service import Operations
 
 
 class MakeProfile(Body):
@@ -29,7 +29,7 @@ class MakeProfile(Body):
         return self
 
 
-def profile_routes(operations: Operations) -> list[Route]:
+def profile_routes(operations: Operations) -> list[Operation]:
     async def make_profile(request: Request) -> Response:
         body = await read_body(request, MakeProfile)
         profile = await operations.profile(
@@ -37,4 +37,4 @@ def profile_routes(operations: Operations) -> list[Route]:
         )
         return answer(profile=profile)
 
-    return [Route("/profiles", make_profile, methods=["POST"])]
+    return [Operation("POST", "/profiles", make_profile, body=MakeProfile)]

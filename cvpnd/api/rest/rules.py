@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from cvpnd.api.rest.forms import Body, Line, NetworkText, Query, Word, answer, read_body, read_query
-from cvpnd.api.rest.operations import Operations
+from cvpnd.api.rest.forms import LIST_LIMIT, Body, Line, NetworkText, Query, Word, answer, read_body, read_query
+from cvpnd.api.rest.openapi import Operation
+from cvpnd.endpoints.service import Operations
 
 
 class RuleFilter(Query):
@@ -50,7 +50,26 @@ class RemoveRule(Query):
         return self
 
 
-def rule_routes(operations: Operations) -> list[Route]:
+class ImportedRule(Body):
+    network: NetworkText
+    group: Word | None = None
+    all_groups: bool = False
+    description: Line = ""
+
+    @model_validator(mode="after")
+    def _either_group_or_all(self) -> Self:
+        _check_who(self.group, self.all_groups)
+        return self
+
+
+class ImportRules(Body):
+    """All of them, or none."""
+
+    endpoint: Word
+    rules: list[ImportedRule] = Field(min_length=1)
+
+
+def rule_routes(operations: Operations) -> list[Operation]:
     async def list_rules(request: Request) -> Response:
         query = read_query(request, RuleFilter)
         return answer(rules=await operations.list_rules(query.endpoint))
@@ -59,12 +78,18 @@ def rule_routes(operations: Operations) -> list[Route]:
         body = await read_body(request, AddRule)
         return answer(201, rule=await operations.authorize(body.endpoint, body.network, body.group, body.description))
 
+    async def import_rules(request: Request) -> Response:
+        body = await read_body(request, ImportRules, limit=LIST_LIMIT)
+        wanted = [(rule.network, rule.group, rule.description) for rule in body.rules]
+        return answer(201, imported=len(await operations.authorize_all(body.endpoint, wanted)))
+
     async def remove_rule(request: Request) -> Response:
         query = read_query(request, RemoveRule)
         return answer(rule=await operations.revoke(query.endpoint, query.network, query.group))
 
     return [
-        Route("/rules", list_rules),
-        Route("/rules", add_rule, methods=["POST"]),
-        Route("/rules", remove_rule, methods=["DELETE"]),
+        Operation("GET", "/rules", list_rules, query=RuleFilter),
+        Operation("POST", "/rules", add_rule, body=AddRule),
+        Operation("POST", "/rules/import", import_rules, body=ImportRules),
+        Operation("DELETE", "/rules", remove_rule, query=RemoveRule),
     ]

@@ -1,0 +1,379 @@
+"""Endpoints that are made at run time: live for the stock client, kept over a crash, whole on a full disk."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import certs
+from helpers.lab import CLIENT_LEGS, GatewayProcess, Lab, LabError, wait_until
+
+CRASHES = int(os.environ.get("CRASHES", "4"))
+"""``make crash`` tries fifty."""
+
+SETTINGS = ("split_tunnel=true", "ping_s=1", f"remote={CLIENT_LEGS[0].gateway}")
+SPLIT = ("--port", "1194", *(f"--set={setting}" for setting in SETTINGS))
+
+QUOTAS = "[quotas]\nrules = 20000\nroutes = 2000\n"
+
+
+class Managed:
+    """A gateway with networks and no endpoint, and what it takes to make one."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.directory = lab.directory / "gateway"
+        self.directory.mkdir()
+        certs.server().write(self.directory, "server")
+        (self.directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+        self.toml = QUOTAS + lab.networks_toml()
+        self.gateway = GatewayProcess(lab.gateway, self.directory, self.toml, {})
+
+    def start(self) -> GatewayProcess:
+        self.gateway.start()
+        return self.gateway
+
+    def import_certificate(self) -> str:
+        files = (self.directory / "server.crt", self.directory / "server.key")
+        arguments = ("certificate", "import", *map(str, files), "--chain", str(self.directory / "ca.crt"))
+        return self.gateway.ctl_json(*arguments)["arn"]
+
+    def create(self, arn: str, *more: str, cidr: str = "10.100.0.0/22") -> dict[str, Any]:
+        trust = ("--server-certificate", arn, "--client-certificate", arn)
+        return self.gateway.ctl_json("endpoint", "create", cidr, *trust, *more)
+
+    def profile(self) -> Path:
+        """As ExportClientVpnClientConfiguration gives it, with certificate and key appended."""
+        text = Api(self.gateway)("GET", "/endpoints/lab/profile")["profile"]
+        alice = certs.client()
+        text += f"<cert>\n{alice.certificate_pem.decode()}</cert>\n<key>\n{alice.private_key_pem.decode()}</key>\n"
+        path = self.lab.directory / "exported.ovpn"
+        path.write_text(text)
+        return path
+
+
+class Api:
+    """REST over the admin socket, without the cost of a process for each request."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        self._path = str(gateway.admin_socket)
+
+    def text(self, method: str, path: str, body: object = None) -> str:
+        connection = http.client.HTTPConnection("cvpnd", timeout=20)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(20)
+        connection.sock.connect(self._path)
+        with closing(connection):
+            data = None if body is None else json.dumps(body)
+            connection.request(method, f"/v1{path}", data, {"Content-Type": "application/json"} if data else {})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        if answer.status >= 400:
+            raise LabError(f"{method} {path}: {answer.status} {text}")
+        return text
+
+    def __call__(self, method: str, path: str, body: object = None) -> Any:
+        return json.loads(self.text(method, path, body))
+
+
+@pytest.fixture
+def managed() -> Iterator[Managed]:
+    with Lab() as lab:
+        yield Managed(lab)
+
+
+@pytest.fixture
+def ping(managed: Managed) -> Callable[..., float]:
+    """The share of answers, 0..1."""
+
+    def run(host: str = "10.20.0.10", count: int = 3) -> float:
+        statistics = managed.lab.client.ping(host, count, 0.1)
+        return statistics.received / count
+
+    return run
+
+
+def test_an_endpoint_is_made_changed_under_a_live_client_and_deleted(
+    managed: Managed, ping: Callable[..., float]
+) -> None:
+    gateway, lab = managed.start(), managed.lab
+    assert gateway.ctl_json("endpoint", "list") == []
+    clean = lab.gateway.run("nft", "list", "ruleset").stdout, lab.gateway.run("ip", "-brief", "link").stdout
+    arn = managed.import_certificate()
+    made = managed.create(arn, "--name", "lab", *SPLIT)
+    assert (made["status"], made["listen"], made["remote"]) == (
+        "pending-associate", ["udp://0.0.0.0:1194"], lab.gateway_address,
+    )  # fmt: skip
+    gateway.ctl("network", "add", "lab", "subnet-a")
+    gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+    client = lab.openvpn(managed.profile()).wait_connected()
+    assert ping() == 1.0
+
+    gateway.ctl("rule", "remove", "lab", "10.20.0.0/16", "--all-groups")
+    assert ping(count=1) == 0.0, "a rule is out of force when the command returns"
+    gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+    assert (ping(count=1), client.connected_count) == (1.0, 1)
+
+    gateway.ctl("endpoint", "modify", "lab", "--set", 'description="for the lab"', "--server-certificate", arn)
+    assert (ping(count=1), client.connected_count) == (1.0, 1), "nothing of that concerns a session"
+    gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a")
+    client.wait_connected(times=2)  # 2.6 knows no PUSH_UPDATE: it is sent back, and comes with the new route
+    assert "172.16.0.0/16" in lab.client.run("ip", "route").stdout
+    assert ping(count=1) == 1.0
+
+    refused = gateway.ctl("endpoint", "delete", "lab", check=False)
+    assert refused.returncode == 1 and "DependencyViolation" in refused.stderr
+    gateway.ctl("network", "remove", "lab", "subnet-a")
+    gateway.ctl("endpoint", "delete", "lab")
+    assert gateway.ctl_json("endpoint", "list") == []
+    assert all(c["status"] == "terminated" for c in gateway.ctl_json("connection", "list"))
+    now = lab.gateway.run("nft", "list", "ruleset").stdout, lab.gateway.run("ip", "-brief", "link").stdout
+    assert now == clean
+    actions = [record["action"] for record in gateway.ctl_json("audit")]
+    assert actions[:3] == ["delete-endpoint", "disassociate", "add-route"]
+    assert {record["who"] for record in gateway.ctl_json("audit")} == {f"uid:{os.getuid()}"}
+
+
+def test_security_groups_let_through_what_they_name(managed: Managed, ping: Callable[..., float]) -> None:
+    managed.gateway.write_config(
+        managed.toml
+        + """
+[[security_group]]
+id = "web-only"
+vpc = "vpc-main"
+egress = [{ network = "10.20.0.0/24", protocol = "tcp", ports = "8000-8001" }, { network = "10.20.0.1/32" }]
+"""
+    )
+    gateway, lab = managed.start(), managed.lab
+    lab.start_servers()
+    managed.create(managed.import_certificate(), "--name", "lab", *SPLIT)
+    gateway.ctl("network", "add", "lab", "subnet-a")
+    gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+    client = lab.openvpn(managed.profile()).wait_connected()
+    assert ping(count=1) == 1.0
+    unknown = gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-onl"]', check=False)
+    assert '"web-onl" is no security_group; did you mean "web-only"?' in unknown.stderr
+    gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-only"]')
+    assert ping(count=2) == 0.0
+    assert lab.get(lab.client, "10.20.0.10", "/peer").split()[0] == "10.20.0.1"
+    (group,) = gateway.ctl_json("security-group", "list")
+    assert group["denied"]["lab"] >= 2
+    assert "tcp/10.20.0.0/24:8000-8001 10.20.0.1/32" in gateway.ctl("security-group", "list").stdout
+    gateway.ctl("endpoint", "modify", "lab", "--set", "security_groups=")
+    assert (ping(count=1), client.connected_count) == (1.0, 1)
+
+
+def test_a_session_ends_when_it_has_lasted_as_long_as_it_may_and_hears_the_banner(managed: Managed) -> None:
+    gateway, lab = managed.start(), managed.lab
+    comes_back = ("--set", "disconnect_on_session_timeout=false", "--set", "session_timeout_s=3")
+    banner = ("--set", "login_banner=Hello, all: 100% & more")
+    made = managed.create(managed.import_certificate(), "--name", "lab", *SPLIT, *comes_back, *banner)
+    assert made["login_banner"] == "Hello, all: 100% & more"
+    client = lab.openvpn(managed.profile()).wait_connected()
+    reply = re.findall("PUSH_REPLY.*", client.log())
+    assert ",echo,echo," in reply[0], "the client keeps what they say out of its log"
+    client.wait_connected(times=2)
+    gateway.ctl("endpoint", "modify", "lab", "--set", "disconnect_on_session_timeout=true")
+    client.wait_for("Halt command was pushed by server .'Session timeout'")
+    reasons = [c["end_reason"] for c in gateway.ctl_json("connection", "list")]
+    assert reasons == ["session-timeout", "session-timeout"]
+
+
+def test_a_reload_that_takes_the_ground_from_a_managed_endpoint_is_refused(managed: Managed) -> None:
+    gateway = managed.start()
+    managed.create(managed.import_certificate(), "--name", "lab")
+    gateway.ctl("network", "add", "lab", "subnet-b")
+    gateway.write_config(managed.toml.replace("subnet-b", "subnet-new"))
+    refused = gateway.ctl("reload", check=False)
+    assert refused.returncode == 1
+    assert "endpoint lab, made at run time, is associated with subnet-b" in refused.stderr
+    assert gateway.ctl_json("endpoint", "list")[0]["status"] == "available"
+    gateway.write_config(managed.toml + '[[vpc]]\nid = "more"\ncidr = ["10.100.2.0/24"]\n')
+    assert "client_cidr: 10.100.0.0/22 overlaps" in gateway.ctl("reload", check=False).stderr
+    gateway.write_config(managed.toml)
+    gateway.ctl("reload")
+
+
+def test_thousands_of_rules_and_routes_are_imported_whole_or_not_at_all(managed: Managed) -> None:
+    gateway = managed.start()
+    api = Api(gateway)
+    managed.create(managed.import_certificate(), "--name", "lab")
+    gateway.ctl("network", "add", "lab", "subnet-a")
+    rules = [{"network": f"10.{20 + n // 256}.{n % 256}.0/24", "group": f"group{n % 7}"} for n in range(10_000)]
+    assert api("POST", "/rules/import", {"endpoint": "lab", "rules": rules}) == {"imported": 10_000}
+    routes = [{"destination": f"172.16.{n // 4}.{n % 4 * 64}/26", "target": "subnet-a"} for n in range(1000)]
+    assert api("POST", "/routes/import", {"endpoint": "lab", "routes": routes}) == {"imported": 1000}
+    assert len(api("GET", "/rules")["rules"]) == 10_000
+    assert managed.lab.gateway.run("ip", "route", "show", "table", "all").stdout.count("172.16.") == 1000
+    with pytest.raises(LabError, match="Duplicate"):
+        api("POST", "/rules/import", {"endpoint": "lab", "rules": [{"network": "9.0.0.0/8", "group": "a"}, rules[5]]})
+    assert len(api("GET", "/rules")["rules"]) == 10_000
+    api("POST", "/rules", {"endpoint": "lab", "network": "9.0.0.0/8", "group": "a"})
+
+
+def test_a_full_disk_refuses_changes_and_leaves_sessions_and_store_whole(
+    managed: Managed, ping: Callable[..., float]
+) -> None:
+    state = managed.directory / "state"
+    state.mkdir()
+    lab = managed.lab
+    lab.gateway.run("true")
+    os.system(f"mount -t tmpfs -o size=2m tmpfs {state}")
+    try:
+        managed.gateway.write_config(
+            f'[daemon]\nstate = "sqlite:///{state}/state.db"\nadmin_socket = "{managed.gateway.admin_socket}"\n'
+            f'log_directory = "{managed.gateway.log_directory}"\n' + managed.toml
+        )
+        gateway = managed.start()
+        arn = managed.import_certificate()
+        managed.create(arn, "--name", "lab", *SPLIT)
+        gateway.ctl("network", "add", "lab", "subnet-a")
+        gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+        client = lab.openvpn(managed.profile()).wait_connected()
+        before = (
+            gateway.ctl_json("endpoint", "list"),
+            gateway.ctl_json("rule", "list"),
+            gateway.ctl_json("route", "list"),
+        )
+        with suppress(OSError), (state / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        refused = gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups", check=False)
+        assert refused.returncode == 1 and "the disk is full" in refused.stderr
+        assert "InternalError" in gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a", check=False).stderr
+        assert "InternalError" in gateway.ctl("network", "remove", "lab", "subnet-a", check=False).stderr
+        assert "InternalError" in gateway.ctl("endpoint", "modify", "lab", "--port", "443", check=False).stderr
+        after = (
+            gateway.ctl_json("endpoint", "list"),
+            gateway.ctl_json("rule", "list"),
+            gateway.ctl_json("route", "list"),
+        )
+        assert after == before
+        assert "172.16." not in lab.gateway.run("ip", "route", "show", "table", "all").stdout
+        assert (ping(count=1), client.connected_count) == (1.0, 1)
+        (state / "filler").unlink()
+        gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a")
+        kept = gateway.ctl_json("rule", "list")
+        gateway.kill()
+        gateway.start()
+        assert gateway.ctl_json("rule", "list") == kept
+    finally:
+        managed.gateway.kill()
+        os.system(f"umount -l {state}")
+
+
+class Changer(threading.Thread):
+    """Makes changes at random until the daemon is gone, and keeps what was answered."""
+
+    def __init__(self, gateway: GatewayProcess, arn: str, seed: int) -> None:
+        super().__init__()
+        self._api, self._arn, self._random = Api(gateway), arn, random.Random(seed)
+        self.answered = 0
+        self.failed: str | None = None
+
+    def run(self) -> None:
+        try:
+            while True:
+                self._change()
+                self.answered += 1
+        except (OSError, http.client.HTTPException):
+            pass  # killed
+        except Exception as error:
+            self.failed = repr(error)
+
+    def _change(self) -> None:
+        api, pick = self._api, self._random
+        endpoints = [e for e in api("GET", "/endpoints")["endpoints"]]
+        if len(endpoints) < 2 or (len(endpoints) < 4 and pick.random() < 0.2):
+            number = next(n for n in range(100, 200) if all(f"10.{n}." not in e["client_cidr"] for e in endpoints))
+            trust = {"server_certificate": self._arn, "client_certificate": self._arn}
+            api("POST", "/endpoints", {"client_cidr": f"10.{number}.0.0/22", "port": 1000 + number, **trust})
+            return
+        endpoint = pick.choice(endpoints)["endpoint_id"]
+        networks = [n["subnet"] for n in api("GET", f"/networks?endpoint={endpoint}")["networks"]]
+        routes = [r for r in api("GET", f"/routes?endpoint={endpoint}")["routes"] if r["origin"] == "add-route"]
+        match pick.randrange(6):
+            case 0 if not networks:
+                api("POST", "/networks", {"endpoint": endpoint, "subnet": "subnet-a"})
+            case 0:
+                api("DELETE", f"/networks?endpoint={endpoint}&network={networks[0]}")
+            case 1 if networks and len(routes) < 5:
+                free = next(n for n in range(9) if all(f"172.{16 + n}.0.0/16" != r["destination"] for r in routes))
+                body = {"endpoint": endpoint, "destination": f"172.{16 + free}.0.0/16", "target": networks[0]}
+                api("POST", "/routes", body)
+            case 2 if routes:
+                api("DELETE", f"/routes?endpoint={endpoint}&destination={routes[0]['destination']}")
+            case 3:
+                number = pick.randrange(1 << 16)
+                body = {"endpoint": endpoint, "network": f"10.{number >> 8}.{number & 255}.0/24", "group": str(number)}
+                with suppress(LabError):  # that one is there already
+                    api("POST", "/rules", body)
+            case 4:
+                body = {"settings": {"description": str(pick.random()), "split_tunnel": pick.random() < 0.5}}
+                api("PATCH", f"/endpoints/{endpoint}", body)
+            case 5 if not networks:
+                api("DELETE", f"/endpoints/{endpoint}")
+
+
+@pytest.mark.timeout(60 + 20 * CRASHES)
+def test_killed_at_any_moment_store_and_kernel_agree_again(managed: Managed) -> None:
+    gateway, place = managed.start(), managed.lab.gateway
+    arn = managed.import_certificate()
+    seed = random.randrange(1 << 32)
+    pick = random.Random(seed)
+    changes = 0
+    for crash in range(CRASHES):
+        changer = Changer(gateway, arn, seed + crash)
+        changer.start()
+        time.sleep(pick.uniform(0.02, 1.0))
+        gateway.kill()
+        changer.join(30)
+        assert changer.failed is None, (seed, crash, changer.failed)
+        changes += changer.answered
+        gateway.start()
+        api = Api(gateway)
+        endpoints = api("GET", "/endpoints")["endpoints"]
+        routes = [r for r in api("GET", "/routes")["routes"] if r["origin"] == "add-route"]
+        devices = set(re.findall(r"^(cvpn\d+)", place.run("ip", "-brief", "link").stdout, re.MULTILINE))
+        assert devices == {e["interface"] for e in endpoints}, (seed, crash)
+        listening = place.run("ss", "-lunH").stdout
+        ports = {int(port) for port in re.findall(r":(1[01]\d\d)\s", listening)}
+        assert ports == {int(e["listen"][0].rpartition(":")[2]) for e in endpoints}, (seed, crash)
+        table = place.run("ip", "route", "show", "table", "all").stdout
+        assert table.count("172.") == len(routes), (seed, crash, table)
+        rules = api("GET", "/rules")["rules"]
+        assert {r["endpoint_id"] for r in rules} <= {e["endpoint_id"] for e in endpoints}
+        assert api("GET", "/audit?limit=1")["records"], "nothing was ever recorded"
+    assert changes > 2 * CRASHES, "too few changes to have been interrupted in one"
+    gateway.stop()
+
+
+def test_a_listener_that_cannot_be_opened_takes_the_change_back(managed: Managed) -> None:
+    gateway, place = managed.start(), managed.lab.gateway
+    arn = managed.import_certificate()
+    managed.create(arn, "--name", "lab", "--port", "1194")
+    with place.socket(kind=socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", 443))
+        refused = gateway.ctl("endpoint", "modify", "lab", "--port", "443", check=False)
+        assert refused.returncode == 1 and "443" in refused.stderr
+        taken = managed.gateway.ctl(
+            "endpoint", "create", "10.101.0.0/22", "--server-certificate", arn, "--client-certificate", arn, check=False
+        )
+        assert taken.returncode == 1
+    (endpoint,) = gateway.ctl_json("endpoint", "list")
+    assert endpoint["listen"] == ["udp://0.0.0.0:1194"]
+    wait_until(lambda: ":1194 " in place.run("ss", "-lunH").stdout, what="the old port again")
+    gateway.ctl("endpoint", "modify", "lab", "--port", "443")
+    assert gateway.ctl_json("endpoint", "list")[0]["listen"] == ["udp://0.0.0.0:443"]
