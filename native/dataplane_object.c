@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "arguments.h"
+#include "binding.h"
 #include "dataplane.h"
 #include "pacer.h"
 
@@ -17,7 +17,7 @@ struct dataplane_object {
 
 static struct dataplane *plane_of(PyObject *self) { return ((struct dataplane_object *)self)->plane; }
 
-/* -- errors and arguments ----------------------------------------------------------------------------------------- */
+/* -- arguments ---------------------------------------------------------------------------------------------------- */
 
 static int to_key_id(PyObject *object, void *into)
 {
@@ -30,45 +30,6 @@ static int to_key_id(PyObject *object, void *into)
     }
     *(uint8_t *)into = (uint8_t)value;
     return 1;
-}
-
-/* Descriptors belong to the data plane whatever happens, so they are read first and closed when anything fails. */
-struct descriptors {
-    size_t count;
-    int fds[WORKERS_MAX];
-};
-
-static void close_descriptors(const struct descriptors *descriptors)
-{
-    for (size_t i = 0; i < descriptors->count; i++)
-        close(descriptors->fds[i]);
-}
-
-static bool to_descriptors(PyObject *object, struct descriptors *descriptors)
-{
-    descriptors->count = 0;
-    bool good = true;
-    PyObject *sequence = PySequence_Fast(object, "descriptors are a sequence");
-    if (sequence == NULL)
-        return false;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
-        long fd = PyLong_AsLong(PySequence_Fast_GET_ITEM(sequence, i));
-        if (fd < 0 || fd > INT_MAX) {
-            if (!PyErr_Occurred())
-                PyErr_Format(PyExc_ValueError, "%ld is no descriptor", fd);
-            good = false;
-        } else if (descriptors->count == WORKERS_MAX) {
-            PyErr_SetString(PyExc_ValueError, "more descriptors than there can be workers");
-            close((int)fd);
-            good = false;
-        } else {
-            descriptors->fds[descriptors->count++] = (int)fd;
-        }
-    }
-    Py_DECREF(sequence);
-    if (!good)
-        close_descriptors(descriptors);
-    return good;
 }
 
 /* -- life --------------------------------------------------------------------------------------------------------- */
@@ -120,9 +81,7 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (self == NULL)
         return NULL;
     struct failure failure;
-    Py_BEGIN_ALLOW_THREADS
-    self->plane = dataplane_new(workers, &options, &failure);
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(self->plane = dataplane_new(workers, &options, &failure));
     if (self->plane == NULL) {
         raise_failure(&failure);
         Py_DECREF(self);
@@ -133,20 +92,13 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 
 static void object_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    struct dataplane *plane = plane_of(self);
-    Py_BEGIN_ALLOW_THREADS
-    dataplane_free(plane);
-    Py_END_ALLOW_THREADS
-    type->tp_free(self);
-    Py_DECREF(type);
+    WITHOUT_GIL(dataplane_free(plane_of(self)));
+    free_object(self);
 }
 
 static PyObject *object_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_BEGIN_ALLOW_THREADS
-    dataplane_close(plane_of(self));
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(dataplane_close(plane_of(self)));
     Py_RETURN_NONE;
 }
 
@@ -174,12 +126,7 @@ static PyObject *object_add_endpoint(PyObject *self, PyObject *args)
         close_descriptors(&fds);
         return NULL;
     }
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_add_endpoint(plane_of(self), endpoint, fds.fds, fds.count, offload, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_add_endpoint(plane_of(self), endpoint, fds.fds, fds.count, offload, &failure));
 }
 
 static PyObject *object_remove_endpoint(PyObject *self, PyObject *args)
@@ -187,12 +134,7 @@ static PyObject *object_remove_endpoint(PyObject *self, PyObject *args)
     uint32_t endpoint;
     if (!PyArg_ParseTuple(args, "O&:remove_endpoint", to_u32, &endpoint))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_remove_endpoint(plane_of(self), endpoint, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_remove_endpoint(plane_of(self), endpoint, &failure));
 }
 
 /* (network bytes, prefix length, bit set bytes); the bit set is borrowed from the tuple. */
@@ -245,10 +187,8 @@ static PyObject *object_set_rules(PyObject *self, PyObject *args)
             goto finally;
     struct failure failure;
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_set_rules(plane_of(self), endpoint, rules, (uint32_t)count, &failure);
-    Py_END_ALLOW_THREADS
-    result = none_or_raise(done, &failure);
+    WITHOUT_GIL(done = dataplane_set_rules(plane_of(self), endpoint, rules, (uint32_t)count, &failure));
+    result = done ? Py_NewRef(Py_None) : raise_failure(&failure);
 finally:
     free(rules);
     Py_DECREF(sequence);
@@ -267,12 +207,7 @@ static PyObject *object_add_listener(PyObject *self, PyObject *args)
         close_descriptors(&fds);
         return NULL;
     }
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_add_listener(plane_of(self), listener, endpoint, fds.fds, fds.count, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_add_listener(plane_of(self), listener, endpoint, fds.fds, fds.count, &failure));
 }
 
 static PyObject *object_remove_listener(PyObject *self, PyObject *args)
@@ -280,12 +215,7 @@ static PyObject *object_remove_listener(PyObject *self, PyObject *args)
     uint32_t listener;
     if (!PyArg_ParseTuple(args, "O&:remove_listener", to_u32, &listener))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_remove_listener(plane_of(self), listener, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_remove_listener(plane_of(self), listener, &failure));
 }
 
 /* -- peers -------------------------------------------------------------------------------------------------------- */
@@ -316,12 +246,7 @@ static PyObject *object_add_peer(PyObject *self, PyObject *args)
     settings.groups_length = (size_t)groups_length;
     settings.data_v1 = data_v1;
     settings.framing = framing;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_add_peer(plane_of(self), peer, &settings, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_add_peer(plane_of(self), peer, &settings, &failure));
 }
 
 static PyObject *object_remove_peer(PyObject *self, PyObject *args)
@@ -329,12 +254,7 @@ static PyObject *object_remove_peer(PyObject *self, PyObject *args)
     uint32_t peer;
     if (!PyArg_ParseTuple(args, "O&:remove_peer", to_u32, &peer))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_remove_peer(plane_of(self), peer, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_remove_peer(plane_of(self), peer, &failure));
 }
 
 static PyObject *object_set_remote(PyObject *self, PyObject *args)
@@ -343,8 +263,8 @@ static PyObject *object_set_remote(PyObject *self, PyObject *args)
     struct socket_address address = {0};
     PyObject *local_object;
     struct ip_address local;
-    if (!PyArg_ParseTuple(args, "O&O&O&O&O&S:set_remote", to_u32, &peer, to_u32, &listener, to_ip, &address.ip,
-                          to_u16, &address.port, to_u32, &address.scope_id, &local_object))
+    if (!PyArg_ParseTuple(args, "O&O&" ADDRESS_FORMAT "S:set_remote", to_u32, &peer, to_u32, &listener,
+                          ADDRESS_INTO(address), &local_object))
         return NULL;
     if (address.port == 0) {
         PyErr_SetString(PyExc_ValueError, "port 0");
@@ -353,12 +273,8 @@ static PyObject *object_set_remote(PyObject *self, PyObject *args)
     bool has_local = PyBytes_GET_SIZE(local_object) > 0;
     if (has_local && !to_ip(local_object, &local))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_set_remote(plane_of(self), peer, listener, &address, has_local ? &local : NULL, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(
+        dataplane_set_remote(plane_of(self), peer, listener, &address, has_local ? &local : NULL, &failure));
 }
 
 static PyObject *object_attach_tcp(PyObject *self, PyObject *args)
@@ -367,25 +283,17 @@ static PyObject *object_attach_tcp(PyObject *self, PyObject *args)
     uint32_t peer;
     if (!PyArg_ParseTuple(args, "OOO:attach_tcp", &peer_object, &fd_object, &received))
         return NULL;
-    long fd = PyLong_AsLong(fd_object);
-    if (fd < 0 || fd > INT_MAX) {
-        if (!PyErr_Occurred())
-            PyErr_Format(PyExc_ValueError, "%ld is no descriptor", fd);
+    int fd;
+    if (!to_descriptor(fd_object, &fd))
         return NULL;
-    }
     if (!PyBytes_Check(received))
         PyErr_SetString(PyExc_TypeError, "received is bytes");
     if (PyErr_Occurred() || !to_u32(peer_object, &peer)) {
-        close((int)fd);
+        close(fd);
         return NULL;
     }
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_attach_tcp(plane_of(self), peer, (int)fd, (const uint8_t *)PyBytes_AS_STRING(received),
-                                (size_t)PyBytes_GET_SIZE(received), &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_attach_tcp(plane_of(self), peer, fd, (const uint8_t *)PyBytes_AS_STRING(received),
+                                         (size_t)PyBytes_GET_SIZE(received), &failure));
 }
 
 static PyObject *object_send_control(PyObject *self, PyObject *args)
@@ -394,13 +302,8 @@ static PyObject *object_send_control(PyObject *self, PyObject *args)
     PyObject *packet;
     if (!PyArg_ParseTuple(args, "O&S:send_control", to_u32, &peer, &packet))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_send_control(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(packet),
-                                  (size_t)PyBytes_GET_SIZE(packet), &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_send_control(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(packet),
+                                           (size_t)PyBytes_GET_SIZE(packet), &failure));
 }
 
 static PyObject *object_inject(PyObject *self, PyObject *args)
@@ -409,13 +312,8 @@ static PyObject *object_inject(PyObject *self, PyObject *args)
     PyObject *packet;
     if (!PyArg_ParseTuple(args, "O&S:inject", to_u32, &peer, &packet))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_inject(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(packet),
-                            (size_t)PyBytes_GET_SIZE(packet), &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_inject(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(packet),
+                                     (size_t)PyBytes_GET_SIZE(packet), &failure));
 }
 
 static PyObject *object_set_groups(PyObject *self, PyObject *args)
@@ -424,13 +322,8 @@ static PyObject *object_set_groups(PyObject *self, PyObject *args)
     PyObject *groups;
     if (!PyArg_ParseTuple(args, "O&S:set_groups", to_u32, &peer, &groups))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_set_groups(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(groups),
-                                (size_t)PyBytes_GET_SIZE(groups), &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_set_groups(plane_of(self), peer, (const uint8_t *)PyBytes_AS_STRING(groups),
+                                         (size_t)PyBytes_GET_SIZE(groups), &failure));
 }
 
 /* -- keys --------------------------------------------------------------------------------------------------------- */
@@ -471,12 +364,7 @@ static PyObject *object_install_key(PyObject *self, PyObject *args)
         .epoch = epoch,
         .cbc = is_cbc ? &cbc : NULL,
     };
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_install_key(plane_of(self), peer, key_id, &material, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_install_key(plane_of(self), peer, key_id, &material, &failure));
 }
 
 static PyObject *object_use_key(PyObject *self, PyObject *args)
@@ -485,12 +373,7 @@ static PyObject *object_use_key(PyObject *self, PyObject *args)
     uint8_t key_id;
     if (!PyArg_ParseTuple(args, "O&O&:use_key", to_u32, &peer, to_key_id, &key_id))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_use_key(plane_of(self), peer, key_id, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_use_key(plane_of(self), peer, key_id, &failure));
 }
 
 static PyObject *object_remove_key(PyObject *self, PyObject *args)
@@ -499,12 +382,7 @@ static PyObject *object_remove_key(PyObject *self, PyObject *args)
     uint8_t key_id;
     if (!PyArg_ParseTuple(args, "O&O&:remove_key", to_u32, &peer, to_key_id, &key_id))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_remove_key(plane_of(self), peer, key_id, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(dataplane_remove_key(plane_of(self), peer, key_id, &failure));
 }
 
 /* -- what happened ------------------------------------------------------------------------------------------------ */
@@ -514,25 +392,26 @@ static PyObject *object_event_fd(PyObject *self, PyObject *Py_UNUSED(ignored))
     struct failure failure;
     int fd;
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_event_fd(plane_of(self), &fd, &failure);
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(done = dataplane_event_fd(plane_of(self), &fd, &failure));
     return done ? PyLong_FromLong(fd) : raise_failure(&failure);
 }
 
-static PyObject *from_event(const struct event *event)
+_Static_assert(offsetof(struct event, next) == 0, "list_from_chain");
+
+static PyObject *from_event(const void *item)
 {
+    const struct event *event = item;
     Py_ssize_t length = (Py_ssize_t)event->length;
     const char *bytes = (const char *)event->bytes;
     switch (event->kind) {
     case EVENT_STRAY_CONTROL:
-        return Py_BuildValue("(iINHINy#)", event->kind, event->listener, from_ip(&event->source.ip),
-                             event->source.port, event->source.scope_id, from_ip(&event->local), bytes, length);
+        return Py_BuildValue("(iI" ARRIVAL_FORMAT "y#)", event->kind, event->listener,
+                             ARRIVAL_OF(event->source, event->local), bytes, length);
     case EVENT_TCP_CONTROL: return Py_BuildValue("(iIy#)", event->kind, event->peer_id, bytes, length);
     case EVENT_TCP_CLOSED: return Py_BuildValue("(iIs#)", event->kind, event->peer_id, bytes, length);
     case EVENT_FLOAT_SEEN:
-        return Py_BuildValue("(iIINHIN)", event->kind, event->peer_id, event->listener, from_ip(&event->source.ip),
-                             event->source.port, event->source.scope_id, from_ip(&event->local));
+        return Py_BuildValue("(iII" ARRIVAL_FORMAT ")", event->kind, event->peer_id, event->listener,
+                             ARRIVAL_OF(event->source, event->local));
     case EVENT_PEER_TIMEOUT:
     case EVENT_PEER_EXIT: return Py_BuildValue("(iI)", event->kind, event->peer_id);
     case EVENT_KEY_USED:
@@ -544,20 +423,8 @@ static PyObject *from_event(const struct event *event)
 static PyObject *object_poll_events(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     struct event *events;
-    Py_BEGIN_ALLOW_THREADS
-    events = dataplane_take_events(plane_of(self));
-    Py_END_ALLOW_THREADS
-    PyObject *list = PyList_New(0);
-    while (events != NULL) {
-        struct event *next = events->next;
-        PyObject *tuple = list == NULL ? NULL : from_event(events);
-        if (list != NULL && (tuple == NULL || PyList_Append(list, tuple) < 0))
-            Py_CLEAR(list);
-        Py_XDECREF(tuple);
-        free(events);
-        events = next;
-    }
-    return list;
+    WITHOUT_GIL(events = dataplane_take_events(plane_of(self)));
+    return list_from_chain(events, from_event);
 }
 
 static PyObject *object_peer_stats(PyObject *self, PyObject *args)
@@ -568,9 +435,7 @@ static PyObject *object_peer_stats(PyObject *self, PyObject *args)
     struct failure failure;
     struct peer_statistics statistics;
     bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = dataplane_peer_statistics(plane_of(self), peer, &statistics, &failure);
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(done = dataplane_peer_statistics(plane_of(self), peer, &statistics, &failure));
     if (!done)
         return raise_failure(&failure);
     return Py_BuildValue("(KKKKd)", (unsigned long long)statistics.bytes_in,

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "arguments.h"
+#include "binding.h"
 #include "doorman.h"
 
 struct doorman_object {
@@ -80,10 +80,8 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     if (self == NULL)
         return NULL;
     struct failure failure;
-    Py_BEGIN_ALLOW_THREADS
-    self->doorman =
-        doorman_new((const uint8_t *)PyBytes_AS_STRING(secret), (size_t)PyBytes_GET_SIZE(secret), &limits, &failure);
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(self->doorman = doorman_new((const uint8_t *)PyBytes_AS_STRING(secret),
+                                            (size_t)PyBytes_GET_SIZE(secret), &limits, &failure));
     if (self->doorman == NULL) {
         raise_failure(&failure);
         Py_DECREF(self);
@@ -94,20 +92,13 @@ static PyObject *object_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
 
 static void object_dealloc(PyObject *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
-    struct doorman *doorman = doorman_of(self);
-    Py_BEGIN_ALLOW_THREADS
-    doorman_free(doorman);
-    Py_END_ALLOW_THREADS
-    type->tp_free(self);
-    Py_DECREF(type);
+    WITHOUT_GIL(doorman_free(doorman_of(self)));
+    free_object(self);
 }
 
 static PyObject *object_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_BEGIN_ALLOW_THREADS
-    doorman_close(doorman_of(self));
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(doorman_close(doorman_of(self)));
     Py_RETURN_NONE;
 }
 
@@ -118,25 +109,17 @@ static PyObject *object_add_listener(PyObject *self, PyObject *args)
     PyObject *fd_object, *listener_object, *slot_object, *protection_object;
     if (!PyArg_ParseTuple(args, "OOOO:add_listener", &listener_object, &fd_object, &slot_object, &protection_object))
         return NULL;
-    long fd = PyLong_AsLong(fd_object);
-    if (fd < 0 || fd > INT_MAX) {
-        if (!PyErr_Occurred())
-            PyErr_Format(PyExc_ValueError, "%ld is no descriptor", fd);
+    int fd;
+    if (!to_descriptor(fd_object, &fd))
         return NULL;
-    }
     uint32_t listener, slot_s;
     struct protection *protection;
     if (!to_u32(listener_object, &listener) || !to_u32(slot_object, &slot_s) ||
         !to_protection(protection_object, &protection)) {
-        close((int)fd);
+        close(fd);
         return NULL;
     }
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = doorman_add_listener(doorman_of(self), listener, (int)fd, slot_s, protection, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(doorman_add_listener(doorman_of(self), listener, fd, slot_s, protection, &failure));
 }
 
 static PyObject *object_set_protection(PyObject *self, PyObject *args)
@@ -145,12 +128,7 @@ static PyObject *object_set_protection(PyObject *self, PyObject *args)
     struct protection *protection;
     if (!PyArg_ParseTuple(args, "O&O&:set_protection", to_u32, &listener, to_protection, &protection))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = doorman_set_protection(doorman_of(self), listener, protection, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(doorman_set_protection(doorman_of(self), listener, protection, &failure));
 }
 
 static PyObject *object_stop_accepting(PyObject *self, PyObject *args)
@@ -158,12 +136,7 @@ static PyObject *object_stop_accepting(PyObject *self, PyObject *args)
     uint32_t listener;
     if (!PyArg_ParseTuple(args, "O&:stop_accepting", to_u32, &listener))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = doorman_stop_accepting(doorman_of(self), listener, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(doorman_stop_accepting(doorman_of(self), listener, &failure));
 }
 
 static PyObject *object_remove_listener(PyObject *self, PyObject *args)
@@ -171,12 +144,7 @@ static PyObject *object_remove_listener(PyObject *self, PyObject *args)
     uint32_t listener;
     if (!PyArg_ParseTuple(args, "O&:remove_listener", to_u32, &listener))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = doorman_remove_listener(doorman_of(self), listener, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(doorman_remove_listener(doorman_of(self), listener, &failure));
 }
 
 static PyObject *object_set_limits(PyObject *self, PyObject *args)
@@ -184,20 +152,13 @@ static PyObject *object_set_limits(PyObject *self, PyObject *args)
     struct door_limits limits;
     if (!PyArg_ParseTuple(args, LIMITS_FORMAT ":set_limits", LIMITS_INTO(limits)))
         return NULL;
-    struct failure failure;
-    bool done;
-    Py_BEGIN_ALLOW_THREADS
-    done = doorman_set_limits(doorman_of(self), &limits, &failure);
-    Py_END_ALLOW_THREADS
-    return none_or_raise(done, &failure);
+    CALL_AND_RETURN(doorman_set_limits(doorman_of(self), &limits, &failure));
 }
 
 /* -- sessions ----------------------------------------------------------------------------------------------------- */
 
-#define KEY_FORMAT "O&O&O&O&O&"
-#define KEY_INTO(key)                                                                                                \
-    to_u32, &(key).listener, to_ip, &(key).source.ip, to_u16, &(key).source.port, to_u32, &(key).source.scope_id,    \
-        to_session_id, (key).session_id
+#define KEY_FORMAT    "O&" ADDRESS_FORMAT "O&"
+#define KEY_INTO(key) to_u32, &(key).listener, ADDRESS_INTO((key).source), to_session_id, (key).session_id
 
 static PyObject *object_know(PyObject *self, PyObject *args)
 {
@@ -206,9 +167,8 @@ static PyObject *object_know(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, KEY_FORMAT "p:know", KEY_INTO(key), &established))
         return NULL;
     bool known;
-    Py_BEGIN_ALLOW_THREADS
-    known = door_know(doorman_queue(doorman_of(self)), &key, established ? DOOR_ESTABLISHED : DOOR_HANDSHAKE);
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(
+        known = door_know(doorman_queue(doorman_of(self)), &key, established ? DOOR_ESTABLISHED : DOOR_HANDSHAKE));
     if (!known)
         return PyErr_NoMemory();
     Py_RETURN_NONE;
@@ -219,9 +179,7 @@ static PyObject *object_forget(PyObject *self, PyObject *args)
     struct door_key key = {0};
     if (!PyArg_ParseTuple(args, KEY_FORMAT ":forget", KEY_INTO(key)))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    door_forget(doorman_queue(doorman_of(self)), &key);
-    Py_END_ALLOW_THREADS
+    WITHOUT_GIL(door_forget(doorman_queue(doorman_of(self)), &key));
     Py_RETURN_NONE;
 }
 
@@ -232,31 +190,24 @@ static PyObject *object_event_fd(PyObject *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(doorman_queue(doorman_of(self))->fd);
 }
 
+_Static_assert(offsetof(struct door_item, next) == 0, "list_from_chain");
+
+static PyObject *from_item(const void *chained)
+{
+    const struct door_item *item = chained;
+    return Py_BuildValue("(I" ARRIVAL_FORMAT "y#)", item->key.listener, ARRIVAL_OF(item->key.source, item->local),
+                         (const char *)item->packet, (Py_ssize_t)item->length);
+}
+
 static PyObject *object_fetch(PyObject *self, PyObject *args)
 {
     unsigned most[DOOR_CLASSES];
     if (!PyArg_ParseTuple(args, "O&O&O&O&:fetch", to_u32, &most[DOOR_ESTABLISHED], to_u32, &most[DOOR_HANDSHAKE],
                           to_u32, &most[DOOR_STRANGER], to_u32, &most[DOOR_DATA]))
         return NULL;
-    struct door_item *item;
-    Py_BEGIN_ALLOW_THREADS
-    item = door_fetch(doorman_queue(doorman_of(self)), most);
-    Py_END_ALLOW_THREADS
-    PyObject *list = PyList_New(0);
-    while (item != NULL) {
-        struct door_item *next = item->next;
-        PyObject *tuple = NULL;
-        if (list != NULL)
-            tuple = Py_BuildValue("(INHINy#)", item->key.listener, from_ip(&item->key.source.ip),
-                                  item->key.source.port, item->key.source.scope_id, from_ip(&item->local),
-                                  (const char *)item->packet, (Py_ssize_t)item->length);
-        if (list != NULL && (tuple == NULL || PyList_Append(list, tuple) < 0))
-            Py_CLEAR(list);
-        Py_XDECREF(tuple);
-        free(item);
-        item = next;
-    }
-    return list;
+    struct door_item *items;
+    WITHOUT_GIL(items = door_fetch(doorman_queue(doorman_of(self)), most));
+    return list_from_chain(items, from_item);
 }
 
 static PyObject *object_drops(PyObject *self, PyObject *Py_UNUSED(ignored))
@@ -329,9 +280,8 @@ static PyObject *judge_stranger(PyObject *Py_UNUSED(module), PyObject *args)
     struct socket_address source;
     uint32_t slot_s;
     unsigned long long monotonic_s;
-    if (!PyArg_ParseTuple(args, "SO&KO&O&O&O&SO&:judge_stranger", &secret, to_u32, &slot_s, &monotonic_s, to_u32,
-                          &now.wall_s, to_ip, &source.ip, to_u16, &source.port, to_u32, &source.scope_id, &packet,
-                          to_protection, &protection))
+    if (!PyArg_ParseTuple(args, "SO&KO&" ADDRESS_FORMAT "SO&:judge_stranger", &secret, to_u32, &slot_s, &monotonic_s,
+                          to_u32, &now.wall_s, ADDRESS_INTO(source), &packet, to_protection, &protection))
         return NULL;
     now.monotonic_s = monotonic_s;
     struct reset_cookie cookie;

@@ -1,4 +1,7 @@
-#include "arguments.h"
+#include "binding.h"
+
+#include <stdlib.h>
+#include <unistd.h>
 
 PyObject *raise_failure(const struct failure *failure)
 {
@@ -18,11 +21,11 @@ PyObject *raise_failure(const struct failure *failure)
     return NULL;
 }
 
-PyObject *none_or_raise(bool done, const struct failure *failure)
+void free_object(PyObject *self)
 {
-    if (!done)
-        return raise_failure(failure);
-    Py_RETURN_NONE;
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type); /* heap types are held by their objects */
 }
 
 int to_u32(PyObject *object, void *into)
@@ -69,6 +72,50 @@ int to_ip(PyObject *object, void *into)
     return 1;
 }
 
+int to_descriptor(PyObject *object, void *into)
+{
+    long fd = PyLong_AsLong(object);
+    if (fd == -1 && PyErr_Occurred())
+        return 0;
+    if (fd < 0 || fd > INT_MAX) {
+        PyErr_Format(PyExc_ValueError, "%ld is no descriptor", fd);
+        return 0;
+    }
+    *(int *)into = (int)fd;
+    return 1;
+}
+
+void close_descriptors(const struct descriptors *descriptors)
+{
+    for (size_t i = 0; i < descriptors->count; i++)
+        close(descriptors->fds[i]);
+}
+
+bool to_descriptors(PyObject *object, struct descriptors *descriptors)
+{
+    descriptors->count = 0;
+    bool good = true;
+    PyObject *sequence = PySequence_Fast(object, "descriptors are a sequence");
+    if (sequence == NULL)
+        return false;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence); i++) {
+        int fd;
+        if (!to_descriptor(PySequence_Fast_GET_ITEM(sequence, i), &fd)) {
+            good = false;
+        } else if (descriptors->count == WORKERS_MAX) {
+            PyErr_SetString(PyExc_ValueError, "more descriptors than there can be workers");
+            close(fd);
+            good = false;
+        } else {
+            descriptors->fds[descriptors->count++] = fd;
+        }
+    }
+    Py_DECREF(sequence);
+    if (!good)
+        close_descriptors(descriptors);
+    return good;
+}
+
 PyObject *from_ip(const struct ip_address *ip)
 {
     if (ip_is_unset(ip))
@@ -89,4 +136,20 @@ PyObject *from_counts(const uint64_t *counts, Py_ssize_t length)
             PyTuple_SET_ITEM(tuple, i, count);
     }
     return tuple;
+}
+
+PyObject *list_from_chain(void *first, PyObject *(*from)(const void *item))
+{
+    PyObject *list = PyList_New(0);
+    void *item = first;
+    while (item != NULL) {
+        void *next = *(void **)item;
+        PyObject *made = list == NULL ? NULL : from(item);
+        if (list != NULL && (made == NULL || PyList_Append(list, made) < 0))
+            Py_CLEAR(list);
+        Py_XDECREF(made);
+        free(item);
+        item = next;
+    }
+    return list;
 }
