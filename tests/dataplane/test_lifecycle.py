@@ -8,7 +8,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
-from helpers.packets import ACK, data_keys, tcp, udp
+from helpers.packets import ACK, PING, data_keys, tcp, udp
 from helpers.plane import (
     BYSTANDER,
     TARGET,
@@ -337,6 +337,7 @@ def test_the_plane_says_what_it_is(plane: DataPlane) -> None:
 def test_events_make_the_descriptor_readable_until_they_are_taken(gateway: Gateway) -> None:
     client = gateway.client()
     assert not readable(gateway.plane.event_fd(), 0)
+    client.send(PING)  # control packets come up only behind data of the same client
     client.send_raw(b"\x38stray")
     assert readable(gateway.plane.event_fd())
     assert len(gateway.plane.poll_events()) == 1
