@@ -10,14 +10,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import flood, throughput
+from benchmarks import flood, growth, handshakes, packets, round_trip, throughput
 from benchmarks.experiment import FULL, QUICK, Experiment
 from benchmarks.machine import machine
 from benchmarks.report import report, titles
 from benchmarks.results import Results
 from benchmarks.run import run
 
-EXPERIMENTS: tuple[Experiment, ...] = (*throughput.EXPERIMENTS, *flood.EXPERIMENTS)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *throughput.EXPERIMENTS,
+    *packets.EXPERIMENTS,
+    *round_trip.EXPERIMENTS,
+    *handshakes.EXPERIMENTS,
+    *growth.EXPERIMENTS,
+    *flood.EXPERIMENTS,
+)
 RESULTS = Path("build/bench")
 FAILED, CANNOT_BEGIN, INTERRUPTED = 1, 2, 130
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 CVPND, OPENVPN = "cvpnd", "OpenVPN"
 SERVERS = (CVPND, OPENVPN)
+DIRECTIONS = ("up", "down")
+"""From the client to the target, and back."""
 
 Transport = Literal["udp", "tcp"]
 

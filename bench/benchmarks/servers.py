@@ -70,6 +70,7 @@ def _openvpn(lab: Lab, pki: Path, transport: Transport) -> Iterator[Process]:
 topology subnet
 server 10.101.0.0 255.255.252.0
 max-clients {POOL_SIZE}
+connect-freq-initial {POOL_SIZE} 1
 duplicate-cn
 proto {"udp" if transport == "udp" else "tcp-server"}
 port {PORT}

@@ -10,9 +10,8 @@ from helpers.process_cost import cpu_s
 
 from benchmarks import servers
 from benchmarks.clients import BATCHING, STOCK, connected
-from benchmarks.experiment import Asked, Experiment, Metric, Sample, Settings, Transport, in_turn
+from benchmarks.experiment import DIRECTIONS, Asked, Experiment, Metric, Sample, Settings, Transport, in_turn
 
-DIRECTIONS = ("up", "down")
 START_S, TRANSFER_OVERHEAD_S = 3.0, 0.6
 
 

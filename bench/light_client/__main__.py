@@ -8,7 +8,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -49,6 +49,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--renegotiate", action="store_true", help="renew the keys after the pings, and ping again")
     parser.add_argument("--rounds", type=int, default=1, help="come back so often from the same port, unannounced")
     parser.add_argument("--tls", choices=("1.2", "1.3"), help="only this version")
+    parser.add_argument("--announce", action="store_true", help='say "all connected" when they are')
     wrapping = parser.add_mutually_exclusive_group()
     wrapping.add_argument("--tls-auth", type=Path, metavar="FILE")
     wrapping.add_argument("--tls-crypt", type=Path, metavar="FILE")
@@ -68,6 +69,19 @@ def wrapping_of(options: argparse.Namespace) -> Wrapping:
     if options.tls_crypt_v2 is not None:
         return TlsCryptV2Client(*parse_v2_client_key(options.tls_crypt_v2.read_bytes()))
     return PLAIN
+
+
+def announcer(count: int) -> Callable[[], None]:
+    """To be called once for each client that has connected."""
+    left = count
+
+    def connected() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            print("all connected", flush=True)
+
+    return connected
 
 
 def client_context(ca: Path, certificate: Path, key: Path, version: str | None = None) -> SSL.Context:
@@ -152,6 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
         early_negotiation=not options.no_early_negotiation,
         renegotiate=options.renegotiate,
         rounds=options.rounds,
+        on_connected=announcer(options.count) if options.announce else None,
     )
 
     async def run(played: Sequence[Generation | None]) -> list[ClientResult]:

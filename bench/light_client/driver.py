@@ -54,6 +54,7 @@ class Plan:
     """Renew the keys after the pings, and ping as often again."""
     rounds: int = 1
     """Connect so many times from one local port, each time without a word to the server about the end of the last."""
+    on_connected: Callable[[], object] | None = None
 
 
 @dataclass
@@ -280,6 +281,8 @@ async def _run_once(context: SSL.Context, plan: Plan, index: int, local_port: in
             result.error = result.error or "timed out while connecting"
             return result
         result.connect_ms = (time.perf_counter() - started) * 1000
+        if plan.on_connected is not None:
+            plan.on_connected()
         if not await _use_tunnel(runner, plan):
             result.error = result.error or f"no answer from {plan.ping}"
         if client.failed is None and not vanish and plan.transport is Transport.UDP:  # TCP clients just close

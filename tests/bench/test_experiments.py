@@ -14,7 +14,10 @@ from benchmarks.report import report
 from benchmarks.results import Results
 from benchmarks.run import run
 
-TINY = Settings(rounds=1, seconds=1, transports=("udp",), streams=(1,), flood_s=1.5)
+TINY = Settings(
+    rounds=1, seconds=1, transports=("udp",), streams=(1,), clients=3, peers=(1, 300), rules=(5, 500), packets=2048,
+    pings=50, flood_s=1.5,
+)  # fmt: skip
 OVER_TCP = replace(TINY, transports=("tcp",), streams=(2,))
 OURS = {"servers": (CVPND,)}
 """Where the other server has its turn in another test."""
@@ -54,6 +57,20 @@ def test_transfers_are_measured(name, settings):
     samples = once(name, settings)
     assert_costs_something(samples, "mbit_per_s", settings)
     assert_costs_something(samples, "cpu_s_per_gb", settings)
+
+
+def test_small_packets_round_trips_and_handshakes_are_measured():
+    settings = replace(TINY, **OURS)
+    assert_costs_something(once("packets", settings), "us_per_packet", settings)
+    assert_costs_something(once("round-trip", settings), "p99_ms", settings)
+    assert_costs_something(once("handshakes", settings), "cpu_ms", settings)
+
+
+@pytest.mark.parametrize("name", ["peers", "rules"])
+def test_growth_is_measured_at_each_point(name):
+    samples = once(name)
+    assert {sample.at for sample in samples} == set(getattr(TINY, name))
+    assert all(sample.values["ns"] > 0 for sample in samples)
 
 
 def test_flood_is_measured():

@@ -3,12 +3,12 @@ anybody in, and does it stay as small as it was?"""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers.compiled import program
 from helpers.lab import Lab, OpenVpnClient
 from helpers.netns import Namespace, PingStatistics, Process
 from helpers.process_cost import cpu_s, resident_bytes
@@ -18,23 +18,15 @@ PING_INTERVAL_S = 0.02
 FORGED_SOURCE = "100.64.0.1"
 
 
-def build(directory: Path) -> Path:
-    program = directory / "flood"
-    if not program.exists():
-        subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", "-o", program, SOURCE], check=True)
-    return program
-
-
 def start(
     lab: Lab, kind: str, per_s: int, seconds: float, source: str = FORGED_SOURCE, port: int | None = None
 ) -> Process:
     """The first client's machine sends what ``kind`` says (``bench/flood.c``), as if it were ``source``. Answers to
     ``FORGED_SOURCE`` find their way back to it, where nobody waits for them."""
-    program = build(lab.directory)
     lab.gateway.ip_batch(f"route replace {FORGED_SOURCE} via {address_of(lab.client)}")
     options = (source, lab.gateway_address, "1194", kind, str(per_s), str(seconds))
     options += () if port is None else (str(port),)
-    return lab.client.start(str(program), *options, label="flood")
+    return lab.client.start(program(SOURCE, lab.directory), *options, label="flood")
 
 
 def address_of(machine: Namespace) -> str:

@@ -78,10 +78,16 @@ def ip(source: Address, destination: Address, protocol: int, payload: bytes, *, 
 
 
 def udp(
-    source: Address, destination: Address, payload: bytes = b"", *, source_port: int = 4000, port: int = 9
+    source: Address,
+    destination: Address,
+    payload: bytes = b"",
+    *,
+    source_port: int = 4000,
+    port: int = 9,
+    fragment: int = 0,
 ) -> bytes:
     segment = struct.pack(">HHHH", source_port, port, 8 + len(payload), 0) + payload
-    return ip(source, destination, UDP, _with_checksum(source, destination, UDP, segment, 6))
+    return ip(source, destination, UDP, _with_checksum(source, destination, UDP, segment, 6), fragment=fragment)
 
 
 def tcp(

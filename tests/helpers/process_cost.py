@@ -19,9 +19,9 @@ def resident_bytes(pid: int) -> int:
     return _kibibytes(Path(f"/proc/{pid}/status"), "VmRSS")
 
 
-def proportional_bytes(pid: int) -> int:
-    """Like resident, but of what it shares with others only its share."""
-    return _kibibytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss")
+def private_bytes(pid: int) -> int:
+    """What is its own, and no file's."""
+    return _kibibytes(Path(f"/proc/{pid}/smaps_rollup"), "Anonymous")
 
 
 def _kibibytes(file: Path, name: str) -> int:

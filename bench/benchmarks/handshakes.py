@@ -1,0 +1,80 @@
+"""Many clients: what the full handshake of one costs the server (mutual TLS, RSA keys of 2048 bits), and how much
+memory one holds while it is connected."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers.lab import Lab
+from helpers.netns import Process
+from helpers.process_cost import cpu_s, private_bytes
+
+from benchmarks import servers
+from benchmarks.experiment import Asked, Experiment, Metric, Sample, Settings, in_turn
+
+BENCH = Path(__file__).resolve().parents[1]
+FIRST_ONES = 20
+"""Who come and go before anything is measured: what the first client costs is no other's cost."""
+SPREAD_S = 0.012
+"""Between two clients' beginnings: a rate that client and server keep up with, so that nothing is sent twice."""
+SETTLE_S = 2.0
+ROW = "A client"
+
+
+def crowd(lab: Lab, count: int, hold_s: float) -> Process:
+    pki = lab.directory / "pki"
+    options = [f"--remote={lab.gateway_address}:{servers.PORT}", f"--count={count}", f"--spread={count * SPREAD_S}"]
+    options += [f"--hold={hold_s}", "--announce"]
+    options += [f"--{option}={pki}/{name}" for option, name in (("ca", "ca.crt"), ("cert", "client.crt"))]
+    return lab.client.start(
+        "prlimit", "--nofile=8192", sys.executable, "-P", "-m", "light_client", *options, f"--key={pki}/client.key",
+        label="light-clients", env={"PYTHONPATH": os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])},
+    )  # fmt: skip
+
+
+def visit(lab: Lab, server: Process, count: int) -> dict[str, float]:
+    first_ones = crowd(lab, min(FIRST_ONES, count), 0)
+    first_ones.wait_for("^all connected", 30)
+    first_ones.wait(30)
+    time.sleep(SETTLE_S)
+    pid = server.pid
+    cpu, memory = cpu_s(pid), private_bytes(pid)
+    clients = crowd(lab, count, 600)
+    try:
+        clients.wait_for("^all connected", 60 + count * 0.05)
+        used = cpu_s(pid) - cpu
+        time.sleep(SETTLE_S)
+        return {
+            "cpu_ms": used / count * 1e3,
+            "per_cpu_s": count / used,
+            "private_kb": (private_bytes(pid) - memory) / count / 1e3,
+        }
+    finally:
+        clients.kill()
+
+
+def measure(settings: Settings, number: int) -> Iterator[Sample]:
+    with Lab() as lab:
+        for name in in_turn(settings, number):
+            with servers.running(name, lab, keys="rsa2048") as server:
+                yield Sample(ROW, name, visit(lab, server, settings.clients))
+
+
+EXPERIMENTS = (
+    Experiment(
+        "handshakes",
+        "Handshakes and connected clients",
+        (
+            Metric("cpu_ms", "server CPU ms for its handshake"),
+            Metric("per_cpu_s", "handshakes a CPU second", 0, more_is_better=True),
+            Metric("private_kb", "server memory, kB", 1),
+        ),
+        measure,
+        lambda settings: len(settings.servers) * (8 + 3 * SETTLE_S + settings.clients * SPREAD_S * 1.2),
+        {(ROW, "cpu_ms"): Asked(3.5, 2), (ROW, "private_kb"): Asked(60)},
+    ),
+)
