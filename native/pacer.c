@@ -19,24 +19,26 @@ void pacer_start(const struct pacer *pacer)
 }
 
 /* The rate of the window before, judged when it is over. */
-static void judge(struct pacer *pacer, uint64_t now)
+static void judge(struct pacer *pacer, uint64_t now, uint64_t messages)
 {
     uint64_t elapsed = now - pacer->window_ns;
     if (elapsed < WINDOW_NS)
         return;
     uint64_t wanted = PACER_BATCH * elapsed / (pacer->packets + 1); /* the time it takes to fill a batch */
-    pacer->busy = pacer->packets * WINDOW_NS >= PACER_BUSY * elapsed;
+    bool gathered = pacer->packets >= PACER_GATHERED * (messages - pacer->messages);
+    pacer->busy = !gathered && pacer->packets * WINDOW_NS >= PACER_BUSY * elapsed;
     pacer->pause_ns = wanted < pacer->longest_ns ? wanted : pacer->longest_ns;
     pacer->packets = 0;
+    pacer->messages = messages;
     pacer->window_ns = now;
 }
 
-bool pacer_wait(struct pacer *pacer)
+bool pacer_wait(struct pacer *pacer, uint64_t messages)
 {
     if (pacer->longest_ns == 0)
         return false;
     uint64_t now = now_ns();
-    judge(pacer, now);
+    judge(pacer, now, messages);
     uint64_t until = pacer->woken_ns + pacer->pause_ns;
     bool wait = pacer->busy && now < until;
     if (wait) {

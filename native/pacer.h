@@ -10,8 +10,9 @@
 enum {
     PACER_PAUSE_US = 600,
     PACER_PAUSE_MAX_US = 10000,
-    PACER_BUSY = 20,  /* packets a millisecond, both ways */
-    PACER_BATCH = 48, /* packets, both ways */
+    PACER_BUSY = 20,    /* packets a millisecond, both ways */
+    PACER_GATHERED = 8, /* packets a message, with which they come together already: who sends them is only held up */
+    PACER_BATCH = 48,   /* packets, both ways */
 };
 
 struct pacer {
@@ -19,7 +20,8 @@ struct pacer {
     uint64_t pause_ns;   /* what fills a batch at the rate there was */
     uint64_t woken_ns;   /* when the last batches began */
     uint64_t window_ns;
-    uint64_t packets; /* since then */
+    uint64_t packets;  /* since then */
+    uint64_t messages; /* until then */
     bool busy;
 };
 
@@ -28,7 +30,8 @@ void pacer_start(const struct pacer *pacer);
 
 static inline void pacer_count(struct pacer *pacer, unsigned packets) { pacer->packets += packets; }
 
-/* After each wake-up, before anything is read: under load, waits until a pause after the last wake-up. True if so. */
-bool pacer_wait(struct pacer *pacer);
+/* After each wake-up, before anything is read: under load, waits until a pause after the last wake-up. True if so.
+ * `messages`: datagrams and super-packets read so far, which hold what was counted. */
+bool pacer_wait(struct pacer *pacer, uint64_t messages);
 
 #endif

@@ -337,6 +337,13 @@ static void serve(struct worker *worker, const struct epoll_event *event)
     section_end(worker);
 }
 
+static uint64_t messages_read(const struct worker *worker)
+{
+    const _Atomic uint64_t *totals = worker->counters.totals;
+    return atomic_load_explicit(&totals[TOTAL_RECEIVE_MESSAGES], memory_order_relaxed) +
+           atomic_load_explicit(&totals[TOTAL_TUN_READ_CALLS], memory_order_relaxed);
+}
+
 static void *run(void *argument)
 {
     struct worker *worker = argument;
@@ -347,7 +354,7 @@ static void *run(void *argument)
         worker->forwarder.now_ms = clock_now_ms();
         if (count > 0) {
             count_total(&worker->counters, TOTAL_WAKEUPS, 1);
-            if (pacer_wait(&worker->pacer))
+            if (pacer_wait(&worker->pacer, messages_read(worker)))
                 count_total(&worker->counters, TOTAL_PAUSES, 1);
         }
         for (int i = 0; i < count; i++) {
