@@ -37,6 +37,7 @@ from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.sdnotify import Notifier
+from cvpnd.pki.self_signed import ensure_self_signed
 from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
@@ -219,19 +220,23 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
             _http(build_metrics_app(build_registry(daemon)), bind_tcp(listen.host, listen.port))
         )
     if config.api.listen is not None:
-        await stack.enter_async_context(await _aws_api(config.api, daemon))
+        await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
     stack.callback(daemon.cancel_chores)
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes()):
         daemon.do(chore)
     return daemon
 
 
-async def _aws_api(config: ApiConfig, daemon: Daemon) -> contextlib.AbstractAsyncContextManager[HttpServer]:
+async def _aws_api(
+    config: ApiConfig, state_directory: Path, daemon: Daemon
+) -> contextlib.AbstractAsyncContextManager[HttpServer]:
     assert config.listen is not None  # noqa: S101 - looked at by the caller
     tls = None
-    if config.listen.tls:
-        assert config.certificate is not None and config.private_key is not None  # noqa: S101 - the model's check
+    if config.listen.tls and config.certificate is not None and config.private_key is not None:
         tls = config.certificate, config.private_key
+    elif config.listen.tls:
+        tls = await asyncio.to_thread(ensure_self_signed, state_directory, config.listen.host)
+        log.info("the API shows a certificate that signs itself; tools trust it with AWS_CA_BUNDLE=%s", tls[0])
     daemon.aws_api = await AwsApi.load(daemon.operations)
     log.info("the AWS-compatible API listens on %s", config.listen)
     return _http(daemon.aws_api, bind_tcp(config.listen.host, config.listen.port), tls=tls)

@@ -304,7 +304,7 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
             '[api]\nlisten = "http://192.0.2.1:8443"',
             "plain http only on loopback; write https://192.0.2.1:8443, or http://127.0.0.1:8443",
         ),
-        ('[api]\nlisten = "https://127.0.0.1:8443"', "api: https://127.0.0.1:8443 needs certificate and private_key"),
+        ('[api]\ncertificate = "api.crt"', "api: certificate and private_key belong together; add the other"),
         ('[api]\nlisten = "127.0.0.1:8443"', "api.listen: '127.0.0.1:8443' is no place for an API"),
         ("[quotas]\nrules = -1", "quotas.rules: -1 is too small"),
         ('[daemon]\nadmin_socket = ""', "daemon.admin_socket: '' is not a path; write one in quotes"),

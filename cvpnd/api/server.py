@@ -25,6 +25,8 @@ BACKLOG = 64
 CONNECTION_LIMIT = 64
 """Requests at a time, then 503; administrators are few."""
 HEADER_LIMIT = 16 * 1024
+HEAD_S = 10
+"""How long a connection over TCP may take for the head of a request."""
 GRACE_S = 3
 """How long ``stop`` lets running requests finish."""
 
@@ -33,6 +35,39 @@ class PeerCredentials(NamedTuple):
     pid: int
     uid: int
     gid: int
+
+
+class _PatientProtocol(H11Protocol):
+    """Strangers may connect here: whoever has not said what they want within ``HEAD_S`` makes room for others."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+            self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._stop_waiting()
+        self._deadline = asyncio.get_running_loop().call_later(HEAD_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _AdminProtocol(H11Protocol):
@@ -71,7 +106,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http=_AdminProtocol if self._unix_path else H11Protocol,
+                http=_AdminProtocol if self._unix_path else _PatientProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -112,11 +112,8 @@ class ApiConfig(_Table):
 
     @model_validator(mode="after")
     def _check_certificate(self) -> Self:
-        if self.listen is not None and self.listen.tls and (self.certificate is None or self.private_key is None):
-            raise ValueError(
-                f"{self.listen} needs certificate and private_key; add both, or listen on http://127.0.0.1:"
-                f"{self.listen.port}"
-            )
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together; add the other, or leave both away")
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -12,6 +13,7 @@ from cvpnd.endpoints.operations import OperationsBase, network
 from cvpnd.policy.decide import Decision, best_route, decide
 from cvpnd.policy.model import Route, Rule
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.store import StoredRule
 
 
 class RuleOperations(OperationsBase):
@@ -32,14 +34,12 @@ class RuleOperations(OperationsBase):
             ]
             self._check_new(served, new)
             before = served.rules
-            await self._store(self._add_rules, served.id, new)
+            now = time.time()
+            rows = [StoredRule(served.id, rule.network, rule.group, rule.description, now) for rule in new]
+            await self._store(self._stored.add_rules, rows)
             change.undo(partial(self._gateway.put_rules_in_force, served, before))
             self._gateway.put_rules_in_force(served, [*before, *new])
             return [views.rule_view(served, rule) for rule in new]
-
-    def _add_rules(self, endpoint_id: str, new: Sequence[Rule]) -> None:
-        for rule in new:
-            self._stored.add_rule(endpoint_id, rule.network, rule.group, rule.description)
 
     def _check_new(self, served: ServedEndpoint, new: Sequence[Rule]) -> None:
         taken = {(rule.network, rule.group) for rule in served.rules}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
@@ -81,7 +81,7 @@ class Database:
         """Use ``open``."""
         self._engine = engine
         self._name = name
-        self._key_file = key_file
+        self.key_file = key_file
         self._seal: Seal | None = None
 
     @classmethod
@@ -174,11 +174,20 @@ class Database:
         now: float | None = None,
     ) -> None:
         """The audit record of a change; in its transaction."""
+        self._record_all(connection, action, [details], actor, now)
+
+    def _record_all(
+        self,
+        connection: Connection,
+        action: str,
+        details: Sequence[Mapping[str, Any]],
+        actor: Actor | None = None,
+        now: float | None = None,
+    ) -> None:
+        """One record for each of many changes of a kind."""
         actor = actor or acting.get()
-        at = time.time() if now is None else now
-        connection.execute(
-            insert(audit).values(at=at, who=actor.who, action=action, source=actor.source, details=dict(details))
-        )
+        common = {"at": time.time() if now is None else now, "who": actor.who, "action": action, "source": actor.source}
+        connection.execute(insert(audit), [{**common, "details": dict(each)} for each in details])
 
     # -- secrets --------------------------------------------------------------------------------------------
 
@@ -197,9 +206,9 @@ class Database:
             return self._seal
         try:
             proof = connection.execute(select(sealing.c.proof)).scalar()
-            seal = Seal.of_file(self._key_file, make=make and proof is None)
+            seal = Seal.of_file(self.key_file, make=make and proof is None)
             if proof is not None:
-                _check_key(seal, proof, self._key_file)
+                _check_key(seal, proof, self.key_file)
             elif make:
                 connection.execute(insert(sealing).values(id=1, proof=seal.close(MADE, "sealing")))
                 return seal  # not kept before this transaction is over: it may be undone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
@@ -59,24 +60,33 @@ class RuleStore(Database):
     ) -> StoredRule:
         """Raises ``DuplicateRule`` or ``StoreError``. ``actor`` None is whoever ``acting`` says."""
         rule = StoredRule(endpoint_id, network, group, description, time.time() if now is None else now)
+        self.add_rules([rule], actor=actor)
+        return rule
+
+    def add_rules(self, rules: Sequence[StoredRule], *, actor: Actor | None = None) -> None:
+        """All of them, or none. Raises as ``add_rule`` does."""
+        rows = [
+            {
+                "endpoint_id": rule.endpoint_id,
+                "network": str(rule.network),
+                "group_name": rule.group,
+                "description": rule.description,
+                "created_at": rule.created_at,
+            }
+            for rule in rules
+        ]
         try:
             with self._write() as connection:
-                connection.execute(
-                    insert(authorization_rule).values(
-                        endpoint_id=endpoint_id,
-                        network=str(network),
-                        group_name=group,
-                        description=description,
-                        created_at=rule.created_at,
-                    )
+                connection.execute(insert(authorization_rule), rows)
+                self._record_all(
+                    connection, "authorize", [_details(rule) for rule in rules], actor, rules[0].created_at
                 )
-                self._record(connection, "authorize", _details(rule), actor, rule.created_at)
         except StoreError as error:
             cause = error.__cause__
             if isinstance(cause, IntegrityError) and "authorization_rule_unique" in str(cause.orig):
-                raise DuplicateRule(f"{endpoint_id} has the rule {_spell(network, group)} already") from None
+                which = _spell(rules[0].network, rules[0].group) if len(rules) == 1 else "one of these"
+                raise DuplicateRule(f"{rules[0].endpoint_id} has the rule {which} already") from None
             raise
-        return rule
 
     def remove_rule(
         self,

@@ -193,6 +193,24 @@ def test_it_runs_in_a_loop_of_another_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
+async def test_whoever_says_nothing_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvpnd.api.server.HEAD_S", 0.2)
+    server = HttpServer(who, bind_tcp("127.0.0.1", 0))
+    await server.start()
+    port = int(server.address.rpartition(":")[2])
+    for said in (b"", b"GET / HTTP/1.1\r\nHost:", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 200") == (b"\r\n\r\n" in said)
+        writer.close()
+    monkeypatch.setattr("cvpnd.api.server.HEAD_S", 30)  # a busy machine is no stranger
+    async with httpx.AsyncClient() as client:
+        for _ in range(3):
+            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+    await server.stop()
+
+
 async def test_over_tls_the_certificate_is_shown_and_plain_http_gets_no_answer(tmp_path: Path) -> None:
     certs.server("localhost").write(tmp_path, "api")
     (tmp_path / "ca.crt").write_bytes(certs.authority().certificate_pem)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from helpers.mutants import Mutant
 
+from cvpnd.api.aws import sigv4
 from cvpnd.api.aws.sigv4 import HONEST_REPEAT_S, SKEW_S, Claim, Headers, Refused, Replays, read_claim, verify
 from cvpnd.reasons import ApiRefusal
 
@@ -174,3 +177,68 @@ def test_a_full_memory_refuses_rather_than_forgets() -> None:
         with pytest.raises(Refused):
             replays.check(claim, at + timedelta(seconds=HONEST_REPEAT_S + 1))
     replays.check(claims[2], at + timedelta(seconds=2 * SKEW_S + 1))
+
+
+# -- each compare taken out ---------------------------------------------------------------------------------
+
+
+def says_no(do: Callable[[], object]) -> bool:
+    """A mutant's refusal is of the mutant's own class."""
+    try:
+        do()
+    except Exception as error:
+        if type(error).__name__ == "Refused":
+            return True
+        raise
+    return False
+
+
+def only_what_was_signed_gets_in() -> None:
+    def refused(headers: Headers, body: bytes = BODY, at: datetime | None = None, secret: str = SECRET) -> bool:
+        return says_no(lambda: sigv4.verify(sigv4.read_claim(headers, at or now()), secret.encode(), headers, body))
+
+    headers = signed()
+    assert not refused(headers)
+    assert refused(headers, BODY + b"&")
+    assert refused(headers, secret="other")
+    assert refused([*headers, ("x-amz-target", "CertificateManager.DeleteCertificate")])
+    assert refused(without(headers, "authorization"))
+    for seconds in (-SKEW_S - 2, SKEW_S + 2):
+        assert refused(headers, at=now() + timedelta(seconds=seconds))
+
+
+def a_change_is_taken_once() -> None:
+    replays, at, claim = sigv4.Replays(limit=2), now(), judge(signed())
+
+    def refused(claim: Claim, seconds: float) -> bool:
+        return says_no(lambda: replays.check(claim, at + timedelta(seconds=seconds)))
+
+    assert not refused(claim, 0)
+    assert refused(claim, 10)
+    others = [judge(signed(**{"X-Amz-Meta": str(number)})) for number in range(2)]
+    assert not refused(others[0], 10)
+    assert refused(others[1], 10), "the memory is full"
+    assert not refused(others[1], 2 * SKEW_S + 20), "and was emptied"
+
+
+MUTANTS = [
+    ("verify", "if not hmac.compare_digest(", "if hmac.compare_digest("),
+    ("verify", "if not hmac.compare_digest(", "if len(claim.signature) != 64 and not hmac.compare_digest("),
+    ("verify", "digest = hashlib.sha256(body).hexdigest()", 'digest = hashlib.sha256(b"").hexdigest()'),
+    ("read_claim", "if abs(now - signed_at) > ", "if abs(now - signed_at) < "),
+    ("read_claim", "if abs(now - signed_at) > ", "if now - signed_at > "),
+    ("read_claim", "if abs(now - signed_at) > ", "if signed_at - now > "),
+    ("read_claim", "if name not in signed or name not in present:", "if name not in present:"),
+    ("Replays.check", "if now - first <= ", "if now - first > "),
+    ("Replays.check", "is not None:\n            if now", "is None:\n            if now"),
+    ("Replays.check", "if len(self._seen) >= self._limit:", "if False:"),
+    ("Replays.check", "self._seen[claim.signature] = now", "pass"),
+]
+
+
+@pytest.mark.parametrize(("function", "old", "new"), MUTANTS)
+def test_without_a_compare_somebody_gets_in(function: str, old: str, new: str) -> None:
+    holds = a_change_is_taken_once if function.startswith("Replays") else only_what_was_signed_gets_in
+    holds()
+    with Mutant(sigv4, function, old, new).in_place(), pytest.raises((AssertionError, TypeError, IndexError)):
+        holds()

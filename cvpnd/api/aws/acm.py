@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,16 +58,31 @@ async def get_certificate(call: Call) -> Answer:
 
 
 async def list_certificates(call: Call) -> Answer:
-    wanted = call.get("CertificateStatuses")
     views = [
         view
         for view in await call.operations.list_imported_certificates()
-        if not wanted or _status(_parsed(view)) in wanted
+        if _is_wanted(_parsed(view), call.parameters)
     ]
     if call.get("SortBy") and call.get("SortOrder") == "DESCENDING":
         views.reverse()
     page, token = call.page(views, size="MaxItems", default=100)
     return {"CertificateSummaryList": [_summary(view) for view in page], "NextToken": token}
+
+
+def _is_wanted(certificate: x509.Certificate, parameters: Mapping[str, Any]) -> bool:
+    """By every filter that is given. All certificates here are imported with keys of their owners'."""
+    includes = parameters.get("Includes", {})
+    facts: list[tuple[Sequence[str] | None, Sequence[str | None]]] = [
+        (parameters.get("CertificateStatuses"), [_status(certificate)]),
+        (parameters.get("CertificateKeyPairOrigins"), ["CUSTOMER_PROVIDED"]),
+        (parameters.get("RootHierarchyTypes"), []),
+        (includes.get("keyTypes"), [_algorithm(certificate)]),
+        (includes.get("keyUsage"), ["ANY", *_usages(certificate)]),
+        (includes.get("extendedKeyUsage"), ["ANY", *(name for name, _ in _purposes(certificate))]),
+        ([includes["exportOption"]] if "exportOption" in includes else None, ["DISABLED"]),
+        ([includes["managedBy"]] if "managedBy" in includes else None, []),
+    ]
+    return all(not wanted or any(each in wanted for each in there) for wanted, there in facts)
 
 
 async def delete_certificate(call: Call) -> Answer:

@@ -41,6 +41,8 @@ _warn = RateLimited(log, interval_s=10)
 
 BODY_LIMIT = 4 * 1024 * 1024
 """Twenty thousand revoked certificates in a form are a little over one megabyte."""
+BODY_S = 30
+"""How long a request may take to arrive."""
 LONG_BODY = 64 * 1024
 """From here on a body is hashed and parsed beside the event loop."""
 READING = ("Describe", "Get", "List", "Export", "Filter")
@@ -136,7 +138,11 @@ class AwsApi:
         credential = await self._operations.credential(claim.key_id, time.monotonic())
         if credential is None:
             raise Refused(ApiRefusal.ACCESS_KEY_UNKNOWN, f"there is no access key {claim.key_id}")
-        body = await request.body()
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await request.body()
+        except TimeoutError:
+            raise ApiError("RequestTimeout", "The request did not arrive in time") from None
         await _beside(len(body), verify, claim, credential.secret, request.headers, body)
         if service is None:
             raise ApiError("InvalidAction", f"There is no service {claim.service} here")
