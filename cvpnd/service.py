@@ -18,10 +18,10 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
-from cvpnd.api.aws.app import AwsApi
 from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
@@ -44,6 +44,9 @@ from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import Doorman
 from cvpnd.store import Store, StoreError
 from cvpnd.wire.reset_cookie import SECRET_BYTES
+
+if TYPE_CHECKING:
+    from cvpnd.api.aws.app import AwsApi
 
 log = logging.getLogger(__name__)
 
@@ -230,6 +233,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
 async def _aws_api(
     config: ApiConfig, state_directory: Path, daemon: Daemon
 ) -> contextlib.AbstractAsyncContextManager[HttpServer]:
+    from cvpnd.api.aws.app import AwsApi  # with botocore: who has no API does without its time and memory
+
     assert config.listen is not None  # noqa: S101 - looked at by the caller
     tls = None
     if config.listen.tls and config.certificate is not None and config.private_key is not None:
