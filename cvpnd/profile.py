@@ -47,7 +47,7 @@ def render_profile(
     if isinstance(server_name, Refused):
         raise ProfileError(f"{trust.settings.certificate}: {server_name.detail}; clients could not verify the server")
     lines = [
-        f"# {name} at {endpoint.name}. Whoever has this file can connect as {name}: keep it secret.",
+        f"# {name} at {endpoint.name}. {_meaning(endpoint, name)}",
         "client",
         "dev tun",
         *_remotes(endpoint, endpoint.remote or server_name),
@@ -59,12 +59,14 @@ def render_profile(
         f"tls-version-min {endpoint.tls.minimum_version}",
         f"cipher {_FALLBACK_CIPHER if _FALLBACK_CIPHER in endpoint.data_ciphers else endpoint.data_ciphers[0]}",
         *_lines_of_kind(endpoint, kind),
-        "auth-nocache",
+        *_user_method(endpoint),
         "verb 3",
         *_control_protection(endpoint, client_key),
         _inline("ca", _server_authorities(trust)),
     ]
-    if certificate is not None and private_key is not None:
+    if endpoint.certificate_method is None:
+        pass
+    elif certificate is not None and private_key is not None:
         lines += [_inline("cert", certificate), _inline("key", private_key)]
     else:
         lines += [f"cert {_quoted(f'{name}.crt')}", f"key {_quoted(f'{name}.key')}"]
@@ -88,10 +90,25 @@ def render_export(endpoint: EndpointConfig, trust: CertificateTrust) -> str:
         "verb 3",
         *_control_protection(endpoint, None),
         _inline("ca", _server_authorities(trust)),
+        *_user_method(endpoint),
         "reneg-sec 0",
         f"verify-x509-name {_quoted(server_name)} name",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _meaning(endpoint: EndpointConfig, name: str) -> str:
+    if endpoint.certificate_method is None:
+        return "There is nothing secret in it but what all clients share."
+    if endpoint.user_method is not None:
+        return "It is one half of what it takes to connect: keep it secret."
+    return f"Whoever has this file can connect as {name}: keep it secret."
+
+
+def _user_method(endpoint: EndpointConfig) -> list[str]:
+    """A password is kept in memory: without it a client whose server knows no tokens would ask its user again at every
+    renegotiation."""
+    return ["auth-nocache"] if endpoint.user_method is None else ["auth-user-pass"]
 
 
 def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:

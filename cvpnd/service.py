@@ -92,6 +92,7 @@ class Daemon:
             reload_revision=gateway.revision,
             last_reload_at=gateway.last_reload_at,
             last_reload_successful=gateway.last_reload_successful,
+            directories=views.directory_metrics(self.control.users),
             api_refusals={} if self.aws_api is None else {str(r): n for r, n in self.aws_api.refusals.items()},
             connection_log_lost=self.connection_log.lost + self.streams.lost,
         )

@@ -242,6 +242,26 @@ ENDPOINT_MISTAKES = [
     ({"tls": "3"}, "tls: 3 is not a table; write { key = value, … }"),
     ({"limits": "{ sessions = 0 }"}, "limits.sessions: 0 is too small; choose at least 1"),
     ({"authentication": "[]"}, "authentication: is empty; name at least 1"),
+    (
+        {"authentication": '[{ type = "certificate-authentication" }]'},
+        'authentication[0]: "certificate-authentication" needs client_ca; add client_ca = … '
+        "(conf/cvpnd.toml explains it)",
+    ),
+    (
+        {"authentication": '[{ type = "directory-service-authentication", directory = "local", client_ca = "x" }]'},
+        'authentication[0]: "directory-service-authentication" has no client_ca; leave it away',
+    ),
+    (
+        {"authentication": '[{ type = "directory-service-authentication", directory = "lokal" }]'},
+        'authentication[0].directory: "lokal" is no directory; did you mean "local"?',
+    ),
+    (
+        {
+            "authentication": '[{ type = "directory-service-authentication", directory = "local", '
+            "username_is_common_name = true }]"
+        },
+        'authentication: username_is_common_name needs a "certificate-authentication" beside it; add that',
+    ),
     ({"associate": '["subnet-b"]'}, 'associate[0]: "subnet-b" is no subnet; did you mean "subnet-a"?'),
     ({"associate": '["zzz"]'}, 'associate[0]: "zzz" is no subnet; known are subnet-a'),
     ({"associate": '["subnet-a", { subnet = "subnet-a", nat = false }]'}, 'associate[1]: "subnet-a" is associ'),
@@ -555,7 +575,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 25, "tables found"
+    assert len(shown) == 26, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

@@ -6,4 +6,9 @@ alerts.py        the TLS alert that a refused client sees
 crl.py           revocation lists, parsed once
 identity.py      the name in a certificate
 files.py         the certificate files and their problems by name
+directory.py     what a login needs of a directory
+local_users.py   the directory made of `[[local_users]]` and of users added at run time
+passwords.py     their hashes
+logins.py        passwords against directories, off the event loop, bounded and equal in time (`UserLogins`)
+throttle.py      slows down who guesses passwords
 watch.py         notices that files changed; `TrustKeeper` reloads them and keeps the old state on failure"""

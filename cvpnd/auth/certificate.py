@@ -87,7 +87,7 @@ class CertificateTrust:
         chain = read_certificates(settings.certificate)
         if settings.chain is not None:
             chain += read_certificates(settings.chain)
-        authorities = read_authorities(settings.client_ca)
+        authorities = () if settings.client_ca is None else read_authorities(settings.client_ca)
         crl = None
         if settings.crl is not None:
             crl = read_crl_file(settings.crl, authorities)
@@ -95,7 +95,8 @@ class CertificateTrust:
                 log.error("%s: %s; nobody can connect until it is replaced", settings.crl, crl.problem)
         context = new_server_context(settings, chain, authorities)
         trust = cls(settings, tuple(chain), authorities, crl, context, clock)
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _Verifier(trust))
+        if settings.client_ca is not None:
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _Verifier(trust))
         name_alerts(context)
         return trust
 
@@ -154,8 +155,9 @@ class CertificateTrust:
         """Days until the server's certificate, the first CA and the first CRL expire; negative when past."""
         ends: dict[Literal["server", "ca", "crl"], float] = {
             "server": self.server_certificate_expires_at,
-            "ca": min(each.not_valid_after_utc for each in self.authorities).timestamp(),
         }
+        if self.authorities:
+            ends["ca"] = min(each.not_valid_after_utc for each in self.authorities).timestamp()
         if self.crl_expires_at is not None:
             ends["crl"] = self.crl_expires_at
         now = self.clock().timestamp()

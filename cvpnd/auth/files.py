@@ -36,8 +36,9 @@ class CertificateSettings:
     certificate: Path
     """PEM: the server's certificate, optionally followed by its intermediates."""
     private_key: Path
-    client_ca: Path
-    """PEM bundle; whoever holds a certificate of one of these CAs may try to log in."""
+    client_ca: Path | None
+    """PEM bundle; whoever holds a certificate of one of these CAs may try to log in. None: clients need no
+    certificate, and none is asked for."""
     chain: Path | None = None
     """PEM: the server's intermediates where they are in a file of their own."""
     crl: Path | None = None
@@ -52,15 +53,15 @@ class CertificateSettings:
     @classmethod
     def of_endpoint(cls, endpoint: EndpointConfig) -> Self:
         """From the endpoint's table in the TOML file."""
-        server, method, tls = endpoint.server_certificate, endpoint.authentication[0], endpoint.tls
+        server, method, tls = endpoint.server_certificate, endpoint.certificate_method, endpoint.tls
         return cls(
             certificate=server.certificate,
             private_key=server.private_key,
             chain=server.chain,
-            client_ca=method.client_ca,
-            crl=method.crl,
-            crl_expired=method.crl_expired,
-            allow_rsa_1024=method.allow_rsa_1024,
+            client_ca=None if method is None else method.client_ca,
+            crl=None if method is None else method.crl,
+            crl_expired="refuse" if method is None else method.crl_expired,
+            allow_rsa_1024=method is not None and method.allow_rsa_1024,
             minimum_version=tls.minimum_version,
             maximum_version=tls.maximum_version,
             ciphers=tls.ciphers,

@@ -18,6 +18,7 @@ from cvpnd.config.models import (
     EgressConfig,
     EndpointConfig,
     LimitsConfig,
+    LocalUserConfig,
     ManagedConfig,
     MetricsConfig,
     PkiConfig,
@@ -31,11 +32,12 @@ from cvpnd.config.models import (
     TlsConfig,
     VpcConfig,
 )
-from cvpnd.config.values import DATA_CIPHERS, LOCAL, ApiListen, Listen, SocketName, covers
+from cvpnd.config.values import DATA_CIPHERS, LOCAL, LOCAL_DIRECTORY, ApiListen, Listen, SocketName, covers
 
 __all__ = [
     "DATA_CIPHERS",
     "LOCAL",
+    "LOCAL_DIRECTORY",
     "ApiConfig",
     "ApiListen",
     "AssociationConfig",
@@ -49,6 +51,7 @@ __all__ = [
     "EndpointConfig",
     "LimitsConfig",
     "Listen",
+    "LocalUserConfig",
     "ManagedConfig",
     "MetricsConfig",
     "PkiConfig",

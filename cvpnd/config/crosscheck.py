@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
 from cvpnd.config.models import Config, EndpointConfig, SubnetConfig
-from cvpnd.config.values import LOCAL, IPNetwork, covers
+from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers
 
 Problem = tuple[str, str]
 
@@ -24,6 +24,7 @@ def cross_check(config: Config) -> list[Problem]:
         problems += _addresses(at, endpoint)
         problems += _resolvers(at, endpoint, config)
         problems += _security_groups(at, endpoint, config)
+        problems += _directories(at, endpoint)
     return problems
 
 
@@ -61,6 +62,7 @@ def _duplicates(config: Config) -> Iterator[Problem]:
         ("vpc[{}].id", [vpc.id for vpc in config.vpcs]),
         ("subnet[{}].id", [subnet.id for subnet in config.subnets]),
         ("security_group[{}].id", [group.id for group in config.security_groups]),
+        ("local_users[{}].name", [user.name for user in config.local_users]),
         ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
         ("endpoint[{}].id", [endpoint.id for endpoint in config.endpoints]),
     ):
@@ -245,6 +247,13 @@ def _security_groups(at: str, endpoint: EndpointConfig, config: Config) -> Itera
             yield key, f'"{name}" is no security_group; {suggest(name, list(known))}'
         elif vpcs and known[name].vpc not in vpcs:
             yield key, f'"{name}" is of vpc {known[name].vpc}, which endpoint {endpoint.name} is not associated with'
+
+
+def _directories(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
+    for number, method in enumerate(endpoint.authentication):
+        if method.directory is not None and method.directory != LOCAL_DIRECTORY:
+            key = f"{at}.authentication[{number}].directory"
+            yield key, f'"{method.directory}" is no directory; {suggest(method.directory, [LOCAL_DIRECTORY])}'
 
 
 def _resolvers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

@@ -184,7 +184,8 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
             yield f"{at}.chain", certificate.chain
         for number, method in enumerate(endpoint.authentication):
             at = f"endpoint[{index}].authentication[{number}]"
-            yield f"{at}.client_ca", method.client_ca
+            if method.client_ca is not None:
+                yield f"{at}.client_ca", method.client_ca
             if method.crl is not None:
                 yield f"{at}.crl", method.crl
 

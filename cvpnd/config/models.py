@@ -36,10 +36,12 @@ from cvpnd.config.values import (
     Network,
     NetworkV4,
     NetworkV6,
+    PasswordHash,
     PortRange,
     Printable,
     Remote,
     StateUrl,
+    UserName,
     whole,
 )
 
@@ -200,11 +202,37 @@ class ServerCertificateConfig(_Table):
 
 
 class AuthenticationConfig(_Table):
-    type: Literal["certificate-authentication"]
-    client_ca: FilePath
+    """One way in which clients prove who they are; the other one's keys do not belong there."""
+
+    type: Literal["certificate-authentication", "directory-service-authentication"]
+    client_ca: FilePath | None = None
     crl: FilePath | None = None
     crl_expired: Literal["refuse", "allow-known-good"] = "refuse"
     allow_rsa_1024: Flag = False
+    directory: Identifier | None = None
+    username_is_common_name: Flag = False
+
+    @model_validator(mode="after")
+    def _check_keys(self) -> Self:
+        ours, theirs = {"client_ca", "crl", "crl_expired", "allow_rsa_1024"}, {"directory", "username_is_common_name"}
+        needed, foreign = ("client_ca", theirs) if self.is_certificate else ("directory", ours)
+        if getattr(self, needed) is None:
+            raise ValueError(f'"{self.type}" needs {needed}; add {needed} = … (conf/cvpnd.toml explains it)')
+        if misplaced := sorted(foreign & self.model_fields_set):
+            raise ValueError(f'"{self.type}" has no {misplaced[0]}; leave it away')
+        return self
+
+    @property
+    def is_certificate(self) -> bool:
+        return self.type == "certificate-authentication"
+
+
+class LocalUserConfig(_Table):
+    """A member of the directory "local"."""
+
+    name: UserName
+    password_hash: PasswordHash
+    groups: tuple[Group, ...] = ()
 
 
 class AssociationConfig(_Table):
@@ -352,7 +380,8 @@ class EndpointConfig(_Table):
     security_groups: tuple[str, ...] = ()
     """None: everything that routes and rules allow."""
     server_certificate: ServerCertificateConfig
-    authentication: tuple[AuthenticationConfig, ...] = Field(min_length=1, max_length=1)
+    authentication: tuple[AuthenticationConfig, ...] = Field(min_length=1, max_length=2)
+    """At most one of each type; all of them must succeed."""
     split_tunnel: Flag = False
     dns_servers: tuple[Address, ...] = Field(default=(), max_length=MAX_DNS_SERVERS)
     dns_domains: tuple[Domain, ...] = Field(default=(), max_length=MAX_DNS_DOMAINS)
@@ -390,6 +419,15 @@ class EndpointConfig(_Table):
             raise ValueError(f"{value} leaves no time for a handshake; choose at least 5, or 0 for never")
         return value
 
+    @field_validator("authentication")
+    @classmethod
+    def _check_methods(cls, value: tuple[AuthenticationConfig, ...]) -> tuple[AuthenticationConfig, ...]:
+        if len({method.type for method in value}) < len(value):
+            raise ValueError(f'names "{value[0].type}" twice; keep one of them')
+        if len(value) == 1 and value[0].username_is_common_name:
+            raise ValueError('username_is_common_name needs a "certificate-authentication" beside it; add that')
+        return value
+
     @field_validator("data_ciphers")
     @classmethod
     def _check_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -411,6 +449,19 @@ class EndpointConfig(_Table):
                 f"choose at least {2 * self.ping_s} (twice ping_s)"
             )
         return self
+
+    @property
+    def certificate_method(self) -> AuthenticationConfig | None:
+        return next((method for method in self.authentication if method.is_certificate), None)
+
+    @property
+    def user_method(self) -> AuthenticationConfig | None:
+        return next((method for method in self.authentication if not method.is_certificate), None)
+
+    @property
+    def methods(self) -> tuple[tuple[str, str | None, bool], ...]:
+        """What a login consists of, whatever files it looks into."""
+        return tuple(sorted((m.type, m.directory, m.username_is_common_name) for m in self.authentication))
 
     @property
     def gateway(self) -> IPv4Address:
@@ -439,6 +490,7 @@ class Config(_Table):
     vpcs: tuple[VpcConfig, ...] = Field(default=(), alias="vpc")
     subnets: tuple[SubnetConfig, ...] = Field(default=(), alias="subnet")
     security_groups: tuple[SecurityGroupConfig, ...] = Field(default=(), alias="security_group")
+    local_users: tuple[LocalUserConfig, ...] = ()
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
 
     def vpc(self, vpc_id: str) -> VpcConfig:

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
+from argon2 import Type, extract_parameters
+from argon2.exceptions import InvalidHashError
 from pydantic import BeforeValidator, Field, InstanceOf, Strict, ValidationInfo
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+LOCAL_DIRECTORY = "local"
+"""The directory that is made of `[[local_users]]` and of users that are added at run time."""
 LOCAL = "local"
 """The route target that stands for the other clients of the endpoint."""
 
@@ -337,6 +341,38 @@ def _parse_group(value: object) -> str:
     return text
 
 
+MAX_USER_NAME = 64
+"""As long as a certificate's common name may be, so that one can be the other."""
+MOST_HASH_MEMORY_KIB = 256 * 1024
+MOST_HASH_PASSES = 16
+"""What one login may cost us at most."""
+
+
+def _parse_user_name(value: object) -> str:
+    text = _parse_printable(value)
+    if not text or text != text.strip() or len(text) > MAX_USER_NAME:
+        raise ValueError(
+            f"{show(text)} is no user name; use 1 to {MAX_USER_NAME} characters without spaces around them"
+        )
+    return text
+
+
+def _parse_password_hash(value: object) -> str:
+    """The value is never shown."""
+    fix = "make one with 'cvpnctl user hash'"
+    if not isinstance(value, str):
+        raise ValueError(f"is not text; {fix}")
+    try:
+        found = extract_parameters(value)
+    except (InvalidHashError, ValueError):
+        raise ValueError(f"is no Argon2 hash; {fix}") from None
+    if found.type is not Type.ID:
+        raise ValueError(f"is not Argon2id; {fix}")
+    if found.memory_cost > MOST_HASH_MEMORY_KIB or found.time_cost > MOST_HASH_PASSES:
+        raise ValueError(f"takes more memory or passes than this gateway spends on a login; {fix}")
+    return value
+
+
 def _parse_state(value: object, info: ValidationInfo) -> str:
     text = _text(value, "a database URL")
     if re.match(r"postgresql(\+[a-z]+)?://[^/]*/.", text):
@@ -381,6 +417,8 @@ Remote = Annotated[str, BeforeValidator(_parse_remote)]
 Printable = Annotated[str, BeforeValidator(_parse_printable)]
 Banner = Annotated[str, BeforeValidator(_parse_banner)]
 Group = Annotated[str, BeforeValidator(_parse_group)]
+UserName = Annotated[str, BeforeValidator(_parse_user_name)]
+PasswordHash = Annotated[str, BeforeValidator(_parse_password_hash)]
 StateUrl = Annotated[str, BeforeValidator(_parse_state)]
 FilePath = Annotated[Path, BeforeValidator(resolve)]
 Flag = Annotated[bool, Strict()]

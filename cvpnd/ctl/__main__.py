@@ -25,6 +25,7 @@ from cvpnd.ctl import (
     saml_provider,
     security_group,
     tag,
+    user,
 )
 from cvpnd.ctl.client import Refused, Unreachable
 from cvpnd.ctl.options import JsonOption, SocketOption
@@ -60,6 +61,7 @@ app.add_typer(crl.app, name="crl")
 app.add_typer(client_key.app, name="client-key")
 app.add_typer(log.app, name="log")
 app.add_typer(tag.app, name="tag")
+app.add_typer(user.app, name="user")
 app.add_typer(access_key.app, name="access-key")
 app.command("profile")(profile.make_profile)
 app.command("explain")(explain.explain)

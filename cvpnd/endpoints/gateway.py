@@ -16,8 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvpnd.auth.files import CertificateSettings, TrustError
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.local_users import LocalUser, LocalUsers
+from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
+from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
@@ -36,7 +39,7 @@ from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError
-from cvpnd.store import Store, StoreError
+from cvpnd.store import Store, StoredLocalUser, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,8 @@ class Gateway:
         self.plane = plane
         self.control = control
         self.store = store
+        self.local_users = LocalUsers()
+        control.users = UserLogins({LOCAL_DIRECTORY: self.local_users})
         self.timeouts = SessionTimeouts(control)
         self.revision = 0
         self.last_reload_at: float | None = None
@@ -131,6 +136,7 @@ class Gateway:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
         was found."""
         self.timeouts.stop()
+        self.control.users.close()
         try:
             for running in self._running.values():
                 running.served.closing = True
@@ -154,6 +160,7 @@ class Gateway:
         self.control.set_limits(config.daemon.strangers)
         keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         stored = await asyncio.to_thread(self.store.rules)
+        users = await asyncio.to_thread(self.store.local_users)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
             settings = wanted.get(endpoint_id)
@@ -175,6 +182,7 @@ class Gateway:
                 self._update(self._running[endpoint.id], config, endpoint, keepers[endpoint.id], rules)
             else:
                 self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules)
+        self._set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
 
     def _keepers(self) -> dict[str, _Keepers]:
@@ -291,7 +299,25 @@ class Gateway:
         except HostError as error:
             raise GatewayError(str(error)) from error
 
-    # -- rules and trust ------------------------------------------------------------------------------------
+    # -- users, rules and trust ------------------------------------------------------------------------------------
+
+    def _set_local_users(self, file: Config, stored: Sequence[StoredLocalUser]) -> None:
+        """The file's count before those of the store. Sessions follow at once: what their user may not, they lose."""
+        self.local_users.replace(
+            [
+                *(LocalUser(u.name, u.password_hash, frozenset(u.groups)) for u in file.local_users),
+                *(LocalUser(u.name, u.password_hash, frozenset(u.groups), u.disabled) for u in stored),
+            ]
+        )
+        for connection in self.control.table:
+            method, identity = connection.endpoint.settings.user_method, connection.identity
+            if not connection.established or method is None or method.directory is None or identity is None:
+                continue
+            account = self.control.users.look_up(method.directory, identity.username)
+            if isinstance(account, Refused):
+                self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
+            else:
+                connection.endpoint.set_account(self.plane, connection, account.groups)
 
     def put_rules_in_force(self, served: ServedEndpoint, rules: Sequence[Rule]) -> None:
         served.set_rules(self.plane, rules, self.control.table)
@@ -361,7 +387,8 @@ def _warn_of_cbc(endpoint: EndpointConfig) -> None:
 
 def _needs_replacing(old: EndpointConfig, new: EndpointConfig) -> bool:
     """What is fixed for as long as an endpoint lives."""
-    return (old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
+    return (old.methods, old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
+        new.methods,
         new.listen,
         new.client_cidr,
         new.client_cidr_v6,

@@ -142,8 +142,9 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _paths(endpoint: EndpointConfig) -> list[Path]:
-    certificate, method = endpoint.server_certificate, endpoint.authentication[0]
-    given = (certificate.certificate, certificate.private_key, certificate.chain, method.client_ca, method.crl)
+    certificate, method = endpoint.server_certificate, endpoint.certificate_method
+    given = [certificate.certificate, certificate.private_key, certificate.chain]
+    given += [] if method is None else [method.client_ca, method.crl]
     return [path for path in given if path is not None]
 
 

@@ -80,6 +80,8 @@ class EndpointView:
     server_certificate: str = ""
     """ARN of an imported certificate, or a file; as the next."""
     client_certificate: str = ""
+    authentication: tuple[Mapping[str, str], ...] = ({"type": "certificate-authentication"},)
+    """Its methods, all of which must succeed: ``type``, and ``directory`` where it has one."""
     security_groups: tuple[str, ...] = ()
     session_timeout_s: int = 0
     """0: none."""
@@ -131,6 +133,18 @@ class AccessKeyView:
     role: str
     """``admin`` or ``read-only``."""
     created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class UserView:
+    """Of the directory "local"."""
+
+    name: str
+    groups: tuple[str, ...]
+    status: str
+    """``enabled`` or ``disabled``."""
+    origin: str
+    """``file`` or ``store``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from cvpnd.endpoints.networks import NetworkOperations
 from cvpnd.endpoints.profiles import ProfileOperations
 from cvpnd.endpoints.rules import RuleOperations
 from cvpnd.endpoints.saml import SamlOperations
+from cvpnd.endpoints.users import UserOperations
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.store import AuditRecord
 
@@ -30,6 +31,7 @@ class Operations(
     LogOperations,
     AccessOperations,
     SamlOperations,
+    UserOperations,
 ):
     """Raises ``OperationError``; after an error nothing has changed."""
 

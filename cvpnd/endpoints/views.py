@@ -6,10 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from cvpnd.config import Config
+from cvpnd.auth.logins import LATENCY_BUCKETS_S, UserLogins
+from cvpnd.config import AuthenticationConfig, Config, EndpointConfig
 from cvpnd.dataplane.api import DataPlane, PeerStats
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
-from cvpnd.ops.metrics import EndpointMetrics
+from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics
 from cvpnd.policy.model import Route, Rule
 from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection, Phase
@@ -88,7 +89,8 @@ def endpoint_view(
         server_certificate=(
             str(settings.server_certificate.certificate) if stored is None else stored.server_certificate
         ),
-        client_certificate=(str(settings.authentication[0].client_ca) if stored is None else stored.client_certificate),
+        client_certificate=_client_authority(settings) if stored is None else stored.client_certificate,
+        authentication=tuple(_method(each) for each in settings.authentication),
         security_groups=settings.security_groups,
         session_timeout_s=settings.session_timeout_s,
         disconnect_on_session_timeout=settings.disconnect_on_session_timeout,
@@ -98,6 +100,23 @@ def endpoint_view(
         created_at=None if stored is None else stored.created_at,
         tags=tags,
     )
+
+
+def _client_authority(settings: EndpointConfig) -> str:
+    method = settings.certificate_method
+    return "" if method is None else str(method.client_ca)
+
+
+def _method(method: AuthenticationConfig) -> dict[str, str]:
+    return {"type": method.type} if method.directory is None else {"type": method.type, "directory": method.directory}
+
+
+def directory_metrics(logins: UserLogins) -> list[DirectoryMetrics]:
+    pending = logins.pending()
+    return [
+        DirectoryMetrics(name, pending[name], LATENCY_BUCKETS_S, latency.counts, latency.seconds)
+        for name, latency in logins.latencies().items()
+    ]
 
 
 def file_association_id(endpoint_id: str, subnet: str) -> str:

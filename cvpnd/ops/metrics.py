@@ -9,13 +9,14 @@ Labels are endpoints and words of ours, never users or addresses: the number of 
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from cvpnd.dataplane.api import Drop
@@ -52,6 +53,19 @@ class EndpointMetrics:
 
 
 @dataclass(frozen=True, slots=True)
+class DirectoryMetrics:
+    """What logins ask a directory."""
+
+    name: str
+    pending: int
+    bounds_s: Sequence[float]
+    """Upper bounds of the histogram's buckets, without the last."""
+    counts: Sequence[int]
+    """One more than there are bounds."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayMetrics:
     """The whole daemon now."""
 
@@ -73,6 +87,7 @@ class GatewayMetrics:
     last_reload_at: float | None = None
     last_reload_successful: bool = True
     connection_log_lost: int = 0
+    directories: Sequence[DirectoryMetrics] = ()
     api_refusals: Mapping[str, int] = field(default_factory=dict)
     """``ApiRefusal`` word -> requests refused for it."""
 
@@ -92,6 +107,7 @@ class GatewayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         now = self._source.metrics()
         yield from _per_endpoint(now.endpoints)
+        yield from _directories(now.directories)
         yield from _data_path(now)
         yield from _daemon(now)
 
@@ -187,6 +203,22 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         "When the server certificate expires; days left: (this - time()) / 86400.",
         ((e.name, e.server_certificate_expires_at) for e in endpoints),
     )
+
+
+def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
+    pending = GaugeMetricFamily(
+        "cvpnd_directory_logins_pending", "Logins that wait for the directory now.", labels=["directory"]
+    )
+    latency = HistogramMetricFamily(
+        "cvpnd_directory_seconds", "How long the directory took to answer a login.", labels=["directory"]
+    )
+    for directory in directories:
+        pending.add_metric([directory.name], directory.pending)
+        bounds = [*(str(bound) for bound in directory.bounds_s), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(directory.counts), strict=True))
+        latency.add_metric([directory.name], buckets, directory.seconds)
+    yield pending
+    yield latency
 
 
 def _data_path(now: GatewayMetrics) -> Iterator[Metric]:

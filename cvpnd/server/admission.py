@@ -38,6 +38,13 @@ FAILED_LOGINS = frozenset(
         Refusal.PROTOCOL_VIOLATION,
         Refusal.NO_SHARED_CIPHER,
         Refusal.UNSUPPORTED_CLIENT,
+        Refusal.CREDENTIALS_MISSING,
+        Refusal.CHALLENGE_UNEXPECTED,
+        Refusal.USER_UNKNOWN,
+        Refusal.WRONG_PASSWORD,
+        Refusal.ACCOUNT_DISABLED,
+        Refusal.USERNAME_NOT_COMMON_NAME,
+        Refusal.LOGIN_THROTTLED,
     }
 )
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""

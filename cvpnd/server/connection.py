@@ -23,12 +23,13 @@ NO_STATS = PeerStats(bytes_in=0, packets_in=0, bytes_out=0, packets_out=0, idle_
 
 
 class DeviceKey(NamedTuple):
-    """One device of one certificate's holder."""
+    """One device of one user, or of one certificate's holder."""
 
     endpoint: int
     certificate_fingerprint: str
+    username: str
     device_id: str
-    """As the device says, hence only ever compared within one certificate; empty if it says nothing."""
+    """As the device says, hence only ever compared within one user and certificate; empty if it says nothing."""
 
 
 class Phase(Enum):
@@ -59,6 +60,8 @@ class Connection:
     phase: Phase = Phase.HANDSHAKE
     stranger: bool = True
     """Has never come as far as its credentials: counts against the limits until it is forgotten."""
+    certified: bool = True
+    """A certificate says who it is. If only a password will, it stays a stranger until login has said yes."""
     unproven: bool = False
     """It began over UDP without a cookie, so its source address may be forged until the handshake goes on."""
     login: asyncio.Task[None] | None = None

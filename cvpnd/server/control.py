@@ -13,12 +13,13 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from typing import assert_never
 
 from cryptography import x509
 
+from cvpnd.auth.logins import UserLogins
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
 from cvpnd.ops.logs import RateLimited
@@ -29,7 +30,7 @@ from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
-from cvpnd.server.login import log_in
+from cvpnd.server.login import log_in, log_in_again
 from cvpnd.server.session_table import SessionTable
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
@@ -67,6 +68,7 @@ class ControlPlane:
         plane: dataplane.DataPlane,
         door: Doorman,
         strangers: StrangersConfig | None = None,
+        users: UserLogins | None = None,
         *,
         on_established: Observer,
         on_ended: Observer,
@@ -74,6 +76,7 @@ class ControlPlane:
         self.plane = plane
         self.door = door
         self.table = SessionTable(door)
+        self.users = users or UserLogins({})
         self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""
@@ -275,13 +278,22 @@ class ControlPlane:
         if connection.phase is Phase.ESTABLISHED:
             # The session has checked that name and certificate are the ones let in; trust may have changed since.
             refusal = connection.endpoint.still_trusted(connection)
-            if refusal is None:
+            if refusal is not None:
+                self.refuse(connection, refusal)
+            elif connection.endpoint.settings.user_method is None:
                 connection.session.accept_renegotiation(now)
             else:
-                self.refuse(connection, refusal)
+                self._start_login(connection, log_in_again(self, connection, event))
             return
+        connection.certified = event.certificate is not None
         self.table.set_phase(connection, Phase.LOGIN)
-        connection.login = self._loop.create_task(log_in(self, connection, event))
+        self._start_login(connection, log_in(self, connection, event))
+
+    def _start_login(self, connection: Connection, login: Coroutine[None, None, None]) -> None:
+        """It takes the place of one for an earlier key, whose answer must not be taken for this one's."""
+        if connection.login is not None:
+            connection.login.cancel()
+        connection.login = self._loop.create_task(login)
 
     def _install_key(self, connection: Connection, event: wire.KeysReady) -> None:
         if connection.peer_id is None:
@@ -391,14 +403,26 @@ class ControlPlane:
             self.restart(connection, End.CONFIGURATION_CHANGED, RESTART_TEXT)
         return True
 
+    def go_on(self, connection: Connection) -> None:
+        """Login said yes to a later key, some time after it was asked."""
+        with self._contained(connection):
+            connection.session.accept_renegotiation(self._loop.time())
+        self.pump(connection, self._loop.time())
+
     def refuse(
-        self, connection: Connection, reason: Refusal, client_text: str = "", *, retry_after_s: int | None = None
+        self,
+        connection: Connection,
+        reason: Refusal,
+        client_text: str = "",
+        *,
+        retry_after_s: int | None = None,
+        detail: str = "",
     ) -> None:
         """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
         help."""
         with self._contained(connection):
             connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
-        self._last_words(connection, reason)
+        self._last_words(connection, reason, detail)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
         """End it for good: the client is told not to come back by itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
@@ -72,7 +72,7 @@ class ServedEndpoint:
         """Whether the certificate of an established connection would be let in now."""
         certificate = connection.certificate
         if certificate is None:
-            return Refusal.CERTIFICATE_MISSING
+            return None if self.settings.certificate_method is None else Refusal.CERTIFICATE_MISSING
         refused = self.trust.check(certificate)
         return refused.refusal if refused is not None else None
 
@@ -85,6 +85,14 @@ class ServedEndpoint:
                 plane.set_groups(connection.peer_id, group_bits(connection.grant.groups, self.groups))
         plane.set_rules(self.index, compiled)
         self.rules = tuple(rules)
+
+    def set_account(self, plane: DataPlane, connection: Connection, groups: frozenset[str]) -> None:
+        """The user of an established connection is in these groups now."""
+        grant, identity = connection.grant, connection.identity
+        if grant is None or identity is None or connection.peer_id is None or grant.groups == groups:
+            return
+        connection.grant, connection.identity = replace(grant, groups=groups), replace(identity, groups=groups)
+        plane.set_groups(connection.peer_id, group_bits(groups, self.groups))
 
     def release(self, grant: Grant, stats: PeerStats) -> None:
         """The connection that held ``grant`` is over."""

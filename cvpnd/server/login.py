@@ -1,20 +1,23 @@
 """From credentials to an installed peer, read from top to bottom.
 
-The TLS handshake has proven the certificate (chain, validity, purpose, CRL, name). What follows here is what the
-endpoint asks for on top, then the address, then the answer to the client. Everything that is not a clear yes is a no:
-an unexpected error too, as ``internal-error``.
+The TLS handshake has proven the certificate, if the endpoint asks for one (chain, validity, purpose, CRL, name). What
+follows here is what the endpoint asks for on top, which is a user's password, then the address, then the answer to the
+client. All methods of the endpoint must say yes before anything is given or told. Everything that is not a clear yes is
+a no: an unexpected error too, as ``internal-error``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 
-from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.policy.compile import group_bits
@@ -23,6 +26,7 @@ from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Grant,
 from cvpnd.policy.mtu import client_mtu
 from cvpnd.policy.push import push_options
 from cvpnd.reasons import End, Refusal
+from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import DeviceKey
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.negotiation import Unsupported
@@ -37,32 +41,48 @@ log = logging.getLogger(__name__)
 CLIENT_TEXT = {
     Refusal.ADDRESS_POOL_FULL: "No free address on the server, try again later",
     Refusal.SESSION_LIMIT: "Too many sessions, try again later",
-    Refusal.IDENTITY_SESSION_LIMIT: "Too many sessions with this certificate, try again later",
+    Refusal.IDENTITY_SESSION_LIMIT: "Too many sessions of this user, try again later",
+    Refusal.TOO_MANY_LOGINS: "Too many logins at this moment, try again later",
+    Refusal.DIRECTORY_TIMEOUT: "The login service does not answer, try again later",
     Refusal.SHUTTING_DOWN: "The server is restarting",
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
 pass: a client that can is told to try again by itself."""
-REPLACED_TEXT = "A newer session with this certificate took the place of this one"
+FINAL_TEXT = {Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later"}
+"""The same for those that wait for a person: a client that came back by itself would only fail again."""
+REPLACED_TEXT = "A newer session of this user took the place of this one"
 RETRY_AFTER_S = (5, 15)
 """Chosen at random for each client, so that they do not all come back in the same second."""
+
+
+NOBODY_YET = Identity("", "", frozenset(), "", "")
+LOGIN_SHARE = 0.5
+"""Of the hand-window, in which the client wants to be done: how long the user method may take."""
 
 
 class Denied(Exception):
     def __init__(self, refusal: Refusal, detail: str = "") -> None:
         super().__init__(detail or str(refusal))
         self.refusal = refusal
+        self.detail = detail
 
 
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """Decide and carry the decision out. Runs as the connection's only task; cancelled when the connection ends."""
     try:
-        identity = identify(credentials, connection.endpoint.trust)
-        connection.identity = identity
-        connection.common_name = identity.common_name
-        connection.certificate = credentials.certificate
         connection.device_type = credentials.peer_info.platform
+        identity = identify(credentials, connection.endpoint)
+        connection.common_name = identity.common_name
+        if connection.endpoint.settings.user_method is not None:
+            connection.username = credentials.username  # for the log; not proven yet
+            account = await vouch(control, connection, credentials, identity)
+            certified = identify(credentials, connection.endpoint)  # again: the user method took its time
+            identity = replace(certified, username=account.name, groups=account.groups)
+        connection.identity = identity
+        connection.username = identity.username
+        connection.certificate = credentials.certificate
         device_id = credentials.peer_info.device_id
-        device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, device_id)
+        device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
         control.end_predecessors(connection, device)
         _check_limits(control, connection, identity)
         connection.facts = _facts(connection, credentials)
@@ -70,22 +90,76 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.grant = grant
         control.admit(connection, _peer_settings(connection.endpoint, grant), grant.options)
     except Denied as denied:
-        text = CLIENT_TEXT.get(denied.refusal, "")
-        control.refuse(connection, denied.refusal, text, retry_after_s=random.randint(*RETRY_AFTER_S) if text else None)  # noqa: S311
+        _refuse(control, connection, denied)
     except Exception:
         log.exception("%s: login failed", connection.connection_id)
         control.refuse(connection, Refusal.INTERNAL_ERROR)
     finally:
-        connection.login = None
+        if connection.login is asyncio.current_task():
+            connection.login = None
 
 
-def identify(credentials: CredentialsReceived, trust: CertificateTrust) -> Identity:
-    """Who this is. With certificates alone the certificate's name is the user's; what the client typed proves nothing
-    and is not used."""
+async def log_in_again(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
+    """The same for a later key of a connection that is let in, whose certificate has been looked at: the password must
+    still be right, and the account may have changed."""
+    try:
+        before = connection.identity
+        assert before is not None  # noqa: S101 - it is established
+        account = await vouch(control, connection, credentials, before)
+        refusal = connection.endpoint.still_trusted(connection)
+        if refusal is not None or account.name != before.username:
+            raise Denied(refusal or Refusal.IDENTITY_CHANGED)
+        connection.endpoint.set_account(control.plane, connection, account.groups)
+        control.go_on(connection)
+    except Denied as denied:
+        _refuse(control, connection, denied)
+    except Exception:
+        log.exception("%s: login for a later key failed", connection.connection_id)
+        control.refuse(connection, Refusal.INTERNAL_ERROR)
+    finally:
+        if connection.login is asyncio.current_task():
+            connection.login = None
+
+
+def _refuse(control: ControlPlane, connection: Connection, denied: Denied) -> None:
+    passing = CLIENT_TEXT.get(denied.refusal)
+    text = passing or FINAL_TEXT.get(denied.refusal, "")
+    retry_after_s = random.randint(*RETRY_AFTER_S) if passing else None  # noqa: S311
+    control.refuse(connection, denied.refusal, text, retry_after_s=retry_after_s, detail=denied.detail)
+
+
+async def vouch(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+) -> Account:
+    """What the user method says of the name and the password that the client sent. Raises ``Denied``."""
+    settings = connection.endpoint.settings
+    method = settings.user_method
+    assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
+    if method.username_is_common_name and credentials.username != identity.common_name:
+        raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"user name {credentials.username!r}")
+    source, _ = prefixes(connection.link.remote.host)
+    within_s = settings.hand_window_s * LOGIN_SHARE
+    answer = await control.users.log_in(
+        method.directory, credentials.username, credentials.password, source=source, within_s=within_s
+    )
+    if isinstance(answer, Refused):
+        raise Denied(answer.refusal, answer.detail)
+    if method.username_is_common_name and answer.name != identity.common_name:
+        raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"account {answer.name!r}")
+    return answer
+
+
+def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Identity:
+    """Who the certificate says this is, if the endpoint asks for one. With certificates alone its name is the user's;
+    what the client typed proves nothing and is not used."""
+    if endpoint.settings.certificate_method is None:
+        return NOBODY_YET
     certificate = credentials.certificate
     if certificate is None:
         raise Denied(Refusal.CERTIFICATE_MISSING)
-    refused = trust.check(certificate)  # revoked since its TLS handshake began, which the client may have drawn out
+    refused = endpoint.trust.check(
+        certificate
+    )  # revoked since its TLS handshake began, which the client may have drawn out
     if refused is not None:
         raise Denied(refused.refusal, refused.detail)
     name = common_name(certificate)

@@ -55,8 +55,9 @@ class SessionTable:
         """Endpoint and user -> established connections, oldest first."""
         self._handshakes_from: Counter[str] = Counter()
         self.handshakes = 0
-        """Connections that never came as far as their credentials, until they are forgotten: who fails fast does not
-        get to try again any faster, so this bounds memory, work and log lines together."""
+        """Connections that never came as far as their credentials (without a certificate: through login), until they
+        are forgotten: who fails fast does not get to try again any faster, so this bounds memory, work and log lines
+        together."""
         self.unproven = 0
         """Those of them that began without a cookie."""
         self._timers: list[tuple[float, int, Connection]] = []
@@ -87,7 +88,7 @@ class SessionTable:
 
     def set_phase(self, connection: Connection, phase: Phase) -> None:
         """The only place that changes a phase, so that the count of strangers is always right."""
-        if phase is not Phase.ENDED:
+        if phase is Phase.ESTABLISHED or (phase is Phase.LOGIN and connection.certified):
             self._leave_handshake(connection)
         if phase is Phase.ENDED and connection.device is not None:
             if self._by_device.get(connection.device) is connection:

@@ -11,6 +11,7 @@ from cvpnd.store.certificates import StoredCertificate
 from cvpnd.store.client_keys import StoredClientKey
 from cvpnd.store.database import SchemaTooNew, StoreError, Transaction
 from cvpnd.store.endpoints import StoredAssociation, StoredEndpoint, StoredRoute
+from cvpnd.store.local_users import StoredLocalUser
 from cvpnd.store.log_groups import StoredLogGroup
 from cvpnd.store.rules import DuplicateRule, NoSuchRule, StoredRule
 from cvpnd.store.saml_providers import StoredSamlProvider
@@ -31,6 +32,7 @@ __all__ = [
     "StoredCertificate",
     "StoredClientKey",
     "StoredEndpoint",
+    "StoredLocalUser",
     "StoredLogGroup",
     "StoredRoute",
     "StoredRule",

@@ -12,6 +12,7 @@ from cvpnd.store.access_keys import AccessKeyStore
 from cvpnd.store.certificates import CertificateStore
 from cvpnd.store.client_keys import ClientKeyStore
 from cvpnd.store.endpoints import EndpointStore
+from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
 from cvpnd.store.rules import RuleStore
 from cvpnd.store.saml_providers import SamlProviderStore
@@ -36,6 +37,7 @@ class Store(
     AccessKeyStore,
     TagStore,
     LogGroupStore,
+    LocalUserStore,
     SamlProviderStore,
 ):
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""

@@ -187,6 +187,17 @@ log_stream = Table(
     Column("created_at", Double, nullable=False),
 )
 
+# The directory "local", besides the users of the file.
+local_user = Table(
+    "local_user",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("password_hash", Text, nullable=False),
+    Column("groups", JSON, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
 saml_provider = Table(
     "saml_provider",
     metadata,

@@ -55,6 +55,7 @@ def test_health_and_endpoints(client: httpx.Client) -> None:
             "remote": "",
             "server_certificate": "",
             "client_certificate": "",
+            "authentication": [{"type": "certificate-authentication"}],
             "security_groups": [],
             "session_timeout_s": 0,
             "disconnect_on_session_timeout": True,

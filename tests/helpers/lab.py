@@ -531,10 +531,10 @@ log_directory = "{self.log_directory}"
         workers = sorted(name for name in named if name.startswith("cvpnd-w"))
         return [int((named[name] / "schedstat").read_text().split()[0]) / 1e9 for name in workers]
 
-    def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def ctl(self, *arguments: str, check: bool = True, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """``cvpnctl`` with this daemon's admin socket; a failure is a LabError unless ``check`` is false."""
         command = [sys.executable, "-m", "cvpnd.ctl", "--socket", str(self.admin_socket), *arguments]
-        return self.namespace.run(*command, check=check, env=self._env, cwd=self.directory)
+        return self.namespace.run(*command, check=check, env=self._env, cwd=self.directory, input=input)
 
     def ctl_json(self, *arguments: str) -> Any:
         return netns.json_of(self.ctl(*arguments, "--json"))

@@ -131,7 +131,7 @@ def test_a_busy_connection_does_not_fill_the_heap():
 
 def test_device_is_found_until_its_latest_connection_ends():
     table = SessionTable(RecordedDoor())
-    device = DeviceKey(0, "fingerprint", "laptop")
+    device = DeviceKey(0, "fingerprint", "", "laptop")
     first, second = added(table), added(table, source=THERE)
     assert table.identify_device(first, device) is None
     assert table.identify_device(second, device) is first

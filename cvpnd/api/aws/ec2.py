@@ -116,7 +116,12 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "VpnPort": port,
         "AssociatedTargetNetworks": [{"NetworkId": subnet, "NetworkType": "vpc"} for subnet in subnets],
         "ServerCertificateArn": view.server_certificate,
-        "AuthenticationOptions": [{"Type": "certificate-authentication", "MutualAuthentication": mutual}],
+        "AuthenticationOptions": [
+            {"Type": method["type"], "ActiveDirectory": {"DirectoryId": method["directory"]}}
+            if "directory" in method
+            else {"Type": method["type"], "MutualAuthentication": mutual}
+            for method in view.authentication
+        ],
         "ConnectionLogOptions": {
             "Enabled": log is not None,
             "CloudwatchLogGroup": None if log is None else log["group"],

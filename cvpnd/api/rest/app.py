@@ -26,6 +26,7 @@ from cvpnd.api.rest.rules import rule_routes
 from cvpnd.api.rest.saml_providers import saml_provider_routes
 from cvpnd.api.rest.security_groups import security_group_routes
 from cvpnd.api.rest.tags import tag_routes
+from cvpnd.api.rest.users import user_routes
 from cvpnd.endpoints.service import Operations
 from cvpnd.store.actor import Actor, acting
 
@@ -60,6 +61,7 @@ def build_admin_app(operations: Operations) -> Starlette:
         *imported_certificate_routes(operations),
         *log_group_routes(operations),
         *tag_routes(operations),
+        *user_routes(operations),
         *access_key_routes(operations),
         *audit_routes(operations),
         *daemon_routes(operations),

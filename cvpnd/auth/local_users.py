@@ -1,0 +1,52 @@
+"""The directory for small sites: users of the TOML file and of the store, all of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.passwords import verify_password
+from cvpnd.reasons import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUser:
+    name: str
+    password_hash: str = field(repr=False)
+    groups: frozenset[str] = frozenset()
+    disabled: bool = False
+
+    @property
+    def account(self) -> Account | Refused:
+        if self.disabled:
+            return Refused(Refusal.ACCOUNT_DISABLED, f"{self.name} is disabled")
+        return Account(self.name, self.groups)
+
+
+class LocalUsers:
+    """The table is replaced whole, so threads need no lock."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, LocalUser] = {}
+
+    def replace(self, users: Iterable[LocalUser]) -> None:
+        """Of several with one name the first counts."""
+        table: dict[str, LocalUser] = {}
+        for user in users:
+            table.setdefault(user.name, user)
+        self._users = table
+
+    def log_in(self, username: str, password: bytes) -> Account | Refused:
+        user = self._users.get(username)
+        right = verify_password(None if user is None else user.password_hash, password)
+        if user is None:
+            return Refused(Refusal.USER_UNKNOWN, f"no local user {username}")
+        if not right:
+            return Refused(Refusal.WRONG_PASSWORD, f"of local user {username}")
+        return user.account
+
+    def look_up(self, username: str) -> Account | Refused:
+        user = self._users.get(username)
+        return Refused(Refusal.USER_UNKNOWN, f"no local user {username}") if user is None else user.account

@@ -1,0 +1,141 @@
+"""Passwords against directories, off the event loop: bounded in number, in time, and in what an answer gives away.
+
+Each directory has threads of its own, so that one which hangs holds up nobody else's logins; a thread that it holds
+cannot be taken back, so what would have to wait for one too long is refused instead. Attempts on one account from one
+source take turns, because only the outcome of one tells whether the next may be made at all. A failure is answered no
+sooner than ``FAILURE_TAKES_S`` after it began: unknown users, wrong passwords and disabled accounts look alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cvpnd.auth.directory import Account, Directory
+from cvpnd.auth.identity import Refused, problem_with_name
+from cvpnd.auth.passwords import as_bytes
+from cvpnd.auth.throttle import LoginThrottle
+from cvpnd.reasons import Refusal
+
+THREADS = 4
+"""Of one directory."""
+MOST_PENDING = 512
+"""Of one directory, from one that waits for its turn to one that a hung server has kept past its deadline."""
+MOST_PENDING_OF_PAIR = 32
+FAILURE_TAKES_S = 1.0
+CHALLENGE_ANSWERS = ("SCRV1:", "CRV1::")
+"""What clients put before a password that answers a question; nobody here has asked one."""
+LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+_OWN_FAULT = frozenset({Refusal.USER_UNKNOWN, Refusal.WRONG_PASSWORD, Refusal.ACCOUNT_DISABLED})
+
+
+@dataclass(slots=True)
+class Latency:
+    """Of one directory's answers, as a histogram."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[sum(seconds > bound for bound in LATENCY_BUCKETS_S)] += 1
+        self.seconds += seconds
+
+
+class _Desk:
+    """What is under way with one directory."""
+
+    def __init__(self, name: str, directory: Directory) -> None:
+        self.directory = directory
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"login-{name}")
+        self.pending = 0
+        self.latency = Latency()
+
+    def leave(self) -> None:
+        self.pending -= 1
+
+
+class UserLogins:
+    """On the event loop's thread only."""
+
+    def __init__(self, directories: Mapping[str, Directory], clock: Callable[[], float] = time.monotonic) -> None:
+        self._desks = {name: _Desk(name, directory) for name, directory in directories.items()}
+        self._clock = clock
+        self._throttle = LoginThrottle()
+        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._waiting: Counter[tuple[str, str]] = Counter()
+
+    def close(self) -> None:
+        """Threads that a server still holds end with the process."""
+        for desk in self._desks.values():
+            desk.threads.shutdown(wait=False, cancel_futures=True)
+
+    def pending(self) -> dict[str, int]:
+        return {name: desk.pending for name, desk in self._desks.items()}
+
+    def latencies(self) -> dict[str, Latency]:
+        return {name: desk.latency for name, desk in self._desks.items()}
+
+    def look_up(self, directory: str, username: str) -> Account | Refused:
+        """For local users only, who are in memory."""
+        return self._desks[directory].directory.look_up(username)
+
+    async def log_in(
+        self, directory: str, username: str, password: str, *, source: str, within_s: float
+    ) -> Account | Refused:
+        """``source``: what counts as one place that logins come from."""
+        if not username or not password:
+            return Refused(Refusal.CREDENTIALS_MISSING, "no user name or no password")
+        if password.startswith(CHALLENGE_ANSWERS):
+            return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password answers a challenge that was not asked")
+        begun = self._clock()
+        try:
+            async with asyncio.timeout(within_s):
+                outcome = await self._in_turn(self._desks[directory], username, password, source)
+        except TimeoutError:
+            return Refused(Refusal.DIRECTORY_TIMEOUT, f"directory {directory} has not answered within {within_s:g} s")
+        if isinstance(outcome, Refused) and outcome.refusal in _OWN_FAULT:
+            await asyncio.sleep(max(0.0, begun + FAILURE_TAKES_S - self._clock()))
+        return outcome
+
+    async def _in_turn(self, desk: _Desk, username: str, password: str, source: str) -> Account | Refused:
+        pair = (source, username)
+        if desk.pending >= MOST_PENDING or self._waiting[pair] >= MOST_PENDING_OF_PAIR:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"{desk.pending} are under way")
+        self._waiting[pair] += 1
+        desk.pending += 1
+        asked: asyncio.Future[Account | Refused] | None = None
+        try:
+            async with self._turns.setdefault(pair, asyncio.Lock()):
+                if (wait_s := self._throttle.wait_s(source, username, self._clock())) > 0:
+                    return Refused(Refusal.LOGIN_THROTTLED, f"{username} may try again from there in {wait_s:.0f} s")
+                begun = self._clock()
+                asked = asyncio.wrap_future(desk.threads.submit(_ask, desk.directory, username, as_bytes(password)))
+                outcome = await asyncio.shield(asked)
+                desk.latency.add(self._clock() - begun)
+                self._learn(source, username, outcome)
+                return outcome
+        finally:
+            if asked is None:
+                desk.leave()
+            else:
+                asked.add_done_callback(lambda _: desk.leave())  # not before the thread is free again
+            self._waiting[pair] -= 1
+            if not self._waiting[pair]:
+                del self._waiting[pair], self._turns[pair]
+
+    def _learn(self, source: str, username: str, outcome: Account | Refused) -> None:
+        if isinstance(outcome, Account):
+            self._throttle.succeeded(source, username)
+        elif outcome.refusal in _OWN_FAULT:
+            self._throttle.failed(source, username, self._clock())
+
+
+def _ask(directory: Directory, username: str, password: bytes) -> Account | Refused:
+    if (problem := problem_with_name(username)) is not None:
+        directory.log_in("", password)  # as long as for any other that nobody has
+        return Refused(Refusal.USER_UNKNOWN, f"the user name {problem}")
+    return directory.log_in(username, password)

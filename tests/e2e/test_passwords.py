@@ -1,0 +1,148 @@
+"""User names and passwords: the stock client with ``auth-user-pass``, alone and on top of a certificate."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from helpers import certs
+from helpers.lab import wait_until
+
+from cvpnd.auth.passwords import hash_password
+
+CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
+PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
+NAMED = '{ type = "directory-service-authentication", directory = "local", username_is_common_name = true }'
+HASH = hash_password("right")
+
+
+@pytest.fixture
+def start(site):
+    """A gateway with the given methods: alice of group eng and bob of none, whose password is ``right``; subnet-b is
+    for eng."""
+
+    def run(*methods: str, more: str = ""):
+        toml = site.toml(more).replace(f"[{CERTIFICATE}]", f"[{', '.join(methods)}]")
+        toml = toml.replace("authorize = [", 'authorize = [{ network = "10.30.0.0/16", group = "eng" }, ')
+        for name, groups in (("alice", '["eng"]'), ("bob", "[]")):
+            toml += f'[[local_users]]\nname = "{name}"\npassword_hash = "{HASH}"\ngroups = {groups}\n'
+        toml = toml.replace('private_key = "server.key"', 'private_key = "server.key", chain = "ca.crt"')
+        site._gateway = site.lab.gateway_process(toml)
+        return site._gateway
+
+    return run
+
+
+@pytest.fixture
+def connect(site):
+    """The stock client with a user name and a password in a file, without a certificate unless asked."""
+
+    def run(name: str, password: str, *options: str, certificate=None, **where):
+        where.setdefault("name", f"{name}-{password}")
+        profile = site.profile(certificate, **{k: v for k, v in where.items() if k in ("name", "host")})
+        (profile.parent / "login").write_text(f"{name}\n{password}\n")
+        (profile.parent / "login").chmod(0o600)
+        if certificate is None:
+            profile.write_text(re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()))
+        profile.write_text(profile.read_text() + "auth-user-pass login\n")
+        return site.lab.openvpn(profile, *options, client=where.get("client"))
+
+    return run
+
+
+def reasons(gateway) -> list[str]:
+    return [e["connection-attempt-failure-reason"] for e in gateway.connection_log()]
+
+
+def test_a_password_alone_lets_in_and_groups_decide_what_is_reached(site, start, connect, ping):
+    gateway = start(PASSWORD)
+    alice = connect("alice", "right").wait_connected()
+    bob = connect("bob", "right", client=site.lab.clients[1], host="198.51.100.1").wait_connected()
+    assert ping() == ping("10.30.0.10") == ping(client=site.lab.clients[1]) == 1.0
+    assert ping("10.30.0.10", client=site.lab.clients[1], count=1) == 0.0
+    assert {c["username"] for c in gateway.ctl_json("connection", "list")} == {"alice", "bob"}
+    assert {e["username"] for e in gateway.connection_log()} == {"alice", "bob"}
+    assert gateway.ctl_json("connection", "terminate", "--username", "bob")
+    bob.wait_for("Terminated by the administrator")
+    assert alice.connected_count == 1
+    metrics = gateway.metrics()
+    assert metrics['cvpnd_directory_seconds_count{directory="local"}'] == 2
+    assert metrics['cvpnd_directory_logins_pending{directory="local"}'] == 0
+
+
+def test_whatever_is_wrong_with_a_login_the_client_hears_the_same_and_the_log_the_reason(start, connect):
+    gateway = start(PASSWORD)
+    heard = set()
+    for name, password, reason in (
+        ("alice", "wrong", "wrong-password"),
+        ("mallory", "right", "user-unknown"),
+        ("alice", "SCRV1:cmlnaHQ=:MTIzNDU2", "challenge-unexpected"),
+    ):
+        client = connect(name, password)
+        heard.add(client.wait_for(r"AUTH: Received control message: (.*)")[1])
+        wait_until(lambda reason=reason: reason in reasons(gateway), 5, reason)
+        assert gateway.metrics()[f'cvpnd_authentication_failures_total{{endpoint="staff",reason="{reason}"}}'] == 1
+        assert client.connected_count == 0 and "PUSH_REPLY" not in client.log()
+    assert heard == {"AUTH_FAILED"}
+    secrets = [gateway.log(), json.dumps(gateway.connection_log())]
+    assert not any(word in text for text in secrets for word in ("MTIzNDU2", "argon2"))
+
+
+def test_with_both_methods_neither_a_certificate_nor_a_password_is_enough(site, start, connect, ping):
+    gateway = start(CERTIFICATE, NAMED)
+    connect("alice", "wrong", certificate=certs.client()).wait_for("AUTH_FAILED")
+    connect("bob", "right", certificate=certs.client(), name="wrong-person").wait_for("AUTH_FAILED")
+    connect("alice", "right", certificate=certs.client_of_another_authority(), name="forged").wait_for("TLS Error")
+    connect("alice", "right", name="bare").wait_for("TLS Error")
+    wanted = {"wrong-password", "username-not-common-name", "certificate-unknown-ca", "certificate-missing"}
+    wait_until(lambda: wanted <= set(reasons(gateway)), 8)
+    connect("alice", "right", certificate=certs.client(), client=site.lab.clients[1], host="198.51.100.1", name="all")
+    wait_until(lambda: ping("10.30.0.10", count=1, client=site.lab.clients[1]) == 1.0, 15)
+    (view,) = gateway.ctl_json("connection", "list")
+    assert (view["username"], view["common_name"]) == ("alice", "alice")
+
+
+def test_renegotiation_asks_again_and_a_slow_guess_is_slowed(site, start, connect, ping):
+    gateway = start(PASSWORD)
+    client = connect("alice", "right", "--reneg-sec", "5").wait_connected()
+    wait_until(lambda: gateway.metrics()['cvpnd_renegotiations_total{endpoint="staff"}'] >= 2, 20)
+    assert ping() == 1.0 and client.connected_count == 1
+    guesser = connect(
+        "alice", "wrong", "--auth-retry", "nointeract", "--connect-retry", "1", "1",
+        client=site.lab.clients[1], host="198.51.100.1",
+    )  # fmt: skip
+    guesser.wait_for("Too many failed logins, try again later", 60)
+    wait_until(lambda: "login-throttled" in reasons(gateway), 5)
+    assert ping() == 1.0 and client.connected_count == 1
+
+
+def test_users_added_changed_disabled_and_removed_at_run_time(site, start, connect, ping):
+    gateway = start(PASSWORD)
+
+    def ctl(*arguments: str, password: str = "", check: bool = True):
+        return gateway.ctl("user", *arguments, input=f"{password}\n", check=check)
+
+    ctl("add", "carol", "--group", "eng", password="secret")
+    assert ctl("add", "carol", password="other", check=False).returncode == 1
+    assert ctl("disable", "alice", check=False).returncode == 1, "the file's"
+    assert [u["name"] for u in gateway.ctl_json("user", "list")] == ["alice", "bob", "carol"]
+    carol = connect("carol", "secret").wait_connected()
+    assert ping("10.30.0.10") == 1.0
+    ctl("groups", "carol")
+    assert ping("10.30.0.10", count=1) == 0.0 and ping() == 1.0, "she lost eng's network, and nothing else"
+    ctl("groups", "carol", "--group", "eng")
+    assert ping("10.30.0.10") == 1.0 and carol.connected_count == 1
+    ctl("disable", "carol")
+    carol.wait_for("Account disabled")
+    assert gateway.ctl_json("connection", "list")[0]["end_reason"] == "account-disabled"
+    connect("carol", "secret", name="disabled").wait_for("AUTH_FAILED")
+    assert reasons(gateway)[-1] == "account-disabled"
+    ctl("enable", "carol")
+    ctl("password", "carol", password="another")
+    connect("carol", "another").wait_connected().stop()
+    gateway.stop()
+    gateway.start()
+    connect("carol", "another", name="after-restart").wait_connected()
+    ctl("remove", "carol")
+    wait_until(lambda: not [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"], 5)
