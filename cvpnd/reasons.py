@@ -33,6 +33,8 @@ class Refusal(StrEnum):
     WRONG_PASSWORD = "wrong-password"  # noqa: S105
     ACCOUNT_DISABLED = "account-disabled"
     USERNAME_NOT_COMMON_NAME = "username-not-common-name"
+    TOKEN_INVALID = "token-invalid"  # noqa: S105
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105
     LOGIN_THROTTLED = "login-throttled"
     TOO_MANY_LOGINS = "too-many-logins"
     DIRECTORY_TIMEOUT = "directory-timeout"

@@ -11,4 +11,5 @@ local_users.py   the directory made of `[[local_users]]` and of users added at r
 passwords.py     their hashes
 logins.py        passwords against directories, off the event loop, bounded and equal in time (`UserLogins`)
 throttle.py      slows down who guesses passwords
+tokens.py        what a client shows instead of a password once that was right
 watch.py         notices that files changed; `TrustKeeper` reloads them and keeps the old state on failure"""

@@ -15,6 +15,8 @@ class Account:
     name: str
     """As the directory writes it, however it was typed."""
     groups: frozenset[str]
+    stamp: bytes = b""
+    """Another one once tokens from before are to be worth nothing, as after a changed password."""
 
 
 class Directory(Protocol):

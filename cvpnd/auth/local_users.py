@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ class LocalUser:
     def account(self) -> Account | Refused:
         if self.disabled:
             return Refused(Refusal.ACCOUNT_DISABLED, f"{self.name} is disabled")
-        return Account(self.name, self.groups)
+        return Account(self.name, self.groups, hashlib.sha256(self.password_hash.encode()).digest())
 
 
 class LocalUsers:

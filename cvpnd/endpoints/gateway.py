@@ -19,6 +19,7 @@ from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import UserLogins
+from cvpnd.auth.tokens import TokenKey
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
@@ -161,6 +162,8 @@ class Gateway:
         keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         stored = await asyncio.to_thread(self.store.rules)
         users = await asyncio.to_thread(self.store.local_users)
+        if any(endpoint.user_method is not None for endpoint in config.endpoints):
+            self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
             settings = wanted.get(endpoint_id)

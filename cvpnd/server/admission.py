@@ -45,6 +45,7 @@ FAILED_LOGINS = frozenset(
         Refusal.ACCOUNT_DISABLED,
         Refusal.USERNAME_NOT_COMMON_NAME,
         Refusal.LOGIN_THROTTLED,
+        Refusal.TOKEN_INVALID,
     }
 )
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography import x509
 
+from cvpnd.auth.tokens import Token
 from cvpnd.dataplane.api import PeerStats
 from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.reasons import End, Refusal
@@ -73,6 +74,8 @@ class Connection:
     """Under which the table finds it from login to end."""
     facts: ClientFacts | None = None
     """What its options were made from."""
+    token: Token | None = None
+    """Of the login that it goes back to, where a user method was asked; pushed to the client."""
     certificate: x509.Certificate | None = None
     """The one it was let in with."""
     identity: Identity | None = None
@@ -98,6 +101,11 @@ class Connection:
     @property
     def established(self) -> bool:
         return self.phase is Phase.ESTABLISHED
+
+    @property
+    def logged_in_at(self) -> float:
+        """Seconds since the epoch: from here a session timeout counts, however often its client has reconnected."""
+        return self.started_at if self.token is None else self.token.logged_in_at
 
     @property
     def cipher(self) -> str:

@@ -20,6 +20,7 @@ from typing import assert_never
 from cryptography import x509
 
 from cvpnd.auth.logins import UserLogins
+from cvpnd.auth.tokens import TokenKey, looks_like_token
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
 from cvpnd.ops.logs import RateLimited
@@ -30,7 +31,7 @@ from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
-from cvpnd.server.login import log_in, log_in_again
+from cvpnd.server.login import go_on_by_token, log_in, log_in_again
 from cvpnd.server.session_table import SessionTable
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
@@ -77,6 +78,8 @@ class ControlPlane:
         self.door = door
         self.table = SessionTable(door)
         self.users = users or UserLogins({})
+        self.token_key: TokenKey | None = None
+        """There is one as soon as an endpoint has a user method."""
         self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""
@@ -282,6 +285,8 @@ class ControlPlane:
                 self.refuse(connection, refusal)
             elif connection.endpoint.settings.user_method is None:
                 connection.session.accept_renegotiation(now)
+            elif looks_like_token(event.password):
+                go_on_by_token(self, connection, event)
             else:
                 self._start_login(connection, log_in_again(self, connection, event))
             return

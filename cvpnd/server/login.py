@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives import hashes
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, common_name
+from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
+from cvpnd.config import AuthenticationConfig
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.policy.compile import group_bits
 from cvpnd.policy.leases import PoolFull
@@ -48,8 +51,13 @@ CLIENT_TEXT = {
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
 pass: a client that can is told to try again by itself."""
-FINAL_TEXT = {Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later"}
-"""The same for those that wait for a person: a client that came back by itself would only fail again."""
+FINAL_TEXT = {
+    Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later",
+    Refusal.TOKEN_INVALID: "SESSION: token expired",
+    Refusal.TOKEN_EXPIRED: "SESSION: token expired",
+}
+"""The same for those that wait for a person: a client that came back by itself would only fail again. One whose token
+was refused forgets it and comes back with the password, or asks for it."""
 REPLACED_TEXT = "A newer session of this user took the place of this one"
 RETRY_AFTER_S = (5, 15)
 """Chosen at random for each client, so that they do not all come back in the same second."""
@@ -61,10 +69,12 @@ LOGIN_SHARE = 0.5
 
 
 class Denied(Exception):
-    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+    def __init__(self, refusal: Refusal, detail: str = "", *, text: str = "") -> None:
+        """``text``: what the client is told in place of what it is told for the refusal."""
         super().__init__(detail or str(refusal))
         self.refusal = refusal
         self.detail = detail
+        self.text = text
 
 
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
@@ -73,9 +83,13 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.device_type = credentials.peer_info.platform
         identity = identify(credentials, connection.endpoint)
         connection.common_name = identity.common_name
+        account: Account | None = None
         if connection.endpoint.settings.user_method is not None:
             connection.username = credentials.username  # for the log; not proven yet
-            account = await vouch(control, connection, credentials, identity)
+            if looks_like_token(credentials.password):
+                account = vouch_by_token(control, connection, credentials, identity)
+            else:
+                account = await vouch(control, connection, credentials, identity)
             certified = identify(credentials, connection.endpoint)  # again: the user method took its time
             identity = replace(certified, username=account.name, groups=account.groups)
         connection.identity = identity
@@ -88,7 +102,8 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.facts = _facts(connection, credentials)
         grant = _grant(connection.endpoint, identity, device_id, connection.facts)
         connection.grant = grant
-        control.admit(connection, _peer_settings(connection.endpoint, grant), grant.options)
+        options = (*grant.options, *_token_options(control, connection, account, identity))
+        control.admit(connection, _peer_settings(connection.endpoint, grant), options)
     except Denied as denied:
         _refuse(control, connection, denied)
     except Exception:
@@ -121,9 +136,68 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
             connection.login = None
 
 
+def go_on_by_token(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
+    """The same for a client that shows its token: decided at once, before the answer to its key leaves. No person and
+    no directory is asked."""
+    try:
+        before = connection.identity
+        assert before is not None  # noqa: S101 - it is established
+        account = vouch_by_token(control, connection, credentials, before)
+        if account.name != before.username:
+            raise Denied(Refusal.IDENTITY_CHANGED)
+        connection.endpoint.set_account(control.plane, connection, account.groups)
+        control.go_on(connection)
+    except Denied as denied:
+        _refuse(control, connection, denied)
+
+
+def vouch_by_token(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+) -> Account:
+    """The account whose password was right when the token was written, as it is now. Raises ``Denied``."""
+    method = connection.endpoint.settings.user_method
+    assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
+    if control.token_key is None:
+        raise Denied(Refusal.TOKEN_INVALID)
+    _check_name(method, credentials.username, identity)
+    account = control.users.look_up(method.directory, credentials.username)
+    known = Account(credentials.username, frozenset()) if isinstance(account, Refused) else account
+    token = control.token_key.read(credentials.password, _owner(connection, known, identity))
+    if isinstance(account, Refused):  # told like a token that is not good: nobody learns who is known here
+        raise Denied(account.refusal, account.detail, text=FINAL_TEXT[Refusal.TOKEN_INVALID])
+    if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
+        raise Denied(Refusal.TOKEN_INVALID, "not written for this user, endpoint, certificate, password or session")
+    ends_at = min(token.expires_at, token.logged_in_at + _lifetime_s(connection))
+    if time.time() >= ends_at:
+        raise Denied(Refusal.TOKEN_EXPIRED, f"{time.time() - ends_at:.0f} s ago")
+    connection.token = token
+    return account
+
+
+def _owner(connection: Connection, account: Account, identity: Identity) -> TokenOwner:
+    method = connection.endpoint.settings.user_method
+    directory = "" if method is None else method.directory or ""
+    return TokenOwner(connection.endpoint.id, directory, account.name, identity.certificate_fingerprint, account.stamp)
+
+
+def _lifetime_s(connection: Connection) -> int:
+    return connection.endpoint.settings.session_timeout_s or LIFETIME_S
+
+
+def _token_options(
+    control: ControlPlane, connection: Connection, account: Account | None, identity: Identity
+) -> tuple[str, ...]:
+    """The token of a first login, or again the one that the client came with."""
+    if account is None or control.token_key is None:
+        return ()
+    if connection.token is None:
+        connection.token = Token.new(time.time(), _lifetime_s(connection))
+    return (f"auth-token {control.token_key.write(connection.token, _owner(connection, account, identity))}",)
+
+
 def _refuse(control: ControlPlane, connection: Connection, denied: Denied) -> None:
     passing = CLIENT_TEXT.get(denied.refusal)
-    text = passing or FINAL_TEXT.get(denied.refusal, "")
+    text = denied.text or passing or FINAL_TEXT.get(denied.refusal, "")
     retry_after_s = random.randint(*RETRY_AFTER_S) if passing else None  # noqa: S311
     control.refuse(connection, denied.refusal, text, retry_after_s=retry_after_s, detail=denied.detail)
 
@@ -135,8 +209,7 @@ async def vouch(
     settings = connection.endpoint.settings
     method = settings.user_method
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
-    if method.username_is_common_name and credentials.username != identity.common_name:
-        raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"user name {credentials.username!r}")
+    _check_name(method, credentials.username, identity)
     source, _ = prefixes(connection.link.remote.host)
     within_s = settings.hand_window_s * LOGIN_SHARE
     answer = await control.users.log_in(
@@ -144,9 +217,13 @@ async def vouch(
     )
     if isinstance(answer, Refused):
         raise Denied(answer.refusal, answer.detail)
-    if method.username_is_common_name and answer.name != identity.common_name:
-        raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"account {answer.name!r}")
+    _check_name(method, answer.name, identity)
     return answer
+
+
+def _check_name(method: AuthenticationConfig, username: str, identity: Identity) -> None:
+    if method.username_is_common_name and username != identity.common_name:
+        raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"user name {username!r}")
 
 
 def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Identity:

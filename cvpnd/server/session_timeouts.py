@@ -30,7 +30,7 @@ class SessionTimeouts:
         limit = connection.endpoint.settings.session_timeout_s
         if not limit or connection.peer_id is None:
             return
-        left = limit - (time.time() - connection.started_at)
+        left = limit - (time.time() - connection.logged_in_at)
         heapq.heappush(self._due, (self._loop.time() + left, connection.peer_id, connection.connection_id))
         self._compact()
         self._arm()
@@ -68,7 +68,7 @@ class SessionTimeouts:
     def _end_if_due(self, connection: Connection) -> None:
         """By what the endpoint allows now: an entry may be older than that."""
         settings = connection.endpoint.settings
-        lasted = time.time() - connection.started_at
+        lasted = time.time() - connection.logged_in_at
         if not settings.session_timeout_s or lasted < settings.session_timeout_s - 1:
             return
         if settings.disconnect_on_session_timeout:

@@ -16,6 +16,7 @@ from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
 from cvpnd.store.rules import RuleStore
 from cvpnd.store.saml_providers import SamlProviderStore
+from cvpnd.store.secrets import SecretStore
 from cvpnd.store.tables import audit
 from cvpnd.store.tags import TagStore
 
@@ -39,6 +40,7 @@ class Store(
     LogGroupStore,
     LocalUserStore,
     SamlProviderStore,
+    SecretStore,
 ):
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""
 

@@ -187,6 +187,14 @@ log_stream = Table(
     Column("created_at", Double, nullable=False),
 )
 
+# Secrets of the gateway itself.
+gateway_secret = Table(
+    "gateway_secret",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),  # sealed
+)
+
 # The directory "local", besides the users of the file.
 local_user = Table(
     "local_user",

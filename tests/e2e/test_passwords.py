@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 
 import pytest
 from helpers import certs
@@ -46,7 +47,9 @@ def connect(site):
         if certificate is None:
             profile.write_text(re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()))
         profile.write_text(profile.read_text() + "auth-user-pass login\n")
-        return site.lab.openvpn(profile, *options, client=where.get("client"))
+        client = site.lab.openvpn(profile, *options, client=where.get("client"))
+        client.login_file = profile.parent / "login"
+        return client
 
     return run
 
@@ -105,11 +108,65 @@ def test_with_both_methods_neither_a_certificate_nor_a_password_is_enough(site, 
     assert (view["username"], view["common_name"]) == ("alice", "alice")
 
 
-def test_renegotiation_asks_again_and_a_slow_guess_is_slowed(site, start, connect, ping):
+def asked(gateway) -> float:
+    return gateway.metrics()['cvpnd_directory_seconds_count{directory="local"}']
+
+
+def renegotiations(gateway) -> float:
+    return gateway.metrics()['cvpnd_renegotiations_total{endpoint="staff"}']
+
+
+def test_one_login_is_enough_for_renegotiations_reconnects_and_a_restart_of_the_daemon(start, connect, ping):
+    """The file with the password is gone after the first login, and nobody is there to be asked."""
     gateway = start(PASSWORD)
     client = connect("alice", "right", "--reneg-sec", "5").wait_connected()
-    wait_until(lambda: gateway.metrics()['cvpnd_renegotiations_total{endpoint="staff"}'] >= 2, 20)
-    assert ping() == 1.0 and client.connected_count == 1
+    client.login_file.unlink()
+    wait_until(lambda: renegotiations(gateway) >= 2, 20)
+    client.process.signal(signal.SIGUSR1)
+    client.wait_connected(times=2)
+    assert asked(gateway) == 1 and ping() == 1.0
+    gateway.stop()
+    gateway.start()
+    client.wait_connected(30, times=3)
+    assert asked(gateway) == 0 and ping() == 1.0
+    assert "Enter Auth" not in client.log()
+
+
+def test_a_token_ends_when_it_was_said_at_login_however_often_the_client_reconnects(start, connect):
+    gateway = start(PASSWORD, more="session_timeout_s = 12\ndisconnect_on_session_timeout = false\nrenegotiate_s = 0")
+    client = connect("alice", "right").wait_connected()
+    for times in (2, 3):
+        client.process.signal(signal.SIGUSR1)
+        client.wait_connected(times=times)
+    assert asked(gateway) == 1
+    client.wait_for("AUTH_FAILED,SESSION: token expired", 20)
+    client.wait_connected(times=4)  # with the password, which it kept
+    assert asked(gateway) == 2
+    ends = [e for e in gateway.connection_log() if e["connection-end-reason"] == "session-timeout"]
+    assert min(int(end["connection-duration-seconds"]) for end in ends) < 12, (
+        "it was the login's time, not this session's"
+    )
+    assert "token-expired" in reasons(gateway)
+
+
+def test_a_changed_password_or_a_token_that_nobody_wrote_is_refused_and_tells_nothing(start, connect):
+    gateway = start(PASSWORD)
+    heard = set()
+    for user, reason in (("alice", "token-invalid"), ("mallory", "user-unknown")):
+        client = connect(user, "SESS_ID_AT_" + 80 * "A", name=f"forged-{user}")
+        heard.add(client.wait_for(r"AUTH: Received control message: (.*)")[1])
+        wait_until(lambda reason=reason: reason in reasons(gateway), 5, reason)
+    assert heard == {"AUTH_FAILED,SESSION: token expired"}
+    gateway.ctl("user", "add", "carol", input="secret\n")
+    carol = connect("carol", "secret", "--reneg-sec", "5").wait_connected()
+    gateway.ctl("user", "password", "carol", input="another\n")
+    carol.wait_for("AUTH_FAILED,SESSION: token expired", 15)
+    assert carol.connected_count == 1
+
+
+def test_a_slow_guess_is_slowed(site, start, connect, ping):
+    gateway = start(PASSWORD)
+    client = connect("alice", "right").wait_connected()
     guesser = connect(
         "alice", "wrong", "--auth-retry", "nointeract", "--connect-retry", "1", "1",
         client=site.lab.clients[1], host="198.51.100.1",

@@ -1,0 +1,81 @@
+"""auth-token: what a client shows instead of its user's password once that was right (openvpn-wire.md 15.4).
+
+A token says who logged in where, when, and until when it is good; nothing of it is kept here but the key of the HMAC.
+Whatever a client does with it, renegotiate or reconnect a thousand times, it gets no other end than the first login
+gave it. The HMAC covers what is not in the token too: endpoint, directory, user, certificate, and the stamp of the
+account, so that a token of another is worth nothing, and none outlives a changed password."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import secrets
+import struct
+from dataclasses import dataclass
+from typing import Self
+
+PREFIX = "SESS_ID_AT_"
+"""The reference's, which some clients know tokens by."""
+KEY_BYTES = 32
+LIFETIME_S = 86_400
+"""Where the endpoint has no session timeout."""
+
+_FIELDS = struct.Struct(">12sQQ")
+_DIGEST_BYTES = 32
+_CHARACTERS = len(PREFIX) + 4 * (_FIELDS.size + _DIGEST_BYTES) // 3
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOwner:
+    endpoint_id: str
+    directory: str
+    username: str
+    certificate_fingerprint: str
+    stamp: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    login_id: bytes
+    logged_in_at: int
+    """Seconds since the epoch, as the next."""
+    expires_at: int
+
+    @classmethod
+    def new(cls, now: float, lifetime_s: int) -> Self:
+        return cls(secrets.token_bytes(12), int(now), int(now) + lifetime_s)
+
+
+def looks_like_token(password: str) -> bool:
+    return password.startswith(PREFIX)
+
+
+class TokenKey:
+    """Never show it: there is no repr of the key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def write(self, token: Token, owner: TokenOwner) -> str:
+        fields = _FIELDS.pack(token.login_id, token.logged_in_at, token.expires_at)
+        return PREFIX + base64.b64encode(fields + self._digest(fields, owner)).decode()
+
+    def read(self, text: str, owner: TokenOwner) -> Token | None:
+        """None unless it was written for this owner with this key. Whether it has expired is for the caller."""
+        if len(text) != _CHARACTERS or not looks_like_token(text):
+            return None
+        try:
+            raw = base64.b64decode(text[len(PREFIX) :], validate=True)
+        except (binascii.Error, ValueError):
+            return None
+        fields, digest = raw[: _FIELDS.size], raw[_FIELDS.size :]
+        if not hmac.compare_digest(digest, self._digest(fields, owner)):
+            return None
+        return Token(*_FIELDS.unpack(fields))
+
+    def _digest(self, fields: bytes, owner: TokenOwner) -> bytes:
+        words = (owner.endpoint_id, owner.directory, owner.username, owner.certificate_fingerprint)
+        parts = [b"cvpnd auth-token 1", *(word.encode() for word in words), owner.stamp, fields]
+        message = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+        return hmac.digest(self._key, message, "sha256")

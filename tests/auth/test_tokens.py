@@ -1,0 +1,59 @@
+"""auth-token: good for whom it was written, for as long as was said, and for nobody and nothing else."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvpnd.auth.tokens import PREFIX, Token, TokenKey, TokenOwner, looks_like_token
+
+KEY = TokenKey(bytes(range(32)))
+OWNER = TokenOwner("cvpn-endpoint-0123456789abcdef0", "local", "anna", "", b"stamp")
+TOKEN = Token(bytes(12), 1_700_000_000, 1_700_028_800)
+TEXT = KEY.write(TOKEN, OWNER)
+
+
+def test_a_token_comes_back_as_it_was_written_and_fits_every_client():
+    assert KEY.read(TEXT, OWNER) == TOKEN
+    assert looks_like_token(TEXT) and len(TEXT) <= 127 and TEXT.isprintable() and not set(TEXT) & set(', "')
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(OWNER, endpoint_id="cvpn-endpoint-0123456789abcdef1"),
+        replace(OWNER, directory="office"),
+        replace(OWNER, username="bob"),
+        replace(OWNER, username="ann", certificate_fingerprint="a"),
+        replace(OWNER, certificate_fingerprint="00"),
+        replace(OWNER, stamp=b"another password"),
+    ],
+)
+def test_a_token_of_somebody_else_is_none(other):
+    assert KEY.read(TEXT, other) is None
+
+
+def test_a_token_of_another_key_is_none():
+    assert TokenKey(bytes(32)).read(TEXT, OWNER) is None
+
+
+def test_every_changed_bit_makes_it_none():
+    raw = base64.b64decode(TEXT.removeprefix(PREFIX))
+    for bit in range(8 * len(raw)):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert KEY.read(PREFIX + base64.b64encode(changed).decode(), OWNER) is None
+
+
+@given(st.text() | st.text().map(PREFIX.__add__) | st.integers(0, len(TEXT)).map(lambda end: TEXT[:end]))
+def test_whatever_else_is_sent_is_none_and_raises_nothing(text):
+    assert text == TEXT or KEY.read(text, OWNER) is None
+
+
+def test_two_logins_of_one_user_have_two_ids():
+    assert Token.new(1.0, 60).login_id != Token.new(1.0, 60).login_id
+    assert replace(Token.new(100.9, 60), login_id=b"") == Token(b"", 100, 160)
