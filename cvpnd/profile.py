@@ -106,8 +106,7 @@ def _meaning(endpoint: EndpointConfig, name: str) -> str:
 
 
 def _user_method(endpoint: EndpointConfig) -> list[str]:
-    """A password is kept in memory: without it a client whose server knows no tokens would ask its user again at every
-    renegotiation."""
+    """A client that keeps the password can log in by itself again when its token has ended."""
     return ["auth-nocache"] if endpoint.user_method is None else ["auth-user-pass"]
 
 
