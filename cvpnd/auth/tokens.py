@@ -12,7 +12,9 @@ import binascii
 import hmac
 import secrets
 import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 PREFIX = "SESS_ID_AT_"
@@ -45,6 +47,30 @@ class Token:
     @classmethod
     def new(cls, now: float, lifetime_s: int) -> Self:
         return cls(secrets.token_bytes(12), int(now), int(now) + lifetime_s)
+
+
+class Revocations:
+    """Which tokens are worth nothing although their time is not over: of a user up to a moment, or of one login."""
+
+    def __init__(self, at: Mapping[str, float] = MappingProxyType({})) -> None:
+        self._at = dict(at)
+
+    @staticmethod
+    def of_user(username: str) -> str:
+        return f"user {username}"
+
+    @staticmethod
+    def of_login(token: Token) -> str:
+        return f"login {token.login_id.hex()}"
+
+    def add(self, subjects: Iterable[str], now: float) -> None:
+        self._at |= dict.fromkeys(subjects, now)
+
+    def covers(self, token: Token, username: str) -> bool:
+        """A token knows whole seconds only: one of the same second is covered too."""
+        return self.of_login(token) in self._at or token.logged_in_at <= self._at.get(
+            self.of_user(username), float("-inf")
+        )
 
 
 def looks_like_token(password: str) -> bool:

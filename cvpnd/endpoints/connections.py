@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from cvpnd.auth.tokens import Revocations
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
@@ -25,7 +26,8 @@ class ConnectionOperations(OperationsBase):
     async def terminate_connections(
         self, *, connection_id: str | None = None, username: str | None = None, endpoint: str | None = None
     ) -> list[str]:
-        """End them for good and return their ids. A user name without sessions is an empty answer, not an error."""
+        """End them for good and return their ids: a client needs its user's password to come back. A user name without
+        sessions is an empty answer, not an error; tokens of theirs end all the same."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
         only = self._endpoint(endpoint) if endpoint is not None else None
@@ -38,6 +40,15 @@ class ConnectionOperations(OperationsBase):
         ]
         if connection_id is not None and not chosen:
             raise OperationError("InvalidConnectionId.NotFound", f"{connection_id}: no such active connection")
+        control, now = self._gateway.control, time.time()
+        subjects = {Revocations.of_login(connection.token) for connection in chosen if connection.token is not None}
+        if username is not None and only is None and control.token_key is not None:
+            subjects.add(Revocations.of_user(username))
+        control.revocations.add(subjects, now)
         for connection in chosen:
-            self._gateway.control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
+            control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
+        if subjects:  # after the sessions: a full disk must not keep them alive
+            async with self._change():
+                await self._store(self._stored.revoke_logins, subjects, now)
+                control.revocations.add(subjects, now)  # again, if a reload came in between
         return [connection.connection_id for connection in chosen]

@@ -19,7 +19,7 @@ from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import UserLogins
-from cvpnd.auth.tokens import TokenKey
+from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
@@ -162,6 +162,7 @@ class Gateway:
         keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         stored = await asyncio.to_thread(self.store.rules)
         users = await asyncio.to_thread(self.store.local_users)
+        self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}

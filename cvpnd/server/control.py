@@ -20,7 +20,7 @@ from typing import assert_never
 from cryptography import x509
 
 from cvpnd.auth.logins import UserLogins
-from cvpnd.auth.tokens import TokenKey, looks_like_token
+from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
 from cvpnd.ops.logs import RateLimited
@@ -80,6 +80,7 @@ class ControlPlane:
         self.users = users or UserLogins({})
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
+        self.revocations = Revocations()
         self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""

@@ -167,6 +167,8 @@ def vouch_by_token(
         raise Denied(account.refusal, account.detail, text=FINAL_TEXT[Refusal.TOKEN_INVALID])
     if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
         raise Denied(Refusal.TOKEN_INVALID, "not written for this user, endpoint, certificate, password or session")
+    if control.revocations.covers(token, account.name):
+        raise Denied(Refusal.TOKEN_INVALID, "its login was ended by an administrator")
     ends_at = min(token.expires_at, token.logged_in_at + _lifetime_s(connection))
     if time.time() >= ends_at:
         raise Denied(Refusal.TOKEN_EXPIRED, f"{time.time() - ends_at:.0f} s ago")

@@ -14,6 +14,7 @@ from cvpnd.store.client_keys import ClientKeyStore
 from cvpnd.store.endpoints import EndpointStore
 from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
+from cvpnd.store.revoked_logins import RevokedLoginStore
 from cvpnd.store.rules import RuleStore
 from cvpnd.store.saml_providers import SamlProviderStore
 from cvpnd.store.secrets import SecretStore
@@ -41,6 +42,7 @@ class Store(
     LocalUserStore,
     SamlProviderStore,
     SecretStore,
+    RevokedLoginStore,
 ):
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""
 

@@ -195,6 +195,14 @@ gateway_secret = Table(
     Column("secret", LargeBinary, nullable=False),  # sealed
 )
 
+# A user or one login, whose tokens up to then are refused.
+revoked_login = Table(
+    "revoked_login",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("at", Double, nullable=False),
+)
+
 # The directory "local", besides the users of the file.
 local_user = Table(
     "local_user",

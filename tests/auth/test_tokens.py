@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvpnd.auth.tokens import PREFIX, Token, TokenKey, TokenOwner, looks_like_token
+from cvpnd.auth.tokens import PREFIX, Revocations, Token, TokenKey, TokenOwner, looks_like_token
 
 KEY = TokenKey(bytes(range(32)))
 OWNER = TokenOwner("cvpn-endpoint-0123456789abcdef0", "local", "anna", "", b"stamp")
@@ -52,6 +52,17 @@ def test_every_changed_bit_makes_it_none():
 @given(st.text() | st.text().map(PREFIX.__add__) | st.integers(0, len(TEXT)).map(lambda end: TEXT[:end]))
 def test_whatever_else_is_sent_is_none_and_raises_nothing(text):
     assert text == TEXT or KEY.read(text, OWNER) is None
+
+
+def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_up_to_then():
+    other, later = replace(TOKEN, login_id=bytes(11) + b"x"), replace(TOKEN, logged_in_at=TOKEN.logged_in_at + 10)
+    revoked = Revocations()
+    assert not revoked.covers(TOKEN, "anna")
+    revoked.add({Revocations.of_login(TOKEN)}, 0.0)
+    assert revoked.covers(TOKEN, "anna") and not revoked.covers(other, "anna")
+    revoked = Revocations({Revocations.of_user("anna"): TOKEN.logged_in_at + 0.5})
+    assert revoked.covers(TOKEN, "anna") and revoked.covers(other, "anna")
+    assert not revoked.covers(later, "anna") and not revoked.covers(TOKEN, "bob")
 
 
 def test_two_logins_of_one_user_have_two_ids():

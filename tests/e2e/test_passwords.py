@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import signal
+import time
 
 import pytest
 from helpers import certs
 from helpers.lab import wait_until
 
 from cvpnd.auth.passwords import hash_password
+from cvpnd.auth.tokens import Token, TokenKey, TokenOwner
+from cvpnd.store import Store
 
 CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
@@ -147,6 +151,30 @@ def test_a_token_ends_when_it_was_said_at_login_however_often_the_client_reconne
         "it was the login's time, not this session's"
     )
     assert "token-expired" in reasons(gateway)
+
+
+def test_a_login_that_is_ended_needs_the_password_again_also_after_a_restart(start, connect):
+    """The token is written here with the gateway's own key: a stock client that is sent away forgets the one it had."""
+    gateway = start(PASSWORD)
+    (endpoint,) = gateway.ctl_json("endpoint", "list")
+    store = Store.open(f"sqlite:///{gateway.directory}/state.db")
+    try:
+        key = TokenKey(store.gateway_secret("auth-token"))
+    finally:
+        store.close()
+    stamp = hashlib.sha256(HASH.encode()).digest()
+    owner = TokenOwner(endpoint["endpoint_id"], "local", "alice", "", stamp)
+    token = key.write(Token.new(time.time(), 3600), owner)
+    client = connect("alice", token, name="token").wait_connected()
+    assert asked(gateway) == 0, "no password was asked for"
+    gateway.ctl("connection", "terminate", "--username", "alice")
+    client.wait_for("Terminated by the administrator")
+    connect("alice", token, name="again").wait_for("AUTH_FAILED,SESSION: token expired")
+    gateway.stop()
+    gateway.start()
+    connect("alice", token, name="restarted").wait_for("AUTH_FAILED,SESSION: token expired")
+    assert reasons(gateway).count("token-invalid") == 2
+    connect("alice", "right").wait_connected()
 
 
 def test_a_changed_password_or_a_token_that_nobody_wrote_is_refused_and_tells_nothing(start, connect):

@@ -1,0 +1,29 @@
+"""Logins that somebody ended: their tokens are refused, whatever time they have left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, insert, select
+
+from cvpnd.store.database import Database
+from cvpnd.store.tables import revoked_login
+
+KEPT_S = 31 * 86_400
+"""Longer than any token is good: session timeouts are at most 30 days."""
+
+
+class RevokedLoginStore(Database):
+    def revoked_logins(self) -> dict[str, float]:
+        """By subject (``auth.tokens.Revocations``): every login of it up to then."""
+        with self._read() as connection:
+            return {row.subject: row.at for row in connection.execute(select(revoked_login))}
+
+    def revoke_logins(self, subjects: Collection[str], now: float) -> None:
+        with self._write() as connection:
+            table = revoked_login.c
+            connection.execute(
+                delete(revoked_login).where(table.subject.in_(list(subjects)) | (table.at < now - KEPT_S))
+            )
+            connection.execute(insert(revoked_login), [{"subject": subject, "at": now} for subject in subjects])
+            self._record(connection, "revoke-logins", {"subjects": sorted(subjects)}, now=now)
