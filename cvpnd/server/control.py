@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -279,6 +279,9 @@ class ControlPlane:
     def _credentials_received(self, connection: Connection, event: wire.CredentialsReceived, now: float) -> None:
         if connection.phase is Phase.ENDED:
             return
+        if connection.login is not None:  # for an earlier key; its answer must not be taken for this one's
+            connection.login.cancel()
+            connection.login = None
         if connection.phase is Phase.ESTABLISHED:
             # The session has checked that name and certificate are the ones let in; trust may have changed since.
             refusal = connection.endpoint.still_trusted(connection)
@@ -289,17 +292,11 @@ class ControlPlane:
             elif looks_like_token(event.password):
                 go_on_by_token(self, connection, event)
             else:
-                self._start_login(connection, log_in_again(self, connection, event))
+                connection.login = self._loop.create_task(log_in_again(self, connection, event))
             return
         connection.certified = event.certificate is not None
         self.table.set_phase(connection, Phase.LOGIN)
-        self._start_login(connection, log_in(self, connection, event))
-
-    def _start_login(self, connection: Connection, login: Coroutine[None, None, None]) -> None:
-        """It takes the place of one for an earlier key, whose answer must not be taken for this one's."""
-        if connection.login is not None:
-            connection.login.cancel()
-        connection.login = self._loop.create_task(login)
+        connection.login = self._loop.create_task(log_in(self, connection, event))
 
     def _install_key(self, connection: Connection, event: wire.KeysReady) -> None:
         if connection.peer_id is None:

@@ -220,7 +220,13 @@ async def vouch(
     if isinstance(answer, Refused):
         raise Denied(answer.refusal, answer.detail)
     _check_name(method, answer.name, identity)
-    return answer
+    # Whoever changes a user goes through the sessions that are established, and this one is not yet.
+    now = control.users.look_up(method.directory, answer.name)
+    if isinstance(now, Refused):
+        raise Denied(now.refusal, now.detail)
+    if now.stamp != answer.stamp:
+        raise Denied(Refusal.WRONG_PASSWORD, "it was changed while the login was under way")
+    return now
 
 
 def _check_name(method: AuthenticationConfig, username: str, identity: Identity) -> None:
