@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import secrets
 import socket
 from ipaddress import IPv6Address, ip_address
 
 from cvpnd.dataplane.api import SocketAddress
+from cvpnd.ops.logs import RateLimited
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.admission import may_begin
 from cvpnd.server.connection import Connection, Phase
@@ -27,10 +29,14 @@ from cvpnd.wire import stateless
 from cvpnd.wire.errors import DropReason
 
 log = logging.getLogger(__name__)
+_warn = RateLimited(log)
 
 ACCEPTS_PER_WAKE_UP = 64
 """Then the loop serves the others."""
 ACCEPT_PAUSE_S = 1.0
+FILES_KEPT_FREE = 32
+"""For the admin socket, the store, logs and reloads. The kernel gives out the lowest free number, so that a connection
+with one of the highest means that others are hardly left."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -208,7 +214,6 @@ class TcpListener:
                 self._loop.remove_reader(self._socket)  # which stays readable and would wake us without end
                 self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
                 return
-            sock.setblocking(False)
             self._accepted(sock, canonical(address))
 
     def _accept_again(self) -> None:
@@ -221,9 +226,20 @@ class TcpListener:
             self._control.drops[refused] += 1
             sock.close()
             return
-        if len(self._waiting) >= self._endpoint.settings.limits.handshakes:
+        files_short = sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_KEPT_FREE
+        if self._waiting and (files_short or len(self._waiting) >= self._endpoint.settings.limits.handshakes):
             # A client speaks at once: who has been silent for longest makes room, or silence would keep others out.
             self._silent(next(iter(self._waiting)))
+            if files_short:
+                sock = self._renumbered(sock)
+        elif files_short:
+            self._control.drops[DropReason.NO_FILES] += 1
+            _warn.warning(
+                "no-files", "no room for connections over TCP: the limit of open files is reached (LimitNOFILE)"
+            )
+            sock.close()
+            return
+        sock.setblocking(False)
         try:
             link = TcpLink(sock, source)
         except OSError:  # gone again
@@ -232,6 +248,12 @@ class TcpListener:
         self._control.table.count_stranger(source.host)
         self._waiting[link] = self._loop.call_later(self._endpoint.settings.limits.first_packet_s, self._silent, link)
         link.serve(lambda packet: self._first_packet(link, packet), lambda _detail: self._stop_waiting(link))
+
+    @staticmethod
+    def _renumbered(sock: socket.socket) -> socket.socket:
+        """Under the number that has just become free: else each two of them would take one of the last files."""
+        with sock:
+            return sock.dup()
 
     def _refused(self, host: str) -> DropReason | None:
         limited = may_begin(self._control.table, self._endpoint, host)

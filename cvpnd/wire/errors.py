@@ -30,6 +30,7 @@ class DropReason(StrEnum):
     HANDSHAKE_RATE = "handshake_rate"  # as many handshakes in a minute as one address or network may begin
     FAILED_LOGINS = "failed_logins"  # as many of them failed in a minute as may of one address or network
     TCP_SILENT = "tcp_silent"  # connected, but sent no packet
+    NO_FILES = "no_files"  # connected when hardly a file descriptor was left
     FOREIGN_ACK = "foreign_ack"  # acknowledges packets of another session
     UNROUTABLE = "unroutable"  # sender's session id is not the one of this session
     UNKNOWN_KEY_ID = "unknown_key_id"  # no key state under that key id

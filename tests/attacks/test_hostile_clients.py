@@ -4,6 +4,7 @@ compute for little of his own. Each test names the class of attack."""
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 
 import pytest
@@ -191,6 +192,37 @@ async def test_tiny_frames_leave_the_others_their_turn(served: Served, monkeypat
     ticking = False
     await ticks
     assert most <= 4 * link_module.FRAMES_PER_WAKE_UP
+
+
+async def test_tiny_frames_are_forgotten_with_their_connection(served: Served) -> None:
+    """Memory exhaustion: the session outlives its end, with all that was read and not looked at."""
+    with socket.create_connection(served.tcp) as hostile:
+        reset = ControlPacket(Opcode.HARD_RESET_CLIENT_V2, 0, b"hostile!", packet_id=0)
+        hostile.send(frame(serialise_packet(reset)) + frame(b"\x28") * 5000)
+        assert await wait_until(lambda: bool(served.ended))
+    (connection,) = served.ended
+    assert isinstance(connection.link, TcpLink) and not connection.link._read
+
+
+async def test_silent_connections_leave_the_last_files_to_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File descriptor exhaustion: who says nothing makes room, also for who connects and speaks."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(listener_module, "FILES_KEPT_FREE", soft - 60)
+    silent: list[socket.socket] = []
+    try:
+        for _ in range(60):
+            silent.append(socket.create_connection(served.tcp))
+            await asyncio.sleep(0)
+        assert await wait_until(lambda: served.control.drops[DropReason.TCP_SILENT] > 10)
+        client = await Client(served.tcp, Transport.TCP).connect()
+        client.close()
+        sockets = [link._socket for link in served.tcp_listener._waiting]
+        assert sockets and all(sock is not None and sock.fileno() < 60 for sock in sockets)
+    finally:
+        for each in silent:
+            each.close()
 
 
 async def test_frames_that_wait_for_their_turn_go_to_the_worker() -> None:

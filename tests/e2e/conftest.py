@@ -112,8 +112,9 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    with Lab(clients=2) as lab:
+def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    """With two machines for clients, or as many as the test is parametrized with."""
+    with Lab(clients=getattr(request, "param", 2)) as lab:
         yield Site(lab)
 
 

@@ -3,17 +3,21 @@ anybody in, and does it stay as small as it was?"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers import certs
+from helpers.certs import TestCertificate
 from helpers.compiled import program
 from helpers.lab import Lab, OpenVpnClient
 from helpers.netns import Namespace, PingStatistics, Process
 from helpers.process_cost import cpu_s, resident_bytes
 
 SOURCE = Path(__file__).resolve().parents[2] / "bench" / "flood.c"
+STORM = SOURCE.with_name("storm.py")
 PING_INTERVAL_S = 0.02
 FORGED_SOURCE = "100.64.0.1"
 
@@ -27,6 +31,23 @@ def start(
     options = (source, lab.gateway_address, "1194", kind, str(per_s), str(seconds))
     options += () if port is None else (str(port),)
     return lab.client.start(program(SOURCE, lab.directory), *options, label="flood")
+
+
+def start_storm(
+    lab: Lab, kind: str, seconds: float, certificate: TestCertificate | None = None, prefix: str = ""
+) -> Process:
+    """The first client's machine does what ``kind`` says (``bench/storm.py``), perhaps from all of ``prefix``."""
+    if prefix:
+        lab.gateway.ip_batch(f"route replace {prefix}.0/24 via {address_of(lab.client)}")
+        lab.client.ip_batch(f"route replace local {prefix}.0/24 dev lo")
+    directory = lab.directory / "storm"
+    directory.mkdir(exist_ok=True)
+    (certificate or certs.client("storm")).write(directory, "storm")
+    (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+    return lab.client.start(
+        "prlimit", "--nofile=8192", sys.executable, STORM, kind, lab.gateway_address, "1194", str(seconds),
+        directory, prefix, label="storm", env={"PYTHONPATH": f"{STORM.parent}:{STORM.parents[1]}"},
+    )  # fmt: skip
 
 
 def address_of(machine: Namespace) -> str:

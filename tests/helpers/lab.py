@@ -479,13 +479,13 @@ log_directory = "{self.log_directory}"
     def wait_ready(self, timeout_s: float = 20) -> None:
         """Until the admin socket answers HTTP (any status)."""
         deadline = time.monotonic() + timeout_s
-        while not self._admin_answers():
+        while not self.admin_answers():
             if not self.running.running or time.monotonic() > deadline:
                 state = "does not answer" if self.running.running else f"ended with {self.running.popen.returncode}"
                 raise LabError(f"cvpnd {state}:\n{self.running.tail(80)}")
             time.sleep(0.03)
 
-    def _admin_answers(self) -> bool:
+    def admin_answers(self) -> bool:
         # a unix socket is found by path, so the test's own namespace does
         with socket.socket(socket.AF_UNIX) as admin:
             admin.settimeout(2)
