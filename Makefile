@@ -196,6 +196,7 @@ CLIENT_TESTS := tests/policy/test_push_real_client.py tests/wire/test_light_clie
 test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVPN clients of other Debian releases, fetched through apt (root)
 	@failed=; suites=$$(PYTHONPATH=tests:bench $(VENV)/bin/python -m helpers.other_releases); \
 	$(VENV)/bin/pytest tests/e2e/test_network_manager.py </dev/null || failed+=" NetworkManager"; \
+	$(VENV)/bin/pytest tests/e2e/test_openvpn3.py </dev/null || failed+=" OpenVPN-3"; \
 	for suite in $$suites; do \
 	    echo "==> pytest with the OpenVPN of Debian $$suite"; \
 	    OPENVPN_SUITE=$$suite $(VENV)/bin/pytest -n 2 $(CLIENT_TESTS) $(ARGS) </dev/null || failed+=" $$suite"; \

@@ -16,8 +16,8 @@ CLIENTS = 200
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-def crowd(site, count: int, *options: str) -> tuple[int, dict[str, Any]]:
-    """Exit status and report of ``count`` light clients that ping the target and stay for three seconds."""
+def crowd(site, count: int, *options: str, hold_s: int = 3) -> tuple[int, dict[str, Any]]:
+    """Exit status and report of ``count`` light clients that ping the target and stay."""
     profile = site.profile(certs.client("crowd", "rsa2048"))
     command = [
         "prlimit",
@@ -31,7 +31,7 @@ def crowd(site, count: int, *options: str) -> tuple[int, dict[str, Any]]:
     ]
     for option, name in (("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key")):
         command += [option, str(profile.parent / name)]
-    command += ["--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", "3", *options]
+    command += ["--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", str(hold_s), *options]
     path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
     done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=100, check=False)
     return done.returncode, json.loads(done.stdout)
@@ -53,7 +53,7 @@ def test_two_hundred_clients_connect_at_once_and_each_reaches_its_target(site, t
 def test_full_pool_refuses_by_name_and_whoever_has_an_address_keeps_it(site):
     gateway = site.start("limits = { handshakes = 2000, handshakes_per_source = 2000, sessions_per_identity = 2000 }")
     pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
-    status, report = crowd(site, pool + 4, "--tcp")
+    status, report = crowd(site, pool + 4, "--tcp", hold_s=20)  # the first is to be there when the last comes
     assert status == 1
     errors = [result["error"] for result in report["results"] if result["error"]]
     assert len(errors) == 4

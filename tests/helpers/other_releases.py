@@ -1,4 +1,4 @@
-"""Clients that this machine does not have: OpenVPN of other Debian releases, and NetworkManager. Nothing is installed.
+"""Clients that this machine does not have: OpenVPN of other Debian releases, 3, NetworkManager. None is installed.
 
 The packages come through apt, from the mirror that this machine's apt uses already, into ``build/clients``. Those of
 another release have a state of their own, and the program then runs with its own C library, in place.
@@ -70,17 +70,24 @@ def generation() -> tuple[int, int]:
 
 
 def release(suite: str) -> Release:
-    """Fetched once, until ``make clean``. Raises Unavailable."""
-    if not shutil.which("apt-get") or not KEYRING.exists():
-        raise Unavailable("this is no Debian")
-    root = DIRECTORY / suite / "root"
-    if not root.exists():
-        _fetch(suite, root)
+    """Raises Unavailable."""
+    root = unpacked(suite, "openvpn")
     loaders = [path for path in root.rglob("ld-*.so*") if path.is_file() and not path.is_symlink()]
     libraries = [str(path) for path in (*root.glob("lib/*-linux-gnu"), *root.glob("usr/lib/*-linux-gnu"))]
     if not loaders:
         raise Unavailable(f"no dynamic loader in {root}")
     return _release(suite, (str(loaders[0]), "--library-path", ":".join(libraries), str(root / "usr/sbin/openvpn")))
+
+
+def unpacked(suite: str, package: str, *more: str) -> Path:
+    """The files of packages of another release, with all that they need. Fetched once, until ``make clean``. Raises
+    Unavailable."""
+    if not shutil.which("apt-get") or not KEYRING.exists():
+        raise Unavailable("this is no Debian")
+    root = DIRECTORY / (suite if package == "openvpn" else package) / "root"
+    if not root.exists():
+        _fetch(suite, root, package, *more)
+    return root
 
 
 def _release(suite: str, program: tuple[str, ...]) -> Release:
@@ -91,7 +98,7 @@ def _release(suite: str, program: tuple[str, ...]) -> Release:
     return Release(suite, version[1], program)
 
 
-def _fetch(suite: str, root: Path) -> None:
+def _fetch(suite: str, root: Path, *packages: str) -> None:
     place = root.parent
     shutil.rmtree(place, ignore_errors=True)
     for directory in ("lists/partial", "archives/partial"):
@@ -110,13 +117,13 @@ def _fetch(suite: str, root: Path) -> None:
     }
     apt = ["apt-get", "--yes", *(f"--option={name}={value}" for name, value in options.items())]
     _run(*apt, "update")
-    _run(*apt, "install", "--no-install-recommends", "--download-only", "openvpn")
-    unpacked = place / "unpacked"
+    _run(*apt, "install", "--no-install-recommends", "--download-only", *packages)
+    coming = place / "unpacked"
     for package in sorted(place.glob("archives/*.deb")):
-        _run("dpkg-deb", "--extract", str(package), str(unpacked))
+        _run("dpkg-deb", "--extract", str(package), str(coming))
     shutil.rmtree(place / "lists")
     shutil.rmtree(place / "archives")
-    unpacked.rename(root)  # there as a whole or not at all
+    coming.rename(root)  # there as a whole or not at all
 
 
 def network_manager() -> list[Path]:
@@ -132,6 +139,12 @@ def network_manager() -> list[Path]:
         _run(*apt, "install", "--no-install-recommends", "--download-only", *wanted)
         coming.rename(place)
     return sorted(place.glob("archives/*.deb"))
+
+
+def openvpn3() -> Path:
+    """The root of a system that has OpenVPN 3 for Linux and what it talks to: a D-Bus daemon and systemd's
+    host name service. Raises Unavailable."""
+    return unpacked("forky", "openvpn3-client", "dbus", "systemd", "base-files", "dash", "coreutils")
 
 
 def _mirror() -> str:
@@ -161,10 +174,11 @@ def main() -> None:
             print(release(suite).suite)
         except Unavailable as why:
             print(f"==> SKIPPED: OpenVPN of Debian {suite}: {why}", file=sys.stderr)
-    try:
-        network_manager()
-    except Unavailable as why:
-        print(f"==> SKIPPED: NetworkManager: {why}", file=sys.stderr)
+    for name, fetch in (("NetworkManager", network_manager), ("OpenVPN 3", openvpn3)):
+        try:
+            fetch()
+        except Unavailable as why:
+            print(f"==> SKIPPED: {name}: {why}", file=sys.stderr)
 
 
 if __name__ == "__main__":
