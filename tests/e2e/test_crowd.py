@@ -34,6 +34,7 @@ def crowd(site, count: int, *options: str, hold_s: int = 3) -> tuple[int, dict[s
     command += ["--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", str(hold_s), *options]
     path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
     done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=100, check=False)
+    assert done.stdout, f"status {done.returncode}: {done.stderr[-2000:]}"
     return done.returncode, json.loads(done.stdout)
 
 

@@ -10,6 +10,7 @@ everything at its end, also what an earlier, killed run left behind.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -526,8 +527,10 @@ log_directory = "{self.log_directory}"
 
     def worker_seconds(self) -> list[float]:
         """CPU time of each packet thread so far."""
-        tasks = Path(f"/proc/{self.running.pid}/task").iterdir()
-        named = {(task / "comm").read_text().strip(): task for task in tasks}
+        named = {}
+        for task in Path(f"/proc/{self.running.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread of Python's pool that has just ended
+                named[(task / "comm").read_text().strip()] = task
         workers = sorted(name for name in named if name.startswith("cvpnd-w"))
         return [int((named[name] / "schedstat").read_text().split()[0]) / 1e9 for name in workers]
 
