@@ -38,7 +38,7 @@ class RuleOperations(OperationsBase):
             rows = [StoredRule(served.id, rule.network, rule.group, rule.description, now) for rule in new]
             await self._store(self._stored.add_rules, rows)
             change.undo(partial(self._gateway.put_rules_in_force, served, before))
-            self._gateway.put_rules_in_force(served, [*before, *new])
+            await self._gateway.put_rules_in_force(served, [*before, *new])
             return [views.rule_view(served, rule) for rule in new]
 
     def _check_new(self, served: ServedEndpoint, new: Sequence[Rule]) -> None:
@@ -74,7 +74,7 @@ class RuleOperations(OperationsBase):
                 )
             await self._store(self._stored.remove_rule, served.id, prefix, group)
             change.undo(partial(self._gateway.put_rules_in_force, served, before))
-            self._gateway.put_rules_in_force(served, [other for other in before if other is not rule])
+            await self._gateway.put_rules_in_force(served, [other for other in before if other is not rule])
             return views.rule_view(served, rule)
 
     async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:

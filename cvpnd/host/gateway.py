@@ -40,11 +40,17 @@ class HostGateway:
     def __init__(self, runtime_dir: Path) -> None:
         self._runtime_dir = runtime_dir
         self._plan = HostPlan()
+        self._in_place: HostPlan | None = None
         self._tuns: dict[str, Tun] = {}  # by endpoint
         self._tables = routes.RoutingTables()
         self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
         self._claim: TextIO | None = None
+
+    @property
+    def in_place(self) -> HostPlan | None:
+        """The plan that was carried out last, to its end: what the host has, unless others have changed it."""
+        return self._in_place
 
     async def up(self, plan: HostPlan) -> None:
         """Set everything up, replacing what a predecessor left. After an error nothing is left of it."""
@@ -134,8 +140,10 @@ class HostGateway:
     async def _apply(self, plan: HostPlan) -> None:
         sysctls = sysctl.Sysctls(self._runtime_dir / "host-sysctl.json")
         ipv6 = _host_has_ipv6()
+        self._in_place = None
         try:
-            async with AsyncIPRoute() as netlink:
+            # strict: the kernel leaves out what a dump did not ask for, as the other tables of 1,000 routes
+            async with AsyncIPRoute(strict_check=True) as netlink:
                 links.check_interfaces(plan, await links.interface_indexes(netlink))
                 self._plan = plan
                 self._close_devices_not_in(plan)
@@ -156,6 +164,7 @@ class HostGateway:
                 self._attached = await links.attached_networks(netlink, {endpoint.tun for endpoint in plan.endpoints})
         except NetlinkError as error:
             raise from_netlink(error, "netlink") from error
+        self._in_place = plan
 
     def _close_devices_not_in(self, plan: HostPlan) -> None:
         wanted = {endpoint.name: endpoint for endpoint in plan.endpoints}
@@ -179,7 +188,7 @@ class HostGateway:
                 await step()
             except HostError as error:
                 problems.append(str(error))
-        self._plan = HostPlan()
+        self._plan, self._in_place = HostPlan(), None
         self._release_claim()
         if problems:
             raise HostError("\n".join(problems))

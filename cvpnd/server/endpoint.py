@@ -76,10 +76,17 @@ class ServedEndpoint:
         refused = self.trust.check(certificate)
         return refused.refusal if refused is not None else None
 
-    def set_rules(self, plane: DataPlane, rules: Sequence[Rule], connections: Iterable[Connection]) -> None:
+    def set_rules(
+        self,
+        plane: DataPlane,
+        rules: Sequence[Rule],
+        connections: Iterable[Connection],
+        table: Sequence[tuple[IPNetwork, int]] | None = None,
+    ) -> None:
         """Put ``rules`` in force for everybody at once. Sessions learn the numbers of groups that no rule named
-        before, and only then does the new table replace the old."""
-        compiled = compile_rules(rules, self.groups)
+        before, and only then does the new table replace the old. ``table``: the rules as ``compile_rules`` made them
+        with our ``groups``, for who did that in a thread (10,000 rules take it 30 ms)."""
+        compiled = compile_rules(rules, self.groups) if table is None else table
         for connection in connections:
             if connection.endpoint is self and connection.peer_id is not None and connection.grant is not None:
                 plane.set_groups(connection.peer_id, group_bits(connection.grant.groups, self.groups))
