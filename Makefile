@@ -224,8 +224,9 @@ soak-data: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## a gigabyte each way thro
 	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py $(ARGS) </dev/null
 
 .PHONY: crash
-crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## kill the daemon CRASHES (50) times in the middle of changes (root)
-	@CRASHES=$${CRASHES:-50} $(VENV)/bin/pytest tests/e2e/test_managed.py -k killed_at_any_moment </dev/null
+crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 50 clients, and CRASHES (50) kills in the middle of one (root)
+	@CRASHES=$${CRASHES:-50} CHANGING_S=$${CHANGING_S:-60} \
+	    $(VENV)/bin/pytest -rP tests/e2e/test_managed.py -k 'many_changes or killed_at_any_moment' </dev/null
 
 .PHONY: bench
 bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)

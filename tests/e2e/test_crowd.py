@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import certs
+from helpers.crowd import crowd_command
 from helpers.lab import wait_until
 
 CLIENTS = 200
-BENCH = Path(__file__).parents[2] / "bench"
 
 
 def crowd(site, count: int, *options: str, hold_s: int = 3) -> tuple[int, dict[str, Any]]:
     """Exit status and report of ``count`` light clients that ping the target and stay."""
-    profile = site.profile(certs.client("crowd", "rsa2048"))
-    command = [
-        "prlimit",
-        "--nofile=8192",
-        sys.executable,
-        "-m",
-        "light_client",
-        "--remote",
-        f"{site.lab.gateway_address}:1194",
-        "--json",
-    ]
-    for option, name in (("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key")):
-        command += [option, str(profile.parent / name)]
-    command += ["--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", str(hold_s), *options]
-    path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
-    done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=100, check=False)
+    options = ("--count", str(count), "--ping", "10.20.0.10", "--pings", "2", "--hold", str(hold_s), *options)
+    command, env = crowd_command(site.lab, *options)
+    done = site.lab.client.run(*command, env=env, timeout_s=100, check=False)
     assert done.stdout, f"status {done.returncode}: {done.stderr[-2000:]}"
     return done.returncode, json.loads(done.stdout)
 
