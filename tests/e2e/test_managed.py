@@ -21,6 +21,7 @@ import pytest
 from helpers import certs
 from helpers.crowd import crowd_command
 from helpers.lab import CLIENT_LEGS, GatewayProcess, Lab, LabError, wait_until
+from helpers.postgresql import PostgreSql
 
 CRASHES = int(os.environ.get("CRASHES", "4"))
 """``make crash`` tries fifty."""
@@ -394,6 +395,34 @@ def test_a_full_disk_refuses_changes_and_leaves_sessions_and_store_whole(
     finally:
         managed.gateway.kill()
         os.system(f"umount -l {state}")
+
+
+def test_postgresql_may_go_and_come_back_under_sessions(managed: Managed, ping: Callable[..., float]) -> None:
+    lab = managed.lab
+    with PostgreSql() as server:
+        state = server.everywhere(server.new_database("gateway"))
+        managed.gateway.write_config(
+            f'[daemon]\nstate = "{state}"\nadmin_socket = "{managed.gateway.admin_socket}"\n'
+            f'log_directory = "{managed.gateway.log_directory}"\n' + managed.toml
+        )
+        gateway = managed.start()
+        managed.create(managed.import_certificate(), "--name", "lab", *SPLIT, "--set", "ping_restart_s=3")
+        gateway.ctl("network", "add", "lab", "subnet-a")
+        gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+        client = lab.openvpn(managed.profile()).wait_connected()
+        server.stop()
+        refused = gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups", check=False)
+        assert refused.returncode == 1 and "InternalError" in refused.stderr, refused.stderr
+        assert state.partition("@")[0] not in refused.stderr + gateway.log(), "the password is in there"
+        assert (ping(), client.connected_count, len(gateway.ctl_json("rule", "list"))) == (1.0, 1, 1)
+        server.start()
+        gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups")
+        kept = gateway.ctl_json("rule", "list"), gateway.ctl_json("endpoint", "list")
+        gateway.kill()
+        gateway.start()
+        assert kept[0] == gateway.ctl_json("rule", "list") and len(kept[0]) == 2
+        client.wait_connected(times=2)
+        assert ping() == 1.0
 
 
 class Changer(threading.Thread):

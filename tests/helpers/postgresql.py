@@ -49,16 +49,24 @@ class PostgreSql:
             "initdb", "-D", data, "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8",
             "--locale=C.UTF-8",
         )  # fmt: skip
+        self.start()
+        return self
+
+    def start(self) -> None:
         options = (
             f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._directory} -c fsync=off"
         )
-        self._run("pg_ctl", "-D", data, "-w", "-l", str(self._directory / "log"), "-o", options, "start")
-        return self
+        log = str(self._directory / "log")
+        self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """At once, connections and all, as in a crash."""
+        self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-m", "immediate", "stop")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-m", "immediate", "stop")
+        self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def new_database(self, name: str) -> str:
@@ -66,6 +74,11 @@ class PostgreSql:
         with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return self._url(name)
+
+    def everywhere(self, url: str) -> str:
+        """The same database for another network namespace: over the Unix socket."""
+        self._directory.chmod(0o755)
+        return url.replace("@127.0.0.1:", "@:") + f"?host={self._directory}&port={self._port}"
 
     def _url(self, database: str) -> str:
         return f"postgresql://{USER}:{self._password}@127.0.0.1:{self._port}/{database}"
