@@ -35,7 +35,9 @@ class Habits:
     said_once: tuple[str, ...] = ()
     """Peer info of the first key exchange alone."""
     keeps_old_key_s: float = 0.0
-    """After a renegotiation it goes on sending with the old key for so long."""
+    """After a renegotiation it goes on sending with the old key for so long, text too."""
+    one_wrapping: bool = False
+    """From the first renegotiation on, key id 0 is wrapped as later keys are."""
     early_negotiation: bool = True
     """With tls-crypt-v2 it shows its key again when asked, so that the server need not remember it."""
     packets_per_epoch: int = 0
@@ -119,7 +121,12 @@ GENERATIONS = (
             "IV_ACC": "2048,6:A,cck1",
         },
         habits=Habits(
-            first_timeout_s=1.0, asks_again=True, strict_messages=True, said_once=("IV_BS64DL",), keeps_old_key_s=2.5
+            first_timeout_s=1.0,
+            asks_again=True,
+            strict_messages=True,
+            said_once=("IV_BS64DL",),
+            keeps_old_key_s=2.5,
+            one_wrapping=True,
         ),
     ),
     Generation(

@@ -263,8 +263,11 @@ class LightClient:
         self._data_elsewhere = True
 
     def send_message(self, text: str) -> None:
-        self._newest.tls.send(serialise_message(text))
-        self._newest.flush()
+        key = self._newest
+        if self._switch_at is not None and self._sending is not None:
+            key = self._keys.get(self._sending.key_id, key)
+        key.tls.send(serialise_message(text))
+        key.flush()
 
     def renegotiate(self, now: float) -> None:
         """Start a new key unless one is under way."""
@@ -341,7 +344,8 @@ class LightClient:
         return key
 
     def _wrap_of(self, key_id: int) -> SessionWrap:
-        return self._wrap if key_id == 0 or self._dynamic_wrap is None else self._dynamic_wrap
+        of_zero = key_id == 0 and not (self._habits.one_wrapping and len(self._keys) > 1)
+        return self._wrap if of_zero or self._dynamic_wrap is None else self._dynamic_wrap
 
     def _start_tls(self, key: _Key) -> None:
         """The ClientHello; if the server asked for it, with our key, and what does not fit beside it after it."""

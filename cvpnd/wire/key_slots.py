@@ -7,12 +7,14 @@ opens data packets. The first key has no predecessor and no key id but 0; every 
                 └─ abandon ─▶ retired; the old primary stays, and it is tried again
 
 either when ours is due (``renegotiation_due``) or when the client asks (``check_soft_reset``). Ids go round from 1
-to 7. Three deadlines:
+to 7. Four deadlines:
 
 - the old primary expires a transition window after its successor's negotiation *began*, whatever becomes of that one
 - a negotiation is over after the hand window, unless it waits for login, whose time is login's to limit
 - we send under a new key a while after it was made (``UseKey``): the client may not have it yet. Its first packet
   under the new key tells us sooner (``key_confirmed``)
+- for as long the client may go on with the old key, as OpenVPN 3 does for a minute: in data, and in text. Until then
+  the lame duck keeps its TLS connection, and we begin no further key, which would have to take its place
 
 Here is neither TLS nor a packet; ``session.py`` makes the key states and says when.
 """
@@ -39,6 +41,7 @@ class KeySlots:
         "_events",
         "_jitter",
         "_last_key_id",
+        "_old_key_until",
         "_renegotiate_at",
         "_settings",
         "_soft_reset_at",
@@ -56,6 +59,7 @@ class KeySlots:
         self._last_key_id = 0
         self._renegotiate_at: float | None = None
         self._use_key_at: float | None = None
+        self._old_key_until: float | None = None
         self._soft_reset_at: float | None = None
         self.pending: KeyState | None = first
         self.primary: KeyState | None = None
@@ -123,6 +127,7 @@ class KeySlots:
             self.lame_duck = previous
             grace = min(settings.hand_window_s, settings.renegotiate_s / 2 or settings.hand_window_s)
             self._use_key_at = state.started_at + grace
+            self._old_key_until = now + settings.hand_window_s
         if settings.renegotiate_s:
             self._renegotiate_at = now + settings.renegotiate_s * (1 - _RENEGOTIATE_JITTER * self._jitter)
 
@@ -130,11 +135,13 @@ class KeySlots:
         """The peer sends data under this key, and the data plane has seen it: no need to wait for ``UseKey``."""
         if self.primary is not None and self.primary.key_id == key_id:
             self._use_key_at = None
+            self._leave_old_key()
 
     # -- time
 
     def next_timeout(self) -> float | None:
-        times = [self._renegotiate_at, self._use_key_at, *(state.expires_at for state in self)]
+        next_key = self._renegotiate_at if self._old_key_until is None else self._old_key_until
+        times = [next_key, self._use_key_at, *(state.expires_at for state in self)]
         if self.pending is not None and not self.pending.waits_for_login:
             times.append(self.pending.started_at + self._settings.hand_window_s)
         return min((time for time in times if time is not None), default=None)
@@ -158,8 +165,17 @@ class KeySlots:
             self._use_key_at = None
             self._events.append(UseKey(self.primary.key_id))
 
+    def leave_old_key_if_due(self, now: float) -> None:
+        if _passed(self._old_key_until, now):
+            self._leave_old_key()
+
+    def _leave_old_key(self) -> None:
+        self._old_key_until = None
+        if self.lame_duck is not None:
+            self.lame_duck.tls = None
+
     def renegotiation_due(self, now: float) -> bool:
-        return _passed(self._renegotiate_at, now)
+        return self._old_key_until is None and _passed(self._renegotiate_at, now)
 
     # -- the end
 

@@ -17,7 +17,7 @@ Three small machines, so that a slow login cannot distort the handshake:
 *Authentication*: FALSE until the credentials are here, DEFERRED while login decides, then TRUE or FALSE for good.
 
 *Slot*: PENDING while negotiating, then PRIMARY; LAME_DUCK once a newer one is primary (its data keys still open
-packets, its TLS connection is gone); RETIRED when expired, replaced or abandoned.
+packets, its TLS connection still brings text for a while); RETIRED when expired, replaced or abandoned.
 
 What is not in a table is an ERROR, which nothing leaves.
 """
@@ -145,7 +145,7 @@ class KeyState:
         self.key_id = key_id
         self.reliable = reliable
         self.tls: TlsConnection | None = tls
-        """None once the slot is LAME_DUCK or RETIRED: 55 kB that nobody speaks to any more."""
+        """None once nobody speaks to it any more, because it takes 55 kB."""
         self.started_at = now
         self.expires_at: float | None = None
         """Set when a successor's negotiation starts; not postponed by its repeats."""
@@ -182,9 +182,10 @@ class KeyState:
         if self.slot is Slot.ERROR:
             raise UsageError(f"{what.name} in {before.name}")
         if self.slot in (Slot.LAME_DUCK, Slot.RETIRED):
-            self.tls = None
             self.reliable.stop_sending()
             self.wipe()
+        if self.slot is Slot.RETIRED:
+            self.tls = None
 
     @property
     def carries_text(self) -> bool:

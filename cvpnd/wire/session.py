@@ -249,6 +249,7 @@ class Session:
             self._close(End.RENEGOTIATION_FAILED, "the last key expired without a successor")
             return
         keys.use_key_if_due(now)
+        keys.leave_old_key_if_due(now)
         if keys.renegotiation_due(now):
             self.renegotiate(now)
 
@@ -401,7 +402,7 @@ class Session:
         header = parse_header(packet)
         if header.session_id != self._remote_session_id:
             raise PeerError(DropReason.UNROUTABLE)
-        return self._wraps.of(header.key_id).unwrap(packet, now)
+        return self._wraps.unwrap(packet, header.key_id, now)
 
     def _route(self, packet: ControlPacket, now: float) -> None:
         if packet.opcode is Opcode.HARD_RESET_SERVER_V2:
@@ -604,6 +605,9 @@ class Session:
     def _fail(self, state: KeyState, error: PeerError, now: float) -> None:
         """A key state cannot go on. Its TLS alert, if there is one, goes out once."""
         self.drops[error.reason] += 1
+        if state is self._keys.lame_duck:
+            state.tls = None  # the session lives by the newer key
+            return
         state.negotiate(NegotiationInput.FAILED)
         self._farewell += map(self._wraps.of(state.key_id).wrap, state.reliable.packets_to_send(now))
         if state.tls is not None:

@@ -69,7 +69,7 @@ def test_slot_goes_by_the_table_and_else_to_error(state: Slot, what: SlotInput) 
     if (state, what) in SLOT:
         key.move(what)
         assert key.slot is SLOT[state, what]
-        assert (key.tls is None) == (key.slot in (Slot.LAME_DUCK, Slot.RETIRED))
+        assert (key.tls is None) == (key.slot is Slot.RETIRED)
     else:
         with pytest.raises(UsageError):
             key.move(what)

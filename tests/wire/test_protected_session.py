@@ -13,10 +13,11 @@ from helpers import wire_vectors as v
 from helpers.pair import CLIENT_ADDRESS, NoisyLink, Pair, client_context, same_keys
 from helpers.wrappings import CASES, NAMES, SERVER_KEY, Case, tls_auth, tls_crypt, tls_crypt_v2
 from light_client.data_channel import is_data
+from light_client.generations import generation
 from light_client.protocol import PEER_INFO_26, LightClient
 
 from cvpnd.wire.errors import DropReason, PeerError
-from cvpnd.wire.events import KeysReady, SessionClosed
+from cvpnd.wire.events import KeysReady, MessageReceived, PeerExit, SessionClosed
 from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.session import Session
@@ -86,6 +87,40 @@ def test_session_and_renegotiations_by_both_sides(name: str, transport: Transpor
     if not dynamic:
         assert all(opens(static, packet) for packet in later_keys)
     assert later_keys
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("name", NAMES)
+def test_openvpn3_says_goodbye_with_its_old_key_in_its_only_wrapping(name: str, transport: Transport) -> None:
+    played = generation("openvpn3")
+    pair = pair_of(CASES[name], transport, client_options={"peer_info": played.peer_info, "habits": played.habits})
+    pair.connect()
+    pair.run(seconds=1)
+    session_of(pair).renegotiate(pair.now)
+    assert pair.run(lambda pair: len(pair.of_server(KeysReady)) > 1, seconds=30)
+    pair.run(seconds=1)
+    sent = len(pair.to_server)
+    pair.client.exit()
+    assert pair.run(lambda pair: bool(pair.of_server(PeerExit)), seconds=5)
+    assert {packet[0] & 7 for packet in pair.to_server[sent:] if not is_data(packet)} == {0}
+    pair.run(seconds=2)
+    assert dropped(pair) == Counter() and not pair.client.drops, "the acknowledgement is wrapped likewise"
+
+
+def test_a_packet_in_the_later_wrapping_is_taken_once() -> None:
+    case, played = CASES["tls-crypt"], generation("openvpn3")
+    pair = pair_of(case, client_options={"peer_info": played.peer_info, "habits": played.habits})
+    pair.connect()
+    pair.run(seconds=1)
+    session_of(pair).renegotiate(pair.now)
+    assert pair.run(lambda pair: len(pair.of_server(KeysReady)) > 1, seconds=30)
+    pair.run(seconds=1)
+    sent = len(pair.to_server)
+    pair.client.send_message("INFO,hello")
+    pair.run(lambda pair: bool(pair.of_server(MessageReceived)), seconds=5)
+    (said,) = (packet for packet in pair.to_server[sent:] if not is_data(packet) and packet[0] & 7 == 0)
+    session_of(pair).receive_packet(said, pair.now)
+    assert dropped(pair) == Counter({DropReason.REPLAYED: 1})
 
 
 def opens(wrapping: Wrapping, packet: bytes) -> bool:

@@ -13,6 +13,7 @@ from cvpnd.wire.events import (
     CredentialsReceived,
     KeyRetired,
     KeysReady,
+    PeerExit,
     RenegotiationFailed,
     RenegotiationStarted,
     SessionClosed,
@@ -139,15 +140,54 @@ def test_lame_duck_expires_after_the_transition_window() -> None:
     assert session.established
 
 
-def test_tls_object_of_a_retired_key_is_dropped() -> None:
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_tls_object_of_an_old_key_is_dropped_once_the_client_has_left_it(confirmed: bool) -> None:
     pair, session = connected()
     session.renegotiate(pair.now)
     pair.run(lambda _pair: session._keys.lame_duck is not None)
+    assert session._keys.lame_duck is not None
+    assert session._keys.lame_duck.tls is not None, "OpenVPN 3 goes on with it"
+    if confirmed:
+        session.key_confirmed(1, pair.now)
+    else:
+        pair.run(seconds=SessionSettings().hand_window_s + 1)
     assert session._keys.lame_duck is not None
     assert session._keys.lame_duck.tls is None
     assert session._keys.primary is not None
     assert session._keys.primary.tls is not None
     assert session._keys.primary.client_source is None, "secrets of the exchange are gone"
+
+
+def test_no_further_key_of_ours_before_the_client_has_left_the_old_one() -> None:
+    """It would take the place of the key that the client still sends with."""
+    pair, session = connected(settings=SessionSettings(renegotiate_s=5))
+    pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2)
+    pair.run(seconds=55)
+    assert (key_ids(pair, RenegotiationStarted), pair.of_server(KeyRetired)) == ([1], [])
+    pair.run(lambda pair: len(pair.of_server(KeysReady)) == 3, seconds=10)
+    session.key_confirmed(2, pair.now)
+    pair.run(seconds=6)
+    assert key_ids(pair, RenegotiationStarted) == [1, 2, 3], "as often as is wanted once it has"
+    assert key_ids(pair, KeyRetired) == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["close notify", "nonsense"])
+def test_what_goes_wrong_with_an_old_key_leaves_the_session_alone(kind: str) -> None:
+    pair, session = connected()
+    session.renegotiate(pair.now)
+    pair.run(lambda _pair: session._keys.lame_duck is not None)
+    pair.run(seconds=1)
+    old = pair.client._keys[0]
+    if kind == "close notify":
+        old.tls._connection.shutdown()
+        old.flush()
+    else:
+        old.reliable.queue_stream(b"nonsense" * 20)
+    pair.run(seconds=1)
+    assert session._keys.lame_duck is not None and session._keys.lame_duck.tls is None
+    assert session.established and not pair.of_server(PeerExit)
+    pair.client.exit()
+    pair.run(lambda pair: bool(pair.of_server(PeerExit)), seconds=2)
 
 
 def test_text_during_a_renegotiation_goes_over_the_new_key() -> None:

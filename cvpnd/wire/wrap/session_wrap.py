@@ -43,16 +43,34 @@ class SessionWrap:
 
 
 class SessionWraps:
-    """The wrapping of key id 0 and, where dynamic tls-crypt was negotiated, that of all later keys."""
+    """The wrapping of key id 0 and, where dynamic tls-crypt was negotiated, that of all later keys.
 
-    __slots__ = ("_first", "_later")
+    OpenVPN 3 has one wrapping at a time: once it has used the later one it wraps key id 0 in it too, and expects the
+    answers so."""
+
+    __slots__ = ("_first", "_later", "_of_zero")
 
     def __init__(self, first: SessionWrap) -> None:
         self._first = first
         self._later = first
+        self._of_zero = first
 
     def of(self, key_id: int) -> SessionWrap:
-        return self._first if key_id == 0 else self._later
+        return self._of_zero if key_id == 0 else self._later
+
+    def unwrap(self, packet: bytes, key_id: int, now: float) -> ControlPacket:
+        """Raises ``PeerError``."""
+        wrap = self.of(key_id)
+        if wrap is self._later:
+            return wrap.unwrap(packet, now)
+        try:
+            opened = self._later.unwrap(packet, now)
+        except PeerError as error:
+            if error.reason is DropReason.REPLAYED:
+                raise  # it is authentic
+            return wrap.unwrap(packet, now)
+        self._of_zero = self._later
+        return opened
 
     def go_dynamic(self, exported: bytes) -> None:
         """``exported``: from the TLS connection of the first key, under ``DYNAMIC_LABEL``."""
