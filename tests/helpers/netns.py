@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -265,10 +265,15 @@ class Namespace:
     def ping(
         self, address: str, count: int = 3, interval_s: float = 0.05, wait_s: float = 1, *options: str
     ) -> PingStatistics:
-        """Ping to the end; nothing received is an answer too, not an error."""
-        ping = ["ping", "-n", "-q", "-c", str(count), "-i", str(interval_s), "-W", str(wait_s), *options, address]
+        """Ping to the end; nothing received is an answer too, not an error. One packet more than ``count`` is sent,
+        which does not count: ping gives the answer to its last one no more than two round trips."""
+        ping = ["ping", "-n", "-c", str(count + 1), "-i", str(interval_s), "-W", str(wait_s), *options, address]
         done = self.run(*ping, check=False, timeout_s=count * (interval_s + wait_s) + 10)
-        return PingStatistics.parse(done.stdout + done.stderr)
+        if "unreachable" in done.stderr.lower():
+            return PingStatistics(count, 0, 0.0, 0.0, 0.0)
+        statistics = PingStatistics.parse(done.stdout + done.stderr)
+        answered = {int(number) for number in re.findall(r"bytes from .*icmp_seq=(\d+)", done.stdout)}
+        return replace(statistics, sent=count, received=len([number for number in answered if number <= count]))
 
     def start_ping(self, address: str, interval_s: float = 0.1, *options: str) -> BackgroundPing:
         return BackgroundPing(self.start("ping", "-n", "-i", str(interval_s), *options, address, label="ping"))
