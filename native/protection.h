@@ -33,11 +33,13 @@ void protection_free(struct protection *protection); /* wipes its keys */
 
 bool protection_allows_stateful(const struct protection *protection);
 
+struct client;
+
 /* An authentic packet. The body lies in the packet or in the protection's scratch space: until the next call. */
 struct opened {
     struct control_header header;
     struct control_body body;
-    bool client_key;        /* it brought its own, and the reply goes out under it */
+    struct client *client;  /* whose own key it brought, for the reply; NULL: it uses the shared one */
     bool early_negotiation; /* and understands that it should bring it again */
 };
 

@@ -1,4 +1,5 @@
-"""The control channel's protection as an administrator lives with it: profiles, reloads, and a client key's end."""
+"""The control channel's protection as an administrator lives with it: profiles, reloads, a client key's end, and floods
+of client keys (``CLIENT_KEY_FLOODS="repeated,changed,with a wrong cookie"``)."""
 
 from __future__ import annotations
 
@@ -6,18 +7,21 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from helpers import certs
+from helpers import certs, flood
 from helpers.lab import wait_until
 
 from cvpnd.endpoints.protection import issue_client_key
 from cvpnd.pki.authority import Authority
 from cvpnd.pki.issue import issue_server
 from cvpnd.pki.revocation import ensure_crl
+from cvpnd.wire.packet import ControlPacket, Opcode
 from cvpnd.wire.wrap import key_files
-from cvpnd.wire.wrap.tls_crypt_v2 import ServerKey
+from cvpnd.wire.wrap.tls_crypt_v2 import ServerKey, TlsCryptV2Client
+from cvpnd.wire.wrap.wrapping import ReplayId
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -63,7 +67,7 @@ def profile(site, gateway, name: str, *options: str, transport: str = "udp"):
     return path
 
 
-@pytest.mark.parametrize(("kind", "transport"), zip(PROTECTIONS, ("udp", "tcp", "udp", "tcp"), strict=True))
+@pytest.mark.parametrize(("kind", "transport"), list(zip(PROTECTIONS, ("udp", "tcp", "udp", "tcp"), strict=True)))
 def test_profiles_connect_and_nobody_without_one_hears_anything(site, start, ping, kind, transport):
     gateway = start(PROTECTIONS[kind])
     path = profile(site, gateway, "alice", "--issue", transport=transport)
@@ -175,3 +179,42 @@ def test_openvpn_2_5_is_served_as_far_as_the_settings_allow(site):
         assert light_clients(site, client_key) == 0
         assert gateway.metrics()[dropped.format(reason)] >= 5
         assert light_clients(site, client_key, "--tcp") == 5, "TCP has proven the address before"
+
+
+FLOOD_PER_S = 100_000
+FLOOD_S = 6.0
+CLIENT_KEY_FLOODS = {
+    "repeated": ControlPacket(Opcode.HARD_RESET_CLIENT_V3, 0, b"stranger", packet_id=0),
+    "changed": ControlPacket(Opcode.HARD_RESET_CLIENT_V3, 0, b"stranger", packet_id=0),
+    "with a wrong cookie": ControlPacket(Opcode.CONTROL_WKC_V1, 0, b"stranger", (0,), b"wrong-id", 1, bytes(200)),
+}
+
+
+@pytest.mark.parametrize("kind", os.environ.get("CLIENT_KEY_FLOODS", "repeated").split(","))
+def test_flood_of_client_keys_costs_no_ping_and_keeps_nobody_out(site, start, kind):
+    """Of somebody who has a key, or has seen one: tls-crypt-v2 shows it in the very first packet."""
+    gateway = start(PROTECTIONS["tls-crypt-v2"])
+    path = profile(site, gateway, "alice", "--issue")
+    key = re.search(r"(?s)<tls-crypt-v2>\n(.*?)</tls-crypt-v2>", path.read_text())
+    sealed = TlsCryptV2Client(*key_files.parse_v2_client_key(key[1].encode())).seal(
+        CLIENT_KEY_FLOODS[kind], ReplayId(0x0F000001, int(time.time()))
+    )
+    if kind == "changed":
+        sealed = sealed[:-20] + bytes([sealed[-20] ^ 1]) + sealed[-19:]
+    recorded = site.lab.directory / "recorded"
+    recorded.write_bytes(sealed)
+    (site.lab.directory / "work").mkdir()
+    elsewhere = site.lab.directory / "work/alice.ovpn"
+    elsewhere.write_text(path.read_text().replace(site.lab.gateway_address, "198.51.100.1"))
+    at_work = site.lab.openvpn(elsewhere, client=site.lab.clients[1]).wait_connected()
+    before = gateway.metrics()
+    siege = flood.besiege(
+        site.lab, gateway.running, kind=f"@{recorded}", per_s=FLOOD_PER_S, seconds=FLOOD_S, at_work=at_work,
+        genuine=lambda: site.lab.openvpn(path),
+    )  # fmt: skip
+    after = gateway.metrics()
+    print(kind, siege, {name: after[name] - before[name] for name in after if "door_packets" in name})
+    assert siege.packets_per_s > 5000
+    assert siege.ping.lost <= max(1, siege.ping.sent // 100), siege
+    assert siege.connected_after_s is not None and siege.connected_after_s < 5, siege
+    assert siege.grown_bytes < 16 << 20, siege

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 
 #include "check.h"
+#include "siv.h"
 #include "stranger.h"
 
 static const uint8_t SECRET[32] = "a secret of thirty-two bytes, or";
@@ -146,6 +147,85 @@ static void client_key_of_any_length_stays_inside_its_packet(void)
     protection_free(rules.protection);
 }
 
+enum { WKC_SIZE = SIV_TAG_SIZE + KEY2_SIZE + 4 + 2, V3_SIZE = CONTROL_HEADER + 8 + SIV_TAG_SIZE + 5 };
+
+/* A client's key2, all bytes of it `which`, wrapped with four bytes of metadata. */
+static void make_wkc(struct siv *server, uint8_t which, uint32_t metadata, uint8_t wkc[static WKC_SIZE])
+{
+    uint8_t plain[KEY2_SIZE + 4];
+    memset(plain, which, KEY2_SIZE);
+    put_u32(plain + KEY2_SIZE, metadata);
+    put_u16(wkc + WKC_SIZE - 2, WKC_SIZE);
+    CHECK(siv_seal(server, wkc + WKC_SIZE - 2, 2, plain, sizeof plain, wkc, wkc + SIV_TAG_SIZE));
+}
+
+/* A reset under the key `which`, with room behind it for the wrapped key. */
+static size_t make_v3(uint8_t which, const uint8_t wkc[static WKC_SIZE], uint8_t packet[static V3_SIZE + WKC_SIZE])
+{
+    uint8_t key[SIV_KEY_SIZE];
+    const uint8_t body[5] = {0};
+    struct siv siv;
+    memset(key, which, sizeof key);
+    CHECK(siv_init(&siv) && siv_set_key(&siv, key, key));
+    packet[0] = P_CONTROL_HARD_RESET_CLIENT_V3 << 3;
+    memcpy(packet + 1, CLIENT_SID, SESSION_ID_SIZE);
+    put_u32(packet + CONTROL_HEADER, 0x0F000001);
+    put_u32(packet + CONTROL_HEADER + 4, 1);
+    uint8_t *tag = packet + CONTROL_HEADER + 8;
+    CHECK(siv_seal(&siv, packet, CONTROL_HEADER + 8, body, sizeof body, tag, tag + SIV_TAG_SIZE));
+    siv_destroy(&siv);
+    memcpy(packet + V3_SIZE, wkc, WKC_SIZE);
+    return V3_SIZE + WKC_SIZE;
+}
+
+static void answered_under(uint8_t which, const uint8_t *reply, size_t length)
+{
+    uint8_t key[SIV_KEY_SIZE], plain[64];
+    struct siv siv;
+    memset(key, which, sizeof key);
+    CHECK(siv_init(&siv) && siv_set_key(&siv, key, key));
+    const uint8_t *tag = reply + CONTROL_HEADER + 8;
+    size_t sealed = length - CONTROL_HEADER - 8 - SIV_TAG_SIZE;
+    CHECK(sealed <= sizeof plain);
+    CHECK(siv_open(&siv, reply, CONTROL_HEADER + 8, tag, tag + SIV_TAG_SIZE, sealed, plain));
+    siv_destroy(&siv);
+}
+
+/* What is kept of a client key serves its own client's packets and no others, whoever else has its place meanwhile. */
+static void kept_client_keys_serve_their_own(void)
+{
+    struct stranger_rules rules =
+        rules_of(&(struct protection_settings){.shared = WRAP_REFUSED, .server_key = server_key});
+    struct socket_address here = source("192.0.2.7", 40000);
+    struct siv server;
+    CHECK(siv_init(&server) && siv_set_key(&server, server_key, server_key + 64));
+    uint8_t wkc[2][WKC_SIZE], packet[V3_SIZE + WKC_SIZE], reply[REPLY_MAX];
+    make_wkc(&server, 0, 0, wkc[0]);
+    uint32_t metadata = 0;
+    do
+        make_wkc(&server, 1, metadata++, wkc[1]);
+    while (wkc[1][0] != wkc[0][0]); /* both in one place */
+    struct opened opened;
+    enum control_drop drop;
+    for (unsigned turn = 0; turn < 6; turn++) {
+        uint8_t which = turn / 2 % 2; /* twice each: from what is kept, too */
+        size_t length = make_v3(which, wkc[which], packet);
+        CHECK(stranger_judge(&rules, &NOW, packet, length, &here, &opened, &drop) == WISH_ANSWER);
+        answered_under(which, reply, stranger_answer(&rules, &NOW, length, &here, &opened, reply));
+        make_v3(!which, wkc[which], packet); /* somebody else's packet in front of this key */
+        CHECK(judge(&rules, &NOW, packet, length, &here, &drop) == WISH_NOTHING && drop == CONTROL_NOT_AUTHENTIC);
+        make_v3(which, wkc[which], packet);
+        for (size_t at = V3_SIZE + 1; at < length - 2; at += 3) {
+            packet[at] ^= 1;
+            CHECK(judge(&rules, &NOW, packet, length, &here, &drop) == WISH_NOTHING &&
+                  drop == CONTROL_BAD_CLIENT_KEY);
+            packet[at] ^= 1;
+        }
+    }
+    siv_destroy(&server);
+    protection_free(rules.protection);
+}
+
 int main(void)
 {
     for (unsigned i = 0; i < KEY2_SIZE; i++)
@@ -155,6 +235,7 @@ int main(void)
     RUN(first_exchange);
     RUN(wrapped_packets);
     RUN(client_key_of_any_length_stays_inside_its_packet);
+    RUN(kept_client_keys_serve_their_own);
     reset_cookie_destroy(&cookie);
     return 0;
 }
