@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, Protocol
 
 IPAddress = IPv4Address | IPv6Address
@@ -25,12 +26,28 @@ MAX_PEER_ID = 0xFFFFFE
 """0xFFFFFF means "no peer id" on the wire (openvpn-wire.md section 1)."""
 
 
+HOSTS_REMEMBERED = 1024
+"""A handshake asks forty times for the same two."""
+
+
 class SocketAddress(NamedTuple):
     """Where a datagram came from or goes to. ``host`` is canonical text, IPv4-mapped IPv6 already folded to IPv4."""
 
     host: str
     port: int
     scope_id: int = 0
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def host_text(packed: bytes) -> str:
+    """As ``SocketAddress`` has it; nothing for nothing."""
+    return str(ip_address(packed)) if packed else ""
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def host_bytes(host: str) -> bytes:
+    """The inverse. Raises ``ValueError``."""
+    return ip_address(host).packed if host else b""
 
 
 class Drop(StrEnum):

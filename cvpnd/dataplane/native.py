@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
 
 from cvpnd import _native
 from cvpnd.dataplane.api import (
@@ -23,6 +22,8 @@ from cvpnd.dataplane.api import (
     TcpClosed,
     TcpControl,
     TunOffload,
+    host_bytes,
+    host_text,
 )
 
 DROPS = tuple(Drop(word) for word in _native.DROP_REASONS)
@@ -83,9 +84,8 @@ class NativeDataPlane:
         self._plane.remove_peer(peer_id)
 
     def set_remote(self, peer_id: int, listener: int, remote: SocketAddress, local: str) -> None:
-        packed_local = ip_address(local).packed if local else b""
-        packed = ip_address(remote.host).packed
-        self._plane.set_remote(peer_id, listener, packed, remote.port, remote.scope_id, packed_local)
+        host, port, scope_id = remote
+        self._plane.set_remote(peer_id, listener, host_bytes(host), port, scope_id, host_bytes(local))
 
     def attach_tcp(self, peer_id: int, fd: int, received: bytes) -> None:
         self._plane.attach_tcp(peer_id, fd, received)
@@ -141,10 +141,6 @@ def bit_set(groups: int) -> bytes:
     if groups < 0:
         raise ValueError("a bit set of groups is negative")
     return groups.to_bytes((groups.bit_length() + 7) // 8, "little")
-
-
-def host_text(packed: bytes) -> str:
-    return str(ip_address(packed)) if packed else ""
 
 
 def _stray_control(listener: int, host: bytes, port: int, scope_id: int, local: bytes, packet: bytes) -> Event:

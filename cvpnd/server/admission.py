@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from cvpnd.config import StrangersConfig
+from cvpnd.dataplane.api import HOSTS_REMEMBERED
 from cvpnd.ops.logs import RateLimited
 from cvpnd.reasons import Refusal
 from cvpnd.server.endpoint import ServedEndpoint
@@ -74,6 +76,7 @@ class TokenBucket:
         return True
 
 
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def prefixes(host: str) -> tuple[str, str]:
     """An IPv4 address and the /24 around it, or the /64 that an IPv6 site can pick addresses from and the /48 that it
     may have been given."""

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from types import TracebackType
 from typing import assert_never
 
 from cryptography import x509
@@ -156,21 +157,36 @@ class ControlPlane:
         return connection
 
     def _control_packets(self) -> None:
+        """What came of one connection is answered together, with one acknowledgement for a whole flight."""
+        known: dict[Connection, list[bytes]] = {}
+        others = []
         for datagram in self.door.fetch():
-            if is_data(datagram.packet):
-                self.data_received(datagram.listener, datagram.source, datagram.packet)
-                continue
             connection = self.table.find(datagram.listener, datagram.source, datagram.packet[1:9])
-            if connection is not None:
-                self.packet_received(connection, datagram.packet)
-            elif (receive := self._listeners.get(datagram.listener)) is not None:
-                with self.contained_stranger():
-                    receive(datagram)
+            if connection is None or is_data(datagram.packet):
+                others.append(datagram)
+            else:
+                known.setdefault(connection, []).append(datagram.packet)
+        for connection, packets in known.items():
+            self.packet_received(connection, *packets)
+        for datagram in others:
+            self._other_packet(datagram)
 
-    def packet_received(self, connection: Connection, packet: bytes) -> None:
+    def _other_packet(self, datagram: ControlDatagram) -> None:
+        if is_data(datagram.packet):
+            self.data_received(datagram.listener, datagram.source, datagram.packet)
+            return
+        connection = self.table.find(datagram.listener, datagram.source, datagram.packet[1:9])
+        if connection is not None:  # the one before began it
+            self.packet_received(connection, datagram.packet)
+        elif (receive := self._listeners.get(datagram.listener)) is not None:
+            with self.contained_stranger():
+                receive(datagram)
+
+    def packet_received(self, connection: Connection, *packets: bytes) -> None:
         now = self._loop.time()
-        with self._contained(connection):
-            connection.session.receive_packet(packet, now)
+        with _Contained(self, connection):
+            for packet in packets:
+                connection.session.receive_packet(packet, now)
         self.pump(connection, now)
 
     def lives(self, connection: Connection) -> bool:
@@ -188,7 +204,7 @@ class ControlPlane:
     def pump(self, connection: Connection, now: float) -> None:
         """Handle, send, re-arm. Call it after every touch of a session."""
         session = connection.session
-        with self._contained(connection):
+        with _Contained(self, connection):
             while (event := session.next_event()) is not None:
                 self._session_event(connection, event, now)
             for packet in session.packets_to_send(now):
@@ -199,16 +215,11 @@ class ControlPlane:
             self.table.set_timer(connection, session.next_timeout())
         self._arm()
 
-    @contextlib.contextmanager
-    def _contained(self, connection: Connection) -> Iterator[None]:
-        """A mistake of ours, or what the kernel refuses us, ends this one connection. The packets, timers and events
-        of all others are handled by the same callbacks of the event loop and must not get lost with it."""
-        try:
-            yield
-        except Exception:
-            log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
-            self.end(connection, Refusal.INTERNAL_ERROR)
-            connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
+    def cannot_go_on(self, connection: Connection) -> None:
+        """After an exception, from within its handler."""
+        log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
+        self.end(connection, Refusal.INTERNAL_ERROR)
+        connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
 
     @contextlib.contextmanager
     def contained_stranger(self) -> Iterator[None]:
@@ -241,7 +252,7 @@ class ControlPlane:
             if connection.forget_at is not None and connection.forget_at <= now:
                 self._forget(connection)
                 continue
-            with self._contained(connection):
+            with _Contained(self, connection):
                 connection.session.handle_timeout(now)
             self.pump(connection, now)
         self._arm()
@@ -408,7 +419,7 @@ class ControlPlane:
 
     def go_on(self, connection: Connection) -> None:
         """Login said yes to a later key, some time after it was asked."""
-        with self._contained(connection):
+        with _Contained(self, connection):
             connection.session.accept_renegotiation(self._loop.time())
         self.pump(connection, self._loop.time())
 
@@ -423,7 +434,7 @@ class ControlPlane:
     ) -> None:
         """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
         help."""
-        with self._contained(connection):
+        with _Contained(self, connection):
             connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
         self._last_words(connection, reason, detail)
 
@@ -503,7 +514,7 @@ class ControlPlane:
                 continue
             connection = self.table.by_peer(event.peer_id)
             if connection is not None:  # else: it ended while the event waited
-                with self._contained(connection):
+                with _Contained(self, connection):
                     self._plane_event(connection, event)
                 self.pump(connection, self._loop.time())
 
@@ -572,6 +583,28 @@ class ControlPlane:
             "%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source
         )
         self.table.move(connection, event.source, event.local)
+
+
+class _Contained:
+    """A mistake of ours, or what the kernel refuses us, ends this one connection. The packets, timers and events of all
+    others are handled by the same callbacks of the event loop and must not get lost with it."""
+
+    __slots__ = ("_connection", "_control")
+
+    def __init__(self, control: ControlPlane, connection: Connection) -> None:
+        self._control = control
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._control.cannot_go_on(self._connection)
+        return True
 
 
 def _as_negotiated(settings: dataplane.PeerSettings, session: Session) -> dataplane.PeerSettings:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import NamedTuple
 
 from cvpnd import _native
 from cvpnd.config import StrangersConfig
-from cvpnd.dataplane.api import SocketAddress
+from cvpnd.dataplane.api import SocketAddress, host_bytes, host_text
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.wrap.plain import Plain
@@ -92,7 +91,7 @@ class Doorman:
         """Some of those that wait: of established sessions first, then of handshakes, then of strangers, then data
         packets that name no peer and came from where an established session is."""
         return [
-            ControlDatagram(listener, SocketAddress(_host(host), port, scope_id), _host(local), packet)
+            ControlDatagram(listener, SocketAddress(host_text(host), port, scope_id), host_text(local), packet)
             for listener, host, port, scope_id, local, packet in self._native.fetch(*PER_FETCH)
         ]
 
@@ -144,8 +143,4 @@ def _limits(limits: StrangersConfig) -> tuple[int, int, int, int, int]:
 
 
 def _packed(source: SocketAddress) -> tuple[bytes, int, int]:
-    return ip_address(source.host).packed, source.port, source.scope_id
-
-
-def _host(packed: bytes) -> str:
-    return str(ip_address(packed)) if packed else ""
+    return host_bytes(source.host), source.port, source.scope_id

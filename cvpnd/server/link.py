@@ -7,7 +7,6 @@ the bytes already read, and control frames go both ways through the data plane.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -52,14 +51,12 @@ class UdpLink:
 
     def send(self, packet: bytes) -> None:
         """Best effort, as UDP is: the reliability layer repeats what a full buffer or an unreachable client lost."""
-        remote = self.remote
-        address = (
-            (remote.host, remote.port, 0, remote.scope_id)
-            if self._control.family == socket.AF_INET6
-            else (remote.host, remote.port)
-        )
-        with contextlib.suppress(OSError):
-            self._control.sendmsg([packet], ancillary_from_local(self.local), 0, address)
+        host, port, scope_id = self.remote
+        address = (host, port, 0, scope_id) if ":" in host else (host, port)
+        try:
+            self._control.sendmsg((packet,), ancillary_from_local(self.local), 0, address)
+        except OSError:
+            return
 
     def close(self) -> None:
         pass

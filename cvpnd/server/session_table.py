@@ -11,10 +11,11 @@ import heapq
 import itertools
 from collections import Counter, deque
 from collections.abc import Iterator
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from cvpnd.dataplane.api import MAX_PEER_ID, SocketAddress
+from cvpnd.dataplane.api import HOSTS_REMEMBERED, MAX_PEER_ID, SocketAddress
 from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
@@ -26,6 +27,7 @@ SUPERSEDED_TIMERS = 64
 """So many more than there are connections may wait on the heap in vain."""
 
 
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def source_prefix(host: str) -> str:
     """What counts as one stranger: an IPv4 address, or the /64 that an IPv6 site can pick addresses from."""
     address = ip_address(host)

@@ -13,6 +13,7 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 SO_ATTACH_REUSEPORT_CBPF = 51
 IP_PKTINFO = 8
@@ -145,10 +146,11 @@ def local_from_ancillary(ancillary: list[tuple[int, int, bytes]]) -> str:
     return ""
 
 
-def ancillary_from_local(local: str) -> list[tuple[int, int, bytes]]:
+@lru_cache(maxsize=64)
+def ancillary_from_local(local: str) -> tuple[tuple[int, int, bytes], ...]:
     """The inverse: send from this address of ours."""
     if not local:
-        return []
+        return ()
     if ":" in local:
-        return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, local) + bytes(4))]
-    return [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + socket.inet_aton(local) + bytes(4))]
+        return ((socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, local) + bytes(4)),)
+    return ((socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + socket.inet_aton(local) + bytes(4)),)

@@ -22,6 +22,7 @@ class Agreement:
         "_data_ciphers",
         "_identity",
         "_options",
+        "_outcome",
         "_pushed",
         "_reserve_peer_id",
         "_told_peer_id",
@@ -37,6 +38,7 @@ class Agreement:
         """The one that the client was told in the key exchange; then none is pushed."""
         self._identity: tuple[bytes, str] | None = None
         self._options = ""
+        self._outcome: Negotiated | Unsupported | None = None
         self._pushed: list[str] = []
         self.peer_info = PeerInfo()
         self.negotiated: Negotiated | None = None
@@ -70,6 +72,7 @@ class Agreement:
             self._identity = identity
             self.peer_info = peer_info
             self._options = message.options
+            self._outcome = None
         return identity == self._identity
 
     # -- what follows from it
@@ -79,7 +82,10 @@ class Agreement:
         return self.negotiated is not None and self.negotiated.dynamic_tls_crypt
 
     def negotiate(self) -> Negotiated | Unsupported:
-        return negotiate(self._data_ciphers, self.peer_info, self._options)
+        """Of what the first key said; login asks several times."""
+        if self._outcome is None:
+            self._outcome = negotiate(self._data_ciphers, self.peer_info, self._options)
+        return self._outcome
 
     def fix(self, negotiated: Negotiated, peer_id: int | None) -> None:
         """``peer_id``: the data plane's for this client."""

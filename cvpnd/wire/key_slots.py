@@ -21,7 +21,6 @@ Here is neither TLS nor a packet; ``session.py`` makes the key states and says w
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 from cvpnd.wire.errors import DropReason, PeerError
@@ -51,7 +50,7 @@ class KeySlots:
         "primary",
     )
 
-    def __init__(self, settings: SessionSettings, events: deque[Event], first: KeyState, jitter: float) -> None:
+    def __init__(self, settings: SessionSettings, events: list[Event], first: KeyState, jitter: float) -> None:
         """``events``: the session's, for what it is to be told. ``jitter``: a random number 0..1."""
         self._settings = settings
         self._events = events
@@ -66,10 +65,13 @@ class KeySlots:
         self.lame_duck: KeyState | None = None
 
     def __iter__(self) -> Iterator[KeyState]:
-        return (state for state in (self.pending, self.primary, self.lame_duck) if state is not None)
+        return iter([state for state in (self.pending, self.primary, self.lame_duck) if state is not None])
 
     def find(self, key_id: int) -> KeyState | None:
-        return next((state for state in self if state.key_id == key_id), None)
+        for state in self:
+            if state.key_id == key_id:
+                return state
+        return None
 
     # -- a new key begins
 
@@ -141,10 +143,10 @@ class KeySlots:
 
     def next_timeout(self) -> float | None:
         next_key = self._renegotiate_at if self._old_key_until is None else self._old_key_until
-        times = [next_key, self._use_key_at, *(state.expires_at for state in self)]
+        times = [next_key, self._use_key_at, *[state.expires_at for state in self]]
         if self.pending is not None and not self.pending.waits_for_login:
             times.append(self.pending.started_at + self._settings.hand_window_s)
-        return min((time for time in times if time is not None), default=None)
+        return min([time for time in times if time is not None], default=None)
 
     def overdue(self, now: float) -> bool:
         """The pending negotiation has had its time."""

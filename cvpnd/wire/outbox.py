@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from cvpnd.wire.key_state import KeyState
 
 
@@ -13,7 +11,7 @@ class Outbox:
     __slots__ = ("_last_words", "_told", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: deque[str] = deque()
+        self._waiting: list[str] = []
         self._last_words = ""
         self._told: list[int] = []
 
@@ -30,7 +28,7 @@ class Outbox:
         state = pending or primary
         if self._waiting and state is not None and state.carries_text:
             while self._waiting:
-                state.send_text(self._waiting.popleft())
+                state.send_text(self._waiting.pop(0))
         if self._last_words:
             for state in (pending, primary):
                 if state is not None and state.carries_text and state.key_id not in self._told:

@@ -7,8 +7,9 @@ A packet is a *header* (opcode, key id, sender's session id), which every wrappi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from cvpnd.wire.errors import DropReason, PeerError
 
@@ -43,6 +44,7 @@ CONTROL_OPCODES = frozenset(Opcode) - {Opcode.DATA_V1, Opcode.DATA_V2}
 CLIENT_RESETS = frozenset({Opcode.HARD_RESET_CLIENT_V2, Opcode.HARD_RESET_CLIENT_V3})
 HARD_RESETS = CLIENT_RESETS | {Opcode.HARD_RESET_SERVER_V2}
 TLS_OPCODES = frozenset({Opcode.CONTROL_V1, Opcode.CONTROL_WKC_V1})
+_BY_NUMBER = {int(opcode): opcode for opcode in Opcode}
 
 
 def is_data(packet: bytes) -> bool:
@@ -82,8 +84,7 @@ class Reader:
         return int.from_bytes(self.take(4), "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     opcode: Opcode
     key_id: int
     session_id: bytes
@@ -93,8 +94,7 @@ class Header:
         return bytes((self.opcode << 3 | self.key_id,)) + self.session_id
 
 
-@dataclass(frozen=True, slots=True)
-class ControlPacket:
+class ControlPacket(NamedTuple):
     opcode: Opcode
     key_id: int
     session_id: bytes
@@ -116,10 +116,9 @@ def parse_header(packet: bytes) -> Header:
     if len(packet) < HEADER_BYTES:
         raise PeerError(DropReason.TRUNCATED)
     first = packet[0]
-    try:
-        opcode = Opcode(first >> 3)
-    except ValueError:
-        raise PeerError(DropReason.BAD_OPCODE, str(first >> 3)) from None
+    opcode = _BY_NUMBER.get(first >> 3)
+    if opcode is None:
+        raise PeerError(DropReason.BAD_OPCODE, str(first >> 3))
     if opcode not in CONTROL_OPCODES:
         raise PeerError(DropReason.BAD_OPCODE, opcode.name)
     session_id = packet[1:HEADER_BYTES]
@@ -133,20 +132,23 @@ def parse_header(packet: bytes) -> Header:
 
 def parse_body(header: Header, body: bytes) -> ControlPacket:
     """The part behind the header, already unwrapped. Raises ``PeerError``."""
-    reader = Reader(body)
-    count = reader.u8()
+    opcode, key_id, session_id = header
+    count = body[0] if body else 0
     if count > MAX_ACKS_RECEIVED:
         raise PeerError(DropReason.TOO_MANY_ACKS, str(count))
-    acks = tuple(reader.u32() for _ in range(count))
-    remote_session_id = reader.take(SESSION_ID_BYTES) if count else b""
-    packet_id: int | None = None
-    payload = b""
-    if header.opcode is not Opcode.ACK_V1:
-        packet_id = reader.u32()
-        if reader.left > MAX_PAYLOAD_BYTES:
-            raise PeerError(DropReason.TOO_LONG, f"{reader.left} bytes of payload")
-        payload = reader.rest()
-    return ControlPacket(header.opcode, header.key_id, header.session_id, acks, remote_session_id, packet_id, payload)
+    behind_acks = 1 + 4 * count
+    start = behind_acks + SESSION_ID_BYTES if count else behind_acks
+    end = start if opcode is Opcode.ACK_V1 else start + 4
+    if end > len(body):
+        raise PeerError(DropReason.TRUNCATED)
+    acks = struct.unpack_from(f">{count}I", body, 1)
+    remote_session_id = body[behind_acks:start]
+    if opcode is Opcode.ACK_V1:  # what follows is nobody's
+        return ControlPacket(opcode, key_id, session_id, acks, remote_session_id)
+    if len(body) - end > MAX_PAYLOAD_BYTES:
+        raise PeerError(DropReason.TOO_LONG, f"{len(body) - end} bytes of payload")
+    packet_id = int.from_bytes(body[start:end], "big")
+    return ControlPacket(opcode, key_id, session_id, acks, remote_session_id, packet_id, body[end:])
 
 
 def parse_packet(packet: bytes) -> ControlPacket:
@@ -155,15 +157,12 @@ def parse_packet(packet: bytes) -> ControlPacket:
 
 
 def serialise_packet(packet: ControlPacket) -> bytes:
-    return packet.header.serialise() + serialise_body(packet)
+    return bytes((packet.opcode << 3 | packet.key_id,)) + packet.session_id + serialise_body(packet)
 
 
 def serialise_body(packet: ControlPacket) -> bytes:
-    parts = [bytes((len(packet.acks),))]
-    if packet.acks:
-        parts += [ack.to_bytes(4, "big") for ack in packet.acks]
-        parts.append(packet.remote_session_id)
-    if packet.packet_id is not None:
-        parts.append(packet.packet_id.to_bytes(4, "big"))
-        parts.append(packet.payload)
-    return b"".join(parts)
+    count = len(packet.acks)
+    acks = struct.pack(f">B{count}I", count, *packet.acks) + packet.remote_session_id if count else b"\0"
+    if packet.packet_id is None:
+        return acks
+    return acks + packet.packet_id.to_bytes(4, "big") + packet.payload

@@ -8,7 +8,6 @@ arithmetic on ids is modulo 2^32.
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
 
 from cvpnd.wire.errors import DropReason, PeerError
@@ -20,7 +19,7 @@ RECEIVE_WINDOW = 12
 ACKS_ON_CONTROL = 4
 ACKS_ON_ACK = 4
 """The limit is 8, but SoftEther understands no more than 4 in any packet; the rest goes into another one."""
-MAX_QUEUED_ACKS = 8
+MAX_QUEUED_ACKS = RECEIVE_WINDOW
 """More are dropped: the peer repeats the packet, and the acknowledgement is made again."""
 FIRST_TIMEOUT_S = 2.0
 MAX_TIMEOUT_S = 60.0
@@ -111,10 +110,10 @@ class ReliableLayer:
         self._expected = first_id
         self._next_id = first_id
         self._received: dict[int, bytes] = {}
-        self._acks: deque[int] = deque()
+        self._acks: list[int] = []
         self._recent_acks: list[int] = []
         self._in_flight: list[_Outgoing] = []
-        self._backlog: deque[tuple[Opcode, bytes]] = deque()
+        self._backlog: list[tuple[Opcode, bytes]] = []
         self.backlog_bytes = 0
         """What waits for the peer to acknowledge what came before."""
         self.payload_limit = payload_limit
@@ -183,7 +182,7 @@ class ReliableLayer:
     def packets_to_send(self, now: float) -> list[ControlPacket]:
         """New packets as far as the window reaches, those due again, and a bare ACK if acknowledgements are left."""
         while self._backlog and self._window_open():
-            opcode, payload = self._backlog.popleft()
+            opcode, payload = self._backlog.pop(0)
             self.backlog_bytes -= len(payload)
             self._in_flight.append(_Outgoing(self._next_id, opcode, payload, now, self._first_timeout_s))
             self._next_id = (self._next_id + 1) & _MASK
@@ -208,7 +207,7 @@ class ReliableLayer:
 
     def next_timeout(self) -> float | None:
         """When the earliest unacknowledged packet is due again."""
-        return min((outgoing.due for outgoing in self._in_flight), default=None)
+        return min([outgoing.due for outgoing in self._in_flight], default=None)
 
     def restart(self, now: float) -> None:
         """The peer's reset came (again): all of ours is due at once, with the first timeout."""
@@ -236,13 +235,12 @@ class ReliableLayer:
     def _forget(self, acknowledged: int) -> None:
         """The peer has ``acknowledged``. Repeated and invented ids find nothing and change nothing: else a few
         bytes, said again and again, would have all that is in flight sent again and again."""
-        remaining = [outgoing for outgoing in self._in_flight if outgoing.packet_id != acknowledged]
-        if len(remaining) == len(self._in_flight):
-            return
-        for outgoing in remaining:
-            if (acknowledged - outgoing.packet_id) & _MASK < _HALF:
-                outgoing.higher_acks += 1
-        self._in_flight = remaining
+        for position, outgoing in enumerate(self._in_flight):
+            if outgoing.packet_id == acknowledged:
+                del self._in_flight[position]
+                for earlier in self._in_flight[:position]:
+                    earlier.higher_acks += 1
+                return
 
     def _queue_ack(self, packet_id: int) -> None:
         if packet_id not in self._acks and len(self._acks) < MAX_QUEUED_ACKS:
@@ -252,12 +250,11 @@ class ReliableLayer:
         """New acknowledgements first, then recent ones again: so a lost acknowledgement heals itself."""
         if not self._habits.repeats_acks:
             self._recent_acks.clear()
-        for _ in range(min(most, len(self._acks))):
-            ack = self._acks.popleft()
-            if ack in self._recent_acks:
-                self._recent_acks.remove(ack)
-            self._recent_acks.insert(0, ack)
-        del self._recent_acks[self._habits.acks_on_ack :]
+        if self._acks:
+            new = self._acks[:most]
+            del self._acks[:most]
+            again = [ack for ack in self._recent_acks if ack not in new]
+            self._recent_acks = [*reversed(new), *again][: self._habits.acks_on_ack]
         acks = tuple(self._recent_acks[:most])
         return ControlPacket(
             opcode,

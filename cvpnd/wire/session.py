@@ -17,7 +17,7 @@ It ends in one of two ways: at once (``_close``), or after it has acknowledged a
 from __future__ import annotations
 
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from OpenSSL import SSL
@@ -47,7 +47,7 @@ from cvpnd.wire.key_state import (
 )
 from cvpnd.wire.negotiation import Negotiated, Unsupported
 from cvpnd.wire.outbox import Outbox, PushExchange
-from cvpnd.wire.packet import CLIENT_RESETS, ControlPacket, Opcode, Transport, parse_header
+from cvpnd.wire.packet import CLIENT_RESETS, HEADER_BYTES, ControlPacket, Opcode, Transport, parse_header
 from cvpnd.wire.reliable import ReliableLayer, payload_limit
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.text import printable
@@ -136,7 +136,7 @@ class Session:
         self.closed = False
         self.tls_version = ""
         self.tls_cipher = ""
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []
         self._farewell: list[bytes] = []
         self._outbox = Outbox()
         self._agreement = Agreement(settings.data_ciphers, reserve_peer_id)
@@ -224,10 +224,9 @@ class Session:
         """When to call ``handle_timeout`` and then ``packets_to_send``; None: only when something arrives."""
         if self.closed:
             return None
-        times = [self._close_at, *(state.reliable.next_timeout() for state in self._keys)]
-        if self._closing is None:
-            times.append(self._keys.next_timeout())
-        return min((time for time in times if time is not None), default=None)
+        times = [state.reliable.next_timeout() for state in self._keys]
+        times.append(self._close_at if self._closing is not None else self._keys.next_timeout())
+        return min([time for time in times if time is not None], default=None)
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline that has passed."""
@@ -254,7 +253,7 @@ class Session:
             self.renegotiate(now)
 
     def next_event(self) -> Event | None:
-        return self._events.popleft() if self._events else None
+        return self._events.pop(0) if self._events else None
 
     # -- decisions of the server
 
@@ -393,16 +392,17 @@ class Session:
     def _limit_backlog(self) -> None:
         """TLS 1.3 answers each key update and we each PUSH_REQUEST now and then: without end to whoever acknowledges
         nothing."""
-        if any(state.reliable.backlog_bytes > self._settings.max_backlog_bytes for state in self._keys):
-            raise PeerError(DropReason.UNACKNOWLEDGED)
+        for state in self._keys:
+            if state.reliable.backlog_bytes > self._settings.max_backlog_bytes:
+                raise PeerError(DropReason.UNACKNOWLEDGED)
 
     def _unwrap(self, packet: bytes, now: float) -> ControlPacket:
         """The session id is in clear, and looked at first: no other client's packet, authentic under a key that they
         share, may move this session's replay window."""
-        header = parse_header(packet)
-        if header.session_id != self._remote_session_id:
+        if packet[1:HEADER_BYTES] != self._remote_session_id:
+            parse_header(packet)  # which may know better what is wrong with it
             raise PeerError(DropReason.UNROUTABLE)
-        return self._wraps.unwrap(packet, header.key_id, now)
+        return self._wraps.unwrap(packet, packet[0] & 7, now)
 
     def _route(self, packet: ControlPacket, now: float) -> None:
         if packet.opcode is Opcode.HARD_RESET_SERVER_V2:

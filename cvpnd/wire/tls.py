@@ -18,7 +18,8 @@ from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.text import printable
 
 MAX_RECORD_BYTES = 16384
-_BIO_READ_BYTES = 32768
+_BIO_READ_BYTES = 8192
+"""More than a flight of any handshake with certificates of usual size."""
 _NO_CERTIFICATE = "peer did not return a certificate"
 """OpenSSL's words for SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE."""
 
@@ -41,11 +42,12 @@ class CertificateVerdict:
 class TlsConnection:
     """One handshake and the connection it yields. About 55 kB inside OpenSSL while it lives."""
 
-    __slots__ = ("_connection", "established", "verdict")
+    __slots__ = ("_connection", "_peer_certificate", "established", "verdict")
 
     def __init__(self, context: SSL.Context, *, server: bool) -> None:
         self.verdict = CertificateVerdict()
         self.established = False
+        self._peer_certificate: x509.Certificate | None = None
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self.verdict)
         if server:
@@ -84,19 +86,23 @@ class TlsConnection:
 
     def output(self) -> bytes:
         """Take what is to be sent to the peer."""
-        parts = []
+        output = b""
         try:
-            while True:
-                parts.append(self._connection.bio_read(_BIO_READ_BYTES))
+            while len(output) % _BIO_READ_BYTES == 0:  # a shorter read has emptied it
+                output += self._connection.bio_read(_BIO_READ_BYTES)
         except SSL.Error:  # WantRead: empty
-            return b"".join(parts)
+            pass
+        return output
 
     def export(self, label: str, length: int) -> bytes:
         """RFC 5705 keying material without a context (which differs from an empty one in TLS 1.2)."""
         return self._connection.export_keying_material(label.encode("ascii"), length, None)
 
     def peer_certificate(self) -> x509.Certificate | None:
-        return self._connection.get_peer_certificate(as_cryptography=True)
+        """As the handshake has proven it; None before it is complete."""
+        if self._peer_certificate is None and self.established:
+            self._peer_certificate = self._connection.get_peer_certificate(as_cryptography=True)
+        return self._peer_certificate
 
     @property
     def version(self) -> str:

@@ -249,7 +249,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     ),
     "session id": (
         session_hears_its_own_client_only,
-        [Mutant(session, "Session._unwrap", "header.session_id != self._remote_session_id", "False")],
+        [Mutant(session, "Session._unwrap", "packet[1:HEADER_BYTES] != self._remote_session_id", "False")],
     ),
     "acknowledged session id": (
         acknowledgements_of_another_session_count_for_nothing,

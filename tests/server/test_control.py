@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 from helpers import certs
 from helpers.served import Client, wait_until
 
+from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import control as control_module
 from cvpnd.server.connection import Phase
-from cvpnd.wire.packet import Transport
+from cvpnd.server.doorman import ControlDatagram
+from cvpnd.wire.packet import Transport, parse_packet
 
 
 def address(served, transport):
@@ -34,6 +37,24 @@ async def test_client_gets_in_and_gives_everything_back(served, transport):
     assert await client.until(lambda: len(served.ended) == 1)
     assert served.ended[0].end_reason is (End.CLIENT_EXIT if transport is Transport.UDP else End.TCP_CLOSED)
     assert served.leases_used == 0
+    client.close()
+
+
+async def test_what_a_client_sent_together_is_acknowledged_together(served, monkeypatch):
+    client = await Client(served.udp).connect()
+    await client.until(lambda: False, 0.1)
+    flight = []
+    for text in ("one", "two", "three"):
+        client.light.send_message(text)
+        flight += client.light.packets_to_send(time.monotonic())
+    source = SocketAddress(*client.socket.getsockname())
+    waiting = [ControlDatagram(1, source, "127.0.0.1", packet) for packet in flight]
+    monkeypatch.setattr(served.door, "fetch", lambda: waiting)
+    served.control._control_packets()
+    answers = []
+    assert await wait_until(lambda: answers.extend(client._received()) or answers)
+    (answer,) = map(parse_packet, answers)
+    assert set(answer.acks) >= {parse_packet(packet).packet_id for packet in flight}
     client.close()
 
 

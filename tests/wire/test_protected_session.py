@@ -56,7 +56,7 @@ def dropped(pair: Pair) -> Counter[DropReason]:
 def reset(case: Case, count: ReplayId = EARLY, **changes: object) -> bytes:
     v2 = isinstance(case.client, TlsCryptV2Client)
     opcode = Opcode.HARD_RESET_CLIENT_V3 if v2 else Opcode.HARD_RESET_CLIENT_V2
-    return case.client.seal(replace(ControlPacket(opcode, 0, SID, packet_id=0), **changes), count)
+    return case.client.seal(ControlPacket(opcode, 0, SID, packet_id=0)._replace(**changes), count)
 
 
 # -- whole sessions -----------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_client_keys_are_judged_after_the_cookie_and_before_any_state() -> None:
     assert isinstance(reply, bytes)
     assert judged == [], "a reset proves nothing"
     good = ControlPacket(Opcode.CONTROL_WKC_V1, 0, SID, (0,), reply[1:9], 1)
-    wrong = replace(good, remote_session_id=b"a guess!")
+    wrong = good._replace(remote_session_id=b"a guess!")
     assert (
         check_echo(case.client.seal(wrong, EARLY), CLIENT_ADDRESS, 0.0, COOKIE, case.protection)
         is DropReason.BAD_COOKIE
@@ -429,7 +429,7 @@ def test_forged_packets_move_no_replay_window(name: str) -> None:
     forged = bytearray(case.client.seal(own, last))
     forged[-1] ^= 1
     session.receive_packet(bytes(forged), pair.now)
-    session.receive_packet(case.client.seal(replace(own, session_id=b"somebody"), last), pair.now)
+    session.receive_packet(case.client.seal(own._replace(session_id=b"somebody"), last), pair.now)
     assert session.drops == Counter({DropReason.NOT_AUTHENTIC: 1, DropReason.UNROUTABLE: 1})
     pair.client.send_message("INFO,still here")
     pair.run(seconds=1)

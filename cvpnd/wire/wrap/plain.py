@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cvpnd.wire.packet import ControlPacket, parse_header, parse_packet, serialise_packet
+from cvpnd.wire.packet import HEADER_BYTES, ControlPacket, parse_body, parse_header, serialise_packet
 from cvpnd.wire.wrap.wrapping import Opened, ReplayId, refuse_client_key
 
 
@@ -15,8 +15,9 @@ class Plain:
         return serialise_packet(packet)
 
     def open(self, packet: bytes) -> Opened:
-        refuse_client_key(parse_header(packet))
-        return Opened(parse_packet(packet), None)
+        header = parse_header(packet)
+        refuse_client_key(header)
+        return Opened(parse_body(header, packet[HEADER_BYTES:]), None)
 
 
 PLAIN = Plain()
