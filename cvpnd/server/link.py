@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from cvpnd.dataplane.api import DataPlane, SocketAddress
 from cvpnd.server.sockets import ancillary_from_local
-from cvpnd.wire.errors import PeerError
+from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.stream import FrameReader, frame
 
 READ_BYTES = 4096
@@ -67,8 +67,10 @@ class TcpLink:
 
     transport: Final = "tcp"
 
-    def __init__(self, sock: socket.socket, remote: SocketAddress) -> None:
+    def __init__(self, sock: socket.socket, remote: SocketAddress, drops: Counter[DropReason]) -> None:
+        """``drops``: counts streams that lose their frames."""
         self._loop = asyncio.get_running_loop()
+        self._drops = drops
         self._socket: socket.socket | None = sock
         self._reader = FrameReader()
         self._read: deque[bytes] = deque()  # frames of the last read that wait for their turn
@@ -128,7 +130,11 @@ class TcpLink:
                 self._read.extend(self._reader.feed(data))
             except BlockingIOError:
                 return
-            except (OSError, PeerError) as error:
+            except PeerError as error:
+                self._drops[error.reason] += 1
+                self._fail(str(error))
+                return
+            except OSError as error:
                 self._fail(str(error))
                 return
             if not data:

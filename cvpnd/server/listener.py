@@ -241,7 +241,7 @@ class TcpListener:
             return
         sock.setblocking(False)
         try:
-            link = TcpLink(sock, source)
+            link = TcpLink(sock, source, self._control.drops)
         except OSError:  # gone again
             sock.close()
             return

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+from collections import Counter
 
 import pytest
 from helpers.pair import Pair, client_context
@@ -237,7 +238,7 @@ async def test_frames_that_wait_for_their_turn_go_to_the_worker() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as far:
         near, address = listening.accept()
         near.setblocking(False)
-        link = TcpLink(near, SocketAddress(*address))
+        link = TcpLink(near, SocketAddress(*address), Counter())
         got: list[bytes] = []
 
         def on_packet(packet: bytes) -> None:

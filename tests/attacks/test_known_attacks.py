@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import wire_vectors as v
 from helpers.pair import CLIENT_ADDRESS, NoisyLink, Pair, client_context, server_context
+from helpers.places import check_place
 from helpers.story import STRANGER
 from helpers.world import SETTLING_S, Device, World
 from helpers.wrappings import CASES, NAMES
@@ -31,7 +32,7 @@ from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.stateless import answer_reset, check_echo, open_stream
 
-TESTS = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HERE = "attacks/test_known_attacks.py"
 
 KNOWN: dict[str, tuple[str, ...]] = {
@@ -143,15 +144,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("attack", KNOWN)
 def test_attack_is_tried_where_the_table_says(attack: str) -> None:
     for place in KNOWN[attack]:
-        path, _, name = place.partition("::")
-        text = (TESTS / path).read_text()
-        if name:
-            functions = {
-                node.name
-                for node in ast.walk(ast.parse(text))
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-            }
-            assert name in functions, place
+        check_place(place)
 
 
 def test_every_test_of_this_file_is_in_the_table() -> None:
@@ -490,7 +483,7 @@ def test_what_is_random_to_others_is_cryptographic() -> None:
     """CVE-2022-33738: tokens from a generator that can be guessed. Ours serves to spread load and for nothing else."""
     uses = {
         f"{path.name}: {match[0]}"
-        for path in (TESTS.parent / "cvpnd").rglob("*.py")
+        for path in (ROOT / "cvpnd").rglob("*.py")
         if re.search(r"^(import|from) random\b", text := path.read_text(), re.MULTILINE)
         for match in re.finditer(r"\brandom\.\w+\([^)]*\)", text)
     }

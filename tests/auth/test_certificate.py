@@ -4,6 +4,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from helpers import certs
 from helpers.handshake import client_context, shake_hands
+from OpenSSL import SSL
 
 from cvpnd.auth.certificate import CertificateTrust, newly_revoked
 from cvpnd.auth.crl import certificate_key
@@ -280,6 +282,23 @@ def test_no_session_can_be_resumed_and_tickets_are_stubs(trust):
     again = shake_hands(context, client, first.client.get_session())
     assert again.accepted
     assert again.verdict.certificate is not None, "a resumed session would not have shown its certificate"
+
+
+def test_a_handshake_inside_tls_1_2_is_not_begun_again(trust):
+    """A storm of them would cost a signature each, behind the limits on handshakes."""
+    first = shake_hands(trust().ssl_context, client_context(certs.client(), "1.2"))
+    assert first.accepted
+    first.client.renegotiate()
+    for _ in range(100):
+        with suppress(SSL.Error):
+            first.client.do_handshake()
+        with suppress(SSL.Error):
+            first.server.bio_write(first.client.bio_read(1 << 16))
+        with pytest.raises(SSL.WantReadError):
+            first.server.recv(1)
+        with suppress(SSL.Error):
+            assert len(first.server.bio_read(1 << 16)) < 100, "an alert, and no handshake"
+    assert first.server.total_renegotiations() == 0
 
 
 def test_tls_versions_follow_the_settings(trust):

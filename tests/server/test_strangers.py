@@ -7,6 +7,7 @@ import logging
 import resource
 import secrets
 import socket
+from collections import Counter
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -57,6 +58,15 @@ async def test_nothing_is_read_behind_a_packet_that_ended_the_connection(served)
     sock.send(frame(b"\x20" + secrets.token_bytes(20)) + frame(reset()))
     assert await closed(sock)
     assert len(served.control.table) == 0
+    sock.close()
+
+
+@pytest.mark.parametrize("before", [b"", frame(reset())], ids=["at once", "behind a reset"])
+async def test_a_frame_of_impossible_length_has_a_name(served, before):
+    sock = connected(served.tcp)
+    sock.send(before + b"\xff\xff" + bytes(100))
+    assert await closed(sock)
+    assert served.control.drops == Counter({DropReason.BAD_FRAME: 1})
     sock.close()
 
 
