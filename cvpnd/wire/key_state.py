@@ -145,7 +145,7 @@ class KeyState:
         self.key_id = key_id
         self.reliable = reliable
         self.tls: TlsConnection | None = tls
-        """None once nobody speaks to it any more, because it takes 55 kB."""
+        """None once nobody speaks to it any more, because it takes 39 kB."""
         self.started_at = now
         self.expires_at: float | None = None
         """Set when a successor's negotiation starts; not postponed by its repeats."""
