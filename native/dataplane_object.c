@@ -161,7 +161,6 @@ static bool to_rule(PyObject *object, struct rule *rule)
         .groups_length = (size_t)groups_length,
     };
     memcpy(rule->prefix.bytes, PyBytes_AS_STRING(network), size);
-    lpm_prefix_mask(&rule->prefix);
     return true;
 }
 

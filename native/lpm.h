@@ -1,34 +1,34 @@
-/* Longest-prefix match over IPv4 and IPv6: a trie of 256-way nodes, one byte of the address a level.
+/* Longest-prefix match over IPv4 and IPv6: a trie whose nodes are as wide as what is below them deserves.
  *
  * Built once and never changed afterwards, so that workers read it without a lock; a new one takes its place.
- * A prefix that ends inside a byte is written into every entry it covers; prefixes are inserted shortest first,
- * so the longest is what stays. */
+ * Of equal prefixes the first in the list counts, as in the plain twin. */
 #ifndef CVPND_LPM_H
 #define CVPND_LPM_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-enum { LPM_NONE = 0 }; /* values start at 1 */
+enum { LPM_NONE = 0, LPM_VALUE_MAX = INT32_MAX }; /* values are between them */
 
 struct lpm_prefix {
-    uint8_t bytes[16]; /* 4 or 16 used, host bits zero */
-    uint8_t length;    /* in bits */
+    uint8_t bytes[16]; /* 4 or 16 used; host bits are ignored */
+    uint8_t length;    /* in bits: at most 32 or 128 */
     bool v6;
     uint32_t value;
 };
 
-/* Clears the host bits. */
-void lpm_prefix_mask(struct lpm_prefix *prefix);
-
 struct lpm;
 
-/* Sorts `prefixes`. NULL when memory is short. */
-struct lpm *lpm_build(struct lpm_prefix *prefixes, uint32_t count);
+/* NULL when memory is short. */
+struct lpm *lpm_build(const struct lpm_prefix *prefixes, uint32_t count);
 void lpm_free(struct lpm *lpm);
 
 /* The value of the longest prefix that contains the address, or LPM_NONE. */
 uint32_t lpm_find_v4(const struct lpm *lpm, const uint8_t address[static 4]);
 uint32_t lpm_find_v6(const struct lpm *lpm, const uint8_t address[static 16]);
+
+/* Memory it takes: less than 1 kB for each prefix, and 1 kB (lpm.c). */
+size_t lpm_size(const struct lpm *lpm);
 
 #endif

@@ -6,7 +6,7 @@
 struct rules {
     struct lpm *lpm;
     size_t words;    /* of each bit set: all as wide as the widest */
-    uint64_t bits[]; /* bit set of value v at (v - 1) * words */
+    uint64_t bits[]; /* the set with number v at (v - 1) * words */
 };
 
 static void bits_from_bytes(uint64_t *bits, const uint8_t *bytes, size_t length)
@@ -28,31 +28,64 @@ struct groups *groups_new(const uint8_t *little_endian, size_t length)
     return groups;
 }
 
+/* -- each bit set once: rules are many and sets of groups few, and a table of few values is small and fast */
+
+struct numbered {
+    const uint8_t *bytes;
+    size_t length; /* without zeros behind the last bit */
+    uint32_t rule;
+};
+
+static struct numbered number(const struct rule *rule, uint32_t index)
+{
+    size_t length = rule->groups_length;
+    while (length > 0 && rule->groups[length - 1] == 0)
+        length--;
+    return (struct numbered){rule->groups, length, index};
+}
+
+static int by_set(const void *left, const void *right)
+{
+    const struct numbered *a = left, *b = right;
+    if (a->length != b->length)
+        return a->length < b->length ? -1 : 1;
+    return a->length == 0 ? 0 : memcmp(a->bytes, b->bytes, a->length);
+}
+
 struct rules *rules_build(const struct rule *rules, uint32_t count)
 {
-    size_t words = 0;
+    struct rules *built = NULL;
+    struct numbered *sets = malloc(((size_t)count + 1) * sizeof *sets);
+    struct lpm_prefix *prefixes = malloc(((size_t)count + 1) * sizeof *prefixes);
+    if (sets == NULL || prefixes == NULL || count > LPM_VALUE_MAX)
+        goto finally;
     for (uint32_t i = 0; i < count; i++)
-        if (words_for(rules[i].groups_length) > words)
-            words = words_for(rules[i].groups_length);
-    struct rules *built = calloc(1, sizeof *built + count * words * sizeof built->bits[0]);
-    struct lpm_prefix *prefixes = malloc((count + 1) * sizeof *prefixes);
-    if (built == NULL || prefixes == NULL)
-        goto fail;
-    built->words = words;
+        sets[i] = number(&rules[i], i);
+    if (count > 1)
+        qsort(sets, count, sizeof *sets, by_set);
+    uint32_t distinct = 0;
     for (uint32_t i = 0; i < count; i++) {
-        prefixes[i] = rules[i].prefix;
-        prefixes[i].value = i + 1;
-        bits_from_bytes(built->bits + i * words, rules[i].groups, rules[i].groups_length);
+        distinct += i == 0 || by_set(&sets[i - 1], &sets[i]) != 0;
+        prefixes[sets[i].rule] = rules[sets[i].rule].prefix;
+        prefixes[sets[i].rule].value = distinct;
     }
+    size_t words = count > 0 ? words_for(sets[count - 1].length) : 0; /* the longest is last */
+    built = calloc(1, sizeof *built + distinct * words * sizeof built->bits[0]);
+    if (built == NULL)
+        goto finally;
+    built->words = words;
+    for (uint32_t i = 0; i < count; i++)
+        if (i == 0 || by_set(&sets[i - 1], &sets[i]) != 0)
+            bits_from_bytes(built->bits + (prefixes[sets[i].rule].value - 1) * words, sets[i].bytes, sets[i].length);
     built->lpm = lpm_build(prefixes, count);
-    if (built->lpm == NULL)
-        goto fail;
+    if (built->lpm == NULL) {
+        free(built);
+        built = NULL;
+    }
+finally:
     free(prefixes);
+    free(sets);
     return built;
-fail:
-    free(prefixes);
-    free(built);
-    return NULL;
 }
 
 void rules_free(struct rules *rules)

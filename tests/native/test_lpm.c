@@ -1,82 +1,139 @@
 #include "check.h"
-#include "lpm.h"
+#include "lpm_model.h"
 #include "rules.h"
 
-enum { PREFIXES = 300, LOOKUPS = 20000 };
+enum { ROUNDS = 60, PREFIXES = 2000, LOOKUPS = 1000, SIZE_OF_EACH = 1024 };
 
-static bool contains(const struct lpm_prefix *prefix, const uint8_t *address)
-{
-    for (unsigned bit = 0; bit < prefix->length; bit++)
-        if (((prefix->bytes[bit / 8] ^ address[bit / 8]) >> (7 - bit % 8)) & 1)
-            return false;
-    return true;
-}
+/* How the addresses of a table lie to each other: few distinct bytes, so that prefixes nest; one operator's networks
+ * behind a long common path; neighbours, which fill wide nodes; anything. */
+enum layout { NESTED, ONE_OPERATOR, NEIGHBOURS, ANYWHERE, LAYOUTS };
 
-/* The specification: of all prefixes that contain the address, the longest. */
-static uint32_t search(const struct lpm_prefix *prefixes, unsigned count, bool v6, const uint8_t *address)
-{
-    int best = -1;
-    uint32_t value = LPM_NONE;
-    for (unsigned i = 0; i < count; i++)
-        if (prefixes[i].v6 == v6 && (int)prefixes[i].length > best && contains(&prefixes[i], address)) {
-            best = prefixes[i].length;
-            value = prefixes[i].value;
-        }
-    return value;
-}
-
-static bool is_new(const struct lpm_prefix *prefixes, unsigned count, const struct lpm_prefix *prefix)
-{
-    for (unsigned i = 0; i < count; i++)
-        if (prefixes[i].v6 == prefix->v6 && prefixes[i].length == prefix->length &&
-            memcmp(prefixes[i].bytes, prefix->bytes, 16) == 0)
-            return false;
-    return true;
-}
-
-/* Few distinct bytes, so that prefixes nest and lookups hit. */
-static void random_address(uint8_t *bytes, unsigned size, uint64_t *random)
+static void random_address(uint8_t *bytes, enum layout layout, uint64_t *random)
 {
     static const uint8_t likely[] = {0, 1, 10, 127, 128, 254, 255};
-    for (unsigned i = 0; i < size; i++) {
+    for (unsigned i = 0; i < 16; i++) {
         uint64_t pick = next_random(random);
-        bytes[i] = pick % 8 == 7 ? (uint8_t)(pick >> 8) : likely[pick % 7];
+        bytes[i] = layout == NESTED && pick % 8 != 7 ? likely[pick % 7] : (uint8_t)(pick >> 8);
     }
+    if (layout == ONE_OPERATOR)
+        memcpy(bytes, "\x0a\x14\x0d\xb8\x00\x10", 6); /* of IPv4 everything: all are nested in one path */
+    if (layout == NEIGHBOURS)
+        memcpy(bytes, "\x0a\x0d\xb8", 2 + next_random(random) % 2);
 }
 
-static unsigned random_prefixes(struct lpm_prefix *prefixes, uint64_t *random)
+/* Also some twice, with different values, and /0, /32 and /128 more often than chance would have them. */
+static unsigned random_prefixes(struct lpm_prefix *prefixes, enum layout layout, uint64_t *random)
 {
-    unsigned count = 0;
-    unsigned wanted = 1 + (unsigned)(next_random(random) % PREFIXES);
-    for (unsigned tries = 0; tries < 4 * wanted && count < wanted; tries++) {
-        struct lpm_prefix prefix = {.v6 = next_random(random) % 2 == 0};
-        prefix.length = (uint8_t)(next_random(random) % (prefix.v6 ? 129 : 33));
-        random_address(prefix.bytes, prefix.v6 ? 16 : 4, random);
-        lpm_prefix_mask(&prefix);
-        prefix.value = count + 1;
-        if (is_new(prefixes, count, &prefix))
-            prefixes[count++] = prefix;
+    unsigned count = (unsigned)(next_random(random) % (layout == NESTED ? PREFIXES / 8 : PREFIXES));
+    for (unsigned i = 0; i < count; i++) {
+        struct lpm_prefix *prefix = &prefixes[i];
+        uint64_t pick = next_random(random);
+        if (i > 0 && pick % 16 == 0) {
+            *prefix = prefixes[next_random(random) % i];
+        } else {
+            prefix->v6 = pick & 32;
+            unsigned longest = prefix->v6 ? 128 : 32;
+            prefix->length = (uint8_t)(pick % 16 == 1 ? longest : (pick >> 8) % (longest + 1));
+            if (layout != NESTED && prefix->length < 16 && pick % 16 != 2)
+                prefix->length = (uint8_t)(prefix->length + 16);
+            random_address(prefix->bytes, layout, random); /* with host bits */
+        }
+        prefix->value = 1 + (uint32_t)(pick >> 16) % (i % 2 == 0 ? 3 : LPM_VALUE_MAX); /* equal neighbours too */
     }
     return count;
 }
 
+/* Around one of the prefixes: its first and last address, what is just beside it, or anything inside. */
+static void interesting_address(uint8_t *address, const struct lpm_prefix *prefix, uint64_t *random)
+{
+    uint64_t pick = next_random(random);
+    for (unsigned bit = 0; bit < 128; bit++) {
+        uint8_t mask = (uint8_t)(0x80 >> bit % 8);
+        bool inside = bit < prefix->length;
+        bool set = inside || pick % 4 == 3 ? prefix->bytes[bit / 8] & mask : pick % 4 == 0 ? false : pick % 4 == 1;
+        if (!inside && pick % 4 == 2)
+            set = next_random(random) & 1024;
+        if (bit + 1 == prefix->length && pick & 64)
+            set = !set;
+        address[bit / 8] = (uint8_t)(set ? address[bit / 8] | mask : address[bit / 8] & ~mask);
+    }
+}
+
 static void agrees_with_searching_a_list(void)
 {
+    static struct lpm_prefix prefixes[PREFIXES];
     uint64_t random = 7;
-    for (unsigned round = 0; round < 20; round++) {
-        struct lpm_prefix prefixes[PREFIXES], sorted[PREFIXES];
-        unsigned count = random_prefixes(prefixes, &random);
-        memcpy(sorted, prefixes, sizeof sorted);
-        struct lpm *lpm = lpm_build(sorted, count);
-        CHECK(lpm != NULL);
-        for (unsigned i = 0; i < LOOKUPS / 20; i++) {
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        enum layout layout = round % LAYOUTS;
+        unsigned count = random_prefixes(prefixes, layout, &random);
+        struct lpm *lpm = lpm_build(prefixes, count);
+        CHECK(lpm != NULL && lpm_size(lpm) <= (count + 1) * SIZE_OF_EACH);
+        for (unsigned i = 0; i < LOOKUPS; i++) {
             uint8_t address[16];
-            random_address(address, 16, &random);
-            CHECK_EQUAL(lpm_find_v4(lpm, address), search(prefixes, count, false, address));
-            CHECK_EQUAL(lpm_find_v6(lpm, address), search(prefixes, count, true, address));
+            random_address(address, layout, &random);
+            if (count > 0 && i % 4 != 0)
+                interesting_address(address, &prefixes[next_random(&random) % count], &random);
+            CHECK_EQUAL(lpm_find_v4(lpm, address), model_find(prefixes, count, false, address));
+            CHECK_EQUAL(lpm_find_v6(lpm, address), model_find(prefixes, count, true, address));
         }
         lpm_free(lpm);
     }
+}
+
+/* The widest node there is, each slot of it in use, and addresses at both ends of the address space. */
+static void neighbours_fill_a_table_without_gaps(void)
+{
+    enum { COUNT = 1 << 18 };
+    struct lpm_prefix *prefixes = calloc(COUNT, sizeof *prefixes);
+    CHECK(prefixes != NULL);
+    for (uint32_t i = 0; i < COUNT; i++)
+        prefixes[i] = (struct lpm_prefix){
+            .bytes = {(uint8_t)(i >> 10), (uint8_t)(i >> 2), (uint8_t)(i << 6)}, .length = 18, .value = i + 1};
+    struct lpm *lpm = lpm_build(prefixes, COUNT);
+    CHECK(lpm != NULL);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        const uint8_t *first = prefixes[i].bytes, last[4] = {first[0], first[1], first[2] | 0x3F, 0xFF};
+        CHECK_EQUAL(lpm_find_v4(lpm, first), i + 1);
+        CHECK_EQUAL(lpm_find_v4(lpm, last), i + 1);
+    }
+    lpm_free(lpm);
+    free(prefixes);
+}
+
+/* Every length at once, each the only one to decide about one bit. */
+static void one_path_of_all_lengths(void)
+{
+    struct lpm_prefix prefixes[129];
+    for (unsigned length = 0; length <= 128; length++) {
+        prefixes[length] = (struct lpm_prefix){.length = (uint8_t)length, .v6 = true, .value = length + 1};
+        memset(prefixes[length].bytes, 0xA5, 16);
+    }
+    struct lpm *lpm = lpm_build(prefixes, 129);
+    CHECK(lpm != NULL);
+    for (unsigned bit = 0; bit < 128; bit++) {
+        uint8_t address[16];
+        memset(address, 0xA5, 16);
+        CHECK_EQUAL(lpm_find_v6(lpm, address), 129);
+        address[bit / 8] ^= (uint8_t)(0x80 >> bit % 8);
+        CHECK_EQUAL(lpm_find_v6(lpm, address), bit + 1);
+    }
+    lpm_free(lpm);
+}
+
+static void of_equal_prefixes_the_first_counts(void)
+{
+    const struct lpm_prefix prefixes[] = {
+        {.bytes = {10, 1, 2, 3}, .length = 8, .value = 7}, /* its host bits do not make it another */
+        {.bytes = {10}, .length = 8, .value = 3},
+        {.bytes = {0}, .length = 0, .v6 = true, .value = 5},
+        {.bytes = {1}, .length = 0, .v6 = true, .value = 4},
+    };
+    struct lpm *lpm = lpm_build(prefixes, 4);
+    CHECK(lpm != NULL);
+    const uint8_t address[16] = {10, 200};
+    CHECK_EQUAL(lpm_find_v4(lpm, address), 7);
+    CHECK_EQUAL(lpm_find_v6(lpm, address), 5);
+    lpm_free(lpm);
 }
 
 static void empty_table_contains_nothing(void)
@@ -118,9 +175,49 @@ static void longest_prefix_decides_whoever_it_names(void)
     free(nobody);
 }
 
+/* Rules share their sets of groups: what one allows, no other may come to allow. */
+static void many_rules_with_few_sets_of_groups(void)
+{
+    enum { RULES = 200, GROUPS = 70 };
+    static struct rule list[RULES];
+    static uint8_t sets[RULES][12];
+    uint64_t random = 11;
+    for (unsigned i = 0; i < RULES; i++) {
+        unsigned group = i % 9 == 0 ? GROUPS - 1 : (unsigned)(next_random(&random) % GROUPS);
+        sets[i][group / 8] |= (uint8_t)(1 << group % 8);
+        if (i % 5 == 0)
+            sets[i][0] |= 2;
+        /* zeros behind the last bit are no difference; one rule is for nobody */
+        list[i] = (struct rule){.prefix = {.bytes = {10, (uint8_t)i}, .length = 16},
+                                .groups = sets[i],
+                                .groups_length = i == 1       ? 0
+                                                 : i % 2 == 0 ? 9
+                                                              : sizeof sets[i]};
+    }
+    struct rules *rules = rules_build(list, RULES);
+    CHECK(rules != NULL);
+    for (unsigned group = 0; group < GROUPS; group++) {
+        uint8_t bits[9] = {0};
+        bits[group / 8] = (uint8_t)(1 << group % 8);
+        struct groups *groups = groups_new(bits, sizeof bits);
+        CHECK(groups != NULL);
+        for (unsigned i = 0; i < RULES; i++) {
+            const uint8_t destination[4] = {10, (uint8_t)i, 3, 4};
+            bool named = sets[i][group / 8] >> group % 8 & 1;
+            CHECK_EQUAL(rules_allow_v4(rules, groups, destination), named && i != 1);
+        }
+        free(groups);
+    }
+    rules_free(rules);
+}
+
 int main(void)
 {
     RUN(agrees_with_searching_a_list);
+    RUN(neighbours_fill_a_table_without_gaps);
+    RUN(one_path_of_all_lengths);
+    RUN(of_equal_prefixes_the_first_counts);
+    RUN(many_rules_with_few_sets_of_groups);
     RUN(empty_table_contains_nothing);
     RUN(longest_prefix_decides_whoever_it_names);
     return 0;
