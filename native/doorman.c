@@ -18,6 +18,12 @@ enum {
     LISTENERS_PER_WAIT = 16,
     FLOOD_STRANGERS = 16, /* so many in one wake-up: let more come together before the next, as they can wait */
     FLOOD_PAUSE_MS = 1,
+    /* Pressed: for so long more has come than could be looked at, and the kernel drops whose packets it likes. Then no
+     * source has more than its share of the looking, which costs up to 11 us a packet where a cipher is asked and 0.3 us
+     * where it is not, until that has helped for a while. */
+    PRESSED_AFTER_MS = 20,
+    PRESSED_FOR_MS = 1000,
+    PRESSED_PER_SOURCE = 30000, /* a second */
 };
 
 static const uint64_t STOP_TAG = UINT64_MAX;
@@ -56,7 +62,9 @@ struct doorman {
     struct moment now;
     uint32_t now_ms;
     struct bucket resets, sessions, unproven_sessions;
-    struct prefix_rates resets_of_prefix, sessions_of_prefix;
+    struct prefix_rates resets_of_prefix, sessions_of_prefix, pressed_of_prefix;
+    uint32_t drained_ms, pressed_ms; /* when all had been looked at; when it was last pressed */
+    bool pressed, full_batch;
     enum door_result results[DOOR_BATCH]; /* of the look-ups of this batch */
     uint8_t replies[DOOR_BATCH][REPLY_MAX];
 };
@@ -230,6 +238,12 @@ static bool serve_stranger(struct doorman *doorman, const struct door_listener *
         count(doorman, CONTROL_TOO_LONG);
         return false;
     }
+    if (doorman->pressed &&
+        !prefix_take(&doorman->pressed_of_prefix, door_prefix_hash(&doorman->queue, &datagram->source.ip),
+                     PRESSED_PER_SOURCE, doorman->now_ms)) {
+        count(doorman, CONTROL_RATE_LIMITED);
+        return false;
+    }
     struct opened opened;
     enum control_drop drop;
     switch (
@@ -257,6 +271,7 @@ static unsigned serve(struct doorman *doorman, uint32_t id)
         epoll_ctl(doorman->epoll_fd, EPOLL_CTL_DEL, listener->fd, NULL);
         return 0;
     }
+    doorman->full_batch |= received == DOOR_BATCH;
     unsigned strangers = sort_known(doorman, listener, (unsigned)received);
     if (strangers == 0)
         return 0;
@@ -287,6 +302,18 @@ static void look_at_clock(struct doorman *doorman)
     doorman->now = (struct moment){.monotonic_s = now_ms / 1000, .wall_s = (uint32_t)time(NULL)};
 }
 
+static void look_at_pressure(struct doorman *doorman)
+{
+    uint32_t now_ms = doorman->now_ms;
+    if (!doorman->full_batch)
+        doorman->drained_ms = now_ms;
+    else if (now_ms - doorman->drained_ms >= PRESSED_AFTER_MS)
+        doorman->pressed = true, doorman->pressed_ms = now_ms;
+    if (now_ms - doorman->pressed_ms >= PRESSED_FOR_MS)
+        doorman->pressed = false;
+    doorman->full_batch = false;
+}
+
 static void *run(void *argument)
 {
     struct doorman *doorman = argument;
@@ -302,6 +329,7 @@ static void *run(void *argument)
             strangers += serve(doorman, (uint32_t)ready[i].data.u64);
             atomic_fetch_add(&doorman->sections, 1);
         }
+        look_at_pressure(doorman);
         /* A full batch means that more wait already. */
         if (strangers >= FLOOD_STRANGERS && strangers < DOOR_BATCH)
             poll(&(struct pollfd){.fd = doorman->stop_fd, .events = POLLIN}, 1, FLOOD_PAUSE_MS);
