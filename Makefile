@@ -93,6 +93,12 @@ $(VENV)/.dev: $(VENV)/.tools
 	    && $(PIP_INSTALL) -r $(VENV)/requirements)
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.dev
+	$(call step,Installing what plots,bench,\
+	    $(call requirements,project optional-dependencies bench) >$(VENV)/requirements \
+	    && $(PIP_INSTALL) -r $(VENV)/requirements)
+	@touch $@
+
 # $(call compiled,directory,compiler,options): a meson build of its own below build/
 compiled = { test -f build/$(1)/build.ninja || CC=$(2) $(VENV)/bin/meson setup build/$(1) $(3); } \
     && $(VENV)/bin/meson compile -C build/$(1)
@@ -229,7 +235,8 @@ crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 5
 	    $(VENV)/bin/pytest -rP tests/e2e/test_managed.py -k 'many_changes or killed_at_any_moment' </dev/null
 
 .PHONY: bench
-bench: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## our daemon and the stock OpenVPN server alternately, as a table (root)
+bench: packages-lab $(VENV)/.cvpnd $(VENV)/.bench ## our daemon and the stock OpenVPN server alternately, as tables and plots (root)
+	$(call step,Building the micro benchmarks,release,$(call compiled,release,gcc,--buildtype=release -Dtests=true))
 	@PYTHONPATH=tests:bench $(VENV)/bin/python -P -m benchmarks $(ARGS)
 
 .PHONY: clean

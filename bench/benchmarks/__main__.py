@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import flood, growth, handshakes, packets, round_trip, throughput
+from benchmarks import flood, growth, handshakes, micro, packets, plots, round_trip, throughput
 from benchmarks.experiment import FULL, QUICK, Experiment
 from benchmarks.machine import machine
 from benchmarks.report import report, titles
@@ -23,6 +23,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *round_trip.EXPERIMENTS,
     *handshakes.EXPERIMENTS,
     *growth.EXPERIMENTS,
+    *micro.EXPERIMENTS,
     *flood.EXPERIMENTS,
 )
 RESULTS = Path("build/bench")
@@ -85,6 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     print(report(all_results))
+    try:
+        for file in plots.plot(all_results, options.directory):
+            print(f"plotted: {file}", file=sys.stderr)
+    except plots.NoMatplotlib as missing:
+        print(missing, file=sys.stderr)
     if options.json is not None:
         everything = {results.experiment.name: results.as_json() for results in all_results}
         options.json.write_text(json.dumps(everything, indent=1) + "\n")

@@ -30,12 +30,15 @@ class Settings:
     """Through the data plane alone, for one point of a growth curve."""
     pings: int = 1_000
     flood_s: float = 8.0
+    brief: bool = False
+    """Micro benchmarks only show that they work."""
 
 
 FULL = Settings()
 QUICK = Settings(
-    rounds=1, seconds=1, streams=(1,), clients=100, peers=(1, 20_000), rules=(5, 50_000), pings=300, flood_s=4.0
-)
+    rounds=1, seconds=1, streams=(1,), clients=100, peers=(1, 20_000), rules=(5, 50_000), pings=300, flood_s=4.0,
+    brief=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

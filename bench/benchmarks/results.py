@@ -40,12 +40,16 @@ class Results:
 
     def median(self, row: str, server: str, metric: str, at: float | None = None) -> float | None:
         """None if it was never measured."""
-        values = [
+        values = self.values(row, server, metric, at)
+        return statistics.median(values) if values else None
+
+    def values(self, row: str, server: str, metric: str, at: float | None = None) -> list[float]:
+        """One of each round."""
+        return [
             sample.values[metric]
             for sample in self.samples()
             if (sample.row, sample.server, sample.at) == (row, server, at) and metric in sample.values
         ]
-        return statistics.median(values) if values else None
 
     # -- the file
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from benchmarks import micro
 from benchmarks.__main__ import EXPERIMENTS, main
 from benchmarks.experiment import CVPND, Experiment, Sample, Settings
 from benchmarks.machine import machine
+from benchmarks.plots import plot
 from benchmarks.report import report
 from benchmarks.results import Results
 from benchmarks.run import run
 
 TINY = Settings(
     rounds=1, seconds=1, transports=("udp",), streams=(1,), clients=3, peers=(1, 300), rules=(5, 500), packets=2048,
-    pings=50, flood_s=1.5,
+    pings=50, flood_s=1.5, brief=True,
 )  # fmt: skip
 OVER_TCP = replace(TINY, transports=("tcp",), streams=(2,))
 OURS = {"servers": (CVPND,)}
@@ -78,6 +81,18 @@ def test_flood_is_measured():
     assert_costs_something(once("flood-reset", settings), "packets_per_s", settings)
 
 
+@pytest.mark.parametrize("name", ["aead", "replay", "lpm"])
+def test_small_pieces_are_measured(name, monkeypatch):
+    built = [place for build in ("release", "asan") if (place := Path("build", build, "tests/native")).is_dir()]
+    if not built:
+        pytest.skip("the C benchmarks are not built: make test-native or make bench does")
+    monkeypatch.setattr(micro, "PROGRAMS", built[0])
+    samples = once(name)
+    assert {metric for sample in samples for metric in sample.values} <= {"ns", "built_ns"}
+    assert all(value > 0 for sample in samples for value in sample.values.values())
+    assert all(sample.row.startswith("building") for sample in samples if "built_ns" in sample.values)
+
+
 # -- what becomes of the figures ---------------------------------------------------------------------------------
 
 
@@ -98,6 +113,15 @@ def test_report_shows_medians_and_their_ratio(tmp_path):
     assert results.complete
     line = next(line for line in report([results]).splitlines() if line.startswith("| Way"))
     assert [cell.strip() for cell in line.strip("|").split("|")] == ["Way: server CPU s/GB", "2.00", "4.00", "0.50"]
+
+
+def test_each_growth_curve_is_plotted(tmp_path):
+    pytest.importorskip("matplotlib", reason="make bench installs it")
+    points = [Sample("up", "cvpnd", {"ns": 100.0 + number * at}, at) for number in range(3) for at in (1.0, 1000.0)]
+    results = Results(named("peers"), Settings(rounds=3), machine(), [points[:2], points[2:4], points[4:]])
+    flat = Results(named("stock"), Settings(rounds=1), machine(), [[Sample("Way", "cvpnd", {"mbit_per_s": 5.0})]])
+    png, svg = plot([results, flat], tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG") and "<svg" in svg.read_text()
 
 
 def test_failed_experiment_keeps_its_rounds_loses_nobody_elses_and_is_resumed(tmp_path):
