@@ -1,15 +1,21 @@
-"""OpenVPN 3, the core of OpenVPN Connect, as the client: each protection, both transports, renewed keys, goodbye."""
+"""OpenVPN 3, the core of OpenVPN Connect, as the client: each protection, both transports, renewed keys, goodbye,
+changed routes and resolvers, and what somebody sees who is refused."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from helpers import certs, other_releases
 from helpers.lab import TARGET_LEG, Lab, wait_until
 from helpers.matrix import FIRST_PORT, WRAPPINGS, Cell, Matrix
 from helpers.openvpn3 import OpenVpn3, openvpn3_client
+from helpers.wrappings import Case
+
+from .conftest import Site
 
 pytestmark = pytest.mark.skipif(
     not (other_releases.DIRECTORY / "openvpn3-client").exists(), reason="make test-clients fetches OpenVPN 3"
@@ -31,25 +37,41 @@ def client(matrix: Matrix, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield client
 
 
-def profile(matrix: Matrix, cell: Cell) -> str:
-    _, case = WRAPPINGS[cell.wrapping]
-    host = matrix.lab.gateway_address_of(0, cell.outside)
+@pytest.fixture
+def client_of_site(site: Site, tmp_path: Path) -> Iterator[OpenVpn3]:
+    with openvpn3_client(site.lab.client, tmp_path) as client:
+        yield client
+
+
+def profile(
+    host: str,
+    port: int,
+    transport: str,
+    certificate: certs.TestCertificate | None = None,
+    case: Case = WRAPPINGS["plain"][1],
+) -> str:
+    certificate = certificate or certs.client()
     options = zip(case.client_options[::2], case.client_options[1::2], strict=True)
     lines = [
         "client",
         "dev tun",
-        f"proto {cell.transport}",
-        f"remote {host} {FIRST_PORT + cell.endpoint}",
+        f"proto {transport}",
+        f"remote {host} {port}",
         "remote-cert-tls server",
         *(f"{name[2:]} {value}" for name, value in options),
     ]
     blocks = (
         ("ca", certs.authority().certificate_pem),
-        ("cert", certs.client().certificate_pem),
-        ("key", certs.client().private_key_pem),
+        ("cert", certificate.certificate_pem),
+        ("key", certificate.private_key_pem),
         *case.client_files,
     )
     return "\n".join([*lines, *(f"<{tag}>\n{content.decode()}</{tag}>" for tag, content in blocks)]) + "\n"
+
+
+def profile_of(matrix: Matrix, cell: Cell) -> str:
+    host = matrix.lab.gateway_address_of(0, cell.outside)
+    return profile(host, FIRST_PORT + cell.endpoint, cell.transport, case=WRAPPINGS[cell.wrapping][1])
 
 
 def ends(matrix: Matrix, cell: Cell) -> list[str]:
@@ -75,7 +97,7 @@ def test_openvpn3_connects_carries_traffic_and_says_goodbye(
 ) -> None:
     cell = Cell(wrapping, "AES-256-GCM", transport, outside)
     ended = len(ends(matrix, cell))
-    client.connect(profile(matrix, cell))
+    client.connect(profile_of(matrix, cell))
     try:
         matrix.check_traffic(matrix.lab.client)
     finally:
@@ -91,7 +113,7 @@ def test_openvpn3_loses_nothing_while_keys_are_renewed(matrix: Matrix, client: O
     ended = len(ends(matrix, cell))
     renewed = f'cvpnd_renegotiations_total{{endpoint="e{cell.endpoint}"}}'
     before = matrix.gateway.metrics().get(renewed, 0)
-    client.connect(profile(matrix, cell))
+    client.connect(profile_of(matrix, cell))
     try:
         matrix.check_traffic(matrix.lab.client)
         ping = matrix.lab.client.start_ping(TARGET_LEG.host)
@@ -103,3 +125,42 @@ def test_openvpn3_loses_nothing_while_keys_are_renewed(matrix: Matrix, client: O
         client.disconnect()
     wait_until(lambda: len(ends(matrix, cell)) == ended + 1, 10, "the end in the connection log")
     assert ends(matrix, cell)[-1] == ("client-exit" if transport == "udp" else "tcp-closed"), "said with its old key"
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_openvpn3_takes_changed_routes_and_resolvers_and_stays(
+    site: Site, client_of_site: OpenVpn3, ping: Callable[..., float], transport: str
+) -> None:
+    """PUSH_UPDATE, in several messages."""
+    client = client_of_site
+    gateway = site.start(
+        'dns_servers = ["10.20.0.10"]\nroute = [{ destination = "10.76.0.0/16", target = "subnet-a" }]'
+    )
+    client.connect(profile(site.lab.gateway_address, 1194, transport))
+    assert client.resolvers() == ["10.20.0.10"]
+    wanted = {f"172.16.{n}.0/24" for n in range(100)}
+    extra = ", ".join(f'{{ destination = "{network}", target = "subnet-a" }}' for network in wanted)
+    gateway.write_config(site.toml(f'dns_servers = ["10.20.0.11"]\nroute = [{extra}]'))
+    gateway.reload()
+
+    def routes() -> str:
+        return site.lab.client.run("ip", "route", "show", check=False).stdout
+
+    wait_until(lambda: set(re.findall(r"172\.16\.\d+\.0/24", routes())) == wanted, 10, "the new routes")
+    assert "10.76.0.0/16" not in routes()
+    wait_until(lambda: client.resolvers() == ["10.20.0.11"], 5, "the new resolver")
+    assert ping() == 1.0
+    assert len(gateway.connection_log()) == 1, "nobody was sent back"
+    client.disconnect()
+    wait_until(lambda: client.resolvers() == [], 5, "the resolvers as they were")
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_openvpn3_says_why_a_certificate_is_refused(site: Site, client_of_site: OpenVpn3, transport: str) -> None:
+    """And ends. Refused by the stock server it says nothing, and was still trying after a minute."""
+    site.write_crl(certs.client("revoked"))
+    gateway = site.start()
+    client_of_site.connect(profile(site.lab.gateway_address, 1194, transport, certs.client("revoked")))
+    wait_until(lambda: "TLS_ALERT_CERTIFICATE_REVOKED" in client_of_site.log(), 10, "the reason in its log")
+    time.sleep(2)
+    assert [e["connection-attempt-failure-reason"] for e in gateway.connection_log()] == ["certificate-revoked"]

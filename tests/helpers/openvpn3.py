@@ -6,6 +6,8 @@ that a system would have, and nothing of this machine changes."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import time
@@ -19,6 +21,7 @@ from helpers.netns import Namespace, Process
 
 USERS = {"root": 0, "messagebus": 100, "_openvpn": 101}
 STATE = "var/lib/openvpn3"
+RESOLVERS = "etc/resolv.conf"
 LAUNCHER = "usr/lib/dbus-1.0/dbus-daemon-launch-helper"
 HOST_NAME_SERVICE = "usr/share/dbus-1/system-services/org.freedesktop.hostname1.service"
 """OpenVPN 3 asks it for the platform. Where systemd runs, that starts it, and the bus does not."""
@@ -44,6 +47,7 @@ def _prepared(root: Path) -> Path:
         ("group", [f"{user}:x:{number}:" for user, number in USERS.items()]),
         ("nsswitch.conf", ["passwd: files", "group: files", "hosts: files"]),
         ("machine-id", ["0123456789abcdef0123456789abcdef"]),
+        ("resolv.conf", []),
     ):
         (root / "etc" / name).write_text("\n".join(lines) + "\n")
     for directory in (
@@ -60,6 +64,8 @@ def _prepared(root: Path) -> Path:
     if not (root / "var/run").is_symlink():
         shutil.rmtree(root / "var/run", ignore_errors=True)
         (root / "var/run").symlink_to("/run")
+    # as an administrator says where systemd-resolved does not run; without it the client ignores what is pushed
+    (root / STATE / "netcfg.json").write_text(json.dumps({"resolv_conf_file": f"/{RESOLVERS}"}))
     subprocess.run(["chown", "-R", "101:101", root / STATE], check=True)
     subprocess.run(["chown", "0:100", root / LAUNCHER], check=True)
     (root / LAUNCHER).chmod(0o4754)
@@ -91,6 +97,11 @@ class OpenVpn3:
 
     def disconnect(self) -> None:
         self.openvpn3("session-manage", "--disconnect", "--config", "/root/profile.ovpn")
+
+    def resolvers(self) -> list[str]:
+        """The DNS servers that it has written down for the whole system."""
+        written = Path(f"/proc/{self._pid}/root", RESOLVERS).read_text()
+        return re.findall(r"(?m)^nameserver (\S+)", written)
 
     def log(self) -> str:
         return self._bus.log()
