@@ -11,6 +11,12 @@ over UDP, with ``storm.crt`` and ``storm.key`` of ``DIRECTORY``:
     hello         echoes a cookie together with a TLS ClientHello, and says nothing more
     certificate   whole handshakes, which the server refuses for the certificate
     soft-reset    connects, then asks for new keys without end
+    key-update    connects, then asks TLS for new keys without end
+    push-request  connects, then asks for its options without end
+    noise         connects, then says what no client says: 255 acknowledgements, ids beyond the window, soft resets of
+                  every key, opcodes without a body
+    absurd        whole handshakes, and a key exchange with lengths that cannot be
+    password      whole handshakes, and a wrong password
 
 With ``PREFIX`` (10.0.0), from all addresses of that network in turn. Prints how often it did so in how many seconds.
 """
@@ -27,16 +33,20 @@ import time
 from collections import deque
 from pathlib import Path
 
+from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.__main__ import client_context
 from light_client.protocol import LightClient
 from OpenSSL import SSL
 
+from cvpnd.wire.messages import PUSH_REQUEST, serialise_message
 from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
 from cvpnd.wire.stream import frame
 
 OPEN_MAX = 4000
 SLOW_OPEN = 500
 AT_ONCE = 32
+STAYING = {"soft-reset", "key-update", "push-request", "noise"}
+PATIENT = {"absurd", "password"}
 FIRST_SAID = {"connect", "silent", "slow", "stalled", "tiny", "oversize"}
 
 
@@ -83,17 +93,67 @@ def storm_tcp(kind: str, to: tuple[str, int], end: float) -> int:
     return connected
 
 
+def noise(ours: bytes, theirs: bytes) -> list[bytes]:
+    head = bytes([Opcode.CONTROL_V1 << 3]) + ours
+    far = [ControlPacket(Opcode.CONTROL_V1, 0, ours, packet_id=secrets.randbits(32), payload=b"x") for _ in range(4)]
+    return [
+        head + b"\xff" + 255 * b"\0\0\0\1" + theirs + bytes(4),
+        head + b"\x08" + secrets.token_bytes(32) + theirs + secrets.token_bytes(4),
+        head + b"\x01" + bytes(4) + secrets.token_bytes(8) + bytes(4),
+        *map(serialise_packet, far),
+        *(bytes([Opcode.SOFT_RESET_V1 << 3 | key_id]) + ours + bytes(5) for key_id in range(8)),
+        *(bytes([opcode << 3]) + ours for opcode in range(3, 8)),
+    ]
+
+
 class Visitor:
     """A light client on a UDP socket of its own."""
 
-    def __init__(self, context: SSL.Context, to: tuple[str, int], source: str) -> None:
-        self.light = LightClient(context, time.monotonic(), options=None)
+    def __init__(self, context: SSL.Context, log: KeyLog, kind: str, to: tuple[str, int], source: str) -> None:
+        said = {
+            "absurd": {"options": "V4," + 60_000 * "x"},
+            "password": {"username": "mallory", "password": secrets.token_hex(8)},
+        }.get(kind, {})
+        self.light = LightClient(context, time.monotonic(), **said)
+        self._kind = kind
+        self._log = log
+        self._tls = self.light._newest.tls
+        self.light._newest.tls = CountedTls(self._tls)  # type: ignore[assignment]
+        self._updates: KeyUpdates | None = None
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((source, 0))
         self.socket.connect(to)
         self.socket.setblocking(False)
         self.began = time.monotonic()
         self.packets = 0
+
+    def harass(self) -> int:
+        """What a connected one does, and how often."""
+        light = self.light
+        match self._kind:
+            case "soft-reset":
+                light.renegotiate(time.monotonic())
+            case "key-update" if len(light._newest.reliable._backlog) < 8:
+                if self._updates is None:
+                    secret, counted = self._log.take(self._tls._connection), light._newest.tls
+                    self._updates = KeyUpdates(secret, self._tls.cipher, counted.records)  # type: ignore[attr-defined]
+                records = b"".join(self._updates.record() for _ in range(40))
+                light._newest.reliable.queue_payload(Opcode.CONTROL_V1, records)
+                self.step()
+                return 40
+            case "push-request" if len(light._newest.reliable._backlog) < 8:
+                light._newest.tls.send(80 * serialise_message(PUSH_REQUEST))
+                light._newest.flush()
+                self.step()
+                return 80
+            case "noise":
+                with contextlib.suppress(OSError):
+                    for packet in noise(light.session_id, light.remote_session_id):
+                        self.socket.send(packet)
+                self.step()
+                return 20
+        self.step()
+        return 1
 
     def step(self) -> None:
         now = time.monotonic()
@@ -109,12 +169,12 @@ class Visitor:
 
 def storm_udp(kind: str, to: tuple[str, int], end: float, context: SSL.Context, prefix: str) -> int:
     """``hello``: gone after its ClientHello. ``certificate``: gone when refused, or when it has waited in vain."""
-    done, selector = 0, selectors.DefaultSelector()
+    done, selector, log = 0, selectors.DefaultSelector(), KeyLog(context)
     visitors: set[Visitor] = set()
     while (now := time.monotonic()) < end:
         while len(visitors) < AT_ONCE:
             source = f"{prefix}.{1 + secrets.randbelow(254)}" if prefix else ""
-            visitor = Visitor(context, to, source)
+            visitor = Visitor(context, log, kind, to, source)
             visitor.step()
             visitors.add(visitor)
             selector.register(visitor.socket, selectors.EVENT_READ, visitor)
@@ -122,14 +182,12 @@ def storm_udp(kind: str, to: tuple[str, int], end: float, context: SSL.Context, 
             key.data.step()
         for visitor in list(visitors):
             light = visitor.light
-            if kind == "soft-reset" and light.connected:
-                light.renegotiate(now)
-                visitor.step()
-                done += 1
+            if kind in STAYING and light.connected and light.failed is None:
+                done += visitor.harass()
                 continue
             over = visitor.packets > 1 if kind == "hello" else light.connected or light.failed is not None
-            if over or (now - visitor.began > 0.5 and kind != "soft-reset"):
-                done += over
+            if over or (now - visitor.began > (5.0 if kind in STAYING else 3.0 if kind in PATIENT else 0.5)):
+                done += over or (kind == "absurd" and light._newest.tls.established)
                 selector.unregister(visitor.socket)
                 visitor.socket.close()
                 visitors.remove(visitor)

@@ -7,15 +7,19 @@ the bytes already read, and control frames go both ways through the data plane.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from cvpnd.dataplane.api import DataPlane, SocketAddress
+from cvpnd.ops.logs import RateLimited
 from cvpnd.server.sockets import ancillary_from_local
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.stream import FrameReader, frame
+
+_warn = RateLimited(logging.getLogger(__name__))
 
 READ_BYTES = 4096
 """Two of the largest frames. All of it is cut at once: 16 kB of the smallest take 12 ms on a busy machine."""
@@ -79,6 +83,8 @@ class TcpLink:
         self._plane: DataPlane | None = None  # who has it
         self._peer_id = -1
         self._closing = False
+        self.frames_lost = False
+        """It ends because what came was no frame."""
         self._on_packet: Callable[[bytes], None]
         self._on_closed: Callable[[str], None]
         self.remote = remote
@@ -131,7 +137,9 @@ class TcpLink:
             except BlockingIOError:
                 return
             except PeerError as error:
+                self.frames_lost = True
                 self._drops[error.reason] += 1
+                _warn.warning(error.reason, "closing the TCP connection of %s: %s", self.remote.host, error)
                 self._fail(str(error))
                 return
             except OSError as error:

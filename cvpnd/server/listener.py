@@ -308,8 +308,13 @@ class TcpListener:
         self._control.packet_received(connection, packet)
 
     def _tcp_closed(self, connection: Connection, detail: str) -> None:
-        established = connection.phase is Phase.ESTABLISHED
-        self._control.close(connection, End.TCP_CLOSED if established else Refusal.HANDSHAKE_ABANDONED, detail)
+        violated = isinstance(connection.link, TcpLink) and connection.link.frames_lost
+        end: End | Refusal
+        if connection.phase is Phase.ESTABLISHED:
+            end = End.PROTOCOL_VIOLATION if violated else End.TCP_CLOSED
+        else:
+            end = Refusal.PROTOCOL_VIOLATION if violated else Refusal.HANDSHAKE_ABANDONED
+        self._control.close(connection, end, detail)
 
 
 Listener = UdpListener | TcpListener

@@ -19,6 +19,10 @@ from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.text import printable
 
 MAX_RECORD_BYTES = 16384
+MAX_SILENT_RECORDS = 64
+"""After the handshake, without data in them: key updates of TLS 1.3, attempts to renegotiate, warnings. No client of
+OpenVPN sends any; each costs new keys and perhaps an answer, and forty fit into a packet."""
+_RECORD_HEADER_BYTES = 5
 _BIO_READ_BYTES = 8192
 """More than a flight of any handshake with certificates of usual size."""
 _FIELDS = ("_ssl", "_into_ssl", "_from_ssl")
@@ -42,14 +46,54 @@ class CertificateVerdict:
         return common_name(self.certificate.to_cryptography()) if self.certificate is not None else ""
 
 
+class _Records:
+    """Counts the records in a stream of TLS."""
+
+    __slots__ = ("_header", "_left")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+        """Bytes to the end of the record."""
+
+    def count(self, data: bytes) -> int:
+        """How many of them begin in ``data``."""
+        begun, position = 0, 0
+        while position < len(data):
+            if self._left:
+                step = min(self._left, len(data) - position)
+                self._left -= step
+                position += step
+                continue
+            more = data[position : position + _RECORD_HEADER_BYTES - len(self._header)]
+            self._header += more
+            position += len(more)
+            if len(self._header) == _RECORD_HEADER_BYTES:
+                begun += 1
+                self._left = int.from_bytes(self._header[3:], "big")
+                self._header = b""
+        return begun
+
+
 class TlsConnection:
     """One handshake and the connection it yields: 39 kB inside OpenSSL, 45 during the handshake."""
 
-    __slots__ = ("_connection", "_has_grown", "_peer_certificate", "established", "verdict")
+    __slots__ = (
+        "_connection",
+        "_has_grown",
+        "_peer_certificate",
+        "_records",
+        "_silent_records",
+        "established",
+        "verdict",
+    )
 
     def __init__(self, context: SSL.Context, *, server: bool) -> None:
         self.verdict = CertificateVerdict()
         self.established = False
+        self._records = _Records()
+        self._silent_records = 0
+        """Since the handshake."""
         self._has_grown = True
         """OpenSSL's memory BIOs are as large as a flight of the handshake, and would stay so."""
         self._peer_certificate: x509.Certificate | None = None
@@ -68,9 +112,19 @@ class TlsConnection:
         """Feed TLS bytes; return the application data of each record they completed.
 
         Raises ``PeerError``; then ``output`` still holds the alert, to be sent once."""
+        begun = self._records.count(data)
         self._connection.bio_write(data)
-        if not self.established and not self._handshake():
-            return []
+        if not self.established:
+            if not self._handshake():
+                return []
+            begun = 0
+        records = self._read_records()
+        self._silent_records = max(0, self._silent_records + begun - len(records))
+        if self._silent_records > MAX_SILENT_RECORDS:
+            raise PeerError(DropReason.TLS_FAILURE, f"more than {MAX_SILENT_RECORDS} records without data")
+        return records
+
+    def _read_records(self) -> list[bytes]:
         records = []
         try:
             while True:

@@ -9,9 +9,11 @@ import socket
 from collections import Counter
 
 import pytest
-from helpers.pair import Pair, client_context
+from helpers.pair import Pair, client_context, pki, tls_context
 from helpers.served import Client, Served, wait_until
+from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.protocol import PEER_INFO_26, LightClient
+from OpenSSL import SSL
 
 from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
@@ -19,7 +21,7 @@ from cvpnd.server import link as link_module
 from cvpnd.server import listener as listener_module
 from cvpnd.server.link import TcpLink
 from cvpnd.wire.errors import DropReason
-from cvpnd.wire.events import CredentialsReceived, RenegotiationStarted, SessionClosed
+from cvpnd.wire.events import CredentialsReceived, MessageReceived, RenegotiationStarted, SessionClosed
 from cvpnd.wire.messages import PUSH_REQUEST, serialise_message
 from cvpnd.wire.packet import ControlPacket, Opcode, Transport, serialise_packet
 from cvpnd.wire.session import Session
@@ -60,6 +62,47 @@ def test_answers_do_not_pile_up_for_who_acknowledges_nothing() -> None:
     assert session.closed and session.drops[DropReason.UNACKNOWLEDGED] == 1
     ended = [event for event in iter(session.next_event, None) if isinstance(event, SessionClosed)]
     assert [event.reason for event in ended] == [End.PROTOCOL_VIOLATION]
+
+
+class Updating:
+    """A connected client that asks TLS for new keys, again and again."""
+
+    def __init__(self) -> None:
+        context = tls_context(pki().client, server=False, version=SSL.TLS1_3_VERSION)
+        log = KeyLog(context)
+        self.pair = Pair(LightClient(context, 0.0))
+        key = self.pair.client._newest
+        tls = key.tls
+        key.tls = CountedTls(tls)  # type: ignore[assignment]
+        self.pair.connect()
+        self.pair.run(seconds=1.0)
+        self._updates = KeyUpdates(log.take(tls._connection), tls.cipher, key.tls.records)  # type: ignore[attr-defined]
+
+    def packet(self, number: int = 40) -> bytes:
+        return b"".join(self._updates.record() for _ in range(number))
+
+
+def test_a_storm_of_key_updates_ends_the_session() -> None:
+    """Forty fit into a packet and TLS has no limit on them: thirty clients kept the event loop busy for seconds."""
+    updating = Updating()
+    pair, session = updating.pair, session_of(updating.pair)
+    pair.client._newest.reliable.queue_payload(Opcode.CONTROL_V1, updating.packet())
+    pair.run(seconds=1.0)
+    assert not session.closed and session.established, "some are nobody's harm"
+    pair.client._newest.reliable.queue_payload(Opcode.CONTROL_V1, updating.packet())
+    pair.run(seconds=1.0)
+    assert session.closed and session.drops[DropReason.TLS_FAILURE] == 1
+    assert [event.reason for event in pair.of_server(SessionClosed)] == [End.PROTOCOL_VIOLATION]
+
+
+def test_text_in_records_of_its_own_is_no_storm() -> None:
+    pair = Pair()
+    pair.connect()
+    for _ in range(100):  # each record ends in the second packet
+        pair.client._newest.tls.send(2 * serialise_message("x" * 1000))
+        pair.client._newest.flush()
+        pair.run(seconds=0.2)
+    assert not session_of(pair).closed and len(pair.of_server(MessageReceived)) == 200
 
 
 def test_whoever_acknowledges_may_ask_for_ever() -> None:

@@ -123,12 +123,14 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "exhaustion by the holder of a certificate or a cookie": (
         "attacks/test_hostile_clients.py::test_answers_do_not_pile_up_for_who_acknowledges_nothing",
         "attacks/test_hostile_clients.py::test_repeated_acknowledgements_do_not_multiply_traffic",
+        "attacks/test_hostile_clients.py::test_a_storm_of_key_updates_ends_the_session",
         "attacks/test_hostile_clients.py::test_a_storm_of_soft_resets_costs_a_handshake_now_and_then",
         "attacks/test_hostile_clients.py::test_tiny_frames_leave_the_others_their_turn",
         "dataplane/test_drops.py::test_one_client_leaves_the_others_their_room_in_the_events",
         "native/test_door.c",
     ),
     "handshakes and failed logins without end": (
+        "e2e/test_passwords.py::test_guesses_from_a_whole_network_keep_no_user_out",
         "server/test_source_limits.py::test_one_source_begins_so_many_handshakes_in_a_minute",
         "server/test_source_limits.py::test_one_network_cannot_do_with_many_addresses_what_one_may_not",
         "server/test_source_limits.py::test_wrong_certificates_are_tried_so_often_in_a_minute",

@@ -7,9 +7,10 @@ import json
 import re
 import signal
 import time
+from collections import Counter
 
 import pytest
-from helpers import certs
+from helpers import certs, flood
 from helpers.lab import wait_until
 
 from cvpnd.auth.passwords import hash_password
@@ -19,6 +20,7 @@ from cvpnd.store import Store
 CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
 NAMED = '{ type = "directory-service-authentication", directory = "local", username_is_common_name = true }'
+GUESS_LIMITS = "strangers = { failed_logins_per_source_per_min = 30, failed_logins_per_network_per_min = 60 }"
 HASH = hash_password("right")
 
 
@@ -27,8 +29,8 @@ def start(site):
     """A gateway with the given methods: alice of group eng and bob of none, whose password is ``right``; subnet-b is
     for eng."""
 
-    def run(*methods: str, more: str = ""):
-        toml = site.toml(more).replace(f"[{CERTIFICATE}]", f"[{', '.join(methods)}]")
+    def run(*methods: str, more: str = "", daemon: str = ""):
+        toml = site.toml(more, daemon=daemon).replace(f"[{CERTIFICATE}]", f"[{', '.join(methods)}]")
         toml = toml.replace("authorize = [", 'authorize = [{ network = "10.30.0.0/16", group = "eng" }, ')
         for name, groups in (("alice", '["eng"]'), ("bob", "[]")):
             toml += f'[[local_users]]\nname = "{name}"\npassword_hash = "{HASH}"\ngroups = {groups}\n'
@@ -202,6 +204,21 @@ def test_a_slow_guess_is_slowed(site, start, connect, ping):
     guesser.wait_for("Too many failed logins, try again later", 60)
     wait_until(lambda: "login-throttled" in reasons(gateway), 5)
     assert ping() == 1.0 and client.connected_count == 1
+
+
+def test_guesses_from_a_whole_network_keep_no_user_out(site, start, connect):
+    """Each is a handshake and a password to be looked at; the limits on failed logins stop them, and nobody else."""
+    gateway = start(PASSWORD, daemon=GUESS_LIMITS)
+    alice = connect("alice", "right", client=site.lab.clients[1], host="198.51.100.1").wait_connected()
+    ping = alice.namespace.start_ping("10.20.0.10", flood.PING_INTERVAL_S)
+    storm = flood.start_storm(site.lab, "password", 4.0, prefix="100.64.7")
+    wait_until(lambda: "user-unknown" in reasons(gateway), 5)
+    connect("bob", "right").wait_connected(5)
+    guesses, seconds = flood.packets_sent(storm)
+    lost = ping.finish()
+    print(f"{guesses / seconds:.0f} a second, {lost}, {Counter(reasons(gateway))}")
+    assert guesses > 20
+    assert lost.lost <= max(1, lost.sent // 100)
 
 
 def test_users_added_changed_disabled_and_removed_at_run_time(site, start, connect, ping):

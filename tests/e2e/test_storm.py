@@ -15,7 +15,9 @@ from helpers.process_cost import cpu_s, resident_bytes
 SECONDS = 6.0
 FREE_FILES = 40
 KINDS = os.environ.get("STORMS", "few-files tiny").split()
-OVER_UDP = {"hello", "certificate", "soft-reset", "few-files"}
+OVER_UDP = {
+    "hello", "certificate", "soft-reset", "key-update", "push-request", "noise", "absurd", "password", "few-files",
+}  # fmt: skip
 """How the genuine client comes; where files are few, the oldest silent connection may be its own."""
 
 

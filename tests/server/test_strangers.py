@@ -16,8 +16,10 @@ from helpers.handshake import client_context
 from helpers.served import Client, wait_until
 from OpenSSL import crypto
 
+from cvpnd.ops.logs import RateLimited
 from cvpnd.reasons import Refusal
 from cvpnd.server import control as control_module
+from cvpnd.server import link as link_module
 from cvpnd.server import listener as listener_module
 from cvpnd.server.admission import TokenBucket
 from cvpnd.wire.errors import DropReason
@@ -62,11 +64,16 @@ async def test_nothing_is_read_behind_a_packet_that_ended_the_connection(served)
 
 
 @pytest.mark.parametrize("before", [b"", frame(reset())], ids=["at once", "behind a reset"])
-async def test_a_frame_of_impossible_length_has_a_name(served, before):
+async def test_a_frame_of_impossible_length_has_a_name(served, before, caplog, monkeypatch):
+    monkeypatch.setattr(link_module, "_warn", RateLimited(logging.getLogger()))
     sock = connected(served.tcp)
-    sock.send(before + b"\xff\xff" + bytes(100))
+    sock.send(before)
+    assert await wait_until(lambda: len(served.control.table) == bool(before))
+    sock.send(b"\xff\xff" + bytes(100))
     assert await closed(sock)
     assert served.control.drops == Counter({DropReason.BAD_FRAME: 1})
+    assert "closing the TCP connection of 127.0.0.1: bad_frame: length 65535" in caplog.text
+    assert [connection.end_reason for connection in served.ended] == [Refusal.PROTOCOL_VIOLATION] * bool(before)
     sock.close()
 
 
