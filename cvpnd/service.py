@@ -226,7 +226,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
     stack.callback(daemon.cancel_chores)
-    for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes()):
+    for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes(), gateway.keep_accounts()):
         daemon.do(chore)
     return daemon
 

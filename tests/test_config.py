@@ -12,6 +12,14 @@ from pydantic import BaseModel
 
 from cvpnd.config import Config, ConfigError, Listen, SocketName, check_files, load
 
+DIRECTORY = """
+[[directory]]
+id = "corp"
+type = "openldap"
+bind_dn = "cn=x"
+bind_password_file = "x"
+user_base = "dc=x"
+"""
 REFERENCE = Path(__file__).parents[1] / "conf" / "cvpnd.toml"
 
 SHORTEST = """
@@ -327,6 +335,13 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
         ('[api]\ncertificate = "api.crt"', "api: certificate and private_key belong together; add the other"),
         ('[api]\nlisten = "127.0.0.1:8443"', "api.listen: '127.0.0.1:8443' is no place for an API"),
         ("[quotas]\nrules = -1", "quotas.rules: -1 is too small"),
+        (DIRECTORY + 'servers = ["http://dc1"]', "directory[0].servers[0]: 'http://dc1' is no directory server"),
+        (
+            DIRECTORY + 'servers = ["dc1.example.com"]',
+            "write ldaps://dc1.example.com, or ldap://dc1.example.com, which",
+        ),
+        (DIRECTORY + 'servers = ["ldaps://dc1"]\nverify = false', "directory[0].verify: is not a key"),
+        (DIRECTORY.replace("corp", "local") + 'servers = ["ldaps://dc1"]', "choose another id"),
         ('[daemon]\nadmin_socket = ""', "daemon.admin_socket: '' is not a path; write one in quotes"),
         ('[metrics]\nlisten = "9176"', "metrics.listen: '9176' is not an address of this host"),
         ("metrics = 3", "metrics: 3 is not a table; write { key = value, … }"),
@@ -575,7 +590,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 26, "tables found"
+    assert len(shown) == 27, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

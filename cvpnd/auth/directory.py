@@ -19,8 +19,20 @@ class Account:
     """Another one once tokens from before are to be worth nothing, as after a changed password."""
 
 
+class DirectoryError(Exception):
+    """It cannot be used as it is configured; the text names directory, key and fix."""
+
+
 class Directory(Protocol):
     """Called from threads, several at a time. Neither verb raises for what a client sent."""
+
+    good_for_s: float | None
+    """How old what it said of an account may be before it is asked again. None: it has everybody in memory and is asked
+    each time, also on the event loop."""
+
+    def servers_up(self) -> dict[str, bool]:
+        """By URL; empty if there are none."""
+        ...
 
     def log_in(self, username: str, password: bytes) -> Account | Refused:
         """Takes as long for somebody unknown as for a wrong password."""

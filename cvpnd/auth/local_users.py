@@ -29,6 +29,8 @@ class LocalUser:
 class LocalUsers:
     """The table is replaced whole, so threads need no lock."""
 
+    good_for_s: float | None = None
+
     def __init__(self) -> None:
         self._users: dict[str, LocalUser] = {}
 
@@ -38,6 +40,9 @@ class LocalUsers:
         for user in users:
             table.setdefault(user.name, user)
         self._users = table
+
+    def servers_up(self) -> dict[str, bool]:
+        return {}
 
     def log_in(self, username: str, password: bytes) -> Account | Refused:
         user = self._users.get(username)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused, problem_with_name
@@ -29,8 +30,21 @@ FAILURE_TAKES_S = 1.0
 CHALLENGE_ANSWERS = ("SCRV1:", "CRV1::")
 """What clients put before a password that answers a question; nobody here has asked one."""
 LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-
-_OWN_FAULT = frozenset({Refusal.USER_UNKNOWN, Refusal.WRONG_PASSWORD, Refusal.ACCOUNT_DISABLED})
+OWN_FAULT = frozenset(
+    {
+        Refusal.USER_UNKNOWN,
+        Refusal.WRONG_PASSWORD,
+        Refusal.ACCOUNT_DISABLED,
+        Refusal.ACCOUNT_EXPIRED,
+        Refusal.ACCOUNT_LOCKED,
+        Refusal.PASSWORD_EXPIRED,
+        Refusal.MUST_CHANGE_PASSWORD,
+        Refusal.LOGON_HOURS,
+    }
+)
+"""A directory has answered, and the answer is no. To the client all of these are one."""
+MOST_REMEMBERED = 50_000
+"""Names of one directory, as they were typed and as they are written there."""
 
 
 @dataclass(slots=True)
@@ -46,16 +60,25 @@ class Latency:
 
 
 class _Desk:
-    """What is under way with one directory."""
+    """What is under way with one directory, and what it has said last of those who are or may come back."""
 
     def __init__(self, name: str, directory: Directory) -> None:
         self.directory = directory
+        self.accounts: dict[str, tuple[Account, float]] = {}
+        """And when it said so."""
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"login-{name}")
         self.pending = 0
         self.latency = Latency()
 
     def leave(self) -> None:
         self.pending -= 1
+
+    def remember(self, username: str, account: Account, now: float) -> None:
+        for name in (username, account.name):
+            self.accounts.pop(name, None)
+            self.accounts[name] = account, now
+        while len(self.accounts) > MOST_REMEMBERED:
+            del self.accounts[next(iter(self.accounts))]
 
 
 class UserLogins:
@@ -68,6 +91,16 @@ class UserLogins:
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
         self._waiting: Counter[tuple[str, str]] = Counter()
 
+    def replace(self, directories: Mapping[str, Directory]) -> None:
+        """Logins that are under way go on with the one that they began with."""
+        for name in self._desks.keys() - directories.keys():
+            self._desks.pop(name).threads.shutdown(wait=False)
+        for name, directory in directories.items():
+            if name in self._desks:
+                self._desks[name].directory = directory
+            else:
+                self._desks[name] = _Desk(name, directory)
+
     def close(self) -> None:
         """Threads that a server still holds end with the process."""
         for desk in self._desks.values():
@@ -76,12 +109,50 @@ class UserLogins:
     def pending(self) -> dict[str, int]:
         return {name: desk.pending for name, desk in self._desks.items()}
 
+    def servers(self) -> dict[str, dict[str, bool]]:
+        return {name: desk.directory.servers_up() for name, desk in self._desks.items()}
+
     def latencies(self) -> dict[str, Latency]:
         return {name: desk.latency for name, desk in self._desks.items()}
 
     def look_up(self, directory: str, username: str) -> Account | Refused:
-        """For local users only, who are in memory."""
-        return self._desks[directory].directory.look_up(username)
+        """Without asking anybody: a local user as it is, another as its directory has said last."""
+        desk = self._desks[directory]
+        if desk.directory.good_for_s is None:
+            return desk.directory.look_up(username)
+        account, _ = desk.accounts.get(username, (None, 0.0))
+        return account or Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
+
+    async def recall(self, directory: str, username: str, *, within_s: float) -> Refused | None:
+        """Before ``look_up`` for somebody who comes without a password: ask the directory, unless it has spoken of that
+        account lately. Refused: it gave no answer. Says nothing to the throttle, as nothing was proven."""
+        desk = self._desks[directory]
+        good_for_s = desk.directory.good_for_s
+        if good_for_s is None or problem_with_name(username) is not None:
+            return None
+        if username in desk.accounts and self._clock() < desk.accounts[username][1] + good_for_s:
+            return None
+        if desk.pending >= MOST_PENDING:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"{desk.pending} are under way")
+        try:
+            async with asyncio.timeout(within_s):
+                outcome = await self.look_again(directory, username)
+        except TimeoutError:
+            return _timed_out(directory, within_s)
+        return outcome if isinstance(outcome, Refused) and outcome.refusal not in OWN_FAULT else None
+
+    async def look_again(self, directory: str, username: str) -> Account | Refused:
+        """The account as the directory has it now."""
+        desk = self._desks[directory]
+        desk.pending += 1
+        asked = asyncio.wrap_future(desk.threads.submit(desk.directory.look_up, username))
+        asked.add_done_callback(lambda _: desk.leave())
+        outcome = await asyncio.shield(asked)
+        if isinstance(outcome, Account):
+            desk.remember(username, outcome, self._clock())
+        elif outcome.refusal in OWN_FAULT:
+            desk.accounts.pop(username, None)
+        return outcome
 
     async def log_in(
         self, directory: str, username: str, password: str, *, source: str, within_s: float
@@ -94,14 +165,17 @@ class UserLogins:
         begun = self._clock()
         try:
             async with asyncio.timeout(within_s):
-                outcome = await self._in_turn(self._desks[directory], username, password, source)
+                desk = self._desks[directory]
+                outcome = await self._in_turn(desk, username, partial(_ask, desk.directory, password), source)
         except TimeoutError:
-            return Refused(Refusal.DIRECTORY_TIMEOUT, f"directory {directory} has not answered within {within_s:g} s")
-        if isinstance(outcome, Refused) and outcome.refusal in _OWN_FAULT:
+            return _timed_out(directory, within_s)
+        if isinstance(outcome, Refused) and outcome.refusal in OWN_FAULT:
             await asyncio.sleep(max(0.0, begun + FAILURE_TAKES_S - self._clock()))
         return outcome
 
-    async def _in_turn(self, desk: _Desk, username: str, password: str, source: str) -> Account | Refused:
+    async def _in_turn(
+        self, desk: _Desk, username: str, ask: Callable[[str], Account | Refused], source: str
+    ) -> Account | Refused:
         pair = (source, username)
         if desk.pending >= MOST_PENDING or self._waiting[pair] >= MOST_PENDING_OF_PAIR:
             return Refused(Refusal.TOO_MANY_LOGINS, f"{desk.pending} are under way")
@@ -113,10 +187,12 @@ class UserLogins:
                 if (wait_s := self._throttle.wait_s(source, username, self._clock())) > 0:
                     return Refused(Refusal.LOGIN_THROTTLED, f"{username} may try again from there in {wait_s:.0f} s")
                 begun = self._clock()
-                asked = asyncio.wrap_future(desk.threads.submit(_ask, desk.directory, username, as_bytes(password)))
+                asked = asyncio.wrap_future(desk.threads.submit(ask, username))
                 outcome = await asyncio.shield(asked)
                 desk.latency.add(self._clock() - begun)
                 self._learn(source, username, outcome)
+                if isinstance(outcome, Account):  # a wrong password says nothing of who is logged in
+                    desk.remember(username, outcome, self._clock())
                 return outcome
         finally:
             if asked is None:
@@ -130,12 +206,16 @@ class UserLogins:
     def _learn(self, source: str, username: str, outcome: Account | Refused) -> None:
         if isinstance(outcome, Account):
             self._throttle.succeeded(source, username)
-        elif outcome.refusal in _OWN_FAULT:
+        elif outcome.refusal in OWN_FAULT:
             self._throttle.failed(source, username, self._clock())
 
 
-def _ask(directory: Directory, username: str, password: bytes) -> Account | Refused:
+def _ask(directory: Directory, password: str, username: str) -> Account | Refused:
     if (problem := problem_with_name(username)) is not None:
-        directory.log_in("", password)  # as long as for any other that nobody has
+        directory.log_in("", as_bytes(password))  # as long as for any other that nobody has
         return Refused(Refusal.USER_UNKNOWN, f"the user name {problem}")
-    return directory.log_in(username, password)
+    return directory.log_in(username, as_bytes(password))
+
+
+def _timed_out(directory: str, within_s: float) -> Refused:
+    return Refused(Refusal.DIRECTORY_TIMEOUT, f"directory {directory} has not answered within {within_s:g} s")

@@ -15,6 +15,7 @@ from cvpnd.config.models import (
     ConnectionLogConfig,
     ControlProtectionConfig,
     DaemonConfig,
+    DirectoryConfig,
     EgressConfig,
     EndpointConfig,
     LimitsConfig,
@@ -32,7 +33,7 @@ from cvpnd.config.models import (
     TlsConfig,
     VpcConfig,
 )
-from cvpnd.config.values import DATA_CIPHERS, LOCAL, LOCAL_DIRECTORY, ApiListen, Listen, SocketName, covers
+from cvpnd.config.values import DATA_CIPHERS, LOCAL, LOCAL_DIRECTORY, ApiListen, LdapUrl, Listen, SocketName, covers
 
 __all__ = [
     "DATA_CIPHERS",
@@ -47,8 +48,10 @@ __all__ = [
     "ConnectionLogConfig",
     "ControlProtectionConfig",
     "DaemonConfig",
+    "DirectoryConfig",
     "EgressConfig",
     "EndpointConfig",
+    "LdapUrl",
     "LimitsConfig",
     "Listen",
     "LocalUserConfig",

@@ -24,7 +24,7 @@ def cross_check(config: Config) -> list[Problem]:
         problems += _addresses(at, endpoint)
         problems += _resolvers(at, endpoint, config)
         problems += _security_groups(at, endpoint, config)
-        problems += _directories(at, endpoint)
+        problems += _directories(at, endpoint, config)
     return problems
 
 
@@ -63,6 +63,7 @@ def _duplicates(config: Config) -> Iterator[Problem]:
         ("subnet[{}].id", [subnet.id for subnet in config.subnets]),
         ("security_group[{}].id", [group.id for group in config.security_groups]),
         ("local_users[{}].name", [user.name for user in config.local_users]),
+        ("directory[{}].id", [directory.id for directory in config.directories]),
         ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
         ("endpoint[{}].id", [endpoint.id for endpoint in config.endpoints]),
     ):
@@ -249,11 +250,12 @@ def _security_groups(at: str, endpoint: EndpointConfig, config: Config) -> Itera
             yield key, f'"{name}" is of vpc {known[name].vpc}, which endpoint {endpoint.name} is not associated with'
 
 
-def _directories(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
+def _directories(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    known = [LOCAL_DIRECTORY, *(directory.id for directory in config.directories)]
     for number, method in enumerate(endpoint.authentication):
-        if method.directory is not None and method.directory != LOCAL_DIRECTORY:
+        if method.directory is not None and method.directory not in known:
             key = f"{at}.authentication[{number}].directory"
-            yield key, f'"{method.directory}" is no directory; {suggest(method.directory, [LOCAL_DIRECTORY])}'
+            yield key, f'"{method.directory}" is no directory; {suggest(method.directory, known)}'
 
 
 def _resolvers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

@@ -175,6 +175,10 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
     for key, path in (("api.certificate", config.api.certificate), ("api.private_key", config.api.private_key)):
         if path is not None:
             yield key, path
+    for index, directory in enumerate(config.directories):
+        yield f"directory[{index}].bind_password_file", directory.bind_password_file
+        if directory.ca is not None:
+            yield f"directory[{index}].ca", directory.ca
     for index, endpoint in enumerate(config.endpoints):
         certificate = endpoint.server_certificate
         at = f"endpoint[{index}].server_certificate"

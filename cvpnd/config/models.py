@@ -16,6 +16,7 @@ from cvpnd.config.values import (
     CBC_CIPHERS,
     DATA_CIPHERS,
     LOCAL,
+    LOCAL_DIRECTORY,
     METRICS_LISTEN,
     Address,
     AddressV4,
@@ -24,6 +25,7 @@ from cvpnd.config.values import (
     Banner,
     ClientCidr,
     ClientCidrV6,
+    DirectoryUrl,
     Domain,
     EndpointId,
     FilePath,
@@ -233,6 +235,35 @@ class LocalUserConfig(_Table):
     name: UserName
     password_hash: PasswordHash
     groups: tuple[Group, ...] = ()
+
+
+class DirectoryConfig(_Table):
+    """Users and groups in LDAP servers, which all have the same ones."""
+
+    id: Identifier
+    type: Literal["active-directory", "openldap"]
+    servers: tuple[DirectoryUrl, ...] = Field(min_length=1, max_length=16)
+    """Asked in this order, those that are down last."""
+    ca: FilePath | None = None
+    """None: the authorities that this host trusts."""
+    bind_dn: Printable = Field(min_length=1)
+    bind_password_file: FilePath
+    user_base: Printable = Field(min_length=1)
+    group_base: Printable = ""
+    """Empty: ``user_base``."""
+    domains: tuple[Printable, ...] = ()
+    """What may stand before a backslash or behind an @ in a user name."""
+    timeout_s: int = whole(5, 1, 60)
+    """For each step with a server."""
+    recheck_s: int = whole(900, 1, 86_400)
+    """How often the accounts of live sessions are looked at again."""
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str) -> str:
+        if value == LOCAL_DIRECTORY:
+            raise ValueError(f'"{LOCAL_DIRECTORY}" is the directory of [[local_users]]; choose another id')
+        return value
 
 
 class AssociationConfig(_Table):
@@ -491,6 +522,7 @@ class Config(_Table):
     subnets: tuple[SubnetConfig, ...] = Field(default=(), alias="subnet")
     security_groups: tuple[SecurityGroupConfig, ...] = Field(default=(), alias="security_group")
     local_users: tuple[LocalUserConfig, ...] = ()
+    directories: tuple[DirectoryConfig, ...] = Field(default=(), alias="directory")
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
 
     def vpc(self, vpc_id: str) -> VpcConfig:

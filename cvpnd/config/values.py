@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from argon2 import Type, extract_parameters
@@ -211,6 +211,37 @@ def _parse_metrics_listen(value: object) -> SocketName | None:
     return _parse_socket_name(text or METRICS_LISTEN, METRICS_LISTEN)
 
 
+class LdapUrl(NamedTuple):
+    """``ldaps``: TLS from the first byte. Else StartTLS before anything else is said."""
+
+    ldaps: bool
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'ldaps' if self.ldaps else 'ldap'}://{host}:{self.port}"
+
+
+def parse_ldap_url(value: object) -> LdapUrl:
+    if isinstance(value, LdapUrl):
+        return value
+    text = _text(value, "a URL like ldaps://dc1.example.com")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+        parts = urlsplit("")
+    if parts.scheme not in ("ldap", "ldaps") or not host or parts.path.strip("/") or parts.query or parts.username:
+        raise ValueError(
+            f"{show(text)} is no directory server; write ldaps://dc1.example.com, or ldap://dc1.example.com, which "
+            "begins with StartTLS"
+        )
+    ldaps = parts.scheme == "ldaps"
+    return LdapUrl(ldaps, host, port or (636 if ldaps else 389))
+
+
 @dataclass(frozen=True, slots=True)
 class ApiListen:
     """Where the API answers: TLS, or plain HTTP on loopback."""
@@ -404,6 +435,7 @@ AddressV6 = Annotated[InstanceOf[IPv6Address], BeforeValidator(_parse_address_v6
 ClientCidr = Annotated[InstanceOf[IPv4Network], BeforeValidator(_parse_client_cidr)]
 ClientCidrV6 = Annotated[InstanceOf[IPv6Network], BeforeValidator(_parse_client_cidr_v6)]
 ListenUrl = Annotated[InstanceOf[Listen], BeforeValidator(parse_listen)]
+DirectoryUrl = Annotated[InstanceOf[LdapUrl], BeforeValidator(parse_ldap_url)]
 ApiListenUrl = Annotated[InstanceOf[ApiListen] | None, BeforeValidator(_parse_api_listen)]
 MetricsListen = Annotated[InstanceOf[SocketName] | None, BeforeValidator(_parse_metrics_listen)]
 PortRange = Annotated[InstanceOf[Ports] | None, BeforeValidator(_parse_ports)]

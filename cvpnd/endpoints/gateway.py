@@ -15,10 +15,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.local_users import LocalUser, LocalUsers
-from cvpnd.auth.logins import UserLogins
+from cvpnd.auth.logins import OWN_FAULT, UserLogins
 from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, check_files, load
@@ -116,7 +118,7 @@ class Gateway:
         try:
             new = await asyncio.to_thread(_read, old)
             await self._become(new)
-        except (ConfigError, TrustError, ManagedError) as error:
+        except (ConfigError, TrustError, ManagedError, DirectoryError) as error:
             raise GatewayError(str(error)) from error
         except (HostError, ListenError, OSError) as error:
             raise GatewayError(await self._go_back(old, str(error))) from error
@@ -164,6 +166,9 @@ class Gateway:
         self.control.set_limits(config.daemon.strangers)
         keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         users = await asyncio.to_thread(self.store.local_users)
+        if again:
+            directories = {each.id: await asyncio.to_thread(open_directory, each) for each in file.directories}
+            self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **directories})
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
@@ -319,15 +324,42 @@ class Gateway:
                 *(LocalUser(u.name, u.password_hash, frozenset(u.groups), u.disabled) for u in stored),
             ]
         )
+        for username in self._logged_in(LOCAL_DIRECTORY):
+            self._follow(LOCAL_DIRECTORY, username, self.local_users.look_up(username))
+
+    def _logged_in(self, directory: str) -> list[str]:
+        """Users of established sessions."""
+        return sorted({name for connection in self.control.table if (name := _user(connection, directory)) is not None})
+
+    def _follow(self, directory: str, username: str, account: Account | Refused) -> None:
+        """What became of the user's account, for the sessions that there are."""
         for connection in self.control.table:
-            method, identity = connection.endpoint.settings.user_method, connection.identity
-            if not connection.established or method is None or method.directory is None or identity is None:
+            if _user(connection, directory) != username:
                 continue
-            account = self.control.users.look_up(method.directory, identity.username)
             if isinstance(account, Refused):
+                log.info("%s: %s: %s", connection.connection_id, account.refusal, account.detail)
                 self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
             else:
                 connection.endpoint.set_account(self.plane, connection, account.groups)
+
+    async def keep_accounts(self) -> None:
+        """Runs until cancelled: asks each directory at its interval about the users of live sessions."""
+        asked_at: dict[str, float] = {}
+        while True:
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            for directory in self.config.directories:
+                if now >= asked_at.setdefault(directory.id, now) + directory.recheck_s:
+                    asked_at[directory.id] = now
+                    await self._look_again(directory.id)
+
+    async def _look_again(self, directory: str) -> None:
+        for username in self._logged_in(directory):
+            account = await self.control.users.look_again(directory, username)
+            if isinstance(account, Refused) and account.refusal not in OWN_FAULT:
+                log.warning("directory %s: accounts stay as they are: %s", directory, account.detail)
+                return
+            self._follow(directory, username, account)
 
     async def put_rules_in_force(self, served: ServedEndpoint, rules: Sequence[Rule]) -> None:
         """Whoever is cancelled in here has changed nothing."""
@@ -358,6 +390,14 @@ class Gateway:
                 self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
 
 
+def _user(connection: Connection, directory: str) -> str | None:
+    """Of an established session, if this directory let it in."""
+    method, identity = connection.endpoint.settings.user_method, connection.identity
+    if not connection.established or method is None or method.directory != directory or identity is None:
+        return None
+    return identity.username
+
+
 def _read(old: Config) -> Config:
     config = load(old.path)
     if old.endpoints and not config.endpoints:
@@ -370,7 +410,7 @@ def _read(old: Config) -> Config:
 _Keepers = tuple[TrustKeeper, ProtectionKeeper]
 
 
-_FAILURES = (TrustError, HostError, ListenError, ManagedError, StoreError, OSError)
+_FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, StoreError, OSError)
 
 
 def _read_files(endpoints: Iterable[EndpointConfig], known: Mapping[str, _Keepers]) -> dict[str, _Keepers]:

@@ -112,9 +112,9 @@ def _method(method: AuthenticationConfig) -> dict[str, str]:
 
 
 def directory_metrics(logins: UserLogins) -> list[DirectoryMetrics]:
-    pending = logins.pending()
+    pending, servers = logins.pending(), logins.servers()
     return [
-        DirectoryMetrics(name, pending[name], LATENCY_BUCKETS_S, latency.counts, latency.seconds)
+        DirectoryMetrics(name, pending[name], LATENCY_BUCKETS_S, latency.counts, latency.seconds, servers[name])
         for name, latency in logins.latencies().items()
     ]
 

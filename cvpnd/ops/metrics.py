@@ -63,6 +63,8 @@ class DirectoryMetrics:
     counts: Sequence[int]
     """One more than there are bounds."""
     seconds: float
+    servers: Mapping[str, bool] = field(default_factory=dict)
+    """URL -> whether it answered when it was asked last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +214,21 @@ def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
     latency = HistogramMetricFamily(
         "cvpnd_directory_seconds", "How long the directory took to answer a login.", labels=["directory"]
     )
+    up = GaugeMetricFamily(
+        "cvpnd_directory_server_up",
+        "1 unless the server of a directory failed when it was asked last.",
+        labels=["directory", "server"],
+    )
     for directory in directories:
+        for server, well in directory.servers.items():
+            up.add_metric([directory.name, server], int(well))
         pending.add_metric([directory.name], directory.pending)
         bounds = [*(str(bound) for bound in directory.bounds_s), "+Inf"]
         buckets = list(zip(bounds, itertools.accumulate(directory.counts), strict=True))
         latency.add_metric([directory.name], buckets, directory.seconds)
     yield pending
     yield latency
+    yield up
 
 
 def _data_path(now: GatewayMetrics) -> Iterator[Metric]:

@@ -47,6 +47,7 @@ CLIENT_TEXT = {
     Refusal.IDENTITY_SESSION_LIMIT: "Too many sessions of this user, try again later",
     Refusal.TOO_MANY_LOGINS: "Too many logins at this moment, try again later",
     Refusal.DIRECTORY_TIMEOUT: "The login service does not answer, try again later",
+    Refusal.DIRECTORY_UNAVAILABLE: "The login service does not answer, try again later",
     Refusal.SHUTTING_DOWN: "The server is restarting",
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
@@ -87,6 +88,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         if connection.endpoint.settings.user_method is not None:
             connection.username = credentials.username  # for the log; not proven yet
             if looks_like_token(credentials.password):
+                await _recall(control, connection, credentials)
                 account = vouch_by_token(control, connection, credentials, identity)
             else:
                 account = await vouch(control, connection, credentials, identity)
@@ -149,6 +151,17 @@ def go_on_by_token(control: ControlPlane, connection: Connection, credentials: C
         control.go_on(connection)
     except Denied as denied:
         _refuse(control, connection, denied)
+
+
+async def _recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
+    """After a restart nobody here knows the account that a token is for."""
+    settings = connection.endpoint.settings
+    method = settings.user_method
+    assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
+    within_s = settings.hand_window_s * LOGIN_SHARE
+    unanswered = await control.users.recall(method.directory, credentials.username, within_s=within_s)
+    if unanswered is not None:
+        raise Denied(unanswered.refusal, unanswered.detail)
 
 
 def vouch_by_token(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -124,5 +125,24 @@ def ping(site: Site) -> Callable[..., float]:
 
     def run(host: str = "10.20.0.10", count: int = 3, client: Any = None) -> float:
         return (client or site.lab.client).ping(host, count, 0.1).received / count
+
+    return run
+
+
+@pytest.fixture
+def connect(site):
+    """The stock client with a user name and a password in a file, without a certificate unless asked."""
+
+    def run(user: str, password: str, *options: str, certificate=None, **where):
+        where.setdefault("name", f"{user}-{password}".replace(":", "_"))
+        profile = site.profile(certificate, **{k: v for k, v in where.items() if k in ("name", "host")})
+        (profile.parent / "login").write_text(f"{user}\n{password}\n")
+        (profile.parent / "login").chmod(0o600)
+        if certificate is None:
+            profile.write_text(re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()))
+        profile.write_text(profile.read_text() + "auth-user-pass login\n")
+        client = site.lab.openvpn(profile, *options, client=where.get("client"))
+        client.login_file = profile.parent / "login"
+        return client
 
     return run

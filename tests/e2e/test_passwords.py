@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import signal
 import time
 from collections import Counter
@@ -41,29 +40,6 @@ def start(site):
     return run
 
 
-@pytest.fixture
-def connect(site):
-    """The stock client with a user name and a password in a file, without a certificate unless asked."""
-
-    def run(user: str, password: str, *options: str, certificate=None, **where):
-        where.setdefault("name", f"{user}-{password}".replace(":", "_"))
-        profile = site.profile(certificate, **{k: v for k, v in where.items() if k in ("name", "host")})
-        (profile.parent / "login").write_text(f"{user}\n{password}\n")
-        (profile.parent / "login").chmod(0o600)
-        if certificate is None:
-            profile.write_text(re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()))
-        profile.write_text(profile.read_text() + "auth-user-pass login\n")
-        client = site.lab.openvpn(profile, *options, client=where.get("client"))
-        client.login_file = profile.parent / "login"
-        return client
-
-    return run
-
-
-def reasons(gateway) -> list[str]:
-    return [e["connection-attempt-failure-reason"] for e in gateway.connection_log()]
-
-
 def test_a_password_alone_lets_in_and_groups_decide_what_is_reached(site, start, connect, ping):
     gateway = start(PASSWORD)
     alice = connect("alice", "right").wait_connected()
@@ -90,7 +66,7 @@ def test_whatever_is_wrong_with_a_login_the_client_hears_the_same_and_the_log_th
     ):
         client = connect(name, password)
         heard.add(client.wait_for(r"AUTH: Received control message: (.*)")[1])
-        wait_until(lambda reason=reason: reason in reasons(gateway), 5, reason)
+        wait_until(lambda reason=reason: reason in gateway.refusals(), 5, reason)
         assert gateway.metrics()[f'cvpnd_authentication_failures_total{{endpoint="staff",reason="{reason}"}}'] == 1
         assert client.connected_count == 0 and "PUSH_REPLY" not in client.log()
     assert heard == {"AUTH_FAILED"}
@@ -107,7 +83,7 @@ def test_with_both_methods_neither_a_certificate_nor_a_password_is_enough(site, 
     )
     connect("alice", "right", name="bare").wait_for("fatal SSL alert")
     wanted = {"wrong-password", "username-not-common-name", "certificate-unknown-ca", "certificate-missing"}
-    wait_until(lambda: wanted <= set(reasons(gateway)), 8)
+    wait_until(lambda: wanted <= set(gateway.refusals()), 8)
     connect("alice", "right", certificate=certs.client(), client=site.lab.clients[1], host="198.51.100.1", name="all")
     wait_until(lambda: ping("10.30.0.10", count=1, client=site.lab.clients[1]) == 1.0, 15)
     (view,) = gateway.ctl_json("connection", "list")
@@ -152,7 +128,7 @@ def test_a_token_ends_when_it_was_said_at_login_however_often_the_client_reconne
     assert min(int(end["connection-duration-seconds"]) for end in ends) < 12, (
         "it was the login's time, not this session's"
     )
-    assert "token-expired" in reasons(gateway)
+    assert "token-expired" in gateway.refusals()
 
 
 def test_a_login_that_is_ended_needs_the_password_again_also_after_a_restart(start, connect):
@@ -175,7 +151,7 @@ def test_a_login_that_is_ended_needs_the_password_again_also_after_a_restart(sta
     gateway.stop()
     gateway.start()
     connect("alice", token, name="restarted").wait_for("AUTH_FAILED,SESSION: token expired")
-    assert reasons(gateway).count("token-invalid") == 2
+    assert gateway.refusals().count("token-invalid") == 2
     connect("alice", "right").wait_connected()
 
 
@@ -185,7 +161,7 @@ def test_a_changed_password_or_a_token_that_nobody_wrote_is_refused_and_tells_no
     for user, reason in (("alice", "token-invalid"), ("mallory", "user-unknown")):
         client = connect(user, "SESS_ID_AT_" + 80 * "A", name=f"forged-{user}")
         heard.add(client.wait_for(r"AUTH: Received control message: (.*)")[1])
-        wait_until(lambda reason=reason: reason in reasons(gateway), 5, reason)
+        wait_until(lambda reason=reason: reason in gateway.refusals(), 5, reason)
     assert heard == {"AUTH_FAILED,SESSION: token expired"}
     gateway.ctl("user", "add", "carol", input="secret\n")
     carol = connect("carol", "secret", "--reneg-sec", "5").wait_connected()
@@ -202,7 +178,7 @@ def test_a_slow_guess_is_slowed(site, start, connect, ping):
         client=site.lab.clients[1], host="198.51.100.1",
     )  # fmt: skip
     guesser.wait_for("Too many failed logins, try again later", 60)
-    wait_until(lambda: "login-throttled" in reasons(gateway), 5)
+    wait_until(lambda: "login-throttled" in gateway.refusals(), 5)
     assert ping() == 1.0 and client.connected_count == 1
 
 
@@ -241,7 +217,7 @@ def test_users_added_changed_disabled_and_removed_at_run_time(site, start, conne
     carol.wait_for("Account disabled")
     assert gateway.ctl_json("connection", "list")[0]["end_reason"] == "account-disabled"
     connect("carol", "secret", name="disabled").wait_for("AUTH_FAILED")
-    assert reasons(gateway)[-1] == "account-disabled"
+    assert gateway.refusals()[-1] == "account-disabled"
     ctl("enable", "carol")
     ctl("password", "carol", password="another")
     connect("carol", "another").wait_connected().stop()

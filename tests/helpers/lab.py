@@ -506,6 +506,10 @@ log_directory = "{self.log_directory}"
         """Everything the daemon wrote since its last start."""
         return self.running.log()
 
+    def refusals(self) -> list[str]:
+        """The reasons of attempts in the connection log."""
+        return [entry["connection-attempt-failure-reason"] for entry in self.connection_log()]
+
     def connection_log(self) -> list[dict[str, Any]]:
         """The entries of all connection log files under the log directory, in file order."""
         lines: list[str] = []

@@ -1,0 +1,235 @@
+"""Active Directory and other LDAP directories: who somebody is, whether the password is right, which groups that means.
+
+A service account finds the entry; a bind as that entry, on a connection of its own, says whether the password is right.
+Names come as people type them (``user``, ``user@realm``, ``DOMAIN\\user``) and go into filters escaped."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from ldap3.core.exceptions import LDAPException
+from ldap3.protocol.formatters.formatters import format_sid
+from ldap3.utils.conv import escape_filter_chars
+
+from cvpnd.auth.directory import Account, DirectoryError
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.ldap import FAULTS, Entry, LdapServers, LdapSession, Unavailable, tls_context
+from cvpnd.auth.ldap_reasons import bind_refusal
+from cvpnd.config import DirectoryConfig
+from cvpnd.reasons import Refusal
+
+T = TypeVar("T")
+
+MOST_GROUPS = 200
+"""Of one user, as AWS: those beyond are left out."""
+MOST_GROUP_CHARACTERS = 255
+NESTING = 10
+DISABLED_BIT = 2
+"""Of userAccountControl."""
+NEVER = (0, 0x7FFF_FFFF_FFFF_FFFF)
+"""Of accountExpires."""
+FILETIME_EPOCH_S = 11_644_473_600
+LOCKED_FOR_GOOD = "000001010000Z"
+"""Of pwdAccountLockedTime: by an administrator."""
+
+
+class Kind(NamedTuple):
+    """What two families of directories call things."""
+
+    user_class: str
+    user_name: str
+    """The attribute whose value is the account's name."""
+    stamps: tuple[str, ...]
+    """Attributes that change with the password."""
+    state: tuple[str, ...]
+
+
+ACTIVE_DIRECTORY = Kind(
+    "(objectCategory=person)(objectClass=user)", "sAMAccountName", ("objectGUID", "pwdLastSet"),
+    ("userAccountControl", "accountExpires"),
+)  # fmt: skip
+OPENLDAP = Kind("(objectClass=person)", "uid", ("entryUUID", "pwdChangedTime"), ("pwdAccountLockedTime",))
+KINDS = {"active-directory": ACTIVE_DIRECTORY, "openldap": OPENLDAP}
+
+
+@dataclass(frozen=True, slots=True)
+class LdapSettings:
+    kind: Kind
+    bind_dn: str
+    bind_password: str = field(repr=False)
+    user_base: str
+    group_base: str
+    domains: frozenset[str] = frozenset()
+    """In small letters: what may stand before a backslash or behind an @."""
+
+
+def open_directory(config: DirectoryConfig) -> LdapDirectory:
+    """Reads its files; connects to nobody. Raises ``DirectoryError``."""
+    at = f"directory {config.id}"
+    try:
+        password = config.bind_password_file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DirectoryError(f"{at}: bind_password_file {config.bind_password_file} cannot be read: {error}") from error
+    if not password:
+        raise DirectoryError(
+            f"{at}: bind_password_file {config.bind_password_file} is empty; write the password into it"
+        )
+    try:
+        context = tls_context(config.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise DirectoryError(
+            f"{at}: ca {config.ca} cannot be used: {error}; name a PEM file with certificates"
+        ) from error
+    settings = LdapSettings(
+        KINDS[config.type], config.bind_dn, password, config.user_base, config.group_base or config.user_base,
+        frozenset(domain.lower() for domain in config.domains),
+    )  # fmt: skip
+    return LdapDirectory(settings, LdapServers(config.servers, context, config.timeout_s), config.recheck_s)
+
+
+class LdapDirectory:
+    """A ``Directory``. Any thread may call it; each call has connections of its own."""
+
+    def __init__(self, settings: LdapSettings, servers: LdapServers, good_for_s: float) -> None:
+        self.good_for_s: float | None = good_for_s
+        self._settings = settings
+        self._servers = servers
+
+    def servers_up(self) -> dict[str, bool]:
+        return self._servers.healthy()
+
+    def log_in(self, username: str, password: bytes) -> Account | Refused:
+        def ask(session: LdapSession) -> Account | Refused:
+            entry = self._find(session, username)
+            if isinstance(entry, Refused):
+                return entry
+            if not _is_text(password):  # what ldap3 could not send
+                return Refused(Refusal.WRONG_PASSWORD, f"of {entry.dn}: no UTF-8")
+            answer = session.bind_as(entry.dn, password)
+            if (refusal := bind_refusal(answer)) is not None:
+                return Refused(refusal, f"{entry.dn} at {session.url}: {answer.message or refusal}")
+            return self._account(session, entry)
+
+        return self._ask(ask)
+
+    def look_up(self, username: str) -> Account | Refused:
+        def ask(session: LdapSession) -> Account | Refused:
+            entry = self._find(session, username)
+            return entry if isinstance(entry, Refused) else self._account(session, entry)
+
+        return self._ask(ask)
+
+    def _ask(self, ask: Callable[[LdapSession], Account | Refused]) -> Account | Refused:
+        settings, problems = self._settings, []
+        try:
+            for session in self._servers.sessions(settings.bind_dn, settings.bind_password):
+                try:
+                    return ask(session)
+                except FAULTS as error:
+                    problems.append(self._servers.failed(session.url, error))
+                except LDAPException as error:
+                    return Refused(Refusal.WRONG_PASSWORD, f"cannot be sent to {session.url}: {error}")
+        except Unavailable as error:
+            problems.append(str(error))
+        return Refused(Refusal.DIRECTORY_UNAVAILABLE, "; ".join(problems))
+
+    # -- who it is ------------------------------------------------------------------------------------------
+
+    def _find(self, session: LdapSession, typed: str) -> Entry | Refused:
+        kind = self._settings.kind
+        for wanted in self._filters(typed):
+            attributes = [kind.user_name, "memberOf", *kind.stamps, *kind.state]
+            entries = session.search(self._settings.user_base, wanted, attributes, most=2)
+            if len(entries) > 1:
+                return Refused(Refusal.USER_UNKNOWN, f"{typed!r} fits {entries[0].dn} and others")
+            if entries:
+                return entries[0]
+        return Refused(Refusal.USER_UNKNOWN, f"nobody below {self._settings.user_base} is called {typed!r}")
+
+    def _filters(self, typed: str) -> list[str]:
+        """To be tried in turn: none of them can find an account by another's kind of name."""
+        kind, domains = self._settings.kind, self._settings.domains
+        domain, backslash, behind = typed.partition("\\")
+        if backslash:
+            return [self._filter(kind.user_name, behind)] if behind and domain.lower() in domains else []
+        before, _, realm = typed.rpartition("@")
+        own = bool(before) and realm.lower() in domains
+        if kind is ACTIVE_DIRECTORY and before:
+            tried = [self._filter("userPrincipalName", typed)]
+            return [*tried, self._filter(kind.user_name, before)] if own else tried
+        name = before if own else typed
+        return [self._filter(kind.user_name, name)] if name else []
+
+    def _filter(self, attribute: str, value: str) -> str:
+        return f"(&{self._settings.kind.user_class}({attribute}={escape_filter_chars(value)}))"
+
+    def _account(self, session: LdapSession, entry: Entry) -> Account | Refused:
+        kind = self._settings.kind
+        if (refusal := _state(entry)) is not None:
+            return Refused(refusal, entry.dn)
+        name = entry.text(kind.user_name)
+        if not name:
+            return Refused(Refusal.USER_UNKNOWN, f"{entry.dn} has no {kind.user_name}")
+        stamps = [value for attribute in kind.stamps for value in entry.attributes.get(attribute.lower(), [])]
+        groups = self._groups_of_ad(session, entry) if kind is ACTIVE_DIRECTORY else self._groups(session, entry)
+        return Account(name, groups, hashlib.sha256(b"\0".join([entry.dn.lower().encode(), *stamps])).digest())
+
+    # -- its groups, by every name that a rule may have for them ----------------------------------------------
+
+    def _groups_of_ad(self, session: LdapSession, entry: Entry) -> frozenset[str]:
+        """By SID, nested ones and the primary one too, and by name."""
+        found = session.search(entry.dn, "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
+        sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
+        within = f"(&(objectClass=group)(member:1.2.840.113556.1.4.1941:={escape_filter_chars(entry.dn)}))"
+        named = session.search(self._settings.group_base, within, ["sAMAccountName", "objectSid"], most=MOST_GROUPS)
+        names = [group.text("sAMAccountName") for group in named]
+        return frozenset([*_usable(sids), *_usable(names, plain=True)])
+
+    def _groups(self, session: LdapSession, entry: Entry) -> frozenset[str]:
+        """By DN and by cn. A group's groups are walked: memberOf has the direct ones alone."""
+        names: dict[str, str] = {}  # DN as a rule would write it -> cn
+        level = [entry.dn]
+        uid = escape_filter_chars(entry.text(self._settings.kind.user_name))
+        unix = f"(&(objectClass=posixGroup)(memberUid={uid}))"
+        for _ in range(NESTING):
+            members = "".join(
+                f"({attribute}={escape_filter_chars(dn)})" for dn in level for attribute in ("member", "uniqueMember")
+            )
+            found = session.search(self._settings.group_base, f"(|{members}{unix})", ["cn"], most=MOST_GROUPS)
+            unix = ""
+            level = [group.dn for group in found if group.dn not in names]
+            names |= {group.dn: group.text("cn") for group in found}
+            if not level or len(names) >= MOST_GROUPS:
+                break
+        return frozenset([*_usable(names), *_usable(names.values(), plain=True)])
+
+
+def _usable(groups: Iterable[str], *, plain: bool = False) -> list[str]:
+    """``plain``: names that people chose, who shall not choose another group's DN or SID."""
+    fitting = [group for group in groups if 0 < len(group) <= MOST_GROUP_CHARACTERS]
+    return [group for group in fitting if not plain or not ("=" in group or group.upper().startswith("S-1-"))][
+        :MOST_GROUPS
+    ]
+
+
+def _state(entry: Entry) -> Refusal | None:
+    """What the entry itself says against its account."""
+    if entry.text("userAccountControl").isdigit() and int(entry.text("userAccountControl")) & DISABLED_BIT:
+        return Refusal.ACCOUNT_DISABLED
+    expires = entry.text("accountExpires")
+    if expires.isdigit() and int(expires) not in NEVER and int(expires) / 1e7 - FILETIME_EPOCH_S < time.time():
+        return Refusal.ACCOUNT_EXPIRED
+    return Refusal.ACCOUNT_DISABLED if entry.text("pwdAccountLockedTime") == LOCKED_FOR_GOOD else None
+
+
+def _is_text(password: bytes) -> bool:
+    try:
+        password.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""A real OpenLDAP server: who is let in under which name and with which groups, and which servers are not spoken to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from helpers import certs, netns
+from helpers.netns import Namespace
+from helpers.openldap import ADMIN, BASE, PORT, SLAPD, TLS_PORT, OpenLdap, group_dn, user_dn
+
+from cvpnd.auth import ldap
+from cvpnd.auth.directory import Account, DirectoryError
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.ldap_directory import LdapDirectory, open_directory
+from cvpnd.config import DirectoryConfig, LdapUrl
+from cvpnd.reasons import Refusal
+
+pytestmark = pytest.mark.skipif(not SLAPD.exists() or os.geteuid() != 0, reason="make test unpacks slapd")
+
+USERS = {"alice": "ecila", "bob": "bob's", "o'neil (x)*": "odd", "d\\a": "slash", "müller": "ümlaut", "locked": "x1"}
+GROUPS = {
+    "engineers": ["alice"], "staff": ["engineers", "bob"], "everybody": ["staff"], "ring": ["everybody", "alice"],
+    "others": ["bob"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenLdap]:
+    directory = tmp_path_factory.mktemp("ldap")
+    place = Namespace(f"{netns.unique_prefix()}-ldap", directory)
+    try:
+        server = OpenLdap(place, directory / "ldap").start()
+        server.fill(USERS, GROUPS)
+        yield server
+    finally:
+        place.close()
+
+
+@pytest.fixture
+def ask(server: OpenLdap) -> Callable[..., Account | Refused]:
+    """Log in with the configuration of ``OpenLdap.toml``, or with parts of it replaced."""
+
+    def run(user: str, password: str | bytes, verb: str = "log_in", **changes: object) -> Account | Refused:
+        directory = opened(server, **changes)
+        with server.place.entered():
+            if verb == "look_up":
+                return directory.look_up(user)
+            return directory.log_in(user, password if isinstance(password, bytes) else password.encode())
+
+    return run
+
+
+def opened(server: OpenLdap, **changes: object) -> LdapDirectory:
+    table = tomllib.loads(server.toml())["directory"][0] | changes
+    return open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+
+
+def reason(outcome: Account | Refused) -> str:
+    assert isinstance(outcome, Refused), outcome
+    return outcome.refusal
+
+
+@pytest.mark.parametrize("typed", ["alice", "ALICE", "alice@example.org", "EXAMPLE\\alice", "example.org\\alice"])
+def test_a_person_comes_under_each_name_that_people_type(ask: Callable[..., Account | Refused], typed: str) -> None:
+    account = ask(typed, "ecila")
+    assert isinstance(account, Account), account
+    assert account.name == "alice"
+
+
+@pytest.mark.parametrize("user", ["o'neil (x)*", "müller"])
+def test_special_characters_find_their_own_entry(ask: Callable[..., Account | Refused], user: str) -> None:
+    account = ask(user, USERS[user])
+    assert isinstance(account, Account) and account.name == user
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["*", "al*", "alice)(uid=*", "nobody", "OTHER\\alice", "alice@other.org", "\\alice", "EXAMPLE\\"],
+)
+def test_a_name_that_fits_nobody_is_unknown_whatever_it_does_to_a_filter(
+    ask: Callable[..., Account | Refused], typed: str
+) -> None:
+    assert reason(ask(typed, "ecila")) == Refusal.USER_UNKNOWN
+
+
+@pytest.mark.parametrize("password", ["", "wrong", "\0", "ecila\0", b"\xff\xfe", "ecila "])
+def test_a_wrong_password_is_wrong_and_an_empty_one_too(
+    ask: Callable[..., Account | Refused], password: str | bytes
+) -> None:
+    """A bind with an empty password succeeds as nobody (RFC 4513, 5.1.2)."""
+    assert reason(ask("bob", password)) == Refusal.WRONG_PASSWORD
+
+
+def test_groups_are_nested_and_known_by_dn_and_name(ask: Callable[..., Account | Refused]) -> None:
+    for verb in ("log_in", "look_up"):
+        account = ask("alice", "ecila", verb)
+        assert isinstance(account, Account)
+        names = {"engineers", "staff", "everybody", "ring"}
+        assert account.groups == names | {group_dn(name) for name in names}
+
+
+def test_a_group_cannot_be_called_like_another_ones_dn(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
+    admin = server.admin()
+    posing = "cn=everybody,ou=groups,dc=example,dc=com"
+    assert admin.add(f"ou=posing,{BASE}", ["organizationalUnit"], {"ou": "posing"})
+    dn = f"cn=pose,ou=groups,{BASE}"
+    assert admin.add(dn, ["groupOfNames"], {"cn": [posing, "pose"], "member": user_dn("bob")}), admin.result
+    account = ask("bob", "bob's")
+    assert admin.delete(dn)
+    assert isinstance(account, Account) and posing not in account.groups and dn in account.groups
+
+
+def test_the_stamp_follows_the_password(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
+    before, again = ask("müller", "ümlaut"), ask("müller", "ümlaut", "look_up")
+    assert isinstance(before, Account) and isinstance(again, Account) and before.stamp == again.stamp
+    server.change(user_dn("müller"), description="somebody")
+    again = ask("müller", "ümlaut")
+    assert isinstance(again, Account) and before.stamp == again.stamp
+    server.change(user_dn("müller"), userPassword="new")
+    later = ask("müller", "", "look_up")
+    assert isinstance(later, Account) and later.stamp != before.stamp
+    server.change(user_dn("müller"), userPassword="ümlaut")
+
+
+def test_password_policy_has_its_reasons(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
+    assert isinstance(ask("locked", "x1"), Account)
+    for _ in range(3):
+        assert reason(ask("locked", "wrong")) == Refusal.WRONG_PASSWORD
+    assert reason(ask("locked", "x1")) == Refusal.ACCOUNT_LOCKED
+    server.change(user_dn("locked"), pwdAccountLockedTime="000001010000Z")
+    assert reason(ask("locked", "", "look_up")) == Refusal.ACCOUNT_DISABLED
+    server.change(user_dn("locked"), pwdAccountLockedTime=[], pwdReset="TRUE")
+    assert reason(ask("locked", "x1")) == Refusal.MUST_CHANGE_PASSWORD
+    server.change(user_dn("locked"), pwdReset=[])
+    assert isinstance(ask("locked", "x1"), Account)
+
+
+# -- servers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", [f"ldap://localhost:{PORT}", f"ldaps://localhost:{TLS_PORT}"])
+def test_both_ways_into_tls(ask: Callable[..., Account | Refused], url: str) -> None:
+    assert isinstance(ask("alice", "ecila", servers=[url]), Account)
+
+
+@pytest.mark.parametrize(
+    "url", [f"ldap://127.0.0.2:{PORT}", f"ldaps://127.0.0.2:{TLS_PORT}", f"ldaps://ip6-localhost:{TLS_PORT}"]
+)
+def test_a_server_of_another_name_hears_no_password(
+    ask: Callable[..., Account | Refused], server: OpenLdap, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real("127.0.0.1", *rest))
+    refused = ask("alice", "ecila", servers=[url])
+    assert reason(refused) == Refusal.DIRECTORY_UNAVAILABLE and "certificate" in refused.detail.lower()  # type: ignore[union-attr]
+
+
+def test_a_server_of_another_authority_hears_no_password(
+    ask: Callable[..., Account | Refused], server: OpenLdap
+) -> None:
+    other = server.directory / "other.crt"
+    other.write_bytes(certs.authority("Another CA").certificate_pem)
+    for url in (f"ldap://localhost:{PORT}", f"ldaps://localhost:{TLS_PORT}"):
+        refused = ask("alice", "ecila", servers=[url], ca=str(other))
+        assert reason(refused) == Refusal.DIRECTORY_UNAVAILABLE and "certificate" in refused.detail  # type: ignore[union-attr]
+
+
+def test_a_server_without_starttls_hears_nothing_but_the_wish(server: OpenLdap) -> None:
+    with server.place.entered(), socket.create_server(("127.0.0.1", 0)) as plain:
+        url = LdapUrl(False, "localhost", plain.getsockname()[1])
+        directory = opened(server, servers=[str(url)], timeout_s=1)
+        heard = bytearray()
+
+        def answer() -> None:
+            with plain.accept()[0] as sock:
+                sock.settimeout(3)
+                request = sock.recv(4096)
+                heard.extend(request)
+                number = request[2 : 4 + request[3]]
+                refused = bytes([0x78, 0x07, 0x0A, 0x01, 0x02, 0x04, 0, 0x04, 0])
+                sock.sendall(bytes([0x30, len(number) + len(refused)]) + number + refused)
+                try:
+                    while more := sock.recv(4096):
+                        heard.extend(more)
+                except OSError:
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        refused = directory.log_in("alice", b"ecila")
+        thread.join()
+    assert reason(refused) == Refusal.DIRECTORY_UNAVAILABLE
+    assert b"1.3.6.1.4.1.1466.20037" in heard and b"ecila" not in heard and ADMIN.encode() not in heard
+
+
+def test_the_next_server_is_asked_and_the_dead_one_left_alone_for_a_while(server: OpenLdap) -> None:
+    dead, live = LdapUrl(True, "localhost", 6361), LdapUrl(True, "localhost", TLS_PORT)
+    directory = opened(server, servers=[str(dead), str(live)])
+    now = [1000.0]
+    directory._servers = replace(directory._servers, clock=lambda: now[0])
+    asked: list[int] = []
+    real = ldap.LdapServers.connect
+
+    def watched(self: ldap.LdapServers, url: LdapUrl, *rest: str) -> object:
+        asked.append(url.port)
+        return real(self, url, *rest)
+
+    with pytest.MonkeyPatch.context() as patch, server.place.entered():
+        patch.setattr(ldap.LdapServers, "connect", watched)
+        for _ in range(3):
+            assert isinstance(directory.look_up("alice"), Account)
+        assert asked == [6361, TLS_PORT, TLS_PORT, TLS_PORT]
+        assert directory.servers_up() == {str(dead): False, str(live): True}
+        now[0] += ldap.FIRST_BACK_OFF_S
+        assert isinstance(directory.look_up("alice"), Account)
+        assert asked[4:] == [6361, TLS_PORT]
+        now[0] += ldap.FIRST_BACK_OFF_S
+        assert isinstance(directory.look_up("alice"), Account)
+        assert asked[6:] == [TLS_PORT], "longer each time"
+
+
+def test_a_service_account_that_is_refused_is_nobodys_wrong_password(
+    ask: Callable[..., Account | Refused], server: OpenLdap
+) -> None:
+    wrong = server.directory / "wrong.password"
+    wrong.write_text("wrong\n")
+    refused = ask("alice", "ecila", bind_password_file=str(wrong))
+    assert reason(refused) == Refusal.DIRECTORY_UNAVAILABLE and ADMIN in refused.detail  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bind_password_file": "/nowhere/file"}, "directory corp: bind_password_file /nowhere/file"),
+        ({"ca": "/nowhere/ca"}, "directory corp: ca /nowhere/ca"),
+    ],
+)
+def test_files_that_cannot_be_used_are_named(server: OpenLdap, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(DirectoryError, match=words):
+        opened(server, **changes)
