@@ -194,7 +194,7 @@ test-python: $(TOOLS)/prometheus $(TOOLS)/slapd $(VENV)/.cvpnd $(VENV)/.dev ## p
 matrix: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## every wrapping, cipher, transport and family with the stock client, as a table (root)
 	@PYTHONPATH=tests:bench $(VENV)/bin/python -m helpers.matrix $(ARGS)
 
-# What says something of a client, and not of our own parts only: no floods, which ask how much this machine can take.
+# What says something of a client, and not of our own parts only.
 CLIENT_TESTS := tests/policy/test_push_real_client.py tests/wire/test_light_client.py tests/wire/test_real_client.py \
     tests/wire/test_real_client_wrappings.py $(addprefix tests/e2e/test_,$(addsuffix .py,certificates client_settings connect \
     control_protection data_ciphers devices ipv6 long_life matrix other_releases))
@@ -205,7 +205,7 @@ test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVP
 	$(VENV)/bin/pytest tests/e2e/test_openvpn3.py </dev/null || failed+=" OpenVPN-3"; \
 	for suite in $$suites; do \
 	    echo "==> pytest with the OpenVPN of Debian $$suite"; \
-	    OPENVPN_SUITE=$$suite $(VENV)/bin/pytest -n 2 $(CLIENT_TESTS) -k "not flood" $(ARGS) </dev/null || failed+=" $$suite"; \
+	    OPENVPN_SUITE=$$suite $(VENV)/bin/pytest -n 2 $(CLIENT_TESTS) $(ARGS) </dev/null || failed+=" $$suite"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "==> make test-clients: FAILED:$$failed"; exit 1; fi
 
