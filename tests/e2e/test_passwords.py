@@ -188,11 +188,11 @@ def test_guesses_from_a_whole_network_keep_no_user_out(site, start, connect):
     alice = connect("alice", "right", client=site.lab.clients[1], host="198.51.100.1").wait_connected()
     ping = alice.namespace.start_ping("10.20.0.10", flood.PING_INTERVAL_S)
     storm = flood.start_storm(site.lab, "password", 4.0, prefix="100.64.7")
-    wait_until(lambda: "user-unknown" in reasons(gateway), 5)
+    wait_until(lambda: "user-unknown" in gateway.refusals(), 5)
     connect("bob", "right").wait_connected(5)
     guesses, seconds = flood.packets_sent(storm)
     lost = ping.finish()
-    print(f"{guesses / seconds:.0f} a second, {lost}, {Counter(reasons(gateway))}")
+    print(f"{guesses / seconds:.0f} a second, {lost}, {Counter(gateway.refusals())}")
     assert guesses > 20
     assert lost.lost <= max(1, lost.sent // 100)
 
