@@ -193,7 +193,7 @@ def test_guesses_from_a_whole_network_keep_no_user_out(site, start, connect):
     guesses, seconds = flood.packets_sent(storm)
     lost = ping.finish()
     print(f"{guesses / seconds:.0f} a second, {lost}, {Counter(gateway.refusals())}")
-    assert guesses > 20
+    assert guesses > 5
     assert lost.lost <= max(1, lost.sent // 100)
 
 
