@@ -83,7 +83,7 @@ class Updating:
 
 
 def test_a_storm_of_key_updates_ends_the_session() -> None:
-    """Forty fit into a packet and TLS has no limit on them: thirty clients kept the event loop busy for seconds."""
+    """Forty fit into a packet, TLS has no limit on them, and each costs new keys."""
     updating = Updating()
     pair, session = updating.pair, session_of(updating.pair)
     pair.client._newest.reliable.queue_payload(Opcode.CONTROL_V1, updating.packet())
