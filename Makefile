@@ -209,6 +209,20 @@ test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVP
 	done; \
 	if [ -n "$$failed" ]; then echo "==> make test-clients: FAILED:$$failed"; exit 1; fi
 
+# Installing Samba's packages would also start it on this host, and again at each boot: a policy forbids the first, and
+# the services are switched off for the second.
+SAMBA := samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user faketime
+
+.PHONY: test-samba
+test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active Directory controller; installs Samba, switched off (root)
+	@command -v samba-tool faketime >/dev/null || { echo '==> Installing Debian packages: $(SAMBA)'; mkdir -p $(LOGS); \
+	    policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; ours=1; }; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SAMBA) </dev/null >$(LOGS)/samba.log 2>&1 \
+	        || { tail -n 30 $(LOGS)/samba.log >&2; failed=1; }; \
+	    [ -z "$${ours:-}" ] || rm $$policy; [ -z "$${failed:-}" ] || exit 1; \
+	    [ ! -d /run/systemd/system ] || systemctl --quiet disable smbd nmbd winbind samba-ad-dc || true; }
+	@$(VENV)/bin/pytest tests/auth/test_samba_ad.py $(ARGS) </dev/null
+
 .PHONY: fuzz fuzz-python
 fuzz: FUZZ_SECONDS = 60
 fuzz: packages-test test-fuzz fuzz-python ## every fuzzer for a minute each, or make fuzz FUZZ_SECONDS=600

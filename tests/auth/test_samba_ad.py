@@ -1,0 +1,134 @@
+"""A real Active Directory controller (Samba): names, reasons, and nested groups by SID and by name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator
+
+import pytest
+from helpers import netns
+from helpers.netns import Namespace
+from helpers.samba import BASE, INSTALLED, PASSWORD, SambaAd, user_dn
+
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.ldap_directory import open_directory
+from cvpnd.config import DirectoryConfig
+from cvpnd.reasons import Refusal
+
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="make test-samba installs Samba")
+
+USERS = ("alice", "bob", "disabled", "expired", "old", "must", "locked", "hours", "o'neil (x)")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaAd]:
+    directory = tmp_path_factory.mktemp("samba")
+    place = Namespace(f"{netns.unique_prefix()}-dc", directory)
+    try:
+        samba = SambaAd(place, directory / "dc")
+        samba.local(
+            "domain", "passwordsettings", "set", "--max-pwd-age=2", "--min-pwd-age=0", "--account-lockout-threshold=3"
+        )
+        for name in USERS:
+            samba.local("user", "create", name, PASSWORD)
+        for group in ("engineers", "staff", "others"):
+            samba.local("group", "add", group)
+        samba.local("group", "addmembers", "engineers", "alice")
+        samba.local("group", "addmembers", "staff", "engineers")
+        samba.local("group", "addmembers", "others", "bob")
+        samba.local("user", "disable", "disabled")
+        samba.local("user", "setexpiry", "expired", "--days=0")
+        samba.local("user", "setpassword", "must", f"--newpassword={PASSWORD}", "--must-change-at-next-login")
+        samba.local("user", "setpassword", "old", f"--newpassword={PASSWORD}", at="-10 days")
+        samba.start()
+        samba.change(user_dn("hours"), logonHours=bytes(21))
+        yield samba
+    finally:
+        place.close()
+
+
+@pytest.fixture
+def ask(server: SambaAd) -> Callable[..., Account | Refused]:
+    def run(user: str, password: str = PASSWORD, verb: str = "log_in", **changes: object) -> Account | Refused:
+        table = tomllib.loads(server.toml())["directory"][0] | changes
+        directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+        with server.place.entered():
+            return directory.look_up(user) if verb == "look_up" else directory.log_in(user, password.encode())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "typed", ["alice", "Alice", "LAB\\alice", "lab.test\\alice", "alice@lab.test", "ALICE@LAB.TEST"]
+)
+@pytest.mark.parametrize("url", ["ldaps://localhost", "ldap://localhost"])
+def test_a_person_comes_under_each_name_that_people_type(
+    ask: Callable[..., Account | Refused], typed: str, url: str
+) -> None:
+    account = ask(typed, servers=[url])
+    assert isinstance(account, Account) and account.name == "alice", account
+
+
+@pytest.mark.parametrize("typed", ["*", "ali*", "OTHER\\alice", "alice@other.test", "alice)(objectClass=*", "LAB\\"])
+def test_a_name_that_fits_nobody_is_unknown(ask: Callable[..., Account | Refused], typed: str) -> None:
+    outcome = ask(typed)
+    assert isinstance(outcome, Refused) and outcome.refusal is Refusal.USER_UNKNOWN
+
+
+def test_special_characters_find_their_own_entry(ask: Callable[..., Account | Refused]) -> None:
+    account = ask("o'neil (x)")
+    assert isinstance(account, Account) and account.name == "o'neil (x)"
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("bob", "wrong", Refusal.WRONG_PASSWORD),
+        ("bob", "", Refusal.WRONG_PASSWORD),
+        ("disabled", PASSWORD, Refusal.ACCOUNT_DISABLED),
+        ("expired", PASSWORD, Refusal.ACCOUNT_EXPIRED),
+        ("old", PASSWORD, Refusal.PASSWORD_EXPIRED),
+        ("must", PASSWORD, Refusal.MUST_CHANGE_PASSWORD),
+        ("hours", PASSWORD, Refusal.LOGON_HOURS),
+    ],
+)
+def test_each_sub_code_is_a_reason(
+    ask: Callable[..., Account | Refused], user: str, password: str, reason: Refusal
+) -> None:
+    outcome = ask(user, password)
+    assert isinstance(outcome, Refused) and outcome.refusal is reason, outcome
+
+
+def test_a_locked_account(ask: Callable[..., Account | Refused]) -> None:
+    for _ in range(3):
+        ask("locked", "wrong")
+    outcome = ask("locked")
+    assert isinstance(outcome, Refused) and outcome.refusal is Refusal.ACCOUNT_LOCKED
+
+
+def test_nested_groups_by_sid_and_by_name(ask: Callable[..., Account | Refused], server: SambaAd) -> None:
+    admin = server.admin()
+    sids = {}
+    for name in ("engineers", "staff", "others"):
+        admin.search(BASE, f"(sAMAccountName={name})", attributes=["objectSid"])
+        raw = next(each for each in admin.response if each["type"] == "searchResEntry")["raw_attributes"]["objectSid"][
+            0
+        ]
+        sids[name] = "S-1-5-" + "-".join(
+            str(int.from_bytes(raw[8 + 4 * n : 12 + 4 * n], "little")) for n in range(raw[1])
+        )
+    for verb in ("log_in", "look_up"):
+        account = ask("alice", PASSWORD, verb)
+        assert isinstance(account, Account)
+        assert {"engineers", "staff", sids["engineers"], sids["staff"]} <= account.groups
+        assert not {"others", sids["others"]} & account.groups
+        assert any(group.endswith("-513") for group in account.groups), "the primary group, Domain Users"
+
+
+def test_disabled_is_seen_without_a_password(ask: Callable[..., Account | Refused], server: SambaAd) -> None:
+    assert isinstance(ask("bob", verb="look_up"), Account)
+    server.change(user_dn("bob"), userAccountControl="514")
+    outcome = ask("bob", verb="look_up")
+    assert isinstance(outcome, Refused) and outcome.refusal is Refusal.ACCOUNT_DISABLED
+    server.change(user_dn("bob"), userAccountControl="512")
