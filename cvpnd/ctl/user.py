@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from cvpnd.auth.passwords import hash_password
 from cvpnd.ctl.client import Client, segment
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import print_json, print_line, print_table
@@ -89,6 +88,8 @@ def remove_user(name: Name, socket: SocketOption, as_json: JsonOption = False) -
 @app.command("hash")
 def make_hash() -> None:
     """Make the password_hash of one of [[local_users]] in cvpnd.toml. Asks no daemon."""
+    from cvpnd.auth.passwords import hash_password  # which hashes once when imported: 60 ms of every other command
+
     print_line(hash_password(_password()))
 
 
