@@ -4,7 +4,7 @@
  *
  * Most nodes choose by 6 bits and keep two bitmaps instead of 64 slots (as Asai and Ohara's Poptrie does): which slots
  * are nodes, and which begin a run of equal values. Where many prefixes differ in the bits that follow, a node has all
- * its slots in an array instead, for up to 18 bits: one step rather than three. Values of shorter prefixes are written into
+ * its slots in an array instead, for up to 16 bits: one step rather than three. Values of shorter prefixes are written into
  * every slot that no longer one takes, so a search never goes back.
  *
  * Among 50,000 prefixes a search mostly reads one slot of the widest node and one line more. That they are in no nearby
@@ -22,7 +22,7 @@ typedef unsigned __int128 address_bits;
 enum {
     ADDRESS_BITS = 128,
     NARROW_BITS = 6,
-    WIDE_BITS = 18,      /* a megabyte of slots */
+    WIDE_BITS = 16,      /* 256 kB of slots: what is larger saves a step and takes the caches' room */
     SLOTS_FOR_EACH = 16, /* a wide node has at most so many slots for each of them that says something of its own */
     NARROW_SLOTS = 1 << NARROW_BITS,
     LINE_WORDS = 16,
