@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.challenge import QUESTION
 from cvpnd.auth.crl import canonical_name
 from cvpnd.auth.identity import Refused, common_name, problem_with_name
 from cvpnd.config import EndpointConfig
@@ -107,7 +108,10 @@ def _meaning(endpoint: EndpointConfig, name: str) -> str:
 
 def _user_method(endpoint: EndpointConfig) -> list[str]:
     """A client that keeps the password can log in by itself again when its token has ended."""
-    return ["auth-nocache"] if endpoint.user_method is None else ["auth-user-pass"]
+    if endpoint.user_method is None:
+        return ["auth-nocache"]
+    asked = [f"static-challenge {_quoted(QUESTION)} 1"] if endpoint.user_method.mfa != "off" else []
+    return ["auth-user-pass", *asked]
 
 
 def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:

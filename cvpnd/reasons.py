@@ -37,6 +37,11 @@ class Refusal(StrEnum):
     PASSWORD_EXPIRED = "password-expired"  # noqa: S105
     MUST_CHANGE_PASSWORD = "must-change-password"  # noqa: S105
     LOGON_HOURS = "logon-hours"
+    MFA_REQUIRED = "mfa-required"
+    MFA_NOT_ENROLLED = "mfa-not-enrolled"
+    MFA_CODE_WRONG = "mfa-code-wrong"
+    MFA_CODE_REUSED = "mfa-code-reused"
+    MFA_THROTTLED = "mfa-throttled"
     USERNAME_NOT_COMMON_NAME = "username-not-common-name"
     TOKEN_INVALID = "token-invalid"  # noqa: S105
     TOKEN_EXPIRED = "token-expired"  # noqa: S105

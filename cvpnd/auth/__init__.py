@@ -11,5 +11,7 @@ local_users.py   the directory made of `[[local_users]]` and of users added at r
 passwords.py     their hashes
 logins.py        passwords against directories, off the event loop, bounded and equal in time (`UserLogins`)
 throttle.py      slows down who guesses passwords
+challenge.py     questions that go with the password, and how clients answer them
+totp.py          codes of an authenticator app
 tokens.py        what a client shows instead of a password once that was right
 watch.py         notices that files changed; `TrustKeeper` reloads them and keeps the old state on failure"""

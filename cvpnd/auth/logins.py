@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
+from cvpnd.auth.challenge import DYNAMIC, STATIC
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused, problem_with_name
 from cvpnd.auth.passwords import as_bytes
@@ -27,8 +28,6 @@ MOST_PENDING = 512
 """Of one directory, from one that waits for its turn to one that a hung server has kept past its deadline."""
 MOST_PENDING_OF_PAIR = 32
 FAILURE_TAKES_S = 1.0
-CHALLENGE_ANSWERS = ("SCRV1:", "CRV1::")
-"""What clients put before a password that answers a question; nobody here has asked one."""
 LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 OWN_FAULT = frozenset(
     {
@@ -40,11 +39,17 @@ OWN_FAULT = frozenset(
         Refusal.PASSWORD_EXPIRED,
         Refusal.MUST_CHANGE_PASSWORD,
         Refusal.LOGON_HOURS,
+        Refusal.MFA_NOT_ENROLLED,
+        Refusal.MFA_CODE_WRONG,
+        Refusal.MFA_CODE_REUSED,
+        Refusal.MFA_THROTTLED,
     }
 )
 """A directory has answered, and the answer is no. To the client all of these are one."""
 MOST_REMEMBERED = 50_000
 """Names of one directory, as they were typed and as they are written there."""
+SecondFactor = Callable[[Directory, str, str], Account | Refused]
+"""Asks the directory about name and password as they came from the client, and for more. Called in its threads."""
 
 
 @dataclass(slots=True)
@@ -155,18 +160,26 @@ class UserLogins:
         return outcome
 
     async def log_in(
-        self, directory: str, username: str, password: str, *, source: str, within_s: float
+        self,
+        directory: str,
+        username: str,
+        password: str,
+        *,
+        source: str,
+        within_s: float,
+        second_factor: SecondFactor | None = None,
     ) -> Account | Refused:
         """``source``: what counts as one place that logins come from."""
         if not username or not password:
             return Refused(Refusal.CREDENTIALS_MISSING, "no user name or no password")
-        if password.startswith(CHALLENGE_ANSWERS):
+        if second_factor is None and password.startswith((STATIC, DYNAMIC)):
             return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password answers a challenge that was not asked")
         begun = self._clock()
         try:
             async with asyncio.timeout(within_s):
                 desk = self._desks[directory]
-                outcome = await self._in_turn(desk, username, partial(_ask, desk.directory, password), source)
+                ask = partial(_ask, desk.directory, password, second_factor)
+                outcome = await self._in_turn(desk, username, ask, source)
         except TimeoutError:
             return _timed_out(directory, within_s)
         if isinstance(outcome, Refused) and outcome.refusal in OWN_FAULT:
@@ -210,10 +223,12 @@ class UserLogins:
             self._throttle.failed(source, username, self._clock())
 
 
-def _ask(directory: Directory, password: str, username: str) -> Account | Refused:
+def _ask(directory: Directory, password: str, second_factor: SecondFactor | None, username: str) -> Account | Refused:
     if (problem := problem_with_name(username)) is not None:
         directory.log_in("", as_bytes(password))  # as long as for any other that nobody has
         return Refused(Refusal.USER_UNKNOWN, f"the user name {problem}")
+    if second_factor is not None:
+        return second_factor(directory, username, password)
     return directory.log_in(username, as_bytes(password))
 
 

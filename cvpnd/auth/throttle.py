@@ -27,7 +27,9 @@ class _Failures:
     free_at: float = float("-inf")
 
 
-class _Counters:
+class Counters:
+    """Failures by whatever key; the caller says ``now``, of one and the same clock."""
+
     def __init__(self, free: int, most_s: float) -> None:
         self._free = free
         self._most_s = most_s
@@ -58,8 +60,8 @@ class LoginThrottle:
     """``now`` is monotonic."""
 
     def __init__(self) -> None:
-        self._pairs = _Counters(FREE_FAILURES, MAX_DELAY_S)
-        self._sources = _Counters(FREE_FAILURES_OF_SOURCE, MAX_DELAY_OF_SOURCE_S)
+        self._pairs = Counters(FREE_FAILURES, MAX_DELAY_S)
+        self._sources = Counters(FREE_FAILURES_OF_SOURCE, MAX_DELAY_OF_SOURCE_S)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def wait_s(self, source: str, account: str, now: float) -> float:

@@ -213,10 +213,12 @@ class AuthenticationConfig(_Table):
     allow_rsa_1024: Flag = False
     directory: Identifier | None = None
     username_is_common_name: Flag = False
+    mfa: Literal["off", "totp"] = "off"
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
-        ours, theirs = {"client_ca", "crl", "crl_expired", "allow_rsa_1024"}, {"directory", "username_is_common_name"}
+        ours = {"client_ca", "crl", "crl_expired", "allow_rsa_1024"}
+        theirs = {"directory", "username_is_common_name", "mfa"}
         needed, foreign = ("client_ca", theirs) if self.is_certificate else ("directory", ours)
         if getattr(self, needed) is None:
             raise ValueError(f'"{self.type}" needs {needed}; add {needed} = … (conf/cvpnd.toml explains it)')
@@ -490,9 +492,9 @@ class EndpointConfig(_Table):
         return next((method for method in self.authentication if not method.is_certificate), None)
 
     @property
-    def methods(self) -> tuple[tuple[str, str | None, bool], ...]:
+    def methods(self) -> tuple[tuple[str, str | None, bool, str], ...]:
         """What a login consists of, whatever files it looks into."""
-        return tuple(sorted((m.type, m.directory, m.username_is_common_name) for m in self.authentication))
+        return tuple(sorted((m.type, m.directory, m.username_is_common_name, m.mfa) for m in self.authentication))
 
     @property
     def gateway(self) -> IPv4Address:

@@ -22,6 +22,7 @@ from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import OWN_FAULT, UserLogins
 from cvpnd.auth.tokens import Revocations, TokenKey
+from cvpnd.auth.totp import Totp
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
@@ -72,6 +73,7 @@ class Gateway:
         self.store = store
         self.local_users = LocalUsers()
         control.users = UserLogins({LOCAL_DIRECTORY: self.local_users})
+        control.totp = Totp(store)
         self.timeouts = SessionTimeouts(control)
         self.revision = 0
         self.last_reload_at: float | None = None

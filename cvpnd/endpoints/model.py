@@ -148,6 +148,24 @@ class UserView:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthenticatorView:
+    directory: str
+    username: str
+    recovery_codes: int
+    """How many are left."""
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentView:
+    directory: str
+    username: str
+    uri: str = field(repr=False)
+    """``otpauth://…``, for the app; the secret is in it."""
+    recovery_codes: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class LogStreamView:
     group: str
     name: str

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from cvpnd.config import SubnetConfig, VpcConfig
 from cvpnd.endpoints.access import AccessOperations
+from cvpnd.endpoints.authenticators import AuthenticatorOperations
 from cvpnd.endpoints.connections import ConnectionOperations
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.imports import ImportOperations
@@ -32,6 +33,7 @@ class Operations(
     AccessOperations,
     SamlOperations,
     UserOperations,
+    AuthenticatorOperations,
 ):
     """Raises ``OperationError``; after an error nothing has changed."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from cvpnd.auth.identity import problem_with_name
 from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, as_bytes, hash_password
+from cvpnd.config import LOCAL_DIRECTORY
 from cvpnd.endpoints.model import OperationError, UserView
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.store import StoredLocalUser
@@ -62,6 +63,7 @@ class UserOperations(OperationsBase):
             self._check_origin(name)
             if not await self._store(self._stored.remove_local_user, name):
                 raise OperationError("NoSuchEntity.NotFound", f"there is no user {name}")
+            await self._store(self._stored.remove_authenticator, LOCAL_DIRECTORY, name)
             await self._put_in_force(change)
 
     def _check_origin(self, name: str) -> None:

@@ -22,6 +22,7 @@ from cryptography import x509
 
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
+from cvpnd.auth.totp import Totp
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
 from cvpnd.ops.logs import RateLimited
@@ -79,6 +80,8 @@ class ControlPlane:
         self.door = door
         self.table = SessionTable(door)
         self.users = users or UserLogins({})
+        self.totp: Totp | None = None
+        """For endpoints that ask codes."""
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
         self.revocations = Revocations()

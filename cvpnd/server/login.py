@@ -13,14 +13,17 @@ import logging
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 
+from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
+from cvpnd.auth.totp import Challenged
 from cvpnd.config import AuthenticationConfig
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.policy.compile import group_bits
@@ -192,6 +195,10 @@ def vouch_by_token(
 def _owner(connection: Connection, account: Account, identity: Identity) -> TokenOwner:
     method = connection.endpoint.settings.user_method
     directory = "" if method is None else method.directory or ""
+    if (
+        method is not None and method.mfa != "off"
+    ):  # a login without a second factor is worth nothing where one is asked
+        directory += f" {method.mfa}"
     return TokenOwner(connection.endpoint.id, directory, account.name, identity.certificate_fingerprint, account.stamp)
 
 
@@ -227,9 +234,22 @@ async def vouch(
     _check_name(method, credentials.username, identity)
     source, _ = prefixes(connection.link.remote.host)
     within_s = settings.hand_window_s * LOGIN_SHARE
+    second_factor = None
+    if method.mfa == "totp":
+        if control.totp is None:
+            raise Denied(Refusal.MFA_NOT_ENROLLED)
+        asker = Asker(connection.endpoint.id, method.directory, identity.certificate_fingerprint)
+        second_factor = partial(control.totp.log_in, asker)
     answer = await control.users.log_in(
-        method.directory, credentials.username, credentials.password, source=source, within_s=within_s
+        method.directory,
+        credentials.username,
+        credentials.password,
+        source=source,
+        within_s=within_s,
+        second_factor=second_factor,
     )
+    if isinstance(answer, Challenged):
+        raise Denied(answer.refusal, answer.detail, text=answer.text)
     if isinstance(answer, Refused):
         raise Denied(answer.refusal, answer.detail)
     _check_name(method, answer.name, identity)

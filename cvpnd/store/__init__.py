@@ -7,6 +7,7 @@ and PostgreSQL, ``sealing.py`` keeps private keys and access keys secret, every 
 
 from cvpnd.store.access_keys import StoredAccessKey
 from cvpnd.store.actor import Actor, acting
+from cvpnd.store.authenticators import StoredAuthenticator
 from cvpnd.store.certificates import StoredCertificate
 from cvpnd.store.client_keys import StoredClientKey
 from cvpnd.store.database import SchemaTooNew, StoreError, Transaction
@@ -29,6 +30,7 @@ __all__ = [
     "StoreError",
     "StoredAccessKey",
     "StoredAssociation",
+    "StoredAuthenticator",
     "StoredCertificate",
     "StoredClientKey",
     "StoredEndpoint",

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from cvpnd.store.access_keys import AccessKeyStore
+from cvpnd.store.authenticators import AuthenticatorStore
 from cvpnd.store.certificates import CertificateStore
 from cvpnd.store.client_keys import ClientKeyStore
 from cvpnd.store.endpoints import EndpointStore
@@ -43,6 +44,7 @@ class Store(
     SamlProviderStore,
     SecretStore,
     RevokedLoginStore,
+    AuthenticatorStore,
 ):
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""
 

@@ -214,6 +214,18 @@ local_user = Table(
     Column("created_at", Double, nullable=False),
 )
 
+# What an authenticator app shares with us, for users of any directory.
+authenticator = Table(
+    "authenticator",
+    metadata,
+    Column("directory", Text, primary_key=True),
+    Column("username", Text, primary_key=True),
+    Column("secret", LargeBinary, nullable=False),  # sealed
+    Column("last_step", Integer, nullable=False),  # of the latest code that was taken; none up to it is taken again
+    Column("recovery", JSON, nullable=False),  # digests of the recovery codes that are left
+    Column("created_at", Double, nullable=False),
+)
+
 saml_provider = Table(
     "saml_provider",
     metadata,

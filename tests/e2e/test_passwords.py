@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
 import signal
+import socket
 import time
 from collections import Counter
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
 from helpers import certs, flood
 from helpers.lab import wait_until
 
@@ -19,6 +25,7 @@ from cvpnd.store import Store
 CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
 NAMED = '{ type = "directory-service-authentication", directory = "local", username_is_common_name = true }'
+MFA = '{ type = "directory-service-authentication", directory = "local", mfa = "totp" }'
 GUESS_LIMITS = "strangers = { failed_logins_per_source_per_min = 30, failed_logins_per_network_per_min = 60 }"
 HASH = hash_password("right")
 
@@ -227,3 +234,88 @@ def test_users_added_changed_disabled_and_removed_at_run_time(site, start, conne
     connect("carol", "another", name="after-restart").wait_connected()
     ctl("remove", "carol")
     wait_until(lambda: not [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"], 5)
+
+
+def code_of(enrolment: dict, *, later: int = 0) -> str:
+    secret = parse_qs(urlsplit(enrolment["uri"]).query)["secret"][0]
+    totp = TOTP(base64.b32decode(secret), 6, SHA1(), 30)
+    return totp.generate(int(time.time()) + 30 * later).decode()
+
+
+def static(password: str, answer: str) -> str:
+    return "SCRV1:" + ":".join(base64.b64encode(each.encode()).decode() for each in (password, answer))
+
+
+def test_a_code_is_asked_once_by_either_challenge_and_for_no_later_key_reconnect_or_restart(
+    site, start, connect, ping, tmp_path
+):
+    gateway = start(MFA)
+    enrolment = gateway.ctl_json("user", "totp", "enrol", "alice")
+    shown = gateway.ctl("user", "totp", "enrol", "bob").stdout
+    bobs = {"uri": re.search(r"otpauth://\S+", shown)[0]}
+    assert "\u2580" in shown and shown.count("recovery code") == len(enrolment["recovery_codes"]) == 10
+
+    prompted = connect("alice", "right", name="prompted")
+    question = r"AUTH_FAILED,CRV1:R,E:(\S+):YWxpY2U=:Enter MFA code"
+    state = prompted.wait_for(question)[1]
+    answer = f"CRV1::{state}::{code_of(enrolment)}"
+    alice = connect("alice", answer, "--reneg-sec", "5", name="answers").wait_connected()
+    alice.login_file.unlink()
+
+    profile = gateway.ctl("profile", "bob").stdout
+    line = re.search('^static-challenge "(.*)" (1)$', profile, re.MULTILINE)
+    elsewhere = {"client": site.lab.clients[1], "host": "198.51.100.1"}
+    with socket.socket(socket.AF_UNIX) as listening:  # where a person would sit, or a graphical client
+        listening.bind(str(tmp_path / "person"))
+        listening.listen()
+        listening.settimeout(15)
+        bob = connect(
+            "bob", "", "--auth-user-pass", "--static-challenge", line[1], line[2], "--management-query-passwords",
+            "--management", tmp_path / "person", "unix", "--management-client", name="bob", **elsewhere,
+        )  # fmt: skip
+        person, _ = listening.accept()
+    with person, person.makefile("rw") as dialogue:
+        need = next(text for text in dialogue if text.startswith(">PASSWORD:"))
+        assert need == ">PASSWORD:Need 'Auth' username/password SC:1,Enter MFA code \n"
+        used = static("right", code_of(bobs))
+        dialogue.write(f'username "Auth" "bob"\npassword "Auth" "{used}"\n')
+        dialogue.flush()
+        bob.wait_connected()
+        assert ping(client=site.lab.clients[1]) == 1.0
+        bob.stop()
+
+    store = Store.open(f"sqlite:///{gateway.directory}/state.db")
+    key = TokenKey(store.gateway_secret("auth-token"))
+    store.close()
+    (endpoint,) = gateway.ctl_json("endpoint", "list")
+    owner = TokenOwner(endpoint["endpoint_id"], "local", "bob", "", hashlib.sha256(HASH.encode()).digest())
+    without_code = key.write(Token.new(time.time() + 5, 3600), owner)
+    heard = set()
+    for number, (password, reason) in enumerate(
+        (
+            (used, "mfa-code-reused"),
+            (static("right", "000000x"), "mfa-code-wrong"),
+            (static("wrong", code_of(bobs, later=1)), "wrong-password"),
+            (answer, "challenge-unexpected"),
+            (without_code, "token-invalid"),
+        )
+    ):
+        refused = connect("bob", password, name=f"refused{number}", **elsewhere)
+        told = refused.wait_for(r"AUTH: Received control message: (.*)")[1]
+        if reason != "token-invalid":
+            heard.add(told)
+        assert refused.connected_count == 0
+        wait_until(lambda reason=reason: gateway.connection_log()[-1]["connection-attempt-failure-reason"] == reason, 5)
+    assert heard == {"AUTH_FAILED"}
+
+    wait_until(lambda: renegotiations(gateway) >= 2, 20)
+    once = asked(gateway)
+    gateway.stop()
+    gateway.start()
+    alice.wait_connected(30, times=2)
+    assert once == 7 and asked(gateway) == 0 and ping() == 1.0
+    assert "Enter Auth" not in alice.log() and len(re.findall(question, alice.log())) == 0
+    assert not any(code in gateway.log() for code in (used, answer))
+    gateway.ctl("user", "totp", "remove", "alice")
+    assert [each["username"] for each in gateway.ctl_json("user", "totp", "list")] == ["bob"]
+    alice.wait_for("AUTH_FAILED,SESSION: token expired", 15)

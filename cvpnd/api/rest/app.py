@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cvpnd.api.rest.access_keys import access_key_routes
 from cvpnd.api.rest.audit import audit_routes
+from cvpnd.api.rest.authenticators import authenticator_routes
 from cvpnd.api.rest.certificates import certificate_routes
 from cvpnd.api.rest.client_keys import client_key_routes
 from cvpnd.api.rest.connections import connection_routes
@@ -62,6 +63,7 @@ def build_admin_app(operations: Operations) -> Starlette:
         *log_group_routes(operations),
         *tag_routes(operations),
         *user_routes(operations),
+        *authenticator_routes(operations),
         *access_key_routes(operations),
         *audit_routes(operations),
         *daemon_routes(operations),

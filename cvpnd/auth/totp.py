@@ -1,0 +1,175 @@
+"""Codes of an authenticator app (RFC 6238, as every app has it) on top of a right password.
+
+A code counts for its own half minute and the ones beside it, and once: none up to the latest that was taken is taken
+again, on any gateway with the same database. Wrong codes slow down the account, wherever they come from: only somebody
+with its password gets so far, and a recovery code is taken even then. All of it runs in the directory's threads."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.twofactor.totp import TOTP
+
+from cvpnd.auth.challenge import DYNAMIC, STATIC, Asker, Questions, question, split_dynamic, split_static
+from cvpnd.auth.directory import Account, Directory
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.passwords import as_bytes
+from cvpnd.auth.throttle import Counters
+from cvpnd.reasons import Refusal
+
+SECRET_BYTES = 20
+DIGITS = 6
+STEP_S = 30
+BESIDE = 1
+"""Steps before and after this one that count too: clocks differ, and people type."""
+RECOVERY_CODES = 10
+FREE_FAILURES = 5
+MAX_DELAY_S = 300.0
+_RECOVERY_BYTES = 10
+_NORMALISED = str.maketrans("", "", " -")
+
+
+class Enrolled(Protocol):
+    """An authenticator as the store has it."""
+
+    @property
+    def secret(self) -> bytes: ...
+    @property
+    def last_step(self) -> int: ...
+
+
+class Authenticators(Protocol):
+    """Where they are kept (``store``). Called from threads; raises if it cannot tell, and then nobody gets in."""
+
+    def authenticator(self, directory: str, username: str) -> Enrolled | None: ...
+
+    def take_step(self, directory: str, username: str, step: int) -> bool:
+        """False: this one or a later one has been taken."""
+        ...
+
+    def take_recovery_code(self, directory: str, username: str, digest: str) -> bool:
+        """False: it is none of those that are left."""
+        ...
+
+
+@dataclass(frozen=True)
+class Challenged(Refused):
+    """Not yet let in: the password is right, and the client comes back with the answer to ``text``."""
+
+    text: str
+
+
+class Totp:
+    """Any thread may ask."""
+
+    def __init__(self, authenticators: Authenticators, clock: Callable[[], float] = time.time) -> None:
+        self._authenticators = authenticators
+        self._clock = clock
+        self._questions = Questions()
+        self._lock = threading.Lock()
+        self._failures = Counters(FREE_FAILURES, MAX_DELAY_S)
+        """Of accounts whose password was right; under ``_lock``."""
+
+    def log_in(self, asker: Asker, directory: Directory, username: str, password: str) -> Account | Refused:
+        """The directory is asked first: whoever has no password learns nothing about codes."""
+        if password.startswith(DYNAMIC):
+            return self._answered(asker, directory, username, password)
+        code = None
+        if password.startswith(STATIC):
+            if (parts := split_static(password)) is None:
+                return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password has not the form of an answered challenge")
+            password, code = parts
+        if not password:
+            return Refused(Refusal.CREDENTIALS_MISSING, "no password beside the code")
+        account = directory.log_in(username, as_bytes(password))
+        if isinstance(account, Refused):
+            return account
+        if code:
+            return self._check(asker.directory, account, code)
+        if self._authenticators.authenticator(asker.directory, account.name) is None:
+            return _not_enrolled(asker.directory, account.name)
+        state = self._questions.put(asker, username, account, self._clock())
+        return Challenged(Refusal.MFA_REQUIRED, f"{account.name} is asked for a code", question(state, username))
+
+    def _answered(self, asker: Asker, directory: Directory, username: str, password: str) -> Account | Refused:
+        parts = split_dynamic(password)
+        account = None if parts is None else self._questions.take(parts[0], asker, username, self._clock())
+        if parts is None or account is None:
+            return Refused(Refusal.CHALLENGE_UNEXPECTED, "it answers no challenge that is open for this user")
+        now = directory.look_up(account.name)  # minutes may have passed since
+        if isinstance(now, Refused):
+            return now
+        if now.stamp != account.stamp:
+            return Refused(Refusal.WRONG_PASSWORD, "it was changed while a code was asked")
+        return self._check(asker.directory, now, parts[1])
+
+    def _check(self, directory: str, account: Account, code: str) -> Account | Refused:
+        enrolled = self._authenticators.authenticator(directory, account.name)
+        if enrolled is None:
+            return _not_enrolled(directory, account.name)
+        typed = code.translate(_NORMALISED).lower()
+        if not (len(typed) == DIGITS and typed.isascii() and typed.isdigit()):
+            digest = recovery_digest(enrolled.secret, typed)  # no guess finds one of these: never held up
+            if self._authenticators.take_recovery_code(directory, account.name, digest):
+                return account
+            return Refused(Refusal.MFA_CODE_WRONG, f"{account.name} sent neither a code nor an unused recovery code")
+        key, now = (directory, account.name), self._clock()
+        with self._lock:
+            if (wait_s := self._failures.wait_s(key, now)) > 0:
+                return Refused(Refusal.MFA_THROTTLED, f"{account.name} may send a code again in {wait_s:.0f} s")
+            self._failures.failed(key, now)  # until it is found to be right, so that several at once all count
+        step = _step_of(enrolled.secret, typed, now)
+        if step is None:
+            return Refused(Refusal.MFA_CODE_WRONG, f"the code of {account.name} is not that of this minute")
+        if step <= enrolled.last_step or not self._authenticators.take_step(directory, account.name, step):
+            return Refused(Refusal.MFA_CODE_REUSED, f"the code of {account.name}, or a later one, was used before")
+        with self._lock:
+            self._failures.forget(key)
+        return account
+
+
+def new_secret() -> bytes:
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def provisioning_uri(secret: bytes, username: str, issuer: str) -> str:
+    """What the QR code says."""
+    return _totp(secret).get_provisioning_uri(username, issuer)
+
+
+def new_recovery_codes() -> list[str]:
+    """To be shown once."""
+    texts = (base64.b32encode(secrets.token_bytes(_RECOVERY_BYTES)).decode().lower() for _ in range(RECOVERY_CODES))
+    return ["-".join(text[i : i + 4] for i in range(0, len(text), 4)) for text in texts]
+
+
+def recovery_digest(secret: bytes, code: str) -> str:
+    """What is kept of a recovery code: nothing to try codes on without the secret."""
+    return hmac.digest(secret, as_bytes(code.translate(_NORMALISED).lower()), "sha256").hex()
+
+
+def _step_of(secret: bytes, code: str, now: float) -> int | None:
+    """Every step takes its time, whichever is the right one. Two with the same code: the later one."""
+    found = None
+    here = int(now) // STEP_S
+    for step in range(here - BESIDE, here + BESIDE + 1):
+        if hmac.compare_digest(_totp(secret).generate(step * STEP_S), code.encode()):
+            found = step
+    return found
+
+
+def _totp(secret: bytes) -> TOTP:
+    return TOTP(secret, DIGITS, SHA1(), STEP_S)  # noqa: S303 - HMAC-SHA1, the one that every app knows
+
+
+def _not_enrolled(directory: str, username: str) -> Refused:
+    fix = f"cvpnctl user totp enrol {username} --directory {directory}"
+    return Refused(Refusal.MFA_NOT_ENROLLED, f"{username} has no authenticator; {fix}")
