@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from ipaddress import ip_network
 from pathlib import Path
@@ -26,6 +27,7 @@ from cvpnd.store import (
     Store,
     StoredAccessKey,
     StoredAssociation,
+    StoredAuthenticator,
     StoredCertificate,
     StoredClientKey,
     StoredEndpoint,
@@ -384,3 +386,25 @@ def test_log_groups_have_streams(url: str) -> None:
         assert (group.name, list(group.streams.items())) == ("/vpn", [("a", 3.0), ("b", 2.0)])
         with pytest.raises(StoreError):
             store.add_log_stream("/none", "a", 1.0)
+
+
+def test_a_code_that_reaches_several_gateways_at_once_is_taken_by_one(url: str, key_file: Path) -> None:
+    stores = [Store.open(url, key_file) for _ in range(2)]
+    try:
+        new = StoredAuthenticator("local", "anna", b"secret of anna", 0, ("first", "second"), 1.0)
+        assert not stores[0].enrol(new)
+        assert stores[1].authenticator("local", "anna") == new
+        assert stores[1].authenticator("office", "anna") is None
+        with ThreadPoolExecutor(8) as threads:
+            steps = list(threads.map(lambda n: stores[n % 2].take_step("local", "anna", 7), range(8)))
+            codes = list(threads.map(lambda n: stores[n % 2].take_recovery_code("local", "anna", "first"), range(8)))
+        assert sorted(steps) == sorted(codes) == [False] * 7 + [True]
+        assert not stores[0].take_step("local", "anna", 6) and stores[0].take_step("local", "anna", 8)
+        assert stores[0].take_recovery_code("local", "anna", "second")
+        assert not stores[1].take_recovery_code("local", "anna", "second")
+        assert stores[0].enrol(new) and stores[1].remove_authenticator("local", "anna")
+        assert stores[0].authenticator("local", "anna") is None and not stores[0].take_step("local", "anna", 9)
+        assert "secret" not in repr(new)
+    finally:
+        for store in stores:
+            store.close()
