@@ -23,6 +23,7 @@
     X(DENIED, "denied")                                                                                              \
     X(NO_ROUTE, "no_route")                                                                                          \
     X(NOT_READY, "not_ready")                                                                                        \
+    X(TOO_BIG, "too_big")                                                                                            \
     X(KEY_EXHAUSTED, "key_exhausted")                                                                                \
     X(TUN_FULL, "tun_full")                                                                                          \
     X(LINK_FULL, "link_full")                                                                                        \
@@ -47,6 +48,9 @@
     X(SEND_MESSAGES, "send_messages")                                                                                \
     X(TUN_READ_CALLS, "tun_read_calls")                                                                              \
     X(TUN_WRITE_CALLS, "tun_write_calls")                                                                            \
+    X(TOO_BIG_TOLD, "too_big_told")                                                                                  \
+    X(PACKETS_CUT, "packets_cut")                                                                                    \
+    X(PATH_PROBES, "path_probes")                                                                                    \
     X(WAKEUPS, "wakeups")                                                                                            \
     X(PAUSES, "pauses")
 

@@ -43,8 +43,7 @@ struct peer_settings {
     size_t groups_length;
     uint32_t ping_interval_s;
     uint32_t timeout_s;
-    uint16_t mss_v4;
-    uint16_t mss_v6;
+    struct path_settings path;
     uint32_t remote_id;
     bool data_v1;
     enum framing framing;

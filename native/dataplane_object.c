@@ -226,14 +226,17 @@ static PyObject *object_add_peer(PyObject *self, PyObject *args)
     const char *groups;
     Py_ssize_t groups_length;
     struct peer_settings settings = {0};
+    struct path_settings *path = &settings.path;
     struct ip_address addresses[LEASES_MAX];
     uint16_t framing;
-    int data_v1;
-    if (!PyArg_ParseTuple(args, "O&O&O!y#O&O&O&O&O&pO&:add_peer", to_u32, &peer, to_u32, &settings.endpoint,
+    int data_v1, asks;
+    if (!PyArg_ParseTuple(args, "O&O&O!y#O&O&O&O&O&O&O&pO&pO&:add_peer", to_u32, &peer, to_u32, &settings.endpoint,
                           &PyTuple_Type, &addresses_object, &groups, &groups_length, to_u32,
-                          &settings.ping_interval_s, to_u32, &settings.timeout_s, to_u16, &settings.mss_v4, to_u16,
-                          &settings.mss_v6, to_u32, &settings.remote_id, &data_v1, to_u16, &framing))
+                          &settings.ping_interval_s, to_u32, &settings.timeout_s, to_u16, &path->mss_v4, to_u16,
+                          &path->mss_v6, to_u16, &path->tunnel_mtu, to_u16, &path->outer_mtu, to_u16, &path->header,
+                          &asks, to_u32, &settings.remote_id, &data_v1, to_u16, &framing))
         return NULL;
+    path->asks = asks;
     if (PyTuple_GET_SIZE(addresses_object) > LEASES_MAX)
         return PyErr_Format(PyExc_ValueError, "more than %d addresses", LEASES_MAX);
     settings.address_count = (unsigned)PyTuple_GET_SIZE(addresses_object);

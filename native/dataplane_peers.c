@@ -44,6 +44,12 @@ static bool add_peer_locked(struct dataplane *plane, uint32_t id, const struct p
     if (settings->remote_id > MAX_PEER_ID)
         return fail(failure, FAILURE_INVALID, "remote peer id %u is greater than %d", settings->remote_id,
                     MAX_PEER_ID);
+    if ((settings->path.outer_mtu != 0 && settings->path.outer_mtu < PATH_OUTER_MIN) ||
+        settings->path.outer_mtu > PACKET_MAX ||
+        (settings->path.tunnel_mtu != 0 && settings->path.tunnel_mtu < PATH_TUNNEL_MIN) ||
+        settings->path.header > PATH_HEADER_MAX)
+        return fail(failure, FAILURE_INVALID, "a path of %u, a tunnel of %u or a header of %u bytes",
+                    settings->path.outer_mtu, settings->path.tunnel_mtu, settings->path.header);
     if (settings->framing >= FRAMINGS)
         return fail(failure, FAILURE_INVALID, "no framing %d", (int)settings->framing);
     if (id_table_get(&plane->peers, id) != NULL)
@@ -68,8 +74,7 @@ static bool add_peer_locked(struct dataplane *plane, uint32_t id, const struct p
     peer->endpoint = endpoint;
     peer->ping_interval_ms = (uint64_t)settings->ping_interval_s * 1000;
     peer->timeout_ms = (uint64_t)settings->timeout_s * 1000;
-    peer->mss_v4 = settings->mss_v4;
-    peer->mss_v6 = settings->mss_v6;
+    path_init(&peer->path, &settings->path);
     peer->remote_id = settings->remote_id;
     peer->data_v1 = settings->data_v1;
     peer->framing = settings->framing;
@@ -183,6 +188,7 @@ static bool set_remote_locked(struct dataplane *plane, uint32_t id, uint32_t lis
     if (local != NULL)
         write_source(remote, listener->family, local);
     struct remote *old = atomic_exchange(&peer->remote, remote);
+    atomic_store(&peer->path.moved, true);
     wait_quiescent_locked(plane);
     free(old);
     return true;

@@ -4,10 +4,12 @@
 #include "inner.h"
 #include "mss.h"
 #include "tcp.h"
+#include "too_big.h"
 
 enum {
     FLOAT_EVENT_INTERVAL_MS = 1000,
     CONTROL_PACKETS_PER_S = 250, /* of one peer; a busy handshake has some 50 in all */
+    TOO_BIG_INTERVAL_MS = 10,    /* between two answers about one peer, so that none uses up another's */
 };
 
 bool report(struct forwarder *forwarder, const struct event *event, const void *payload, size_t length)
@@ -127,6 +129,12 @@ static void notice_float(struct forwarder *forwarder, struct peer *peer, const s
         peer->last_float_ms = forwarder->now_ms;
 }
 
+static void clamp(const struct peer *peer, const struct packet *packet)
+{
+    mss_clamp(packet->bytes, packet->length, atomic_load_explicit(&peer->path.mss_v4, memory_order_relaxed),
+              atomic_load_explicit(&peer->path.mss_v6, memory_order_relaxed));
+}
+
 /* Section 11.7: true for payloads that are no tunnel packets. */
 static bool absorb_notice(struct forwarder *forwarder, struct peer *peer, const struct packet *packet)
 {
@@ -139,6 +147,8 @@ static bool absorb_notice(struct forwarder *forwarder, struct peer *peer, const 
         atomic_fetch_or(&peer->reports_due, REPORT_EXIT);
         report_due(peer, forwarder->events);
     }
+    if (packet->bytes[OCC_MAGIC_SIZE] == OCC_MTU_LOAD)
+        path_answered(&peer->path, packet->length, forwarder->now_ms);
     return true;
 }
 
@@ -162,7 +172,7 @@ static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *
                  : !rules_allow_v4(rules, groups, inner.destination.bytes + 12))
         return DROP_DENIED;
     packet->length = inner.length;
-    mss_clamp(packet->bytes, packet->length, peer->mss_v4, peer->mss_v6);
+    clamp(peer, packet);
     counter_add(&peer->packets_in, 1);
     counter_add(&peer->bytes_in, packet->length);
     return PACKET_PASSES;
@@ -330,8 +340,89 @@ static enum drop_reason find_way(struct endpoint *endpoint, struct packet *packe
         return DROP_NO_ROUTE;
     *peer = lease->peer;
     packet->length = inner.length;
-    mss_clamp(packet->bytes, packet->length, lease->peer->mss_v4, lease->peer->mss_v6);
+    clamp(lease->peer, packet);
     return PACKET_PASSES;
+}
+
+static enum drop_reason send_counted(struct forwarder *forwarder, struct way *way, struct packet *packet)
+{
+    uint32_t length = packet->length;
+    enum drop_reason reason = seal_for_peer(forwarder, way->peer, packet);
+    if (reason == PACKET_PASSES) {
+        way->packets++;
+        way->bytes += length;
+    }
+    return reason;
+}
+
+/* -- too big ------------------------------------------------------------------------------------------------------ */
+
+/* With room around it for sealing; NULL when there is none. */
+static uint8_t *aside_room(struct aside *aside, const struct batch *batch, uint32_t length)
+{
+    size_t size = SEAL_HEADROOM + length + SEAL_TAILROOM;
+    if (batch->count == BATCH_PACKETS || sizeof aside->bytes - aside->used < size)
+        return NULL;
+    aside->used += size;
+    return aside->bytes + aside->used - SEAL_TAILROOM - length;
+}
+
+static void tell_sender(struct forwarder *forwarder, struct peer *peer, const struct packet *packet, uint32_t fits)
+{
+    struct aside *aside = forwarder->aside;
+    uint64_t told = atomic_load_explicit(&peer->told_too_big_ms, memory_order_relaxed);
+    if (told != 0 && forwarder->now_ms - told < TOO_BIG_INTERVAL_MS)
+        return;
+    uint8_t *into = aside_room(aside, &aside->answers, TOO_BIG_ANSWER_MAX);
+    if (into == NULL)
+        return;
+    bool v6 = packet->bytes[0] >> 4 == 6;
+    uint32_t mtu = v6 && fits < IPV6_SMALLEST_MTU ? IPV6_SMALLEST_MTU : fits;
+    uint32_t length = too_big_answer(into, packet->bytes, packet->length, mtu);
+    if (length == 0)
+        return;
+    atomic_store_explicit(&peer->told_too_big_ms, forwarder->now_ms, memory_order_relaxed);
+    aside->answers.packets[aside->answers.count++] = (struct packet){.bytes = into, .length = length};
+    count_total(forwarder->counters, TOTAL_TOO_BIG_TOLD, 1);
+}
+
+/* The first piece stays where the packet was; the others go aside, in order and sealed after it. */
+static enum drop_reason send_pieces(struct forwarder *forwarder, struct way *way, struct packet *packet,
+                                    uint32_t fits)
+{
+    struct aside *aside = forwarder->aside;
+    unsigned kept = aside->pieces.count;
+    unsigned end = kept;
+    for (struct packet *last = packet; last->length > fits;) {
+        uint8_t *bytes = aside_room(aside, &aside->pieces, last->length);
+        if (bytes == NULL) {
+            aside->pieces.count = kept;
+            return DROP_TOO_BIG;
+        }
+        struct packet *rest = &aside->pieces.packets[aside->pieces.count++];
+        *rest = (struct packet){.bytes = bytes};
+        rest->length = too_big_cut(last->bytes, &last->length, fits, bytes);
+        last = rest;
+        end++;
+    }
+    count_total(forwarder->counters, TOTAL_PACKETS_CUT, 1);
+    enum drop_reason reason = send_counted(forwarder, way, packet);
+    for (unsigned i = kept; i < end; i++)
+        settle(forwarder, &aside->pieces, &kept, i, send_counted(forwarder, way, &aside->pieces.packets[i]));
+    aside->pieces.count = kept;
+    return reason;
+}
+
+static enum drop_reason send_too_big(struct forwarder *forwarder, struct way *way, struct packet *packet,
+                                     uint32_t fits)
+{
+    switch (too_big_verdict(packet->bytes, packet->length)) {
+    case TOO_BIG_SENT_ALL: return send_counted(forwarder, way, packet);
+    case TOO_BIG_CUT: return send_pieces(forwarder, way, packet, fits);
+    case TOO_BIG_REFUSED: break;
+    }
+    tell_sender(forwarder, way->peer, packet, fits);
+    return DROP_TOO_BIG;
 }
 
 static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint *endpoint, struct way *way,
@@ -343,13 +434,8 @@ static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint 
     }
     if (way->reason != PACKET_PASSES)
         return way->reason;
-    uint32_t length = packet->length;
-    enum drop_reason reason = seal_for_peer(forwarder, way->peer, packet);
-    if (reason == PACKET_PASSES) {
-        way->packets++;
-        way->bytes += length;
-    }
-    return reason;
+    uint32_t fits = atomic_load_explicit(&way->peer->path.fits, memory_order_relaxed);
+    return packet->length <= fits ? send_counted(forwarder, way, packet) : send_too_big(forwarder, way, packet, fits);
 }
 
 void tun_to_link(struct forwarder *forwarder, struct endpoint *endpoint, struct batch *batch)

@@ -13,9 +13,10 @@
  * Target network to client (tun_to_link):
  *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`); for segments of one
  *      super-packet, which are well-formed and no SYN, only the first is asked.
- *   2. The peer's way out and sending key are taken (`not_ready`), and a packet id: where that runs out, of
+ *   2. What is longer than fits the peer is cut, or dropped (`too_big`) and its sender told (too_big.h).
+ *   3. The peer's way out and sending key are taken (`not_ready`), and a packet id: where that runs out, of
  *      the key installed after it (`key_exhausted`).
- *   3. MSS as above; sealed in place, using the headroom; the caller sends what is left.
+ *   4. MSS as above; sealed in place, using the headroom; the caller sends what is left.
  * Any worker may seal for any peer, so ids are taken atomically; a flow stays on one TUN queue and keeps its order.
  * Only worker `peer->worker` opens, so the replay window and the open context need no lock.
  *
@@ -30,6 +31,17 @@
 #include "id_table.h"
 #include "peer.h"
 
+/* What comes of packets that are too big, beside their batch; its worker empties it behind each. Bounded: what finds no
+ * room is dropped, or not told. */
+struct aside {
+    struct batch pieces;  /* sealed: for the link */
+    struct batch answers; /* for the endpoint's TUN */
+    size_t used;
+    uint8_t bytes[128 << 10];
+};
+
+static inline void aside_reset(struct aside *aside) { aside->pieces.count = aside->answers.count = aside->used = 0; }
+
 /* What a worker needs to forward. */
 struct forwarder {
     unsigned worker;
@@ -37,8 +49,9 @@ struct forwarder {
     struct events *events;
     struct counters *counters; /* this worker's */
     const struct key_limits *limits;
-    uint64_t now_ms;    /* set anew for each batch */
-    uint32_t last_peer; /* whose authentic datagram came last; NO_PEER_ID at first */
+    struct aside *aside; /* this worker's */
+    uint64_t now_ms;     /* set anew for each batch */
+    uint32_t last_peer;  /* whose authentic datagram came last; NO_PEER_ID at first */
 };
 
 /* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. */

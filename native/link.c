@@ -4,6 +4,7 @@
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "endpoint.h"
 #include "peer.h"
@@ -321,9 +322,57 @@ void link_send(const struct batch *batch, unsigned worker, struct counters *coun
     }
 }
 
+/* -- the path ----------------------------------------------------------------------------------------------------- */
+
+static void set_path_discovery(int fd, int v4, int v6)
+{
+    setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof v4);
+    setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6); /* refused by an IPv4 socket */
+}
+
+/* DONT and WANT, unlike OMIT, let the kernel believe ICMP errors that come to this socket, which may well answer a probe
+ * sent through another one of the port's: it finds one by a hash. So nothing is read from error queues. */
+static void allow_fragments(int fd) { set_path_discovery(fd, IP_PMTUDISC_DONT, IPV6_PMTUDISC_WANT); }
+
+void link_probe(const struct packet *packet, unsigned worker, struct counters *counters)
+{
+    struct remote *remote = packet->remote;
+    int fd = remote->listener->udp_fds[worker];
+    struct iovec vector = {packet->bytes, packet->length};
+    struct msghdr message = {
+        .msg_name = &remote->sockaddr,
+        .msg_namelen = remote->sockaddr_length,
+        .msg_iov = &vector,
+        .msg_iovlen = 1,
+        .msg_control = remote->control_length > 0 ? remote->control : NULL,
+        .msg_controllen = remote->control_length,
+    };
+    set_path_discovery(fd, IP_PMTUDISC_PROBE, IPV6_PMTUDISC_PROBE);
+    sendmsg(fd, &message, MSG_DONTWAIT); /* what is refused at once does not pass either */
+    allow_fragments(fd);
+    count_total(counters, TOTAL_PATH_PROBES, 1);
+}
+
+uint32_t link_path_mtu(const struct remote *remote)
+{
+    int family = remote->sockaddr.ss_family;
+    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return 0;
+    bool v4 = ip_is_v4(&remote->address.ip);
+    int mtu = 0;
+    socklen_t size = sizeof mtu;
+    if (connect(fd, (const struct sockaddr *)&remote->sockaddr, remote->sockaddr_length) < 0 ||
+        getsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU : IPV6_MTU, &mtu, &size) < 0)
+        mtu = 0;
+    close(fd);
+    return mtu > 0 ? (uint32_t)mtu : 0;
+}
+
 void link_prepare(int fd, bool coalesce)
 {
     int on = coalesce, size = SOCKET_BUFFER;
+    allow_fragments(fd);
     setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);

@@ -18,6 +18,7 @@
 #include "epoch.h"
 #include "events.h"
 #include "framing.h"
+#include "path.h"
 #include "rate.h"
 #include "replay.h"
 #include "rules.h"
@@ -98,11 +99,11 @@ struct peer {
     struct endpoint *endpoint;
     uint64_t ping_interval_ms;
     uint64_t timeout_ms;
-    uint16_t mss_v4;
-    uint16_t mss_v6;
     uint32_t remote_id; /* written into packets to it: its own id, or one of its choice (section 9.3) */
     bool data_v1;       /* it knows no peer ids: P_DATA_V1 both ways */
     enum framing framing;
+
+    struct path path; /* who writes what is said there */
 
     /* Published. */
     _Atomic(struct groups *) groups;
@@ -131,6 +132,7 @@ struct peer {
     alignas(64) _Atomic uint64_t last_sent_ms;
     _Atomic uint64_t bytes_out;
     _Atomic uint64_t packets_out;
+    _Atomic uint64_t told_too_big_ms; /* when a sender was last told, 0 = never */
 
     /* Constant after publication. */
     unsigned lease_count;

@@ -49,7 +49,10 @@ enum {
     LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + CBC_OVERHEAD_MAX,
     KEEPALIVE_SIZE = 16,
     OCC_MAGIC_SIZE = 16,
+    OCC_MTU_LOAD_REQUEST = 2, /* "send me a load of u16 bytes" */
+    OCC_MTU_LOAD = 3,
     OCC_EXIT = 6,
+    OCC_MTU_LOAD_REQUEST_SIZE = OCC_MAGIC_SIZE + 3,
 };
 
 _Static_assert(SEAL_HEADROOM >= FRAMING_MAX + CBC_HEAD_MAX && SEAL_TAILROOM >= CBC_BLOCK, "CBC takes most");

@@ -24,6 +24,7 @@ bool worker_init(struct worker *worker, unsigned index, const struct forwarder *
     worker->forwarder = *shared;
     worker->forwarder.worker = index;
     worker->forwarder.counters = &worker->counters;
+    worker->forwarder.aside = &worker->aside;
     worker->endpoints = endpoints;
     worker->listeners = listeners;
     worker->stop_fd = -1;
@@ -96,12 +97,40 @@ static void deliver(struct worker *worker, const struct batch *batch)
         link_send(batch, worker->index, &worker->counters);
 }
 
+/* Writes the batch, or adds it to the runs that flush_runs writes; its bytes have to stay until then. */
+static void write_tun(struct worker *worker, const struct endpoint *endpoint, const struct batch *batch)
+{
+    int fd = endpoint->tun_fds[worker->index];
+    if (endpoint->offload == TUN_PLAIN) {
+        tun_write(fd, batch, &worker->counters);
+        return;
+    }
+    for (unsigned i = 0; i < batch->count; i++) {
+        const struct packet *packet = &batch->packets[i];
+        if (coalesce(worker->coalescer, endpoint->offload, packet->bytes, packet->length))
+            continue;
+        tun_write_runs(fd, worker->coalescer, &worker->counters);
+        coalesce(worker->coalescer, endpoint->offload, packet->bytes, packet->length);
+    }
+}
+
+static void flush_runs(struct worker *worker, const struct endpoint *endpoint)
+{
+    tun_write_runs(endpoint->tun_fds[worker->index], worker->coalescer, &worker->counters);
+}
+
 static void seal_and_deliver(struct worker *worker, struct endpoint *endpoint)
 {
     pacer_count(&worker->pacer, worker->batch.count);
     tun_to_link(&worker->forwarder, endpoint, &worker->batch);
     deliver(worker, &worker->batch);
     worker->batch.count = 0;
+    if (worker->aside.used == 0)
+        return;
+    deliver(worker, &worker->aside.pieces);
+    write_tun(worker, endpoint, &worker->aside.answers);
+    flush_runs(worker, endpoint);
+    aside_reset(&worker->aside);
 }
 
 /* Super-packets are split into batches; a batch that is full goes out before the next segment is cut off. */
@@ -148,29 +177,6 @@ static void serve_tun(struct worker *worker, uint32_t id)
         worker_unwatch(worker, fd);
 }
 
-/* Writes the batch, or adds it to the runs that flush_runs writes; its bytes have to stay until then. */
-static void write_tun(struct worker *worker, const struct endpoint *endpoint)
-{
-    const struct batch *batch = &worker->batch;
-    int fd = endpoint->tun_fds[worker->index];
-    if (endpoint->offload == TUN_PLAIN) {
-        tun_write(fd, batch, &worker->counters);
-        return;
-    }
-    for (unsigned i = 0; i < batch->count; i++) {
-        const struct packet *packet = &batch->packets[i];
-        if (coalesce(worker->coalescer, endpoint->offload, packet->bytes, packet->length))
-            continue;
-        tun_write_runs(fd, worker->coalescer, &worker->counters);
-        coalesce(worker->coalescer, endpoint->offload, packet->bytes, packet->length);
-    }
-}
-
-static void flush_runs(struct worker *worker, const struct endpoint *endpoint)
-{
-    tun_write_runs(endpoint->tun_fds[worker->index], worker->coalescer, &worker->counters);
-}
-
 static void serve_link(struct worker *worker, uint32_t id)
 {
     struct listener *listener = id_table_get(worker->listeners, id);
@@ -182,7 +188,7 @@ static void serve_link(struct worker *worker, uint32_t id)
     while (link_take(worker->receiver, &worker->batch, &worker->counters)) {
         pacer_count(&worker->pacer, worker->batch.count);
         link_to_tun(&worker->forwarder, listener, &worker->batch);
-        write_tun(worker, listener->endpoint);
+        write_tun(worker, listener->endpoint, &worker->batch);
     }
     flush_runs(worker, listener->endpoint);
 }
@@ -204,7 +210,7 @@ static void serve_inbox(struct worker *worker)
         worker->batch.count = 1;
         worker->batch.packets[0] = (struct packet){.bytes = worker->tun_buffer, .length = (uint32_t)length};
         injected_to_tun(&worker->forwarder, peer, &worker->batch);
-        write_tun(worker, peer->endpoint);
+        write_tun(worker, peer->endpoint, &worker->batch);
         flush_runs(worker, peer->endpoint);
     }
 }
@@ -219,7 +225,7 @@ static void receive_tcp(struct worker *worker, struct peer *peer, struct tcp_con
         framed = tcp_take_frames(connection, scratch, &worker->batch, &more, &worker->counters);
         pacer_count(&worker->pacer, worker->batch.count);
         authentic = tcp_to_tun(&worker->forwarder, peer, &worker->batch);
-        write_tun(worker, peer->endpoint);
+        write_tun(worker, peer->endpoint, &worker->batch);
     }
     flush_runs(worker, peer->endpoint);
     if (!framed || !authentic)
@@ -255,6 +261,48 @@ static void ping_if_idle(struct worker *worker, struct peer *peer, struct batch 
         batch->packets[batch->count++] = packet;
 }
 
+/* OCC asks the client for a load as long as `load`; padded to `length`. */
+static void ask_for_load(struct worker *worker, struct peer *peer, uint16_t length, uint16_t load)
+{
+    uint8_t bytes[SEAL_HEADROOM + PACKET_MAX + SEAL_TAILROOM] = {0};
+    struct packet packet = {.bytes = bytes + SEAL_HEADROOM, .length = length};
+    memcpy(packet.bytes, OCC_MAGIC, OCC_MAGIC_SIZE);
+    packet.bytes[OCC_MAGIC_SIZE] = OCC_MTU_LOAD_REQUEST;
+    put_u16(packet.bytes + OCC_MAGIC_SIZE + 1, load);
+    if (seal_for_peer(&worker->forwarder, peer, &packet) == PACKET_PASSES && packet.remote != NULL)
+        link_probe(&packet, worker->index, &worker->counters);
+}
+
+/* A data packet under a key that there is not: dropped before anything is done with it. */
+static void send_blind(struct worker *worker, struct peer *peer, struct remote *remote, uint32_t length)
+{
+    unsigned key_id = KEY_IDS - 1;
+    while (key_id > 0 && atomic_load(&peer->keys[key_id]) != NULL)
+        key_id--;
+    if (atomic_load(&peer->keys[key_id]) != NULL)
+        return;
+    uint8_t bytes[LINK_PACKET_MAX + PATH_HEADER_MAX] = {0};
+    put_u32(bytes, (P_DATA_V2 << 3 | key_id) << 24 | peer->remote_id);
+    struct packet packet = {.bytes = bytes, .length = length, .remote = remote};
+    link_probe(&packet, worker->index, &worker->counters);
+}
+
+static void look_after_path(struct worker *worker, struct peer *peer)
+{
+    uint64_t now = worker->forwarder.now_ms;
+    struct remote *remote = atomic_load(&peer->remote);
+    if (remote == NULL || atomic_load(&peer->sending) == NULL || !path_due(&peer->path, now))
+        return;
+    uint16_t outer = ip_is_v4(&remote->address.ip) ? UDP_OVER_IPV4 : UDP_OVER_IPV6;
+    struct path_wish wish = path_look(&peer->path, outer, link_path_mtu(remote), now);
+    if (wish.request != 0)
+        ask_for_load(worker, peer, wish.request, wish.request_load);
+    if (wish.small_load != 0)
+        ask_for_load(worker, peer, OCC_MTU_LOAD_REQUEST_SIZE, wish.small_load);
+    if (wish.blind != 0)
+        send_blind(worker, peer, remote, wish.blind + peer->path.settings.header);
+}
+
 static void look_after_peer(struct worker *worker, struct peer *peer, struct batch *batch)
 {
     struct forwarder *forwarder = &worker->forwarder;
@@ -278,6 +326,7 @@ static void look_after_peer(struct worker *worker, struct peer *peer, struct bat
         if (blocks || atomic_load_explicit(&slot->rekey_due, memory_order_relaxed))
             report_rekey(forwarder, peer, slot);
     }
+    look_after_path(worker, peer);
     ping_if_idle(worker, peer, batch);
 }
 

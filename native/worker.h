@@ -37,6 +37,7 @@ struct worker {
 
     /* The thread's own. */
     struct forwarder forwarder;
+    struct aside aside;
     struct batch batch;
     uint64_t next_scan_ms;
     bool scanning;

@@ -19,10 +19,11 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from cvpnd.wire.key_material import AEAD_CIPHERS, CBC_BLOCK_BYTES, CBC_DIGESTS, DataChannelKeys
 from cvpnd.wire.packet import Opcode, is_data
 
-__all__ = ["OCC_EXIT", "PING", "UNCOMPRESSED", "DataKey", "is_data"]
+__all__ = ["OCC_EXIT", "OCC_MAGIC", "PING", "UNCOMPRESSED", "DataKey", "is_data"]
 
 PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
-OCC_EXIT = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c") + b"\x06"
+OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
+OCC_EXIT = OCC_MAGIC + b"\x06"
 UNCOMPRESSED = b"\xfa"
 """In front of every payload, under ``comp-lzo no``."""
 _TAG_BYTES = 16

@@ -42,7 +42,7 @@ from cvpnd.wire.wrap.session_wrap import SessionWrap
 from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, TlsCrypt, dynamic_key2
 from cvpnd.wire.wrap.tls_crypt_v2 import EARLY_NEGOTIATION, RESEND_WKC, TlsCryptV2Client
 from cvpnd.wire.wrap.wrapping import KEY2_BYTES, Wrapping
-from light_client.data_channel import OCC_EXIT, PING, UNCOMPRESSED, DataKey, is_data
+from light_client.data_channel import OCC_EXIT, OCC_MAGIC, PING, UNCOMPRESSED, DataKey, is_data
 from light_client.generations import Habits
 
 PUSH_REQUEST_PERIOD_S = 5.0
@@ -525,13 +525,22 @@ class LightClient:
 
     def _receive_data(self, packet: bytes, now: float) -> None:
         key = self._keys.get(packet[0] & 7)
+        if key is None and not any(packet[4:]):
+            return  # the gateway sees whether routers let it pass
         payload = key.data.open(packet) if key is not None and key.data is not None else None
         if payload is None:
             self.undecryptable += 1
             return
         self._last_received = now
-        if payload != PING:
+        if payload.startswith(OCC_MAGIC):
+            self._answer_occ(payload[len(OCC_MAGIC) :])
+        elif payload != PING:
             self._events.append(TunnelPacket(payload))
+
+    def _answer_occ(self, message: bytes) -> None:
+        """A load of the length asked for, counted as OpenVPN 2.6 does (openvpn-wire.md 11.7)."""
+        if message[:1] == b"\x02" and len(message) >= 3:
+            self._seal((OCC_MAGIC + b"\x03").ljust(int.from_bytes(message[1:3], "big") - 24, b"\x00"))
 
     def _seconds(self, name: str) -> float:
         return float(self.option(name) or 0)

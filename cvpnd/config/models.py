@@ -435,6 +435,7 @@ class EndpointConfig(_Table):
     ping_s: int = whole(10, 1, 600)
     ping_restart_s: int = whole(60, 2, 3600)
     path_mtu: int = whole(1500, 1280, 1500)
+    path_discovery: Flag = True
     limits: LimitsConfig = LimitsConfig()
 
     @model_validator(mode="before")

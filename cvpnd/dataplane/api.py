@@ -65,6 +65,7 @@ class Drop(StrEnum):
     DENIED = "denied"  # the authorization rules do not allow the destination
     NO_ROUTE = "no_route"  # from TUN: the destination is nobody's lease
     NOT_READY = "not_ready"  # from TUN: the peer has no key or no address to send to
+    TOO_BIG = "too_big"  # from TUN: longer than fits the client's path; its sender is told
     KEY_EXHAUSTED = "key_exhausted"  # packet ids used up, and no newer key is installed
     TUN_FULL = "tun_full"  # the kernel took no more (also write errors)
     LINK_FULL = "link_full"  # the UDP socket took no more (also send errors)
@@ -113,6 +114,15 @@ class PeerSettings:
     mss_v4: int = 0
     """Upper bound written into TCP SYN segments in both directions; 0 = leave alone."""
     mss_v6: int = 0
+    tunnel_mtu: int = 0
+    """The longest packet that the client takes; 0 = any."""
+    path_mtu: int = 0
+    """UDP: the longest IP packet that may be sent to it. What its path really takes is found out, and the bounds above
+    follow; 0 = nobody looks. At least 1280."""
+    data_header: int = 24
+    """Bytes that its data packets put around a tunnel packet, at most."""
+    answers_occ: bool = False
+    """It answers OCC requests, so its path can be measured both ways (openvpn-wire.md 11.7)."""
     remote_peer_id: int | None = None
     """Written into packets to the client, if it chose one (openvpn-wire.md 9.3); None = the id it has here."""
     data_v1: bool = False

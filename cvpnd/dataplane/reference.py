@@ -38,6 +38,8 @@ from cvpnd.dataplane.api import (
 from cvpnd.dataplane.reference_forward import (
     KEEPALIVE,
     LINK_PACKET_MAX,
+    OCC_MAGIC,
+    OCC_MTU_LOAD_REQUEST,
     PACKET_MAX,
     Connection,
     Endpoint,
@@ -46,7 +48,8 @@ from cvpnd.dataplane.reference_forward import (
     Listener,
     Peer,
 )
-from cvpnd.dataplane.reference_keys import KeyLimits, key_sizes, make_key_slot
+from cvpnd.dataplane.reference_keys import P_DATA_V2, KeyLimits, key_sizes, make_key_slot
+from cvpnd.dataplane.reference_path import OUTER_MIN, TUNNEL_MIN, UDP_OVER_IPV4, UDP_OVER_IPV6
 
 WORKERS_MAX = 64
 LEASES_MAX = 64
@@ -68,6 +71,9 @@ TOTALS = (
     "send_messages",
     "tun_read_calls",
     "tun_write_calls",
+    "too_big_told",
+    "packets_cut",
+    "path_probes",
     "wakeups",
     "pauses",
 )
@@ -147,22 +153,38 @@ class ReferenceDataPlane:
                 return
             self._totals["tun_read_calls"] += 1
             self._totals["tun_packets_out"] += 1
-            verdict = self.forwarder.tun_to_link(packet, endpoint, time.monotonic())
-            if isinstance(verdict, Drop):
-                self._drop(verdict)
-            else:
-                self._send(*verdict, worker)
+            self._forward(packet, endpoint, worker, time.monotonic())
+
+    def _forward(self, packet: bytes, endpoint: Endpoint, worker: int, now: float) -> Drop | None:
+        verdict = self.forwarder.tun_to_link(packet, endpoint, now)
+        if isinstance(verdict, Drop):
+            self._drop(verdict)
+            self._answer_sender(endpoint, worker)
+            return verdict
+        self._totals["packets_cut"] += len(verdict.packets) > 1
+        for sealed in verdict.packets:
+            self._send(verdict.peer, sealed, worker)
+        return None
+
+    def _answer_sender(self, endpoint: Endpoint, worker: int) -> None:
+        answers, self.forwarder.answers = self.forwarder.answers, []
+        for answer in answers:
+            self._totals["too_big_told"] += 1
+            self._write_to(endpoint, worker, answer)
 
     def _write_tun(self, endpoint: int, worker: int, verdict: bytes | Drop | None) -> None:
         if isinstance(verdict, Drop):
             self._drop(verdict)
         elif verdict is not None:
-            self._totals["tun_write_calls"] += 1
-            try:
-                os.write(self._endpoints[endpoint].tun_fds[worker], verdict)
-                self._totals["tun_packets_in"] += 1
-            except OSError:
-                self._drop(Drop.TUN_FULL)
+            self._write_to(self._endpoints[endpoint], worker, verdict)
+
+    def _write_to(self, endpoint: Endpoint, worker: int, packet: bytes) -> None:
+        self._totals["tun_write_calls"] += 1
+        try:
+            os.write(endpoint.tun_fds[worker], packet)
+            self._totals["tun_packets_in"] += 1
+        except OSError:
+            self._drop(Drop.TUN_FULL)
 
     def _send(self, peer: Peer, packet: bytes, worker: int) -> None:
         """A sealed packet to the peer, which has exactly one way out."""
@@ -185,10 +207,49 @@ class ReferenceDataPlane:
             if settings.timeout_s and not peer.timeout_reported and now - peer.last_authentic >= settings.timeout_s:
                 peer.timeout_reported = True
                 self._events.put(PeerTimeout(peer.id), surely=True)
+            self._look_after_path(peer, now)
             if settings.ping_interval_s and now - peer.last_sent >= settings.ping_interval_s:
                 sealed = self.forwarder.seal_for(peer, KEEPALIVE, now)
                 if not isinstance(sealed, Drop):
                     self._send(peer, sealed, peer.id % self.workers)
+
+    # -- the path ------------------------------------------------------------------------------------------------
+
+    def _look_after_path(self, peer: Peer, now: float) -> None:
+        if peer.remote is None or peer.sending is None or not peer.path.due(now):
+            return
+        remote = peer.remote[1]
+        headers = UDP_OVER_IPV4 if ip_address(remote.host).version == 4 else UDP_OVER_IPV6
+        wish = peer.path.look(headers, self._kernel_mtu(peer.remote[0].sockets[0], remote), now)
+        for length, load in ((wish.request, wish.request_load), (0, wish.small_load)):
+            if load:
+                request = OCC_MAGIC + bytes([OCC_MTU_LOAD_REQUEST]) + load.to_bytes(2, "big")
+                sealed = self.forwarder.seal_for(peer, request.ljust(length, b"\x00"), now)
+                if not isinstance(sealed, Drop):
+                    self._probe(peer, sealed)
+        free = [key_id for key_id in range(8) if key_id not in peer.keys]
+        if wish.blind and free:  # dropped by the client before anything is done with it
+            peer_id = peer.id if peer.settings.remote_peer_id is None else peer.settings.remote_peer_id
+            header = ((P_DATA_V2 << 3 | free[-1]) << 24 | peer_id).to_bytes(4, "big")
+            self._probe(peer, header.ljust(wish.blind + peer.settings.data_header, b"\x00"))
+
+    def _probe(self, peer: Peer, packet: bytes) -> None:
+        """Alone, and not to be fragmented on its way whatever the kernel thinks of the path."""
+        if peer.remote is not None:
+            sock = peer.remote[0].sockets[peer.id % self.workers]
+            set_path_discovery(sock, IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE)
+            with contextlib.suppress(OSError):  # what is refused at once does not pass either
+                sock.sendmsg([packet], source_control(sock, peer.remote[2]), 0, sockaddr(sock, peer.remote[1]))
+            allow_fragments(sock)
+            self._totals["path_probes"] += 1
+
+    def _kernel_mtu(self, via: socket.socket, remote: SocketAddress) -> int:
+        """What the kernel takes the path for; 0 = it does not know."""
+        v4 = ip_address(remote.host).version == 4
+        with contextlib.suppress(OSError), socket.socket(via.family, socket.SOCK_DGRAM) as asking:
+            asking.connect(sockaddr(via, remote))
+            return asking.getsockopt(socket.IPPROTO_IP if v4 else socket.IPPROTO_IPV6, IP_MTU if v4 else IPV6_MTU)
+        return 0
 
     # -- TCP: u16 length before each packet (2.1) ---------------------------------------------------------------
 
@@ -318,6 +379,7 @@ class ReferenceDataPlane:
             for fd in udp_fds:
                 added.sockets.append(socket.socket(fileno=fd))
                 added.sockets[-1].setblocking(False)
+                allow_fragments(added.sockets[-1])
             self._listeners[listener] = added
 
     def remove_listener(self, listener: int) -> None:
@@ -340,6 +402,9 @@ class ReferenceDataPlane:
             require(not leases.keys() & set(settings.addresses), "an address is leased already")
             require(settings.groups >= 0, "the bit set of groups is negative")
             require(0 <= settings.mss_v4 <= 0xFFFF and 0 <= settings.mss_v6 <= 0xFFFF, "MSS out of range")
+            require(settings.path_mtu == 0 or OUTER_MIN <= settings.path_mtu <= PACKET_MAX, "path MTU out of range")
+            require(settings.tunnel_mtu == 0 or TUNNEL_MIN <= settings.tunnel_mtu <= 0xFFFF, "MTU out of range")
+            require(0 <= settings.data_header <= 255, "data header out of range")
             require(settings.ping_interval_s >= 0 and settings.timeout_s >= 0, "an interval is negative")
             require(0 <= (settings.remote_peer_id or 0) <= MAX_PEER_ID, "remote peer id out of range")
             require(settings.framing in list(Framing), "no such framing")
@@ -368,6 +433,7 @@ class ReferenceDataPlane:
             sockaddr(via.sockets[0], remote)
             source_control(via.sockets[0], local)
             peer.remote = (via, remote, local)
+            peer.path.moved = True
 
     def attach_tcp(self, peer_id: int, fd: int, received: bytes) -> None:
         with self._lock, closing_on_error([fd]):
@@ -523,6 +589,19 @@ def sockaddr(sock: socket.socket, remote: SocketAddress) -> tuple[str, int] | tu
 
 
 IP_PKTINFO, IPV6_PKTINFO = 8, 50
+IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
+IP_PMTUDISC_DONT, IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE = 0, 1, 3
+
+
+def set_path_discovery(sock: socket.socket, v4: int, v6: int) -> None:
+    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, v4)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, v6)
+
+
+def allow_fragments(sock: socket.socket) -> None:
+    """IPv4 packets may be fragmented on their way; ICMP errors that come to this socket count all the same."""
+    set_path_discovery(sock, IP_PMTUDISC_DONT, IP_PMTUDISC_WANT)
 
 
 def local_address(ancillary: list[tuple[int, int, bytes]]) -> str:

@@ -11,9 +11,9 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
      (``not_ip``) from one of the peer's leases (``bad_source``).
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
   7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
-Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``) that has a way out and a
-key (``not_ready``) with a packet id left, or else a newer one that is installed (``key_exhausted``); MSS as above;
-sealed and sent.
+Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``); what is longer than fits it
+is cut, or dropped (``too_big``) and its sender told; the peer has a way out and a key (``not_ready``) with a packet id
+left, or else a newer one that is installed (``key_exhausted``); MSS as above; sealed and sent.
 
 Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop;
 ``float_refused`` and ``events_full`` may count beside a packet that goes on: then it is the report that was dropped.
@@ -53,6 +53,14 @@ from cvpnd.dataplane.reference_keys import (
     KeyLimits,
     KeySlot,
 )
+from cvpnd.dataplane.reference_path import (
+    IPV6_SMALLEST_MTU,
+    Path,
+    TooBig,
+    cut,
+    too_big_answer,
+    too_big_verdict,
+)
 
 CLIENT_CONTROL = frozenset({3, 4, 5, 7, 10, 11})
 CONTROL_PER_S = 250.0
@@ -63,13 +71,15 @@ EVENTS_OF_PEER_CROWDED = 8
 """Control opcodes that a client may send (2.2)."""
 KEEPALIVE = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
 OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
-OCC_EXIT = 6
+OCC_MTU_LOAD_REQUEST, OCC_MTU_LOAD, OCC_EXIT = 2, 3, 6
 NO_PEER_ID = 0xFFFFFF
 PACKET_MAX = 2048
 """Longest inner packet; the MTU inside is 1500 as a rule."""
 FRAMING_MAX = 2
 LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + CBC_OVERHEAD_MAX
 FLOAT_EVENT_INTERVAL_S = 1.0
+TOO_BIG_INTERVAL_S = 0.01
+"""Between two answers about one peer."""
 
 
 # -- what one packet meets ---------------------------------------------------------------------------------------
@@ -211,12 +221,17 @@ class Peer:
     last_float: float | None = None
     timeout_reported: bool = False
     exit_reported: bool = False
+    told_too_big: float | None = None
+    path: Path = field(init=False)
     bytes_in: int = 0
     packets_in: int = 0
     bytes_out: int = 0
     packets_out: int = 0
     control_left: float = CONTROL_PER_S
     control_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.path = Path(self.settings)
 
 
 class EventQueue:
@@ -262,6 +277,12 @@ class EventQueue:
         self._of_clients.pop(peer_id, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    peer: Peer
+    packets: list[bytes]
+
+
 class Forwarder:
     """The tables and the decisions made by them."""
 
@@ -275,6 +296,8 @@ class Forwarder:
         self.drops: Counter[Drop] = Counter()
         self._last_peer: dict[int, int] = {}
         """By worker: whose authentic datagram came last."""
+        self.answers: list[bytes] = []
+        """To be written to the TUN that the packet just handled came from."""
 
     def link_to_tun(
         self, packet: bytes, listener: Listener, worker: int, source: SocketAddress, local: str, now: float
@@ -311,7 +334,7 @@ class Forwarder:
                 self.drops[Drop.FLOAT_REFUSED] += 1  # not told again so soon; the packet is authentic and passes
             elif self._tell(FloatSeen(peer.id, listener.id, source, local)):
                 peer.last_float = now
-        return self._admit(peer, payload)
+        return self._admit(peer, payload, now)
 
     def frame_to_tun(self, packet: bytes, peer: Peer, now: float) -> bytes | Drop | None:
         """One frame of a TCP connection, which is its peer whatever peer id it claims (2.3)."""
@@ -325,23 +348,44 @@ class Forwarder:
         if packet[0] >> 3 != (P_DATA_V1 if peer.settings.data_v1 else P_DATA_V2):
             return Drop.BAD_OPCODE
         payload = self._open(peer, packet, now)
-        return payload if isinstance(payload, Drop) else self._admit(peer, payload)
+        return payload if isinstance(payload, Drop) else self._admit(peer, payload, now)
 
-    def tun_to_link(self, packet: bytes, endpoint: Endpoint, now: float) -> tuple[Peer, bytes] | Drop:
-        """One inner packet from the target network: to whom it goes, sealed."""
+    def tun_to_link(self, packet: bytes, endpoint: Endpoint, now: float) -> Sent | Drop:
+        """One inner packet from the target network: to whom it goes, sealed, perhaps in pieces. What is dropped may
+        leave an answer to its sender in ``answers``."""
         inner = parse_inner(packet)
         if inner is None:
             return Drop.NOT_IP
         peer = endpoint.leases.get(inner.destination)
         if peer is None:
             return Drop.NO_ROUTE
-        payload = clamp_mss(packet[: inner.length], peer.settings.mss_v4, peer.settings.mss_v6)
-        sealed = self.seal_for(peer, payload, now)
-        if isinstance(sealed, Drop):
-            return sealed
-        peer.packets_out += 1
-        peer.bytes_out += len(payload)
-        return peer, sealed
+        payload = clamp_mss(packet[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
+        pieces = [payload]
+        if len(payload) > peer.path.fits:
+            verdict = too_big_verdict(payload)
+            if verdict is TooBig.REFUSED:
+                self._tell_sender(peer, payload, now)
+                return Drop.TOO_BIG
+            if verdict is TooBig.CUT:
+                pieces = cut(payload, peer.path.fits)
+        sent = Sent(peer, [])
+        for piece in pieces:
+            sealed = self.seal_for(peer, piece, now)
+            if isinstance(sealed, Drop):
+                return sealed
+            peer.packets_out += 1
+            peer.bytes_out += len(piece)
+            sent.packets.append(sealed)
+        return sent
+
+    def _tell_sender(self, peer: Peer, packet: bytes, now: float) -> None:
+        if peer.told_too_big is not None and now - peer.told_too_big < TOO_BIG_INTERVAL_S:
+            return
+        fits = max(peer.path.fits, IPV6_SMALLEST_MTU) if packet[0] >> 4 == 6 else peer.path.fits
+        answer = too_big_answer(packet, fits)
+        if answer is not None:
+            peer.told_too_big = now
+            self.answers.append(answer)
 
     def _open(self, peer: Peer, packet: bytes, now: float) -> bytes | Drop:
         if len(packet) <= (OVERHEAD_V1 if peer.settings.data_v1 else OVERHEAD):
@@ -366,17 +410,19 @@ class Forwarder:
             self._tell(KeyUsed(peer.id, key.key_id))
         return payload
 
-    def _admit(self, peer: Peer, payload: bytes) -> bytes | Drop | None:
+    def _admit(self, peer: Peer, payload: bytes, now: float) -> bytes | Drop | None:
         stripped = strip_framing(peer.settings.framing, payload)
         if isinstance(stripped, Drop):
             return stripped
         payload = stripped
         if payload == KEEPALIVE:
             return None
-        if payload.startswith(OCC_MAGIC) and len(payload) > len(OCC_MAGIC):  # 11.7: only the exit matters
+        if payload.startswith(OCC_MAGIC) and len(payload) > len(OCC_MAGIC):  # 11.7: exits and loads matter
             if payload[len(OCC_MAGIC)] == OCC_EXIT and not peer.exit_reported:
                 peer.exit_reported = True  # clients say it several times
                 self.events.put(PeerExit(peer.id), surely=True)
+            if payload[len(OCC_MAGIC)] == OCC_MTU_LOAD:
+                peer.path.answered(len(payload), now)
             return None
         inner = parse_inner(payload)
         if inner is None:
@@ -387,7 +433,7 @@ class Forwarder:
             return Drop.DENIED
         peer.packets_in += 1
         peer.bytes_in += inner.length
-        return clamp_mss(payload[: inner.length], peer.settings.mss_v4, peer.settings.mss_v6)
+        return clamp_mss(payload[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
 
     def seal_for(self, peer: Peer, payload: bytes, now: float) -> bytes | Drop:
         key = peer.sending

@@ -66,6 +66,22 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientMtu:
+    """One client's sizes, as ``policy.mtu`` makes them."""
+
+    pushed: int | None
+    """``tun-mtu``; None: the client keeps its own, normally 1500, and we accept up to that."""
+    tunnel: int
+    """The longest packet that is sent to it."""
+    path: int
+    """What its path is taken to carry until it is found to carry less; 0: not found out, as over TCP."""
+    data_header: int
+    mss_v4: int
+    mss_v6: int
+    answers_occ: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """What a login ends with: enough for the data plane, the client and the log."""
 
@@ -73,8 +89,7 @@ class Grant:
     groups: frozenset[str]
     options: tuple[str, ...]
     """Pushed; the wire adds cipher, flags and peer id."""
-    mss_v4: int
-    mss_v6: int
+    sizes: ClientMtu
 
 
 class ProtoBit(IntFlag):
@@ -116,3 +131,5 @@ class ClientFacts:
     lan: IPNetwork | None = None
     """Its local network: told by the client, or that of our interface if it is attached directly. None: not known."""
     data_overhead: DataOverhead = P_DATA_V2_AEAD
+    answers_occ: bool = False
+    """Its version answers OCC requests in the data channel: OpenVPN 2, unless the kernel carries its data."""

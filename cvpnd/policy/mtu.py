@@ -1,13 +1,12 @@
 """How large a packet may be (openvpn-wire.md section 12).
 
-Three sizes are derived from the path MTU: the MTU of our TUN device and of the clients that can be told theirs
-(``tunnel_mtu``), and the TCP segment size written into SYNs, which also holds for clients that cannot be told."""
+Three sizes are derived from the configured path MTU: the MTU of our TUN device and of the clients that can be told
+theirs (``tunnel_mtu``), and the TCP segment size written into SYNs, which also holds for clients that cannot be told.
+They are upper bounds: the data plane finds out what a client's path really carries (native/README.md, "Path MTU")."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Transport
+from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, ClientMtu, DataOverhead, Transport
 
 P_DATA_V2_EPOCH = DataOverhead(28)
 P_DATA_V1_AEAD = DataOverhead(21)
@@ -52,24 +51,20 @@ def tunnel_mtu(path_mtu: int, data: DataOverhead = P_DATA_V2_AEAD) -> int:
     return largest_tunnel_packet(path_mtu - PPPOE_HEADER, "udp", 6, data)
 
 
-@dataclass(frozen=True, slots=True)
-class ClientMtu:
-    """One client's sizes."""
-
-    pushed: int | None
-    """``tun-mtu``; None: the client keeps its own, normally 1500, and we accept up to that."""
-    mss_v4: int
-    mss_v6: int
-
-
-def client_mtu(path_mtu: int, facts: ClientFacts) -> ClientMtu:
-    """The segment sizes fit the path and the MTU at both ends of the tunnel, whichever is smallest."""
+def client_mtu(path_mtu: int, facts: ClientFacts, *, discovery: bool = True) -> ClientMtu:
+    """The segment sizes fit the path and the MTU at both ends of the tunnel, whichever is smallest. ``discovery``: over
+    UDP the data plane finds out what the path really carries; TCP does that for itself. Packets that are padded to
+    blocks are not worth the trouble: only ancient clients send them, and those get the configured size."""
     mtu = min(tunnel_mtu(path_mtu), tunnel_mtu(path_mtu, facts.data_overhead))
     if facts.iv_mtu is not None:
         mtu = max(min(mtu, facts.iv_mtu), SMALLEST_MTU)
     fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version, facts.data_overhead))
     return ClientMtu(
         pushed=None if facts.iv_mtu is None else mtu,
+        tunnel=mtu,
+        path=path_mtu if discovery and facts.transport == "udp" and facts.data_overhead.block == 1 else 0,
+        data_header=facts.data_overhead.clear + facts.data_overhead.inside,
         mss_v4=fitting - IPV4_TCP_HEADERS,
         mss_v6=fitting - IPV6_TCP_HEADERS,
+        answers_occ=facts.answers_occ,
     )

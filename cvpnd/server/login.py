@@ -316,6 +316,7 @@ def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFa
         proto=int(info.capabilities),
         iv_mtu=info.mtu,
         platform=info.platform,
+        answers_occ=info.version.startswith("2."),
         transport=link.transport,
         address=address,
         server_address=ip_address(link.local) if link.local else None,
@@ -337,8 +338,8 @@ def _grant(endpoint: ServedEndpoint, identity: Identity, device_id: str, facts: 
     except BaseException:
         endpoint.leases.release(lease.v4)
         raise
-    sizes = client_mtu(endpoint.settings.path_mtu, facts)
-    return Grant(lease, identity.groups, tuple(options), sizes.mss_v4, sizes.mss_v6)
+    sizes = client_mtu(endpoint.settings.path_mtu, facts, discovery=endpoint.settings.path_discovery)
+    return Grant(lease, identity.groups, tuple(options), sizes)
 
 
 def _peer_settings(endpoint: ServedEndpoint, grant: Grant) -> PeerSettings:
@@ -348,6 +349,10 @@ def _peer_settings(endpoint: ServedEndpoint, grant: Grant) -> PeerSettings:
         groups=group_bits(grant.groups, endpoint.groups),
         ping_interval_s=endpoint.settings.ping_s,
         timeout_s=endpoint.settings.server_timeout_s,
-        mss_v4=grant.mss_v4,
-        mss_v6=grant.mss_v6,
+        mss_v4=grant.sizes.mss_v4,
+        mss_v6=grant.sizes.mss_v6,
+        tunnel_mtu=grant.sizes.tunnel,
+        path_mtu=grant.sizes.path,
+        data_header=grant.sizes.data_header,
+        answers_occ=grant.sizes.answers_occ,
     )

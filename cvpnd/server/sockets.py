@@ -121,6 +121,11 @@ def open_udp_group(host: str, port: int, workers: int) -> UdpGroup:
     return UdpGroup(sockets[0], sockets[1:])
 
 
+TCP_SEGMENT = {socket.AF_INET: 1280 - 40, socket.AF_INET6: 1280 - 60}
+"""What passes any path that carries IPv6, in both directions: where larger segments vanish without a word, both ends
+would hang, since the kernel probes for such paths only if ``net.ipv4.tcp_mtu_probing`` is on."""
+
+
 def open_tcp_socket(host: str, port: int) -> socket.socket:
     """A listening, non-blocking TCP socket. Raises ``ListenError``."""
     sock = socket.socket(_family(host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -128,6 +133,7 @@ def open_tcp_socket(host: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, TCP_SEGMENT[sock.family])
         sock.bind((host, port))
         sock.listen(1024)
     except OSError as error:

@@ -112,6 +112,12 @@ class Site:
         return client.wait_connected() if wait else client
 
 
+@pytest.fixture(scope="session")
+def site_in() -> type[Site]:
+    """For tests that make a lab of their own."""
+    return Site
+
+
 @pytest.fixture
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """With two machines for clients, or as many as the test is parametrized with."""

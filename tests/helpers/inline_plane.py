@@ -32,6 +32,9 @@ class Outlet:
     def fileno(self) -> int:
         return -1
 
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -61,12 +64,7 @@ class InlinePlane(ReferenceDataPlane):
 
     def from_target(self, packet: bytes) -> Drop | None:
         """As if the kernel had routed it into the TUN."""
-        verdict = self.forwarder.tun_to_link(packet, self._endpoints[ENDPOINT], self._clock())
-        if isinstance(verdict, Drop):
-            self._drop(verdict)
-            return verdict
-        self._send(*verdict, 0)
-        return None
+        return self._forward(packet, self._endpoints[ENDPOINT], 0, self._clock())
 
     def look_after_peers(self) -> None:
         self._handle_timers(self._clock())
@@ -76,6 +74,12 @@ class InlinePlane(ReferenceDataPlane):
             self._drop(verdict)
         elif verdict is not None:
             self.delivered.append(verdict)
+
+    def _write_to(self, endpoint: Endpoint, worker: int, packet: bytes) -> None:
+        self.delivered.append(packet)
+
+    def _kernel_mtu(self, via: socket.socket, remote: SocketAddress) -> int:
+        return 0
 
     def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
         super().install_key(peer_id, key_id, keys)

@@ -230,6 +230,10 @@ class Client:
         timeout_s: int = 0,
         mss_v4: int = 0,
         mss_v6: int = 0,
+        tunnel_mtu: int = 0,
+        path_mtu: int = 0,
+        data_header: int = 24,
+        answers_occ: bool = False,
         listener: int = 1,
         cipher: str = "AES-256-GCM",
         connect: bool = True,
@@ -259,7 +263,20 @@ class Client:
         self.plane.add_peer(
             peer_id,
             PeerSettings(
-                endpoint, leases, groups, ping_interval_s, timeout_s, mss_v4, mss_v6, remote_peer_id, data_v1, framing
+                endpoint,
+                leases,
+                groups,
+                ping_interval_s,
+                timeout_s,
+                mss_v4,
+                mss_v6,
+                tunnel_mtu,
+                path_mtu,
+                data_header,
+                answers_occ,
+                remote_peer_id,
+                data_v1,
+                framing,
             ),
         )
         gateway.clients.append(self)

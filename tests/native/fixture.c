@@ -45,8 +45,7 @@ static struct peer *new_peer(struct fixture *fixture, struct fixture_format form
     peer->endpoint = fixture->endpoint;
     peer->data_v1 = format.data_v1;
     peer->framing = format.framing;
-    peer->mss_v4 = 1300;
-    peer->mss_v6 = 1280;
+    path_init(&peer->path, &(struct path_settings){.tunnel_mtu = FIXTURE_MTU, .mss_v4 = 1300, .mss_v6 = 1280});
     peer->leases[0].address = ip("10.100.0.2");
     peer->leases[1].address = ip("fd00::2");
     atomic_store(&peer->groups, groups_new(groups, sizeof groups));
@@ -113,6 +112,7 @@ struct fixture *fixture_new_with(struct fixture_format format)
         .events = &fixture->events,
         .counters = &fixture->counters,
         .limits = &fixture->limits,
+        .aside = &fixture->aside,
         .now_ms = 2000,
     };
     fixture->endpoint = calloc(1, sizeof *fixture->endpoint);

@@ -6,7 +6,7 @@
 #include "forward.h"
 #include "inner.h"
 
-enum { FIXTURE_PEER = 5, FIXTURE_KEY = 1 };
+enum { FIXTURE_PEER = 5, FIXTURE_KEY = 1, FIXTURE_MTU = 1400 };
 
 /* How the client writes; all zero is P_DATA_V2 with packet ids and an AEAD cipher. */
 struct fixture_format {
@@ -22,6 +22,7 @@ struct fixture {
     struct counters counters;
     struct key_limits limits;
     struct forwarder forwarder;
+    struct aside aside;
     struct endpoint *endpoint;
     struct listener *listener;
     struct peer *peer; /* leases 10.100.0.2 and fd00::2, group 0 and 3 */

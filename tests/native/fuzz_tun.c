@@ -23,6 +23,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tun_to_link(&fixture->forwarder, fixture->endpoint, &batch);
     if (batch.count > 0)
         CHECK(fixture_client_open(fixture, &batch.packets[0]) != NULL);
+    struct aside *aside = &fixture->aside;
+    for (unsigned i = 0; i < aside->pieces.count; i++)
+        CHECK(fixture_client_open(fixture, &aside->pieces.packets[i]) != NULL);
+    struct inner inner;
+    for (unsigned i = 0; i < aside->answers.count; i++)
+        CHECK(inner_parse(&inner, aside->answers.packets[i].bytes, aside->answers.packets[i].length));
+    aside_reset(aside);
+    fixture->forwarder.now_ms += 10;
     free(room);
     return 0;
 }

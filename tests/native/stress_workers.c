@@ -172,7 +172,12 @@ static void add_peer(uint32_t peer)
         .groups_length = sizeof groups,
         .ping_interval_s = 1,
         .timeout_s = 1,
-        .mss_v4 = 1300,
+        .path = {.outer_mtu = 1500,
+                 .header = 28,
+                 .tunnel_mtu = 1420,
+                 .mss_v4 = 1300,
+                 .mss_v6 = 1280,
+                 .asks = peer % 3 == 0},
         .remote_id = peer,
         .data_v1 = peer == 3,
     };

@@ -141,7 +141,8 @@ def test_a_longer_header_leaves_less_for_the_tunnel(header: DataOverhead, pushed
 
 
 def test_a_shorter_header_is_no_reason_for_a_larger_tunnel() -> None:
-    assert client_mtu(1500, replace(facts(), data_overhead=P_DATA_V1_AEAD)) == client_mtu(1500, facts())
+    shorter, usual = client_mtu(1500, replace(facts(), data_overhead=P_DATA_V1_AEAD)), client_mtu(1500, facts())
+    assert replace(shorter, data_header=usual.data_header) == usual
 
 
 def test_ipv6_fits_where_the_configuration_check_says_so() -> None:
@@ -150,3 +151,15 @@ def test_ipv6_fits_where_the_configuration_check_says_so() -> None:
     assert (client_mtu(MIN_PATH_MTU_FOR_IPV6_AND_CBC, client).pushed or 0) >= 1280
     assert (client_mtu(MIN_PATH_MTU_FOR_IPV6_AND_CBC - 1, client).pushed or 0) < 1280
     assert tunnel_mtu(MIN_PATH_MTU_FOR_IPV6) == 1280
+
+
+def test_only_a_path_over_udp_is_looked_at_and_only_where_wanted() -> None:
+    assert client_mtu(1400, facts("udp")).path == 1400
+    assert client_mtu(1400, facts("tcp")).path == 0
+    assert client_mtu(1400, facts("udp"), discovery=False).path == 0
+    assert client_mtu(1400, replace(facts("udp"), data_overhead=cbc(20))).path == 0
+
+
+def test_no_client_is_sent_more_than_it_takes() -> None:
+    assert client_mtu(1500, facts(iv_mtu=1300)).tunnel == 1300
+    assert client_mtu(1500, facts(iv_mtu=None)).tunnel == tunnel_mtu(1500)

@@ -1,0 +1,163 @@
+#include "path.h"
+
+static uint16_t at_most(uint32_t a, uint32_t b) { return (uint16_t)(a < b ? a : b); }
+static uint32_t at_least(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+static uint32_t tunnel_max(const struct path_settings *settings)
+{
+    return settings->tunnel_mtu != 0 ? settings->tunnel_mtu : UINT16_MAX;
+}
+
+/* A bound for SYNs: that of the settings, and what leaves room for the headers. */
+static uint16_t mss_within(uint16_t bound, uint32_t packet, uint32_t headers)
+{
+    return bound == 0 ? 0 : at_most(bound, packet - headers);
+}
+
+static void publish(struct path *path, uint16_t fits, uint16_t for_tcp)
+{
+    atomic_store_explicit(&path->fits, fits, memory_order_relaxed);
+    atomic_store_explicit(&path->mss_v4, mss_within(path->settings.mss_v4, for_tcp, 40), memory_order_relaxed);
+    atomic_store_explicit(&path->mss_v6, mss_within(path->settings.mss_v6, for_tcp, 60), memory_order_relaxed);
+}
+
+/* The tunnel packet that makes an outer packet of this length. */
+static uint16_t inside(const struct path *path, uint32_t outer)
+{
+    return (uint16_t)(outer - path->outer_headers - path->settings.header);
+}
+
+void path_init(struct path *path, const struct path_settings *settings)
+{
+    path->settings = *settings;
+    path->slack = (int16_t)settings->header;
+    uint16_t longest = (uint16_t)tunnel_max(settings);
+    path->outer_headers = UDP_OVER_IPV6; /* no remote yet: the worst */
+    bool certain = settings->outer_mtu == 0 || !settings->asks;
+    publish(path, longest, certain ? longest : at_most(inside(path, PATH_OUTER_MIN), longest));
+}
+
+bool path_due(const struct path *path, uint64_t now_ms)
+{
+    return path->settings.outer_mtu != 0 && (now_ms >= path->due_ms || atomic_load(&path->moved));
+}
+
+static void believe(struct path *path, uint16_t length) { publish(path, length, length); }
+
+static void conclude(struct path *path, uint16_t length, uint64_t now_ms)
+{
+    believe(path, length);
+    path->state = PATH_KNOWN;
+    path->due_ms = now_ms + PATH_TRUSTED_MS;
+}
+
+static void try_next(struct path *path, uint16_t length, uint64_t now_ms)
+{
+    path->length = length;
+    path->tries = 0;
+    path->due_ms = now_ms;
+}
+
+/* Usual paths between the least and the longest. */
+static uint16_t next_longer(const struct path *path)
+{
+    static const uint16_t OUTER[] = {1400, 1452};
+    for (unsigned i = 0; i < sizeof OUTER / sizeof OUTER[0]; i++) {
+        uint16_t length = inside(path, OUTER[i]);
+        if (length > path->good && length < path->largest)
+            return length;
+    }
+    return path->largest;
+}
+
+static void begin(struct path *path, uint16_t outer_headers, bool moved, uint64_t now_ms)
+{
+    path->outer_headers = outer_headers;
+    path->largest = at_most(inside(path, path->settings.outer_mtu), tunnel_max(&path->settings));
+    path->state = PATH_TRYING;
+    path->good = 0;
+    try_next(path, path->largest, now_ms);
+    if (!moved)
+        return; /* what was found holds until something else is */
+    /* TCP cannot take back its segment size, so it begins small where an answer is to be had in a moment. */
+    bool certain = !path->settings.asks || path->deaf;
+    publish(path, path->largest, certain ? path->largest : at_most(inside(path, PATH_OUTER_MIN), path->largest));
+}
+
+static uint16_t kernel_length(const struct path *path, uint32_t kernel_mtu)
+{
+    if (kernel_mtu == 0 || kernel_mtu >= path->settings.outer_mtu)
+        return path->largest;
+    return at_most(inside(path, at_least(kernel_mtu, PATH_OUTER_MIN)), path->largest);
+}
+
+/* Who cannot be asked is sent something that nobody reads; routers that do not pass it on tell the kernel. */
+static struct path_wish look_blind(struct path *path, uint32_t kernel_mtu, uint64_t now_ms)
+{
+    uint16_t told = path->tries == 0 ? path->largest : kernel_length(path, kernel_mtu);
+    if (told < path->largest || path->tries == PATH_TRIES) {
+        conclude(path, told, now_ms);
+        return (struct path_wish){0};
+    }
+    path->tries++;
+    path->due_ms = now_ms + PATH_TRY_MS;
+    return (struct path_wish){.blind = path->length};
+}
+
+struct path_wish path_look(struct path *path, uint16_t outer_headers, uint32_t kernel_mtu, uint64_t now_ms)
+{
+    bool moved = atomic_exchange(&path->moved, false);
+    if (moved || path->state == PATH_KNOWN)
+        begin(path, outer_headers, moved, now_ms);
+    if (!path->settings.asks || path->deaf)
+        return look_blind(path, kernel_mtu, now_ms);
+
+    uint16_t least = at_most(inside(path, PATH_OUTER_MIN), path->largest);
+    bool first = path->good == 0;
+    if (path->tries == (path->heard || !first ? PATH_TRIES : PATH_TRIES_UNHEARD)) {
+        if (!first) {
+            conclude(path, path->good, now_ms);
+            return (struct path_wish){0};
+        }
+        if (!path->heard) {
+            path->deaf = true;
+            conclude(path, kernel_length(path, kernel_mtu), now_ms);
+            return (struct path_wish){0};
+        }
+        believe(path, path->good = least);
+        try_next(path, next_longer(path), now_ms);
+    } else if (first && path->heard && path->tries > 0) {
+        /* Only now does a router's word count: an answer of the client, which nobody can forge, comes before it. */
+        uint16_t told = kernel_length(path, kernel_mtu);
+        if (told < path->length) {
+            believe(path, told);
+            try_next(path, path->largest = told, now_ms);
+        }
+    }
+    path->tries++;
+    path->due_ms = now_ms + PATH_TRY_MS;
+    return (struct path_wish){
+        .request = path->length,
+        .request_load = (uint16_t)(path->length + path->slack),
+        .small_load = path->heard ? 0 : PATH_SMALL,
+    };
+}
+
+void path_answered(struct path *path, uint32_t length, uint64_t now_ms)
+{
+    if (path->state != PATH_TRYING)
+        return;
+    path->heard = true;
+    path->deaf = false;
+    if (length <= PATH_SMALL)
+        path->slack = (int16_t)(PATH_SMALL - length);
+    if (length < path->length)
+        return;
+    path->good = path->length;
+    if (path->good == path->largest) {
+        conclude(path, path->good, now_ms);
+    } else {
+        believe(path, path->good);
+        try_next(path, next_longer(path), now_ms);
+    }
+}

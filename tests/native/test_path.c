@@ -1,0 +1,165 @@
+/* A path in virtual time: `passes` is the longest outer packet that gets through, `told` what routers say of it. */
+#include "check.h"
+#include "path.h"
+
+enum { HEADER = 24, OUTER = UDP_OVER_IPV4, AROUND = OUTER + HEADER };
+
+struct world {
+    uint32_t passes, told;
+    bool answers, short_by; /* it answers at all; its answers fall short, as those of OpenVPN 2.4 do */
+    unsigned lost;          /* of the next packets */
+    uint64_t now_ms;
+    unsigned sent;
+};
+
+static struct path new_path(bool asks)
+{
+    struct path path = {0};
+    path_init(
+        &path,
+        &(struct path_settings){
+            .outer_mtu = 1500, .header = HEADER, .tunnel_mtu = 1420, .mss_v4 = 1380, .mss_v6 = 1360, .asks = asks});
+    atomic_store(&path.moved, true);
+    return path;
+}
+
+static void ask(struct world *world, struct path *path, uint32_t length, uint32_t load)
+{
+    world->sent++;
+    if (world->lost > 0) {
+        world->lost--;
+        return;
+    }
+    uint32_t answer = load - HEADER - (world->short_by ? 40 : 0);
+    if (world->answers && length + AROUND <= world->passes && answer + AROUND <= world->passes)
+        path_answered(path, answer, world->now_ms);
+}
+
+/* Once a second, as a worker looks. */
+static void live(struct world *world, struct path *path, unsigned seconds)
+{
+    for (unsigned i = 0; i < seconds; i++, world->now_ms += 1000) {
+        if (!path_due(path, world->now_ms))
+            continue;
+        struct path_wish wish = path_look(path, OUTER, world->told, world->now_ms);
+        if (wish.request != 0)
+            ask(world, path, wish.request, wish.request_load);
+        if (wish.small_load != 0)
+            ask(world, path, 19, wish.small_load);
+        if (wish.blind != 0)
+            world->sent++;
+    }
+}
+
+static uint32_t outer_that_fits(const struct path *path) { return atomic_load(&path->fits) + (uint32_t)AROUND; }
+
+static void is_found(uint32_t passes, uint32_t told, bool answers, bool short_by, uint32_t expected)
+{
+    struct path path = new_path(true);
+    struct world world = {.passes = passes, .told = told, .answers = answers, .short_by = short_by, .now_ms = 5000};
+    live(&world, &path, 20);
+    CHECK_EQUAL(outer_that_fits(&path), expected);
+    CHECK_EQUAL(atomic_load(&path.mss_v4), expected - AROUND - 40);
+    CHECK_EQUAL(atomic_load(&path.mss_v6), expected - AROUND - 60);
+    unsigned sent = world.sent;
+    live(&world, &path, 600);
+    CHECK_EQUAL(world.sent, sent); /* enough for ten minutes */
+    live(&world, &path, 120);
+    CHECK(world.sent > sent);
+    CHECK_EQUAL(outer_that_fits(&path), expected);
+}
+
+static void the_path_is_found_with_and_without_routers_that_say_so(void)
+{
+    static const uint32_t PATHS[][2] = {{1500, 1472}, {1472, 1472}, {1452, 1452},
+                                        {1440, 1400}, {1400, 1400}, {1280, 1280}};
+    for (unsigned i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++) {
+        for (int short_by = 0; short_by < 2; short_by++) {
+            is_found(PATHS[i][0], 0, true, short_by, PATHS[i][1]);
+            is_found(PATHS[i][0], 65536, true, short_by, PATHS[i][1]);
+            uint32_t told = PATHS[i][0] < 1472 ? PATHS[i][0] : 1472;
+            is_found(PATHS[i][0], PATHS[i][0], true, short_by, told);
+        }
+    }
+}
+
+static void who_never_answers_is_believed_to_have_what_routers_say(void)
+{
+    is_found(1400, 1400, false, false, 1400);
+    is_found(1400, 0, false, false, 1472);
+    is_found(1400, 1500, false, false, 1472);
+}
+
+static void routers_that_lie_shrink_nothing_while_the_client_answers(void)
+{
+    is_found(1500, 576, true, false, 1472);
+    is_found(1500, 1300, true, false, 1472);
+    is_found(1500, 1, false, false, 1280); /* and else no further than this */
+}
+
+static void tcp_begins_small_until_the_client_has_answered(void)
+{
+    struct path path = new_path(true);
+    CHECK(atomic_load(&path.mss_v4) < 1280 - 40);
+    struct world world = {.passes = 1500, .answers = true, .now_ms = 5000};
+    live(&world, &path, 1);
+    CHECK_EQUAL(atomic_load(&path.mss_v4), 1380);
+    path = new_path(false);
+    CHECK_EQUAL(atomic_load(&path.mss_v4), 1380);
+}
+
+static void loss_is_no_reason_to_shrink_for_long(void)
+{
+    for (unsigned lost = 0; lost < 12; lost++) {
+        struct path path = new_path(true);
+        struct world world = {.passes = 1500, .answers = true, .now_ms = 5000};
+        live(&world, &path, 2);
+        atomic_store(&path.moved, true);
+        world.lost = lost < 5 ? lost : 5;
+        live(&world, &path, 20);
+        CHECK_EQUAL(outer_that_fits(&path), 1472);
+    }
+}
+
+static void a_move_to_another_path_is_a_new_beginning(void)
+{
+    struct path path = new_path(true);
+    struct world world = {.passes = 1500, .answers = true, .now_ms = 5000};
+    live(&world, &path, 5);
+    world.passes = 1400;
+    live(&world, &path, 5);
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
+    atomic_store(&path.moved, true);
+    live(&world, &path, 15);
+    CHECK_EQUAL(outer_that_fits(&path), 1400);
+    world.passes = 1500;
+    live(&world, &path, 700);
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
+}
+
+static void nonsense_from_the_client_stays_within_bounds(void)
+{
+    struct path path = new_path(true);
+    for (uint32_t i = 0; i < 2000; i++) {
+        uint64_t now_ms = 5000 + i * 1000;
+        path_answered(&path, i * 37 % 70000, now_ms);
+        if (path_due(&path, now_ms)) {
+            struct path_wish wish = path_look(&path, i % 2 ? UDP_OVER_IPV4 : UDP_OVER_IPV6, i * 131 % 3000, now_ms);
+            CHECK(wish.request <= 1420 && wish.blind <= 1420);
+        }
+        CHECK(atomic_load(&path.fits) <= 1420 && atomic_load(&path.fits) >= 1280 - 72);
+        CHECK(atomic_load(&path.mss_v4) <= 1380 && atomic_load(&path.mss_v4) >= 1280 - 72 - 40);
+    }
+}
+
+int main(void)
+{
+    RUN(the_path_is_found_with_and_without_routers_that_say_so);
+    RUN(who_never_answers_is_believed_to_have_what_routers_say);
+    RUN(routers_that_lie_shrink_nothing_while_the_client_answers);
+    RUN(tcp_begins_small_until_the_client_has_answered);
+    RUN(loss_is_no_reason_to_shrink_for_long);
+    RUN(a_move_to_another_path_is_a_new_beginning);
+    RUN(nonsense_from_the_client_stays_within_bounds);
+    return 0;
+}
