@@ -223,6 +223,10 @@ test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active
 	    [ ! -d /run/systemd/system ] || systemctl --quiet disable smbd nmbd winbind samba-ad-dc || true; }
 	@$(VENV)/bin/pytest tests/auth/test_samba_ad.py $(ARGS) </dev/null
 
+.PHONY: test-paths
+test-paths: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every narrow path with every transport and kind of router (root)
+	@PATHS=all $(VENV)/bin/pytest tests/e2e/test_path_mtu.py </dev/null
+
 .PHONY: fuzz fuzz-python
 fuzz: FUZZ_SECONDS = 60
 fuzz: packages-test test-fuzz fuzz-python ## every fuzzer for a minute each, or make fuzz FUZZ_SECONDS=600

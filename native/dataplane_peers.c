@@ -74,7 +74,9 @@ static bool add_peer_locked(struct dataplane *plane, uint32_t id, const struct p
     peer->endpoint = endpoint;
     peer->ping_interval_ms = (uint64_t)settings->ping_interval_s * 1000;
     peer->timeout_ms = (uint64_t)settings->timeout_s * 1000;
-    path_init(&peer->path, &settings->path);
+    struct path_settings path = settings->path;
+    path.spread_ms = (uint16_t)((uint64_t)id * 7919 % 60 * 1000); /* at most 59,000 */
+    path_init(&peer->path, &path);
     peer->remote_id = settings->remote_id;
     peer->data_v1 = settings->data_v1;
     peer->framing = settings->framing;

@@ -48,7 +48,7 @@ static void conclude(struct path *path, uint16_t length, uint64_t now_ms)
 {
     believe(path, length);
     path->state = PATH_KNOWN;
-    path->due_ms = now_ms + PATH_TRUSTED_MS;
+    path->due_ms = now_ms + PATH_TRUSTED_MS + path->settings.spread_ms;
 }
 
 static void try_next(struct path *path, uint16_t length, uint64_t now_ms)
@@ -76,6 +76,7 @@ static void begin(struct path *path, uint16_t outer_headers, bool moved, uint64_
     path->largest = at_most(inside(path, path->settings.outer_mtu), tunnel_max(&path->settings));
     path->state = PATH_TRYING;
     path->good = 0;
+    path->asked = 0;
     try_next(path, path->largest, now_ms);
     if (!moved)
         return; /* what was found holds until something else is */
@@ -136,6 +137,7 @@ struct path_wish path_look(struct path *path, uint16_t outer_headers, uint32_t k
     }
     path->tries++;
     path->due_ms = now_ms + PATH_TRY_MS;
+    path->asked += path->heard ? 1 : 2;
     return (struct path_wish){
         .request = path->length,
         .request_load = (uint16_t)(path->length + path->slack),
@@ -145,8 +147,9 @@ struct path_wish path_look(struct path *path, uint16_t outer_headers, uint32_t k
 
 void path_answered(struct path *path, uint32_t length, uint64_t now_ms)
 {
-    if (path->state != PATH_TRYING)
+    if (path->state != PATH_TRYING || path->asked == 0)
         return;
+    path->asked--;
     path->heard = true;
     path->deaf = false;
     if (length <= PATH_SMALL)

@@ -29,7 +29,8 @@ struct path_settings {
     uint16_t tunnel_mtu; /* longest packet that the client takes; 0 = any */
     uint16_t mss_v4;     /* at most; 0 = leave SYNs alone */
     uint16_t mss_v6;
-    bool asks; /* the client can be asked (openvpn-wire.md 11.7) */
+    uint16_t spread_ms; /* added to the time for which a finding is trusted, so that not all ask at once */
+    bool asks;          /* the client can be asked (openvpn-wire.md 11.7) */
 };
 
 enum path_state { PATH_KNOWN, PATH_TRYING };
@@ -54,9 +55,10 @@ struct path {
     uint16_t length;        /* being tried */
     uint16_t good;          /* longest that is known to fit; 0 = none yet */
     unsigned tries;
-    bool heard;    /* the client has answered something */
-    bool deaf;     /* it never does */
-    int16_t slack; /* what the client's answer falls short of the length asked for */
+    unsigned asked; /* requests whose answers have not come: more answers than these say nothing */
+    bool heard;     /* the client has answered something */
+    bool deaf;      /* it never does */
+    int16_t slack;  /* what the client's answer falls short of the length asked for */
 };
 
 /* What is to be sent now, each alone and not to be fragmented; 0 = nothing. */

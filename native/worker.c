@@ -13,7 +13,8 @@
 enum {
     SOURCES_PER_WAIT = 64,
     SCAN_INTERVAL_MS = 1000,
-    SCAN_SLICE = 256, /* peers looked at between two batches, so that a scan delays nobody */
+    PATH_LOOKS_PER_S = 500, /* of one worker, each at most two packets: also when everybody comes at once */
+    SCAN_SLICE = 256,       /* peers looked at between two batches, so that a scan delays nobody */
 };
 
 bool worker_init(struct worker *worker, unsigned index, const struct forwarder *shared, struct id_table *endpoints,
@@ -292,6 +293,8 @@ static void look_after_path(struct worker *worker, struct peer *peer)
     uint64_t now = worker->forwarder.now_ms;
     struct remote *remote = atomic_load(&peer->remote);
     if (remote == NULL || atomic_load(&peer->sending) == NULL || !path_due(&peer->path, now))
+        return;
+    if (!bucket_take(&worker->path_looks, PATH_LOOKS_PER_S, (uint32_t)now))
         return;
     uint16_t outer = ip_is_v4(&remote->address.ip) ? UDP_OVER_IPV4 : UDP_OVER_IPV6;
     struct path_wish wish = path_look(&peer->path, outer, link_path_mtu(remote), now);

@@ -19,6 +19,7 @@
 #include "inbox.h"
 #include "offload.h"
 #include "pacer.h"
+#include "rate.h"
 #include "tcp.h"
 #include "tun.h"
 
@@ -38,6 +39,7 @@ struct worker {
     /* The thread's own. */
     struct forwarder forwarder;
     struct aside aside;
+    struct bucket path_looks;
     struct batch batch;
     uint64_t next_scan_ms;
     bool scanning;

@@ -53,6 +53,8 @@ from cvpnd.dataplane.reference_path import OUTER_MIN, TUNNEL_MIN, UDP_OVER_IPV4,
 
 WORKERS_MAX = 64
 LEASES_MAX = 64
+PATH_LOOKS_PER_S = 500
+"""Each at most two packets: also when everybody comes at once."""
 EVENTS_MAX = 4096
 TICK_S = 0.05
 BATCH = 64
@@ -81,6 +83,11 @@ TOTALS = (
 
 class ReferenceDataPlane:
     """See ``api.DataPlane``. The limits (``KeyLimits``) can be made small for tests."""
+
+    _path_looks = 0.0
+    """How many paths may be looked at now …"""
+    _looked_at = 0.0
+    """… as counted at this time."""
 
     def __init__(self, workers: int, **limits: int) -> None:
         require(1 <= workers <= WORKERS_MAX, "workers out of range")
@@ -202,6 +209,8 @@ class ReferenceDataPlane:
                 self._drop(Drop.LINK_FULL)
 
     def _handle_timers(self, now: float) -> None:
+        waited, self._looked_at = now - self._looked_at, now
+        self._path_looks = min(PATH_LOOKS_PER_S, self._path_looks + waited * PATH_LOOKS_PER_S)
         for peer in self._peers.values():
             settings = peer.settings
             if settings.timeout_s and not peer.timeout_reported and now - peer.last_authentic >= settings.timeout_s:
@@ -216,8 +225,9 @@ class ReferenceDataPlane:
     # -- the path ------------------------------------------------------------------------------------------------
 
     def _look_after_path(self, peer: Peer, now: float) -> None:
-        if peer.remote is None or peer.sending is None or not peer.path.due(now):
+        if peer.remote is None or peer.sending is None or not peer.path.due(now) or self._path_looks < 1:
             return
+        self._path_looks -= 1
         remote = peer.remote[1]
         headers = UDP_OVER_IPV4 if ip_address(remote.host).version == 4 else UDP_OVER_IPV6
         wish = peer.path.look(headers, self._kernel_mtu(peer.remote[0].sockets[0], remote), now)

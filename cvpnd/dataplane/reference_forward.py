@@ -231,7 +231,7 @@ class Peer:
     control_at: float = 0.0
 
     def __post_init__(self) -> None:
-        self.path = Path(self.settings)
+        self.path = Path(self.settings, self.id * 7919 % 60)
 
 
 class EventQueue:

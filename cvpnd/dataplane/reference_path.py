@@ -44,6 +44,8 @@ class Wish:
 @dataclass(slots=True, eq=False)
 class Path:
     settings: PeerSettings
+    spread_s: float = 0.0
+    """Added to the time for which a finding is trusted, so that not all ask at once."""
     fits: int = field(init=False)
     mss_v4: int = field(init=False)
     mss_v6: int = field(init=False)
@@ -56,6 +58,7 @@ class Path:
     _length: int = 0  # being tried
     _good: int = 0  # longest that is known to fit; 0 = none yet
     _tries: int = 0
+    _asked: int = 0  # requests whose answers have not come: more answers than these say nothing
     _heard: bool = False
     _deaf: bool = False
     _slack: int = field(init=False)  # what the client's answer falls short of the length asked for
@@ -107,12 +110,14 @@ class Path:
                 self._try(told, now)
         self._tries += 1
         self._due = now + TRY_S
+        self._asked += 1 if self._heard else 2
         return Wish(self._length, self._length + self._slack, 0 if self._heard else SMALL)
 
     def answered(self, length: int, now: float) -> None:
         """The client has sent a load of this length: so much passes, and a request as long has passed before."""
-        if not self._trying:
+        if not self._trying or not self._asked:
             return
+        self._asked -= 1
         self._heard, self._deaf = True, False
         if length <= SMALL:
             self._slack = SMALL - length
@@ -130,7 +135,7 @@ class Path:
         self._outer_headers = outer_headers
         self._largest = min(self._inside(self.settings.path_mtu), self._longest)
         self._trying = True
-        self._good = 0
+        self._good = self._asked = 0
         self._try(self._largest, now)
         if moved:  # else what was found holds until something else is
             # TCP cannot take back its segment size, so it begins small where an answer is to be had in a moment.
@@ -147,7 +152,7 @@ class Path:
     def _conclude(self, length: int, now: float) -> None:
         self._publish(length, length)
         self._trying = False
-        self._due = now + TRUSTED_S
+        self._due = now + TRUSTED_S + self.spread_s
 
     def _kernel_length(self, kernel_mtu: int) -> int:
         if kernel_mtu == 0 or kernel_mtu >= self.settings.path_mtu:

@@ -132,4 +132,5 @@ class ClientFacts:
     """Its local network: told by the client, or that of our interface if it is attached directly. None: not known."""
     data_overhead: DataOverhead = P_DATA_V2_AEAD
     answers_occ: bool = False
-    """Its version answers OCC requests in the data channel: OpenVPN 2, unless the kernel carries its data."""
+    """Its version answers OCC requests in the data channel: OpenVPN 2. Where the kernel carries its data none
+    will come, which is found out."""

@@ -50,13 +50,9 @@ ALL = [
 ]
 CHOSEN = [
     Path("udp", 1280, "silent"),
-    Path("udp", 1400, "speak"),
-    Path("udp", 1452, "no-fragments"),
-    Path("udp6", 1280, "speak"),
-    Path("udp6", 1400, "silent"),
-    Path("tcp", 1400, "silent"),
-    Path("tcp6", 1280, "silent"),
-    Path("udp", 1500, "speak"),
+    Path("udp6", 1400, "speak"),
+    Path("tcp", 1452, "silent"),
+    Path("udp", 1500, "no-fragments"),
 ]
 
 

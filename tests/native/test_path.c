@@ -137,6 +137,23 @@ static void a_move_to_another_path_is_a_new_beginning(void)
     CHECK_EQUAL(outer_that_fits(&path), 1472);
 }
 
+static void answers_that_nobody_asked_for_say_nothing(void)
+{
+    struct path path = new_path(true);
+    uint16_t before = atomic_load(&path.mss_v4);
+    for (unsigned i = 0; i < 100; i++)
+        path_answered(&path, 1500, 5000);
+    CHECK_EQUAL(atomic_load(&path.mss_v4), before);
+    struct world world = {.passes = 1400, .answers = true, .now_ms = 5000};
+    live(&world, &path, 20);
+    CHECK_EQUAL(outer_that_fits(&path), 1400);
+    for (unsigned i = 0; i < 100; i++)
+        path_answered(&path, 1500, world.now_ms);
+    CHECK_EQUAL(outer_that_fits(&path), 1400);
+    live(&world, &path, 5);
+    CHECK_EQUAL(outer_that_fits(&path), 1400);
+}
+
 static void nonsense_from_the_client_stays_within_bounds(void)
 {
     struct path path = new_path(true);
@@ -160,6 +177,7 @@ int main(void)
     RUN(tcp_begins_small_until_the_client_has_answered);
     RUN(loss_is_no_reason_to_shrink_for_long);
     RUN(a_move_to_another_path_is_a_new_beginning);
+    RUN(answers_that_nobody_asked_for_say_nothing);
     RUN(nonsense_from_the_client_stays_within_bounds);
     return 0;
 }
