@@ -72,7 +72,9 @@ def test_every_generation_connects_pings_renegotiates_and_leaves(site, transport
         if each.habits.packets_per_epoch:
             assert result.data_format.split()[1] != "1", (result.generation, "no epoch followed the first one")
         assert result.undecryptable == 0, result.generation
-        assert result.drops == {}, result.generation
+        # an acknowledgement that was under way in the wrapping that it has just left
+        left = {"not_authentic"} if each.habits.one_wrapping else set()
+        assert result.drops.keys() <= left, result.generation
     wait_until(lambda: len(ends(gateway)) == len(expected), 15, "the end of each")
     usual = {"tcp-closed"} if transport == "tcp" else {"client-exit", "client-reconnected", "client-timeout"}
     assert set(ends(gateway)) <= usual
