@@ -38,6 +38,8 @@ class Habits:
     """After a renegotiation it goes on sending with the old key for so long, text too."""
     one_wrapping: bool = False
     """From the first renegotiation on, key id 0 is wrapped as later keys are."""
+    wide_lengths: bool = False
+    """Its key exchange is written as AWS's client writes it."""
     early_negotiation: bool = True
     """With tls-crypt-v2 it shows its key again when asked, so that the server need not remember it."""
     packets_per_epoch: int = 0
@@ -128,6 +130,12 @@ GENERATIONS = (
             keeps_old_key_s=2.5,
             one_wrapping=True,
         ),
+    ),
+    Generation(
+        "aws",  # the patched 2.5 in AWS's client, with whichever login
+        _openvpn2("2.5.1", 6, mtu=False, **_COMPRESSION),
+        cipher="AES-256-GCM",
+        habits=Habits(_OLD, bare_first_ack=True, asks_anyway=True, early_negotiation=False, wide_lengths=True),
     ),
     Generation(
         "compress",  # any kind of compression in the configuration of a client that can do without

@@ -90,6 +90,15 @@ class Failed:
     reason: str
 
 
+def _serialise_wide(message: KeyMessage) -> bytes:
+    """As AWS's client writes it (openvpn-wire.md section 17)."""
+    texts = (message.options, message.username, message.password, message.peer_info)
+    raw = [text.encode() + b"\0" if text else b"" for text in texts]
+    random = message.source.pre_master + message.source.random1 + message.source.random2
+    body = b"\2" + random + b"".join(len(each).to_bytes(4, "big") + each for each in raw)
+    return (len(body) + 4).to_bytes(4, "little") + body
+
+
 def _is_one_message(record: bytes) -> bool:
     """As strictly as OpenVPN 3 looks at it."""
     text = record.removesuffix(b"\0")
@@ -396,7 +405,8 @@ class LightClient:
             unsaid = self._habits.said_once if self.connected else ()
             info = "".join(f"{name}={value}\n" for name, value in self._peer_info.items() if name not in unsaid)
             message = KeyMessage(key.source, self._options, self.username, self.password, info)
-            key.tls.send(serialise_key_message(message))
+            serialise = _serialise_wide if self._habits.wide_lengths else serialise_key_message
+            key.tls.send(serialise(message))
             key.flush()
             key.stage = _Stage.SENT_KEY
         for record in records:

@@ -19,11 +19,15 @@ RANDOM_BYTES = 32
 MAX_OPTIONS_BYTES = 512
 MAX_PEER_INFO_BYTES = 16384
 """Sensible ones are below 1 kB; ``push-peer-info`` with many ``UV_`` variables is larger."""
+MAX_WIDE_BYTES = 64 * 1024
+"""Of a whole message of AWS's client, which has no more to say than others as long as it logs in with neither browser
+nor assertion."""
 MAX_PEER_INFO_LINES = 128
 MAX_PEER_INFO_LINE = 512
 NO_PEER_ID = 0xFFFFFF
 _METHOD = 2
 _PREFIX_BYTES = 5
+_LEAST_WIDE_BYTES = _PREFIX_BYTES + PRE_MASTER_BYTES + 2 * RANDOM_BYTES + 4 * 4
 
 
 class KeySource:
@@ -66,11 +70,20 @@ def parse_key_message(data: bytes, *, from_client: bool) -> KeyMessage | None:
     """Parse what has arrived so far; None means that more must come.
 
     ``data`` ends at the end of a TLS record. A message that ends right behind the password has no peer info (very
-    old clients). Bytes behind the peer info are ignored, as the reference does. Raises ``PeerError``."""
+    old clients). Bytes behind the peer info are ignored, as the reference does. Raises ``PeerError``.
+
+    AWS's client writes it with wide lengths (section 17): the first field, which all others leave 0, is then the length
+    of the whole message, and the strings end exactly there. Where they do not, the field means nothing, as ever."""
     if len(data) < _PREFIX_BYTES:
         return None
     if data[4] & 0x0F != _METHOD:
         raise PeerError(DropReason.BAD_KEY_METHOD, f"key method {data[4] & 0x0F}")
+    whole = int.from_bytes(data[:4], "little")
+    if from_client and data[4] == _METHOD and _LEAST_WIDE_BYTES <= whole <= MAX_WIDE_BYTES:
+        if len(data) < whole:
+            return None
+        if (wide := _parse_wide(data[:whole])) is not None:
+            return wide
     reader = Reader(data, _PREFIX_BYTES)
     try:
         source = KeySource.cut(
@@ -84,6 +97,10 @@ def parse_key_message(data: bytes, *, from_client: bool) -> KeyMessage | None:
         if error.reason is DropReason.TRUNCATED:
             return None
         raise
+    return _message(source, options, username, password, peer_info)
+
+
+def _message(source: KeySource, options: bytes, username: bytes, password: bytes, peer_info: bytes) -> KeyMessage:
     return KeyMessage(
         source,
         options.decode("utf-8", "replace"),
@@ -91,6 +108,20 @@ def parse_key_message(data: bytes, *, from_client: bool) -> KeyMessage | None:
         password.decode("utf-8", "surrogateescape"),
         peer_info.decode("utf-8", "replace"),
     )
+
+
+def _parse_wide(data: bytes) -> KeyMessage | None:
+    """None: the strings do not end where the message does."""
+    reader = Reader(data, _PREFIX_BYTES)
+    try:
+        random = reader.take(PRE_MASTER_BYTES + 2 * RANDOM_BYTES)
+        strings = [_without_nul(reader.take(reader.u32())) for _ in range(4)]
+    except PeerError:
+        return None
+    options, _, _, peer_info = strings
+    if reader.left or len(options) > MAX_OPTIONS_BYTES or len(peer_info) > MAX_PEER_INFO_BYTES:
+        return None
+    return _message(KeySource.cut(random, with_pre_master=True), *strings)
 
 
 def serialise_key_message(message: KeyMessage) -> bytes:
@@ -114,7 +145,10 @@ def _take_string(reader: Reader, most: int, name: str) -> bytes:
     length = reader.u16()
     if length > most:
         raise PeerError(DropReason.BAD_KEY_METHOD, f"{name} of {length} bytes")
-    raw = reader.take(length)
+    return _without_nul(reader.take(length))
+
+
+def _without_nul(raw: bytes) -> bytes:
     return raw[:-1].split(b"\0", 1)[0]  # the last byte is taken for the NUL that must be there
 
 

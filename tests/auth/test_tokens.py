@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 from dataclasses import replace
 
 import pytest
@@ -35,6 +36,19 @@ def test_a_token_comes_back_as_it_was_written_and_fits_every_client():
 )
 def test_a_token_of_somebody_else_is_none(other):
     assert KEY.read(TEXT, other) is None
+
+
+V14 = "SESS_ID_AT_0123456789abcdefAAAAAAAAAAAAAAAAAAAAAE5JsQJOVfo8jnI3RL3tBaR5NkE4yPfcylFUHmHSc5Bu"
+
+
+def test_v14_a_token_of_the_reference_has_our_form_and_is_nobodys_here():
+    """All-zero key, "test user name", time 0 (openvpn-wire.md V-14). The HMAC of the reference covers the user name and
+    the fields; ours also covers where the login was made, so its tokens are none of ours even under one key."""
+    raw = base64.b64decode(V14.removeprefix(PREFIX))
+    assert hmac.digest(bytes(32), b"test user name" + raw[:28], "sha256") == raw[28:]
+    assert (len(V14), raw[12:28]) == (len(TEXT), bytes(16)) and looks_like_token(V14)
+    for owner in (OWNER, TokenOwner("", "", "test user name", "", b"")):
+        assert TokenKey(bytes(32)).read(V14, owner) is None
 
 
 def test_a_token_of_another_key_is_none():

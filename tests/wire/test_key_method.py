@@ -162,3 +162,64 @@ def test_peer_info_never_raises(text: str) -> None:
 )
 def test_device_is_what_the_profile_says_or_its_hardware_address(lines: str, device: str) -> None:
     assert parse_peer_info(lines + "\n").device_id == device
+
+
+# -- AWS's client -------------------------------------------------------------------------------------------
+
+
+def wide(*strings: bytes, length: int | None = None) -> bytes:
+    """With the strings as they stand, NULs included."""
+    body = b"\2" + bytes(range(112)) + b"".join(len(each).to_bytes(4, "big") + each for each in strings)
+    return (len(body) + 4 if length is None else length).to_bytes(4, "little") + body
+
+
+V15_STRINGS = (
+    b"V4,dev-type tun".ljust(128, b" ") + b"\0",
+    b"N/A\0",
+    b"ACS::35001\0",
+    b"IV_VER=2.5.1\n".ljust(134, b"x") + b"\0",
+)
+
+
+def test_v15_wide_lengths_of_awss_client() -> None:
+    """What of V-15 is known: the lengths, and the bytes of user name and password."""
+    data = wide(*V15_STRINGS)
+    assert data[:5].hex() == "9c01000002"
+    assert bytes.fromhex("00000081") == data[117:121]
+    assert bytes.fromhex("000000044e2f41000000000b4143533a3a33353030310000000087") in data
+    got = parse_key_message(data, from_client=True)
+    assert got is not None
+    assert (got.username, got.password) == ("N/A", "ACS::35001")
+    assert (got.options.rstrip(), got.peer_info.partition("\n")[0]) == ("V4,dev-type tun", "IV_VER=2.5.1")
+    assert bytes(got.source.pre_master + got.source.random1 + got.source.random2) == bytes(range(112))
+
+
+def test_every_prefix_of_a_wide_message_waits_for_more() -> None:
+    data = wide(*V15_STRINGS)
+    assert all(parse_key_message(data[:end], from_client=True) is None for end in range(len(data)))
+    assert parse_key_message(data + b"behind", from_client=True) is not None
+
+
+def outcome(data: bytes) -> tuple[object, ...]:
+    """What parsing comes to, for comparison."""
+    try:
+        got = parse_key_message(data, from_client=True)
+    except PeerError as error:
+        return ("refused", error.reason)
+    return () if got is None else (got.options, got.username, got.password, got.peer_info)
+
+
+def test_lengths_that_do_not_meet_the_end_are_none_of_awss() -> None:
+    """A client that leaves something in the first field is read like any other."""
+    stock = serialise_key_message(message()) + bytes(200)
+    for first in (1, 132, 133, 200, len(stock) - 1, len(stock), 0x7FFFFFFF):
+        assert outcome(first.to_bytes(4, "little") + stock[4:]) == outcome(stock) != (), first
+    wrong = [(b"a\0",) * 3, (b"a\0",) * 5, (b"o" * 600, b"", b"", b""), (b"", b"", b"", b"i" * 20_000)]
+    for strings in wrong:
+        data = wide(*strings)
+        assert outcome(data) == outcome(bytes(4) + data[4:])
+
+
+@given(st.binary(min_size=140, max_size=400))
+def test_random_wide_messages_raise_nothing_but_peer_errors(data: bytes) -> None:
+    assert outcome(len(data).to_bytes(4, "little") + b"\2" + data[5:]) is not None
