@@ -42,7 +42,7 @@ def test_datagrams_pass_in_order_through_two_workers(site, ours):
     for number, (place, host) in enumerate(zip(site.lab.clients, (None, "198.51.100.1"), strict=True)):
         site.connect(name=f"client{number}", client=place, host=host)
         for port, direction in ((5300 + number, []), (5310 + number, ["-R"])):
-            # while the path is measured, connections begin with segments for 1280 bytes, and iperf3 warns of longer ones
+            # while the path is measured, connections begin with segments for 1280 bytes; iperf3 warns of longer ones
             options = ("-u", "-b", "30M", "-l", "1100", *direction)
             runs.append(site.lab.start_iperf3(place, port, *options, seconds=2.4))
     for run in runs:
