@@ -195,9 +195,7 @@ def vouch_by_token(
 def _owner(connection: Connection, account: Account, identity: Identity) -> TokenOwner:
     method = connection.endpoint.settings.user_method
     directory = "" if method is None else method.directory or ""
-    if (
-        method is not None and method.mfa != "off"
-    ):  # a login without a second factor is worth nothing where one is asked
+    if method is not None and method.mfa != "off":  # else a login without a code were worth as much
         directory += f" {method.mfa}"
     return TokenOwner(connection.endpoint.id, directory, account.name, identity.certificate_fingerprint, account.stamp)
 
