@@ -46,6 +46,7 @@ class Refusal(StrEnum):
     TOKEN_INVALID = "token-invalid"  # noqa: S105
     TOKEN_EXPIRED = "token-expired"  # noqa: S105
     LOGIN_THROTTLED = "login-throttled"
+    LOGIN_UNANSWERED = "login-unanswered"
     TOO_MANY_LOGINS = "too-many-logins"
     DIRECTORY_TIMEOUT = "directory-timeout"
     DIRECTORY_UNAVAILABLE = "directory-unavailable"

@@ -381,6 +381,8 @@ class LimitsConfig(_Table):
     handshakes: int = whole(1000, 1, 100_000)
     handshakes_per_source: int = whole(300, 1, 100_000)
     unproven_handshakes: int = whole(100, 0, 100_000)
+    waiting_logins: int = whole(500, 1, 100_000)
+    waiting_logins_per_source: int = whole(100, 1, 100_000)
     first_packet_s: int = whole(10, 1, 300)
 
 

@@ -66,6 +66,8 @@ class Connection:
     unproven: bool = False
     """It began over UDP without a cookie, so its source address may be forged until the handshake goes on."""
     login: asyncio.Task[None] | None = None
+    answer: asyncio.Future[str] | None = None
+    """Set while login waits for what the person at the client answers in text."""
     common_name: str = ""
     """From the verified certificate; for a refused one, what it claimed."""
     username: str = ""

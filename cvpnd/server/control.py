@@ -30,6 +30,7 @@ from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, TokenBucket
 from cvpnd.server.connection import Connection, DeviceKey, Phase
+from cvpnd.server.dialogue import Dialogues
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
@@ -85,6 +86,7 @@ class ControlPlane:
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
         self.revocations = Revocations()
+        self.dialogues = Dialogues()
         self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""
@@ -283,6 +285,9 @@ class ControlPlane:
                 self.end(connection, End.CLIENT_EXIT)
             case wire.SessionClosed():
                 self._session_closed(connection, event)
+            case wire.QuestionAnswered():
+                if connection.answer is not None and not connection.answer.done():
+                    connection.answer.set_result(event.answer)
             case wire.MessageReceived():
                 log.debug("%s sent an unknown message: %r", connection.connection_id, event.text[:64])
             case wire.RenegotiationStarted() | wire.RenegotiationFailed():
@@ -402,6 +407,13 @@ class ControlPlane:
         self._sessions[connection.endpoint.id] += 1
         self.pump(connection, now)
         return None
+
+    def ask(self, connection: Connection, question: str, wait_s: float) -> float:
+        """Login waits for the person at the client: tell it, see ``Session.ask``."""
+        now = self._loop.time()
+        left_s = connection.session.ask(question, wait_s, now)
+        self.pump(connection, now)
+        return left_s
 
     def change_options(self, connection: Connection, options: Sequence[str]) -> bool:
         """The configuration would give this client other ``options`` now. Told at once where it can be, else sent away

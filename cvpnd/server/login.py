@@ -34,6 +34,7 @@ from cvpnd.policy.push import push_options
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import DeviceKey
+from cvpnd.server.denied import Denied
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.negotiation import Unsupported
 
@@ -57,6 +58,7 @@ CLIENT_TEXT = {
 pass: a client that can is told to try again by itself."""
 FINAL_TEXT = {
     Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later",
+    Refusal.LOGIN_UNANSWERED: "Nobody completed the login in time",
     Refusal.TOKEN_INVALID: "SESSION: token expired",
     Refusal.TOKEN_EXPIRED: "SESSION: token expired",
 }
@@ -70,15 +72,6 @@ RETRY_AFTER_S = (5, 15)
 NOBODY_YET = Identity("", "", frozenset(), "", "")
 LOGIN_SHARE = 0.5
 """Of the hand-window, in which the client wants to be done: how long the user method may take."""
-
-
-class Denied(Exception):
-    def __init__(self, refusal: Refusal, detail: str = "", *, text: str = "") -> None:
-        """``text``: what the client is told in place of what it is told for the refusal."""
-        super().__init__(detail or str(refusal))
-        self.refusal = refusal
-        self.detail = detail
-        self.text = text
 
 
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:

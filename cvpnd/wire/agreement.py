@@ -16,6 +16,9 @@ from cvpnd.wire.errors import UsageError
 from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo
 from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
 
+NO_NAME = "N/A"
+"""What clients without a user name write once they have a token, and AWS's always (openvpn-wire.md section 17)."""
+
 
 class Agreement:
     __slots__ = (
@@ -67,7 +70,7 @@ class Agreement:
     def identify(self, certificate: x509.Certificate | None, message: KeyMessage, peer_info: PeerInfo) -> bool:
         """Keep what the first key said; False if a later one comes from somebody else."""
         fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
-        identity = (fingerprint, message.username)
+        identity = (fingerprint, "" if message.username == NO_NAME else message.username)
         if self._identity is None:
             self._identity = identity
             self.peer_info = peer_info

@@ -35,6 +35,13 @@ class CredentialsReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class QuestionAnswered:
+    """To the last ``Session.ask`` that had an answer coming; at most one for each."""
+
+    answer: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class KeysReady:
     """Install before calling ``packets_to_send``: the client's first data packet follows its PUSH_REPLY at once."""
 
@@ -93,6 +100,7 @@ class SessionClosed:
 Event = (
     TlsEstablished
     | CredentialsReceived
+    | QuestionAnswered
     | KeysReady
     | UseKey
     | KeyRetired

@@ -6,6 +6,8 @@ at most 1024 bytes; what we send fits both.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ MAX_UNTERMINATED_BYTES = 2048
 
 PUSH_REQUEST = "PUSH_REQUEST"
 EXIT = "EXIT"
+CR_RESPONSE = "CR_RESPONSE,"
 _NEEDS_QUOTES = frozenset(" \t\"'\\#;")
 
 
@@ -74,6 +77,27 @@ def auth_failed(text: str = "") -> str:
 def auth_failed_for_now(text: str, retry_after_s: int) -> str:
     """For clients with ``Capability.AUTH_FAIL_TEMP``: they come back by themselves, here, after that time."""
     return _with_text("AUTH_FAILED", f"TEMP[backoff {retry_after_s},advance no]:{text}")
+
+
+def auth_pending(timeout_s: int | None) -> str:
+    """Login takes a while. ``timeout_s``, for clients with ``Capability.AUTH_PENDING_KW``: counted from the key."""
+    return "AUTH_PENDING" if timeout_s is None else f"AUTH_PENDING,timeout {timeout_s}"
+
+
+def web_auth(url: str) -> str:
+    """What to do meanwhile, for clients with ``webauth`` in IV_SSO. ``external``: in the person's own browser, which
+    has their passwords and which identity providers trust more than a window of the client."""
+    return f"INFO_PRE,WEB_AUTH:external:{url}"
+
+
+def open_url(url: str) -> str:
+    """The same for ``openurl``, which is older."""
+    return f"INFO_PRE,OPEN_URL:{url}"
+
+
+def cr_text(question: str, *, echo: bool = True) -> str:
+    """A question for the person at a client with ``crtext``; it comes back as ``CR_RESPONSE``."""
+    return f"INFO_PRE,CR_TEXT:{'R,E' if echo else 'R'}:{question}"
 
 
 def restart(text: str = "") -> str:
@@ -130,6 +154,15 @@ def parse_message(raw: bytes) -> str:
     if not text.isprintable():
         raise PeerError(DropReason.BAD_MESSAGE, "control characters")
     return text
+
+
+def parse_cr_response(text: str) -> str:
+    """What the person answered. Raises ``PeerError(BAD_MESSAGE)``."""
+    try:
+        answer = base64.b64decode(text.removeprefix(CR_RESPONSE), validate=True)
+    except (binascii.Error, ValueError):
+        raise PeerError(DropReason.BAD_MESSAGE, "CR_RESPONSE is not base64") from None
+    return answer.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

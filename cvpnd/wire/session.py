@@ -16,6 +16,7 @@ It ends in one of two ways: at once (``_close``), or after it has acknowledged a
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from cvpnd.wire.events import (
     KeysReady,
     MessageReceived,
     PeerExit,
+    QuestionAnswered,
     SessionClosed,
     TlsEstablished,
 )
@@ -68,6 +70,8 @@ _MALFORMED = frozenset(
     }
 )
 """On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
+_SPARE_S = 3.0
+"""A client that waits for a person goes on waiting so much longer than we do, so that it hears our no."""
 
 
 class Session:
@@ -75,6 +79,7 @@ class Session:
 
     __slots__ = (
         "_agreement",
+        "_answer_due",
         "_bytes_before_login",
         "_close_at",
         "_closing",
@@ -141,6 +146,8 @@ class Session:
         self._outbox = Outbox()
         self._agreement = Agreement(settings.data_ciphers, reserve_peer_id)
         self._push = PushExchange(settings.push_repeat_s)
+        self._answer_due = False
+        """A question is with the client whose answer comes in text."""
         self._packets_before_login = 0
         self._bytes_before_login = 0
         self._closing: SessionClosed | None = None
@@ -260,6 +267,27 @@ class Session:
     def negotiate(self) -> Negotiated | Unsupported:
         """What ``accept`` is going to act on: known with the credentials of the first key."""
         return self._agreement.negotiate()
+
+    def ask(self, question: str, wait_s: float, now: float) -> float:
+        """Between ``CredentialsReceived`` on the first key and the decision: the person at the client has something to
+        do first (``messages.web_auth``, ``open_url``, ``cr_text``: what the client announced in IV_SSO), and the client
+        is to wait for that. Returns for how long it does, which may be less than ``wait_s``: the caller decides before
+        (openvpn-wire.md 15.3). May be called again."""
+        if self._keys.primary is not None:
+            raise UsageError("a question after the first key")
+        state = self._deferred()
+        if state is None:
+            return 0.0
+        settings, passed = self._settings, now - state.started_at
+        understood = Capability.AUTH_PENDING_KW in self.peer_info.capabilities
+        longest = max(settings.renegotiate_s / 2, settings.hand_window_s) if understood else settings.hand_window_s
+        until = min(passed + wait_s, longest - _SPARE_S)
+        pending = messages.auth_pending(math.ceil(until + _SPARE_S) if understood else None)
+        for text in (pending, question):
+            messages.serialise_message(text)
+        self._outbox.add(pending, question)
+        self._answer_due = question.startswith("INFO_PRE,CR_TEXT:")
+        return max(0.0, until - passed)
 
     def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> Refusal | None:
         """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow
@@ -498,6 +526,10 @@ class Session:
         elif text == messages.EXIT:
             if self._keys.primary is not None:
                 self._peer_left("EXIT message", now)
+        elif self._answer_due and text.startswith(messages.CR_RESPONSE):
+            answer = messages.parse_cr_response(text)
+            self._answer_due = False
+            self._events.append(QuestionAnswered(answer))
         else:
             self._events.append(MessageReceived(text))
 

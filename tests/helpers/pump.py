@@ -155,14 +155,19 @@ class Pump:
             if isinstance(event, KeysReady):
                 self.keys[event.key_id] = DataKey(event.key_id, 5, event.keys)
             if isinstance(event, CredentialsReceived):
-                if self._refuse is not None:
-                    session.refuse(self._refuse, now)
-                elif event.key_id == 0:
-                    session.accept(self._push, now, peer_id=5)
-                else:
-                    session.accept_renegotiation(now)
+                self.decide(event)
         for packet in session.packets_to_send(now):
             self._send(packet)
+
+    def decide(self, event: CredentialsReceived) -> None:
+        session, now = self.session, time.monotonic()
+        assert session is not None
+        if self._refuse is not None:
+            session.refuse(self._refuse, now)
+        elif event.key_id == 0:
+            session.accept(self._push, now, peer_id=5)
+        else:
+            session.accept_renegotiation(now)
 
     def _send(self, packet: bytes) -> None:
         self.sent.append(packet)
