@@ -203,6 +203,9 @@ class ServerCertificateConfig(_Table):
     chain: FilePath | None = None
 
 
+_METHOD_WORDS = {"certificate-authentication": "certificate", "directory-service-authentication": "directory"}
+
+
 class AuthenticationConfig(_Table):
     """One way in which clients prove who they are; the other one's keys do not belong there."""
 
@@ -229,6 +232,12 @@ class AuthenticationConfig(_Table):
     @property
     def is_certificate(self) -> bool:
         return self.type == "certificate-authentication"
+
+    @property
+    def word(self) -> str:
+        """In the log and in metrics, for instance ``directory+totp``."""
+        word = _METHOD_WORDS[self.type]
+        return word if self.mfa == "off" else f"{word}+{self.mfa}"
 
 
 class LocalUserConfig(_Table):

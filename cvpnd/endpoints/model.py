@@ -20,6 +20,8 @@ class ConnectionView:
     """``active`` or ``terminated``."""
     common_name: str
     username: str
+    method: str
+    """What it logged in with, or tried to: ``certificate+directory+totp``, say, or ``token`` of an earlier login."""
     client_ip: str
     """The leased address, empty if none was given."""
     device_ip: str

@@ -10,9 +10,9 @@ from cvpnd.auth.logins import LATENCY_BUCKETS_S, UserLogins
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig
 from cvpnd.dataplane.api import DataPlane, PeerStats
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
-from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics
+from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
 from cvpnd.policy.model import Route, Rule
-from cvpnd.reasons import Refusal
+from cvpnd.server.admission import UNFINISHED
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
@@ -36,6 +36,7 @@ def connection_view(plane: DataPlane, connection: Connection) -> ConnectionView:
         status="terminated" if connection.phase is Phase.ENDED else "active",
         common_name=connection.common_name,
         username=connection.username,
+        method=connection.method,
         client_ip=str(grant.lease.v4) if grant is not None else "",
         device_ip=connection.link.remote.host,
         port=connection.link.remote.port,
@@ -119,6 +120,12 @@ def directory_metrics(logins: UserLogins) -> list[DirectoryMetrics]:
     ]
 
 
+def _methods(endpoint: ServedEndpoint) -> list[str]:
+    """That may be seen there."""
+    own = [endpoint.method()]
+    return own if endpoint.settings.user_method is None else [*own, endpoint.method(token=True)]
+
+
 def file_association_id(endpoint_id: str, subnet: str) -> str:
     """An association of the file has the same id on every gateway with that file."""
     return f"cvpn-assoc-{hashlib.sha256(f'{endpoint_id} {subnet}'.encode()).hexdigest()[:17]}"
@@ -146,7 +153,13 @@ def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint],
             for (endpoint_id, reason), count in control.refusals.items()
             if endpoint_id == endpoint.id
         }
-        abandoned = refusals.get(Refusal.HANDSHAKE_ABANDONED, 0) + refusals.get(Refusal.HANDSHAKE_TIMEOUT, 0)
+        abandoned = sum(refusals.get(reason, 0) for reason in UNFINISHED)
+        logins = {(method, result): 0 for method in _methods(endpoint) for result in LOGIN_RESULTS}
+        logins |= {
+            (method, result): count
+            for (endpoint_id, method, result), count in control.logins.items()
+            if endpoint_id == endpoint.id
+        }
         bytes_in, bytes_out, packets_in, packets_out = traffic[endpoint.id]
         expires_at = {what: now + days * 86400 for what, days in endpoint.trust.days_to_expiry().items()}
         result.append(
@@ -160,6 +173,7 @@ def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint],
                     "refused": sum(refusals.values()) - abandoned,
                     "abandoned": abandoned,
                 },
+                logins=logins,
                 renegotiations=control.renegotiations[endpoint.id],
                 ingress_bytes=bytes_in,
                 egress_bytes=bytes_out,

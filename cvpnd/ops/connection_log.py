@@ -2,7 +2,7 @@
 
 AWS's rules are kept so that existing queries go on working: every value is a string, times are UTC as
 ``2026-11-20 19:03:41``, and what does not apply is ``NA``. Two things go further: failed mutual authentication is
-logged too, and keys of our own follow AWS's (``connection-end-reason``, ``server-name`` …).
+logged too, and keys of our own follow AWS's (``authentication-method``, ``connection-end-reason`` …).
 
 The event loop only queues; a thread writes. A full queue or a full disk loses lines, which is counted and warned about,
 and never delays a login or a packet.
@@ -100,6 +100,7 @@ def _entry(
         "connection-duration-seconds": "0" if ended is None else str(max(0, int(ended - connection.connected_at))),
         "username": connection.username or "N/A",
         # ours
+        "authentication-method": connection.method or NOT_APPLICABLE,
         "connection-end-reason": connection.end_reason or NOT_APPLICABLE,
         "detail": detail or NOT_APPLICABLE,
         "cipher": connection.cipher or NOT_APPLICABLE,

@@ -25,6 +25,7 @@ from cvpnd.reasons import ApiRefusal, Refusal
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 HANDSHAKE_RESULTS = ("completed", "refused", "abandoned")
+LOGIN_RESULTS = ("accepted", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class EndpointMetrics:
     """``Refusal`` word -> attempts refused for it."""
     handshakes: Mapping[str, int] = field(default_factory=dict)
     """Result (``HANDSHAKE_RESULTS``, or another word) -> how many first handshakes ended so."""
+    logins: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Method (``directory+totp``, ``token`` …) and result (``LOGIN_RESULTS``) -> how many. Renegotiations are none."""
     renegotiations: int = 0
     ingress_bytes: int = 0
     """From clients, inner packets, as ``PeerStats`` counts; "egress" is towards clients."""
@@ -160,13 +163,21 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     handshakes = CounterMetricFamily(
         "cvpnd_handshakes", "First handshakes by how they ended.", labels=["endpoint", "result"]
     )
+    logins = CounterMetricFamily(
+        "cvpnd_logins",
+        "Logins by what they were made with (the method that the connection log has) and by how they ended.",
+        labels=["endpoint", "method", "result"],
+    )
     for endpoint in endpoints:
+        for (method, result), count in endpoint.logins.items():
+            logins.add_metric([endpoint.name, method, result], count)
         for reason, count in _with_zeroes(endpoint.authentication_failures, Refusal):
             failures.add_metric([endpoint.name, reason], count)
         for result, count in _with_zeroes(endpoint.handshakes, HANDSHAKE_RESULTS):
             handshakes.add_metric([endpoint.name, result], count)
     yield failures
     yield handshakes
+    yield logins
     yield counter(
         "cvpnd_renegotiations",
         "Data keys renewed by a new handshake within a connection.",
@@ -212,7 +223,9 @@ def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
         "cvpnd_directory_logins_pending", "Logins that wait for the directory now.", labels=["directory"]
     )
     latency = HistogramMetricFamily(
-        "cvpnd_directory_seconds", "How long the directory took to answer a login.", labels=["directory"]
+        "cvpnd_directory_seconds",
+        "How long the directory took to answer, for a login or a look at an account.",
+        labels=["directory"],
     )
     up = GaugeMetricFamily(
         "cvpnd_directory_server_up",

@@ -57,6 +57,10 @@ FAILED_LOGINS = frozenset(
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""
 
 
+UNFINISHED = frozenset({Refusal.HANDSHAKE_TIMEOUT, Refusal.HANDSHAKE_ABANDONED})
+"""Nobody was refused anything."""
+
+
 class TokenBucket:
     """``rate`` a second on average, ``burst`` at once. ``now`` must not run backwards."""
 

@@ -71,6 +71,8 @@ class Connection:
     common_name: str = ""
     """From the verified certificate; for a refused one, what it claimed."""
     username: str = ""
+    method: str = ""
+    """What it logs in with, right or wrong: ``ServedEndpoint.method``."""
     device_type: str = ""
     device: DeviceKey | None = None
     """Under which the table finds it from login to end."""

@@ -28,7 +28,7 @@ from cvpnd.dataplane import api as dataplane
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
-from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, TokenBucket
+from cvpnd.server.admission import FAILED_LOGINS, UNFINISHED, SourceLimits, TokenBucket
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.dialogue import Dialogues
 from cvpnd.server.doorman import ControlDatagram, Doorman
@@ -94,6 +94,8 @@ class ControlPlane:
         """By endpoint id and reason."""
         self.ends: Counter[tuple[str, End]] = Counter()
         self.established: Counter[str] = Counter()
+        self.logins: Counter[tuple[str, str, str]] = Counter()
+        """By endpoint id, method and result (``accepted``, ``refused``)."""
         self.renegotiations: Counter[str] = Counter()
         self._sessions: Counter[str] = Counter()
         """Peers in the data plane, by endpoint id."""
@@ -154,7 +156,7 @@ class ControlPlane:
             reserve_peer_id=lambda: self.table.reserve_peer_id(connection),
             drops=self.drops,
         )
-        connection = Connection(endpoint, session, link, remote_session_id, time.time())
+        connection = Connection(endpoint, session, link, remote_session_id, time.time(), method=endpoint.method())
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         if not connection.unproven:
             self.sources.begins(link.remote.host, self._loop.time())
@@ -333,6 +335,7 @@ class ControlPlane:
             return
         connection.keys_installed = True
         self.established[connection.endpoint.id] += 1
+        self.logins[connection.endpoint.id, connection.method, "accepted"] += 1
         self._on_established(connection)
         if isinstance(connection.link, TcpLink):
             connection.link.hand_over(self.plane, connection.peer_id)  # last: its failure ends the connection
@@ -496,6 +499,8 @@ class ControlPlane:
         self.table.set_phase(connection, Phase.ENDED)
         if isinstance(reason, Refusal):
             self.refusals[connection.endpoint.id, reason] += 1
+            if not connection.keys_installed and reason not in UNFINISHED:
+                self.logins[connection.endpoint.id, connection.method, "refused"] += 1
             if reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
                 self.sources.failed(connection.link.remote.host, self._loop.time())
         else:

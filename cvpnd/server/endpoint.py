@@ -59,6 +59,13 @@ class ServedEndpoint:
     def ssl_context(self) -> SSL.Context:
         return self.trust.ssl_context
 
+    def method(self, *, token: bool = False) -> str:
+        """What it lets in with, for the log and for metrics: ``certificate+directory+totp``, say. ``token``: with one
+        in place of what the user would be asked for."""
+        methods = self.settings.authentication
+        words = [each.word for each in methods if each.is_certificate or not token]
+        return "+".join([*sorted(words), *(["token"] if token else [])])
+
     @property
     def session_settings(self) -> SessionSettings:
         settings = self.settings

@@ -42,6 +42,7 @@ ALICE = ConnectionView(
     status="active",
     common_name="alice",
     username="",
+    method="certificate",
     client_ip="10.100.0.2",
     device_ip="198.51.100.7",
     port=50096,

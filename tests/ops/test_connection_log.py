@@ -26,6 +26,7 @@ CONNECTION = ConnectionView(
     status="active",
     common_name="client1",
     username="",
+    method="certificate",
     client_ip="10.0.1.2",
     device_ip="98.247.202.82",
     port=50096,
@@ -84,6 +85,7 @@ def test_a_refused_attempt_says_why_and_has_no_address() -> None:
     assert entry["connection-attempt-failure-reason"] == "certificate-revoked"
     assert entry["client-ip"] == "NA"
     assert entry["detail"] == "serial 0A"
+    assert entry["authentication-method"] == "certificate"
 
 
 def test_an_end_has_duration_counters_and_reason() -> None:
