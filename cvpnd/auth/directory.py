@@ -26,6 +26,8 @@ class DirectoryError(Exception):
 class Directory(Protocol):
     """Called from threads, several at a time. Neither verb raises for what a client sent."""
 
+    at_once: int
+    """How many threads may call it at the same time."""
     good_for_s: float | None
     """How old what it said of an account may be before it is asked again. None: it has everybody in memory and is asked
     each time, also on the event loop."""

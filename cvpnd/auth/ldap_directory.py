@@ -29,6 +29,7 @@ MOST_GROUPS = 200
 """Of one user, as AWS: those beyond are left out."""
 MOST_GROUP_CHARACTERS = 255
 NESTING = 10
+NOBODY = "no-such-person-of-this-gateway"
 DISABLED_BIT = 2
 """Of userAccountControl."""
 NEVER = (0, 0x7FFF_FFFF_FFFF_FFFF)
@@ -95,6 +96,9 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
 class LdapDirectory:
     """A ``Directory``. Any thread may call it; each call has connections of its own."""
 
+    at_once = 8
+    """They wait for the network most of the time, and take turns at Python for the rest."""
+
     def __init__(self, settings: LdapSettings, servers: LdapServers, good_for_s: float) -> None:
         self.good_for_s: float | None = good_for_s
         self._settings = settings
@@ -107,6 +111,7 @@ class LdapDirectory:
         def ask(session: LdapSession) -> Account | Refused:
             entry = self._find(session, username)
             if isinstance(entry, Refused):
+                session.bind_as(f"cn={NOBODY},{self._settings.user_base}", NOBODY.encode())  # takes as long as anybody
                 return entry
             if not _is_text(password):  # what ldap3 could not send
                 return Refused(Refusal.WRONG_PASSWORD, f"of {entry.dn}: no UTF-8")

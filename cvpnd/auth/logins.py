@@ -2,16 +2,21 @@
 
 Each directory has threads of its own, so that one which hangs holds up nobody else's logins; a thread that it holds
 cannot be taken back, so what would have to wait for one too long is refused instead. Attempts on one account from one
-source take turns, because only the outcome of one tells whether the next may be made at all. A failure is answered no
-sooner than ``FAILURE_TAKES_S`` after it began: unknown users, wrong passwords and disabled accounts look alike."""
+source take turns, because only the outcome of one tells whether the next may be made at all; an attempt whose client has
+left goes on without it, else whoever hangs up early would guess uncounted. A failure is answered
+after ``FAILURE_TAKES_S``, or twice or three times that: unknown users, wrong passwords and disabled accounts look
+alike, whatever the directory makes of them."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,10 +27,10 @@ from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.throttle import LoginThrottle
 from cvpnd.reasons import Refusal
 
-THREADS = 4
-"""Of one directory."""
-MOST_PENDING = 512
+MOST_PENDING = 1024
 """Of one directory, from one that waits for its turn to one that a hung server has kept past its deadline."""
+MOST_PENDING_OF_SOURCE = 512
+"""A large office behind one address, and no single address all of them."""
 MOST_PENDING_OF_PAIR = 32
 FAILURE_TAKES_S = 1.0
 LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -48,35 +53,64 @@ OWN_FAULT = frozenset(
 """A directory has answered, and the answer is no. To the client all of these are one."""
 MOST_REMEMBERED = 50_000
 """Names of one directory, as they were typed and as they are written there."""
+OURSELVES = "-"
+"""The source of what no client asked for."""
 SecondFactor = Callable[[Directory, str, str], Account | Refused]
 """Asks the directory about name and password as they came from the client, and for more. Called in its threads."""
 
 
 @dataclass(slots=True)
 class Latency:
-    """Of one directory's answers, as a histogram."""
+    """Of one directory's answers, as a histogram: also of those that came when nobody waited any more, as they do from
+    one that hangs. Any thread may add."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
     seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, seconds: float) -> None:
-        self.counts[sum(seconds > bound for bound in LATENCY_BUCKETS_S)] += 1
-        self.seconds += seconds
+        with self._lock:
+            self.counts[sum(seconds > bound for bound in LATENCY_BUCKETS_S)] += 1
+            self.seconds += seconds
 
 
 class _Desk:
     """What is under way with one directory, and what it has said last of those who are or may come back."""
 
-    def __init__(self, name: str, directory: Directory) -> None:
+    def __init__(self, name: str, directory: Directory, clock: Callable[[], float]) -> None:
         self.directory = directory
+        self._clock = clock
         self.accounts: dict[str, tuple[Account, float]] = {}
         """And when it said so."""
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"login-{name}")
-        self.pending = 0
+        self.threads = ThreadPoolExecutor(directory.at_once, thread_name_prefix=f"login-{name}")
+        self.pending: Counter[str] = Counter()
+        """By source."""
         self.latency = Latency()
 
-    def leave(self) -> None:
-        self.pending -= 1
+    def crowded(self, source: str) -> Refused | None:
+        pending, own = self.pending.total(), self.pending[source]
+        if pending < MOST_PENDING and own < MOST_PENDING_OF_SOURCE:
+            return None
+        return Refused(Refusal.TOO_MANY_LOGINS, f"{pending} are under way, {own} of them from there")
+
+    def enter(self, source: str) -> None:
+        self.pending[source] += 1
+
+    def leave(self, source: str) -> None:
+        self.pending[source] -= 1
+        if not self.pending[source]:
+            del self.pending[source]
+
+    def ask(self, question: Callable[[str], Account | Refused], username: str) -> Future[Account | Refused]:
+        """As soon as a thread is free."""
+        return self.threads.submit(self._ask, question, username)
+
+    def _ask(self, question: Callable[[str], Account | Refused], username: str) -> Account | Refused:
+        begun = self._clock()
+        try:
+            return question(username)
+        finally:
+            self.latency.add(self._clock() - begun)
 
     def remember(self, username: str, account: Account, now: float) -> None:
         for name in (username, account.name):
@@ -86,15 +120,22 @@ class _Desk:
             del self.accounts[next(iter(self.accounts))]
 
 
+@dataclass(slots=True)
+class _Attempt:
+    job: Future[Account | Refused] | None = None
+    """What is asked of the directory, once it is its turn."""
+
+
 class UserLogins:
     """On the event loop's thread only."""
 
     def __init__(self, directories: Mapping[str, Directory], clock: Callable[[], float] = time.monotonic) -> None:
-        self._desks = {name: _Desk(name, directory) for name, directory in directories.items()}
+        self._desks = {name: _Desk(name, directory, clock) for name, directory in directories.items()}
         self._clock = clock
         self._throttle = LoginThrottle()
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
         self._waiting: Counter[tuple[str, str]] = Counter()
+        self._under_way: set[asyncio.Task[Account | Refused]] = set()
 
     def replace(self, directories: Mapping[str, Directory]) -> None:
         """Logins that are under way go on with the one that they began with."""
@@ -104,15 +145,17 @@ class UserLogins:
             if name in self._desks:
                 self._desks[name].directory = directory
             else:
-                self._desks[name] = _Desk(name, directory)
+                self._desks[name] = _Desk(name, directory, self._clock)
 
     def close(self) -> None:
         """Threads that a server still holds end with the process."""
+        for attempt in self._under_way:
+            attempt.cancel()
         for desk in self._desks.values():
             desk.threads.shutdown(wait=False, cancel_futures=True)
 
     def pending(self) -> dict[str, int]:
-        return {name: desk.pending for name, desk in self._desks.items()}
+        return {name: desk.pending.total() for name, desk in self._desks.items()}
 
     def servers(self) -> dict[str, dict[str, bool]]:
         return {name: desk.directory.servers_up() for name, desk in self._desks.items()}
@@ -128,7 +171,7 @@ class UserLogins:
         account, _ = desk.accounts.get(username, (None, 0.0))
         return account or Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
 
-    async def recall(self, directory: str, username: str, *, within_s: float) -> Refused | None:
+    async def recall(self, directory: str, username: str, *, source: str, within_s: float) -> Refused | None:
         """Before ``look_up`` for somebody who comes without a password: ask the directory, unless it has spoken of that
         account lately. Refused: it gave no answer. Says nothing to the throttle, as nothing was proven."""
         desk = self._desks[directory]
@@ -137,22 +180,26 @@ class UserLogins:
             return None
         if username in desk.accounts and self._clock() < desk.accounts[username][1] + good_for_s:
             return None
-        if desk.pending >= MOST_PENDING:
-            return Refused(Refusal.TOO_MANY_LOGINS, f"{desk.pending} are under way")
+        if (crowded := desk.crowded(source)) is not None:
+            return crowded
         try:
             async with asyncio.timeout(within_s):
-                outcome = await self.look_again(directory, username)
+                outcome = await self.look_again(directory, username, source=source)
         except TimeoutError:
             return _timed_out(directory, within_s)
         return outcome if isinstance(outcome, Refused) and outcome.refusal not in OWN_FAULT else None
 
-    async def look_again(self, directory: str, username: str) -> Account | Refused:
+    async def look_again(self, directory: str, username: str, *, source: str = OURSELVES) -> Account | Refused:
         """The account as the directory has it now."""
         desk = self._desks[directory]
-        desk.pending += 1
-        asked = asyncio.wrap_future(desk.threads.submit(desk.directory.look_up, username))
-        asked.add_done_callback(lambda _: desk.leave())
-        outcome = await asyncio.shield(asked)
+        desk.enter(source)
+        job = desk.ask(desk.directory.look_up, username)
+        answer = asyncio.wrap_future(job)
+        answer.add_done_callback(lambda _: desk.leave(source))
+        try:
+            outcome = await asyncio.shield(answer)
+        finally:
+            job.cancel()
         if isinstance(outcome, Account):
             desk.remember(username, outcome, self._clock())
         elif outcome.refusal in OWN_FAULT:
@@ -174,53 +221,60 @@ class UserLogins:
             return Refused(Refusal.CREDENTIALS_MISSING, "no user name or no password")
         if second_factor is None and password.startswith((STATIC, DYNAMIC)):
             return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password answers a challenge that was not asked")
-        begun = self._clock()
+        begun, desk, pair = self._clock(), self._desks[directory], (source, _plain(username))
+        if (crowded := desk.crowded(source)) is not None:
+            return crowded
+        if self._waiting[pair] >= MOST_PENDING_OF_PAIR:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"{self._waiting[pair]} of {username} from there are under way")
+        attempt = _Attempt()
+        ask = partial(_ask, desk.directory, password, second_factor)
+        turn = asyncio.create_task(self._in_turn(desk, pair, username, ask, attempt))
+        self._under_way.add(turn)
+        self._waiting[pair] += 1
+        desk.enter(source)
+        turn.add_done_callback(partial(self._over, desk, pair))
         try:
             async with asyncio.timeout(within_s):
-                desk = self._desks[directory]
-                ask = partial(_ask, desk.directory, password, second_factor)
-                outcome = await self._in_turn(desk, username, ask, source)
+                outcome = await asyncio.shield(turn)
         except TimeoutError:
             return _timed_out(directory, within_s)
+        finally:  # what has not begun need not any more
+            if attempt.job is None:
+                turn.cancel()
+            else:
+                attempt.job.cancel()
         if isinstance(outcome, Refused) and outcome.refusal in OWN_FAULT:
-            await asyncio.sleep(max(0.0, begun + FAILURE_TAKES_S - self._clock()))
+            await asyncio.sleep(left_of_failure(self._clock() - begun))
         return outcome
 
     async def _in_turn(
-        self, desk: _Desk, username: str, ask: Callable[[str], Account | Refused], source: str
+        self,
+        desk: _Desk,
+        pair: tuple[str, str],
+        username: str,
+        ask: Callable[[str], Account | Refused],
+        attempt: _Attempt,
     ) -> Account | Refused:
-        pair = (source, username)
-        if desk.pending >= MOST_PENDING or self._waiting[pair] >= MOST_PENDING_OF_PAIR:
-            return Refused(Refusal.TOO_MANY_LOGINS, f"{desk.pending} are under way")
-        self._waiting[pair] += 1
-        desk.pending += 1
-        asked: asyncio.Future[Account | Refused] | None = None
-        try:
-            async with self._turns.setdefault(pair, asyncio.Lock()):
-                if (wait_s := self._throttle.wait_s(source, username, self._clock())) > 0:
-                    return Refused(Refusal.LOGIN_THROTTLED, f"{username} may try again from there in {wait_s:.0f} s")
-                begun = self._clock()
-                asked = asyncio.wrap_future(desk.threads.submit(ask, username))
-                outcome = await asyncio.shield(asked)
-                desk.latency.add(self._clock() - begun)
-                self._learn(source, username, outcome)
-                if isinstance(outcome, Account):  # a wrong password says nothing of who is logged in
-                    desk.remember(username, outcome, self._clock())
-                return outcome
-        finally:
-            if asked is None:
-                desk.leave()
-            else:
-                asked.add_done_callback(lambda _: desk.leave())  # not before the thread is free again
-            self._waiting[pair] -= 1
-            if not self._waiting[pair]:
-                del self._waiting[pair], self._turns[pair]
+        """A task of its own, to its end. The turn is over, and the place in the queue free, when the thread is."""
+        async with self._turns.setdefault(pair, asyncio.Lock()):
+            if (wait_s := self._throttle.wait_s(*pair, self._clock())) > 0:
+                return Refused(Refusal.LOGIN_THROTTLED, f"{username} may try again from there in {wait_s:.0f} s")
+            attempt.job = desk.ask(ask, username)
+            outcome = await asyncio.wrap_future(attempt.job)
+            if isinstance(outcome, Account):  # a wrong password says nothing of who is logged in
+                self._throttle.succeeded(*pair)
+                desk.remember(username, outcome, self._clock())
+            elif outcome.refusal in OWN_FAULT:
+                self._throttle.failed(*pair, self._clock())
+            return outcome
 
-    def _learn(self, source: str, username: str, outcome: Account | Refused) -> None:
-        if isinstance(outcome, Account):
-            self._throttle.succeeded(source, username)
-        elif outcome.refusal in OWN_FAULT:
-            self._throttle.failed(source, username, self._clock())
+    def _over(self, desk: _Desk, pair: tuple[str, str], turn: asyncio.Task[Account | Refused]) -> None:
+        self._under_way.discard(turn)
+        desk.leave(pair[0])
+        self._waiting[pair] -= 1
+        if not self._waiting[pair]:
+            del self._waiting[pair]
+            self._turns.pop(pair, None)
 
 
 def _ask(directory: Directory, password: str, second_factor: SecondFactor | None, username: str) -> Account | Refused:
@@ -230,6 +284,17 @@ def _ask(directory: Directory, password: str, second_factor: SecondFactor | None
     if second_factor is not None:
         return second_factor(directory, username, password)
     return directory.log_in(username, as_bytes(password))
+
+
+def _plain(username: str) -> str:
+    """The same for all ways to write one name, or nearly so: each of them is a guess at one account."""
+    name = unicodedata.normalize("NFKC", username).casefold()
+    return " ".join(name.rpartition("\\")[2].partition("@")[0].split())
+
+
+def left_of_failure(seconds: float) -> float:
+    """How long a failure that has taken so many seconds is still to be kept back."""
+    return math.ceil(max(seconds, 1e-9) / FAILURE_TAKES_S) * FAILURE_TAKES_S - seconds
 
 
 def _timed_out(directory: str, within_s: float) -> Refused:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, common_name
+from cvpnd.auth.logins import left_of_failure
 from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
 from cvpnd.auth.totp import Challenged
 from cvpnd.config import AuthenticationConfig
@@ -84,8 +85,8 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         if connection.endpoint.settings.user_method is not None:
             connection.username = credentials.username  # for the log; not proven yet
             if looks_like_token(credentials.password):
-                await _recall(control, connection, credentials)
-                account = vouch_by_token(control, connection, credentials, identity)
+                connection.method = connection.endpoint.method(token=True)
+                account = await _recognise(control, connection, credentials, identity)
             else:
                 account = await vouch(control, connection, credentials, identity)
             certified = identify(credentials, connection.endpoint)  # again: the user method took its time
@@ -149,13 +150,28 @@ def go_on_by_token(control: ControlPlane, connection: Connection, credentials: C
         _refuse(control, connection, denied)
 
 
+async def _recognise(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+) -> Account:
+    """By the token of an earlier login. Raises ``Denied``, and late enough not to tell who is known here: the directory
+    is asked about some and not about others."""
+    begun = time.monotonic()
+    try:
+        await _recall(control, connection, credentials)
+        return vouch_by_token(control, connection, credentials, identity)
+    except Denied:
+        await asyncio.sleep(left_of_failure(time.monotonic() - begun))
+        raise
+
+
 async def _recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """After a restart nobody here knows the account that a token is for."""
     settings = connection.endpoint.settings
     method = settings.user_method
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     within_s = settings.hand_window_s * LOGIN_SHARE
-    unanswered = await control.users.recall(method.directory, credentials.username, within_s=within_s)
+    source, _ = prefixes(connection.link.remote.host)
+    unanswered = await control.users.recall(method.directory, credentials.username, source=source, within_s=within_s)
     if unanswered is not None:
         raise Denied(unanswered.refusal, unanswered.detail)
 
@@ -168,7 +184,7 @@ def vouch_by_token(
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     if control.token_key is None:
         raise Denied(Refusal.TOKEN_INVALID)
-    _check_name(method, credentials.username, identity)
+    _check_name(method, credentials.username, identity, typed=True)
     account = control.users.look_up(method.directory, credentials.username)
     known = Account(credentials.username, frozenset()) if isinstance(account, Refused) else account
     token = control.token_key.read(credentials.password, _owner(connection, known, identity))
@@ -176,6 +192,7 @@ def vouch_by_token(
         raise Denied(account.refusal, account.detail, text=FINAL_TEXT[Refusal.TOKEN_INVALID])
     if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
         raise Denied(Refusal.TOKEN_INVALID, "not written for this user, endpoint, certificate, password or session")
+    _check_name(method, account.name, identity)
     if control.revocations.covers(token, account.name):
         raise Denied(Refusal.TOKEN_INVALID, "its login was ended by an administrator")
     ends_at = min(token.expires_at, token.logged_in_at + _lifetime_s(connection))
@@ -222,7 +239,7 @@ async def vouch(
     settings = connection.endpoint.settings
     method = settings.user_method
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
-    _check_name(method, credentials.username, identity)
+    _check_name(method, credentials.username, identity, typed=True)
     source, _ = prefixes(connection.link.remote.host)
     within_s = settings.hand_window_s * LOGIN_SHARE
     second_factor = None
@@ -253,8 +270,13 @@ async def vouch(
     return now
 
 
-def _check_name(method: AuthenticationConfig, username: str, identity: Identity) -> None:
-    if method.username_is_common_name and username != identity.common_name:
+def _check_name(method: AuthenticationConfig, username: str, identity: Identity, *, typed: bool = False) -> None:
+    """``typed``: as people write it, with a domain perhaps. Nobody is asked about the password of another person; that
+    the account is the holder's is for its own name to say, afterwards."""
+    if not method.username_is_common_name or username == identity.common_name:
+        return
+    bare = (username, username.rpartition("\\")[2], username.rpartition("@")[0])
+    if not typed or identity.common_name.casefold() not in (each.casefold() for each in bare):
         raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"user name {username!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 
@@ -11,7 +12,14 @@ import pytest
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
-from cvpnd.auth.logins import FAILURE_TAKES_S, MOST_PENDING, MOST_PENDING_OF_PAIR, UserLogins
+from cvpnd.auth.logins import (
+    FAILURE_TAKES_S,
+    MOST_PENDING,
+    MOST_PENDING_OF_PAIR,
+    MOST_PENDING_OF_SOURCE,
+    UserLogins,
+    left_of_failure,
+)
 from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, hash_password, verify_password
 from cvpnd.auth.throttle import FORGOTTEN_AFTER_S, FREE_FAILURES, FREE_FAILURES_OF_SOURCE, MAX_DELAY_S, LoginThrottle
 from cvpnd.reasons import Refusal
@@ -75,6 +83,8 @@ async def test_whatever_is_wrong_is_answered_after_the_same_time(logins, name, p
 )
 async def test_what_is_no_password_never_reaches_the_directory(name, password, reason):
     class Never:
+        at_once = 1
+
         def log_in(self, username, password):
             raise AssertionError("asked")
 
@@ -93,6 +103,9 @@ def test_a_hash_of_nobody_is_never_right():
 class Hanging:
     """Answers once it is told to."""
 
+    at_once = 4
+    good_for_s = 900.0
+
     def __init__(self):
         self.go_on = threading.Event()
         self.asked = 0
@@ -103,7 +116,7 @@ class Hanging:
         return Account(username, frozenset())
 
     def look_up(self, username):
-        return Account(username, frozenset())
+        return self.log_in(username, b"")
 
 
 async def test_a_hung_directory_holds_up_neither_the_loop_nor_another_directory_and_is_not_piled_upon(users):
@@ -111,7 +124,7 @@ async def test_a_hung_directory_holds_up_neither_the_loop_nor_another_directory_
     logins = UserLogins({"slow": hanging, "local": users})
     try:
         waiting = [
-            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source="192.0.2.1", within_s=0.5))
+            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source=f"192.0.2.{n % 3}", within_s=0.5))
             for n in range(MOST_PENDING + 10)
         ]
         await asyncio.sleep(0)
@@ -119,18 +132,88 @@ async def test_a_hung_directory_holds_up_neither_the_loop_nor_another_directory_
         reasons = [answer.refusal for answer in await asyncio.gather(*waiting)]
         assert reasons.count(Refusal.TOO_MANY_LOGINS) == 10
         assert reasons.count(Refusal.DIRECTORY_TIMEOUT) == MOST_PENDING
-        assert hanging.asked <= 4
+        assert hanging.asked <= hanging.at_once
         late = await logins.log_in("slow", "late", "x", source="192.0.2.1", within_s=0.5)
-        assert late.refusal is Refusal.TOO_MANY_LOGINS, "its threads are still held"
+        assert late.refusal is Refusal.DIRECTORY_TIMEOUT, "its threads are still held"
         hanging.go_on.set()
         deadline = time.monotonic() + 10
         while logins.pending()["slow"] and time.monotonic() < deadline:  # noqa: ASYNC110 - threads set no event here
             await asyncio.sleep(0.01)
         answer = await logins.log_in("slow", "later", "x", source="192.0.2.1", within_s=5)
         assert answer == Account("later", frozenset())
+        latency = logins.latencies()["slow"]
+        assert sum(latency.counts) == hanging.asked and latency.seconds >= 4 * 0.5, "those that nobody waited for, too"
     finally:
         hanging.go_on.set()
         logins.close()
+
+
+async def test_whoever_hangs_up_before_the_answer_has_guessed_all_the_same(users):
+    """Else passwords could be tried by connections that end at once, uncounted, until the account is locked."""
+    logins = UserLogins({"local": users})
+    try:
+        for _ in range(FREE_FAILURES + 1):
+            attempt = asyncio.create_task(log_in(logins, "anna", "wrong"))
+            await asyncio.sleep(0.01)
+            attempt.cancel()
+            while logins.pending()["local"]:  # noqa: ASYNC110 - of what is under way nobody is told
+                await asyncio.sleep(0.01)
+        assert (await log_in(logins, "anna", "right")).refusal is Refusal.LOGIN_THROTTLED
+    finally:
+        logins.close()
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked(users):
+    """After a directory hung, its threads are there for those who come now."""
+    hanging = Hanging()
+    logins = UserLogins({"slow": hanging})
+    try:
+        waiting = [
+            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source="192.0.2.1", within_s=0.2))
+            for n in range(50)
+        ]
+        recalls = [
+            asyncio.create_task(logins.recall("slow", f"r{n}", source="192.0.2.1", within_s=0.2)) for n in range(50)
+        ]
+        outcomes = await asyncio.gather(*waiting, *recalls)
+        assert {outcome.refusal for outcome in outcomes} == {Refusal.DIRECTORY_TIMEOUT}
+        assert logins.pending()["slow"] == hanging.asked == hanging.at_once
+        hanging.go_on.set()
+        answer = await logins.log_in("slow", "later", "x", source="192.0.2.1", within_s=5)
+        assert answer == Account("later", frozenset()) and hanging.asked == hanging.at_once + 1
+    finally:
+        hanging.go_on.set()
+        logins.close()
+
+
+async def test_each_way_to_write_a_name_is_a_guess_at_the_same_account(logins):
+    names = itertools.cycle(["anna", "ANNA", "CORP\\anna", "anna@example.org", "\uff41nna"])
+    for _ in range(FREE_FAILURES + 1):
+        await log_in(logins, next(names), "wrong")
+    assert (await log_in(logins, "Anna", "wrong")).refusal is Refusal.LOGIN_THROTTLED
+
+
+async def test_one_source_does_not_take_the_places_of_all(users):
+    hanging = Hanging()
+    logins = UserLogins({"slow": hanging})
+    try:
+        ask = [
+            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source="192.0.2.1", within_s=0.5))
+            for n in range(MOST_PENDING_OF_SOURCE + 10)
+        ]
+        await asyncio.sleep(0)
+        other = asyncio.create_task(logins.log_in("slow", "anna", "x", source="192.0.2.2", within_s=0.5))
+        reasons = [answer.refusal for answer in await asyncio.gather(*ask)]
+        assert reasons.count(Refusal.TOO_MANY_LOGINS) == 10
+        assert (await other).refusal is Refusal.DIRECTORY_TIMEOUT, "it has waited like the others"
+    finally:
+        hanging.go_on.set()
+        logins.close()
+
+
+@pytest.mark.parametrize(("took", "left"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (1.25, 0.75), (7.5, 0.5)])
+def test_a_failure_that_took_long_is_answered_at_a_whole_second_too(took, left):
+    assert FAILURE_TAKES_S == 1.0 and left_of_failure(took) == pytest.approx(left)
 
 
 async def test_attempts_that_come_all_at_once_are_throttled_like_those_that_come_one_by_one(logins):
