@@ -213,6 +213,10 @@ test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVP
 # the services are switched off for the second.
 SAMBA := samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user faketime
 
+.PHONY: test-logins
+test-logins: packages-test $(TOOLS)/slapd $(VENV)/.cvpnd $(VENV)/.dev ## logins by the hundred and wrong ones by the thousand at OpenLDAP, a directory that hangs, minutes of new keys (root)
+	@LOGINS=full $(VENV)/bin/pytest -rP tests/e2e/test_login_load.py $(ARGS) </dev/null
+
 .PHONY: test-samba
 test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active Directory controller; installs Samba, switched off (root)
 	@command -v samba-tool faketime >/dev/null || { echo '==> Installing Debian packages: $(SAMBA)'; mkdir -p $(LOGS); \
@@ -221,7 +225,7 @@ test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active
 	        || { tail -n 30 $(LOGS)/samba.log >&2; failed=1; }; \
 	    [ -z "$${ours:-}" ] || rm $$policy; [ -z "$${failed:-}" ] || exit 1; \
 	    [ ! -d /run/systemd/system ] || systemctl --quiet disable smbd nmbd winbind samba-ad-dc || true; }
-	@$(VENV)/bin/pytest tests/auth/test_samba_ad.py $(ARGS) </dev/null
+	@SAMBA=full $(VENV)/bin/pytest tests/auth/test_samba_ad.py tests/e2e/test_samba_ad.py $(ARGS) </dev/null
 
 .PHONY: test-paths
 test-paths: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every narrow path with every transport and kind of router (root)

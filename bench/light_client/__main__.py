@@ -47,7 +47,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--generation", choices=names, help="which client to play, or one of each; legacy: those that have only CBC"
     )
     parser.add_argument("--renegotiate", action="store_true", help="renew the keys after the pings, and ping again")
+    parser.add_argument("--ping-interval", type=float, default=1.0, metavar="SECONDS", help="while they stay")
+    parser.add_argument("--logins", type=Path, metavar="FILE", help="lines of user name and password, used in turn")
     parser.add_argument("--rounds", type=int, default=1, help="come back so often from the same port, unannounced")
+    parser.add_argument("--goodbyes", action="store_true", help="between rounds, and from another port each time")
     parser.add_argument("--tls", choices=("1.2", "1.3"), help="only this version")
     parser.add_argument("--announce", action="store_true", help='say "all connected" when they are')
     wrapping = parser.add_mutually_exclusive_group()
@@ -69,6 +72,13 @@ def wrapping_of(options: argparse.Namespace) -> Wrapping:
     if options.tls_crypt_v2 is not None:
         return TlsCryptV2Client(*parse_v2_client_key(options.tls_crypt_v2.read_bytes()))
     return PLAIN
+
+
+def read_logins(path: Path | None) -> tuple[tuple[str, str], ...]:
+    if path is None:
+        return ()
+    pairs = (line.partition(" ") for line in path.read_text().splitlines())
+    return tuple((name, password) for name, _, password in pairs)
 
 
 def announcer(count: int) -> Callable[[], None]:
@@ -165,7 +175,10 @@ def main(arguments: list[str] | None = None) -> int:
         wrapping=wrapping_of(options),
         early_negotiation=not options.no_early_negotiation,
         renegotiate=options.renegotiate,
+        logins=read_logins(options.logins),
+        ping_interval_s=options.ping_interval,
         rounds=options.rounds,
+        goodbyes=options.goodbyes,
         on_connected=announcer(options.count) if options.announce else None,
     )
 

@@ -52,8 +52,15 @@ class Plan:
     """Which client to play; None: OpenVPN 2.6, more or less."""
     renegotiate: bool = False
     """Renew the keys after the pings, and ping as often again."""
+    logins: tuple[tuple[str, str], ...] = ()
+    """User names and passwords, for one client each and then from the start again."""
+    ping_interval_s: float = 1.0
+    """While it stays."""
     rounds: int = 1
-    """Connect so many times from one local port, each time without a word to the server about the end of the last."""
+    """Connect so many times from one local port, each time without a word to the server about the end of the last, and
+    from the second time on with the token that was pushed, if any."""
+    goodbyes: bool = False
+    """Between rounds there is a word, and each has a port of its own."""
     on_connected: Callable[[], object] | None = None
 
 
@@ -64,6 +71,8 @@ class ClientResult:
     index: int
     address: str = ""
     connect_ms: float | None = None
+    refused_ms: float | None = None
+    """Until it was known that the connection fails."""
     round_trips_ms: list[float] = field(default_factory=list)
     pings_sent: int = 0
     keys: int = 0
@@ -189,6 +198,9 @@ class Runner:
     def answered(self, sequence: int) -> bool:
         return sequence not in self._outstanding
 
+    def all_answered(self) -> bool:
+        return not self._outstanding
+
     async def pump(self) -> None:
         now = time.monotonic()
         while (event := self.client.next_event()) is not None:
@@ -239,15 +251,18 @@ class Runner:
 async def run_client(context: SSL.Context, plan: Plan, index: int) -> ClientResult:
     """Never raises for what the network or the server did: it is in ``error``. Of several rounds, the last one or the
     first that failed."""
-    local_port = free_port() if plan.rounds > 1 else 0
+    local_port = free_port() if plan.rounds > 1 and not plan.goodbyes else 0
+    username, password = plan.logins[index % len(plan.logins)] if plan.logins else ("", "")
     for left in reversed(range(plan.rounds)):
-        result = await _run_once(context, plan, index, local_port, vanish=left > 0)
+        client = _client(context, plan, username, password)
+        result = await _run_once(client, plan, index, local_port, vanish=left > 0 and not plan.goodbyes)
         if not result.ok:
             break
+        password = client.password
     return result
 
 
-def _client(context: SSL.Context, plan: Plan) -> LightClient:
+def _client(context: SSL.Context, plan: Plan, username: str, password: str) -> LightClient:
     playing = plan.generation
     habits = playing.habits if playing else Habits()
     return LightClient(
@@ -257,6 +272,8 @@ def _client(context: SSL.Context, plan: Plan) -> LightClient:
         ipv6=":" in plan.host,
         peer_info=playing.peer_info if playing else None,
         options=playing.options(plan.transport) if playing else None,
+        username=username,
+        password=password,
         hand_window_s=plan.timeout_s,
         wrapping=plan.wrapping,
         early_negotiation=plan.early_negotiation and habits.early_negotiation,
@@ -264,7 +281,7 @@ def _client(context: SSL.Context, plan: Plan) -> LightClient:
     )
 
 
-async def _run_once(context: SSL.Context, plan: Plan, index: int, local_port: int, *, vanish: bool) -> ClientResult:
+async def _run_once(client: LightClient, plan: Plan, index: int, local_port: int, *, vanish: bool) -> ClientResult:
     result = ClientResult(index, generation=plan.generation.name if plan.generation else "")
     started = time.perf_counter()
     try:
@@ -272,13 +289,13 @@ async def _run_once(context: SSL.Context, plan: Plan, index: int, local_port: in
     except (OSError, TimeoutError) as error:
         result.error = f"cannot connect: {error or 'timed out'}"
         return result
-    client = _client(context, plan)
     runner = Runner(client, wire, result)
     serving = asyncio.create_task(runner.serve())
     try:
         await runner.pump()
         if not await runner.until(lambda: client.connected, plan.timeout_s):
             result.error = result.error or "timed out while connecting"
+            result.refused_ms = (time.perf_counter() - started) * 1000
             return result
         result.connect_ms = (time.perf_counter() - started) * 1000
         if plan.on_connected is not None:
@@ -316,9 +333,10 @@ async def _use_tunnel(runner: Runner, plan: Plan) -> bool:
         if plan.ping is not None:
             sequence += 1
             await runner.ping(IPv4Address(runner.result.address), plan.ping, sequence & 0xFFFF)
-        await runner.until(lambda: False, min(PING_INTERVAL_S, left))
+        await runner.until(lambda: False, min(plan.ping_interval_s, left))
         if runner.client.failed is not None:
             return False
+    await runner.until(runner.all_answered, PING_INTERVAL_S)
     return True
 
 

@@ -437,6 +437,7 @@ class LightClient:
                 self.options = tuple(self._pushed)
                 self._pushed.clear()
                 self.push_replies += 1
+                self.password = self.option("auth-token") or self.password
                 if self._habits.asks_again and self.push_replies == 1:
                     self.send_message(PUSH_REQUEST)
             return

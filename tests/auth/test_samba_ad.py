@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers import netns
 from helpers.netns import Namespace
-from helpers.samba import BASE, INSTALLED, PASSWORD, SambaAd, user_dn
+from helpers.samba import INSTALLED, PASSWORD, SambaAd, user_dn
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
@@ -108,16 +108,8 @@ def test_a_locked_account(ask: Callable[..., Account | Refused]) -> None:
 
 
 def test_nested_groups_by_sid_and_by_name(ask: Callable[..., Account | Refused], server: SambaAd) -> None:
-    admin = server.admin()
-    sids = {}
-    for name in ("engineers", "staff", "others"):
-        admin.search(BASE, f"(sAMAccountName={name})", attributes=["objectSid"])
-        raw = next(each for each in admin.response if each["type"] == "searchResEntry")["raw_attributes"]["objectSid"][
-            0
-        ]
-        sids[name] = "S-1-5-" + "-".join(
-            str(int.from_bytes(raw[8 + 4 * n : 12 + 4 * n], "little")) for n in range(raw[1])
-        )
+    sids = {name: server.sid(name) for name in ("engineers", "staff", "others")}
+    assert all(sid.startswith("S-1-5-21-") for sid in sids.values())
     for verb in ("log_in", "look_up"):
         account = ask("alice", PASSWORD, verb)
         assert isinstance(account, Account)

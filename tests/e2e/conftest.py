@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from helpers import certs
 from helpers.lab import GatewayProcess, Lab, OpenVpnClient
+from helpers.openldap import OpenLdap
 
+CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 ENDPOINT = """
 [[endpoint]]
 name = "staff"
 client_cidr = "10.100.0.0/22"
 listen = [{listen}]
 server_certificate = {{ certificate = "server.crt", private_key = "server.key" }}
-authentication = [{{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }}]
+authentication = [{certificate}]
 split_tunnel = true
 associate = ["subnet-a", "subnet-b"]
 authorize = [{{ network = "10.20.0.0/16", all_groups = true }}{rules_v6}]
@@ -67,6 +69,7 @@ class Site:
         """``ipv6``: clients get IPv6 in the tunnel, and may reach the target network (fd00:20::/48) over it."""
         endpoint = ENDPOINT.format(
             listen=", ".join(f'"{url}"' for url in listen),
+            certificate=CERTIFICATE,
             ping_s=ping_s,
             ping_restart_s=ping_restart_s,
             more=f"{CLIENT_CIDR_V6}\n{more}" if ipv6 else more,
@@ -131,6 +134,27 @@ def ping(site: Site) -> Callable[..., float]:
 
     def run(host: str = "10.20.0.10", count: int = 3, client: Any = None) -> float:
         return (client or site.lab.client).ping(host, count, 0.1).received / count
+
+    return run
+
+
+@pytest.fixture
+def start_corp(site):
+    """A gateway that asks a real OpenLDAP server about ``users`` (name: password); subnet-a is for everybody, subnet-b
+    for the group eng. Returns the server."""
+
+    def run(
+        users: dict[str, str], groups: dict[str, list[str]], *, endpoint: str = "", directory: str = "",
+        mfa: str = "off", daemon: str = "", more: str = "",
+    ) -> OpenLdap:  # fmt: skip
+        ldap = OpenLdap(site.lab.gateway, site.lab.directory / "ldap").start()
+        ldap.fill(users, groups)
+        method = f'{{ type = "directory-service-authentication", directory = "corp", mfa = "{mfa}" }}'
+        toml = site.toml(endpoint, daemon=daemon).replace(f"[{CERTIFICATE}]", f"[{method}]")
+        toml = toml.replace("authorize = [", 'authorize = [{ network = "10.30.0.0/16", group = "eng" }, ')
+        toml = toml.replace('private_key = "server.key"', 'private_key = "server.key", chain = "ca.crt"')
+        site._gateway = site.lab.gateway_process(toml + more + ldap.toml(directory))
+        return ldap
 
     return run
 

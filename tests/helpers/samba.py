@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from helpers import certs
 from helpers.lab import wait_until
 from helpers.netns import Namespace, Process
-from ldap3 import MODIFY_REPLACE, Connection, Server, Tls
+from ldap3 import MODIFY_ADD, MODIFY_DELETE, MODIFY_REPLACE, Connection, Server, Tls
+from ldap3.protocol.formatters.formatters import format_sid
 
 BASE = "DC=lab,DC=test"
 ADMIN = "administrator@lab.test"
@@ -88,6 +89,28 @@ class SambaAd:
         values = {name: value if isinstance(value, list) else [value] for name, value in attributes.items()}
         assert admin.modify(dn, {name: [(MODIFY_REPLACE, each)] for name, each in values.items()}), admin.result
         admin.unbind()
+
+    def bind(self, name: str, password: str) -> bool:
+        tls = Tls(validate=ssl.CERT_NONE)
+        server = Server("127.0.0.1", 636, use_ssl=True, tls=tls, get_info="NONE")
+        with self.place.entered():
+            return bool(Connection(server, user_dn(name), password).bind())
+
+    def move(self, name: str, group: str, to: str | None) -> None:
+        """A user or group from one group to another, or to none."""
+        admin = self.admin()
+        member = [user_dn(name)]
+        assert admin.modify(user_dn(group), {"member": [(MODIFY_DELETE, member)]}), admin.result
+        assert to is None or admin.modify(user_dn(to), {"member": [(MODIFY_ADD, member)]}), admin.result
+        admin.unbind()
+
+    def sid(self, name: str) -> str:
+        """Of a user or group."""
+        admin = self.admin()
+        admin.search(BASE, f"(sAMAccountName={name})", attributes=["objectSid"])
+        (found,) = (each for each in admin.response if each["type"] == "searchResEntry")
+        admin.unbind()
+        return str(format_sid(found["raw_attributes"]["objectSid"][0]))
 
     def toml(self, more: str = "") -> str:
         (self.directory / "service.password").write_text(PASSWORD)

@@ -1,0 +1,100 @@
+"""Logins at a real Active Directory controller with the stock client, certificate and password: nested groups by SID
+open exactly their networks, live sessions follow the directory, and each reason to say no is in the log."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from helpers import certs
+from helpers.lab import wait_until
+from helpers.samba import BASE, INSTALLED, PASSWORD, SambaAd, user_dn
+
+pytestmark = pytest.mark.skipif(not INSTALLED or "SAMBA" not in os.environ, reason="make test-samba runs it")
+
+CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
+CORP = '{ type = "directory-service-authentication", directory = "corp", username_is_common_name = true }'
+RECHECK_S = 2
+REFUSED = {
+    "disabled": "account-disabled", "expired": "account-expired", "old": "password-expired",
+    "must": "must-change-password", "locked": "account-locked", "hours": "logon-hours", "nobody": "user-unknown",
+}  # fmt: skip
+
+
+@pytest.fixture
+def domain(site):
+    """subnet-a is for the SID of others, where bob is, and subnet-b for that of staff, where alice is by engineers."""
+    samba = SambaAd(site.lab.gateway, site.lab.directory / "dc")
+    samba.local(
+        "domain", "passwordsettings", "set", "--max-pwd-age=2", "--min-pwd-age=0", "--account-lockout-threshold=3"
+    )
+    for name in ("alice", "bob", *REFUSED):
+        if name != "nobody":
+            samba.local("user", "create", name, PASSWORD)
+    for group, member in (("engineers", "alice"), ("staff", "engineers"), ("others", "bob")):
+        samba.local("group", "add", group)
+        samba.local("group", "addmembers", group, member)
+    samba.local("user", "disable", "disabled")
+    samba.local("user", "setexpiry", "expired", "--days=0")
+    samba.local("user", "setpassword", "must", f"--newpassword={PASSWORD}", "--must-change-at-next-login")
+    samba.local("user", "setpassword", "old", f"--newpassword={PASSWORD}", at="-10 days")
+    samba.start()
+    samba.change(user_dn("hours"), logonHours=bytes(21))
+    for _ in range(3):
+        samba.bind("locked", "wrong")
+    toml = site.toml("hand_window_s = 20").replace(f"[{CERTIFICATE}]", f"[{CERTIFICATE}, {CORP}]")
+    rules = ", ".join(
+        f'{{ network = "{network}", group = "{samba.sid(group)}" }}'
+        for network, group in (("10.20.0.0/16", "others"), ("10.30.0.0/16", "staff"))
+    )
+    toml = toml.replace('authorize = [{ network = "10.20.0.0/16", all_groups = true }]', f"authorize = [{rules}]")
+    site._gateway = site.lab.gateway_process(toml + samba.toml(f"recheck_s = {RECHECK_S}"))
+    return samba
+
+
+def test_groups_by_sid_open_exactly_their_networks_and_sessions_follow_the_domain(site, domain, connect, ping):
+    gateway, other = site.gateway, site.lab.clients[1]
+    elsewhere = {"client": other, "host": "198.51.100.1"}
+
+    def reached(client=None) -> tuple[bool, bool]:
+        return ping("10.20.0.10", 1, client) == 1.0, ping("10.30.0.10", 1, client) == 1.0
+
+    wrong = connect("alice", PASSWORD, certificate=certs.client("bob"), name="thief", **elsewhere)
+    wrong.wait_for("AUTH_FAILED")
+    assert gateway.refusals() == ["username-not-common-name"]
+    wrong.kill()
+    alice = connect("LAB\\alice", PASSWORD, certificate=certs.client("alice"), name="alice").wait_connected()
+    bob = connect("bob@lab.test", PASSWORD, certificate=certs.client("bob"), name="bob", **elsewhere).wait_connected()
+    assert (reached(), reached(other)) == ((False, True), (True, False))
+    entries = gateway.connection_log()[1:]
+    assert {(e["username"], e["common-name"], e["authentication-method"]) for e in entries} == {
+        (name, name, "certificate+directory") for name in ("alice", "bob")
+    }
+
+    domain.move("alice", "engineers", "others")
+    wait_until(lambda: reached() == (True, False), 10 * RECHECK_S, "alice's new group, and not her old one")
+    domain.move("engineers", "staff", None)
+    domain.move("bob", "others", "staff")
+    wait_until(lambda: reached(other) == (False, True), 10 * RECHECK_S, "bob's new group, and not his old one")
+    assert (alice.connected_count, bob.connected_count) == (1, 1)
+
+    domain.change(user_dn("bob"), userAccountControl="514")
+    bob.wait_for("Account disabled", 5 * RECHECK_S)
+    ended = [c for c in gateway.ctl_json("connection", "list") if c["username"] == "bob"]
+    assert [c["end_reason"] for c in ended] == ["account-disabled"]
+    assert reached() == (True, False) and alice.connected_count == 1
+
+
+def test_each_reason_of_the_domain_is_in_the_log_and_the_client_hears_the_same_for_all(site, domain, connect):
+    gateway = site.gateway
+    clients = [
+        connect(name, PASSWORD, certificate=certs.client(name), name=name, client=site.lab.clients[index % 2],
+                host=("192.0.2.1", "198.51.100.1")[index % 2])
+        for index, name in enumerate(REFUSED)
+    ]  # fmt: skip
+    heard = {client.wait_for(r"AUTH: Received control message: (.*)", 20)[1] for client in clients}
+    assert heard == {"AUTH_FAILED"}
+    wait_until(lambda: len(gateway.refusals()) == len(REFUSED), 5)
+    reasons = {entry["username"]: entry["connection-attempt-failure-reason"] for entry in gateway.connection_log()}
+    assert reasons == REFUSED
+    assert PASSWORD not in gateway.log() and BASE in str(gateway.connection_log())
