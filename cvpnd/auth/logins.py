@@ -2,10 +2,10 @@
 
 Each directory has threads of its own, so that one which hangs holds up nobody else's logins; a thread that it holds
 cannot be taken back, so what would have to wait for one too long is refused instead. Attempts on one account from one
-source take turns, because only the outcome of one tells whether the next may be made at all; an attempt whose client has
-left goes on without it, else whoever hangs up early would guess uncounted. A failure is answered
-after ``FAILURE_TAKES_S``, or twice or three times that: unknown users, wrong passwords and disabled accounts look
-alike, whatever the directory makes of them."""
+source take turns, because only the outcome of one tells whether the next may be made at all; an attempt whose client
+has left goes on without it, else whoever hangs up early would guess uncounted. A failure is answered after
+``FAILURE_TAKES_S``, or twice or three times that: unknown users, wrong passwords and disabled accounts look alike,
+whatever the directory makes of them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def show_connection(
             ("status", _status(connection)),
             ("common name", connection["common_name"] or "-"),
             ("username", connection["username"] or "-"),
-            ("logged in with", connection["method"] or "-"),
+            ("method", connection["method"] or "-"),
             ("address", connection["client_ip"] or "-"),
             ("from", _from(connection)),
             ("device", connection["device_type"] or "-"),
