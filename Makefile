@@ -23,7 +23,7 @@ DEBIAN_PYTHON := $(if $(filter-out /usr/bin/python3,$(shell command -v $(PYTHON)
 IPSEC_MB := $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
 
 PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev $(IPSEC_MB) ninja-build pkg-config
-PACKAGES_run   := $(PACKAGES_build) iproute2 nftables
+PACKAGES_run   := $(PACKAGES_build) iproute2 nftables xmlsec1
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
 PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev libltdl7 libwrap0 openssl postgresql systemd systemd-container

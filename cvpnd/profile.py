@@ -60,7 +60,7 @@ def render_profile(
         f"tls-version-min {endpoint.tls.minimum_version}",
         f"cipher {_FALLBACK_CIPHER if _FALLBACK_CIPHER in endpoint.data_ciphers else endpoint.data_ciphers[0]}",
         *_lines_of_kind(endpoint, kind),
-        *_user_method(endpoint),
+        *_user_method(endpoint, kind),
         "verb 3",
         *_control_protection(endpoint, client_key),
         _inline("ca", _server_authorities(trust)),
@@ -91,7 +91,7 @@ def render_export(endpoint: EndpointConfig, trust: CertificateTrust) -> str:
         "verb 3",
         *_control_protection(endpoint, None),
         _inline("ca", _server_authorities(trust)),
-        *_user_method(endpoint),
+        *_user_method(endpoint, "aws"),
         "reneg-sec 0",
         f"verify-x509-name {_quoted(server_name)} name",
     ]
@@ -106,10 +106,13 @@ def _meaning(endpoint: EndpointConfig, name: str) -> str:
     return f"Whoever has this file can connect as {name}: keep it secret."
 
 
-def _user_method(endpoint: EndpointConfig) -> list[str]:
-    """A client that keeps the password can log in by itself again when its token has ended."""
+def _user_method(endpoint: EndpointConfig, kind: str) -> list[str]:
+    """A client that keeps the password can log in by itself again when its token has ended. One that logs in at an
+    identity provider asks for none; AWS's is told so by options that no other client knows."""
     if endpoint.user_method is None:
         return ["auth-nocache"]
+    if endpoint.user_method.is_federated:
+        return ["auth-federate", "auth-nocache", "auth-retry interact"] if kind == "aws" else ["auth-nocache"]
     asked = [f"static-challenge {_quoted(QUESTION)} 1"] if endpoint.user_method.mfa != "off" else []
     return ["auth-user-pass", *asked]
 
@@ -120,7 +123,7 @@ def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:
         case "connect":  # OpenVPN 3 ignores what it does not know; the name is what its list of profiles shows
             return [ciphers, f"setenv FRIENDLY_NAME {_quoted(endpoint.name)}"]
         case "aws":  # AWS's client takes few directives, and none twice
-            return []
+            return ["reneg-sec 0"] if endpoint.user_method is not None and endpoint.user_method.is_federated else []
         case "networkmanager":  # its importer rejects ignore-unknown-option and always runs a recent OpenVPN
             return [ciphers]
         case _:

@@ -32,7 +32,7 @@ from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.gateway import HostGateway
-from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry
+from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry, waiting_entry
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
@@ -203,7 +203,9 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
 
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
-        if isinstance(connection.end_reason, Refusal) and not connection.keys_installed:
+        if connection.end_reason is Refusal.WAITING_FOR_ASSERTION:
+            entry = waiting_entry(view, time.time())
+        elif isinstance(connection.end_reason, Refusal) and not connection.keys_installed:
             entry = attempt_entry(view, time.time(), failure=connection.end_reason, detail=connection.end_detail)
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
@@ -226,7 +228,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
     stack.callback(daemon.cancel_chores)
-    for chore in (daemon.watch(), daemon.keep_crl_fresh(), gateway.keep_routes(), gateway.keep_accounts()):
+    kept = gateway.keep_routes(), gateway.keep_accounts(), gateway.keep_metadata()
+    for chore in (daemon.watch(), daemon.keep_crl_fresh(), *kept):
         daemon.do(chore)
     return daemon
 

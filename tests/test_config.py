@@ -270,6 +270,17 @@ ENDPOINT_MISTAKES = [
         },
         'authentication: username_is_common_name needs a "certificate-authentication" beside it; add that',
     ),
+    (
+        {"authentication": '[{ type = "federated-authentication", saml_provider = "corp" }]'},
+        'authentication[0].saml_provider: "corp" is no saml_provider; there is none yet, declare it',
+    ),
+    (
+        {
+            "authentication": '[{ type = "directory-service-authentication", directory = "local" }, '
+            '{ type = "federated-authentication", saml_provider = "corp" }]'
+        },
+        "authentication: asks for a user twice; keep one method beside the certificate",
+    ),
     ({"associate": '["subnet-b"]'}, 'associate[0]: "subnet-b" is no subnet; did you mean "subnet-a"?'),
     ({"associate": '["zzz"]'}, 'associate[0]: "zzz" is no subnet; known are subnet-a'),
     ({"associate": '["subnet-a", { subnet = "subnet-a", nat = false }]'}, 'associate[1]: "subnet-a" is associ'),
@@ -590,7 +601,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 27, "tables found"
+    assert len(shown) == 28, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

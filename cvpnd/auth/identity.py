@@ -52,6 +52,11 @@ def problem_with_name(name: str) -> str | None:
     """What forbids ``name`` as an identity, as the end of a sentence; None when nothing does."""
     if len(name) > MAX_NAME_CHARACTERS:
         return f"has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are allowed"
+    return problem_with_characters(name)
+
+
+def problem_with_characters(name: str) -> str | None:
+    """The same for a name that may be longer."""
     for character in name:
         if unicodedata.category(character) in _REFUSED_CATEGORIES:
             return f"contains the character U+{ord(character):04X}, which no name may contain"

@@ -33,6 +33,7 @@ from cvpnd.config.models import (
     TlsConfig,
     VpcConfig,
 )
+from cvpnd.config.saml import SamlProviderConfig
 from cvpnd.config.values import DATA_CIPHERS, LOCAL, LOCAL_DIRECTORY, ApiListen, LdapUrl, Listen, SocketName, covers
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "QuotasConfig",
     "RouteConfig",
     "RuleConfig",
+    "SamlProviderConfig",
     "SecurityGroupConfig",
     "ServerCertificateConfig",
     "SocketName",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
 from cvpnd.config.models import Config, EndpointConfig, SubnetConfig
+from cvpnd.config.saml import PROVIDER_ARN
 from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers
 
 Problem = tuple[str, str]
@@ -25,6 +26,7 @@ def cross_check(config: Config) -> list[Problem]:
         problems += _resolvers(at, endpoint, config)
         problems += _security_groups(at, endpoint, config)
         problems += _directories(at, endpoint, config)
+        problems += _saml_providers(at, endpoint, config)
     return problems
 
 
@@ -64,6 +66,7 @@ def _duplicates(config: Config) -> Iterator[Problem]:
         ("security_group[{}].id", [group.id for group in config.security_groups]),
         ("local_users[{}].name", [user.name for user in config.local_users]),
         ("directory[{}].id", [directory.id for directory in config.directories]),
+        ("saml_provider[{}].id", [provider.id for provider in config.saml_providers]),
         ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
         ("endpoint[{}].id", [endpoint.id for endpoint in config.endpoints]),
     ):
@@ -256,6 +259,16 @@ def _directories(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[
         if method.directory is not None and method.directory not in known:
             key = f"{at}.authentication[{number}].directory"
             yield key, f'"{method.directory}" is no directory; {suggest(method.directory, known)}'
+
+
+def _saml_providers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    known = [provider.id for provider in config.saml_providers]
+    for number, method in enumerate(endpoint.authentication):
+        for key in ("saml_provider", "portal_saml_provider"):
+            wanted = getattr(method, key)
+            if wanted is not None and wanted not in known and not PROVIDER_ARN.fullmatch(wanted):
+                where = f"{at}.authentication[{number}].{key}"
+                yield where, f'"{wanted}" is no saml_provider; {suggest(wanted, known)}'
 
 
 def _resolvers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

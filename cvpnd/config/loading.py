@@ -179,6 +179,10 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
         yield f"directory[{index}].bind_password_file", directory.bind_password_file
         if directory.ca is not None:
             yield f"directory[{index}].ca", directory.ca
+    for index, provider in enumerate(config.saml_providers):
+        for key in ("metadata", "metadata_ca", "signing_key"):
+            if isinstance(path := getattr(provider, key), Path):
+                yield f"saml_provider[{index}].{key}", path
     for index, endpoint in enumerate(config.endpoints):
         certificate = endpoint.server_certificate
         at = f"endpoint[{index}].server_certificate"

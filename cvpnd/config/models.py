@@ -10,8 +10,10 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from cvpnd.config.saml import SamlProviderConfig
+from cvpnd.config.table import Table as _Table
 from cvpnd.config.values import (
     CBC_CIPHERS,
     DATA_CIPHERS,
@@ -55,10 +57,6 @@ MAX_DNS_SERVERS = 8
 """``dns server N address`` takes no more (openvpn-wire.md section 16)."""
 MAX_DNS_DOMAINS = 10
 """OpenVPN 2.x keeps ten DOMAIN-SEARCH entries and drops the rest."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class StrangersConfig(_Table):
@@ -203,13 +201,25 @@ class ServerCertificateConfig(_Table):
     chain: FilePath | None = None
 
 
-_METHOD_WORDS = {"certificate-authentication": "certificate", "directory-service-authentication": "directory"}
+_METHOD_WORDS = {
+    "certificate-authentication": "certificate",
+    "directory-service-authentication": "directory",
+    "federated-authentication": "saml",
+}
+_METHOD_KEYS = {
+    "certificate-authentication": ("client_ca", "crl", "crl_expired", "allow_rsa_1024"),
+    "directory-service-authentication": ("directory", "username_is_common_name", "mfa"),
+    "federated-authentication": (
+        "saml_provider", "portal_saml_provider", "login_source", "username_is_common_name",
+    ),
+}  # fmt: skip
+"""What belongs to each type; the first of them has to be there."""
 
 
 class AuthenticationConfig(_Table):
     """One way in which clients prove who they are; the other one's keys do not belong there."""
 
-    type: Literal["certificate-authentication", "directory-service-authentication"]
+    type: Literal["certificate-authentication", "directory-service-authentication", "federated-authentication"]
     client_ca: FilePath | None = None
     crl: FilePath | None = None
     crl_expired: Literal["refuse", "allow-known-good"] = "refuse"
@@ -217,21 +227,28 @@ class AuthenticationConfig(_Table):
     directory: Identifier | None = None
     username_is_common_name: Flag = False
     mfa: Literal["off", "totp"] = "off"
+    saml_provider: Printable | None = None
+    """The id of a [[saml_provider]], or the ARN of one made at run time; as the next."""
+    portal_saml_provider: Printable | None = None
+    """None: the same."""
+    login_source: Literal["address", "network", "any"] = "address"
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
-        ours = {"client_ca", "crl", "crl_expired", "allow_rsa_1024"}
-        theirs = {"directory", "username_is_common_name", "mfa"}
-        needed, foreign = ("client_ca", theirs) if self.is_certificate else ("directory", ours)
-        if getattr(self, needed) is None:
-            raise ValueError(f'"{self.type}" needs {needed}; add {needed} = … (conf/cvpnd.toml explains it)')
-        if misplaced := sorted(foreign & self.model_fields_set):
+        ours = _METHOD_KEYS[self.type]
+        if getattr(self, ours[0]) is None:
+            raise ValueError(f'"{self.type}" needs {ours[0]}; add {ours[0]} = … (conf/cvpnd.toml explains it)')
+        if misplaced := sorted(self.model_fields_set - {"type", *ours}):
             raise ValueError(f'"{self.type}" has no {misplaced[0]}; leave it away')
         return self
 
     @property
     def is_certificate(self) -> bool:
         return self.type == "certificate-authentication"
+
+    @property
+    def is_federated(self) -> bool:
+        return self.type == "federated-authentication"
 
     @property
     def word(self) -> str:
@@ -469,6 +486,8 @@ class EndpointConfig(_Table):
     def _check_methods(cls, value: tuple[AuthenticationConfig, ...]) -> tuple[AuthenticationConfig, ...]:
         if len({method.type for method in value}) < len(value):
             raise ValueError(f'names "{value[0].type}" twice; keep one of them')
+        if sum(not method.is_certificate for method in value) > 1:
+            raise ValueError("asks for a user twice; keep one method beside the certificate")
         if len(value) == 1 and value[0].username_is_common_name:
             raise ValueError('username_is_common_name needs a "certificate-authentication" beside it; add that')
         return value
@@ -506,7 +525,11 @@ class EndpointConfig(_Table):
     @property
     def methods(self) -> tuple[tuple[str, str | None, bool, str], ...]:
         """What a login consists of, whatever files it looks into."""
-        return tuple(sorted((m.type, m.directory, m.username_is_common_name, m.mfa) for m in self.authentication))
+        return tuple(
+            sorted(
+                (m.type, m.directory or m.saml_provider, m.username_is_common_name, m.mfa) for m in self.authentication
+            )
+        )
 
     @property
     def gateway(self) -> IPv4Address:
@@ -537,6 +560,7 @@ class Config(_Table):
     security_groups: tuple[SecurityGroupConfig, ...] = Field(default=(), alias="security_group")
     local_users: tuple[LocalUserConfig, ...] = ()
     directories: tuple[DirectoryConfig, ...] = Field(default=(), alias="directory")
+    saml_providers: tuple[SamlProviderConfig, ...] = Field(default=(), alias="saml_provider")
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
 
     def vpc(self, vpc_id: str) -> VpcConfig:

@@ -21,6 +21,8 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import OWN_FAULT, UserLogins
+from cvpnd.auth.saml.keeper import SamlKeeper, keep_fresh, prepare
+from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.totp import Totp
 from cvpnd.auth.watch import TrustKeeper
@@ -74,6 +76,7 @@ class Gateway:
         self.local_users = LocalUsers()
         control.users = UserLogins({LOCAL_DIRECTORY: self.local_users})
         control.totp = Totp(store)
+        self._saml = SamlKeeper(store)
         self.timeouts = SessionTimeouts(control)
         self.revision = 0
         self.last_reload_at: float | None = None
@@ -143,6 +146,8 @@ class Gateway:
         was found."""
         self.timeouts.stop()
         self.control.users.close()
+        if self.control.saml is not None:
+            self.control.saml.close()
         try:
             for running in self._running.values():
                 running.served.closing = True
@@ -168,8 +173,9 @@ class Gateway:
         self.control.set_limits(config.daemon.strangers)
         keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         users = await asyncio.to_thread(self.store.local_users)
+        directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
+        await self._set_identity_providers(config, again=again)
         if again:
-            directories = {each.id: await asyncio.to_thread(open_directory, each) for each in file.directories}
             self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **directories})
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
@@ -200,6 +206,27 @@ class Gateway:
             self._update(here, config, endpoint, keepers[endpoint.id])
         self._set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
+
+    async def _set_identity_providers(self, config: Config, *, again: bool) -> None:
+        """Those of the file and, where an endpoint logs people in by SAML, those of the store."""
+        methods = [endpoint.user_method for endpoint in config.endpoints]
+        federated = any(method is not None and method.is_federated for method in methods)
+        if not federated and not config.saml_providers and self.control.saml is None:
+            return
+        if again:
+            await asyncio.to_thread(self._saml.read, config.saml_providers)
+        stored = await asyncio.to_thread(self.store.saml_providers)
+        await asyncio.to_thread(self._saml.read_stored, {each.arn: each.metadata for each in stored})
+        if self.control.saml is None:
+            await asyncio.to_thread(prepare)
+            self.control.saml = SamlLogins(self.store, await asyncio.to_thread(self.store.gateway_secret, "saml-state"))
+        self.control.saml.replace(self._saml.providers())
+
+    async def keep_metadata(self) -> None:
+        """Runs until cancelled: reads the metadata of identity providers again when it is time."""
+        await keep_fresh(
+            self._saml, lambda found: None if self.control.saml is None else self.control.saml.replace(found)
+        )
 
     def _rules_of(self, endpoint: EndpointConfig) -> list[Rule]:
         """Those of the file before those of the store."""

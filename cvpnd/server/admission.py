@@ -50,6 +50,20 @@ FAILED_LOGINS = frozenset(
         Refusal.MFA_THROTTLED,
         Refusal.ACCOUNT_DISABLED,
         Refusal.USERNAME_NOT_COMMON_NAME,
+        Refusal.SAML_CLIENT_UNSUITED,
+        Refusal.SAML_REQUEST_UNKNOWN,
+        Refusal.SAML_REQUEST_USED,
+        Refusal.SAML_OTHER_ADDRESS,
+        Refusal.SAML_TOO_LARGE,
+        Refusal.SAML_MALFORMED,
+        Refusal.SAML_DOCTYPE,
+        Refusal.SAML_COMMENT,
+        Refusal.SAML_NOT_ONE_ASSERTION,
+        Refusal.SAML_UNSIGNED,
+        Refusal.SAML_WRAPPED,
+        Refusal.SAML_SIGNATURE_INVALID,
+        Refusal.SAML_WRONG_REQUEST,
+        Refusal.SAML_REPLAYED,
         Refusal.LOGIN_THROTTLED,
         Refusal.TOKEN_INVALID,
     }
@@ -57,7 +71,7 @@ FAILED_LOGINS = frozenset(
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""
 
 
-UNFINISHED = frozenset({Refusal.HANDSHAKE_TIMEOUT, Refusal.HANDSHAKE_ABANDONED})
+UNFINISHED = frozenset({Refusal.HANDSHAKE_TIMEOUT, Refusal.HANDSHAKE_ABANDONED, Refusal.WAITING_FOR_ASSERTION})
 """Nobody was refused anything."""
 
 

@@ -15,6 +15,7 @@ from cvpnd.dataplane.api import PeerStats
 from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.link import Link
+from cvpnd.server.memory import Share
 from cvpnd.wire.session import Session
 
 if TYPE_CHECKING:
@@ -82,6 +83,10 @@ class Connection:
     """Of the login that it goes back to, where a user method was asked; pushed to the client."""
     certificate: x509.Certificate | None = None
     """The one it was let in with."""
+    assertion_digest: bytes = b""
+    """Of what AWS's client brought from its browser: it may say it again with a later key, if it takes no token."""
+    memory: Share | None = None
+    """Of the reserve for long key exchanges; given back at the end."""
     identity: Identity | None = None
     grant: Grant | None = None
     peer_id: int | None = None

@@ -21,6 +21,7 @@ from typing import assert_never
 from cryptography import x509
 
 from cvpnd.auth.logins import UserLogins
+from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
 from cvpnd.auth.totp import Totp
 from cvpnd.config import StrangersConfig
@@ -35,7 +36,8 @@ from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.login import go_on_by_token, log_in, log_in_again
-from cvpnd.server.session_table import SessionTable
+from cvpnd.server.memory import Reserve, Share
+from cvpnd.server.session_table import SessionTable, source_prefix
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.negotiation import Unsupported
@@ -83,6 +85,10 @@ class ControlPlane:
         self.users = users or UserLogins({})
         self.totp: Totp | None = None
         """For endpoints that ask codes."""
+        self.saml: SamlLogins | None = None
+        """There is one as soon as an endpoint sends people to an identity provider."""
+        self.on_assertion: Observer = lambda _connection: None
+        """Told when the browser's part of a login is done, which goes on."""
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
         self.revocations = Revocations()
@@ -99,6 +105,7 @@ class ControlPlane:
         self.renegotiations: Counter[str] = Counter()
         self._sessions: Counter[str] = Counter()
         """Peers in the data plane, by endpoint id."""
+        self._reserve = Reserve()
         self._on_established = on_established
         self._on_ended = on_ended
         self._listeners: dict[int, Callable[[ControlDatagram], None]] = {}
@@ -142,8 +149,12 @@ class ControlPlane:
     ) -> Connection:
         """From now on a stranger has a session, because it proved its address (over UDP ``cookie_echoed`` says that) or
         cannot do so without one. Hand in the packet that began it next."""
+        settings = endpoint.session_settings
+        memory = None
+        if settings.max_key_method_bytes > settings.free_key_method_bytes:
+            memory = Share(self._reserve, source_prefix(link.remote.host))
         session = Session(
-            endpoint.session_settings,
+            settings,
             self._loop.time(),
             ssl_context=endpoint.ssl_context,
             local_session_id=local_session_id,
@@ -154,9 +165,11 @@ class ControlPlane:
             wrap=wrap,
             renegotiate_jitter=random.random(),  # noqa: S311 - spreads load, guards nothing
             reserve_peer_id=lambda: self.table.reserve_peer_id(connection),
+            hold=None if memory is None else memory.hold,
             drops=self.drops,
         )
         connection = Connection(endpoint, session, link, remote_session_id, time.time(), method=endpoint.method())
+        connection.memory = memory
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         if not connection.unproven:
             self.sources.begins(link.remote.host, self._loop.time())
@@ -494,6 +507,8 @@ class ControlPlane:
         if connection.login is not None and connection.login is not asyncio.current_task():
             connection.login.cancel()
         connection.login = None
+        if connection.memory is not None:
+            connection.memory.close()
         connection.end_reason, connection.end_detail = reason, detail
         connection.ended_at = time.time()
         self.table.set_phase(connection, Phase.ENDED)

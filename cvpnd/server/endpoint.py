@@ -68,12 +68,13 @@ class ServedEndpoint:
 
     @property
     def session_settings(self) -> SessionSettings:
-        settings = self.settings
-        return SessionSettings(
+        settings, method = self.settings, self.settings.user_method
+        wanted = SessionSettings(
             data_ciphers=(*settings.data_ciphers, *settings.legacy_cbc_ciphers),
             hand_window_s=settings.hand_window_s,
             renegotiate_s=settings.renegotiate_s,
         )
+        return wanted.for_assertions() if method is not None and method.is_federated else wanted
 
     def still_trusted(self, connection: Connection) -> Refusal | None:
         """Whether the certificate of an established connection would be let in now."""

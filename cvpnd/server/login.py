@@ -33,6 +33,7 @@ from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Grant,
 from cvpnd.policy.mtu import client_mtu
 from cvpnd.policy.push import push_options
 from cvpnd.reasons import End, Refusal
+from cvpnd.server import federated
 from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import Denied
@@ -53,6 +54,7 @@ CLIENT_TEXT = {
     Refusal.TOO_MANY_LOGINS: "Too many logins at this moment, try again later",
     Refusal.DIRECTORY_TIMEOUT: "The login service does not answer, try again later",
     Refusal.DIRECTORY_UNAVAILABLE: "The login service does not answer, try again later",
+    Refusal.SAML_UNAVAILABLE: "The login service does not answer, try again later",
     Refusal.SHUTTING_DOWN: "The server is restarting",
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
@@ -60,6 +62,10 @@ pass: a client that can is told to try again by itself."""
 FINAL_TEXT = {
     Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later",
     Refusal.LOGIN_UNANSWERED: "Nobody completed the login in time",
+    Refusal.SAML_CLIENT_UNSUITED: "Log in with the AWS VPN Client, or with one that opens a browser (OpenVPN Connect)",
+    Refusal.SAML_TOO_LARGE: "The SAML response is larger than 128 kB, ask your administrator to have fewer groups sent",
+    Refusal.SAML_REQUEST_EXPIRED: "The login took too long, connect again",
+    Refusal.SAML_OTHER_ADDRESS: "The login began at another address, connect again",
     Refusal.TOKEN_INVALID: "SESSION: token expired",
     Refusal.TOKEN_EXPIRED: "SESSION: token expired",
 }
@@ -157,35 +163,53 @@ async def _recognise(
     is asked about some and not about others."""
     begun = time.monotonic()
     try:
-        await _recall(control, connection, credentials)
-        return vouch_by_token(control, connection, credentials, identity)
+        known = await _recall(control, connection, credentials)
+        return vouch_by_token(control, connection, credentials, identity, known)
     except Denied:
         await asyncio.sleep(left_of_failure(time.monotonic() - begun))
         raise
 
 
-async def _recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
-    """After a restart nobody here knows the account that a token is for."""
+async def _recall(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived
+) -> Account | Refused | None:
+    """After a restart nobody here knows the account that a token is for. What is returned is somebody that no directory
+    can be asked about."""
     settings = connection.endpoint.settings
     method = settings.user_method
+    if method is not None and method.is_federated:
+        known = await federated.recall(control, connection, credentials)
+        return known or Refused(Refusal.TOKEN_INVALID, "of no login that is remembered")
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     within_s = settings.hand_window_s * LOGIN_SHARE
     source, _ = prefixes(connection.link.remote.host)
     unanswered = await control.users.recall(method.directory, credentials.username, source=source, within_s=within_s)
     if unanswered is not None:
         raise Denied(unanswered.refusal, unanswered.detail)
+    return None
 
 
 def vouch_by_token(
-    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+    control: ControlPlane,
+    connection: Connection,
+    credentials: CredentialsReceived,
+    identity: Identity,
+    remembered: Account | Refused | None = None,
 ) -> Account:
-    """The account whose password was right when the token was written, as it is now. Raises ``Denied``."""
+    """The account whose password was right when the token was written, as it is now. Raises ``Denied``.
+
+    ``remembered``: somebody that no directory can be asked about."""
     method = connection.endpoint.settings.user_method
-    assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
+    assert method is not None  # noqa: S101 - the caller's promise
     if control.token_key is None:
         raise Denied(Refusal.TOKEN_INVALID)
-    _check_name(method, credentials.username, identity, typed=True)
-    account = control.users.look_up(method.directory, credentials.username)
+    account: Account | Refused
+    if method.is_federated:
+        account = remembered or Account(identity.username, identity.groups)  # of a connection that is let in
+    else:
+        assert method.directory is not None  # noqa: S101 - the model's check
+        _check_name(method, credentials.username, identity, typed=True)
+        account = control.users.look_up(method.directory, credentials.username)
     known = Account(credentials.username, frozenset()) if isinstance(account, Refused) else account
     token = control.token_key.read(credentials.password, _owner(connection, known, identity))
     if isinstance(account, Refused):  # told like a token that is not good: nobody learns who is known here
@@ -205,6 +229,8 @@ def vouch_by_token(
 def _owner(connection: Connection, account: Account, identity: Identity) -> TokenOwner:
     method = connection.endpoint.settings.user_method
     directory = "" if method is None else method.directory or ""
+    if method is not None and method.is_federated:
+        directory = federated.owner_name(method)
     if method is not None and method.mfa != "off":  # else a login without a code were worth as much
         directory += f" {method.mfa}"
     return TokenOwner(connection.endpoint.id, directory, account.name, identity.certificate_fingerprint, account.stamp)
@@ -238,10 +264,12 @@ async def vouch(
     """What the user method says of the name and the password that the client sent. Raises ``Denied``."""
     settings = connection.endpoint.settings
     method = settings.user_method
+    within_s = settings.hand_window_s * LOGIN_SHARE
+    if method is not None and method.is_federated:
+        return await _vouch_by_browser(control, connection, credentials, identity, within_s)
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     _check_name(method, credentials.username, identity, typed=True)
     source, _ = prefixes(connection.link.remote.host)
-    within_s = settings.hand_window_s * LOGIN_SHARE
     second_factor = None
     if method.mfa == "totp":
         if control.totp is None:
@@ -268,6 +296,22 @@ async def vouch(
     if now.stamp != answer.stamp:
         raise Denied(Refusal.WRONG_PASSWORD, "it was changed while the login was under way")
     return now
+
+
+async def _vouch_by_browser(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity, within_s: float
+) -> Account:
+    if (before := connection.identity) is not None and federated.says_again(connection, credentials):
+        return Account(before.username, before.groups)
+    answer = await federated.ask_browser(control, connection, credentials, identity, within_s)
+    if isinstance(answer, Challenged):
+        raise Denied(answer.refusal, answer.detail, text=answer.text)
+    if isinstance(answer, Refused):
+        raise Denied(answer.refusal, answer.detail)
+    method = connection.endpoint.settings.user_method
+    assert method is not None  # noqa: S101 - it has been asked
+    _check_name(method, answer.name, identity)
+    return answer
 
 
 def _check_name(method: AuthenticationConfig, username: str, identity: Identity, *, typed: bool = False) -> None:

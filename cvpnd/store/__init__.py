@@ -15,6 +15,7 @@ from cvpnd.store.endpoints import StoredAssociation, StoredEndpoint, StoredRoute
 from cvpnd.store.local_users import StoredLocalUser
 from cvpnd.store.log_groups import StoredLogGroup
 from cvpnd.store.rules import DuplicateRule, NoSuchRule, StoredRule
+from cvpnd.store.saml_logins import StoredSamlLogin
 from cvpnd.store.saml_providers import StoredSamlProvider
 from cvpnd.store.store import AuditRecord, Store
 from cvpnd.store.tags import Answered
@@ -38,6 +39,7 @@ __all__ = [
     "StoredLogGroup",
     "StoredRoute",
     "StoredRule",
+    "StoredSamlLogin",
     "StoredSamlProvider",
     "Transaction",
     "acting",

@@ -17,6 +17,7 @@ from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
 from cvpnd.store.revoked_logins import RevokedLoginStore
 from cvpnd.store.rules import RuleStore
+from cvpnd.store.saml_logins import SamlLoginStore
 from cvpnd.store.saml_providers import SamlProviderStore
 from cvpnd.store.secrets import SecretStore
 from cvpnd.store.tables import audit
@@ -42,6 +43,7 @@ class Store(
     LogGroupStore,
     LocalUserStore,
     SamlProviderStore,
+    SamlLoginStore,
     SecretStore,
     RevokedLoginStore,
     AuthenticatorStore,

@@ -234,3 +234,32 @@ saml_provider = Table(
     Column("valid_until", Double),
     Column("created_at", Double, nullable=False),
 )
+
+# Requests to identity providers and assertions of theirs that have been used.
+saml_spent = Table(
+    "saml_spent",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("until", Double, nullable=False, index=True),  # then it would be refused anyway
+)
+
+# Who logged in there, for those who come back with the token of that login.
+saml_login = Table(
+    "saml_login",
+    metadata,
+    Column("login_id", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("username", Text, nullable=False),
+    Column("groups", JSON, nullable=False),
+    Column("until", Double, nullable=False, index=True),
+)
+
+# Metadata as it was fetched last, for a start while nobody answers.
+saml_metadata = Table(
+    "saml_metadata",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("metadata", Text, nullable=False),
+    Column("fetched_at", Double, nullable=False),
+)

@@ -20,8 +20,7 @@ MAX_OPTIONS_BYTES = 512
 MAX_PEER_INFO_BYTES = 16384
 """Sensible ones are below 1 kB; ``push-peer-info`` with many ``UV_`` variables is larger."""
 MAX_WIDE_BYTES = 64 * 1024
-"""Of a whole message of AWS's client, which has no more to say than others as long as it logs in with neither browser
-nor assertion."""
+"""Of a whole message of AWS's client, unless it may bring an assertion (``SessionSettings.for_assertions``)."""
 MAX_PEER_INFO_LINES = 128
 MAX_PEER_INFO_LINE = 512
 NO_PEER_ID = 0xFFFFFF
@@ -66,7 +65,13 @@ class KeyMessage:
     peer_info: str
 
 
-def parse_key_message(data: bytes, *, from_client: bool) -> KeyMessage | None:
+def announced_length(data: bytes | bytearray, most: int) -> int:
+    """Of a message of AWS's client, before which there is no use in looking at it; 0: it may be another's."""
+    whole = int.from_bytes(data[:4], "little")
+    return whole if len(data) >= _PREFIX_BYTES and data[4] == _METHOD and _LEAST_WIDE_BYTES <= whole <= most else 0
+
+
+def parse_key_message(data: bytes, *, from_client: bool, most_wide: int = MAX_WIDE_BYTES) -> KeyMessage | None:
     """Parse what has arrived so far; None means that more must come.
 
     ``data`` ends at the end of a TLS record. A message that ends right behind the password has no peer info (very
@@ -78,8 +83,7 @@ def parse_key_message(data: bytes, *, from_client: bool) -> KeyMessage | None:
         return None
     if data[4] & 0x0F != _METHOD:
         raise PeerError(DropReason.BAD_KEY_METHOD, f"key method {data[4] & 0x0F}")
-    whole = int.from_bytes(data[:4], "little")
-    if from_client and data[4] == _METHOD and _LEAST_WIDE_BYTES <= whole <= MAX_WIDE_BYTES:
+    if from_client and (whole := announced_length(data, most_wide)):
         if len(data) < whole:
             return None
         if (wide := _parse_wide(data[:whole])) is not None:

@@ -24,6 +24,7 @@ What is not in a table is an ERROR, which nothing leaves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, auto
 
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
@@ -33,6 +34,7 @@ from cvpnd.wire.key_method import (
     RANDOM_BYTES,
     KeyMessage,
     KeySource,
+    announced_length,
     mirror_options,
     parse_key_message,
     serialise_key_message,
@@ -125,6 +127,7 @@ class KeyState:
     """One key id of a server's session. Times are the caller's monotonic seconds."""
 
     __slots__ = (
+        "_hold",
         "_key_buffer",
         "_messages",
         "_tls_bytes",
@@ -141,8 +144,17 @@ class KeyState:
         "tls",
     )
 
-    def __init__(self, key_id: int, reliable: ReliableLayer, tls: TlsConnection, now: float) -> None:
+    def __init__(
+        self,
+        key_id: int,
+        reliable: ReliableLayer,
+        tls: TlsConnection,
+        now: float,
+        hold: Callable[[int], bool] | None = None,
+    ) -> None:
+        """``hold``: asked for memory for a long key method 2 message, see ``Session``."""
         self.key_id = key_id
+        self._hold = hold
         self.reliable = reliable
         self.tls: TlsConnection | None = tls
         """None once nobody speaks to it any more, because it takes 39 kB."""
@@ -223,9 +235,12 @@ class KeyState:
     def read_key_message(self, record: bytes, settings: SessionSettings) -> KeyMessage | None:
         """Collect the client's key method 2 message; None until it is complete. Raises ``PeerError``."""
         self._key_buffer += record
-        if len(self._key_buffer) > settings.max_key_method_bytes:
+        size, most = len(self._key_buffer), settings.max_key_method_bytes
+        if size > most or not self._held(size - settings.free_key_method_bytes):
             raise PeerError(DropReason.KEY_METHOD_TOO_LONG)
-        message = parse_key_message(bytes(self._key_buffer), from_client=True)
+        if size < announced_length(self._key_buffer, most):
+            return None
+        message = parse_key_message(bytes(self._key_buffer), from_client=True, most_wide=most)
         if message is not None:
             self._wipe_buffer()
             self.negotiate(NegotiationInput.KEY_RECEIVED)
@@ -269,7 +284,12 @@ class KeyState:
         self.client_source = self.server_source = None
         self._wipe_buffer()
 
+    def _held(self, surplus: int) -> bool:
+        return self._hold is None or self._hold(max(0, surplus))
+
     def _wipe_buffer(self) -> None:
+        if self._key_buffer:
+            self._held(0)
         self._key_buffer[:] = bytes(len(self._key_buffer))
         self._key_buffer.clear()
 

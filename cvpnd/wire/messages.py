@@ -15,6 +15,10 @@ from cvpnd.wire.errors import DropReason, PeerError, UsageError
 
 MAX_MESSAGE_BYTES = 1024
 """With its NUL."""
+MAX_CHALLENGE_BYTES = 16 * 1024
+"""Of a challenge, in which AWS's client gets an address to open in the browser (openvpn-wire.md section 17). Others
+lose it beyond 2 kB, so short is better."""
+CHALLENGE = "CRV1:"
 SPLIT_BYTES = MAX_MESSAGE_BYTES - 84
 """The reference starts a new PUSH_REPLY where the old one would reach this, which leaves room for the continuation."""
 MAX_OPTION_BYTES = 255
@@ -112,13 +116,17 @@ def halt(text: str = "") -> str:
 def _with_text(word: str, text: str) -> str:
     clean = "".join(c if c.isprintable() else " " for c in text).strip()
     message = f"{word},{clean}" if clean else word
-    return message.encode()[: MAX_MESSAGE_BYTES - 1].decode(errors="ignore")
+    return message.encode()[: _longest(message) - 1].decode(errors="ignore")
+
+
+def _longest(message: str) -> int:
+    return MAX_CHALLENGE_BYTES if message.startswith(f"AUTH_FAILED,{CHALLENGE}") else MAX_MESSAGE_BYTES
 
 
 def serialise_message(text: str) -> bytes:
     """Raises ``UsageError`` for what a client would drop."""
     raw = text.encode() + b"\0"
-    if len(raw) > MAX_MESSAGE_BYTES or not text.isprintable():
+    if len(raw) > _longest(text) or not text.isprintable():
         raise UsageError("control message too long or with control characters")
     return raw
 

@@ -86,6 +86,7 @@ class Session:
         "_context",
         "_events",
         "_farewell",
+        "_hold",
         "_ipv6",
         "_keys",
         "_local_session_id",
@@ -118,6 +119,7 @@ class Session:
         wrap: SessionWrap | None = None,
         renegotiate_jitter: float = 0.0,
         reserve_peer_id: Callable[[], int] | None = None,
+        hold: Callable[[int], bool] | None = None,
         drops: Counter[DropReason] | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
@@ -126,7 +128,8 @@ class Session:
         Either way, hand the packet itself to ``receive_packet`` next. ``wrap`` None: no wrapping.
 
         ``reserve_peer_id``: asked at most once, for a client that wants to hear its peer id in the key exchange; None:
-        it is pushed to everybody. ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a
+        it is pushed to everybody. ``hold``: told by how many bytes a message is longer than ``free_key_method_bytes``
+        now; False ends the session. ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a
         counter to share.
         """
         self._settings = settings
@@ -137,6 +140,7 @@ class Session:
         self._wraps = SessionWraps(wrap or SessionWrap())
         self._ipv6 = ipv6
         self._random = random
+        self._hold = hold
         self.drops: Counter[DropReason] = Counter() if drops is None else drops
         self.closed = False
         self.tls_version = ""
@@ -604,7 +608,7 @@ class Session:
             first_id=first_id,
             first_timeout_s=self._settings.tls_timeout_s,
         )
-        return KeyState(key_id, reliable, TlsConnection(self._context, server=True), now)
+        return KeyState(key_id, reliable, TlsConnection(self._context, server=True), now, self._hold)
 
     def _send_reset(self, state: KeyState, opcode: Opcode) -> None:
         state.reliable.queue_payload(opcode)

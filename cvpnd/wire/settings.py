@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +38,17 @@ class SessionSettings:
     """Of answers that wait for acknowledgements of earlier ones. A thousand pushed routes are 40 kB."""
     max_key_method_bytes: int = 64 * 1024
     """The strings in it are counted with 16 bits; real ones are below 2 kB."""
+    free_key_method_bytes: int = 64 * 1024
+    """What is longer has to be held out of what the session's owner has for all of them."""
+
+    def for_assertions(self) -> SessionSettings:
+        """Where AWS's client may bring 128 kB from an identity provider: with all that is around it 131 kB and, as each
+        character may be written as three, sometimes more (openvpn-wire.md section 17)."""
+        return replace(
+            self,
+            max_key_method_bytes=256 * 1024,
+            free_key_method_bytes=8 * 1024,
+            max_tls_bytes=320 * 1024,
+            max_bytes_before_login=512 * 1024,
+            max_packets_before_login=1000,
+        )

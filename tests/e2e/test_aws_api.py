@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from helpers import certs
+from helpers import certs, saml_idp
 from helpers.lab import GatewayProcess, Lab
 
 from cvpnd.api.aws.sigv4 import HONEST_REPEAT_S
@@ -647,7 +647,7 @@ def test_log_groups_and_streams(api: Api) -> None:
 
 def test_saml_providers(api: Api) -> None:
     iam = api.client("iam")
-    metadata = f'<EntityDescriptor entityID="https://idp.example.com">{"<!-- x -->" * 200}</EntityDescriptor>'
+    metadata = saml_idp.metadata()
     arn = iam.create_saml_provider(Name="okta", SAMLMetadataDocument=metadata)["SAMLProviderArn"]
     assert arn == "arn:aws:iam::000000000000:saml-provider/okta"
     assert (

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import certs
+from helpers import certs, saml_idp
 from helpers.crowd import crowd_command
 from helpers.lab import CLIENT_LEGS, GatewayProcess, Lab, LabError, wait_until
 from helpers.postgresql import PostgreSql
@@ -248,7 +248,7 @@ def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
     assert "tags            team=net" in gateway.ctl("endpoint", "show", "lab").stdout
 
     metadata = directory / "idp.xml"
-    metadata.write_text('<EntityDescriptor entityID="https://idp.example.com"/>')
+    metadata.write_text(saml_idp.metadata())
     provider = gateway.ctl("saml-provider", "create", "idp", str(metadata)).stdout.strip()
     gateway.ctl("saml-provider", "update", provider, str(metadata))
     assert provider in gateway.ctl("saml-provider", "list").stdout

@@ -28,6 +28,7 @@ from cvpnd.wire.packet import Transport
 from cvpnd.wire.stream import FrameReader, frame
 
 PATIENCE_S = 5.0
+CERTIFICATES = {"type": "certificate-authentication", "client_ca": "ca.crt", "crl": "crl.pem"}
 
 
 class FaultyPlane(ReferenceDataPlane):
@@ -63,7 +64,15 @@ class FaultyPlane(ReferenceDataPlane):
 class Served:
     """``udp`` and ``tcp`` are addresses to connect to; who was let in is in ``established``, who ended in ``ended``."""
 
-    def __init__(self, directory: Path, strangers: StrangersConfig | None = None, **limits: int | str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        strangers: StrangersConfig | None = None,
+        user_method: dict[str, Any] | None = None,
+        certificates: bool = True,
+        **limits: int | str,
+    ) -> None:
+        """``user_method``: as in the file. ``certificates`` False: there is nothing beside it."""
         self.directory = directory
         certs.server().write(directory, "server")
         (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
@@ -75,7 +84,8 @@ class Served:
                 "listen": ["udp://127.0.0.1:1194"],  # not used: the kernel chooses
                 "server_certificate": {"certificate": "server.crt", "private_key": "server.key"},
                 "authentication": [
-                    {"type": "certificate-authentication", "client_ca": "ca.crt", "crl": "crl.pem"},
+                    *([CERTIFICATES] if certificates else []),
+                    *([] if user_method is None else [user_method]),
                 ],
                 "limits": limits,
             },

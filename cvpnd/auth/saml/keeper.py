@@ -1,0 +1,189 @@
+"""Where the metadata of identity providers comes from: a file or a URL that the configuration names, or the store.
+
+It is read again at its interval, and sooner after a failure. What cannot be read, or is not good, changes nothing: the
+latest good metadata stays until it says itself that it is over, also that of a URL over a restart of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+from urllib.error import URLError
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from cvpnd.auth.directory import DirectoryError
+from cvpnd.auth.saml.metadata import MAX_METADATA_BYTES, MIN_RSA_BITS, IdpMetadata, MetadataError, parse_metadata
+from cvpnd.auth.saml.provider import SamlProvider, program_is_there
+from cvpnd.config import SamlProviderConfig
+
+log = logging.getLogger(__name__)
+
+FETCH_TIMEOUT_S = 10.0
+AGAIN_AFTER_FAILURE_S = 60.0
+
+
+class Cache(Protocol):
+    """What was fetched last (``store``)."""
+
+    def saml_metadata(self, provider: str, url: str) -> str | None: ...
+    def keep_saml_metadata(self, provider: str, url: str, metadata: str, now: float) -> None: ...
+
+
+@dataclass(slots=True)
+class _Source:
+    config: SamlProviderConfig
+    signing_key: RSAPrivateKey | None
+    provider: SamlProvider | None = None
+    again_at: float = 0.0
+
+
+class SamlKeeper:
+    """On the event loop's thread, but for what it says that is for others."""
+
+    def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+        self._cache = cache
+        self._clock = clock
+        self._sources: dict[str, _Source] = {}
+        self._texts: dict[str, str] = {}
+        self._stored: dict[str, SamlProvider] = {}
+
+    def providers(self) -> dict[str, SamlProvider]:
+        """By id or ARN: those whose metadata is there."""
+        ours = {name: source.provider for name, source in self._sources.items() if source.provider is not None}
+        return {**self._stored, **ours}
+
+    def read(self, configs: Iterable[SamlProviderConfig]) -> None:
+        """Files at once, and URLs that nothing is known of; from a thread. Raises ``DirectoryError``: a file is wrong.
+        A URL that does not answer is no mistake of the operator's, who may start the gateway all the same."""
+        sources = {}
+        for config in configs:
+            before = self._sources.get(config.id)
+            source = sources[config.id] = _Source(config, _signing_key(config))
+            if before is not None and before.config == config and not isinstance(config.metadata, Path):
+                source.provider = before.provider
+            if source.provider is None:
+                self._refresh(source, strict=isinstance(config.metadata, Path))
+        self._sources = sources
+
+    def read_stored(self, stored: Mapping[str, str]) -> None:
+        """By ARN; from a thread."""
+        if stored == self._texts:
+            return
+        found = {}
+        for arn, text in stored.items():
+            try:
+                found[arn] = SamlProvider(arn, parse_metadata(text))
+            except MetadataError as error:
+                log.warning("SAML provider %s lets nobody in: its metadata %s", arn, error)
+        self._texts, self._stored = dict(stored), found
+
+    def refresh_due(self) -> bool:
+        """Read again what is due; from a thread. Whether ``providers`` may be others now."""
+        due = [source for source in self._sources.values() if source.again_at <= self._clock()]
+        for source in due:
+            self._refresh(source)
+        return bool(due)
+
+    def _refresh(self, source: _Source, *, strict: bool = False) -> None:
+        config, now = source.config, self._clock()
+        source.again_at = now + config.refresh_s
+        try:
+            idp = parse_metadata(self._text(config), config.idp_entity_id)
+            if idp.expired(now):
+                raise MetadataError("has expired (validUntil)")
+        except (MetadataError, OSError, URLError, ValueError) as error:
+            if strict:
+                raise DirectoryError(f"saml_provider {config.id}: {config.metadata} {_words(error)}") from None
+            source.again_at = now + min(AGAIN_AFTER_FAILURE_S, config.refresh_s)
+            if source.provider is None and (last := self._last(config)) is not None:
+                source.provider = _provider(source, last)
+            what = "the latest good one stays" if source.provider is not None else "nobody can log in there"
+            log.warning("SAML provider %s: the metadata of %s %s; %s", config.id, config.metadata, _words(error), what)
+            return
+        if idp.wants_signed_requests and source.signing_key is None:
+            log.warning("SAML provider %s: %s wants signed requests; name a signing_key", config.id, idp.entity_id)
+        source.provider = _provider(source, idp)
+
+    def _text(self, config: SamlProviderConfig) -> bytes:
+        if isinstance(config.metadata, Path):
+            return config.metadata.read_bytes()
+        text = fetch(config.metadata, config.metadata_ca)
+        parse_metadata(text, config.idp_entity_id)  # what is not good is not kept
+        self._cache.keep_saml_metadata(config.id, config.metadata, text.decode(), self._clock())
+        return text
+
+    def _last(self, config: SamlProviderConfig) -> IdpMetadata | None:
+        if (
+            isinstance(config.metadata, Path)
+            or (found := self._cache.saml_metadata(config.id, config.metadata)) is None
+        ):
+            return None
+        try:
+            return parse_metadata(found, config.idp_entity_id)
+        except MetadataError:
+            return None
+
+
+async def keep_fresh(keeper: SamlKeeper, changed: Callable[[Mapping[str, SamlProvider]], None]) -> NoReturn:
+    """Runs until cancelled."""
+    while True:
+        await asyncio.sleep(1)
+        if await asyncio.to_thread(keeper.refresh_due):
+            changed(keeper.providers())
+
+
+def _provider(source: _Source, idp: IdpMetadata) -> SamlProvider:
+    config = source.config
+    made = SamlProvider(
+        config.id, idp, config.entity_id, source.signing_key, config.clock_skew_s, float(config.login_time_s)
+    )
+    return made if source.provider is None else replace(source.provider, idp=idp)
+
+
+def _signing_key(config: SamlProviderConfig) -> RSAPrivateKey | None:
+    if config.signing_key is None:
+        return None
+    at = f"saml_provider {config.id}: signing_key {config.signing_key}"
+    try:
+        key = load_pem_private_key(config.signing_key.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise DirectoryError(f"{at} cannot be read: {_words(error)}") from None
+    if not isinstance(key, RSAPrivateKey) or key.key_size < MIN_RSA_BITS:
+        raise DirectoryError(f"{at} is no RSA key of at least {MIN_RSA_BITS} bits; make one with openssl genrsa 2048")
+    return key
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """It might lead to where nobody proves who they are."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def fetch(url: str, ca: Path | None) -> bytes:
+    """Each step may take ``FETCH_TIMEOUT_S``. Raises ``OSError``, of which ``URLError`` is one."""
+    context = ssl.create_default_context(cafile=ca)
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect)
+    with opener.open(url, timeout=FETCH_TIMEOUT_S) as answer:  # the configuration takes https, and http on loopback
+        text: bytes = answer.read(MAX_METADATA_BYTES + 1)
+    return text
+
+
+def _words(error: Exception) -> str:
+    return f"cannot be read: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+
+
+def prepare() -> None:
+    """Load pysaml2 now, in this thread, and not within somebody's login. Raises ``DirectoryError``."""
+    if not program_is_there():
+        raise DirectoryError("logins by SAML need the program xmlsec1, which is not there; apt-get install xmlsec1")
+    import cvpnd.auth.saml.opinion
+    import cvpnd.auth.saml.request  # noqa: F401

@@ -1,0 +1,186 @@
+"""Logins by SAML from the event loop: bounded in number, in time, and in how often anything counts.
+
+Looking at a response takes a tenth of a second of a thread and two short-lived programs, so few threads do it and
+whoever comes when too many wait is told to come again. A request is used up by the first response to it, good or not,
+and an assertion by the first login: the store remembers both until they would be refused anyway, so that neither counts
+twice on any gateway and after any restart."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+from urllib.parse import unquote
+
+from cvpnd.auth.challenge import split_dynamic
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.saml.model import Assertion, PendingRequest
+from cvpnd.auth.saml.provider import SamlProvider
+from cvpnd.auth.saml.state import States, Visitor
+from cvpnd.auth.totp import Challenged
+from cvpnd.reasons import Refusal
+
+log = logging.getLogger(__name__)
+
+THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
+MOST_PENDING = 256
+MOST_PENDING_OF_SOURCE = 64
+NOBODY = "N/A"
+"""What AWS's client has for a user name."""
+FIRST = "ACS::"
+
+
+class LoginRecord(Protocol):
+    """Somebody who has logged in, as the store has it."""
+
+    @property
+    def username(self) -> str: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+
+
+class Records(Protocol):
+    """Where it is remembered (``store``). Called from threads; raises if it cannot tell, and then nobody gets in."""
+
+    def spend_saml(self, key: str, until: float, now: float) -> bool:
+        """False: it has been spent before."""
+        ...
+
+    def remember_saml_login(
+        self, login_id: str, provider: str, username: str, groups: tuple[str, ...], until: float, now: float
+    ) -> None: ...
+
+    def saml_login(self, login_id: str, provider: str, now: float) -> LoginRecord | None: ...
+
+
+class SamlLogins:
+    """On the event loop's thread only."""
+
+    def __init__(self, records: Records, key: bytes, clock: Callable[[], float] = time.time) -> None:
+        """``key``: of state ids."""
+        self._records = records
+        self._states = States(key)
+        self._clock = clock
+        self._providers: dict[str, SamlProvider] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saml")
+        self._pending = 0
+        self._waiting: Counter[str] = Counter()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def replace(self, providers: Mapping[str, SamlProvider]) -> None:
+        """By id. Logins that are under way go on with the one that they began with."""
+        self._providers = dict(providers)
+
+    @property
+    def pending(self) -> int:
+        return self._pending
+
+    def provider(self, provider_id: str) -> SamlProvider | Refused:
+        """Refused: its metadata could not be had so far, or has expired."""
+        provider = self._providers.get(provider_id)
+        if provider is None:
+            return Refused(Refusal.SAML_UNAVAILABLE, f"there is no metadata of SAML provider {provider_id} yet")
+        if provider.idp.expired(self._clock()):
+            return Refused(Refusal.SAML_METADATA_EXPIRED, f"the metadata of SAML provider {provider_id} has expired")
+        return provider
+
+    # -- any flow -------------------------------------------------------------------------------------------
+
+    async def accept(
+        self, provider: SamlProvider, response: str, request: PendingRequest, *, source: str, within_s: float
+    ) -> Assertion | Refused:
+        """Whom the response lets in. Uses up the request. ``source``: what counts as one place that they come from."""
+        if self._pending >= MOST_PENDING or self._waiting[source] >= MOST_PENDING_OF_SOURCE:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"{self._pending} responses are being looked at")
+        self._pending += 1
+        self._waiting[source] += 1
+        asked = asyncio.wrap_future(self._threads.submit(self._accept, provider, response, request))
+        asked.add_done_callback(lambda done: self._leave(done, source))  # not before the thread is free again
+        try:
+            async with asyncio.timeout(within_s):
+                return await asyncio.shield(asked)
+        except TimeoutError:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"not looked at within {within_s:g} s")
+
+    def _leave(self, done: asyncio.Future[Assertion | Refused], source: str) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("a response cannot be looked at", exc_info=error)
+        self._pending -= 1
+        self._waiting[source] -= 1
+        if not self._waiting[source]:
+            del self._waiting[source]
+
+    def _accept(self, provider: SamlProvider, response: str, request: PendingRequest) -> Assertion | Refused:
+        now = self._clock()
+        if now >= request.good_until:
+            return Refused(Refusal.SAML_REQUEST_EXPIRED, f"{now - request.good_until:.0f} s too late")
+        if not self._records.spend_saml(f"request {request.id}", request.good_until, now):
+            return Refused(Refusal.SAML_REQUEST_USED, "there was a response to this request before")
+        answer = provider.accept(response, request, now)
+        if isinstance(answer, Refused):
+            return answer
+        assertion = f"assertion {provider.idp.entity_id} {answer.id}"
+        if not self._records.spend_saml(assertion, answer.expires_at, self._clock()):
+            return Refused(Refusal.SAML_REPLAYED, f"assertion {answer.id} has let somebody in before")
+        return answer
+
+    async def remember(self, login_id: bytes, provider: str, account: Account, until: float) -> None:
+        """For whoever comes back with the token of this login."""
+        groups = tuple(sorted(account.groups))
+        await asyncio.to_thread(
+            self._records.remember_saml_login, login_id.hex(), provider, account.name, groups, until, self._clock()
+        )
+
+    async def recall(self, login_id: bytes, provider: str) -> Account | None:
+        """As the identity provider described them then: it cannot be asked again without a browser."""
+        found = await asyncio.to_thread(self._records.saml_login, login_id.hex(), provider, self._clock())
+        return None if found is None else Account(found.username, frozenset(found.groups))
+
+    # -- AWS's client (openvpn-wire.md section 17) ------------------------------------------------------------
+
+    def send_away(self, visitor: Visitor, password: str) -> Challenged | Refused:
+        """The first connection: ``password`` says at which port its browser is listened for."""
+        provider = self.provider(visitor.provider)
+        if isinstance(provider, Refused):
+            return provider
+        digits = password.removeprefix(FIRST)
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and 1 <= int(digits) <= 65_535):
+            return Refused(Refusal.CHALLENGE_UNEXPECTED, f"{digits[:20]!r} is no port")
+        state, request_id = self._states.new(visitor, int(digits), self._clock())
+        _, url = provider.begin(self._clock(), _acs_url(int(digits)), request_id=request_id)
+        nobody = base64.b64encode(NOBODY.encode()).decode()
+        return Challenged(
+            Refusal.WAITING_FOR_ASSERTION,
+            f"{request_id} asked of {provider.idp.entity_id}",
+            f"CRV1:R:{state}:{nobody}:{url}",
+        )
+
+    def taken_back(self, visitor: Visitor, password: str) -> tuple[SamlProvider, str, PendingRequest] | Refused:
+        """The second connection, from wherever to whichever gateway: what ``accept`` is to be asked."""
+        provider = self.provider(visitor.provider)
+        if isinstance(provider, Refused):
+            return provider
+        parts = split_dynamic(password)
+        visit = None if parts is None else self._states.read(parts[0], visitor)
+        if parts is None or visit is None:
+            return Refused(
+                Refusal.SAML_REQUEST_UNKNOWN, "its state id is none of ours, or of another endpoint or certificate"
+            )
+        if not visit.same_source:
+            return Refused(Refusal.SAML_OTHER_ADDRESS, "its state id was given to another address")
+        made_at = float(visit.made_at)
+        request = PendingRequest(visit.request_id, _acs_url(visit.port), made_at, made_at + provider.login_time_s)
+        return provider, unquote(parts[1]), request
+
+
+def _acs_url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"

@@ -1,0 +1,107 @@
+"""Logins at an identity provider, as far as a connection has to do with them.
+
+AWS's client makes two connections: the first says where it listens for its browser and is sent there, the second brings
+what the browser got. Whoever has logged in comes back by token, as after any other login; as nobody can ask an identity
+provider about somebody, their account is then what it was at the login."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import TYPE_CHECKING
+
+from cvpnd.auth.challenge import DYNAMIC
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.saml.logins import FIRST, SamlLogins
+from cvpnd.auth.saml.model import Assertion
+from cvpnd.auth.saml.state import Visitor
+from cvpnd.auth.tokens import LIFETIME_S, Token
+from cvpnd.config import AuthenticationConfig
+from cvpnd.policy.model import Identity
+from cvpnd.reasons import Refusal
+from cvpnd.server.admission import prefixes
+from cvpnd.wire.events import CredentialsReceived
+
+if TYPE_CHECKING:
+    from cvpnd.server.connection import Connection
+    from cvpnd.server.control import ControlPlane
+
+
+def owner_name(method: AuthenticationConfig) -> str:
+    """What tokens of such logins are bound to in place of a directory."""
+    return f"saml {method.saml_provider}"
+
+
+async def ask_browser(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity, within_s: float
+) -> Account | Refused:
+    """Whom the identity provider has let in. ``Challenged``: the client is told to open the browser."""
+    method, saml = connection.endpoint.settings.user_method, control.saml
+    if method is None or method.saml_provider is None or saml is None:
+        return Refused(Refusal.SAML_UNAVAILABLE, "the endpoint has no identity provider")
+    visitor = Visitor(
+        connection.endpoint.id,
+        method.saml_provider,
+        identity.certificate_fingerprint,
+        _source(method, connection.link.remote.host),
+    )
+    if credentials.password.startswith(FIRST):
+        return saml.send_away(visitor, credentials.password)
+    if not credentials.password.startswith(DYNAMIC):
+        return Refused(Refusal.SAML_CLIENT_UNSUITED, "the client neither is AWS's nor opens a browser")
+    brought = saml.taken_back(visitor, credentials.password)
+    if isinstance(brought, Refused):
+        return brought
+    provider, response, request = brought
+    source, _ = prefixes(connection.link.remote.host)
+    assertion = await saml.accept(provider, response, request, source=source, within_s=within_s)
+    if isinstance(assertion, Refused):
+        return assertion
+    control.on_assertion(connection)
+    connection.assertion_digest = _digest(credentials)
+    return await log_in_by(saml, connection, method, assertion)
+
+
+async def log_in_by(
+    saml: SamlLogins, connection: Connection, method: AuthenticationConfig, assertion: Assertion
+) -> Account:
+    """Begin a login that the client's token goes back to: it ends with the session timeout, or when the identity
+    provider says that it does."""
+    now = time.time()
+    lifetime_s = connection.endpoint.settings.session_timeout_s or LIFETIME_S
+    ends_at = now + lifetime_s
+    if assertion.session_ends_at is not None:
+        ends_at = min(ends_at, assertion.session_ends_at)
+    account = Account(assertion.name, assertion.groups)
+    connection.token = Token.new(now, max(0, int(ends_at - now)))
+    await saml.remember(connection.token.login_id, owner_name(method), account, ends_at)
+    return account
+
+
+def says_again(connection: Connection, credentials: CredentialsReceived) -> bool:
+    """Whether this connection, which is let in, has said the same before: a client that takes no token says it with
+    each key. It lasts no longer than a token would."""
+    token, digest = connection.token, connection.assertion_digest
+    if token is None or not digest or not hmac.compare_digest(digest, _digest(credentials)):
+        return False
+    return time.time() < token.expires_at
+
+
+def _digest(credentials: CredentialsReceived) -> bytes:
+    return hashlib.sha256(credentials.password.encode("utf-8", "surrogateescape")).digest()
+
+
+async def recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> Account | None:
+    """Who has logged in, by the token that the client came back with, which is still to be checked. Its user name says
+    nothing: AWS's client has none."""
+    method, login_id = connection.endpoint.settings.user_method, Token.login_id_of(credentials.password)
+    if control.saml is None or method is None or login_id is None:
+        return None
+    return await control.saml.recall(login_id, owner_name(method))
+
+
+def _source(method: AuthenticationConfig, host: str) -> str:
+    near, far = prefixes(host)
+    return {"address": near, "network": far, "any": ""}[method.login_source]

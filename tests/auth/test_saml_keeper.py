@@ -1,0 +1,145 @@
+"""Metadata from files and URLs: read again, kept when it cannot be had, and never worse than what was there."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import saml_idp
+
+from cvpnd.auth.directory import DirectoryError
+from cvpnd.auth.saml.keeper import AGAIN_AFTER_FAILURE_S, SamlKeeper
+from cvpnd.config import SamlProviderConfig
+from cvpnd.store import Store
+
+NEW = "https://idp.example.com/new"
+
+
+class Site(http.server.BaseHTTPRequestHandler):
+    body = b""
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(type(self).status)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+        self.wfile.write(type(self).body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Site.body, Site.status = saml_idp.metadata().encode(), 200
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/metadata"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path}/state.db")
+    yield opened
+    opened.close()
+
+
+class Clock:
+    now = 1_900_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def config(metadata: object, **more: object) -> SamlProviderConfig:
+    return SamlProviderConfig.model_validate(
+        {"id": "corp", "metadata": str(metadata), **more}, context={"directory": Path("/")}
+    )
+
+
+def entity_ids(keeper: SamlKeeper) -> dict[str, str]:
+    return {name: provider.idp.entity_id for name, provider in keeper.providers().items()}
+
+
+def test_metadata_of_a_url_is_refreshed_and_outlives_its_site(store, url, caplog):
+    clock = Clock()
+    keeper = SamlKeeper(store, clock)
+    keeper.read([config(url)])
+    assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+    assert not keeper.refresh_due()
+    Site.body = saml_idp.metadata(entity_id=NEW).encode()
+    clock.now += 3600
+    assert keeper.refresh_due() and entity_ids(keeper) == {"corp": NEW}
+    for body, status in ((b"<html/>", 200), (b"", 500), (saml_idp.metadata().encode(), 302)):
+        Site.body, Site.status = body, status
+        clock.now += 3600
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert keeper.refresh_due() and entity_ids(keeper) == {"corp": NEW}
+        assert "the latest good one stays" in caplog.text
+        assert not keeper.refresh_due()
+        clock.now += AGAIN_AFTER_FAILURE_S
+    restarted = SamlKeeper(store, clock)
+    restarted.read([config(url)])
+    assert entity_ids(restarted) == {"corp": NEW}, "what was fetched before the restart"
+    elsewhere = SamlKeeper(store, clock)
+    elsewhere.read([config(url + "/other")])
+    assert entity_ids(elsewhere) == {}, "and nobody is let in by the metadata of another place"
+
+
+def test_metadata_that_has_expired_is_not_taken_and_what_was_good_ends_by_itself(store, url):
+    clock = Clock()
+    keeper = SamlKeeper(store, clock)
+    until = f'validUntil="{saml_idp.moment(clock.now + 5000)}"'
+    Site.body = saml_idp.metadata(attributes=until).encode()
+    keeper.read([config(url)])
+    (provider,) = keeper.providers().values()
+    assert not provider.idp.expired(clock.now) and provider.idp.expired(clock.now + 5000)
+    past = f'validUntil="{saml_idp.moment(clock.now - 5)}"'
+    Site.body = saml_idp.metadata(entity_id=NEW, attributes=past).encode()
+    clock.now += 3600
+    keeper.refresh_due()
+    assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+
+
+def test_a_file_that_is_wrong_is_said_at_once_and_one_that_goes_wrong_changes_nothing(store, tmp_path):
+    clock, path = Clock(), tmp_path / "idp.xml"
+    keeper = SamlKeeper(store, clock)
+    path.write_text("<a/>")
+    with pytest.raises(DirectoryError, match=r"saml_provider corp: .*idp.xml describes no SAML"):
+        keeper.read([config(path)])
+    path.write_text(saml_idp.metadata())
+    keeper.read([config(path)])
+    path.unlink()
+    clock.now += 3600
+    assert keeper.refresh_due() and entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+    with pytest.raises(DirectoryError, match="cannot be read: No such file"):
+        keeper.read([config(path)])
+    assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+
+
+def test_settings_reach_the_provider_and_those_of_the_store_have_the_usual_ones(store, tmp_path):
+    path, key = tmp_path / "idp.xml", tmp_path / "key.pem"
+    path.write_text(saml_idp.metadata())
+    key.write_text(saml_idp.key("gateway").private)
+    keeper = SamlKeeper(store, Clock())
+    arn = "arn:aws:iam::123456789012:saml-provider/corp"
+    settings = {"entity_id": "urn:x", "clock_skew_s": 7, "login_time_s": 60, "signing_key": str(key)}
+    keeper.read([config(path, **settings)])
+    keeper.read_stored({arn: saml_idp.metadata(entity_id=NEW), f"{arn}2": "<a/>"})
+    ours, theirs = keeper.providers()["corp"], keeper.providers()[arn]
+    assert (ours.entity_id, ours.skew_s, ours.login_time_s) == ("urn:x", 7, 60.0) and ours.signing_key is not None
+    assert (theirs.entity_id, theirs.signing_key) == ("urn:amazon:webservices:clientvpn", None)
+    assert set(keeper.providers()) == {"corp", arn}
+    keeper.read([config(path, **settings | {"clock_skew_s": 9})])
+    keeper.read_stored({})
+    assert {name: provider.skew_s for name, provider in keeper.providers().items()} == {"corp": 9}
+    key.write_text(saml_idp.key("weak", 1024).private)
+    with pytest.raises(DirectoryError, match=r"signing_key .* is no RSA key"):
+        keeper.read([config(path, **settings)])
