@@ -118,3 +118,4 @@ class ApiRefusal(StrEnum):
     REQUEST_REPLAYED = "request-replayed"
     REQUEST_TOO_LARGE = "request-too-large"
     READ_ONLY_KEY = "read-only-key"
+    TOO_MANY_CONNECTIONS = "too-many-connections"  # of one source, or of all; closed before anything was read

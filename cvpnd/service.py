@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
+from cvpnd.api.listener import SharedListener
 from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
@@ -38,7 +39,7 @@ from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.sdnotify import Notifier
 from cvpnd.pki.self_signed import ensure_self_signed
-from cvpnd.reasons import Refusal
+from cvpnd.reasons import ApiRefusal, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import Doorman
@@ -73,9 +74,22 @@ class Daemon:
         self.operations = Operations(gateway, streams)
         self.notifier = Notifier()
         self.aws_api: AwsApi | None = None
+        self.api_listener: SharedListener | None = None
         self._chores: set[asyncio.Task[None]] = set()
+        self._kept_back: dict[str, int] = {}
+        self._kept_back_at = float("-inf")
         self._started_at = time.time()
         self._version = version("cvpnd")
+
+    async def prepare_metrics(self) -> None:
+        """Ask the kernel what its tables have counted, which takes a process; at most once in a second."""
+        if (now := time.monotonic()) < self._kept_back_at + 1:
+            return
+        self._kept_back_at = now
+        try:
+            self._kept_back = await self.gateway.denied()
+        except GatewayError as error:
+            log.warning("what security groups kept back cannot be read: %s", error)
 
     def metrics(self) -> GatewayMetrics:
         plane, gateway = self.gateway.plane, self.gateway
@@ -84,7 +98,7 @@ class Daemon:
             crypto_backend=plane.crypto_backend,
             workers=plane.workers,
             started_at=self._started_at,
-            endpoints=views.endpoint_metrics(self.control, gateway.endpoints, time.time()),
+            endpoints=views.endpoint_metrics(self.control, gateway.endpoints, time.time(), self._kept_back),
             data_drops={str(reason): count for reason, count in plane.drops().items()},
             control_drops={str(reason): count for reason, count in self.control.all_drops().items()},
             engine=plane.totals(),
@@ -93,9 +107,15 @@ class Daemon:
             last_reload_at=gateway.last_reload_at,
             last_reload_successful=gateway.last_reload_successful,
             directories=views.directory_metrics(self.control.users),
-            api_refusals={} if self.aws_api is None else {str(r): n for r, n in self.aws_api.refusals.items()},
+            api_refusals=self._api_refusals(),
             connection_log_lost=self.connection_log.lost + self.streams.lost,
         )
+
+    def _api_refusals(self) -> dict[str, int]:
+        if self.aws_api is None or self.api_listener is None:
+            return {}
+        told = {str(reason): count for reason, count in self.aws_api.refusals.items()}
+        return {**told, ApiRefusal.TOO_MANY_CONNECTIONS: self.api_listener.refused}
 
     def do(self, chore: Coroutine[None, None, None]) -> None:
         """Run something beside everything else. It should not fail; if it does, that is said."""
@@ -223,7 +243,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.metrics.listen is not None:
         listen = config.metrics.listen
         await stack.enter_async_context(
-            _http(build_metrics_app(build_registry(daemon)), bind_tcp(listen.host, listen.port))
+            _http(build_metrics_app(build_registry(daemon), daemon.prepare_metrics), bind_tcp(listen.host, listen.port))
         )
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
@@ -248,7 +268,8 @@ async def _aws_api(
         log.info("the API shows a certificate that signs itself; tools trust it with AWS_CA_BUNDLE=%s", tls[0])
     daemon.aws_api = await AwsApi.load(daemon.operations)
     log.info("the AWS-compatible API listens on %s", config.listen)
-    return _http(daemon.aws_api, bind_tcp(config.listen.host, config.listen.port), tls=tls)
+    daemon.api_listener = bind_tcp(config.listen.host, config.listen.port)
+    return _http(daemon.aws_api, daemon.api_listener, tls=tls)
 
 
 @contextlib.asynccontextmanager

@@ -50,7 +50,7 @@ struct peer_settings {
 };
 
 struct peer_statistics {
-    uint64_t bytes_in, packets_in, bytes_out, packets_out;
+    uint64_t bytes_in, packets_in, bytes_out, packets_out, packets_denied;
     uint64_t idle_ms;
 };
 

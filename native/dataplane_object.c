@@ -440,9 +440,10 @@ static PyObject *object_peer_stats(PyObject *self, PyObject *args)
     WITHOUT_GIL(done = dataplane_peer_statistics(plane_of(self), peer, &statistics, &failure));
     if (!done)
         return raise_failure(&failure);
-    return Py_BuildValue("(KKKKd)", (unsigned long long)statistics.bytes_in,
+    return Py_BuildValue("(KKKKdK)", (unsigned long long)statistics.bytes_in,
                          (unsigned long long)statistics.packets_in, (unsigned long long)statistics.bytes_out,
-                         (unsigned long long)statistics.packets_out, (double)statistics.idle_ms / 1000.0);
+                         (unsigned long long)statistics.packets_out, (double)statistics.idle_ms / 1000.0,
+                         (unsigned long long)statistics.packets_denied);
 }
 
 static PyObject *object_drops(PyObject *self, PyObject *Py_UNUSED(ignored))

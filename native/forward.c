@@ -169,8 +169,10 @@ static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *
     const struct rules *rules = atomic_load(&peer->endpoint->rules);
     const struct groups *groups = atomic_load(&peer->groups);
     if (inner.v6 ? !rules_allow_v6(rules, groups, inner.destination.bytes)
-                 : !rules_allow_v4(rules, groups, inner.destination.bytes + 12))
+                 : !rules_allow_v4(rules, groups, inner.destination.bytes + 12)) {
+        counter_add(&peer->packets_denied, 1);
         return DROP_DENIED;
+    }
     packet->length = inner.length;
     clamp(peer, packet);
     counter_add(&peer->packets_in, 1);

@@ -120,7 +120,8 @@ struct peer {
     alignas(64) _Atomic uint64_t last_authentic_ms;
     _Atomic uint64_t bytes_in;
     _Atomic uint64_t packets_in;
-    uint64_t last_float_ms; /* 0 = never */
+    _Atomic uint64_t packets_denied; /* by the authorization rules */
+    uint64_t last_float_ms;          /* 0 = never */
     bool timeout_reported;
     bool exit_reported;
     struct bucket control; /* control packets handed up; the peer's worker only */

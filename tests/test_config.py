@@ -449,6 +449,19 @@ def test_tables_that_contradict_each_other_are_both_named(file: Path, text: str,
     assert told[0].startswith(problem)
 
 
+def test_every_vpc_has_a_security_group_that_needs_no_declaration(file: Path) -> None:
+    config = load_text(file, SHORTEST)
+    (group,) = config.all_security_groups
+    assert (group.name, group.vpc, group.is_default) == ("default", "vpc-main", True)
+    assert config.security_groups_of(config.endpoints[0]) == (group,)
+    for named in ("default", group.id):
+        config = load_text(file, endpoint_with(security_groups=f'["{named}"]'))
+        assert config.security_groups_of(config.endpoints[0]) == (group,)
+    declared = '[[security_group]]\nid = "default"\nvpc = "vpc-main"\n'
+    (problem,) = problems_of(file, SHORTEST + declared)
+    assert problem.startswith('security_group[0].id: "default" is the group that each vpc has without declaring it')
+
+
 @pytest.mark.parametrize("destination", ["0.0.0.0/0", "10.9.0.0/16", "fd00:9::/48"])
 def test_a_default_route_and_routes_elsewhere_do_not_overlap_the_clients(file: Path, destination: str) -> None:
     load_text(file, endpoint_with(route=f'[{{ destination = "{destination}", target = "subnet-a" }}]'))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,10 +13,15 @@ from starlette.routing import Route
 from cvpnd.ops.metrics import CONTENT_TYPE, render_metrics
 
 
-def build_metrics_app(registry: CollectorRegistry) -> Starlette:
-    """Rendered in the event loop, where the numbers live: no lock is needed, and it takes about a millisecond."""
+async def _nothing() -> None: ...
+
+
+def build_metrics_app(registry: CollectorRegistry, prepare: Callable[[], Awaitable[None]] = _nothing) -> Starlette:
+    """Rendered in the event loop, where the numbers live: no lock is needed, and it takes about a millisecond. What has
+    to be asked for elsewhere first, ``prepare`` asks for."""
 
     async def metrics(_request: Request) -> Response:
+        await prepare()
         return Response(render_metrics(registry), headers={"content-type": CONTENT_TYPE})
 
     async def index(_request: Request) -> Response:

@@ -21,9 +21,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from cvpnd.api.listener import SharedListener
+
 BACKLOG = 64
 CONNECTION_LIMIT = 64
-"""Requests at a time, then 503; administrators are few."""
+"""Requests at a time over the Unix socket, then 503; administrators are few."""
 HEADER_LIMIT = 16 * 1024
 HEAD_S = 10
 """How long a connection over TCP may take for the head of a request."""
@@ -114,7 +116,8 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
-                limit_concurrency=CONNECTION_LIMIT,
+                # a listener over TCP has a limit of its own, and this one would count it once more
+                limit_concurrency=CONNECTION_LIMIT if self._unix_path else None,
                 h11_max_incomplete_event_size=HEADER_LIMIT,
                 timeout_graceful_shutdown=GRACE_S,
                 ssl_certfile=None if tls is None else tls[0],
@@ -173,10 +176,10 @@ def bind_unix(path: Path, mode: int = 0o660, group: int | None = None) -> socket
     return listener
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A TCP socket on a literal address. Raises ``OSError`` naming the address."""
+def bind_tcp(host: str, port: int) -> SharedListener:
+    """A TCP socket on a literal address, with limits. Raises ``OSError`` naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    listener = SharedListener(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

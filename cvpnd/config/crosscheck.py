@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
-from cvpnd.config.models import Config, EndpointConfig, SubnetConfig
+from cvpnd.config.models import DEFAULT_GROUP, Config, EndpointConfig, SubnetConfig
 from cvpnd.config.saml import PROVIDER_ARN
 from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers
 
@@ -243,12 +243,15 @@ def _rules(at: str, endpoint: EndpointConfig) -> Iterator[Problem]:
 
 
 def _security_groups(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
-    known = {group.id: group for group in config.security_groups}
+    known = {group.id: group for group in config.all_security_groups}
+    declared = [*(group.id for group in config.security_groups), DEFAULT_GROUP]
     vpcs = {subnet.vpc for subnet in config.subnets for a in endpoint.associate if a.subnet == subnet.id}
     for number, name in enumerate(endpoint.security_groups):
         key = f"{at}.security_groups[{number}]"
+        if name == DEFAULT_GROUP:
+            continue
         if name not in known:
-            yield key, f'"{name}" is no security_group; {suggest(name, list(known))}'
+            yield key, f'"{name}" is no security_group; {suggest(name, declared)}'
         elif vpcs and known[name].vpc not in vpcs:
             yield key, f'"{name}" is of vpc {known[name].vpc}, which endpoint {endpoint.name} is not associated with'
 

@@ -49,6 +49,8 @@ from cvpnd.config.values import (
     whole,
 )
 
+DEFAULT_GROUP = "default"
+
 TlsVersion = Literal["1.2", "1.3"]
 
 MAX_WORKERS = 64
@@ -193,6 +195,30 @@ class SecurityGroupConfig(_Table):
     vpc: str
     description: Printable = ""
     egress: tuple[EgressConfig, ...] = ()
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str) -> str:
+        if value == DEFAULT_GROUP:
+            raise ValueError(
+                f'"{DEFAULT_GROUP}" is the group that each vpc has without declaring it; choose another id'
+            )
+        return value
+
+    @classmethod
+    def default(cls, vpc: str) -> Self:
+        """What a vpc has without declaring it: everything is let through. Its id is the same on every gateway."""
+        everything = tuple(EgressConfig.model_validate({"network": network}) for network in ("0.0.0.0/0", "::/0"))
+        group_id = f"sg-{hashlib.sha256(vpc.encode()).hexdigest()[:17]}"
+        return cls(id=group_id, vpc=vpc, description="default VPC security group", egress=everything)
+
+    @property
+    def is_default(self) -> bool:
+        return self.id == self.default(self.vpc).id
+
+    @property
+    def name(self) -> str:
+        return DEFAULT_GROUP if self.is_default else self.id
 
 
 class ServerCertificateConfig(_Table):
@@ -439,7 +465,7 @@ class EndpointConfig(_Table):
     """The name in profiles; None: the profile's maker has to know."""
     connection_log: ConnectionLogConfig | None = None
     security_groups: tuple[str, ...] = ()
-    """None: everything that routes and rules allow."""
+    """Empty: ``default``, the vpc's own, which lets through all that routes and rules allow."""
     server_certificate: ServerCertificateConfig
     authentication: tuple[AuthenticationConfig, ...] = Field(min_length=1, max_length=2)
     """At most one of each type; all of them must succeed."""
@@ -447,6 +473,7 @@ class EndpointConfig(_Table):
     dns_servers: tuple[Address, ...] = Field(default=(), max_length=MAX_DNS_SERVERS)
     dns_domains: tuple[Domain, ...] = Field(default=(), max_length=MAX_DNS_DOMAINS)
     block_local: Literal["auto", "always", "never"] = "auto"
+    client_route_enforcement: Flag = False
     associate: tuple[Association, ...] = ()
     route: tuple[RouteConfig, ...] = ()
     authorize: tuple[RuleConfig, ...] = ()
@@ -573,6 +600,21 @@ class Config(_Table):
 
     def has_subnet(self, subnet_id: str) -> bool:
         return any(subnet.id == subnet_id for subnet in self.subnets)
+
+    @property
+    def all_security_groups(self) -> tuple[SecurityGroupConfig, ...]:
+        """Those of the file, and each vpc's own."""
+        return (*self.security_groups, *(SecurityGroupConfig.default(vpc.id) for vpc in self.vpcs))
+
+    def security_groups_of(self, endpoint: EndpointConfig, vpc: str = "") -> tuple[SecurityGroupConfig, ...]:
+        """``vpc``: which it belongs to as long as it is associated with no subnet. None if it belongs to none."""
+        if endpoint.associate and self.has_subnet(endpoint.associate[0].subnet):
+            vpc = self.subnet(endpoint.associate[0].subnet).vpc
+        known = {group.id: group for group in self.all_security_groups}
+        if vpc:
+            known[DEFAULT_GROUP] = SecurityGroupConfig.default(vpc)
+        wanted = endpoint.security_groups or (DEFAULT_GROUP,)
+        return tuple(dict.fromkeys(known[each] for each in wanted if each in known))
 
     def endpoint(self, name_or_id: str) -> EndpointConfig:
         """Raises KeyError."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client, segment
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import local_time, print_facts, print_json, print_line, print_table
@@ -50,7 +51,7 @@ def create_key(
 
 @app.command("delete")
 def delete_key(
-    access_key_id: Annotated[str, typer.Argument(help="Its id, AKIA….")],
+    access_key_id: Annotated[str, typer.Argument(help="Its id, AKIA….", autocompletion=completion.access_keys)],
     socket: SocketOption,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.files import check_writable, read_text, write_file
 from cvpnd.ctl.options import JsonOption, SocketOption
@@ -68,7 +69,9 @@ def issue_certificate(
 @app.command("revoke")
 def revoke_certificate(
     socket: SocketOption,
-    name: Annotated[str | None, typer.Argument(help="The client's name.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The client's name.", autocompletion=completion.certificates)
+    ] = None,
     serial: Annotated[str | None, typer.Option(help="Or one certificate, by its serial number in hex.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -93,7 +96,10 @@ def import_certificate(
     chain: Annotated[
         Path | None, typer.Option(help="PEM file of the authorities that it comes from.", show_default=False)
     ] = None,
-    arn: Annotated[str | None, typer.Option(help="In place of the one with this ARN.", show_default=False)] = None,
+    arn: Annotated[
+        str | None,
+        typer.Option(help="In place of the one with this ARN.", show_default=False, autocompletion=completion.imported),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Import a certificate for endpoints that are made at run time. Its key is kept sealed, and shown to nobody."""
@@ -126,7 +132,10 @@ def list_imported(socket: SocketOption, as_json: JsonOption = False) -> None:
 
 @app.command("delete")
 def delete_imported(
-    arn: Annotated[str, typer.Argument(help="Of an imported certificate that no endpoint uses.")],
+    arn: Annotated[
+        str,
+        typer.Argument(help="Of an imported certificate that no endpoint uses.", autocompletion=completion.imported),
+    ],
     socket: SocketOption,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 from cvpnd.ops.logs import escape_controls
 
+DEFAULT_SOCKET = "/run/cvpnd/admin.sock"
 TIMEOUT_S = 60
 """A reload with a large revocation list may take seconds."""
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client, segment
 from cvpnd.ctl.options import JsonOption, OnlyEndpoint, SocketOption
 from cvpnd.ctl.output import local_time, print_facts, print_json, print_line, print_table, size
@@ -43,7 +44,9 @@ def list_connections(socket: SocketOption, endpoint: OnlyEndpoint = None, as_jso
 
 @app.command("show")
 def show_connection(
-    connection_id: Annotated[str, typer.Argument(help="As 'connection list' shows it.")],
+    connection_id: Annotated[
+        str, typer.Argument(help="As 'connection list' shows it.", autocompletion=completion.connections)
+    ],
     socket: SocketOption,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,6 +71,7 @@ def show_connection(
             ("ended", local_time(connection["ended_at"])),
             ("in", f"{size(connection['ingress_bytes'])}, {connection['ingress_packets']} packets"),
             ("out", f"{size(connection['egress_bytes'])}, {connection['egress_packets']} packets"),
+            ("denied", f"{connection['denied_packets']} packets, by the rules; see 'cvpnctl explain'"),
         ]
     )
 
@@ -75,9 +79,17 @@ def show_connection(
 @app.command("terminate")
 def terminate_connection(
     socket: SocketOption,
-    connection_id: Annotated[str | None, typer.Argument(help="As 'connection list' shows it.")] = None,
-    username: Annotated[str | None, typer.Option(help="End all connections of this user or certificate name.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="With --username: only on this endpoint.")] = None,
+    connection_id: Annotated[
+        str | None, typer.Argument(help="As 'connection list' shows it.", autocompletion=completion.connections)
+    ] = None,
+    username: Annotated[
+        str | None,
+        typer.Option(help="End all connections of this user or certificate name.", autocompletion=completion.connected),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="With --username: only on this endpoint.", autocompletion=completion.endpoints),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """End one connection, or all of a user. The client may connect again."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client, segment
 from cvpnd.ctl.options import Endpoint, JsonOption, SocketOption
 from cvpnd.ctl.output import local_time, print_facts, print_json, print_line, print_table
@@ -67,10 +68,27 @@ def show_endpoint(endpoint: Endpoint, socket: SocketOption, as_json: JsonOption 
 def create_endpoint(
     client_cidr: Annotated[str, typer.Argument(help="Clients get their addresses from here, e.g. 10.100.0.0/22.")],
     socket: SocketOption,
-    server_certificate: Annotated[str, typer.Option(help="ARN of an imported certificate that it shows to clients.")],
-    client_certificate: Annotated[
-        str, typer.Option(help="ARN of an imported certificate with the authority of clients' certificates.")
+    server_certificate: Annotated[
+        str,
+        typer.Option(
+            help="ARN of an imported certificate that it shows to clients.", autocompletion=completion.imported
+        ),
     ],
+    client_certificate: Annotated[
+        str | None,
+        typer.Option(
+            help="Clients need a certificate: ARN of an imported one with the authority of theirs.",
+            show_default=False,
+            autocompletion=completion.imported,
+        ),
+    ] = None,
+    directory: Annotated[
+        str | None,
+        typer.Option(
+            help="Clients need a password: id of the directory that knows it, local or one of cvpnd.toml.",
+            show_default=False,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Its name; without one, its id.", show_default=False)] = None,
     transport: Annotated[str, typer.Option(help="udp, or tcp.")] = "udp",
     port: Annotated[int, typer.Option(help="Where it listens.")] = 443,
@@ -78,6 +96,14 @@ def create_endpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Make an endpoint. It listens at once, and lives in the state database."""
+    chosen = _settings(settings)
+    if "authentication" not in chosen:
+        if client_certificate is None and directory is None:
+            raise typer.BadParameter("say how clients log in: --client-certificate ARN, --directory ID, or both")
+        chosen["authentication"] = [
+            *([{"type": "certificate-authentication"}] if client_certificate is not None else []),
+            *([{"type": "directory-service-authentication", "directory": directory}] if directory is not None else []),
+        ]
     body = {
         "name": name,
         "server_certificate": server_certificate,
@@ -85,7 +111,7 @@ def create_endpoint(
         "client_cidr": client_cidr,
         "transport": transport,
         "port": port,
-        "settings": _settings(settings),
+        "settings": chosen,
     }
     _print(Client(socket).post("/endpoints", body)["endpoint"], as_json)
 
@@ -94,7 +120,10 @@ def create_endpoint(
 def modify_endpoint(
     endpoint: Endpoint,
     socket: SocketOption,
-    server_certificate: Annotated[str | None, typer.Option(help="ARN of another one.", show_default=False)] = None,
+    server_certificate: Annotated[
+        str | None,
+        typer.Option(help="ARN of another one.", show_default=False, autocompletion=completion.imported),
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Another one; sends clients back.", show_default=False)] = None,
     settings: Setting = None,
     as_json: JsonOption = False,
@@ -141,6 +170,11 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
     return found
 
 
+def _spell_method(method: dict[str, str]) -> str:
+    kind = method["type"].removesuffix("-authentication")
+    return " ".join([kind, *(value for key, value in method.items() if key != "type")])
+
+
 def _print(endpoint: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(endpoint)
@@ -160,7 +194,10 @@ def _print(endpoint: dict[str, Any], as_json: bool) -> None:
             ("dns servers", " ".join(endpoint["dns_servers"]) or "-"),
             ("vpc", endpoint["vpc"] or "-"),
             ("certificate", endpoint["server_certificate"]),
-            ("clients from", endpoint["client_certificate"]),
+            ("logs in by", ", ".join(map(_spell_method, endpoint["authentication"]))),
+            ("clients from", endpoint["client_certificate"] or "-"),
+            ("egress groups", " ".join(endpoint["security_groups"]) or "-"),
+            ("sessions last", f"{endpoint['session_timeout_s']} s" if endpoint["session_timeout_s"] else "for ever"),
             ("connection log", f"{log['group']} {log['stream']}" if log else "-"),
             ("tags", " ".join(f"{key}={value}" for key, value in endpoint["tags"].items()) or "-"),
             ("created", local_time(endpoint["created_at"])),

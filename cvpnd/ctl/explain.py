@@ -6,20 +6,22 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
-from cvpnd.ctl.options import JsonOption, SocketOption
+from cvpnd.ctl.options import JsonOption, SocketOption, WhichEndpoint
 from cvpnd.ctl.output import print_facts, print_json, print_line
 
 DENIED = 1
 
 
 def explain(
-    user: Annotated[str, typer.Argument(help="User or certificate name.")],
+    user: Annotated[str, typer.Argument(help="User or certificate name.", autocompletion=completion.connected)],
     destination: Annotated[str, typer.Argument(help="The address that they want to reach.")],
     socket: SocketOption,
-    endpoint: Annotated[str | None, typer.Option(help="Endpoint (name or id), if there are several.")] = None,
+    endpoint: WhichEndpoint = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="Suppose that the user is in this group; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Suppose that the user is in this group; may be repeated.", autocompletion=completion.groups),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
 
-Group = Annotated[str, typer.Argument(help="The log group.")]
+Group = Annotated[str, typer.Argument(help="The log group.", autocompletion=completion.log_groups)]
 
 
 @app.callback()

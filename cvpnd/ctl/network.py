@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.options import Endpoint, JsonOption, OnlyEndpoint, SocketOption
 from cvpnd.ctl.output import print_json, print_line, print_table
@@ -28,12 +29,13 @@ def list_networks(socket: SocketOption, endpoint: OnlyEndpoint = None, as_json: 
         return
     names = client.endpoint_names()
     print_table(
-        ["ENDPOINT", "SUBNET", "VPC", "CLIENTS APPEAR AS", "ID"],
+        ["ENDPOINT", "SUBNET", "VPC", "STATUS", "CLIENTS APPEAR AS", "ID"],
         (
             [
                 names.get(network["endpoint_id"], network["endpoint_id"]),
                 network["subnet"],
                 network["vpc"],
+                network["status"],
                 "this host" if network["nat"] else "themselves",
                 network["association_id"],
             ]
@@ -46,7 +48,9 @@ def list_networks(socket: SocketOption, endpoint: OnlyEndpoint = None, as_json: 
 @app.command("add")
 def add_network(
     endpoint: Endpoint,
-    subnet: Annotated[str, typer.Argument(help="A subnet that cvpnd.toml declares.")],
+    subnet: Annotated[
+        str, typer.Argument(help="A subnet that cvpnd.toml declares.", autocompletion=completion.subnets)
+    ],
     socket: SocketOption,
     routed: Annotated[
         bool, typer.Option("--routed", help="Clients appear under their own addresses, and the subnet knows the way.")
@@ -65,7 +69,9 @@ def add_network(
 @app.command("remove")
 def remove_network(
     endpoint: Endpoint,
-    network: Annotated[str, typer.Argument(help="The subnet, or the association's id.")],
+    network: Annotated[
+        str, typer.Argument(help="The subnet, or the association's id.", autocompletion=completion.networks)
+    ],
     socket: SocketOption,
     as_json: JsonOption = False,
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_SOCKET = "/run/cvpnd/admin.sock"
+from cvpnd.ctl import completion
+from cvpnd.ctl.client import DEFAULT_SOCKET
 
 SocketOption = Annotated[
     Path,
@@ -24,5 +25,17 @@ SocketOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", envvar="CVPND_JSON", show_envvar=False, help="Print JSON instead of text.")
 ]
-Endpoint = Annotated[str, typer.Argument(help="Endpoint (name or id).")]
-OnlyEndpoint = Annotated[str | None, typer.Argument(help="Only of this endpoint (name or id).", show_default=False)]
+Endpoint = Annotated[str, typer.Argument(help="Endpoint (name or id).", autocompletion=completion.endpoints)]
+OnlyEndpoint = Annotated[
+    str | None,
+    typer.Argument(help="Only of this endpoint (name or id).", show_default=False, autocompletion=completion.endpoints),
+]
+WhichEndpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        help="Endpoint (name or id), if there are several.",
+        show_default=False,
+        autocompletion=completion.endpoints,
+    ),
+]

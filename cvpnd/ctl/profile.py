@@ -10,14 +10,14 @@ import typer
 
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.files import check_writable, write_file
-from cvpnd.ctl.options import JsonOption, SocketOption
+from cvpnd.ctl.options import JsonOption, SocketOption, WhichEndpoint
 from cvpnd.ctl.output import print_json, print_line
 
 
 def make_profile(
     name: Annotated[str, typer.Argument(help="The client's name, its certificate's common name.")],
     socket: SocketOption,
-    endpoint: Annotated[str | None, typer.Option(help="Endpoint (name or id), if there are several.")] = None,
+    endpoint: WhichEndpoint = None,
     kind: Annotated[str, typer.Option("--for", help="The kind of client: openvpn, aws …")] = "openvpn",
     issue: Annotated[bool, typer.Option("--issue", help="Issue the certificate too.")] = False,
     serial: Annotated[

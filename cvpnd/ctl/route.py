@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.files import read_text
 from cvpnd.ctl.options import Endpoint, JsonOption, OnlyEndpoint, SocketOption
@@ -54,7 +55,9 @@ def list_routes(
 def add_route(
     endpoint: Endpoint,
     destination: Annotated[str, typer.Argument(help="The network it leads to, e.g. 172.16.0.0/16.")],
-    target: Annotated[str, typer.Argument(help="An associated subnet, or local: client to client.")],
+    target: Annotated[
+        str, typer.Argument(help="An associated subnet, or local: client to client.", autocompletion=completion.targets)
+    ],
     socket: SocketOption,
     description: Annotated[str, typer.Option(help="A note for people.")] = "",
     as_json: JsonOption = False,
@@ -90,9 +93,13 @@ def import_routes(
 @app.command("remove")
 def remove_route(
     endpoint: Endpoint,
-    destination: Annotated[str, typer.Argument(help="The network it leads to.")],
+    destination: Annotated[
+        str, typer.Argument(help="The network it leads to.", autocompletion=completion.destinations)
+    ],
     socket: SocketOption,
-    target: Annotated[str | None, typer.Option(help="By which subnet, if there are several.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="By which subnet, if there are several.", autocompletion=completion.targets)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Remove a route that was added. Those of an association go with it."""

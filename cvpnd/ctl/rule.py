@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.files import read_text
 from cvpnd.ctl.options import Endpoint, JsonOption, OnlyEndpoint, SocketOption
@@ -15,8 +16,13 @@ from cvpnd.ctl.output import print_json, print_line, print_table
 
 app = typer.Typer(help="Authorization rules: who may reach which network.", no_args_is_help=True)
 
-Network = Annotated[str, typer.Argument(help="The target network, e.g. 10.30.0.0/16.")]
-Group = Annotated[str | None, typer.Option(help="The group that the rule is for.", show_default=False)]
+Network = Annotated[
+    str, typer.Argument(help="The target network, e.g. 10.30.0.0/16.", autocompletion=completion.ruled_networks)
+]
+Group = Annotated[
+    str | None,
+    typer.Option(help="The group that the rule is for.", show_default=False, autocompletion=completion.groups),
+]
 AllGroups = Annotated[bool, typer.Option("--all-groups", help="The rule is for all users.")]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.files import read_text
 from cvpnd.ctl.options import JsonOption, SocketOption
@@ -14,7 +15,7 @@ from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
 
-Arn = Annotated[str, typer.Argument(help="Its ARN.")]
+Arn = Annotated[str, typer.Argument(help="Its ARN.", autocompletion=completion.saml_providers)]
 MetadataFile = Annotated[Path, typer.Argument(help="File of its SAML metadata; - is standard input.")]
 
 

@@ -20,23 +20,24 @@ def _nouns() -> None:
 
 @app.command("list")
 def list_groups(socket: SocketOption, as_json: JsonOption = False) -> None:
-    """List the security groups, who has them, and how many packets were kept back since the latest change."""
+    """List the security groups, who has them, and how many packets they kept back."""
     groups = Client(socket).get("/security-groups")["security_groups"]
     if as_json:
         print_json(groups)
         return
     print_table(
-        ["ID", "VPC", "ALLOWS", "ENDPOINTS (DENIED PACKETS)"],
+        ["ID", "NAME", "VPC", "ALLOWS", "ENDPOINTS (DENIED PACKETS)"],
         (
             [
                 each["group"]["id"],
+                each["name"],
                 each["group"]["vpc"],
                 " ".join(map(_spell, each["group"]["egress"])) or "nothing",
                 " ".join(f"{name} ({count})" for name, count in each["denied"].items()) or "-",
             ]
             for each in groups
         ),
-        empty="no security groups; routes and rules alone decide",
+        empty="no security groups: cvpnd.toml declares no vpc",
     )
 
 

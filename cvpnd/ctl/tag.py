@@ -6,13 +6,20 @@ from typing import Annotated
 
 import typer
 
+from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
 
-Resource = Annotated[str, typer.Argument(help="Id of an endpoint made at run time, or ARN of an imported certificate.")]
+Resource = Annotated[
+    str,
+    typer.Argument(
+        help="Id of an endpoint made at run time, or ARN of an imported certificate.",
+        autocompletion=completion.taggable,
+    ),
+]
 
 
 @app.callback()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cvpnd.ctl import totp
+from cvpnd.ctl import completion, totp
 from cvpnd.ctl.client import Client, segment
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import print_json, print_line, print_table
@@ -15,7 +15,7 @@ from cvpnd.ctl.output import print_json, print_line, print_table
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(totp.app, name="totp")
 
-Name = Annotated[str, typer.Argument(help="The user's name, as it is typed at login.")]
+Name = Annotated[str, typer.Argument(help="The user's name, as it is typed at login.", autocompletion=completion.users)]
 GroupOption = Annotated[list[str] | None, typer.Option("--group", help="A group of theirs; may be repeated.")]
 
 

@@ -160,6 +160,20 @@ class PeerStats:
     packets_out: int
     idle_s: float
     """Seconds since the last authentic packet."""
+    packets_denied: int = 0
+    """From the client, dropped as ``denied``."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What only grows: bytes in and out, packets in, out and denied."""
+        return self.bytes_in, self.bytes_out, self.packets_in, self.packets_out, self.packets_denied
+
+
+NO_STATS = PeerStats(bytes_in=0, packets_in=0, bytes_out=0, packets_out=0, idle_s=0.0)
+
+
+def add_counts(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(map(int.__add__, one, other))
 
 
 # -- what the workers tell ----------------------------------------------------------------------------------

@@ -525,7 +525,9 @@ class ReferenceDataPlane:
         with self._lock:
             peer = self._peers[peer_id]
             idle_s = time.monotonic() - peer.last_authentic
-            return PeerStats(peer.bytes_in, peer.packets_in, peer.bytes_out, peer.packets_out, idle_s)
+            return PeerStats(
+                peer.bytes_in, peer.packets_in, peer.bytes_out, peer.packets_out, idle_s, peer.packets_denied
+            )
 
     def drops(self) -> Mapping[Drop, int]:
         with self._lock:

@@ -227,6 +227,7 @@ class Peer:
     packets_in: int = 0
     bytes_out: int = 0
     packets_out: int = 0
+    packets_denied: int = 0
     control_left: float = CONTROL_PER_S
     control_at: float = 0.0
 
@@ -430,6 +431,7 @@ class Forwarder:
         if inner.source not in peer.settings.addresses:
             return Drop.BAD_SOURCE
         if not allowed(self.endpoints[peer.settings.endpoint].rules, peer.groups, inner.destination):
+            peer.packets_denied += 1
             return Drop.DENIED
         peer.packets_in += 1
         peer.bytes_in += inner.length

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import AccessKeyView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
-from cvpnd.store import StoredAccessKey
+from cvpnd.store import SeenRequest, StoredAccessKey
 
 Role = Literal["admin", "read-only"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -73,6 +73,11 @@ class AccessOperations(OperationsBase):
             }
             self._credentials_until = now + LOOKED_UP_FOR_S
         return self._credentials.get(key_id)
+
+    async def see_request(self, signature: str, sender: str, now: float, *, kept_s: float) -> SeenRequest | None:
+        """How a change with this signature was seen first; None: just now."""
+        async with self._changing:
+            return await self._store(self._stored.see_request, signature, sender, now, kept_s=kept_s)
 
     # -- tags -----------------------------------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ class Gateway:
         if not self.revision:
             await self._host.up(plan)
         elif again or plan != self._host.in_place:
-            await self._host.update(plan)
+            await self._host.update(plan, look=again)
         for endpoint in config.endpoints:
             here = self._running.get(endpoint.id)
             if here is None:
@@ -337,7 +337,7 @@ class Gateway:
             log.warning("%s", line)
 
     async def denied(self) -> dict[str, int]:
-        """By endpoint name: packets that its security groups kept back since they were last put in place."""
+        """By endpoint name: packets that its security groups kept back since the start."""
         try:
             return await self._host.denied()
         except HostError as error:

@@ -93,6 +93,8 @@ class ImportOperations(OperationsBase):
         """Sessions of whoever it revokes have ended when this returns."""
         async with self._change() as change:
             _, stored = await self._managed(endpoint)
+            if not stored.client_certificate:
+                raise OperationError("InvalidParameterValue", f"endpoint {stored.name} asks clients for no certificate")
             certificates = {each.arn: each for each in await self._store(self._stored.imported_certificates)}
             authorities = client_authorities(certificates[stored.client_certificate])
             entries = await asyncio.to_thread(_check_crl, pem, authorities)

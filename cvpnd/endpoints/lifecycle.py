@@ -14,7 +14,7 @@ from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.config.values import parse_listen
 from cvpnd.endpoints import views
-from cvpnd.endpoints.managed import ManagedError, client_authorities, compose
+from cvpnd.endpoints.managed import CERTIFICATE, ManagedError, client_authorities, compose, methods
 from cvpnd.endpoints.model import EndpointView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.store import StoredEndpoint
@@ -23,6 +23,7 @@ NOT_SETTINGS = frozenset({"id", "name", "server_certificate", "associate", "rout
 """Keys of an endpoint's table that a managed one has elsewhere, or that name files."""
 FIXED = frozenset({"client_cidr", "client_cidr_v6"})
 """What AWS lets nobody change: addresses that clients and target networks know."""
+FIXED_OF_METHOD = ("type", "directory", "saml_provider")
 DEFAULT_PORT = 443
 
 
@@ -32,7 +33,12 @@ class LifecycleOperations(OperationsBase):
         stored = {each.id: each for each in await self._store(self._stored.managed_endpoints)}
         tags = await self._store(self._stored.tags)
         return [
-            views.endpoint_view(e, connections.count(e), self._gateway.config, stored.get(e.id), tags.get(e.id, {}))
+            self._as_now(
+                views.endpoint_view(
+                    e, connections.count(e), self._gateway.config, stored.get(e.id), tags.get(e.id, {})
+                ),
+                e.id,
+            )
             for e in self._gateway.endpoints
         ]
 
@@ -44,7 +50,7 @@ class LifecycleOperations(OperationsBase):
         self,
         *,
         server_certificate: str,
-        client_certificate: str,
+        client_certificate: str = "",
         settings: Mapping[str, Any],
         name: str | None = None,
         transport: str = "udp",
@@ -53,7 +59,8 @@ class LifecycleOperations(OperationsBase):
         tags: Mapping[str, str] | None = None,
     ) -> EndpointView:
         """It listens when this returns. ``settings`` are keys of an ``[[endpoint]]`` table; without ``listen`` among
-        them an address of ``[managed] listen`` is chosen for ``transport`` and ``port``."""
+        them an address of ``[managed] listen`` is chosen for ``transport`` and ``port``. ``authentication`` among them
+        is a list of methods without files; without it, certificates of ``client_certificate`` are what is asked for."""
         async with self._change() as change:
             config = self._gateway.config
             existing = await self._store(self._stored.managed_endpoints)
@@ -64,6 +71,7 @@ class LifecycleOperations(OperationsBase):
                 )
             endpoint_id = f"cvpn-endpoint-{secrets.token_hex(9)[:17]}"
             own = _checked_keys(settings)
+            await self._name_stream(own, endpoint_id)
             if "listen" not in own:
                 own["listen"] = [str(self._free_listen(transport, port))]
             if vpc and all(vpc != each.id for each in config.vpcs):
@@ -94,6 +102,7 @@ class LifecycleOperations(OperationsBase):
             if fixed := sorted(FIXED & given.keys()):
                 raise OperationError("InvalidParameterValue", f"{fixed[0]} cannot be changed; make another endpoint")
             own = {key: value for key, value in {**stored.settings, **given}.items() if value is not None}
+            await self._name_stream(own, stored.id)
             if port is not None and "listen" not in given:
                 transport = served.settings.listen[0].transport
                 if all(listen.port != port for listen in served.settings.listen):
@@ -107,6 +116,8 @@ class LifecycleOperations(OperationsBase):
                 vpc=stored.vpc if vpc is None else vpc,
             )
             others = [each for each in await self._store(self._stored.managed_endpoints) if each.id != stored.id]
+            if _who_says_yes(new) != _who_says_yes(stored):
+                raise OperationError("InvalidParameterValue", "authentication cannot be changed; make another endpoint")
             await self._check(new, others)
             await self._store(
                 self._stored.change_endpoint,
@@ -128,8 +139,9 @@ class LifecycleOperations(OperationsBase):
                     f"endpoint {stored.name} is associated with {stored.associations[0].subnet}; disassociate it first",
                 )
             view = await self.show_endpoint(served.id)
-            await self._store(self._stored.delete_endpoint, stored.id)
-            await self._put_in_force(change)
+            with self._shown_as("deleting", stored.id):
+                await self._store(self._stored.delete_endpoint, stored.id)
+                await self._put_in_force(change)
             return view
 
     # -- checks ---------------------------------------------------------------------------------------------
@@ -137,10 +149,21 @@ class LifecycleOperations(OperationsBase):
     async def _check(self, new: StoredEndpoint, others: Sequence[StoredEndpoint]) -> None:
         """All that can be known before it is tried."""
         certificates = {each.arn: each for each in await self._store(self._stored.imported_certificates)}
-        for arn in (new.server_certificate, new.client_certificate):
+        certified = any(method.get("type") == CERTIFICATE for method in methods(new))
+        if certified and not new.client_certificate:
+            raise OperationError(
+                "MissingParameter",
+                f"{CERTIFICATE} needs client_certificate: the ARN of an imported authority; or say in authentication "
+                "what else clients log in with",
+            )
+        if new.client_certificate and not certified:
+            raise OperationError(
+                "InvalidParameterCombination", f"client_certificate goes with {CERTIFICATE}; add that to authentication"
+            )
+        for arn in (new.server_certificate, *([new.client_certificate] if certified else [])):
             if arn not in certificates:
                 raise OperationError("InvalidParameterValue", f"{arn}: there is no such certificate; import it first")
-        if not client_authorities(certificates[new.client_certificate]):
+        if certified and not client_authorities(certificates[new.client_certificate]):
             raise OperationError(
                 "InvalidParameterValue",
                 f"{new.client_certificate} has no certificate authority in it; import it with its chain",
@@ -167,6 +190,16 @@ class LifecycleOperations(OperationsBase):
             raise OperationError(
                 "InvalidParameterValue", f"log group {wanted.group} has no stream {wanted.stream}; create it first"
             )
+
+    async def _name_stream(self, settings: dict[str, Any], endpoint_id: str) -> None:
+        """A log group without a stream: one of the endpoint's own, which is made."""
+        wanted = settings.get("connection_log")
+        if not isinstance(wanted, Mapping) or wanted.get("stream"):
+            return
+        settings["connection_log"] = {**wanted, "stream": endpoint_id}
+        for group in await self._store(self._stored.log_groups):
+            if group.name == wanted.get("group") and endpoint_id not in group.streams:
+                await self._store(self._stored.add_log_stream, group.name, endpoint_id, time.time())
 
     def _check_vpc(self, vpc: str, stored: StoredEndpoint) -> None:
         config: Config = self._gateway.config
@@ -219,8 +252,19 @@ def _draft(stored: StoredEndpoint) -> EndpointConfig:
     return compose(stored, _NO_FILES)
 
 
+def _who_says_yes(stored: StoredEndpoint) -> list[tuple[Any, ...]]:
+    return sorted(tuple(str(method.get(key, "")) for key in FIXED_OF_METHOD) for method in methods(stored))
+
+
 def _checked_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in settings:
-        if key in NOT_SETTINGS or (key != "authentication" and key not in EndpointConfig.model_fields):
+        if key in NOT_SETTINGS or key not in EndpointConfig.model_fields:
             raise OperationError("InvalidParameterValue", f"{key} is no setting of a managed endpoint")
+    given = settings.get("authentication")
+    for method in [given] if isinstance(given, Mapping) else given or []:
+        if not isinstance(method, Mapping) or {"client_ca", "crl"} & method.keys():
+            raise OperationError(
+                "InvalidParameterValue",
+                "authentication is a list of tables, each with a type, and names no files: certificates are imported",
+            )
     return dict(settings)

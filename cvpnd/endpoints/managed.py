@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -23,7 +24,10 @@ from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from cvpnd.config import Config, EndpointConfig
+from cvpnd.host.routes import MAIN_TABLE
 from cvpnd.store import Store, StoredCertificate, StoredEndpoint
+
+CERTIFICATE = "certificate-authentication"
 
 
 class ManagedError(Exception):
@@ -33,7 +37,6 @@ class ManagedError(Exception):
 def compose(stored: StoredEndpoint, files: Mapping[str, Path | None], *, remote: str | None = None) -> EndpointConfig:
     """``files``: certificate, private_key, chain, client_ca, crl. Raises ``ManagedError``."""
     settings = dict(stored.settings)
-    method = settings.pop("authentication", {})
     certificate = {key: files[key] for key in ("certificate", "private_key", "chain") if files[key] is not None}
     trusted = {key: files[key] for key in ("client_ca", "crl") if files[key] is not None}
     routes: dict[str, dict[str, str]] = {}
@@ -51,7 +54,9 @@ def compose(stored: StoredEndpoint, files: Mapping[str, Path | None], *, remote:
                 "id": stored.id,
                 "name": stored.name,
                 "server_certificate": certificate,
-                "authentication": [{"type": "certificate-authentication", **method, **trusted}],
+                "authentication": [
+                    {**method, **trusted} if method.get("type") == CERTIFICATE else method for method in methods(stored)
+                ],
                 "associate": [{"subnet": each.subnet, "nat": each.nat} for each in stored.associations],
                 "route": list(routes.values()),
             }
@@ -60,6 +65,14 @@ def compose(stored: StoredEndpoint, files: Mapping[str, Path | None], *, remote:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ManagedError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def methods(stored: StoredEndpoint) -> list[dict[str, Any]]:
+    """How clients log in: as an ``[[endpoint]]`` table has it, without files."""
+    given = stored.settings.get("authentication") or {}
+    if isinstance(given, Mapping):  # what there is to say of certificates
+        return [{"type": CERTIFICATE, **given}]
+    return [dict(each) for each in given]
 
 
 class ManagedEndpoints:
@@ -86,9 +99,11 @@ class ManagedEndpoints:
                     "declare any more; declare it again, or disassociate it first"
                 )
             server = certificates[each.server_certificate]
-            files = self._files(server, certificates[each.client_certificate], each.crl)
+            client = certificates[each.client_certificate] if each.client_certificate else None
+            files = self._files(server, client, each.crl)
+            remote = None if each.settings.get("remote") else config.managed.remote or _remote(server, config)
             try:
-                found.append(compose(each, files, remote=config.managed.remote or _remote(server, config)))
+                found.append(compose(each, files, remote=remote))
             except ManagedError as error:
                 raise ManagedError(f"endpoint {each.name}, made at run time: {error}") from None
         return tuple(found)
@@ -104,12 +119,14 @@ class ManagedEndpoints:
     def remove(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _files(self, server: StoredCertificate, client: StoredCertificate, crl: str | None) -> dict[str, Path | None]:
+    def _files(
+        self, server: StoredCertificate, client: StoredCertificate | None, crl: str | None
+    ) -> dict[str, Path | None]:
         return {
             "certificate": self._file(server.certificate),
             "private_key": self._file(self._store.private_key(server.arn)),
             "chain": self._file(server.chain) if server.chain else None,
-            "client_ca": self._file(client_authorities(client)),
+            "client_ca": None if client is None else self._file(client_authorities(client)),
             "crl": self._file(crl) if crl is not None else None,
         }
 
@@ -172,13 +189,15 @@ def _is_host(name: str) -> bool:
 def _own_address(config: Config) -> str | None:
     """An address of this host that clients may know it by: of the default route's interface, else of the first one that
     is no target network's."""
-    with IPRoute() as netlink:
+    # strict: the kernel leaves out what was not asked for, as the 1,000 routes of another table
+    with IPRoute(strict_check=True) as netlink:
         names = {link["index"]: str(link.get("ifname")) for link in netlink.get_links()}
         addresses = [
             (names[a["index"]], str(a.get("IFA_LOCAL") or a.get("IFA_ADDRESS")))
             for a in netlink.get_addr(family=socket.AF_INET)
         ]
-        defaults = {names.get(r.get("oif")) for r in netlink.get_routes(family=socket.AF_INET) if r["dst_len"] == 0}
+        main = netlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE)
+        defaults = {names.get(r.get("oif")) for r in main if r["dst_len"] == 0}
     targets = {subnet.interface for subnet in config.subnets}
     usable = [(name, a) for name, a in addresses if not ip_address(a).is_loopback and not name.startswith("cvpn")]
     usable.sort(key=lambda each: (each[0] not in defaults, each[0] in targets))

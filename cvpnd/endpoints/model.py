@@ -37,6 +37,8 @@ class ConnectionView:
     egress_bytes: int
     ingress_packets: int
     egress_packets: int
+    denied_packets: int = 0
+    """From the client, to where no authorization rule lets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class RuleView:
     description: str
     origin: str
     """``file`` (belongs to the TOML file) or ``store`` (added at run time)."""
+    status: str = "active"
+    """Or ``revoking``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class RouteView:
     origin: str
     """``associate`` (came with an association) or ``add-route``."""
     description: str = ""
+    status: str = "active"
+    """Or ``deleting``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class EndpointView:
     endpoint_id: str
     name: str
     status: str
-    """``pending-associate`` or ``available``."""
+    """``pending-associate``, ``available`` or ``deleting``."""
     client_cidr: IPv4Network
     listen: tuple[str, ...]
     split_tunnel: bool
@@ -82,13 +88,16 @@ class EndpointView:
     server_certificate: str = ""
     """ARN of an imported certificate, or a file; as the next."""
     client_certificate: str = ""
+    """Empty if clients need none."""
     authentication: tuple[Mapping[str, str], ...] = ({"type": "certificate-authentication"},)
     """Its methods, all of which must succeed: ``type``, and ``directory`` where it has one."""
     security_groups: tuple[str, ...] = ()
+    """Ids; without any given, the one of its vpc's own."""
     session_timeout_s: int = 0
     """0: none."""
     disconnect_on_session_timeout: bool = True
     login_banner: str = ""
+    client_route_enforcement: bool = False
     connection_log: Mapping[str, str] | None = None
     """``group`` and ``stream``."""
     vpc: str = ""
@@ -104,13 +113,17 @@ class AssociationView:
     subnet: str
     vpc: str
     nat: bool
+    status: str = "associated"
+    """Or ``disassociating``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityGroupView:
     group: SecurityGroupConfig
+    name: str
+    """Its id; ``default`` for the one that a vpc has without declaring it."""
     denied: Mapping[str, int]
-    """By the name of an endpoint that has it: packets that its groups kept back since they were last put in place."""
+    """By the name of an endpoint that has it: packets that its groups kept back since the daemon's start."""
 
 
 @dataclass(frozen=True, slots=True)

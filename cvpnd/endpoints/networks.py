@@ -63,8 +63,9 @@ class NetworkOperations(OperationsBase):
                     "InvalidClientVpnAssociationIdNotFound",
                     f"endpoint {stored.name} has no association {association_id}",
                 )
-            await self._store(self._stored.remove_association, stored.id, gone.id)
-            await self._put_in_force(change)
+            with self._shown_as("disassociating", gone.id):
+                await self._store(self._stored.remove_association, stored.id, gone.id)
+                await self._put_in_force(change)
             return self._association_view(stored.id, gone)
 
     # -- routes ---------------------------------------------------------------------------------------------
@@ -158,8 +159,9 @@ class NetworkOperations(OperationsBase):
                 )
             if len(added) > 1:
                 raise OperationError("MissingParameter", f"there are several routes {prefix}; say which target")
-            await self._store(self._stored.remove_route, stored.id, str(prefix), added[0].target)
-            await self._put_in_force(change)
+            with self._shown_as("deleting", stored.id, str(prefix), added[0].target):
+                await self._store(self._stored.remove_route, stored.id, str(prefix), added[0].target)
+                await self._put_in_force(change)
             return added[0]
 
     # -- helpers --------------------------------------------------------------------------------------------
@@ -204,7 +206,8 @@ class NetworkOperations(OperationsBase):
 
     def _association_view(self, endpoint_id: str, association: StoredAssociation) -> AssociationView:
         vpc = self._gateway.config.subnet(association.subnet).vpc
-        return AssociationView(association.id, endpoint_id, association.subnet, vpc, association.nat)
+        view = AssociationView(association.id, endpoint_id, association.subnet, vpc, association.nat)
+        return self._as_now(view, association.id)
 
     def _route_views(self, stored: StoredEndpoint) -> list[RouteView]:
         config = self._gateway.config
@@ -214,6 +217,12 @@ class NetworkOperations(OperationsBase):
             for cidr in config.vpc(config.subnet(association.subnet).vpc).cidr
         ]
         added = [
-            RouteView(stored.id, network(r.destination), r.target, "add-route", r.description) for r in stored.routes
+            self._as_now(
+                RouteView(stored.id, network(r.destination), r.target, "add-route", r.description),
+                stored.id,
+                r.destination,
+                r.target,
+            )
+            for r in stored.routes
         ]
         return brought + added

@@ -15,16 +15,18 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, ParamSpec, TypeVar
 
 from cvpnd.config.values import parse_network
 from cvpnd.endpoints.gateway import Gateway, GatewayError
-from cvpnd.endpoints.model import OperationError
+from cvpnd.endpoints.model import AssociationView, EndpointView, OperationError, RouteView, RuleView
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import Answered, Store, StoredEndpoint, StoreError
 
 P = ParamSpec("P")
+V = TypeVar("V", EndpointView, AssociationView, RouteView, RuleView)
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class OperationsBase:
         self._gateway = gateway
         self._changing = asyncio.Lock()
         """Held by whatever changes the store or what is in force, so that the two cannot drift apart."""
+        self._changing_to: dict[tuple[str | None, ...], str] = {}
+        """By what it is the state's word of: what a change under way is about to take away."""
 
     @property
     def _stored(self) -> Store:
@@ -138,6 +142,19 @@ class OperationsBase:
             return await asyncio.to_thread(change, *args, **kwargs)
         except StoreError as error:
             raise OperationError("InternalError", str(error)) from error
+
+    @contextmanager
+    def _shown_as(self, status: str, *what: str | None) -> Iterator[None]:
+        """While it lasts, whoever looks at it sees that."""
+        self._changing_to[what] = status
+        try:
+            yield
+        finally:
+            del self._changing_to[what]
+
+    def _as_now(self, view: V, *what: str | None) -> V:
+        found = self._changing_to.get(what)
+        return view if found is None else replace(view, status=found)
 
     # -- endpoints by name or id ----------------------------------------------------------------------------
 

@@ -45,12 +45,12 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
 
 
 def _egress(config: Config, endpoint: EndpointConfig) -> tuple[Egress, ...] | None:
-    if not endpoint.security_groups:
+    groups = config.security_groups_of(endpoint)
+    if not groups or any(group.is_default for group in groups):
         return None
     return tuple(
         Egress(each.network, each.protocol, None if each.ports is None else (each.ports.first, each.ports.last))
-        for group in config.security_groups
-        if group.id in endpoint.security_groups
+        for group in groups
         for each in group.egress
     )
 

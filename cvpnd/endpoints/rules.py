@@ -18,7 +18,11 @@ from cvpnd.store import StoredRule
 
 class RuleOperations(OperationsBase):
     async def list_rules(self, endpoint: str | None = None) -> list[RuleView]:
-        return [views.rule_view(e, rule) for e in self._chosen(endpoint) for rule in e.rules]
+        return [
+            self._as_now(views.rule_view(e, rule), e.id, str(rule.network), rule.group)
+            for e in self._chosen(endpoint)
+            for rule in e.rules
+        ]
 
     async def authorize(self, endpoint: str, destination: str, group: str | None, description: str) -> RuleView:
         """In force for live sessions when this returns."""
@@ -72,9 +76,10 @@ class RuleOperations(OperationsBase):
                 raise OperationError(
                     "IncorrectState", f"this rule belongs to {self._gateway.config.path}; remove it there and reload"
                 )
-            await self._store(self._stored.remove_rule, served.id, prefix, group)
-            change.undo(partial(self._gateway.put_rules_in_force, served, before))
-            await self._gateway.put_rules_in_force(served, [other for other in before if other is not rule])
+            with self._shown_as("revoking", served.id, str(prefix), group):
+                await self._store(self._stored.remove_rule, served.id, prefix, group)
+                change.undo(partial(self._gateway.put_rules_in_force, served, before))
+                await self._gateway.put_rules_in_force(served, [other for other in before if other is not rule])
             return views.rule_view(served, rule)
 
     async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:

@@ -53,12 +53,12 @@ class Operations(
             denied = await self._gateway.denied()
         except GatewayError as error:
             raise OperationError("InternalError", str(error)) from error
-        endpoints = [served.settings for served in self._gateway.endpoints]
+        endpoints = await self.list_endpoints()
         return [
             SecurityGroupView(
-                group, {e.name: denied.get(e.name, 0) for e in endpoints if group.id in e.security_groups}
+                group, group.name, {e.name: denied.get(e.name, 0) for e in endpoints if group.id in e.security_groups}
             )
-            for group in self._gateway.config.security_groups
+            for group in self._gateway.config.all_security_groups
         ]
 
     async def audit_records(self, limit: int) -> list[AuditRecord]:

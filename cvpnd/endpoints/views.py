@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from cvpnd.auth.logins import LATENCY_BUCKETS_S, UserLogins
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig
-from cvpnd.dataplane.api import DataPlane, PeerStats
+from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
 from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
 from cvpnd.policy.model import Route, Rule
@@ -50,6 +50,7 @@ def connection_view(plane: DataPlane, connection: Connection) -> ConnectionView:
         egress_bytes=stats.bytes_out,
         ingress_packets=stats.packets_in,
         egress_packets=stats.packets_out,
+        denied_packets=stats.packets_denied,
     )
 
 
@@ -92,10 +93,11 @@ def endpoint_view(
         ),
         client_certificate=_client_authority(settings) if stored is None else stored.client_certificate,
         authentication=tuple(_method(each) for each in settings.authentication),
-        security_groups=settings.security_groups,
+        security_groups=tuple(group.id for group in config.security_groups_of(settings, vpc)),
         session_timeout_s=settings.session_timeout_s,
         disconnect_on_session_timeout=settings.disconnect_on_session_timeout,
         login_banner=settings.login_banner,
+        client_route_enforcement=settings.client_route_enforcement,
         connection_log=None if log is None else {"group": log.group, "stream": log.stream},
         vpc=vpc,
         created_at=None if stored is None else stored.created_at,
@@ -131,19 +133,20 @@ def file_association_id(endpoint_id: str, subnet: str) -> str:
     return f"cvpn-assoc-{hashlib.sha256(f'{endpoint_id} {subnet}'.encode()).hexdigest()[:17]}"
 
 
-def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float) -> list[EndpointMetrics]:
-    """One pass over the connections, whatever the number of endpoints."""
+def endpoint_metrics(
+    control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[str, int]
+) -> list[EndpointMetrics]:
+    """One pass over the connections, whatever the number of endpoints. ``kept_back``: by endpoint name, packets that
+    its security groups did not let through."""
     active: Counter[str] = Counter()
     open_handshakes: Counter[str] = Counter()
-    traffic: dict[str, list[int]] = {e.id: list(e.ended_traffic) for e in endpoints}
+    counts = {e.id: e.ended_counts for e in endpoints}
     for connection in control.table:
         endpoint_id = connection.endpoint.id
         if connection.established:
             active[endpoint_id] += 1
             stats = stats_now(control.plane, connection)
-            sums = traffic.setdefault(endpoint_id, [0, 0, 0, 0])
-            for index, value in enumerate((stats.bytes_in, stats.bytes_out, stats.packets_in, stats.packets_out)):
-                sums[index] += value
+            counts[endpoint_id] = add_counts(counts.get(endpoint_id, NO_STATS.counts), stats.counts)
         elif connection.phase is not Phase.ENDED:
             open_handshakes[endpoint_id] += 1
     result = []
@@ -160,7 +163,7 @@ def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint],
             for (endpoint_id, method, result), count in control.logins.items()
             if endpoint_id == endpoint.id
         }
-        bytes_in, bytes_out, packets_in, packets_out = traffic[endpoint.id]
+        bytes_in, bytes_out, packets_in, packets_out, packets_denied = counts[endpoint.id]
         expires_at = {what: now + days * 86400 for what, days in endpoint.trust.days_to_expiry().items()}
         result.append(
             EndpointMetrics(
@@ -179,6 +182,7 @@ def endpoint_metrics(control: ControlPlane, endpoints: Sequence[ServedEndpoint],
                 egress_bytes=bytes_out,
                 ingress_packets=packets_in,
                 egress_packets=packets_out,
+                denied={"rules": packets_denied, "security-groups": kept_back.get(endpoint.settings.name, 0)},
                 lease_pool_size=endpoint.leases.capacity,
                 lease_pool_used=endpoint.leases.capacity - endpoint.leases.free,
                 authorization_rules=len(endpoint.rules),

@@ -53,9 +53,10 @@ def render(plan: HostPlan, opened: Opened | None = None) -> dict[str, Any]:
     def base_chain(name: str, hook: str, priority: int, rules: Iterable[Sequence[Statement]], kind: str) -> None:
         chain(name, rules, type=kind, hook=hook, prio=priority, policy="accept")
 
-    # a chain must exist before a rule jumps to it
+    # a counter and a chain must exist before a rule names them
     for endpoint in plan.endpoints:
         if endpoint.egress is not None:
+            commands.append({"add": {"counter": {"family": FAMILY, "table": TABLE, "name": denied_counter(endpoint)}}})
             chain(egress_chain(endpoint), _egress(endpoint))
     chain("from_clients", _from_clients(plan))
     chain("to_clients", _to_clients(plan))
@@ -165,6 +166,10 @@ def egress_chain(endpoint: EndpointPlan) -> str:
     return f"egress_{endpoint.tun}"
 
 
+def denied_counter(endpoint: EndpointPlan) -> str:
+    return f"denied_{endpoint.tun}"
+
+
 def _egress(endpoint: EndpointPlan) -> list[list[Statement]]:
     """The endpoint's security groups. Replies have been let through before."""
     rules: list[list[Statement]] = []
@@ -177,7 +182,7 @@ def _egress(endpoint: EndpointPlan) -> list[list[Statement]]:
             names = {"icmp": "icmp" if allowed.network.version == 4 else "ipv6-icmp"}
             matches.append(_meta("l4proto", names.get(allowed.protocol, allowed.protocol)))
         rules.append([*matches, ACCEPT])
-    return [*rules, [COUNT, DROP]]
+    return [*rules, [{"counter": denied_counter(endpoint)}, DROP]]
 
 
 def _family(network: IPNetwork) -> Statement:
@@ -244,31 +249,24 @@ def nat_ports(listening: Iterable[int]) -> tuple[int, int]:
 # -- the kernel --------------------------------------------------------------------------------------------
 
 
-async def apply(plan: HostPlan, opened: Opened | None = None) -> None:
-    """Put the table in place, or replace it. All or nothing."""
-    await _nft(json.dumps(render(plan, opened)), "-j", "-f", "-")
+async def put(batch: dict[str, Any]) -> None:
+    """Put what was rendered in place, or in the place of what is there. All or nothing."""
+    await _nft(json.dumps(batch), "-j", "-f", "-")
 
 
 async def remove() -> None:
     """Remove the table, if it is there."""
-    await _nft(json.dumps(render_removal()), "-j", "-f", "-")
+    await put(render_removal())
 
 
 async def denied(plan: HostPlan) -> dict[str, int]:
     """By endpoint: packets that its security groups kept back since they were last put in place."""
-    found = {}
-    for endpoint in plan.endpoints:
-        if endpoint.egress is None:
-            continue
-        listing = json.loads(await _nft("", "-j", "list", "chain", FAMILY, TABLE, egress_chain(endpoint)))
-        counters = (
-            statement["counter"]["packets"]
-            for entry in listing["nftables"]
-            for statement in entry.get("rule", {}).get("expr", ())
-            if "counter" in statement
-        )
-        found[endpoint.name] = sum(counters)
-    return found
+    names = {denied_counter(endpoint): endpoint.name for endpoint in plan.endpoints if endpoint.egress is not None}
+    if not names:
+        return {}
+    listing = json.loads(await _nft("", "-j", "list", "counters", "table", FAMILY, TABLE))
+    counters = (entry["counter"] for entry in listing["nftables"] if "counter" in entry)
+    return {names[each["name"]]: each["packets"] for each in counters if each["name"] in names}
 
 
 async def foreign_drops() -> list[str]:

@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import fcntl
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -43,6 +44,8 @@ class HostGateway:
         self._in_place: HostPlan | None = None
         self._tuns: dict[str, Tun] = {}  # by endpoint
         self._tables = routes.RoutingTables()
+        self._batch: dict[str, Any] = {}  # what the firewall was given last
+        self._denied: Counter[str] = Counter()  # by endpoint, in tables before the one in place
         self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
         self._claim: TextIO | None = None
@@ -63,14 +66,16 @@ class HostGateway:
                     await self._take_down()
                 raise
 
-    async def update(self, plan: HostPlan) -> None:
+    async def update(self, plan: HostPlan, *, look: bool = True) -> None:
         """Change to another plan; devices of endpoints that stay are not touched. After an error the old plan holds.
 
+        Without ``look`` the host is taken to be as the latest plan has left it: with 1,000 routes, reading them takes
+        longer than everything else together.
         A removed endpoint's device lives on until the data plane has closed its queues: remove it there first."""
         async with self._busy:
             before = self._plan
             try:
-                await self._apply(plan)
+                await self._apply(plan, self._in_place if not look else None)
             except BaseException:
                 with contextlib.suppress(HostError):  # the first error is the one to report
                     await self._apply(before)
@@ -102,8 +107,10 @@ class HostGateway:
         return await firewall.foreign_drops()
 
     async def denied(self) -> dict[str, int]:
-        """By endpoint with security groups: packets that they kept back since the latest plan."""
-        return await firewall.denied(self._plan)
+        """By endpoint with security groups: packets that they kept back since the start."""
+        async with self._busy:
+            now = Counter(await firewall.denied(self._plan) if self._in_place is not None else {})
+            return dict(now + self._denied)
 
     async def watch(self) -> AsyncIterator[str]:
         """Runs until cancelled: when a target interface comes back after it was down or gone, the kernel has forgotten
@@ -137,7 +144,8 @@ class HostGateway:
 
     # -- with self._busy held ------------------------------------------------------------------------------
 
-    async def _apply(self, plan: HostPlan) -> None:
+    async def _apply(self, plan: HostPlan, known: HostPlan | None = None) -> None:
+        """``known``: what the host is taken to have. None: nothing is known of it."""
         sysctls = sysctl.Sysctls(self._runtime_dir / "host-sysctl.json")
         ipv6 = _host_has_ipv6()
         self._in_place = None
@@ -153,18 +161,27 @@ class HostGateway:
                     sorted(plan.subnets_by_interface()),
                     ipv6=any(endpoint.client_cidr_v6 is not None for endpoint in plan.endpoints),
                 )
-                await firewall.apply(plan, opened)
-                await self._set_up_devices(netlink, plan)
+                await self._replace_firewall(firewall.render(plan, opened), known)
+                await self._set_up_devices(netlink, plan, known)
                 indexes = await links.interface_indexes(netlink)
-                for name in await routes.interfaces_with_other_way_back(netlink, plan, indexes):
-                    if sysctl.is_strict(sysctls, name):
+                strict = {name for name in plan.subnets_by_interface() if sysctl.is_strict(sysctls, name)}
+                if strict:
+                    for name in strict & await routes.interfaces_with_other_way_back(netlink, plan, indexes):
                         settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
                 sysctls.apply(settings)
-                await self._tables.apply(netlink, plan, indexes, ipv6=ipv6)
+                await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
                 self._attached = await links.attached_networks(netlink, {endpoint.tun for endpoint in plan.endpoints})
         except NetlinkError as error:
             raise from_netlink(error, "netlink") from error
         self._in_place = plan
+
+    async def _replace_firewall(self, batch: dict[str, Any], known: HostPlan | None) -> None:
+        if known is not None and batch == self._batch:
+            return
+        counted = {} if known is None else await firewall.denied(known)
+        await firewall.put(batch)
+        self._batch = batch
+        self._denied.update(counted)
 
     def _close_devices_not_in(self, plan: HostPlan) -> None:
         wanted = {endpoint.name: endpoint for endpoint in plan.endpoints}
@@ -174,10 +191,13 @@ class HostGateway:
                 tun.close()
                 del self._tuns[name]
 
-    async def _set_up_devices(self, netlink: AsyncIPRoute, plan: HostPlan) -> None:
+    async def _set_up_devices(self, netlink: AsyncIPRoute, plan: HostPlan, known: HostPlan | None) -> None:
+        done = () if known is None else {(e.tun, e.mtu, e.client_cidrs) for e in known.endpoints}
         for endpoint in plan.endpoints:
             if endpoint.name not in self._tuns:
                 self._tuns[endpoint.name] = open_tun(endpoint.tun, endpoint.queues, endpoint.offload)
+            elif (endpoint.tun, endpoint.mtu, endpoint.client_cidrs) in done:
+                continue
             index = (await links.interface_indexes(netlink))[endpoint.tun]
             await links.set_up_tun(netlink, endpoint, index)
 

@@ -14,7 +14,7 @@ else that is no longer wanted. Replies find their way by the main table, where t
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any, Literal
@@ -105,20 +105,31 @@ class RoutingTables:
 
     def __init__(self) -> None:
         self._table_of: dict[str, int] = {}
+        self._in_place: tuple[set[Route], set[Rule]] | None = None
+        """As we left them; None while nobody knows."""
 
-    async def apply(self, netlink: AsyncIPRoute, plan: HostPlan, indexes: Mapping[str, int], *, ipv6: bool) -> None:
-        """Make our routes and rules exactly those of the plan. An empty plan removes them all."""
-        names = {index: name for name, index in indexes.items()}
-        present_routes, present_rules, foreign_tables = await _read_kernel(netlink, names, ipv6=ipv6)
-        self._assign_tables(plan, foreign_tables)
-        routes: list[Route] = []
-        rules: list[Rule] = []
+    async def apply(
+        self, netlink: AsyncIPRoute, plan: HostPlan, indexes: Mapping[str, int], *, ipv6: bool, look: bool = True
+    ) -> None:
+        """Make our routes and rules exactly those of the plan. An empty plan removes them all. Without ``look`` those
+        that we put in place are taken to be there still."""
+        present, self._in_place = self._in_place, None
+        if look or present is None or any(endpoint.name not in self._table_of for endpoint in plan.endpoints):
+            names = {index: name for name, index in indexes.items()}
+            present_routes, present_rules, foreign_tables = await _read_kernel(netlink, names, ipv6=ipv6)
+            present = set(present_routes), set(present_rules)
+            self._assign_tables(plan, foreign_tables)
+        else:
+            self._assign_tables(plan, set())
+        routes: set[Route] = set()
+        rules: set[Rule] = set()
         for endpoint in plan.endpoints:
             table = self._table_of[endpoint.name]
-            routes += wanted_routes(endpoint, table, ipv6=ipv6)
-            rules += wanted_rules(endpoint, table, ipv6=ipv6)
-        await _reconcile_routes(netlink, routes, present_routes, indexes)
-        await _reconcile_rules(netlink, rules, present_rules)
+            routes.update(wanted_routes(endpoint, table, ipv6=ipv6))
+            rules.update(wanted_rules(endpoint, table, ipv6=ipv6))
+        await _reconcile_routes(netlink, routes, present[0], indexes)
+        await _reconcile_rules(netlink, rules, present[1])
+        self._in_place = routes, rules
 
     def _assign_tables(self, plan: HostPlan, foreign: set[int]) -> None:
         """An endpoint keeps its table for life; a table that somebody else uses is left alone."""
@@ -173,19 +184,18 @@ def _destination(message: Any, version: int) -> str:
 
 
 async def _reconcile_routes(
-    netlink: AsyncIPRoute, wanted: Iterable[Route], present: Iterable[Route], indexes: Mapping[str, int]
+    netlink: AsyncIPRoute, wanted: set[Route], present: set[Route], indexes: Mapping[str, int]
 ) -> None:
-    wanted_set, present_set = set(wanted), set(present)
-    places = {route.place for route in wanted_set}
     # Additions come first, so that a destination is never without a route that it keeps
-    for route in wanted_set - present_set:
+    for route in wanted - present:
         try:
             await netlink.route("replace", **_arguments(route, indexes))
         except NetlinkError as error:
             raise from_netlink(error, f"{route.label}: {route}") from error
         except KeyError as error:
             raise HostError(f"{route.label}: the interface {route.interface} is gone") from error
-    for route in present_set - wanted_set:
+    places = {route.place for route in wanted}
+    for route in present - wanted:
         if route.place not in places:
             arguments = _place_arguments(route) | {"scope": rt_scope["nowhere"]}  # in a deletion: any scope
             await _delete(netlink.route, f"remove {route}", **arguments)
@@ -216,14 +226,13 @@ def _arguments(route: Route, indexes: Mapping[str, int]) -> dict[str, Any]:
     return arguments
 
 
-async def _reconcile_rules(netlink: AsyncIPRoute, wanted: Iterable[Rule], present: Iterable[Rule]) -> None:
-    wanted_set, present_set = set(wanted), set(present)
-    for rule in wanted_set - present_set:
+async def _reconcile_rules(netlink: AsyncIPRoute, wanted: set[Rule], present: set[Rule]) -> None:
+    for rule in wanted - present:
         try:
             await netlink.rule("add", **_rule_arguments(rule))
         except NetlinkError as error:
             raise from_netlink(error, f"rule for {rule.interface}") from error
-    for rule in present_set - wanted_set:
+    for rule in present - wanted:
         await _delete(netlink.rule, f"remove the rule for {rule.interface}", **_rule_arguments(rule))
 
 

@@ -26,6 +26,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 HANDSHAKE_RESULTS = ("completed", "refused", "abandoned")
 LOGIN_RESULTS = ("accepted", "refused")
+DENIED_BY = ("rules", "security-groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class EndpointMetrics:
     egress_bytes: int = 0
     ingress_packets: int = 0
     egress_packets: int = 0
+    denied: Mapping[str, int] = field(default_factory=dict)
+    """``DENIED_BY`` -> packets of clients that went no further for it."""
     lease_pool_size: int = 0
     lease_pool_used: int = 0
     authorization_rules: int = 0
@@ -190,6 +193,15 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         ("egress_packets", "Inner packets to clients.", [(e.name, e.egress_packets) for e in endpoints]),
     ):
         yield counter(f"cvpnd_{name}", help_text, values)
+    denied = CounterMetricFamily(
+        "cvpnd_denied_packets",
+        "Packets of clients that the endpoint's authorization rules, or its security groups, did not let through.",
+        labels=["endpoint", "by"],
+    )
+    for endpoint in endpoints:
+        for by, count in _with_zeroes(endpoint.denied, DENIED_BY):
+            denied.add_metric([endpoint.name, by], count)
+    yield denied
     yield gauge(
         "cvpnd_lease_pool_size",
         "Addresses that the endpoint can lease to clients.",

@@ -116,6 +116,8 @@ def _redirection(
 def _blocks_local(endpoint: EndpointConfig, facts: ClientFacts) -> bool:
     """``auto`` (DESIGN.md section 3): a "local" network outside the private ranges may be a lure that pulls public
     addresses out of the tunnel. Without knowledge of the network nothing is blocked: printers are local too."""
+    if endpoint.client_route_enforcement:
+        return True
     if endpoint.block_local != "auto":
         return endpoint.block_local == "always"
     lan = facts.lan

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cryptography import x509
 
 from cvpnd.auth.tokens import Token
-from cvpnd.dataplane.api import PeerStats
+from cvpnd.dataplane.api import NO_STATS, PeerStats
 from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.link import Link
@@ -20,8 +20,6 @@ from cvpnd.wire.session import Session
 
 if TYPE_CHECKING:
     from cvpnd.server.endpoint import ServedEndpoint
-
-NO_STATS = PeerStats(bytes_in=0, packets_in=0, bytes_out=0, packets_out=0, idle_s=0.0)
 
 
 class DeviceKey(NamedTuple):

@@ -11,7 +11,7 @@ from OpenSSL import SSL
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import EndpointConfig
-from cvpnd.dataplane.api import DataPlane, PeerStats
+from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Route, Rule
@@ -44,8 +44,8 @@ class ServedEndpoint:
     """Nobody is let in any more."""
     rules: tuple[Rule, ...] = ()
     groups: GroupNumbers = field(default_factory=GroupNumbers)
-    ended_traffic: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-    """Of connections that ended: bytes in, bytes out, packets in, packets out. Metrics must never run backwards."""
+    ended_counts: tuple[int, ...] = NO_STATS.counts
+    """Of connections that ended. Metrics must never run backwards."""
 
     @property
     def id(self) -> str:
@@ -112,5 +112,4 @@ class ServedEndpoint:
     def release(self, grant: Grant, stats: PeerStats) -> None:
         """The connection that held ``grant`` is over."""
         self.leases.release(grant.lease.v4)
-        for index, value in enumerate((stats.bytes_in, stats.bytes_out, stats.packets_in, stats.packets_out)):
-            self.ended_traffic[index] += value
+        self.ended_counts = add_counts(self.ended_counts, stats.counts)

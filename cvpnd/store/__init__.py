@@ -7,6 +7,7 @@ and PostgreSQL, ``sealing.py`` keeps private keys and access keys secret, every 
 
 from cvpnd.store.access_keys import StoredAccessKey
 from cvpnd.store.actor import Actor, acting
+from cvpnd.store.api_requests import SeenRequest
 from cvpnd.store.authenticators import StoredAuthenticator
 from cvpnd.store.certificates import StoredCertificate
 from cvpnd.store.client_keys import StoredClientKey
@@ -27,6 +28,7 @@ __all__ = [
     "DuplicateRule",
     "NoSuchRule",
     "SchemaTooNew",
+    "SeenRequest",
     "Store",
     "StoreError",
     "StoredAccessKey",

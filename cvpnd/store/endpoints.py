@@ -37,6 +37,7 @@ class StoredEndpoint:
     server_certificate: str
     """ARN, as the next."""
     client_certificate: str
+    """Empty if clients need none."""
     vpc: str
     """Empty until the first association."""
     created_at: float

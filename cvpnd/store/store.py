@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 
 from cvpnd.store.access_keys import AccessKeyStore
+from cvpnd.store.api_requests import ApiRequestStore
 from cvpnd.store.authenticators import AuthenticatorStore
 from cvpnd.store.certificates import CertificateStore
 from cvpnd.store.client_keys import ClientKeyStore
@@ -39,6 +40,7 @@ class Store(
     EndpointStore,
     CertificateStore,
     AccessKeyStore,
+    ApiRequestStore,
     TagStore,
     LogGroupStore,
     LocalUserStore,

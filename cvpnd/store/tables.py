@@ -83,7 +83,9 @@ endpoint = Table(
     # as one [[endpoint]] table of the file, without certificates, associations, routes and rules
     Column("settings", JSON, nullable=False),
     Column("server_certificate", Text, nullable=False),  # ARN
-    Column("client_certificate", Text, nullable=False),  # ARN, of the authority that clients' certificates come from
+    Column(
+        "client_certificate", Text, nullable=False
+    ),  # ARN, of the authority that clients' certificates come from, or ''
     Column("vpc", Text, nullable=False),  # '' until the first association
     Column("created_at", Double, nullable=False),
 )
@@ -171,6 +173,17 @@ client_token = Table(
     Column("answer", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
 )
+
+# Changes that were taken, each by its signature, for as long as that is good.
+api_request = Table(
+    "api_request",
+    metadata,
+    Column("signature", Text, primary_key=True),
+    Column("sender", Text, nullable=False),  # the connection that it came by
+    Column("at", Double, nullable=False),
+)
+
+Index("api_request_at", api_request.c.at)
 
 log_group = Table(
     "log_group",

@@ -60,6 +60,7 @@ def test_health_and_endpoints(client: httpx.Client) -> None:
             "session_timeout_s": 0,
             "disconnect_on_session_timeout": True,
             "login_banner": "",
+            "client_route_enforcement": False,
             "connection_log": None,
             "vpc": "",
             "created_at": None,
@@ -99,6 +100,7 @@ def test_rules_are_added_and_removed_on_behalf_of_the_caller(
         "group": "eng",
         "description": "",
         "origin": "store",
+        "status": "active",
     }
     assert operations.actors[-1].who == f"uid:{os.getuid()}"
     assert operations.actors[-1].source == f"admin-socket pid:{os.getpid()}"
@@ -178,6 +180,7 @@ def test_routes(client: httpx.Client) -> None:
             "target": "subnet-a",
             "origin": "associate",
             "description": "",
+            "status": "active",
         }
     ]
 

@@ -1,6 +1,7 @@
 """uvicorn as a guest: socket modes, stale and live sockets, credentials, signals left alone, clean ends."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -208,6 +209,50 @@ async def test_whoever_says_nothing_makes_room(monkeypatch: pytest.MonkeyPatch) 
     async with httpx.AsyncClient() as client:
         for _ in range(3):
             assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+    await server.stop()
+
+
+async def test_a_source_gets_its_share_of_connections_and_leaves_the_rest_to_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("cvpnd.api.listener.CONNECTIONS_PER_SOURCE", 3)
+    monkeypatch.setattr("cvpnd.api.listener.CONNECTIONS", 5)
+    certs.server("localhost").write(tmp_path, "api")
+    listener = bind_tcp("0.0.0.0", 0)
+    server = HttpServer(who, listener, tls=(tmp_path / "api.crt", tmp_path / "api.key"))
+    await server.start()
+    port = listener.getsockname()[1]
+
+    async def connect(source: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+
+    async def is_closed(reader: asyncio.StreamReader) -> bool:
+        try:
+            return await asyncio.wait_for(reader.read(1), 0.3) == b""
+        except ConnectionResetError:
+            return True
+        except TimeoutError:
+            return False
+
+    silent = [await connect("127.0.0.1") for _ in range(5)]  # which never begin their TLS handshake
+    assert [await is_closed(reader) for reader, _ in silent] == [False] * 3 + [True] * 2
+    others = [await connect("127.0.0.2") for _ in range(3)]
+    assert [await is_closed(reader) for reader, _ in others] == [False] * 2 + [True], "five in all"
+    assert listener.refused == 3
+    for _, writer in (*silent, *others):
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with httpx.AsyncClient(verify=context) as client:
+        for _ in range(50):
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"https://127.0.0.1:{port}/")).status_code == 200:
+                    break
+            await asyncio.sleep(0.05)
+        else:
+            pytest.fail("those who are gone still count")
     await server.stop()
 
 

@@ -12,8 +12,19 @@ from botocore.credentials import Credentials
 from helpers.mutants import Mutant
 
 from cvpnd.api.aws import sigv4
-from cvpnd.api.aws.sigv4 import HONEST_REPEAT_S, SKEW_S, Claim, Headers, Refused, Replays, read_claim, verify
+from cvpnd.api.aws.sigv4 import (
+    HONEST_REPEAT_S,
+    REMEMBERED_S,
+    SKEW_S,
+    Claim,
+    Headers,
+    Refused,
+    check_repeat,
+    read_claim,
+    verify,
+)
 from cvpnd.reasons import ApiRefusal
+from cvpnd.store import SeenRequest
 
 KEY, SECRET = "AKIAEXAMPLE0000001", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 BODY = b"Action=DescribeClientVpnEndpoints&Version=2016-11-15"
@@ -156,27 +167,21 @@ def test_a_newer_time_cannot_be_put_on_an_old_signature() -> None:
     assert reason(changed(headers, "x-amz-date", f"{later:%Y%m%dT%H%M%SZ}")) is ApiRefusal.SIGNATURE_MISMATCH
 
 
-def test_a_change_is_taken_once_and_remembered_for_as_long_as_its_signature_is_good() -> None:
-    replays, at = Replays(), now()
-    claim = judge(signed())
-    replays.check(claim, at)
-    replays.check(claim, at + timedelta(seconds=1))  # the same parameters within one second: the same signature
-    for later in (HONEST_REPEAT_S + 0.1, SKEW_S, 2 * SKEW_S - 1):
+def test_a_change_is_taken_once_and_again_only_from_the_connection_that_signs_within_the_same_second() -> None:
+    first = SeenRequest("198.51.100.1 4000", 1000.0)
+    check_repeat(None, "198.51.100.1 4000", 1000.0)
+    check_repeat(first, "198.51.100.1 4000", 1001.0)  # the same parameters within one second: the same signature
+    for sender, seconds in (
+        ("198.51.100.1 4001", 0.0),
+        ("198.51.100.1 4001", 0.1),
+        ("203.0.113.1 4000", 1.0),
+        ("198.51.100.1 4000", HONEST_REPEAT_S + 0.1),
+        ("198.51.100.1 4000", REMEMBERED_S - 1),
+    ):
         with pytest.raises(Refused) as refused:
-            replays.check(claim, at + timedelta(seconds=later))
+            check_repeat(first, sender, 1000.0 + seconds)
         assert refused.value.reason is ApiRefusal.REQUEST_REPLAYED
-    replays.check(claim, at + timedelta(seconds=2 * SKEW_S + 1))  # by then read_claim refuses it
-
-
-def test_a_full_memory_refuses_rather_than_forgets() -> None:
-    replays, at = Replays(limit=2), now()
-    claims = [judge(signed(**{"X-Amz-Meta": str(number)})) for number in range(3)]
-    for claim in claims[:2]:
-        replays.check(claim, at)
-    for claim in claims:
-        with pytest.raises(Refused):
-            replays.check(claim, at + timedelta(seconds=HONEST_REPEAT_S + 1))
-    replays.check(claims[2], at + timedelta(seconds=2 * SKEW_S + 1))
+    assert REMEMBERED_S == 2 * SKEW_S, "by then read_claim refuses it"
 
 
 # -- each compare taken out ---------------------------------------------------------------------------------
@@ -208,17 +213,15 @@ def only_what_was_signed_gets_in() -> None:
 
 
 def a_change_is_taken_once() -> None:
-    replays, at, claim = sigv4.Replays(limit=2), now(), judge(signed())
+    first = SeenRequest("one", 1000.0)
 
-    def refused(claim: Claim, seconds: float) -> bool:
-        return says_no(lambda: replays.check(claim, at + timedelta(seconds=seconds)))
+    def refused(sender: str, now: float) -> bool:
+        return says_no(lambda: sigv4.check_repeat(first, sender, now))
 
-    assert not refused(claim, 0)
-    assert refused(claim, 10)
-    others = [judge(signed(**{"X-Amz-Meta": str(number)})) for number in range(2)]
-    assert not refused(others[0], 10)
-    assert refused(others[1], 10), "the memory is full"
-    assert not refused(others[1], 2 * SKEW_S + 20), "and was emptied"
+    assert not says_no(lambda: sigv4.check_repeat(None, "one", 1000.0))
+    assert not refused("one", 1000.5)
+    assert refused("other", 1000.5)
+    assert refused("one", 1010.0)
 
 
 MUTANTS = [
@@ -229,16 +232,15 @@ MUTANTS = [
     ("read_claim", "if abs(now - signed_at) > ", "if now - signed_at > "),
     ("read_claim", "if abs(now - signed_at) > ", "if signed_at - now > "),
     ("read_claim", "if name not in signed or name not in present:", "if name not in present:"),
-    ("Replays.check", "if now - first <= ", "if now - first > "),
-    ("Replays.check", "is not None:\n            if now", "is None:\n            if now"),
-    ("Replays.check", "if len(self._seen) >= self._limit:", "if False:"),
-    ("Replays.check", "self._seen[claim.signature] = now", "pass"),
+    ("check_repeat", "first.sender == sender and ", ""),
+    ("check_repeat", " and now - first.at <= HONEST_REPEAT_S", ""),
+    ("check_repeat", "raise Refused(ApiRefusal.REQUEST_REPLAYED", "str(ApiRefusal.REQUEST_REPLAYED"),
 ]
 
 
 @pytest.mark.parametrize(("function", "old", "new"), MUTANTS)
 def test_without_a_compare_somebody_gets_in(function: str, old: str, new: str) -> None:
-    holds = a_change_is_taken_once if function.startswith("Replays") else only_what_was_signed_gets_in
+    holds = a_change_is_taken_once if function == "check_repeat" else only_what_was_signed_gets_in
     holds()
     with Mutant(sigv4, function, old, new).in_place(), pytest.raises((AssertionError, TypeError, IndexError)):
         holds()

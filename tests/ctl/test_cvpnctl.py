@@ -205,6 +205,21 @@ def test_explain_tells_and_exits_by_the_verdict(ctl: Ctl) -> None:
     assert json.loads(ctl("explain", "alice", "8.8.8.8", "--json", code=1).stdout)["allowed"] is False
 
 
+def test_the_shell_is_offered_what_the_daemon_has(operations: MemoryOperations, tmp_path: Path, sock: Path) -> None:
+    def complete(typed: str) -> list[str]:
+        words = f"cvpnctl {typed}"
+        shell = {"_CVPNCTL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        return run(cwd=tmp_path, environment={"CVPND_SOCKET": str(sock), **shell}).stdout.split()
+
+    with admin_server(operations, sock):
+        assert complete("endpoint show s") == ["staff"]
+        assert complete("rule remove staff 10") == ["10.20.0.0/16"]
+        assert complete("route add staff 10.9.0.0/16 ") == ["subnet-a", "local"]
+        assert complete("network add staff ") == ["subnet-a"]
+        assert complete("connection terminate --username al") == ["alice"]
+    assert complete("endpoint show s") == [], "without a daemon"
+
+
 def test_reload(ctl: Ctl, operations: MemoryOperations) -> None:
     assert ctl("reload").stdout == 'reloaded  yes\nrevision  1\nchanged   ["staff"]\n'
     assert json.loads(ctl("reload", "--json").stdout)["revision"] == 2

@@ -33,6 +33,8 @@ def test_without_rules_nothing_is_reached(gateway: Gateway) -> None:
     client = gateway.client()
     with gateway.dropping(denied=3):
         assert reached(gateway, [(client, to) for to in (TARGET, "fd20::7", "0.0.0.0")]) == [False] * 3
+    stats = gateway.plane.peer_stats(client.peer_id)
+    assert (stats.packets_denied, stats.packets_in) == (3, 0)
 
 
 def test_a_new_endpoint_allows_nothing(make_gateway) -> None:

@@ -165,21 +165,42 @@ egress = [{ network = "10.20.0.0/24", protocol = "tcp", ports = "8000-8001" }, {
     )
     gateway, lab = managed.start(), managed.lab
     lab.start_servers()
-    managed.create(managed.import_certificate(), "--name", "lab", *SPLIT)
+    gateway.ctl("user", "add", "alice", "--group", "staff", input="right\n")
+    made = managed.create(managed.import_certificate(), "--name", "lab", *SPLIT, "--directory", "local")
+    assert [method["type"] for method in made["authentication"]] == [
+        "certificate-authentication", "directory-service-authentication",
+    ]  # fmt: skip
     gateway.ctl("network", "add", "lab", "subnet-a")
-    gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
-    client = lab.openvpn(managed.profile()).wait_connected()
+    gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--group", "staff")
+    profile = managed.profile()
+    assert "\nauth-user-pass\n" in profile.read_text()
+    login = lab.directory / "login"
+    login.write_text("alice\nright\n")
+    client = lab.openvpn(profile, "--auth-user-pass", str(login)).wait_connected()
     assert ping(count=1) == 1.0
     unknown = gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-onl"]', check=False)
     assert '"web-onl" is no security_group; did you mean "web-only"?' in unknown.stderr
     gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-only"]')
     assert ping(count=2) == 0.0
     assert lab.get(lab.client, "10.20.0.10", "/peer").split()[0] == "10.20.0.1"
-    (group,) = gateway.ctl_json("security-group", "list")
-    assert group["denied"]["lab"] >= 2
+    web_only, default, _ = gateway.ctl_json("security-group", "list")
+    assert web_only["denied"]["lab"] >= 2
     assert "tcp/10.20.0.0/24:8000-8001 10.20.0.1/32" in gateway.ctl("security-group", "list").stdout
+    managed.create(managed.import_certificate(), "--name", "other", cidr="10.101.0.0/22")  # replaces the host's table
+    assert gateway.ctl_json("security-group", "list")[0]["denied"]["lab"] >= web_only["denied"]["lab"]
     gateway.ctl("endpoint", "modify", "lab", "--set", "security_groups=")
     assert (ping(count=1), client.connected_count) == (1.0, 1)
+    assert gateway.ctl_json("endpoint", "show", "lab")["security_groups"] == [default["group"]["id"]]
+    assert ping("10.20.0.10") == 1.0 and ping("10.30.0.10", count=1) == 0.0
+    gateway.ctl("rule", "remove", "lab", "10.20.0.0/16", "--group", "staff")
+    assert ping(count=2) == 0.0
+    metrics = gateway.metrics()
+    assert metrics['cvpnd_denied_packets_total{by="security-groups",endpoint="lab"}'] >= web_only["denied"]["lab"]
+    assert metrics['cvpnd_denied_packets_total{by="rules",endpoint="lab"}'] >= 2
+    (connection,) = gateway.ctl_json("connection", "list")
+    assert connection["denied_packets"] >= 2
+    refused = gateway.ctl("endpoint", "modify", "lab", "--set", "authentication=[]", check=False)
+    assert "authentication cannot be changed" in refused.stderr
 
 
 def test_a_session_ends_when_it_has_lasted_as_long_as_it_may_and_hears_the_banner(managed: Managed) -> None:
@@ -343,9 +364,23 @@ def test_thousands_of_rules_and_routes_are_imported_whole_or_not_at_all(managed:
         api("POST", "/rules/import", {"endpoint": "lab", "rules": [{"network": "9.0.0.0/8", "group": "a"}, rules[5]]})
     assert len(api("GET", "/rules")["rules"]) == 10_000
     api("POST", "/rules", {"endpoint": "lab", "network": "9.0.0.0/8", "group": "a"})
+    took = []
+    for number in range(5):
+        begun = time.monotonic()
+        api("POST", "/routes", {"endpoint": "lab", "destination": f"172.31.{number}.0/24", "target": "subnet-a"})
+        took.append(time.monotonic() - begun)
+    print("one route beside 1,000:", ", ".join(f"{each:.3f} s" for each in took))
+    assert managed.lab.gateway.run("ip", "route", "show", "table", "all").stdout.count("172.31.") == 5
 
 
-def test_a_full_disk_refuses_changes_and_leaves_sessions_and_store_whole(
+def read_only(gateway: GatewayProcess, directory: Path) -> Callable[[], int]:
+    """As a disk becomes that has failed: no path in there can be written to any more. Undone by what is returned."""
+    inside = f"nsenter --target {gateway.running.pid} --mount"
+    os.system(f"{inside} mount --bind {directory} {directory} && {inside} mount -o remount,bind,ro {directory}")
+    return lambda: os.system(f"{inside} umount {directory}")
+
+
+def test_a_full_or_read_only_disk_refuses_changes_and_leaves_sessions_and_store_whole(
     managed: Managed, ping: Callable[..., float]
 ) -> None:
     state = managed.directory / "state"
@@ -387,6 +422,11 @@ def test_a_full_disk_refuses_changes_and_leaves_sessions_and_store_whole(
         assert "172.16." not in lab.gateway.run("ip", "route", "show", "table", "all").stdout
         assert (ping(count=1), client.connected_count) == (1.0, 1)
         (state / "filler").unlink()
+        undo = read_only(gateway, state)
+        refused = gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups", check=False)
+        assert refused.returncode == 1 and "read-only" in refused.stderr
+        assert (gateway.ctl_json("rule", "list"), ping(count=1), client.connected_count) == (before[1], 1.0, 1)
+        undo()
         gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a")
         kept = gateway.ctl_json("rule", "list")
         gateway.kill()

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from cvpnd.api.rest import build_admin_app
 from cvpnd.api.server import HttpServer, bind_unix
+from cvpnd.config import SubnetConfig
 from cvpnd.endpoints.model import (
     AccessKeyView,
+    AssociationView,
     CertificateView,
     ClientKeyView,
     ConnectionView,
@@ -145,6 +147,13 @@ class MemoryOperations:
     async def list_routes(self, endpoint: str | None = None) -> list[RouteView]:
         self._endpoint(endpoint)
         return [RouteView(STAFF.endpoint_id, IPv4Network("10.20.0.0/16"), "subnet-a", "associate")]
+
+    async def list_associations(self, endpoint: str | None = None) -> list[AssociationView]:
+        self._endpoint(endpoint)
+        return [AssociationView("cvpn-assoc-0000000000000000a", STAFF.endpoint_id, "subnet-a", "vpc-main", nat=True)]
+
+    def subnets(self) -> tuple[SubnetConfig, ...]:
+        return (SubnetConfig(id="subnet-a", vpc="vpc-main", cidr=IPv4Network("10.20.0.0/24"), interface="lan"),)
 
     async def list_certificates(self) -> list[CertificateView]:
         return list(self.certificates)

@@ -20,7 +20,7 @@ from helpers.tunnel_end import PARTNERS, PLANS, PORTS, STAFF, SUBNET_A, VPC_MAIN
 
 from cvpnd.host import sysctl
 from cvpnd.host.errors import HostError
-from cvpnd.host.gateway import Association, HostGateway, HostPlan, Subnet
+from cvpnd.host.gateway import Association, ExtraRoute, HostGateway, HostPlan, Subnet
 from cvpnd.host.routes import FIRST_TABLE, PROTOCOL
 
 ENVIRONMENT = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
@@ -87,6 +87,34 @@ async def test_same_plan_again_changes_nothing(lab: Lab, gateway: HostGateway) -
     once = host_state()
     await gateway.update(PLANS["both"])
     assert host_state() == once
+
+
+def unordered(state: dict[str, str]) -> dict[str, list[str]]:
+    """Rules of one priority are in the order in which they were added."""
+    return {key: sorted(text.splitlines()) for key, text in state.items()}
+
+
+async def test_a_change_on_a_host_that_is_known_comes_to_the_same_and_looks_at_nothing_else(
+    lab: Lab, gateway: HostGateway
+) -> None:
+    branch = ExtraRoute(IPv4Network("10.50.0.0/16"), SUBNET_A)
+    await gateway.up(PLANS["both"])
+    wanted = unordered(host_state())
+    await gateway.down()
+    await gateway.up(PLANS["staff"])
+    ip(f"route delete 10.20.0.0/16 table {FIRST_TABLE}")  # by somebody, behind our back
+    await gateway.update(HostPlan((replace(STAFF, routes=(branch,)),), PORTS), look=False)
+    table = ip(f"route show table {FIRST_TABLE}")
+    assert "10.50.0.0/16 " in table and "10.20.0.0/16 " not in table
+    await gateway.update(PLANS["both"], look=False)  # an endpoint more: the tables of others have to be looked at
+    assert unordered(host_state()) == wanted
+    await gateway.update(PLANS["staff"], look=False)
+    await gateway.update(PLANS["both"], look=False)
+    assert unordered(host_state()) == wanted
+    with pytest.raises(HostError, match="there is no interface nowhere"):
+        lost = replace(STAFF, associations=(Association(replace(SUBNET_A, interface="nowhere")),))
+        await gateway.update(HostPlan((lost,), PORTS), look=False)
+    assert unordered(host_state()) == wanted
 
 
 async def test_what_a_killed_predecessor_left_is_replaced(lab: Lab, gateway: HostGateway, runtime_dir: Path) -> None:
@@ -231,7 +259,7 @@ async def test_routes_return_with_an_interface_that_was_down(lab: Lab, gateway: 
     assert "dev lan" not in ip(f"route show table {FIRST_TABLE}")
     ip("link set lan up")
     for _ in range(50):
-        if ip(f"route show table {FIRST_TABLE}") == up:
+        if lines and ip(f"route show table {FIRST_TABLE}") == up:
             break
         await asyncio.sleep(0.1)
     assert ip(f"route show table {FIRST_TABLE}") == up

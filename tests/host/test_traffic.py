@@ -402,7 +402,7 @@ async def test_ipv6_switched_on_for_the_whole_host_serves_clients_only(
     """What kernels before 6.17 need; the settings themselves are tested in test_gateway.py."""
     await gateway.up(plan(STAFF))
     lab.gateway.sysctl("net/ipv6/conf/all/forwarding", 1)
-    await firewall.apply(plan(STAFF), Opened(ipv6_everywhere=True))
+    await firewall.put(firewall.render(plan(STAFF), Opened(ipv6_everywhere=True)))
     assert lab.other.ping(CLIENT_LEGS[0].host_v6, 1, wait_s=0.2).received == 0
     end = tunnel()
     end.send(packets.icmp_echo(ALICE_V6, TARGET_LEG.host_v6, b"hello"))

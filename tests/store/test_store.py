@@ -24,6 +24,7 @@ from cvpnd.store import (
     AuditRecord,
     DuplicateRule,
     NoSuchRule,
+    SeenRequest,
     Store,
     StoredAccessKey,
     StoredAssociation,
@@ -138,6 +139,17 @@ def test_the_migrations_make_the_tables_that_the_code_describes(url: str) -> Non
     engine.dispose()
 
 
+def test_a_request_is_new_once_for_every_gateway_and_after_every_restart(url: str) -> None:
+    with closing(Store.open(url)) as store, closing(Store.open(url)) as other:
+        assert store.see_request("a" * 64, "198.51.100.1 4000", 1000.0, kept_s=600) is None
+        assert other.see_request("a" * 64, "203.0.113.1 1", 1001.0, kept_s=600) == SeenRequest(
+            "198.51.100.1 4000", 1000.0
+        )
+    with closing(Store.open(url)) as store:
+        assert store.see_request("a" * 64, "203.0.113.1 1", 1599.0, kept_s=600) is not None
+        assert store.see_request("a" * 64, "203.0.113.1 1", 1601.0, kept_s=600) is None
+
+
 def test_many_threads_change_at_once_and_each_change_has_its_record(url: str) -> None:
     failures: list[BaseException] = []
 
@@ -178,7 +190,7 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
     assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0008",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0009",)]
     engine.dispose()
 
 

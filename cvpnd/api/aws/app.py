@@ -27,8 +27,7 @@ from cvpnd.api.aws.errors import ApiError, render_error
 from cvpnd.api.aws.models import Protocol, Service, load_service
 from cvpnd.api.aws.parse import Form, parse_form, parse_json, read_form
 from cvpnd.api.aws.render import render
-from cvpnd.api.aws.sigv4 import Claim, Headers, Refused, Replays, read_claim, verify
-from cvpnd.endpoints.access import Credential
+from cvpnd.api.aws.sigv4 import REMEMBERED_S, Claim, Headers, Refused, check_repeat, read_claim, verify
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.operations import Rehearsed
 from cvpnd.endpoints.service import Operations
@@ -101,7 +100,6 @@ class AwsApi:
         """Use ``load``."""
         self._operations = operations
         self._services = services
-        self._replays = Replays()
         self.refusals: Counter[ApiRefusal] = Counter()
 
     @classmethod
@@ -148,20 +146,21 @@ class AwsApi:
             raise ApiError("InvalidAction", f"There is no service {claim.service} here")
         request.service = service
         operation, parameters = await _beside(len(body), _understand, service, request, body)
-        self._check_role(credential, operation.name, claim, parameters, now)
         acting.set(Actor(f"access-key:{credential.key_id}", f"api {request.host}"))
+        if not operation.name.startswith(READING):
+            if credential.role != "admin":
+                raise Refused(
+                    ApiRefusal.READ_ONLY_KEY, f"access key {credential.key_id} may only read, not {operation.name}"
+                )
+            if not parameters.get("DryRun"):
+                await self._check_repeat(claim, request.sender)
         answer = await self._do(service, Call(operation.name, claim.region, parameters, credential, self._operations))
         return render(service, operation, answer, request.request_id)
 
-    def _check_role(
-        self, credential: Credential, action: str, claim: Claim, parameters: Mapping[str, Any], now: datetime
-    ) -> None:
-        if action.startswith(READING):
-            return
-        if credential.role != "admin":
-            raise Refused(ApiRefusal.READ_ONLY_KEY, f"access key {credential.key_id} may only read, not {action}")
-        if not parameters.get("DryRun"):
-            self._replays.check(claim, now)
+    async def _check_repeat(self, claim: Claim, sender: str) -> None:
+        now = time.time()
+        first = await self._operations.see_request(claim.signature, sender, now, kept_s=REMEMBERED_S)
+        check_repeat(first, sender, now)
 
     async def _do(self, service: Service, call: Call) -> Answer:
         handler = HANDLERS[service.name][call.action]
@@ -206,6 +205,7 @@ class _Request:
         ]
         client = scope.get("client")
         self.host = client[0] if client else "-"
+        self.sender = f"{client[0]} {client[1]}" if client else "-"
         self.service: Service | None = None
         self.action = ""
         self._receive = receive

@@ -27,6 +27,7 @@ async def create_endpoint(call: Call) -> Answer:
     if "ClientCidrBlock" not in call.parameters:
         raise ApiError("MissingParameter", "The request must contain the parameter ClientCidrBlock")
     settings["client_cidr"] = call.get("ClientCidrBlock")
+    client_certificate, methods = _authentication(call.get("AuthenticationOptions"))
     if servers := call.get("DnsServers"):
         settings["dns_servers"] = _dns_servers(servers)
     tags: dict[str, str] = {}
@@ -36,8 +37,8 @@ async def create_endpoint(call: Call) -> Answer:
         tags |= tag_map(specification.get("Tags"))
     view = await call.operations.create_endpoint(
         server_certificate=call.get("ServerCertificateArn"),
-        client_certificate=_client_certificate(call.get("AuthenticationOptions")),
-        settings=settings,
+        client_certificate=client_certificate,
+        settings={**settings, "authentication": methods},
         transport=call.get("TransportProtocol", "udp"),
         port=_port(call.get("VpnPort", 443)),
         vpc=call.get("VpcId", ""),
@@ -101,7 +102,6 @@ async def describe_endpoints(call: Call) -> Answer:
 def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
     transport, port = _first_listen(view)
     log = view.connection_log
-    mutual = {"ClientRootCertificateChain": view.client_certificate}
     return {
         "ClientVpnEndpointId": view.endpoint_id,
         "Description": view.description,
@@ -116,12 +116,7 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "VpnPort": port,
         "AssociatedTargetNetworks": [{"NetworkId": subnet, "NetworkType": "vpc"} for subnet in subnets],
         "ServerCertificateArn": view.server_certificate,
-        "AuthenticationOptions": [
-            {"Type": method["type"], "ActiveDirectory": {"DirectoryId": method["directory"]}}
-            if "directory" in method
-            else {"Type": method["type"], "MutualAuthentication": mutual}
-            for method in view.authentication
-        ],
+        "AuthenticationOptions": [_shown_method(method, view) for method in view.authentication],
         "ConnectionLogOptions": {
             "Enabled": log is not None,
             "CloudwatchLogGroup": None if log is None else log["group"],
@@ -134,8 +129,19 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "SessionTimeoutHours": view.session_timeout_s // HOUR_S or None,
         "DisconnectOnSessionTimeout": view.disconnect_on_session_timeout,
         "ClientLoginBannerOptions": {"Enabled": bool(view.login_banner), "BannerText": view.login_banner or None},
-        "ClientRouteEnforcementOptions": {"Enforced": False},
+        "ClientRouteEnforcementOptions": {"Enforced": view.client_route_enforcement},
+        "EndpointIpAddressType": "ipv4",
+        "TrafficIpAddressType": "ipv4",
     }
+
+
+def _shown_method(method: Mapping[str, str], view: EndpointView) -> Answer:
+    shown: dict[str, Any] = {"Type": method["type"]}
+    if method["type"] == "certificate-authentication":
+        shown["MutualAuthentication"] = {"ClientRootCertificateChain": view.client_certificate}
+    elif "directory" in method:
+        shown["ActiveDirectory"] = {"DirectoryId": method["directory"]}
+    return shown
 
 
 def _first_listen(view: EndpointView) -> tuple[str, int]:
@@ -154,9 +160,11 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
     if log is not None:
         settings["connection_log"] = None
         if log.get("Enabled"):
-            if not log.get("CloudwatchLogGroup") or not log.get("CloudwatchLogStream"):
-                raise ApiError("MissingParameter", "ConnectionLogOptions: name a log group and a log stream")
-            settings["connection_log"] = {"group": log["CloudwatchLogGroup"], "stream": log["CloudwatchLogStream"]}
+            if not log.get("CloudwatchLogGroup"):
+                raise ApiError("MissingParameter", "ConnectionLogOptions: name a log group")
+            settings["connection_log"] = {"group": log["CloudwatchLogGroup"]}
+            if log.get("CloudwatchLogStream"):
+                settings["connection_log"]["stream"] = log["CloudwatchLogStream"]
     if "SecurityGroupIds" in parameters:
         settings["security_groups"] = parameters["SecurityGroupIds"]
     if "SessionTimeoutHours" in parameters:
@@ -168,6 +176,9 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
         if banner.get("Enabled") and not banner.get("BannerText"):
             raise ApiError("MissingParameter", "ClientLoginBannerOptions: give a BannerText")
         settings["login_banner"] = banner["BannerText"] if banner.get("Enabled") else ""
+    enforcement = parameters.get("ClientRouteEnforcementOptions", {})
+    if "Enforced" in enforcement:
+        settings["client_route_enforcement"] = enforcement["Enforced"]
     _refuse_what_is_not_there(parameters)
     return settings
 
@@ -177,7 +188,6 @@ def _refuse_what_is_not_there(parameters: Parameters) -> None:
     asked = {
         "SelfServicePortal": parameters.get("SelfServicePortal", "disabled") != "disabled",
         "ClientConnectOptions": parameters.get("ClientConnectOptions", {}).get("Enabled"),
-        "ClientRouteEnforcementOptions": parameters.get("ClientRouteEnforcementOptions", {}).get("Enforced"),
         "EndpointIpAddressType": parameters.get("EndpointIpAddressType", "ipv4") != "ipv4",
         "TrafficIpAddressType": parameters.get("TrafficIpAddressType", "ipv4") != "ipv4",
         "TransitGatewayConfiguration": parameters.get("TransitGatewayConfiguration"),
@@ -191,15 +201,41 @@ def _refuse_what_is_not_there(parameters: Parameters) -> None:
             raise ApiError("UnsupportedOperation", f"{name}: this gateway does not have that; leave it away")
 
 
-def _client_certificate(options: Sequence[Parameters]) -> str:
-    if len(options) != 1 or options[0].get("Type") != "certificate-authentication":
-        raise ApiError("UnsupportedOperation", "AuthenticationOptions: give certificate-authentication, and that alone")
-    arn = options[0].get("MutualAuthentication", {}).get("ClientRootCertificateChainArn")
-    if not arn:
+def _authentication(options: Sequence[Parameters]) -> tuple[str, list[dict[str, Any]]]:
+    """The ARN of whom clients' certificates come from, empty if they need none, and the methods."""
+    client_certificate = ""
+    methods: list[dict[str, Any]] = []
+    for option in options:
+        kind = option.get("Type", "")
+        if any(method["type"] == kind for method in methods):
+            raise ApiError("InvalidParameterValue", f"AuthenticationOptions: {kind} is given twice")
+        method = {"type": kind}
+        match kind:
+            case "certificate-authentication":
+                client_certificate = _given(option, "MutualAuthentication", "ClientRootCertificateChainArn")
+            case "directory-service-authentication":
+                method["directory"] = _given(option, "ActiveDirectory", "DirectoryId")
+            case "federated-authentication":
+                raise ApiError(
+                    "UnsupportedOperation", f"AuthenticationOptions: {kind}: this gateway does not have that"
+                )
+            case _:
+                raise ApiError("MissingParameter", "AuthenticationOptions: each needs a Type")
+        methods.append(method)
+    if not methods:
+        raise ApiError("MissingParameter", "AuthenticationOptions: say how clients log in")
+    if len(methods) > 1 and not client_certificate:
         raise ApiError(
-            "MissingParameter", "AuthenticationOptions: MutualAuthentication needs a ClientRootCertificateChainArn"
+            "InvalidParameterCombination", "AuthenticationOptions: only one way for users, beside certificates"
         )
-    return str(arn)
+    return client_certificate, methods
+
+
+def _given(option: Parameters, table: str, name: str) -> str:
+    value = option.get(table, {}).get(name)
+    if not value:
+        raise ApiError("MissingParameter", f"AuthenticationOptions: {table} needs a {name}")
+    return str(value)
 
 
 def _dns_servers(servers: Sequence[str]) -> list[str]:
@@ -228,6 +264,11 @@ def _port(port: int) -> int:
 async def associate(call: Call) -> Answer:
     if "SubnetId" not in call.parameters:
         raise ApiError("MissingParameter", "The request must contain the parameter SubnetId")
+    for name in ("AvailabilityZone", "AvailabilityZoneId"):
+        if name in call.parameters:
+            raise ApiError(
+                "UnsupportedOperation", f"{name}: goes with transit gateways, which are not here; leave it away"
+            )
     view = await call.operations.associate(call.get("ClientVpnEndpointId"), call.get("SubnetId"))
     return {"AssociationId": view.association_id, "Status": {"Code": "associating"}}
 
@@ -271,7 +312,7 @@ async def describe_target_networks(call: Call) -> Answer:
             "VpcId": view.vpc,
             "TargetNetworkId": view.subnet,
             "ClientVpnEndpointId": view.endpoint_id,
-            "Status": {"Code": "associated"},
+            "Status": {"Code": view.status},
             "SecurityGroups": list(groups),
         }
         for view in page
@@ -327,7 +368,7 @@ async def describe_rules(call: Call) -> Answer:
             "GroupId": rule.group or "",
             "AccessAll": rule.group is None,
             "DestinationCidr": str(rule.network),
-            "Status": {"Code": "active"},
+            "Status": {"Code": rule.status},
         }
         for rule in page
     ]
@@ -375,7 +416,7 @@ async def describe_routes(call: Call) -> Answer:
             "TargetSubnet": route.target,
             "Type": "Nat",
             "Origin": route.origin,
-            "Status": {"Code": "active"},
+            "Status": {"Code": route.status},
             "Description": route.description,
         }
         for route in page

@@ -105,7 +105,7 @@ async def describe_security_groups(call: Call) -> Answer:
         call.get("Filters", ()),
         {
             "group-id": lambda group: [group.id],
-            "group-name": lambda group: [group.id],
+            "group-name": lambda group: [group.name],
             "vpc-id": lambda group: [group.vpc],
             "description": lambda group: [group.description],
         },
@@ -117,7 +117,7 @@ async def describe_security_groups(call: Call) -> Answer:
 def _security_group(group: SecurityGroupConfig) -> Answer:
     return {
         "GroupId": group.id,
-        "GroupName": group.id,
+        "GroupName": group.name,
         "Description": group.description,
         "VpcId": group.vpc,
         "OwnerId": ACCOUNT,

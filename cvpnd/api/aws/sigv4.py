@@ -9,18 +9,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cvpnd.reasons import ApiRefusal
+from cvpnd.store import SeenRequest
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 SKEW_S = 300.0
 """How far a request's clock may be off, either way."""
-REMEMBERED = 100_000
-"""Signatures of changes that are not taken again."""
 
 _HEADER = re.compile(
     r"AWS4-HMAC-SHA256 +Credential=([A-Za-z0-9]{4,128})/(\d{8})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request, *"
@@ -111,28 +109,16 @@ def verify(claim: Claim, secret: bytes, headers: Headers, body: bytes) -> None:
         raise Refused(ApiRefusal.SIGNATURE_MISMATCH, "the signature does not fit the request and the key's secret")
 
 
+REMEMBERED_S = 2 * SKEW_S
+"""How long the signature of a change is: its clock may have been as much ahead as it may be behind."""
 HONEST_REPEAT_S = 2.0
 """Two requests with the same parameters, signed within one second, have the same signature (seen with boto3). So much
 later at most an honest second one arrives."""
 
 
-class Replays:
-    """Signatures of changes that were accepted lately: a recorded request must not do its work again later. Reading may
-    be repeated."""
-
-    def __init__(self, limit: int = REMEMBERED) -> None:
-        self._seen: OrderedDict[str, datetime] = OrderedDict()
-        self._limit = limit
-
-    def check(self, claim: Claim, now: datetime) -> None:
-        """Raises ``Refused`` for one that was seen before, and not only just."""
-        oldest = now - timedelta(seconds=2 * SKEW_S)
-        while self._seen and next(iter(self._seen.values())) < oldest:
-            self._seen.popitem(last=False)
-        if (first := self._seen.get(claim.signature)) is not None:
-            if now - first <= timedelta(seconds=HONEST_REPEAT_S):
-                return
-            raise Refused(ApiRefusal.REQUEST_REPLAYED, "this very request was accepted before")
-        if len(self._seen) >= self._limit:
-            raise Refused(ApiRefusal.REQUEST_REPLAYED, "too many changes at a time to tell new from repeated ones")
-        self._seen[claim.signature] = now
+def check_repeat(first: SeenRequest | None, sender: str, now: float) -> None:
+    """A recorded change must not do its work again; reading may be repeated. ``first``: when it was taken before, if
+    it ever was, and by which connection: only who holds that one can have signed the same again."""
+    if first is None or (first.sender == sender and now - first.at <= HONEST_REPEAT_S):
+        return
+    raise Refused(ApiRefusal.REQUEST_REPLAYED, "this very request was accepted before")

@@ -18,11 +18,12 @@ Pem = Annotated[str, StringConstraints(min_length=1, max_length=CRL_BYTES)]
 
 
 class CreateEndpoint(Body):
-    """``settings`` are keys of an ``[[endpoint]]`` table; certificates are ARNs of imported ones."""
+    """``settings`` are keys of an ``[[endpoint]]`` table; certificates are ARNs of imported ones. Who logs in otherwise
+    than by a certificate says so in ``settings.authentication``, as the table does."""
 
     name: Word | None = None
     server_certificate: Word
-    client_certificate: Word
+    client_certificate: Word | None = None
     client_cidr: Word
     transport: Literal["udp", "tcp"] = "udp"
     port: Port = 443
@@ -57,7 +58,7 @@ def endpoint_routes(operations: Operations) -> list[Operation]:
         view = await operations.create_endpoint(
             name=body.name,
             server_certificate=body.server_certificate,
-            client_certificate=body.client_certificate,
+            client_certificate=body.client_certificate or "",
             settings={**body.settings, "client_cidr": body.client_cidr},
             transport=body.transport,
             port=body.port,

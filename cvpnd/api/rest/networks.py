@@ -1,4 +1,4 @@
-"""``/v1/networks``: the subnets that endpoints are associated with."""
+"""``/v1/networks``: the subnets that endpoints are associated with. ``/v1/subnets``: those that there are."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def network_routes(operations: Operations) -> list[Operation]:
         query = read_query(request, NetworkFilter)
         return answer(networks=await operations.list_associations(query.endpoint))
 
+    async def list_subnets(request: Request) -> Response:
+        read_query(request, Query)
+        return answer(subnets=operations.subnets())
+
     async def associate(request: Request) -> Response:
         body = await read_body(request, Associate)
         return answer(201, network=await operations.associate(body.endpoint, body.subnet, nat=body.nat))
@@ -41,6 +45,7 @@ def network_routes(operations: Operations) -> list[Operation]:
 
     return [
         Operation("GET", "/networks", list_networks, query=NetworkFilter),
+        Operation("GET", "/subnets", list_subnets),
         Operation("POST", "/networks", associate, body=Associate),
         Operation("DELETE", "/networks", disassociate, query=Disassociate),
     ]
