@@ -51,6 +51,48 @@ def test_a_person_is_let_in_by_what_was_asked_for_them(asked):
     assert answer.expires_at > time.time() + 200
 
 
+def test_responses_of_another_implementation_are_understood(asked, tmp_path):
+    """pysaml2's identity provider, whose XML has other prefixes and another order of attributes."""
+    from saml2.config import IdPConfig
+    from saml2.saml import NameID
+    from saml2.server import Server
+    from saml2.xmldsig import DIGEST_SHA256, SIG_RSA_SHA256
+
+    for name, text in (("key", key().private), ("certificate", key().certificate)):
+        (tmp_path / f"{name}.pem").write_text(text)
+    single_sign_on = {
+        "single_sign_on_service": [(saml_idp.LOGIN_URL, "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect")]
+    }
+    service = {"idp": {"endpoints": single_sign_on, "policy": {"default": {"lifetime": {"minutes": 5}}}}}
+    files = {"key_file": str(tmp_path / "key.pem"), "cert_file": str(tmp_path / "certificate.pem")}
+    server = Server(
+        config=IdPConfig().load(
+            {
+                "entityid": saml_idp.ENTITY_ID,
+                "service": service,
+                "metadata": {"inline": [saml_idp.our_metadata()]},
+                **files,
+            }
+        )
+    )
+    request, _ = asked
+    response = server.create_authn_response(
+        {"givenName": "Anna", "sn": "Ende"},
+        request.id,
+        ACS,
+        saml_idp.AUDIENCE,
+        name_id=NameID(format=saml_idp.EMAIL, text="anna@example.com"),
+        authn={"class_ref": "urn:oasis:names:tc:SAML:2.0:ac:classes:Password", "authn_auth": saml_idp.ENTITY_ID},
+        sign_response=True,
+        sign_assertion=True,
+        sign_alg=SIG_RSA_SHA256,
+        digest_alg=DIGEST_SHA256,
+    )
+    answer = judged(request, encode(str(response)))
+    assert isinstance(answer, Assertion), answer
+    assert answer.name == "anna@example.com" and answer.attributes["urn:oid:2.5.4.42"] == ("Anna",)
+
+
 def test_requests_are_signed_where_the_identity_provider_wants_it():
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509 import load_pem_x509_certificate

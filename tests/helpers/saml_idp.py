@@ -85,6 +85,16 @@ def metadata(
     )
 
 
+def our_metadata(acs_url: str = ACS) -> str:
+    """What an identity provider wants to know of us."""
+    return (
+        f'<md:EntityDescriptor xmlns:md="urn:oasis:names:tc:SAML:2.0:metadata" entityID="{AUDIENCE}">'
+        '<md:SPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">'
+        '<md:AssertionConsumerService index="1" Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-POST" '
+        f'Location="{acs_url}"/></md:SPSSODescriptor></md:EntityDescriptor>'
+    )
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the browser brings."""

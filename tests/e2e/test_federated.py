@@ -1,0 +1,87 @@
+"""Logins at an identity provider with the daemon itself: AWS's clients by the dozen, beside a tunnel that must not
+notice."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+from helpers import saml_idp
+from helpers.lab import REPOSITORY, wait_until
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root")
+
+CROWD = 50 if os.environ.get("LOGINS") == "full" else 10
+SSO = """
+[[endpoint]]
+name = "sso"
+client_cidr = "10.104.0.0/22"
+listen = ["udp://0.0.0.0:1195", "tcp://0.0.0.0:1195"]
+server_certificate = { certificate = "server.crt", private_key = "server.key", chain = "ca.crt" }
+authentication = [{ type = "federated-authentication", saml_provider = "corp" }]
+split_tunnel = true
+associate = ["subnet-a"]
+authorize = [{ network = "10.20.0.0/16", group = "eng" }]
+
+[[saml_provider]]
+id = "corp"
+metadata = "idp.xml"
+"""
+
+
+@pytest.fixture
+def crowd(site):
+    """``crowd(count, "--tcp")``: what they report."""
+    key = saml_idp.key()
+    directory = site.lab.directory / "idp"
+    directory.mkdir()
+    (directory / "key.pem").write_text(key.private)
+    (directory / "certificate.pem").write_text(key.certificate)
+    (site.directory / "idp.xml").write_text(saml_idp.metadata(key))
+    environment = {"PYTHONPATH": os.pathsep.join(str(REPOSITORY / each) for each in ("tests", "bench", "."))}
+    command = [sys.executable, "-m", "helpers.saml_crowd", "--private", directory / "key.pem"]
+    command += ["--certificate", directory / "certificate.pem", "--remote", f"{site.lab.gateway_address_of(1, 4)}:1195"]
+
+    def run(count: int, *options: str) -> dict[str, object]:
+        done = site.lab.clients[1].run(*command, "--count", str(count), *options, env=environment, timeout_s=100)
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_many_logins_at_once_and_a_tunnel_that_loses_nothing(site, crowd):
+    site._gateway = gateway = site.lab.gateway_process(site.toml() + SSO)
+    site.connect()
+    pinging = site.lab.client.start_ping("10.20.0.10", 0.02)
+    assert crowd(CROWD)["errors"] == []
+    assert pinging.finish().lost <= 1
+    assert crowd(1, "--tcp")["errors"] == []
+    log = [entry for entry in gateway.connection_log() if entry["endpoint-name"] == "sso"]
+    statuses = [entry["connection-attempt-status"] for entry in log]
+    assert statuses.count("waiting-for-assertion") == CROWD + 1
+    successful = [entry for entry in log if entry["connection-attempt-status"] == "successful"]
+    assert {entry["username"] for entry in successful} == {f"user{n}@example.com" for n in range(CROWD)}
+    assert set(gateway.refusals()) == {"NA"}
+    profile = gateway.ctl("profile", "anna", "--endpoint", "sso", "--for", "aws").stdout.splitlines()
+    assert {"auth-federate", "auth-nocache", "auth-retry interact", "reneg-sec 0"} <= set(profile)
+    assert not any(line.startswith(("auth-user-pass", "cert ", "key ")) for line in profile)
+
+
+def test_metadata_is_read_again_and_what_is_wrong_with_it_changes_nothing(site, crowd):
+    """Also not at a reload, which is refused in words."""
+    site._gateway = gateway = site.lab.gateway_process(
+        site.toml() + SSO.replace('"idp.xml"', '"idp.xml"\nrefresh_s = 10')
+    )
+    metadata = site.directory / "idp.xml"
+    good = metadata.read_text()
+    metadata.write_text(good[:200])
+    gateway.reload()
+    wait_until(lambda: "saml_provider corp" in gateway.log() and "the old configuration runs on" in gateway.log(), 10)
+    assert crowd(1)["errors"] == []
+    metadata.write_text(saml_idp.metadata(saml_idp.key("another")))
+    gateway.reload()
+    wait_until(lambda: "reloaded" in gateway.log(), 10)
+    assert crowd(1)["errors"] == ["AUTH_FAILED"]
+    assert "saml-signature-invalid" in gateway.refusals()
