@@ -33,8 +33,9 @@ from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.gateway import HostGateway
-from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry, waiting_entry
+from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry, update_entry, waiting_entry
 from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.sdnotify import Notifier
@@ -55,6 +56,9 @@ WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
 
 CRL_CHECK_INTERVAL_S = 3600.0
+
+UPDATES_AT_ONCE = 100
+"""Of the connection log: a few milliseconds of the event loop."""
 
 
 class StartError(Exception):
@@ -108,7 +112,7 @@ class Daemon:
             last_reload_successful=gateway.last_reload_successful,
             directories=views.directory_metrics(self.control.users),
             api_refusals=self._api_refusals(),
-            connection_log_lost=self.connection_log.lost + self.streams.lost,
+            connection_log_lost=self.connection_log.lost,
         )
 
     def _api_refusals(self) -> dict[str, int]:
@@ -139,9 +143,9 @@ class Daemon:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
         self.notifier.reloading()
         self.connection_log.reopen()
-        self.streams.reopen()
         try:
             answer = await self.operations.reload()
+            await asyncio.to_thread(self.connection_log.configure, self.gateway.config.connection_log)
             log.info("reloaded: %s", answer)
         except OperationError as error:
             log.error("reload refused, the old configuration runs on:\n%s", error)
@@ -161,6 +165,33 @@ class Daemon:
             except OperationError as error:
                 log.error("the CRL cannot be signed again: %s", error)
             await asyncio.sleep(CRL_CHECK_INTERVAL_S)
+
+    def log(self, connection: Connection, entry: Entry) -> None:
+        own = connection.endpoint.settings.connection_log
+        self.connection_log.write(entry, None if own is None else (own.group, own.stream))
+
+    async def log_updates(self) -> None:
+        """An entry for each connection over which something has passed since its last one, spread over the interval."""
+        logged: dict[str, int] = {}
+        while True:
+            interval_s = self.gateway.config.connection_log.update_s
+            connections = [c for c in self.control.table if c.keys_installed and c.established] if interval_s else []
+            logged = {c.connection_id: logged.get(c.connection_id, 0) for c in connections}
+            beginnings = range(0, len(connections), UPDATES_AT_ONCE)
+            pause_s = (interval_s or 1.0) / (len(beginnings) + 1)
+            for begin in beginnings:
+                for connection in connections[begin : begin + UPDATES_AT_ONCE]:
+                    if connection.established:
+                        self._log_update(connection, logged)
+                await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _log_update(self, connection: Connection, logged: dict[str, int]) -> None:
+        view = views.connection_view(self.gateway.plane, connection)
+        packets = view.ingress_packets + view.egress_packets
+        if packets != logged[connection.connection_id]:
+            logged[connection.connection_id] = packets
+            self.log(connection, update_entry(view, time.time()))
 
     def announce_ready(self) -> None:
         log.info("ready: %s", self._status())
@@ -196,10 +227,10 @@ async def serve(config: Config) -> None:
 async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     store = await asyncio.to_thread(Store.open, config.daemon.state, config.daemon.state_key)
     stack.callback(store.close)
-    connection_log = ConnectionLog(config.daemon.log_directory / "connections.log")
-    stack.callback(connection_log.close)
     streams = LogStreams(config.daemon.log_directory / "streams")
     stack.callback(streams.close)
+    connection_log = ConnectionLog(config.daemon.log_directory / "connections.log", config.connection_log, streams)
+    stack.callback(connection_log.close)
     try:
         plane = open_data_plane(
             config.daemon.worker_count(),
@@ -212,14 +243,9 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(plane.close)
     log.info("data plane: %d workers, %s", plane.workers, plane.crypto_backend)
 
-    def write(connection: Connection, entry: dict[str, str]) -> None:
-        connection_log.write(entry)
-        if (wanted := connection.endpoint.settings.connection_log) is not None:
-            streams.write(wanted.group, wanted.stream, entry)
-
     def on_established(connection: Connection) -> None:
         gateway.timeouts.begin(connection)
-        write(connection, attempt_entry(views.connection_view(plane, connection), time.time()))
+        daemon.log(connection, attempt_entry(views.connection_view(plane, connection), time.time()))
 
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
@@ -229,7 +255,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
             entry = attempt_entry(view, time.time(), failure=connection.end_reason, detail=connection.end_detail)
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
-        write(connection, entry)
+        daemon.log(connection, entry)
 
     door = Doorman(secrets.token_bytes(SECRET_BYTES), config.daemon.strangers)
     stack.callback(door.close)
@@ -237,8 +263,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(control.stop)
     gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
     stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)
-    await gateway.start()
     daemon = Daemon(gateway, control, connection_log, streams)
+    await gateway.start()
     await stack.enter_async_context(_http(build_admin_app(daemon.operations), bind_unix(config.daemon.admin_socket)))
     if config.metrics.listen is not None:
         listen = config.metrics.listen
@@ -251,6 +277,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     kept = gateway.keep_routes(), gateway.keep_accounts(), gateway.keep_metadata()
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), *kept):
         daemon.do(chore)
+    daemon.do(daemon.log_updates())
     return daemon
 
 

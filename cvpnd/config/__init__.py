@@ -6,13 +6,14 @@
 tables together can get wrong, ``loading`` turns every mistake into the operator's words. ``conf/cvpnd.toml`` shows
 each key with its default."""
 
+from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig, SyslogTarget
+from cvpnd.config.handlers import HandlerConfig
 from cvpnd.config.loading import ConfigError, check_files, load
 from cvpnd.config.models import (
     ApiConfig,
     AssociationConfig,
     AuthenticationConfig,
     Config,
-    ConnectionLogConfig,
     ControlProtectionConfig,
     DaemonConfig,
     DirectoryConfig,
@@ -52,10 +53,12 @@ __all__ = [
     "DirectoryConfig",
     "EgressConfig",
     "EndpointConfig",
+    "HandlerConfig",
     "LdapUrl",
     "LimitsConfig",
     "Listen",
     "LocalUserConfig",
+    "LogFilesConfig",
     "ManagedConfig",
     "MetricsConfig",
     "PkiConfig",
@@ -68,6 +71,7 @@ __all__ = [
     "SocketName",
     "StrangersConfig",
     "SubnetConfig",
+    "SyslogTarget",
     "TlsConfig",
     "VpcConfig",
     "check_files",

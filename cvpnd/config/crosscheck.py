@@ -27,6 +27,7 @@ def cross_check(config: Config) -> list[Problem]:
         problems += _security_groups(at, endpoint, config)
         problems += _directories(at, endpoint, config)
         problems += _saml_providers(at, endpoint, config)
+        problems += _handler(at, endpoint, config)
     return problems
 
 
@@ -65,6 +66,7 @@ def _duplicates(config: Config) -> Iterator[Problem]:
         ("subnet[{}].id", [subnet.id for subnet in config.subnets]),
         ("security_group[{}].id", [group.id for group in config.security_groups]),
         ("local_users[{}].name", [user.name for user in config.local_users]),
+        ("handler[{}].name", [handler.name for handler in config.handlers]),
         ("directory[{}].id", [directory.id for directory in config.directories]),
         ("saml_provider[{}].id", [provider.id for provider in config.saml_providers]),
         ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
@@ -272,6 +274,13 @@ def _saml_providers(at: str, endpoint: EndpointConfig, config: Config) -> Iterat
             if wanted is not None and wanted not in known and not PROVIDER_ARN.fullmatch(wanted):
                 where = f"{at}.authentication[{number}].{key}"
                 yield where, f'"{wanted}" is no saml_provider; {suggest(wanted, known)}'
+
+
+def _handler(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    known = [handler.name for handler in config.handlers]
+    name = endpoint.connect_handler
+    if name is not None and name not in known:
+        yield f"{at}.connect_handler", f'"{name}" is no handler; {suggest(name, known)}'
 
 
 def _resolvers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

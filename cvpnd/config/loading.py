@@ -183,6 +183,11 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
         for key in ("metadata", "metadata_ca", "signing_key"):
             if isinstance(path := getattr(provider, key), Path):
                 yield f"saml_provider[{index}].{key}", path
+    for index, handler in enumerate(config.handlers):
+        for key in ("executable", "ca", "secret_file"):
+            path = getattr(handler, key)
+            if path is not None:
+                yield f"handler[{index}].{key}", path
     for index, endpoint in enumerate(config.endpoints):
         certificate = endpoint.server_certificate
         at = f"endpoint[{index}].server_certificate"

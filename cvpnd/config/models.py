@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
+from cvpnd.config.handlers import HandlerConfig, HandlerName
 from cvpnd.config.saml import SamlProviderConfig
 from cvpnd.config.table import Table as _Table
 from cvpnd.config.values import (
@@ -419,13 +421,6 @@ class ControlProtectionConfig(_Table):
         return (*shared, *(() if self.tls_crypt_v2 is None else (self.tls_crypt_v2.server_key,)))
 
 
-class ConnectionLogConfig(_Table):
-    """A log stream that the endpoint's connections are also written to."""
-
-    group: Printable
-    stream: Printable
-
-
 class LimitsConfig(_Table):
     sessions: int = whole(20_000, 1, 1_000_000)
     sessions_per_identity: int = whole(1000, 1, 1_000_000)
@@ -486,7 +481,11 @@ class EndpointConfig(_Table):
     session_timeout_s: int = whole(0, 0, 30 * 86_400)
     """0: a session may last for ever."""
     disconnect_on_session_timeout: Flag = True
+    idle_timeout_s: int = whole(0, 0, 30 * 86_400)
+    """0: never."""
+    idle_bytes: int = whole(1, 1, 1 << 40)
     login_banner: Banner = ""
+    connect_handler: HandlerName | None = None
     ping_s: int = whole(10, 1, 600)
     ping_restart_s: int = whole(60, 2, 3600)
     path_mtu: int = whole(1500, 1280, 1500)
@@ -588,7 +587,16 @@ class Config(_Table):
     local_users: tuple[LocalUserConfig, ...] = ()
     directories: tuple[DirectoryConfig, ...] = Field(default=(), alias="directory")
     saml_providers: tuple[SamlProviderConfig, ...] = Field(default=(), alias="saml_provider")
+    handlers: tuple[HandlerConfig, ...] = Field(default=(), alias="handler")
+    connection_log: LogFilesConfig = LogFilesConfig()
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
+
+    def handler(self, name: str) -> HandlerConfig:
+        """Raises KeyError."""
+        for handler in self.handlers:
+            if handler.name == name:
+                return handler
+        raise KeyError(name)
 
     def vpc(self, vpc_id: str) -> VpcConfig:
         """Raises KeyError."""

@@ -67,6 +67,7 @@ def show_connection(
             ("from", _from(connection)),
             ("device", connection["device_type"] or "-"),
             ("cipher", connection["cipher"] or "-"),
+            ("posture", ", ".join(connection["posture_compliance_statuses"] or ()) or "-"),
             ("connected", local_time(connection["connected_at"])),
             ("ended", local_time(connection["ended_at"])),
             ("in", f"{size(connection['ingress_bytes'])}, {connection['ingress_packets']} packets"),

@@ -32,6 +32,7 @@ from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
 from cvpnd.policy.compile import compile_rules
@@ -123,7 +124,7 @@ class Gateway:
         try:
             new = await asyncio.to_thread(_read, old)
             await self._become(new)
-        except (ConfigError, TrustError, ManagedError, DirectoryError) as error:
+        except (ConfigError, TrustError, ManagedError, DirectoryError, HandlerError) as error:
             raise GatewayError(str(error)) from error
         except (HostError, ListenError, OSError) as error:
             raise GatewayError(await self._go_back(old, str(error))) from error
@@ -174,9 +175,11 @@ class Gateway:
         keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
         users = await asyncio.to_thread(self.store.local_users)
         directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
+        handlers = [await asyncio.to_thread(open_handler, each) for each in file.handlers] if again else []
         await self._set_identity_providers(config, again=again)
         if again:
             self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **directories})
+            self.control.handlers.replace(handlers)
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
@@ -279,7 +282,9 @@ class Gateway:
         if endpoint.legacy_cbc_ciphers != served.settings.legacy_cbc_ciphers:
             _warn_of_cbc(endpoint)
         routes, trust = endpoint_routes(endpoint, config), served.trust_keeper
-        timeouts_changed = served.settings.session_timeout_s != endpoint.session_timeout_s
+        timeouts_changed = any(
+            getattr(served.settings, key) != getattr(endpoint, key) for key in ("session_timeout_s", "idle_timeout_s")
+        )
         told_differently = (served.settings, served.routes) != (endpoint, routes)
         served.settings, served.routes = endpoint, routes
         served.trust_keeper, running.protection = keepers
@@ -439,7 +444,7 @@ def _read(old: Config) -> Config:
 _Keepers = tuple[TrustKeeper, ProtectionKeeper]
 
 
-_FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, StoreError, OSError)
+_FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)
 
 
 def _read_files(endpoints: Iterable[EndpointConfig], known: Mapping[str, _Keepers]) -> dict[str, _Keepers]:

@@ -39,6 +39,9 @@ class ConnectionView:
     egress_packets: int
     denied_packets: int = 0
     """From the client, to where no authorization rule lets it."""
+    client_ip_v6: str = ""
+    posture_compliance_statuses: tuple[str, ...] | None = None
+    """As its endpoint's client connect handler has answered; None: it has not."""
 
 
 @dataclass(frozen=True, slots=True)

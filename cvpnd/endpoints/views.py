@@ -51,6 +51,8 @@ def connection_view(plane: DataPlane, connection: Connection) -> ConnectionView:
         ingress_packets=stats.packets_in,
         egress_packets=stats.packets_out,
         denied_packets=stats.packets_denied,
+        client_ip_v6="" if grant is None or grant.lease.v6 is None else str(grant.lease.v6),
+        posture_compliance_statuses=connection.posture_statuses,
     )
 
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import hashlib
 import json
-import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from cvpnd.ops.connection_log import ConnectionLog
-from cvpnd.ops.logs import RateLimited
+from cvpnd.ops.log_file import LogFile, Rotation, rotated, seconds
+from cvpnd.ops.log_writer import Entry, LogWriter
 
 LONGEST_NAME = 150
 """Of a file; a longer stream name ends in a digest."""
 MAX_BYTES_READ = 16 * 1024 * 1024
 """The newest of a stream that are looked through."""
 
-_log = logging.getLogger(__name__)
-_warn = RateLimited(_log, interval_s=60)
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
     number: int
-    """Counted in bytes from the beginning of the file: grows, and stays."""
+    """Counted in bytes from the beginning of the stream: grows, and stays when its file is rotated."""
     timestamp: float
     text: str
 
@@ -36,32 +30,35 @@ class Line:
 class LogStreams:
     """Opened when first written to. Owned by the daemon; used from the event loop, but for ``read``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, rotation: Rotation = Rotation()) -> None:  # noqa: B008 - it is frozen
         self._directory = directory
-        self._open: dict[tuple[str, str], ConnectionLog] = {}
+        self._rotation = rotation
+        self._open: dict[tuple[str, str], tuple[LogFile, LogWriter]] = {}
 
-    def write(self, group: str, stream: str, entry: dict[str, str]) -> None:
-        log = self._open.get((group, stream))
-        if log is None:
-            try:
-                log = ConnectionLog(self.path(group, stream))
-            except OSError as error:
-                _warn.warning("open", "%s: cannot be written: %s", self.path(group, stream), error.strerror)
-                return
-            self._open[group, stream] = log
-        log.write(entry)
+    def write(self, group: str, stream: str, entry: Entry) -> None:
+        opened = self._open.get((group, stream))
+        if opened is None:
+            file = LogFile(self.path(group, stream), self._rotation)
+            opened = self._open[group, stream] = file, LogWriter(str(file.path), file)
+        opened[1].write(entry)
 
     @property
     def lost(self) -> int:
-        return sum(log.lost for log in self._open.values())
+        return sum(writer.lost for _, writer in self._open.values())
+
+    def rotate(self, rotation: Rotation) -> None:
+        """From now on so."""
+        self._rotation = rotation
+        for file, _ in self._open.values():
+            file.rotation = rotation
 
     def reopen(self) -> None:
-        for log in self._open.values():
-            log.reopen()
+        for _, writer in self._open.values():
+            writer.reopen()
 
     def close(self) -> None:
-        for log in self._open.values():
-            log.close()
+        for _, writer in self._open.values():
+            writer.close()
         self._open.clear()
 
     def path(self, group: str, stream: str) -> Path:
@@ -69,24 +66,48 @@ class LogStreams:
 
     def read(self, group: str, stream: str) -> Iterator[Line]:
         """The newest lines, oldest first. Blocks: call it from a thread."""
-        with contextlib.suppress(FileNotFoundError), self.path(group, stream).open("rb") as file:
-            size = file.seek(0, 2)
-            position = max(0, size - MAX_BYTES_READ)
-            file.seek(position)
-            if position:
-                position += len(file.readline())  # the rest of one that began before
-            for raw in file:
-                if raw.endswith(b"\n"):
-                    text = raw.decode(errors="replace").rstrip("\n")
-                    yield Line(position, _timestamp(text), text)
-                position += len(raw)
+        skip, files = 0, _files(self.path(group, stream))
+        newest = []
+        for path, begins, size in reversed(files):
+            newest.append((path, begins))
+            skip += size
+            if skip >= MAX_BYTES_READ:
+                break
+        for path, begins in reversed(newest):
+            yield from _lines(path, begins, max(0, skip - MAX_BYTES_READ))
+            skip = 0
+
+
+def _files(path: Path) -> list[tuple[Path, int, int]]:
+    """Of a stream, oldest first: where in it they begin, and their size. Looked at again if one was rotated away in
+    between."""
+    while True:
+        before = rotated(path)
+        found: list[tuple[Path, int, int]] = []
+        with contextlib.suppress(FileNotFoundError):
+            found = [(each, begins, each.stat().st_size) for begins, each in before]
+            begins = found[-1][1] + found[-1][2] if found else 0
+            found.append((path, begins, path.stat().st_size))
+        if rotated(path) == before:
+            return found
+
+
+def _lines(path: Path, begins: int, skip: int) -> Iterator[Line]:
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        position = file.seek(skip)
+        if skip:
+            position += len(file.readline())  # the rest of one that began before
+        for raw in file:
+            if raw.endswith(b"\n"):
+                text = raw.decode(errors="replace").rstrip("\n")
+                yield Line(begins + position, _timestamp(text), text)
+            position += len(raw)
 
 
 def _timestamp(text: str) -> float:
     """When it was written, to the second."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        moment = time.strptime(json.loads(text)["connection-last-update-time"], "%Y-%m-%d %H:%M:%S")
-        return float(calendar.timegm(moment))
+        return seconds(json.loads(text)["connection-last-update-time"])
     return 0.0
 
 

@@ -40,7 +40,7 @@ def set_up_logging(level: str = "info", form: Format = "auto") -> None:
     root = logging.getLogger()
     root.setLevel(level.upper())
     if form == "auto":
-        form = "journal" if _stderr_is_the_journal() else "text"
+        form = "journal" if stderr_is_the_journal() else "text"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter({"text": TextFormatter, "journal": JournalFormatter, "json": JsonFormatter}[form]())
     for old in [h for h in root.handlers if getattr(h, "is_ours", False)]:
@@ -52,7 +52,7 @@ def set_up_logging(level: str = "info", form: Format = "auto") -> None:
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
 
 
-def _stderr_is_the_journal() -> bool:
+def stderr_is_the_journal() -> bool:
     """systemd names the stream's device and inode in JOURNAL_STREAM, so a redirected stderr is told apart."""
     try:
         status = os.fstat(sys.stderr.fileno())

@@ -87,6 +87,8 @@ class Connection:
     """Of the reserve for long key exchanges; given back at the end."""
     identity: Identity | None = None
     grant: Grant | None = None
+    posture_statuses: tuple[str, ...] | None = None
+    """As the client connect handler has answered; None: it was not asked, or gave no answer."""
     peer_id: int | None = None
     """Set while the data plane knows the peer."""
     reserved_peer_id: int | None = None

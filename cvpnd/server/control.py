@@ -26,6 +26,7 @@ from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
 from cvpnd.auth.totp import Totp
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
+from cvpnd.handlers.desk import Handlers
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
@@ -83,6 +84,7 @@ class ControlPlane:
         self.door = door
         self.table = SessionTable(door)
         self.users = users or UserLogins({})
+        self.handlers = Handlers()
         self.totp: Totp | None = None
         """For endpoints that ask codes."""
         self.saml: SamlLogins | None = None

@@ -1,8 +1,9 @@
 """From credentials to an installed peer, read from top to bottom.
 
 The TLS handshake has proven the certificate, if the endpoint asks for one (chain, validity, purpose, CRL, name). What
-follows here is what the endpoint asks for on top, which is a user's password, then the address, then the answer to the
-client. All methods of the endpoint must say yes before anything is given or told. Everything that is not a clear yes is
+follows here is what the endpoint asks for on top, which is a user's password, then its client connect handler, then the
+address, then the answer to the client. All methods of the endpoint and the handler must say yes before anything is
+given or told. Everything that is not a clear yes is
 a no: an unexpected error too, as ``internal-error``.
 """
 
@@ -27,6 +28,7 @@ from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
 from cvpnd.auth.totp import Challenged
 from cvpnd.config import AuthenticationConfig
 from cvpnd.dataplane.api import PeerSettings
+from cvpnd.handlers.schema import ConnectRequest, HandlerFailed
 from cvpnd.policy.compile import group_bits
 from cvpnd.policy.leases import PoolFull
 from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Grant, Identity
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HANDLER_TEXT = "Error establishing connection. Please contact your administrator."
+"""AWS's, where the client connect handler gave no valid answer."""
 CLIENT_TEXT = {
     Refusal.ADDRESS_POOL_FULL: "No free address on the server, try again later",
     Refusal.SESSION_LIMIT: "Too many sessions, try again later",
@@ -55,6 +59,9 @@ CLIENT_TEXT = {
     Refusal.DIRECTORY_TIMEOUT: "The login service does not answer, try again later",
     Refusal.DIRECTORY_UNAVAILABLE: "The login service does not answer, try again later",
     Refusal.SAML_UNAVAILABLE: "The login service does not answer, try again later",
+    Refusal.CLIENT_CONNECT_HANDLER_TIMED_OUT: HANDLER_TEXT,
+    Refusal.CLIENT_CONNECT_HANDLER_THROTTLED: HANDLER_TEXT,
+    Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR: HANDLER_TEXT,
     Refusal.SHUTTING_DOWN: "The server is restarting",
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
@@ -66,6 +73,8 @@ FINAL_TEXT = {
     Refusal.SAML_TOO_LARGE: "The SAML response is larger than 128 kB, ask your administrator to have fewer groups sent",
     Refusal.SAML_REQUEST_EXPIRED: "The login took too long, connect again",
     Refusal.SAML_OTHER_ADDRESS: "The login began at another address, connect again",
+    Refusal.CLIENT_CONNECT_HANDLER_OTHER_EXECUTION_ERROR: HANDLER_TEXT,
+    Refusal.CLIENT_CONNECT_HANDLER_INVALID_RESPONSE: HANDLER_TEXT,
     Refusal.TOKEN_INVALID: "SESSION: token expired",
     Refusal.TOKEN_EXPIRED: "SESSION: token expired",
 }
@@ -79,6 +88,10 @@ RETRY_AFTER_S = (5, 15)
 NOBODY_YET = Identity("", "", frozenset(), "", "")
 LOGIN_SHARE = 0.5
 """Of the hand-window, in which the client wants to be done: how long the user method may take."""
+ANSWER_TAKES_S = 1.0
+"""Of the time for which the client waits: the way of our answer to it."""
+MEANT_FOR_PROGRAMS = ("TEMP[", "CRV1:", "SESSION:")
+"""How a text begins that a client does not show but obey."""
 
 
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
@@ -97,6 +110,10 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
                 account = await vouch(control, connection, credentials, identity)
             certified = identify(credentials, connection.endpoint)  # again: the user method took its time
             identity = replace(certified, username=account.name, groups=account.groups)
+        if connection.endpoint.settings.connect_handler is not None:
+            connection.username = identity.username
+            await _ask_handler(control, connection, credentials, identity)
+            identity = _as_of_now(control, connection, credentials, account)  # again: the handler took its time
         connection.identity = identity
         connection.username = identity.username
         connection.certificate = credentials.certificate
@@ -289,11 +306,17 @@ async def vouch(
     if isinstance(answer, Refused):
         raise Denied(answer.refusal, answer.detail)
     _check_name(method, answer.name, identity)
-    # Whoever changes a user goes through the sessions that are established, and this one is not yet.
-    now = control.users.look_up(method.directory, answer.name)
+    return _unchanged(control, connection, answer)
+
+
+def _unchanged(control: ControlPlane, connection: Connection, account: Account) -> Account:
+    """Whoever changes a user goes through the sessions that are established, and this one is not yet."""
+    method = connection.endpoint.settings.user_method
+    assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
+    now = control.users.look_up(method.directory, account.name)
     if isinstance(now, Refused):
         raise Denied(now.refusal, now.detail)
-    if now.stamp != answer.stamp:
+    if now.stamp != account.stamp:
         raise Denied(Refusal.WRONG_PASSWORD, "it was changed while the login was under way")
     return now
 
@@ -347,6 +370,49 @@ def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Iden
         certificate_serial=f"{certificate.serial_number:x}",
         certificate_fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
     )
+
+
+async def _ask_handler(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+) -> None:
+    """Whether the endpoint's client connect handler lets this client in. Raises ``Denied``."""
+    settings, info = connection.endpoint.settings, credentials.peer_info
+    assert settings.connect_handler is not None  # noqa: S101 - the caller's promise
+    request = ConnectRequest(
+        connection_id=connection.connection_id,
+        endpoint_id=connection.endpoint.id,
+        common_name=identity.common_name,
+        username=identity.username,
+        platform=info.platform,
+        platform_version=info.values.get("IV_PLAT_VER", ""),
+        client_openvpn_version=info.version,
+        aws_client_version=info.gui_version if "aws" in info.gui_version.lower() else "",
+        public_ip=connection.link.remote.host,
+        groups=sorted(identity.groups),
+    )
+    left_s = connection.session.patience(asyncio.get_running_loop().time()) - ANSWER_TAKES_S
+    try:
+        answer = await control.handlers.ask(settings.connect_handler, request, within_s=max(0.0, left_s))
+    except HandlerFailed as failed:
+        raise Denied(failed.refusal, failed.detail) from None
+    connection.posture_statuses = answer.statuses
+    if not answer.allow:
+        text = f"Denied: {answer.message}" if answer.message.startswith(MEANT_FOR_PROGRAMS) else answer.message
+        raise Denied(Refusal.CLIENT_CONNECT_FAILED, answer.message, text=text)
+
+
+def _as_of_now(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, account: Account | None
+) -> Identity:
+    """Who it is, if all that has been proven still holds. Raises ``Denied``."""
+    certified, method = identify(credentials, connection.endpoint), connection.endpoint.settings.user_method
+    if account is None or method is None:
+        return certified
+    if looks_like_token(credentials.password):
+        account = vouch_by_token(control, connection, credentials, certified, account)
+    elif not method.is_federated:  # whose identity provider is asked once
+        account = _unchanged(control, connection, account)
+    return replace(certified, username=account.name, groups=account.groups)
 
 
 def _check_limits(control: ControlPlane, connection: Connection, identity: Identity) -> None:

@@ -1,10 +1,15 @@
-"""Ends sessions that have lasted as long as their endpoint allows. One timer for all, set for the next that is due."""
+"""Ends sessions that have lasted as long as their endpoint allows, or over which too little has passed for too long.
+
+One timer for all, set for the session that is to be looked at next. How long a session has lasted counts on the wall
+clock from its login on, which may have been another session's; idleness on the loop's, in bytes of inner packets: pings
+and the control channel keep nobody busy."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import time
+from dataclasses import dataclass
 
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
@@ -12,26 +17,43 @@ from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 
 TIMEOUT_TEXT = "Session timeout"
+IDLE_TEXT = "Idle for too long"
+IDLE_LOOKS = 4
+"""In the time after which a session is idle: it ends at most a quarter of it late."""
+LONGEST_WAIT_S = 3600.0
+"""The wall clock may be set meanwhile."""
 SPARE = 1024
 """Entries of sessions that ended by themselves are dropped once there are this many more than half."""
 
 
+@dataclass(slots=True)
+class _Watched:
+    due: float
+    """Of its entry on the heap; others of it are superseded."""
+    busy_at: float
+    bytes_then: int
+
+
 class SessionTimeouts:
-    """Entries name sessions and do not hold them, so that one which has ended costs next to nothing until then."""
+    """Names sessions and does not hold them, so that one which has ended costs next to nothing until it is due."""
 
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
         self._loop = asyncio.get_running_loop()
-        self._due: list[tuple[float, int, str]] = []
+        self._watched: dict[str, _Watched] = {}
+        self._due: list[tuple[float, str]] = []
+        """A heap; connection ids."""
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: Connection) -> None:
         """It has been let in."""
-        limit = connection.endpoint.settings.session_timeout_s
-        if not limit or connection.peer_id is None:
+        settings = connection.endpoint.settings
+        if connection.peer_id is None or not (settings.session_timeout_s or settings.idle_timeout_s):
             return
-        left = limit - (time.time() - connection.logged_in_at)
-        heapq.heappush(self._due, (self._loop.time() + left, connection.peer_id, connection.connection_id))
+        now = self._loop.time()
+        if connection.connection_id not in self._watched:
+            self._watched[connection.connection_id] = _Watched(0.0, now, self._bytes(connection))
+        self._watch(connection, now)
         self._compact()
         self._arm()
 
@@ -45,38 +67,67 @@ class SessionTimeouts:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _find(self, peer_id: int, connection_id: str) -> Connection | None:
-        connection = self._control.table.by_peer(peer_id)
-        alive = connection is not None and connection.connection_id == connection_id and connection.established
-        return connection if alive else None
+    def _watch(self, connection: Connection, now: float) -> None:
+        """Look at it again when it may be due."""
+        settings, watched = connection.endpoint.settings, self._watched[connection.connection_id]
+        waits = []
+        if settings.session_timeout_s:
+            waits.append(settings.session_timeout_s - (time.time() - connection.logged_in_at))
+        if settings.idle_timeout_s:
+            waits.append(min(watched.busy_at + settings.idle_timeout_s - now, settings.idle_timeout_s / IDLE_LOOKS))
+        if not waits:
+            del self._watched[connection.connection_id]
+            return
+        watched.due = now + min(*waits, LONGEST_WAIT_S)
+        heapq.heappush(self._due, (watched.due, connection.connection_id))
+
+    def _bytes(self, connection: Connection) -> int:
+        if connection.peer_id is None:
+            return 0
+        stats = self._control.plane.peer_stats(connection.peer_id)
+        return stats.bytes_in + stats.bytes_out
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._due:
-            self._timer = self._loop.call_at(self._due[0][0], self._end_due)
+            self._timer = self._loop.call_at(self._due[0][0], self._look)
 
-    def _end_due(self) -> None:
-        while self._due and self._due[0][0] <= self._loop.time():
-            _, peer_id, connection_id = heapq.heappop(self._due)
-            connection = self._find(peer_id, connection_id)
-            if connection is not None:
-                self._end_if_due(connection)
+    def _look(self) -> None:
+        now = self._loop.time()
+        while self._due and self._due[0][0] <= now:
+            due, connection_id = heapq.heappop(self._due)
+            watched, connection = self._watched.get(connection_id), self._control.table.by_id(connection_id)
+            if watched is None or watched.due != due:
+                continue
+            if connection is None or not connection.established:
+                del self._watched[connection_id]
+            elif not self._end_if_due(connection, watched, now):
+                self._watch(connection, now)
         self._arm()
 
-    def _end_if_due(self, connection: Connection) -> None:
+    def _end_if_due(self, connection: Connection, watched: _Watched, now: float) -> bool:
         """By what the endpoint allows now: an entry may be older than that."""
         settings = connection.endpoint.settings
-        lasted = time.time() - connection.logged_in_at
-        if not settings.session_timeout_s or lasted < settings.session_timeout_s - 1:
-            return
-        if settings.disconnect_on_session_timeout:
-            self._control.halt(connection, End.SESSION_TIMEOUT, TIMEOUT_TEXT)
-        else:
-            self._control.restart(connection, End.SESSION_TIMEOUT, RESTART_TEXT)
+        if settings.session_timeout_s and time.time() - connection.logged_in_at >= settings.session_timeout_s:
+            if settings.disconnect_on_session_timeout:
+                self._control.halt(connection, End.SESSION_TIMEOUT, TIMEOUT_TEXT)
+            else:
+                self._control.restart(connection, End.SESSION_TIMEOUT, RESTART_TEXT)
+            return True
+        passed = self._bytes(connection)
+        if passed - watched.bytes_then >= settings.idle_bytes:
+            watched.busy_at, watched.bytes_then = now, passed
+        if settings.idle_timeout_s and now - watched.busy_at >= settings.idle_timeout_s:
+            self._control.halt(connection, End.IDLE_TIMEOUT, IDLE_TEXT)
+            return True
+        return False
 
     def _compact(self) -> None:
         if len(self._due) > 2 * len(self._control.table) + SPARE:
-            self._due = [entry for entry in self._due if self._find(entry[1], entry[2]) is not None]
+            alive = {c.connection_id for c in self._control.table if c.established}
+            self._watched = {name: watched for name, watched in self._watched.items() if name in alive}
+            current = [(watched.due, name) for name, watched in self._watched.items()]
+            self._due = current
             heapq.heapify(self._due)

@@ -81,6 +81,7 @@ class Session:
         "_agreement",
         "_answer_due",
         "_bytes_before_login",
+        "_client_waits_s",
         "_close_at",
         "_closing",
         "_context",
@@ -152,6 +153,7 @@ class Session:
         self._push = PushExchange(settings.push_repeat_s)
         self._answer_due = False
         """A question is with the client whose answer comes in text."""
+        self._client_waits_s = float(settings.hand_window_s)
         self._packets_before_login = 0
         self._bytes_before_login = 0
         self._closing: SessionClosed | None = None
@@ -291,7 +293,13 @@ class Session:
             messages.serialise_message(text)
         self._outbox.add(pending, question)
         self._answer_due = question.startswith("INFO_PRE,CR_TEXT:")
+        self._client_waits_s = max(self._client_waits_s, until + _SPARE_S)
         return max(0.0, until - passed)
+
+    def patience(self, now: float) -> float:
+        """For how long the client still waits for the decision about its first key."""
+        state = self._deferred()
+        return 0.0 if state is None else max(0.0, state.started_at + self._client_waits_s - now)
 
     def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> Refusal | None:
         """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow

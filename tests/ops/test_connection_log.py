@@ -13,8 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from cvpnd.config import LogFilesConfig
 from cvpnd.endpoints.model import ConnectionView
-from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry, waiting_entry
+from cvpnd.ops.connection_log import (
+    ConnectionLog,
+    attempt_entry,
+    reset_entry,
+    update_entry,
+    waiting_entry,
+)
+from cvpnd.ops.log_file import LogFile
+from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.log_writer import LogWriter
 from cvpnd.reasons import End, Refusal
 
 CONNECTED_AT = 1585255035.4  # 2020-03-26 20:37:15 UTC, the time in AWS's own example
@@ -42,7 +52,7 @@ CONNECTION = ConnectionView(
     egress_packets=0,
 )
 
-# the administrator guide's example of a successful attempt, and its one key more for user-based logins
+# the administrator guide's example of a successful attempt, with the keys that its later examples have too
 AWS_EXAMPLE = {
     "connection-log-type": "connection-attempt",
     "connection-attempt-status": "successful",
@@ -54,6 +64,7 @@ AWS_EXAMPLE = {
     "connection-start-time": "2020-03-26 20:37:15",
     "connection-last-update-time": "2020-03-26 20:37:15",
     "client-ip": "10.0.1.2",
+    "client-ip-v6": "NA",
     "common-name": "client1",
     "device-type": "mac",
     "device-ip": "98.247.202.82",
@@ -79,11 +90,13 @@ def test_a_successful_attempt_reads_as_in_awss_example_with_our_keys_behind() ->
 
 
 def test_a_refused_attempt_says_why_and_has_no_address() -> None:
-    refused = replace(CONNECTION, client_ip="", ended_at=CONNECTED_AT)
+    refused = replace(CONNECTION, client_ip="", ended_at=CONNECTED_AT, posture_compliance_statuses=("old", "odd"))
     entry = attempt_entry(refused, CONNECTED_AT, failure=Refusal.CERTIFICATE_REVOKED, detail="serial 0A")
     assert entry["connection-attempt-status"] == "failed"
     assert entry["connection-attempt-failure-reason"] == "certificate-revoked"
     assert entry["client-ip"] == "NA"
+    assert {entry[f"connection-{key}"] for key in ("start-time", "end-time", "duration-seconds")} == {"NA"}
+    assert entry["posture-compliance-statuses"] == ["old", "odd"]
     assert entry["detail"] == "serial 0A"
     assert entry["authentication-method"] == "certificate"
 
@@ -94,16 +107,25 @@ def test_an_end_has_duration_counters_and_reason() -> None:
     )
     entry = reset_entry(ended, CONNECTED_AT + 61.7)
     assert entry["connection-log-type"] == "connection-reset"
-    assert (entry["connection-attempt-status"], entry["connection-reset-status"]) == ("NA", "successful")
+    assert (entry["connection-attempt-status"], entry["connection-reset-status"]) == ("NA", "NA")
     assert (entry["connection-end-time"], entry["connection-duration-seconds"]) == ("2020-03-26 20:38:17", "61")
     assert (entry["ingress-bytes"], entry["egress-packets"]) == ("5", str(2**40))
     assert entry["connection-end-reason"] == "client-exit"
     assert waiting_entry(CONNECTION, CONNECTED_AT)["connection-attempt-status"] == "waiting-for-assertion"
+    update = update_entry(replace(CONNECTION, ingress_bytes=7), CONNECTED_AT + 5)
+    assert (update["connection-log-type"], update["ingress-bytes"]) == ("connection-update", "7")
+    assert (update["connection-end-time"], update["connection-duration-seconds"]) == ("NA", "5")
+
+
+def opened(path: Path, **options: int) -> LogWriter:
+    file = LogFile(path)
+    file.open()
+    return LogWriter(str(path), file, **options)
 
 
 def test_what_was_written_is_in_the_file_after_close_with_its_modes(tmp_path: Path) -> None:
     path = tmp_path / "log" / "connections.log"
-    log = ConnectionLog(path)
+    log = opened(path)
     hostile = replace(CONNECTION, common_name="eve\n\x1b[2J\u202e\ud800")
     for index in range(1000):
         log.write(attempt_entry(replace(hostile, port=index), CONNECTED_AT))
@@ -119,7 +141,7 @@ def test_what_was_written_is_in_the_file_after_close_with_its_modes(tmp_path: Pa
 
 def test_after_reopen_new_entries_go_to_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "connections.log"
-    log = ConnectionLog(path)
+    log = opened(path)
     log.write({"number": "1"})
     wait_for(lambda: path.stat().st_size > 0)
     path.rename(tmp_path / "connections.log.1")
@@ -132,7 +154,7 @@ def test_after_reopen_new_entries_go_to_a_new_file(tmp_path: Path) -> None:
 
 def test_a_reopen_that_fails_goes_on_in_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "connections.log"
-    log = ConnectionLog(path)
+    log = opened(path)
     path.rename(tmp_path / "old")
     path.mkdir()
     log.reopen()
@@ -145,13 +167,13 @@ def test_a_reopen_that_fails_goes_on_in_the_old_file(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_opened_is_refused_at_start(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic link"):
-        ConnectionLog(tmp_path / "link")
+        ConnectionLog(tmp_path / "link", LogFilesConfig(), LogStreams(tmp_path))
 
 
 def test_a_disk_that_hangs_costs_lines_but_never_time(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)  # a pipe that nobody reads hangs like a dead disk once 64 kB are in it
-    log = ConnectionLog(path, queue_limit=100)
+    log = opened(path, queue_limit=100)
     slowest = 0.0
     for _ in range(2000):
         begun = time.perf_counter()
@@ -184,15 +206,16 @@ def test_a_full_disk_loses_counted_lines_and_never_leaves_a_torn_one_in_the_way(
     script = """
         import resource, signal, sys, json, time
         from pathlib import Path
-        from cvpnd.ops.connection_log import ConnectionLog
+        from cvpnd.ops.log_file import LogFile
+        from cvpnd.ops.log_writer import LogWriter
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         path = Path(sys.argv[1])
-        log = ConnectionLog(path)
+        log = LogWriter(str(path), LogFile(path))
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))   # EFBIG in the middle of a line, as a full disk would
         for number in range(100):
             log.write({"number": str(number), "text": "x" * 100})
-        while log._queue.qsize():
+        while log.waiting:
             time.sleep(0.01)
         time.sleep(0.1)
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))   # somebody made room
@@ -219,14 +242,14 @@ def test_a_full_disk_loses_counted_lines_and_never_leaves_a_torn_one_in_the_way(
 def test_a_torn_last_line_of_a_crash_is_ended_before_the_next(tmp_path: Path) -> None:
     path = tmp_path / "connections.log"
     path.write_text('{"number": "1"}\n{"num')
-    log = ConnectionLog(path)
+    log = opened(path)
     log.write({"number": "2"})
     log.close()
     assert path.read_text() == '{"number": "1"}\n{"num\n{"number": "2"}\n'
 
 
 def test_entries_after_close_are_lost_and_counted(tmp_path: Path) -> None:
-    log = ConnectionLog(tmp_path / "connections.log")
+    log = opened(tmp_path / "connections.log")
     log.close()
     log.write({"number": "1"})
     assert log.lost == 1

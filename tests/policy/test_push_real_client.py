@@ -46,6 +46,7 @@ def test_no_pushed_option_is_refused(tmp_path: Path, split_tunnel: bool, v6: boo
             "split_tunnel": split_tunnel,
             "dns_servers": ("10.20.0.2", "fd00:20::2"),
             "dns_domains": ("corp.example.com", "example.com"),
+            "login_banner": "\N{LOCK}" * 1400 if v6 else "",
         }
     )
     options = push_options(endpoint, ROUTES, Lease(V4, V6 if v6 else None), replace(FACTS, proto=proto))

@@ -1,5 +1,6 @@
 """The service in a booted systemd, with every restriction of the unit in force: start, reload, crash, stop."""
 
+import json
 import os
 import pwd
 import shutil
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from helpers.booted import SOURCE, VENV, BootedSystem
+
+from cvpnd.ops.journal import MESSAGE_IDS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 
@@ -100,6 +103,33 @@ def test_reload_is_done_by_the_same_process(system: BootedSystem) -> None:
     system.run("systemctl", "reload", "cvpnd")
     wait_until(lambda: "10.20.0.0/25" in cvpnctl(system, "rule", "list"))
     assert system.property("cvpnd", "MainPID") == before
+
+
+LOGGED = """
+from cvpnd.config import SyslogTarget
+from cvpnd.endpoints.model import ConnectionView
+from cvpnd.ops.connection_log import attempt_entry
+from cvpnd.ops.journal import Journal
+from cvpnd.ops.syslog import Syslog
+view = ConnectionView("cvpn-connection-1", "cvpn-endpoint-1", "staff", "active", "laptop", "anna", "directory",
+    "10.100.0.2", "192.0.2.1", 50000, "udp", "linux", "AES-256-GCM", 0.0, None, "", 0, 0, 0, 0)
+Journal().append([attempt_entry(view, 0.0, failure="wrong-password")])
+Syslog(SyslogTarget("local")).append([attempt_entry(view, 0.0)])
+"""
+
+
+def test_the_connection_log_is_found_in_the_journal_by_its_fields(system: BootedSystem) -> None:
+    system.run("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-c", LOGGED)
+
+    def found(*matches: str) -> list[dict[str, str]]:
+        return [json.loads(line) for line in system.run("journalctl", "-o", "json", *matches).stdout.splitlines()]
+
+    wait_until(lambda: len(found("SYSLOG_FACILITY=10")) == 1)
+    (entry,) = found("CVPND_USERNAME=anna", f"MESSAGE_ID={MESSAGE_IDS['failed']}")
+    assert entry["CVPND_CONNECTION_ATTEMPT_FAILURE_REASON"] == "wrong-password"
+    assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"]) == ("5", "cvpnd")
+    (message,) = found("SYSLOG_FACILITY=10", "SYSLOG_IDENTIFIER=cvpnd")
+    assert json.loads(message["MESSAGE"])["username"] == "anna"
 
 
 def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSystem) -> None:

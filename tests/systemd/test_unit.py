@@ -33,6 +33,16 @@ def test_systemd_has_nothing_to_say_about_the_unit(unit: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_systemd_has_nothing_to_say_about_the_drop_in_for_handlers_either(unit: Path) -> None:
+    drop_in = unit.parent / "cvpnd.service.d"
+    drop_in.mkdir()
+    shutil.copy(SYSTEMD / "handler-user.conf", drop_in)
+    result = verify(unit)
+    assert (result.returncode, result.stderr) == (0, "")
+    (drop_in / "handler-user.conf").write_text("[Service]\nAmbientCapability=CAP_KILL\n")
+    assert "AmbientCapability" in verify(unit).stderr, "it was not read"
+
+
 def test_a_misspelt_key_would_be_seen(unit: Path) -> None:
     """verify exits with 0 for these, hence the look at stderr above."""
     unit.write_text(unit.read_text().replace("WatchdogSec=", "WatchDogSec="))

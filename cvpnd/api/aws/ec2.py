@@ -463,6 +463,7 @@ async def describe_connections(call: Call) -> Answer:
             "IngressPackets": str(c.ingress_packets),
             "EgressPackets": str(c.egress_packets),
             "ClientIp": c.client_ip,
+            "PostureComplianceStatuses": c.posture_compliance_statuses,
             "CommonName": c.common_name,
             "Status": {"Code": c.status, "Message": c.end_reason or None},
             "ConnectionEndTime": "-" if c.ended_at is None else _time(c.ended_at),

@@ -1,0 +1,42 @@
+"""From the configuration to handlers that can be asked."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from cvpnd.config import HandlerConfig
+from cvpnd.handlers.desk import Handler
+from cvpnd.handlers.executable import ExecutableHandler
+from cvpnd.handlers.python import PythonHandler
+
+
+class HandlerError(Exception):
+    """A handler cannot be asked; the text names it and the fix."""
+
+
+def open_handler(settings: HandlerConfig) -> Handler:
+    """Reads files and imports modules: call it from a thread. Raises ``HandlerError``."""
+    try:
+        if settings.executable is not None:
+            _check_executable(settings)
+            return ExecutableHandler(settings)
+        if settings.python is not None:
+            return PythonHandler(settings)
+        from cvpnd.handlers.web import WebHandler  # with httpx: who asks nobody does without its time and memory
+
+        return WebHandler(settings)
+    except (OSError, ValueError) as error:
+        raise HandlerError(f"handler {settings.name}: {error}") from error
+
+
+def _check_executable(settings: HandlerConfig) -> None:
+    assert settings.executable is not None  # noqa: S101 - the caller's promise
+    status = settings.executable.stat()
+    if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
+        raise ValueError(f"{settings.executable} is no program; chmod +x it, or name another")
+    if status.st_mode & stat.S_IWOTH or status.st_uid not in (0, os.geteuid()):
+        raise ValueError(
+            f"{settings.executable} can be changed by others, who could let in whom they like; chown root and chmod "
+            "o-w it"
+        )

@@ -1,0 +1,113 @@
+"""The connection log at a syslog daemon: each entry one message with its JSON as text, facility authpriv.
+
+To /dev/log in the form that the C library's syslog() sends and every daemon reads there; to another host by RFC 5424,
+over UDP (RFC 5426) or TCP with octet counting (RFC 6587). The MSGID is the kind of entry."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from cvpnd.config import SyslogTarget
+from cvpnd.ops.journal import kind, priority
+from cvpnd.ops.log_writer import EntriesLost, Entry
+
+SOCKET = Path("/dev/log")
+AUTHPRIV = 10
+CONNECT_S = 3.0
+RETRY_S = 5.0
+"""After a daemon could not be reached, entries are lost at once for so long: waiting for each would fill the queue."""
+
+
+class Syslog:
+    """A ``Destination``."""
+
+    def __init__(self, target: SyslogTarget, path: Path = SOCKET) -> None:
+        self._target = target
+        self._path = path
+        self._host = platform.node() or "-"
+        self._socket: socket.socket | None = None
+        self._retry_at = 0.0
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        lost, why = 0, ""
+        for entry in entries:
+            try:
+                self._send(self._message(entry))
+            except OSError as error:
+                lost, why = lost + 1, f"syslog {self._target}: {error.strerror or error}"
+        if lost:
+            raise EntriesLost(lost, why)
+
+    def _message(self, entry: Entry) -> bytes:
+        value, text = AUTHPRIV * 8 + priority(entry), json.dumps(entry)
+        if self._target.transport == "local":
+            return f"<{value}>{time.strftime('%b %e %H:%M:%S')} cvpnd[{os.getpid()}]: {text}".encode()
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        message = f"<{value}>1 {now} {self._host} cvpnd {os.getpid()} {kind(entry)} - {text}".encode()
+        return message if self._target.transport == "udp" else b"%d %b" % (len(message), message)
+
+    def _send(self, message: bytes) -> None:
+        if self._socket is not None and self._is_over():
+            self.close()
+        if self._socket is None:
+            self._connect()
+        assert self._socket is not None  # noqa: S101 - made just now
+        try:
+            self._socket.sendall(message)
+        except ConnectionError:  # it was restarted
+            self.close()
+            self._connect()
+            self._socket.sendall(message)
+        except OSError:
+            self.close()  # half of it may be on its way, behind which no other message could be read
+            raise
+
+    def _is_over(self) -> bool:
+        """The other side of a TCP connection has closed it: what is sent into that is lost without an error."""
+        assert self._socket is not None  # noqa: S101 - the caller's promise
+        if self._target.transport != "tcp":
+            return False
+        try:
+            return self._socket.recv(4096, socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _connect(self) -> None:
+        if time.monotonic() < self._retry_at:
+            raise OSError("it could not be reached just now")
+        try:
+            self._socket = self._connected()
+        except OSError:
+            self._retry_at = time.monotonic() + RETRY_S
+            raise
+
+    def _connected(self) -> socket.socket:
+        target = self._target
+        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
+        if target.transport == "local":
+            family = socket.AF_UNIX
+        form = socket.SOCK_STREAM if target.transport == "tcp" else socket.SOCK_DGRAM
+        made = socket.socket(family, form | socket.SOCK_CLOEXEC)
+        made.settimeout(CONNECT_S)
+        try:
+            made.connect(str(self._path) if target.transport == "local" else (target.host, target.port))
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    def reopen(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None

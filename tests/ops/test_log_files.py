@@ -1,0 +1,142 @@
+"""Files of the connection log over time: rotated, read across rotations, on a disk without room."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cvpnd.ops.log_file import LogFile, Rotation, rotated
+from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.log_writer import EntriesLost, LogWriter
+
+
+def entry(number: int, when: float | None = None) -> dict[str, str | list[str]]:
+    written = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(when or time.time()))
+    return {"connection-last-update-time": written, "number": f"{number:04}"}
+
+
+LINE = len(json.dumps(entry(0))) + 1
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(json.loads(line)["number"]) for line in path.read_text().splitlines()]
+
+
+def test_a_file_is_rotated_before_it_grows_too_large_and_so_many_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "connections.log"
+    log = LogFile(path, Rotation(bytes=3 * LINE, keep=2))
+    for number in range(10):
+        log.append([entry(number)])
+    log.close()
+    assert numbers(path) == [9]
+    assert [(position, numbers(old)) for position, old in rotated(path)] == [
+        (3 * LINE, [3, 4, 5]),
+        (6 * LINE, [6, 7, 8]),
+    ]
+    assert rotated(path)[0][1].name == f"connections.log.{3 * LINE:015}"
+    assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o640}
+
+
+def test_a_file_is_rotated_when_its_first_line_is_old_also_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "connections.log"
+    LogFile(path).append([entry(1, time.time() - 7200)])
+    log = LogFile(path, Rotation(age_s=3600))
+    log.append([entry(2)])
+    log.append([entry(3)])
+    log.close()
+    assert numbers(path) == [2, 3]
+    assert [numbers(old) for _, old in rotated(path)] == [[1]]
+
+
+def test_what_cannot_be_rotated_grows_on(tmp_path: Path) -> None:
+    path = tmp_path / "connections.log"
+    log = LogFile(path, Rotation(bytes=LINE))
+    log.append([entry(1)])
+    (tmp_path / "connections.log.new").mkdir()
+    log.append([entry(2)])
+    assert numbers(path) == [1, 2]
+    (tmp_path / "connections.log.new").rmdir()
+    log.append([entry(3)])
+    log.close()
+    assert numbers(path) == [3]
+
+
+def test_a_stream_is_read_across_its_files_and_its_lines_keep_their_numbers(tmp_path: Path) -> None:
+    streams = LogStreams(tmp_path)
+    for number in range(4):
+        streams.write("vpn", "staff", entry(number))
+    streams.close()
+    before = list(streams.read("vpn", "staff"))
+    assert [line.number for line in before] == [number * LINE for number in range(4)]
+    streams.rotate(Rotation(bytes=4 * LINE))
+    streams.write("vpn", "staff", entry(4))
+    streams.close()
+    after = list(streams.read("vpn", "staff"))
+    assert after[:4] == before
+    assert (after[4].number, json.loads(after[4].text)["number"]) == (4 * LINE, "0004")
+    assert len(rotated(streams.path("vpn", "staff"))) == 1
+
+
+def test_only_the_newest_of_a_stream_are_looked_through_wherever_its_files_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = LogStreams(tmp_path).path("vpn", "staff")
+    log = LogFile(path, Rotation(bytes=3 * LINE))
+    for number in range(10):
+        log.append([entry(number)])
+    log.close()
+    monkeypatch.setattr("cvpnd.ops.log_streams.MAX_BYTES_READ", 5 * LINE + 3)
+    found = list(LogStreams(tmp_path).read("vpn", "staff"))
+    assert [(line.number, int(json.loads(line.text)["number"])) for line in found] == [
+        (number * LINE, number) for number in range(5, 10)
+    ]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_full_disk_loses_what_does_not_fit_and_goes_on_when_there_is_room(small_disk: Path) -> None:
+    path = small_disk / "connections.log"
+    writer = LogWriter(str(path), LogFile(path))
+    for number in range(2000):
+        writer.write(entry(number))
+    deadline = time.monotonic() + 10
+    while writer.waiting and time.monotonic() < deadline:
+        time.sleep(0.01)
+    other = LogFile(small_disk / "other.log", Rotation(bytes=10))
+    with pytest.raises(EntriesLost) as lost:
+        other.append([entry(1), entry(2)])
+    assert lost.value.count == 2 and "No space left" in lost.value.why
+    other.close()
+    kept = len([line for line in path.read_text().splitlines() if line.endswith("}")])
+    path.unlink()
+    writer.reopen()
+    writer.write(entry(2000))
+    writer.close()
+    assert numbers(path) == [2000]
+    assert 0 < writer.lost == 2000 - kept
+
+
+def test_a_stream_that_cannot_be_made_costs_its_entries_and_they_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "vpn").write_text("a file where the group's directory should be")
+    streams = LogStreams(tmp_path)
+    streams.write("vpn", "staff", entry(1))
+    streams.write("other", "staff", entry(2))
+    deadline = time.monotonic() + 10
+    while not (streams.lost and streams.path("other", "staff").exists()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert streams.lost == 1
+    streams.close()
+    assert numbers(streams.path("other", "staff")) == [2]
