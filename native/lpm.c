@@ -4,11 +4,12 @@
  *
  * Most nodes choose by 6 bits and keep two bitmaps instead of 64 slots (as Asai and Ohara's Poptrie does): which slots
  * are nodes, and which begin a run of equal values. Where many prefixes differ in the bits that follow, a node has all
- * its slots in an array instead, for up to 16 bits: one step rather than three. Values of shorter prefixes are written into
- * every slot that no longer one takes, so a search never goes back.
+ * its slots in an array instead, for up to 16 bits: one step rather than three. A slot of those below which there is a
+ * single prefix has a leaf, which takes a quarter of a line (half of one for IPv6). Values of shorter prefixes are written
+ * into every slot that no longer one takes, so a search never goes back.
  *
- * Among 50,000 prefixes a search mostly reads one slot of the widest node and one line more. That they are in no nearby
- * cache is then half of what it costs. */
+ * Among 50,000 prefixes a search mostly reads one slot of the widest node and one leaf or node. That they are in no nearby
+ * cache is then half of what it costs, so what counts is how much memory the table takes. */
 #include "lpm.h"
 
 #include <stdlib.h>
@@ -30,8 +31,8 @@ enum {
     LINES_MAX = 1 << 28, /* so that a word's index fits into 32 bits */
 };
 
-/* In a slot: the rest is a node's line. Otherwise it is a value. */
-static const uint32_t IS_NODE = 1u << 31;
+/* In a slot: the rest is a node's line, or a leaf's quarter of one. Otherwise it is a value. */
+static const uint32_t IS_NODE = 1u << 31, IS_LEAF = 1u << 30;
 
 union line {
     struct {
@@ -49,8 +50,21 @@ union line {
     uint32_t words[LINE_WORDS];
 };
 
+/* The only prefix below a slot, and the value of the slot's other addresses. */
+struct leaf_v4 {
+    uint32_t path;
+    uint32_t value, outside;
+    uint8_t length; /* not 0 */
+};
+struct leaf_v6 {
+    address_bits path;
+    uint32_t value, outside;
+    uint8_t length; /* not 0 */
+};
+
 _Static_assert(sizeof(union line) == 64 && offsetof(union line, node.own_runs) == 48, "a node fills one cache line");
-enum { OWN_RUNS_WORD = 12 };
+_Static_assert(sizeof(struct leaf_v4) == 16 && sizeof(struct leaf_v6) == 32, "a leaf is in one line");
+enum { OWN_RUNS_WORD = 12, QUARTER = 16 };
 
 struct lpm {
     union line *lines;
@@ -72,6 +86,11 @@ struct entry {
 static inline unsigned slot_of(address_bits address, unsigned depth, unsigned bits)
 {
     return (unsigned)((uint64_t)(address << depth >> 64) >> (64 - bits));
+}
+
+static inline void *leaf_at(const struct lpm *lpm, uint32_t quarter)
+{
+    return (char *)lpm->lines + (size_t)quarter * QUARTER;
 }
 
 /* `v6` is a constant where this is inlined: all of IPv4 happens in the upper half, which saves a fifth. */
@@ -100,7 +119,15 @@ __attribute__((always_inline)) static inline uint32_t find(const struct lpm *lpm
         }
         slot = lpm->lines[word / LINE_WORDS].words[word % LINE_WORDS];
     }
-    return slot;
+    if (!(slot & IS_LEAF))
+        return slot;
+    const void *at = leaf_at(lpm, slot & ~IS_LEAF);
+    if (v6) {
+        const struct leaf_v6 *leaf = at;
+        return (address ^ leaf->path) >> (ADDRESS_BITS - leaf->length) == 0 ? leaf->value : leaf->outside;
+    }
+    const struct leaf_v4 *leaf = at;
+    return ((uint32_t)(upper >> 32) ^ leaf->path) >> (32 - leaf->length) == 0 ? leaf->value : leaf->outside;
 }
 
 static inline address_bits from_v4(const uint8_t *bytes) { return (address_bits)get_u32(bytes) << 96; }
@@ -175,6 +202,8 @@ static uint32_t *word_at(struct lpm *lpm, uint32_t word)
     return &lpm->lines[word / LINE_WORDS].words[word % LINE_WORDS];
 }
 
+static uint32_t lines_for(size_t bytes) { return (uint32_t)((bytes + sizeof(union line) - 1) / sizeof(union line)); }
+
 /* Zeroed lines; the array may move. */
 static bool add_lines(struct lpm *lpm, uint32_t count, uint32_t *first)
 {
@@ -222,7 +251,7 @@ static bool write_runs(struct lpm *lpm, uint32_t at, const uint32_t slots[static
     uint32_t word = at * LINE_WORDS + OWN_RUNS_WORD;
     if (count > OWN_RUNS) {
         uint32_t line;
-        if (!add_lines(lpm, (count + LINE_WORDS - 1) / LINE_WORDS, &line))
+        if (!add_lines(lpm, lines_for(count * sizeof values[0]), &line))
             return false;
         word = line * LINE_WORDS;
     }
@@ -243,6 +272,16 @@ static bool next_below(const struct entry *entries, uint32_t count, unsigned dec
         i++;
     *to = i;
     return *from < count;
+}
+
+static void write_leaf(struct lpm *lpm, uint32_t quarter, const struct entry *entry, unsigned width, uint32_t outside)
+{
+    if (width == 32)
+        *(struct leaf_v4 *)leaf_at(lpm, quarter) =
+            (struct leaf_v4){(uint32_t)(entry->address >> 96), entry->value, outside, entry->length};
+    else
+        *(struct leaf_v6 *)leaf_at(lpm, quarter) =
+            (struct leaf_v6){entry->address, entry->value, outside, entry->length};
 }
 
 /* The node in line `at`, which is zeroed. Entries are in order, so those that contain others come before them and
@@ -271,12 +310,15 @@ static bool build_node(struct lpm *lpm, uint32_t at, const struct entry *entries
                  left > 0; left--)
                 slots[slot++] = entries[i].value;
 
-    uint32_t below = 0, first;
+    uint32_t below = 0, leaves = 0, first, first_leaf;
     uint64_t nodes = 0;
-    for (uint32_t from, to = 0; next_below(entries, count, decided, &from, &to); below++)
+    for (uint32_t from, to = 0; next_below(entries, count, decided, &from, &to);) {
         if (narrow)
             nodes |= (uint64_t)1 << slot_of(entries[from].address, depth, bits);
-    if (!add_lines(lpm, below, &first))
+        *(!narrow && to - from == 1 ? &leaves : &below) += 1;
+    }
+    unsigned leaf_size = width == 32 ? sizeof(struct leaf_v4) : sizeof(struct leaf_v6);
+    if (!add_lines(lpm, below, &first) || !add_lines(lpm, lines_for((size_t)leaves * leaf_size), &first_leaf))
         return false;
     union line *line = &lpm->lines[at];
     line->node.path = entries[0].address;
@@ -289,14 +331,21 @@ static bool build_node(struct lpm *lpm, uint32_t at, const struct entry *entries
     if (narrow && !write_runs(lpm, at, narrow_slots))
         return false;
 
-    uint32_t child = first;
-    for (uint32_t from, to = 0; next_below(entries, count, decided, &from, &to); child++) {
+    uint32_t child = first, leaf = first_leaf * (uint32_t)(sizeof(union line) / QUARTER);
+    for (uint32_t from, to = 0; next_below(entries, count, decided, &from, &to);) {
         uint32_t slot = slot_of(entries[from].address, depth, bits);
-        uint32_t around = narrow ? narrow_slots[slot] : lpm->lines[wide_line].words[slot];
+        uint32_t around = narrow ? narrow_slots[slot] : *word_at(lpm, wide_line * LINE_WORDS + slot);
+        if (!narrow && to - from == 1) {
+            write_leaf(lpm, leaf, &entries[from], width, around);
+            *word_at(lpm, wide_line * LINE_WORDS + slot) = IS_LEAF | leaf;
+            leaf += leaf_size / QUARTER;
+            continue;
+        }
         if (!build_node(lpm, child, entries + from, to - from, width, around))
             return false;
         if (!narrow)
             *word_at(lpm, wide_line * LINE_WORDS + slot) = IS_NODE | child;
+        child++;
     }
     return true;
 }

@@ -31,7 +31,7 @@ void pacer_start(const struct pacer *pacer);
 static inline void pacer_count(struct pacer *pacer, unsigned packets) { pacer->packets += packets; }
 
 /* After each wake-up, before anything is read: under load, waits until a pause after the last wake-up. True if so.
- * `messages`: datagrams and super-packets read so far, which hold what was counted. */
+ * `messages`: datagrams, frames and super-packets read so far, which hold what was counted. */
 bool pacer_wait(struct pacer *pacer, uint64_t messages);
 
 #endif

@@ -340,6 +340,8 @@ bool tcp_take_frames(struct tcp_connection *connection, struct tcp_scratch *scra
         connection->partial_length = cursor_left(&cursor);
         memcpy(connection->partial, cursor.at, connection->partial_length);
     }
+    /* How many came in one piece says nothing of who sends them: after a pause it is what the pause has gathered. */
+    count_total(counters, TOTAL_RECEIVE_MESSAGES, batch->count);
     count_total(counters, TOTAL_LINK_PACKETS_IN, batch->count);
     return good;
 }

@@ -290,6 +290,7 @@ class ReferenceDataPlane:
             packet = bytes(connection.received[2 : 2 + length])
             del connection.received[: 2 + length]
             self._totals["link_packets_in"] += 1
+            self._totals["receive_messages"] += 1
             verdict = self.forwarder.frame_to_tun(packet, peer, time.monotonic())
             self._write_tun(peer.settings.endpoint, peer.id % self.workers, verdict)
             if verdict is Drop.AUTH_FAILED:
