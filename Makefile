@@ -26,7 +26,7 @@ PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev $(IPSEC_MB) ninja-bu
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables xmlsec1
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
-PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev libltdl7 libwrap0 openssl postgresql systemd systemd-container
+PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql systemd systemd-container
 
 PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
 
@@ -49,6 +49,8 @@ $(PACKAGE_SETS): packages-%:
 # Programs of the tests whose packages would start a service on this host: their files alone, below build/tools.
 TOOLS := build/tools
 export PATH := $(CURDIR)/$(TOOLS)/usr/bin:$(PATH)
+
+FREERADIUS := $(addprefix $(TOOLS)/,freeradius freeradius-common libfreeradius3)
 
 $(TOOLS)/%: | packages-build
 	@echo '==> Unpacking the Debian package $* into $(TOOLS)'; mkdir -p $(TOOLS) $(LOGS); \
@@ -184,7 +186,7 @@ test-sanitized: $(VENV)/.dev ## the data plane's tests on a module with AddressS
 	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py --sanitized build/asan/root/site --megabytes 20 --devices on \
 	    --cipher AES-256-GCM --offload auto --backend auto openssl </dev/null
 
-test-python: $(TOOLS)/prometheus $(TOOLS)/slapd $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
+test-python: $(TOOLS)/prometheus $(TOOLS)/slapd $(FREERADIUS) $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
 	@echo '==> pytest'
 	@$(VENV)/bin/pytest -n 2 $(ARGS) </dev/null || { status=$$?; [ $$status = 1 ] || exit $$status; \
 	    echo '==> Once more, one at a time: on two cores, labs beside each other can be late'; \

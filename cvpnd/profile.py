@@ -113,7 +113,8 @@ def _user_method(endpoint: EndpointConfig, kind: str) -> list[str]:
         return ["auth-nocache"]
     if endpoint.user_method.is_federated:
         return ["auth-federate", "auth-nocache", "auth-retry interact"] if kind == "aws" else ["auth-nocache"]
-    asked = [f"static-challenge {_quoted(QUESTION)} 1"] if endpoint.user_method.mfa != "off" else []
+    with_password = endpoint.user_method.mfa in ("totp", "radius")  # "radius-challenge" is asked afterwards
+    asked = [f"static-challenge {_quoted(QUESTION)} 1"] if with_password else []
     return ["auth-user-pass", *asked]
 
 

@@ -41,7 +41,10 @@ class Refusal(StrEnum):
     MFA_NOT_ENROLLED = "mfa-not-enrolled"
     MFA_CODE_WRONG = "mfa-code-wrong"
     MFA_CODE_REUSED = "mfa-code-reused"
+    MFA_REJECTED = "mfa-rejected"
     MFA_THROTTLED = "mfa-throttled"
+    RADIUS_UNAVAILABLE = "radius-unavailable"
+    RADIUS_UNVERIFIED = "radius-unverified"
     USERNAME_NOT_COMMON_NAME = "username-not-common-name"
     TOKEN_INVALID = "token-invalid"  # noqa: S105
     TOKEN_EXPIRED = "token-expired"  # noqa: S105

@@ -111,6 +111,7 @@ class Daemon:
             last_reload_at=gateway.last_reload_at,
             last_reload_successful=gateway.last_reload_successful,
             directories=views.directory_metrics(self.control.users),
+            radius=views.radius_metrics(self.control.radius),
             api_refusals=self._api_refusals(),
             connection_log_lost=self.connection_log.lost,
         )

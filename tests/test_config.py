@@ -20,6 +20,20 @@ bind_dn = "cn=x"
 bind_password_file = "x"
 user_base = "dc=x"
 """
+DIRECT = """
+[[directory]]
+id = "corp"
+servers = ["ldaps://dc1"]
+bind = "direct"
+user_base = "dc=x"
+"""
+RADIUS = """
+[[radius]]
+directory = "local"
+servers = ["radius://otp"]
+secret_file = "x"
+"""
+RADIUS_METHOD = '[{ type = "directory-service-authentication", directory = "local", mfa = "radius" }]'
 REFERENCE = Path(__file__).parents[1] / "conf" / "cvpnd.toml"
 
 SHORTEST = """
@@ -353,6 +367,16 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
         ),
         (DIRECTORY + 'servers = ["ldaps://dc1"]\nverify = false', "directory[0].verify: is not a key"),
         (DIRECTORY.replace("corp", "local") + 'servers = ["ldaps://dc1"]', "choose another id"),
+        (DIRECTORY + 'servers = ["ldaps://dc1"]\nbind = "direct"', '"direct" has no bind_dn, as users bind themselves'),
+        (DIRECTORY + 'servers = ["ldaps://dc1"]\nbind_name = "{user}"', 'bind_name is for bind = "direct"'),
+        (DIRECT + 'type = "active-directory"', "does not know what users bind as; add domains"),
+        (DIRECT + 'type = "openldap"\nbind_name = "{user}@x"', 'is no DN; write one like "uid={user},dc=x"'),
+        (DIRECT + 'type = "openldap"\nbind_name = "uid=user"', "has to contain {user} once"),
+        (DIRECT.replace('bind = "direct"', 'type = "openldap"'), 'bind = "service" needs bind_dn; add bind_dn'),
+        (RADIUS.replace('"local"', '"lokal"'), 'radius[0].directory: "lokal" is no directory; did you mean "local"?'),
+        (RADIUS + RADIUS, 'radius[1].directory: "local" is already radius[0].directory; choose another'),
+        (RADIUS.replace("radius://", "https://"), "radius[0].servers[0]: 'https://otp' is no RADIUS server; write"),
+        (RADIUS + "attempts = 0", "radius[0].attempts: 0 is too small"),
         ('[daemon]\nadmin_socket = ""', "daemon.admin_socket: '' is not a path; write one in quotes"),
         ('[metrics]\nlisten = "9176"', "metrics.listen: '9176' is not an address of this host"),
         ("metrics = 3", "metrics: 3 is not a table; write { key = value, … }"),
@@ -440,6 +464,10 @@ interface = "eth2"
         (SHORTEST + SUBNET_B + 'gateway = "10.20.2.1"', "subnet[1].gateway: 10.20.2.1 is outside 10.20.1.0/24; name"),
         (SHORTEST + SUBNET_B + 'gateway_v6 = "fe80::1"', "subnet[1].gateway_v6: the subnet has no IPv6; add cidr_v6"),
         (SHORTEST + SUBNET_B.replace("subnet-b", "local"), 'subnet[1].id: "local" is the route target for client-to'),
+        (
+            endpoint_with(authentication=RADIUS_METHOD),
+            'endpoint[0].authentication[0].mfa: "radius" without RADIUS servers; add [[radius]] with directory = "l',
+        ),
         (SHORTEST + SUBNET_B.replace("eth2", "eth 2"), "subnet[1].interface: 'eth 2' is not an interface name;"),
     ],
 )  # fmt: skip
@@ -614,7 +642,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 30, "tables found"
+    assert len(shown) == 31, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

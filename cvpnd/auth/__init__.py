@@ -11,7 +11,10 @@ local_users.py   the directory made of `[[local_users]]` and of users added at r
 passwords.py     their hashes
 logins.py        passwords against directories, off the event loop, bounded and equal in time (`UserLogins`)
 throttle.py      slows down who guesses passwords
+health.py        which servers failed lately, and how long answers take
 challenge.py     questions that go with the password, and how clients answer them
 totp.py          codes of an authenticator app
+radius_codes.py  codes that RADIUS servers judge, and the questions that they put
+radius.py        those servers: requests, verified answers, the next one where one is down
 tokens.py        what a client shows instead of a password once that was right
 watch.py         notices that files changed; `TrustKeeper` reloads them and keeps the old state on failure"""

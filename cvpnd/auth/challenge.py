@@ -1,4 +1,7 @@
-"""How clients answer a question that goes with the password (openvpn-wire.md 15.2): in the password field."""
+"""Questions that go with the password, and how clients answer them (openvpn-wire.md 15.2): in the password field.
+
+Whatever judges the answer (``totp``, ``radius_codes``), the way there is the same: the directory is asked first, so
+that whoever has no password learns nothing about second factors."""
 
 from __future__ import annotations
 
@@ -7,15 +10,20 @@ import binascii
 import secrets
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cvpnd.auth.directory import Account
+from cvpnd.auth.directory import Account, Directory
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.passwords import as_bytes
+from cvpnd.reasons import Refusal
 
 STATIC = "SCRV1:"
 DYNAMIC = "CRV1::"
 QUESTION = "Enter MFA code "
 """The text that AWS's profiles have, so that clients which look for it find it."""
-LIFETIME_S = 180.0
+MOST_QUESTION_BYTES = 400
+"""A message to a client has 1024, with the state and the user's name in base64."""
+QUESTION_LIFETIME_S = 180.0
 """A person looks for a telephone and types."""
 KEPT = 4096
 KEPT_OF_ACCOUNT = 4
@@ -40,10 +48,11 @@ def split_dynamic(password: str) -> tuple[str, str] | None:
     return (state, answer) if password.startswith(DYNAMIC) and separator else None
 
 
-def question(state: str, username: str) -> str:
-    """What follows ``AUTH_FAILED,``. The answer may be seen while it is typed: it is worth nothing a minute later."""
-    name = base64.b64encode(username.encode("utf-8", "surrogateescape")).decode()
-    return f"CRV1:R,E:{state}:{name}:{QUESTION}"
+def question_text(text: str) -> str:
+    """What a server of somebody else's wants asked, fit for a line that a client shows."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    cut = line.encode("utf-8", "replace")[:MOST_QUESTION_BYTES].decode("utf-8", "ignore")
+    return f"{cut} " if cut else QUESTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +65,42 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class Proven:
+    """Somebody whose password was right, and what came besides it."""
+
     asker: Asker
     username: str
+    """As it was typed."""
     account: Account
-    until: float = field(repr=False)
+    code: str = field(repr=False)
+    """Empty: none came."""
+    password: bytes = field(default=b"", repr=False)
+    """Empty where a question was answered, unless it was kept for that."""
+    answers: bool = False
+    """A question that was put, and not merely the password's."""
+    memory: object = None
+    """What whoever put the question wanted back with the answer."""
+
+
+@dataclass(frozen=True)
+class Challenged(Refused):
+    """Not yet let in: the client comes back with the answer to ``text``, which follows ``AUTH_FAILED,``."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Asked(Challenged):
+    """The password is right, and the answer to a question is wanted, on whichever way."""
+
+    state: str
+    question: str
+    echo: bool
+    """The answer may be seen while it is typed."""
+
+    def answered(self, text: str) -> str:
+        """What then stands in the password's place."""
+        return f"{DYNAMIC}{self.state}::{text}"
 
 
 class Questions:
@@ -69,29 +109,69 @@ class Questions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: OrderedDict[str, _Question] = OrderedDict()
+        self._open: OrderedDict[str, tuple[Proven, float]] = OrderedDict()
+        """Until when it is good; the oldest first."""
 
-    def put(self, asker: Asker, username: str, account: Account, now: float) -> str:
-        """Its state, which the client brings back."""
+    def prove(self, asker: Asker, directory: Directory, username: str, password: str, now: float) -> Proven | Refused:
+        """Asks the directory about what came in the password field."""
+        if password.startswith(DYNAMIC):
+            return self._answered(asker, directory, username, password, now)
+        code = ""
+        if password.startswith(STATIC):
+            if (parts := split_static(password)) is None:
+                return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password has not the form of an answered challenge")
+            password, code = parts
+        if not password:
+            return Refused(Refusal.CREDENTIALS_MISSING, "no password beside the code")
+        account = directory.log_in(username, as_bytes(password))
+        if isinstance(account, Refused):
+            return account
+        return Proven(asker, username, account, code, as_bytes(password))
+
+    def _answered(
+        self, asker: Asker, directory: Directory, username: str, password: str, now: float
+    ) -> Proven | Refused:
+        parts = split_dynamic(password)
+        proven = None if parts is None else self._take(parts[0], asker, username, now)
+        if parts is None or proven is None:
+            return Refused(Refusal.CHALLENGE_UNEXPECTED, "it answers no challenge that is open for this user")
+        account = directory.look_up(proven.account.name)  # minutes may have passed since
+        if isinstance(account, Refused):
+            return account
+        if account.stamp != proven.account.stamp:
+            return Refused(Refusal.WRONG_PASSWORD, "it was changed while a code was asked")
+        return replace(proven, account=account, code=parts[1], answers=True)
+
+    def ask(
+        self, proven: Proven, now: float, text: str = QUESTION, *, echo: bool = True, memory: object = None,
+        keep_password: bool = False,
+    ) -> Asked:  # fmt: skip
+        """``memory`` comes back with the answer, and the password if it is kept. ``echo``: a code is worth nothing a
+        minute later."""
         state = secrets.token_urlsafe(STATE_BYTES)
+        password = proven.password if keep_password else b""
+        put = replace(proven, code="", password=password, answers=False, memory=memory)
+        whose = (proven.asker.directory, proven.account.name)
         with self._lock:
-            own = [
-                key
-                for key, q in self._open.items()
-                if (q.asker.directory, q.account.name) == (asker.directory, account.name)
-            ]
+            for old in [key for key, (_, until) in self._open.items() if until < now]:
+                del self._open[old]
+            own = [key for key, (each, _) in self._open.items() if (each.asker.directory, each.account.name) == whose]
             for old in own[: max(0, len(own) + 1 - KEPT_OF_ACCOUNT)]:
                 del self._open[old]
             while len(self._open) >= KEPT:
                 self._open.popitem(last=False)
-            self._open[state] = _Question(asker, username, account, now + LIFETIME_S)
-        return state
+            self._open[state] = put, now + QUESTION_LIFETIME_S
+        name = base64.b64encode(as_bytes(proven.username)).decode()
+        challenge = f"CRV1:{'R,E' if echo else 'R'}:{state}:{name}:{text}"
+        what = f"{proven.account.name} is asked for a code"
+        return Asked(Refusal.MFA_REQUIRED, what, challenge, state, text, echo)
 
-    def take(self, state: str, asker: Asker, username: str, now: float) -> Account | None:
-        """Whose password was right when it was put. None: it was never, not here, not to them, or is over; a state that
-        anybody has shown is worth nothing afterwards."""
+    def _take(self, state: str, asker: Asker, username: str, now: float) -> Proven | None:
+        """None: it was never put, not here, not to them, or is over; a state that anybody has shown is worth nothing
+        afterwards."""
         with self._lock:
             found = self._open.pop(state, None)
-        if found is None or (found.asker, found.username) != (asker, username) or now > found.until:
+        if found is None:
             return None
-        return found.account
+        proven, until = found
+        return proven if (proven.asker, proven.username) == (asker, username) and now <= until else None

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 from ldap3 import AUTO_BIND_NONE, BASE, NONE, SIMPLE, SUBTREE, SYNC, Connection, Server, Tls
 from ldap3.core.exceptions import LDAPCommunicationError, LDAPException, LDAPStartTLSError
 
+from cvpnd.auth.health import ServerHealth
 from cvpnd.config import LdapUrl
 
 log = logging.getLogger(__name__)
 
-FIRST_BACK_OFF_S = 5.0
-LONGEST_BACK_OFF_S = 60.0
 PASSWORD_POLICY = "1.3.6.1.4.1.42.2.27.8.5.1"  # noqa: S105 - the control's name
 """Asked for with each bind: why OpenLDAP's ppolicy says no."""
 SUCCESS = 0
@@ -83,43 +82,33 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
 
 
 @dataclass(slots=True)
-class _Health:
-    down_until: float = 0.0
-    back_off_s: float = FIRST_BACK_OFF_S
-
-
-@dataclass(slots=True)
 class LdapServers:
-    """Shared by the threads of one directory; what they share is ``_health``, whose fields are written whole."""
+    """Shared by the threads of one directory."""
 
     urls: Sequence[LdapUrl]
     context: ssl.SSLContext
     timeout_s: float
     clock: Callable[[], float] = time.monotonic
-    _health: dict[LdapUrl, _Health] = field(default_factory=dict)
+    health: ServerHealth[LdapUrl] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._health = {url: _Health() for url in self.urls}
+        self.health = ServerHealth(self.urls, self.clock)
 
-    def healthy(self) -> dict[str, bool]:
-        now = self.clock()
-        return {str(url): health.down_until <= now for url, health in self._health.items()}
-
-    def sessions(self, user: str, password: str) -> Iterator[LdapSession]:
-        """One session after the other, each bound as the service, until the caller is content. A
-        fault it is to report with ``failed``. Raises ``Unavailable`` when none is left."""
-        now = self.clock()
-        up = [url for url in self.urls if self._health[url].down_until <= now]
+    def sessions(self, service: tuple[str, str] | None) -> Iterator[LdapSession]:
+        """One session after the other until the caller is content, each bound as the service, whose name and password
+        these are. None: bound as nobody yet. A fault it is to report with ``failed``. Raises ``Unavailable`` when none
+        is left."""
         problems = []
-        for url in up or self.urls:
+        for url in self.health.in_order():
             session = LdapSession(self, url)
-            try:
-                session.bind_service(user, password)
-            except (LDAPException, OSError) as error:  # nothing of a client's was in it
-                problems.append(self.failed(url, error))
-                session.close()
-                continue
-            self._health[url] = _Health()
+            if service is not None:
+                try:
+                    session.bind_service(*service)
+                except (LDAPException, OSError) as error:  # nothing of a client's was in it
+                    problems.append(self.failed(url, error))
+                    session.close()
+                    continue
+                self.health.succeeded(url)
             try:
                 yield session
             finally:
@@ -127,10 +116,9 @@ class LdapServers:
         raise Unavailable("; ".join(problems) or "no server has given an answer")
 
     def failed(self, url: LdapUrl, error: Exception) -> str:
-        health = self._health[url]
         text = f"{url}: {str(error) or type(error).__name__}"
-        log.warning("directory server %s; the next one is asked, this one again in %.0f s", text, health.back_off_s)
-        self._health[url] = _Health(self.clock() + health.back_off_s, min(2 * health.back_off_s, LONGEST_BACK_OFF_S))
+        back_off_s = self.health.failed(url)
+        log.warning("directory server %s; the next one is asked, this one again in %.0f s", text, back_off_s)
         return text
 
     def connect(self, url: LdapUrl, user: str, password: str | bytes) -> Connection:
@@ -151,45 +139,46 @@ class LdapServers:
 
 
 class LdapSession:
-    """With one server: searches as the service, binds as anybody on a connection of their own."""
+    """With one server: searches as the service, binds as anybody on a connection of their own. Without a service,
+    whoever has bound to stay is the one who searches."""
 
     def __init__(self, servers: LdapServers, url: LdapUrl) -> None:
         self._servers = servers
         self.url = url
-        self._service: Connection | None = None
+        self._searching: Connection | None = None
 
     def bind_service(self, user: str, password: str) -> None:
         """Raises one of FAULTS, or another LDAPException."""
-        connection = self._service = self._servers.connect(self.url, user, password)
+        connection = self._searching = self._servers.connect(self.url, user, password)
         if not connection.bind():
             raise ServerFault(f"the service account {user} is refused: {connection.result['description']}")
 
     def close(self) -> None:
-        if self._service is not None:
+        if self._searching is not None:
             with suppress(LDAPException, OSError):
-                self._service.unbind()
+                self._searching.unbind()
 
     def search(
         self, base: str, wanted: str, attributes: Sequence[str], *, only_base: bool = False, most: int
     ) -> list[Entry]:
         """At most ``most`` entries. Raises one of FAULTS, or another LDAPException."""
-        assert self._service is not None  # noqa: S101 - bound first
-        self._service.search(
+        assert self._searching is not None  # noqa: S101 - bound first
+        self._searching.search(
             base, wanted, BASE if only_base else SUBTREE, attributes=list(attributes), size_limit=most,
             time_limit=max(1, int(self._servers.timeout_s)),
         )  # fmt: skip
-        result = self._service.result
+        result = self._searching.result
         if result["description"] not in ("success", "noSuchObject", "sizeLimitExceeded"):
             raise ServerFault(f"search below {base}: {result['description']} {result['message']}".strip())
         return [
             Entry(found["dn"], {name.lower(): values for name, values in found["raw_attributes"].items()})
-            for found in self._service.response or ()
+            for found in self._searching.response or ()
             if found["type"] == "searchResEntry"  # and no reference to another domain
         ][:most]
 
-    def bind_as(self, dn: str, password: bytes) -> BindAnswer:
-        """Never with an empty password, which servers take for nobody's and answer with success. Raises one of FAULTS,
-        or another LDAPException."""
+    def bind_as(self, dn: str, password: bytes, *, stay: bool = False) -> BindAnswer:
+        """Never with an empty password, which servers take for nobody's and answer with success. ``stay``: for
+        searches, after success. Raises one of FAULTS, or another LDAPException."""
         if not dn or not password:
             return BindAnswer(INVALID_CREDENTIALS, "empty", b"")
         connection = self._servers.connect(self.url, dn, password)
@@ -199,7 +188,12 @@ class LdapSession:
             if result["result"] in NOT_THE_USERS_FAULT:
                 raise ServerFault(f"bind: {result['description']} {result['message']}".strip())
             policy = (result.get("controls") or {}).get(PASSWORD_POLICY, {}).get("value") or b""
-            return BindAnswer(result["result"], result["message"] or "", policy)
+            answer = BindAnswer(result["result"], result["message"] or "", policy)
+            self._servers.health.succeeded(self.url)
+            if stay and answer.code == SUCCESS and self._searching is None:
+                self._searching = connection
+            return answer
         finally:
-            with suppress(LDAPException, OSError):
-                connection.unbind()
+            if connection is not self._searching:
+                with suppress(LDAPException, OSError):
+                    connection.unbind()

@@ -1,20 +1,26 @@
 """Active Directory and other LDAP directories: who somebody is, whether the password is right, which groups that means.
 
 A service account finds the entry; a bind as that entry, on a connection of its own, says whether the password is right.
-Names come as people type them (``user``, ``user@realm``, ``DOMAIN\\user``) and go into filters escaped."""
+Where there is no service account, users bind as what their name says and read their own entry; then nobody is known
+without their password, and an account stays as it was at the latest login here.
+Names come as people type them (``user``, ``user@realm``, ``DOMAIN\\user``) and go into filters and DNs escaped."""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ldap3.core.exceptions import LDAPException
 from ldap3.protocol.formatters.formatters import format_sid
 from ldap3.utils.conv import escape_filter_chars
+from ldap3.utils.dn import escape_rdn
 
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused
@@ -35,6 +41,7 @@ DISABLED_BIT = 2
 NEVER = (0, 0x7FFF_FFFF_FFFF_FFFF)
 """Of accountExpires."""
 FILETIME_EPOCH_S = 11_644_473_600
+MOST_SEEN = 50_000
 LOCKED_FOR_GOOD = "000001010000Z"
 """Of pwdAccountLockedTime: by an administrator."""
 
@@ -52,7 +59,7 @@ class Kind(NamedTuple):
 
 ACTIVE_DIRECTORY = Kind(
     "(objectCategory=person)(objectClass=user)", "sAMAccountName", ("objectGUID", "pwdLastSet"),
-    ("userAccountControl", "accountExpires"),
+    ("userAccountControl", "accountExpires", "objectSid"),
 )  # fmt: skip
 OPENLDAP = Kind("(objectClass=person)", "uid", ("entryUUID", "pwdChangedTime"), ("pwdAccountLockedTime",))
 KINDS = {"active-directory": ACTIVE_DIRECTORY, "openldap": OPENLDAP}
@@ -61,8 +68,9 @@ KINDS = {"active-directory": ACTIVE_DIRECTORY, "openldap": OPENLDAP}
 @dataclass(frozen=True, slots=True)
 class LdapSettings:
     kind: Kind
-    bind_dn: str
-    bind_password: str = field(repr=False)
+    service: tuple[str, str] | None = field(repr=False)
+    """Its name and password. None: users bind themselves, as ``direct_name`` says."""
+    direct_name: str
     user_base: str
     group_base: str
     domains: frozenset[str] = frozenset()
@@ -72,14 +80,9 @@ class LdapSettings:
 def open_directory(config: DirectoryConfig) -> LdapDirectory:
     """Reads its files; connects to nobody. Raises ``DirectoryError``."""
     at = f"directory {config.id}"
-    try:
-        password = config.bind_password_file.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DirectoryError(f"{at}: bind_password_file {config.bind_password_file} cannot be read: {error}") from error
-    if not password:
-        raise DirectoryError(
-            f"{at}: bind_password_file {config.bind_password_file} is empty; write the password into it"
-        )
+    service = None
+    if config.bind_dn is not None and config.bind_password_file is not None:
+        service = config.bind_dn, _password_in(config.bind_password_file, at)
     try:
         context = tls_context(config.ca)
     except (OSError, ssl.SSLError) as error:
@@ -87,10 +90,20 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
             f"{at}: ca {config.ca} cannot be used: {error}; name a PEM file with certificates"
         ) from error
     settings = LdapSettings(
-        KINDS[config.type], config.bind_dn, password, config.user_base, config.group_base or config.user_base,
-        frozenset(domain.lower() for domain in config.domains),
+        KINDS[config.type], service, "" if service else config.direct_name, config.user_base,
+        config.group_base or config.user_base, frozenset(domain.lower() for domain in config.domains),
     )  # fmt: skip
     return LdapDirectory(settings, LdapServers(config.servers, context, config.timeout_s), config.recheck_s)
+
+
+def _password_in(path: Path, at: str) -> str:
+    try:
+        password = path.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DirectoryError(f"{at}: bind_password_file {path} cannot be read: {error}") from error
+    if not password:
+        raise DirectoryError(f"{at}: bind_password_file {path} is empty; write the password into it")
+    return password
 
 
 class LdapDirectory:
@@ -103,11 +116,17 @@ class LdapDirectory:
         self.good_for_s: float | None = good_for_s
         self._settings = settings
         self._servers = servers
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[str, Account] = OrderedDict()
+        """Without a service account: who has logged in here, by either name in small letters; under ``_lock``."""
 
     def servers_up(self) -> dict[str, bool]:
-        return self._servers.healthy()
+        return self._servers.health.up()
 
     def log_in(self, username: str, password: bytes) -> Account | Refused:
+        if self._settings.service is None:
+            return self._log_in_directly(username, password)
+
         def ask(session: LdapSession) -> Account | Refused:
             entry = self._find(session, username)
             if isinstance(entry, Refused):
@@ -123,6 +142,13 @@ class LdapDirectory:
         return self._ask(ask)
 
     def look_up(self, username: str) -> Account | Refused:
+        if self._settings.service is None:
+            with self._lock:
+                seen = self._seen.get(username.lower())
+            return seen or Refused(
+                Refusal.USER_UNKNOWN, f"{username!r} has not logged in here, and nobody else may look"
+            )
+
         def ask(session: LdapSession) -> Account | Refused:
             entry = self._find(session, username)
             return entry if isinstance(entry, Refused) else self._account(session, entry)
@@ -130,9 +156,9 @@ class LdapDirectory:
         return self._ask(ask)
 
     def _ask(self, ask: Callable[[LdapSession], Account | Refused]) -> Account | Refused:
-        settings, problems = self._settings, []
+        problems = []
         try:
-            for session in self._servers.sessions(settings.bind_dn, settings.bind_password):
+            for session in self._servers.sessions(self._settings.service):
                 try:
                     return ask(session)
                 except FAULTS as error:
@@ -143,13 +169,73 @@ class LdapDirectory:
             problems.append(str(error))
         return Refused(Refusal.DIRECTORY_UNAVAILABLE, "; ".join(problems))
 
+    # -- without a service account --------------------------------------------------------------------------
+
+    def _log_in_directly(self, username: str, password: bytes) -> Account | Refused:
+        bind_name = self._bind_name(username)
+        if not bind_name:
+            return Refused(Refusal.USER_UNKNOWN, f"{username!r} is nobody's name here")
+        if not _is_text(password):  # what ldap3 could not send
+            return Refused(Refusal.WRONG_PASSWORD, f"of {bind_name}: no UTF-8")
+
+        def ask(session: LdapSession) -> Account | Refused:
+            answer = session.bind_as(bind_name, password, stay=True)
+            if (refusal := bind_refusal(answer)) is not None:
+                return Refused(refusal, f"{bind_name} at {session.url}: {answer.message or refusal}")
+            entry = self._own_entry(session, username, bind_name)
+            return entry if isinstance(entry, Refused) else self._account(session, entry)
+
+        outcome = self._ask(ask)
+        if isinstance(outcome, Account):
+            with self._lock:
+                for name in (username.lower(), outcome.name.lower()):
+                    self._seen[name] = outcome
+                    self._seen.move_to_end(name)
+                while len(self._seen) > MOST_SEEN:
+                    self._seen.popitem(last=False)
+        return outcome
+
+    def _bind_name(self, typed: str) -> str:
+        """Empty: nobody can be meant."""
+        settings = self._settings
+        domain, backslash, behind = typed.partition("\\")
+        before, _, realm = typed.rpartition("@")
+        if backslash:
+            name = behind if domain.lower() in settings.domains else ""
+        elif before and settings.kind is ACTIVE_DIRECTORY:
+            return typed  # the directory knows which of its names that is
+        else:
+            name = before if before and realm.lower() in settings.domains else typed
+        if not name:
+            return ""
+        is_dn = "=" in settings.direct_name
+        return settings.direct_name.replace("{user}", escape_rdn(name) if is_dn else name)
+
+    def _own_entry(self, session: LdapSession, typed: str, bind_name: str) -> Entry | Refused:
+        """Of whom the session is bound as, and of nobody else."""
+        kind = self._settings.kind
+        if "=" in self._settings.direct_name and bind_name != typed:
+            found = session.search(bind_name, kind.user_class, self._attributes, only_base=True, most=1)
+            return found[0] if found else Refused(Refusal.USER_UNKNOWN, f"{bind_name} is no user that may be read")
+        entry = self._find(session, typed)
+        if isinstance(entry, Refused):
+            return entry
+        root = session.search("", "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
+        bound_as = {sid for each in root for sid in each.attributes.get("tokengroups", [])}
+        if not bound_as.intersection(entry.attributes.get("objectsid", [])):
+            return Refused(Refusal.USER_UNKNOWN, f"{bind_name} has bound as somebody else than {entry.dn}")
+        return entry
+
     # -- who it is ------------------------------------------------------------------------------------------
 
-    def _find(self, session: LdapSession, typed: str) -> Entry | Refused:
+    @property
+    def _attributes(self) -> list[str]:
         kind = self._settings.kind
+        return [kind.user_name, "memberOf", *kind.stamps, *kind.state]
+
+    def _find(self, session: LdapSession, typed: str) -> Entry | Refused:
         for wanted in self._filters(typed):
-            attributes = [kind.user_name, "memberOf", *kind.stamps, *kind.state]
-            entries = session.search(self._settings.user_base, wanted, attributes, most=2)
+            entries = session.search(self._settings.user_base, wanted, self._attributes, most=2)
             if len(entries) > 1:
                 return Refused(Refusal.USER_UNKNOWN, f"{typed!r} fits {entries[0].dn} and others")
             if entries:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple, TypeVar
 
-from cvpnd.auth.challenge import DYNAMIC, STATIC
+from cvpnd.auth.challenge import DYNAMIC, STATIC, Proven
 from cvpnd.auth.directory import Account, Directory
+from cvpnd.auth.health import Latency
 from cvpnd.auth.identity import Refused, problem_with_name
 from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.throttle import LoginThrottle
@@ -33,7 +34,6 @@ MOST_PENDING_OF_SOURCE = 512
 """A large office behind one address, and no single address all of them."""
 MOST_PENDING_OF_PAIR = 32
 FAILURE_TAKES_S = 1.0
-LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 OWN_FAULT = frozenset(
     {
         Refusal.USER_UNKNOWN,
@@ -47,31 +47,23 @@ OWN_FAULT = frozenset(
         Refusal.MFA_NOT_ENROLLED,
         Refusal.MFA_CODE_WRONG,
         Refusal.MFA_CODE_REUSED,
+        Refusal.MFA_REJECTED,
         Refusal.MFA_THROTTLED,
     }
 )
 """A directory has answered, and the answer is no. To the client all of these are one."""
 MOST_REMEMBERED = 50_000
 """Names of one directory, as they were typed and as they are written there."""
+_Answer = TypeVar("_Answer", Account | Refused, Account | Refused | Proven)
 OURSELVES = "-"
 """The source of what no client asked for."""
-SecondFactor = Callable[[Directory, str, str], Account | Refused]
-"""Asks the directory about name and password as they came from the client, and for more. Called in its threads."""
 
 
-@dataclass(slots=True)
-class Latency:
-    """Of one directory's answers, as a histogram: also of those that came when nobody waited any more, as they do from
-    one that hangs. Any thread may add."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
-    seconds: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, seconds: float) -> None:
-        with self._lock:
-            self.counts[sum(seconds > bound for bound in LATENCY_BUCKETS_S)] += 1
-            self.seconds += seconds
+class SecondFactor(NamedTuple):
+    prove: Callable[[Directory, str, str], Account | Refused | Proven]
+    """Asks the directory about name and password as they came from the client. Called in its threads."""
+    judge: Callable[[Proven], Awaitable[Account | Refused]] | None = None
+    """What becomes of somebody proven, on the event loop: others are asked, and hold up none of the threads."""
 
 
 class _Desk:
@@ -101,11 +93,11 @@ class _Desk:
         if not self.pending[source]:
             del self.pending[source]
 
-    def ask(self, question: Callable[[str], Account | Refused], username: str) -> Future[Account | Refused]:
+    def ask(self, question: Callable[[str], _Answer], username: str) -> Future[_Answer]:
         """As soon as a thread is free."""
         return self.threads.submit(self._ask, question, username)
 
-    def _ask(self, question: Callable[[str], Account | Refused], username: str) -> Account | Refused:
+    def _ask(self, question: Callable[[str], _Answer], username: str) -> _Answer:
         begun = self._clock()
         try:
             return question(username)
@@ -122,7 +114,7 @@ class _Desk:
 
 @dataclass(slots=True)
 class _Attempt:
-    job: Future[Account | Refused] | None = None
+    job: Future[Account | Refused | Proven] | None = None
     """What is asked of the directory, once it is its turn."""
 
 
@@ -228,7 +220,7 @@ class UserLogins:
             return Refused(Refusal.TOO_MANY_LOGINS, f"{self._waiting[pair]} of {username} from there are under way")
         attempt = _Attempt()
         ask = partial(_ask, desk.directory, password, second_factor)
-        turn = asyncio.create_task(self._in_turn(desk, pair, username, ask, attempt))
+        turn = asyncio.create_task(self._in_turn(desk, pair, username, ask, second_factor, attempt))
         self._under_way.add(turn)
         self._waiting[pair] += 1
         desk.enter(source)
@@ -252,15 +244,18 @@ class UserLogins:
         desk: _Desk,
         pair: tuple[str, str],
         username: str,
-        ask: Callable[[str], Account | Refused],
+        ask: Callable[[str], Account | Refused | Proven],
+        second_factor: SecondFactor | None,
         attempt: _Attempt,
     ) -> Account | Refused:
-        """A task of its own, to its end. The turn is over, and the place in the queue free, when the thread is."""
+        """A task of its own, to its end. The turn is over, and the place in the queue free, when the thread is, and
+        whoever else is asked."""
         async with self._turns.setdefault(pair, asyncio.Lock()):
             if (wait_s := self._throttle.wait_s(*pair, self._clock())) > 0:
                 return Refused(Refusal.LOGIN_THROTTLED, f"{username} may try again from there in {wait_s:.0f} s")
             attempt.job = desk.ask(ask, username)
-            outcome = await asyncio.wrap_future(attempt.job)
+            answer = await asyncio.wrap_future(attempt.job)
+            outcome = await _judged(answer, second_factor) if isinstance(answer, Proven) else answer
             if isinstance(outcome, Account):  # a wrong password says nothing of who is logged in
                 self._throttle.succeeded(*pair)
                 desk.remember(username, outcome, self._clock())
@@ -277,13 +272,21 @@ class UserLogins:
             self._turns.pop(pair, None)
 
 
-def _ask(directory: Directory, password: str, second_factor: SecondFactor | None, username: str) -> Account | Refused:
+def _ask(
+    directory: Directory, password: str, second_factor: SecondFactor | None, username: str
+) -> Account | Refused | Proven:
     if (problem := problem_with_name(username)) is not None:
         directory.log_in("", as_bytes(password))  # as long as for any other that nobody has
         return Refused(Refusal.USER_UNKNOWN, f"the user name {problem}")
     if second_factor is not None:
-        return second_factor(directory, username, password)
+        return second_factor.prove(directory, username, password)
     return directory.log_in(username, as_bytes(password))
+
+
+async def _judged(proven: Proven, second_factor: SecondFactor | None) -> Account | Refused:
+    if second_factor is None or second_factor.judge is None:
+        return Refused(Refusal.INTERNAL_ERROR, "nobody judges the second factor")
+    return await second_factor.judge(proven)
 
 
 def _plain(username: str) -> str:

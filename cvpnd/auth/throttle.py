@@ -7,6 +7,7 @@ by the failures of others behind the same address."""
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -52,6 +53,12 @@ class Counters:
         if len(self._of) > KEPT:
             self._of.popitem(last=False)
 
+    def take_back(self, key: tuple[str, ...]) -> None:
+        """The latest failure was none."""
+        if (found := self._of.get(key)) is not None:
+            found.count -= 1
+            found.free_at = float("-inf")
+
     def forget(self, key: tuple[str, ...]) -> None:
         self._of.pop(key, None)
 
@@ -79,3 +86,29 @@ class LoginThrottle:
         self._known.move_to_end((source, account))
         if len(self._known) > KEPT:
             self._known.popitem(last=False)
+
+
+class CodeThrottle:
+    """Slows down who guesses codes, wherever they come from: only somebody with the account's password gets so far.
+    Keys are directory and account; any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._failures = Counters(FREE_FAILURES, MAX_DELAY_S)
+
+    def begin(self, key: tuple[str, str], now: float) -> float:
+        """0: go on, and this counts as a failure until it is found to be right, so that several at once all count. Else
+        the seconds to wait."""
+        with self._lock:
+            if (wait_s := self._failures.wait_s(key, now)) == 0:
+                self._failures.failed(key, now)
+            return wait_s
+
+    def right(self, key: tuple[str, str]) -> None:
+        with self._lock:
+            self._failures.forget(key)
+
+    def unjudged(self, key: tuple[str, str]) -> None:
+        """What was begun has come to no judgement."""
+        with self._lock:
+            self._failures.take_back(key)

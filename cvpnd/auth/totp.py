@@ -9,20 +9,18 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from cvpnd.auth.challenge import DYNAMIC, STATIC, Asker, Questions, question, split_dynamic, split_static
+from cvpnd.auth.challenge import Asker, Questions
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.passwords import as_bytes
-from cvpnd.auth.throttle import Counters
+from cvpnd.auth.throttle import CodeThrottle
 from cvpnd.reasons import Refusal
 
 SECRET_BYTES = 20
@@ -31,8 +29,6 @@ STEP_S = 30
 BESIDE = 1
 """Steps before and after this one that count too: clocks differ, and people type."""
 RECOVERY_CODES = 10
-FREE_FAILURES = 5
-MAX_DELAY_S = 300.0
 _RECOVERY_BYTES = 10
 _NORMALISED = str.maketrans("", "", " -")
 
@@ -60,13 +56,6 @@ class Authenticators(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Challenged(Refused):
-    """Not yet let in: the password is right, and the client comes back with the answer to ``text``."""
-
-    text: str
-
-
 class Totp:
     """Any thread may ask."""
 
@@ -74,42 +63,17 @@ class Totp:
         self._authenticators = authenticators
         self._clock = clock
         self._questions = Questions()
-        self._lock = threading.Lock()
-        self._failures = Counters(FREE_FAILURES, MAX_DELAY_S)
-        """Of accounts whose password was right; under ``_lock``."""
+        self._throttle = CodeThrottle()
 
     def log_in(self, asker: Asker, directory: Directory, username: str, password: str) -> Account | Refused:
-        """The directory is asked first: whoever has no password learns nothing about codes."""
-        if password.startswith(DYNAMIC):
-            return self._answered(asker, directory, username, password)
-        code = None
-        if password.startswith(STATIC):
-            if (parts := split_static(password)) is None:
-                return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password has not the form of an answered challenge")
-            password, code = parts
-        if not password:
-            return Refused(Refusal.CREDENTIALS_MISSING, "no password beside the code")
-        account = directory.log_in(username, as_bytes(password))
-        if isinstance(account, Refused):
-            return account
-        if code:
-            return self._check(asker.directory, account, code)
-        if self._authenticators.authenticator(asker.directory, account.name) is None:
-            return _not_enrolled(asker.directory, account.name)
-        state = self._questions.put(asker, username, account, self._clock())
-        return Challenged(Refusal.MFA_REQUIRED, f"{account.name} is asked for a code", question(state, username))
-
-    def _answered(self, asker: Asker, directory: Directory, username: str, password: str) -> Account | Refused:
-        parts = split_dynamic(password)
-        account = None if parts is None else self._questions.take(parts[0], asker, username, self._clock())
-        if parts is None or account is None:
-            return Refused(Refusal.CHALLENGE_UNEXPECTED, "it answers no challenge that is open for this user")
-        now = directory.look_up(account.name)  # minutes may have passed since
-        if isinstance(now, Refused):
-            return now
-        if now.stamp != account.stamp:
-            return Refused(Refusal.WRONG_PASSWORD, "it was changed while a code was asked")
-        return self._check(asker.directory, now, parts[1])
+        proven = self._questions.prove(asker, directory, username, password, self._clock())
+        if isinstance(proven, Refused):
+            return proven
+        if proven.code or proven.answers:
+            return self._check(asker.directory, proven.account, proven.code)
+        if self._authenticators.authenticator(asker.directory, proven.account.name) is None:
+            return _not_enrolled(asker.directory, proven.account.name)
+        return self._questions.ask(proven, self._clock())
 
     def _check(self, directory: str, account: Account, code: str) -> Account | Refused:
         enrolled = self._authenticators.authenticator(directory, account.name)
@@ -122,17 +86,14 @@ class Totp:
                 return account
             return Refused(Refusal.MFA_CODE_WRONG, f"{account.name} sent neither a code nor an unused recovery code")
         key, now = (directory, account.name), self._clock()
-        with self._lock:
-            if (wait_s := self._failures.wait_s(key, now)) > 0:
-                return Refused(Refusal.MFA_THROTTLED, f"{account.name} may send a code again in {wait_s:.0f} s")
-            self._failures.failed(key, now)  # until it is found to be right, so that several at once all count
+        if (wait_s := self._throttle.begin(key, now)) > 0:
+            return Refused(Refusal.MFA_THROTTLED, f"{account.name} may send a code again in {wait_s:.0f} s")
         step = _step_of(enrolled.secret, typed, now)
         if step is None:
             return Refused(Refusal.MFA_CODE_WRONG, f"the code of {account.name} is not that of this minute")
         if step <= enrolled.last_step or not self._authenticators.take_step(directory, account.name, step):
             return Refused(Refusal.MFA_CODE_REUSED, f"the code of {account.name}, or a later one, was used before")
-        with self._lock:
-            self._failures.forget(key)
+        self._throttle.right(key)
         return account
 
 

@@ -34,8 +34,19 @@ from cvpnd.config.models import (
     TlsConfig,
     VpcConfig,
 )
+from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
-from cvpnd.config.values import DATA_CIPHERS, LOCAL, LOCAL_DIRECTORY, ApiListen, LdapUrl, Listen, SocketName, covers
+from cvpnd.config.values import (
+    DATA_CIPHERS,
+    LOCAL,
+    LOCAL_DIRECTORY,
+    ApiListen,
+    LdapUrl,
+    Listen,
+    RadiusUrl,
+    SocketName,
+    covers,
+)
 
 __all__ = [
     "DATA_CIPHERS",
@@ -63,6 +74,8 @@ __all__ = [
     "MetricsConfig",
     "PkiConfig",
     "QuotasConfig",
+    "RadiusConfig",
+    "RadiusUrl",
     "RouteConfig",
     "RuleConfig",
     "SamlProviderConfig",

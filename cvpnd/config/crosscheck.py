@@ -17,6 +17,7 @@ Problem = tuple[str, str]
 def cross_check(config: Config) -> list[Problem]:
     """Every problem between the tables of a configuration whose tables are each in order."""
     problems = [*_duplicates(config), *_networks_of_the_host(config), *_sockets(config), *_client_networks(config)]
+    problems += _radius(config)
     for index, endpoint in enumerate(config.endpoints):
         at = f"endpoint[{index}]"
         problems += _associations(at, endpoint, config)
@@ -69,6 +70,7 @@ def _duplicates(config: Config) -> Iterator[Problem]:
         ("handler[{}].name", [handler.name for handler in config.handlers]),
         ("directory[{}].id", [directory.id for directory in config.directories]),
         ("saml_provider[{}].id", [provider.id for provider in config.saml_providers]),
+        ("radius[{}].directory", [radius.directory for radius in config.radius]),
         ("endpoint[{}].name", [endpoint.name for endpoint in config.endpoints]),
         ("endpoint[{}].id", [endpoint.id for endpoint in config.endpoints]),
     ):
@@ -264,6 +266,22 @@ def _directories(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[
         if method.directory is not None and method.directory not in known:
             key = f"{at}.authentication[{number}].directory"
             yield key, f'"{method.directory}" is no directory; {suggest(method.directory, known)}'
+        judges = {radius.directory for radius in config.radius}
+        if method.mfa.startswith("radius") and method.directory not in judges:
+            yield (
+                f"{at}.authentication[{number}].mfa",
+                f'"{method.mfa}" without RADIUS servers; add [[radius]] with directory = "{method.directory}"',
+            )
+
+
+def _radius(config: Config) -> Iterator[Problem]:
+    known = [LOCAL_DIRECTORY, *(directory.id for directory in config.directories)]
+    for number, radius in enumerate(config.radius):
+        if radius.directory not in known:
+            yield (
+                f"radius[{number}].directory",
+                f'"{radius.directory}" is no directory; {suggest(radius.directory, known)}',
+            )
 
 
 def _saml_providers(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

@@ -176,7 +176,8 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
         if path is not None:
             yield key, path
     for index, directory in enumerate(config.directories):
-        yield f"directory[{index}].bind_password_file", directory.bind_password_file
+        if directory.bind_password_file is not None:
+            yield f"directory[{index}].bind_password_file", directory.bind_password_file
         if directory.ca is not None:
             yield f"directory[{index}].ca", directory.ca
     for index, provider in enumerate(config.saml_providers):
@@ -188,6 +189,8 @@ def _files(config: Config) -> Iterator[tuple[str, Path]]:
             path = getattr(handler, key)
             if path is not None:
                 yield f"handler[{index}].{key}", path
+    for index, radius in enumerate(config.radius):
+        yield f"radius[{index}].secret_file", radius.secret_file
     for index, endpoint in enumerate(config.endpoints):
         certificate = endpoint.server_certificate
         at = f"endpoint[{index}].server_certificate"

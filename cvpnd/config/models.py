@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
 from cvpnd.config.handlers import HandlerConfig, HandlerName
+from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
 from cvpnd.config.table import Table as _Table
 from cvpnd.config.values import (
@@ -254,7 +255,7 @@ class AuthenticationConfig(_Table):
     allow_rsa_1024: Flag = False
     directory: Identifier | None = None
     username_is_common_name: Flag = False
-    mfa: Literal["off", "totp"] = "off"
+    mfa: Literal["off", "totp", "radius", "radius-challenge"] = "off"
     saml_provider: Printable | None = None
     """The id of a [[saml_provider]], or the ARN of one made at run time; as the next."""
     portal_saml_provider: Printable | None = None
@@ -302,8 +303,13 @@ class DirectoryConfig(_Table):
     """Asked in this order, those that are down last."""
     ca: FilePath | None = None
     """None: the authorities that this host trusts."""
-    bind_dn: Printable = Field(min_length=1)
-    bind_password_file: FilePath
+    bind: Literal["service", "direct"] = "service"
+    """Who looks users up: an account for that, or each user."""
+    bind_dn: Printable | None = None
+    bind_password_file: FilePath | None = None
+    """Both of the service account."""
+    bind_name: Printable | None = None
+    """What ``{user}`` binds as. None: made from what the directory is, see ``direct_name``."""
     user_base: Printable = Field(min_length=1)
     group_base: Printable = ""
     """Empty: ``user_base``."""
@@ -320,6 +326,33 @@ class DirectoryConfig(_Table):
         if value == LOCAL_DIRECTORY:
             raise ValueError(f'"{LOCAL_DIRECTORY}" is the directory of [[local_users]]; choose another id')
         return value
+
+    @model_validator(mode="after")
+    def _check_bind(self) -> Self:
+        for key in ("bind_dn", "bind_password_file"):
+            if self.bind == "service" and not getattr(self, key):
+                raise ValueError(f'bind = "service" needs {key}; add {key} = … (conf/cvpnd.toml explains it)')
+            if self.bind == "direct" and getattr(self, key) is not None:
+                raise ValueError(f'bind = "direct" has no {key}, as users bind themselves; leave it away')
+        if self.bind == "service" and self.bind_name is not None:
+            raise ValueError('bind_name is for bind = "direct"; leave it away')
+        if self.bind == "direct" and self.bind_name is None and self.type == "active-directory" and not self.domains:
+            raise ValueError('bind = "direct" does not know what users bind as; add domains, or bind_name = "{user}@…"')
+        if self.bind_name is not None and self.bind_name.count("{user}") != 1:
+            raise ValueError(f'bind_name "{self.bind_name}" has to contain {{user}} once; write it where the name goes')
+        if self.bind_name is not None and self.type == "openldap" and "=" not in self.bind_name:
+            raise ValueError(f'bind_name "{self.bind_name}" is no DN; write one like "uid={{user}},{self.user_base}"')
+        return self
+
+    @property
+    def direct_name(self) -> str:
+        """With ``bind = "direct"``."""
+        if self.bind_name is not None:
+            return self.bind_name
+        if self.type == "openldap":
+            return f"uid={{user}},{self.user_base}"
+        realm = next((domain for domain in self.domains if "." in domain), None)
+        return f"{{user}}@{realm}" if realm is not None else f"{self.domains[0]}\\{{user}}"
 
 
 class AssociationConfig(_Table):
@@ -589,6 +622,7 @@ class Config(_Table):
     saml_providers: tuple[SamlProviderConfig, ...] = Field(default=(), alias="saml_provider")
     handlers: tuple[HandlerConfig, ...] = Field(default=(), alias="handler")
     connection_log: LogFilesConfig = LogFilesConfig()
+    radius: tuple[RadiusConfig, ...] = ()
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
 
     def handler(self, name: str) -> HandlerConfig:

@@ -242,6 +242,34 @@ def parse_ldap_url(value: object) -> LdapUrl:
     return LdapUrl(ldaps, host, port or (636 if ldaps else 389))
 
 
+class RadiusUrl(NamedTuple):
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"radius://{SocketName(self.host, self.port)}"
+
+
+RADIUS_PORT = 1812
+
+
+def _parse_radius_url(value: object) -> RadiusUrl:
+    if isinstance(value, RadiusUrl):
+        return value
+    text = _text(value, "a URL like radius://otp.example.com")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+        parts = urlsplit("")
+    if parts.scheme != "radius" or not host or parts.path.strip("/") or parts.query or parts.username:
+        raise ValueError(
+            f"{show(text)} is no RADIUS server; write radius://otp.example.com, or one with :port behind it"
+        )
+    return RadiusUrl(_parse_host(host), port or RADIUS_PORT)
+
+
 @dataclass(frozen=True, slots=True)
 class ApiListen:
     """Where the API answers: TLS, or plain HTTP on loopback."""
@@ -435,6 +463,7 @@ AddressV6 = Annotated[InstanceOf[IPv6Address], BeforeValidator(_parse_address_v6
 ClientCidr = Annotated[InstanceOf[IPv4Network], BeforeValidator(_parse_client_cidr)]
 ClientCidrV6 = Annotated[InstanceOf[IPv6Network], BeforeValidator(_parse_client_cidr_v6)]
 ListenUrl = Annotated[InstanceOf[Listen], BeforeValidator(parse_listen)]
+RadiusServerUrl = Annotated[InstanceOf[RadiusUrl], BeforeValidator(_parse_radius_url)]
 DirectoryUrl = Annotated[InstanceOf[LdapUrl], BeforeValidator(parse_ldap_url)]
 ApiListenUrl = Annotated[InstanceOf[ApiListen] | None, BeforeValidator(_parse_api_listen)]
 MetricsListen = Annotated[InstanceOf[SocketName] | None, BeforeValidator(_parse_metrics_listen)]

@@ -21,12 +21,14 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import OWN_FAULT, UserLogins
+from cvpnd.auth.radius import RadiusSettings, radius_settings
+from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.keeper import SamlKeeper, keep_fresh, prepare
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.totp import Totp
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, check_files, load
+from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, RadiusConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
@@ -149,6 +151,7 @@ class Gateway:
         self.control.users.close()
         if self.control.saml is not None:
             self.control.saml.close()
+        self._set_radius([])
         try:
             for running in self._running.values():
                 running.served.closing = True
@@ -176,8 +179,10 @@ class Gateway:
         users = await asyncio.to_thread(self.store.local_users)
         directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
         handlers = [await asyncio.to_thread(open_handler, each) for each in file.handlers] if again else []
+        radius = [(each, await asyncio.to_thread(radius_settings, each)) for each in file.radius] if again else []
         await self._set_identity_providers(config, again=again)
         if again:
+            self._set_radius(radius)
             self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **directories})
             self.control.handlers.replace(handlers)
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
@@ -349,6 +354,15 @@ class Gateway:
             raise GatewayError(str(error)) from error
 
     # -- users, rules and trust ------------------------------------------------------------------------------------
+
+    def _set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
+        before, now = self.control.radius, {}
+        for config, settings in wanted:
+            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(config, settings)
+            codes.replace(config, settings)
+        for directory in before.keys() - now.keys():
+            before[directory].close()
+        self.control.radius = now
 
     def _set_local_users(self, file: Config, stored: Sequence[StoredLocalUser]) -> None:
         """The file's count before those of the store. Sessions follow at once: what their user may not, they lose."""

@@ -6,7 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from cvpnd.auth.logins import LATENCY_BUCKETS_S, UserLogins
+from cvpnd.auth.health import LATENCY_BUCKETS_S
+from cvpnd.auth.logins import UserLogins
+from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
@@ -128,6 +130,15 @@ def _methods(endpoint: ServedEndpoint) -> list[str]:
     """That may be seen there."""
     own = [endpoint.method()]
     return own if endpoint.settings.user_method is None else [*own, endpoint.method(token=True)]
+
+
+def radius_metrics(radius: Mapping[str, RadiusCodes]) -> list[DirectoryMetrics]:
+    return [
+        DirectoryMetrics(
+            name, servers.pending, LATENCY_BUCKETS_S, servers.latency.counts, servers.latency.seconds, servers.up()
+        )
+        for name, servers in ((name, codes.servers) for name, codes in radius.items())
+    ]
 
 
 def file_association_id(endpoint_id: str, subnet: str) -> str:

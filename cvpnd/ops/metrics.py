@@ -96,6 +96,8 @@ class GatewayMetrics:
     last_reload_successful: bool = True
     connection_log_lost: int = 0
     directories: Sequence[DirectoryMetrics] = ()
+    radius: Sequence[DirectoryMetrics] = ()
+    """The same of the RADIUS servers of each directory."""
     api_refusals: Mapping[str, int] = field(default_factory=dict)
     """``ApiRefusal`` word -> requests refused for it."""
 
@@ -116,6 +118,7 @@ class GatewayCollector(Collector):
         now = self._source.metrics()
         yield from _per_endpoint(now.endpoints)
         yield from _directories(now.directories)
+        yield from _radius(now.radius)
         yield from _data_path(now)
         yield from _daemon(now)
 
@@ -244,6 +247,38 @@ def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
         "1 unless the server of a directory failed when it was asked last.",
         labels=["directory", "server"],
     )
+    _fill(directories, pending, latency, up)
+    yield pending
+    yield latency
+    yield up
+
+
+def _radius(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
+    pending = GaugeMetricFamily(
+        "cvpnd_radius_pending", "Questions that RADIUS servers have not answered yet.", labels=["directory"]
+    )
+    latency = HistogramMetricFamily(
+        "cvpnd_radius_seconds",
+        "How long a second factor took at RADIUS servers, answered or not.",
+        labels=["directory"],
+    )
+    up = GaugeMetricFamily(
+        "cvpnd_radius_server_up",
+        "1 unless the RADIUS server failed when it was asked last.",
+        labels=["directory", "server"],
+    )
+    _fill(directories, pending, latency, up)
+    yield pending
+    yield latency
+    yield up
+
+
+def _fill(
+    directories: Sequence[DirectoryMetrics],
+    pending: GaugeMetricFamily,
+    latency: HistogramMetricFamily,
+    up: GaugeMetricFamily,
+) -> None:
     for directory in directories:
         for server, well in directory.servers.items():
             up.add_metric([directory.name, server], int(well))
@@ -251,9 +286,6 @@ def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
         bounds = [*(str(bound) for bound in directory.bounds_s), "+Inf"]
         buckets = list(zip(bounds, itertools.accumulate(directory.counts), strict=True))
         latency.add_metric([directory.name], buckets, directory.seconds)
-    yield pending
-    yield latency
-    yield up
 
 
 def _data_path(now: GatewayMetrics) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import assert_never
@@ -21,6 +21,7 @@ from typing import assert_never
 from cryptography import x509
 
 from cvpnd.auth.logins import UserLogins
+from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
 from cvpnd.auth.totp import Totp
@@ -87,6 +88,8 @@ class ControlPlane:
         self.handlers = Handlers()
         self.totp: Totp | None = None
         """For endpoints that ask codes."""
+        self.radius: Mapping[str, RadiusCodes] = {}
+        """The same, by directory, where RADIUS servers judge them."""
         self.saml: SamlLogins | None = None
         """There is one as soon as an endpoint sends people to an identity provider."""
         self.on_assertion: Observer = lambda _connection: None

@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 
-from cvpnd.auth.challenge import Asker
+from cvpnd.auth.challenge import QUESTION_LIFETIME_S, Asked, Asker, Challenged
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, common_name
-from cvpnd.auth.logins import left_of_failure
+from cvpnd.auth.logins import SecondFactor, left_of_failure
 from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
-from cvpnd.auth.totp import Challenged
 from cvpnd.config import AuthenticationConfig
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.handlers.schema import ConnectRequest, HandlerFailed
@@ -39,6 +38,7 @@ from cvpnd.server import federated
 from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import Denied
+from cvpnd.server.dialogue import ask_in_text, can_answer_in_text
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.negotiation import Unsupported
 
@@ -62,6 +62,8 @@ CLIENT_TEXT = {
     Refusal.CLIENT_CONNECT_HANDLER_TIMED_OUT: HANDLER_TEXT,
     Refusal.CLIENT_CONNECT_HANDLER_THROTTLED: HANDLER_TEXT,
     Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR: HANDLER_TEXT,
+    Refusal.RADIUS_UNAVAILABLE: "The login service does not answer, try again later",
+    Refusal.RADIUS_UNVERIFIED: "The login service does not answer, try again later",
     Refusal.SHUTTING_DOWN: "The server is restarting",
 }
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
@@ -92,6 +94,8 @@ ANSWER_TAKES_S = 1.0
 """Of the time for which the client waits: the way of our answer to it."""
 MEANT_FOR_PROGRAMS = ("TEMP[", "CRV1:", "SESSION:")
 """How a text begins that a client does not show but obey."""
+RADIUS_ENDS_S = 0.2
+"""How much sooner RADIUS servers are given up, so that the reason of a login that took too long is theirs."""
 
 
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
@@ -287,22 +291,26 @@ async def vouch(
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     _check_name(method, credentials.username, identity, typed=True)
     source, _ = prefixes(connection.link.remote.host)
-    second_factor = None
-    if method.mfa == "totp":
-        if control.totp is None:
-            raise Denied(Refusal.MFA_NOT_ENROLLED)
-        asker = Asker(connection.endpoint.id, method.directory, identity.certificate_fingerprint)
-        second_factor = partial(control.totp.log_in, asker)
-    answer = await control.users.log_in(
-        method.directory,
-        credentials.username,
-        credentials.password,
-        source=source,
-        within_s=within_s,
-        second_factor=second_factor,
-    )
-    if isinstance(answer, Challenged):
-        raise Denied(answer.refusal, answer.detail, text=answer.text)
+    password = credentials.password
+    while True:
+        second_factor = None
+        if method.mfa != "off":
+            asker = Asker(connection.endpoint.id, method.directory, identity.certificate_fingerprint)
+            second_factor = _second_factor(control, method.mfa, asker, connection.link.remote.host, within_s)
+        answer = await control.users.log_in(
+            method.directory,
+            credentials.username,
+            password,
+            source=source,
+            within_s=within_s,
+            second_factor=second_factor,
+        )
+        if not isinstance(answer, Asked):
+            break
+        if not can_answer_in_text(connection):  # it comes back with the answer in the password's place
+            raise Denied(answer.refusal, answer.detail, text=answer.text)
+        text = await ask_in_text(control, connection, answer.question, QUESTION_LIFETIME_S, echo=answer.echo)
+        password = answer.answered(text)
     if isinstance(answer, Refused):
         raise Denied(answer.refusal, answer.detail)
     _check_name(method, answer.name, identity)
@@ -335,6 +343,15 @@ async def _vouch_by_browser(
     assert method is not None  # noqa: S101 - it has been asked
     _check_name(method, answer.name, identity)
     return answer
+
+
+def _second_factor(control: ControlPlane, mfa: str, asker: Asker, caller: str, within_s: float) -> SecondFactor:
+    if mfa == "totp" and control.totp is not None:
+        return SecondFactor(partial(control.totp.log_in, asker))
+    if mfa in ("radius", "radius-challenge") and (codes := control.radius.get(asker.directory)) is not None:
+        until = asyncio.get_running_loop().time() + within_s - RADIUS_ENDS_S
+        return codes.second_factor(asker, challenge=mfa == "radius-challenge", caller=caller, until=until)
+    raise Denied(Refusal.INTERNAL_ERROR, f"nobody judges {mfa} of directory {asker.directory}")
 
 
 def _check_name(method: AuthenticationConfig, username: str, identity: Identity, *, typed: bool = False) -> None:

@@ -14,7 +14,7 @@ from helpers import certs, netns
 from helpers.netns import Namespace
 from helpers.openldap import ADMIN, BASE, PORT, SLAPD, TLS_PORT, OpenLdap, group_dn, user_dn
 
-from cvpnd.auth import ldap
+from cvpnd.auth import health, ldap
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap_directory import LdapDirectory, open_directory
@@ -141,6 +141,72 @@ def test_password_policy_has_its_reasons(ask: Callable[..., Account | Refused], 
     assert isinstance(ask("locked", "x1"), Account)
 
 
+# -- without a service account ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def direct(server: OpenLdap) -> LdapDirectory:
+    table = tomllib.loads(server.toml_direct())["directory"][0]
+    return open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "password"),
+    [
+        ("alice", "alice", "ecila"),
+        ("EXAMPLE\\ALICE", "alice", "ecila"),
+        ("alice@example.org", "alice", "ecila"),
+        ("o'neil (x)*", "o'neil (x)*", "odd"),
+        ("müller", "müller", "ümlaut"),
+    ],
+)
+def test_users_bind_as_themselves_and_have_the_account_that_a_service_would_find(
+    direct: LdapDirectory, ask: Callable[..., Account | Refused], server: OpenLdap, typed: str, name: str, password: str
+) -> None:
+    assert reason(direct.look_up(name)) == Refusal.USER_UNKNOWN, "before anybody has logged in"
+    with server.place.entered():
+        account = direct.log_in(typed, password.encode())
+    assert account == ask(name, password) and isinstance(account, Account) and account.name == name
+    assert direct.look_up(name) == direct.look_up(typed) == account
+
+
+@pytest.mark.parametrize(
+    ("typed", "password", "wanted"),
+    [
+        ("alice", "wrong", Refusal.WRONG_PASSWORD),
+        ("alice", "", Refusal.WRONG_PASSWORD),
+        ("nobody", "ecila", Refusal.WRONG_PASSWORD),
+        ("alice,ou=people", "ecila", Refusal.WRONG_PASSWORD),
+        (f"alice,ou=people,{BASE}", "ecila", Refusal.WRONG_PASSWORD),
+        ("*", "ecila", Refusal.WRONG_PASSWORD),
+        ("OTHER\\alice", "ecila", Refusal.USER_UNKNOWN),
+        ("EXAMPLE\\", "ecila", Refusal.USER_UNKNOWN),
+        ("", "ecila", Refusal.USER_UNKNOWN),
+    ],
+)
+def test_whoever_cannot_bind_is_not_let_in(
+    direct: LdapDirectory, server: OpenLdap, typed: str, password: str, wanted: Refusal
+) -> None:
+    with server.place.entered():
+        assert reason(direct.log_in(typed, password.encode())) == wanted
+    assert reason(direct.look_up("alice")) == Refusal.USER_UNKNOWN
+
+
+def test_a_direct_bind_has_reasons_and_the_next_server_too(server: OpenLdap) -> None:
+    table = tomllib.loads(server.toml_direct())["directory"][0]
+    table["servers"] = ["ldaps://localhost:6361", f"ldap://localhost:{PORT}"]
+    directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+    with server.place.entered():
+        assert isinstance(directory.log_in("alice", b"ecila"), Account)
+        assert list(directory.servers_up().values()) == [False, True]
+        server.change(user_dn("locked"), pwdReset="TRUE")
+        assert reason(directory.log_in("locked", b"x1")) == Refusal.MUST_CHANGE_PASSWORD
+        server.change(user_dn("locked"), pwdReset=[])
+        table["user_base"] = f"ou=groups,{BASE}"
+        elsewhere = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+        assert reason(elsewhere.log_in("alice", b"ecila")) == Refusal.WRONG_PASSWORD
+
+
 # -- servers ------------------------------------------------------------------------------------------------
 
 
@@ -217,10 +283,10 @@ def test_the_next_server_is_asked_and_the_dead_one_left_alone_for_a_while(server
             assert isinstance(directory.look_up("alice"), Account)
         assert asked == [6361, TLS_PORT, TLS_PORT, TLS_PORT]
         assert directory.servers_up() == {str(dead): False, str(live): True}
-        now[0] += ldap.FIRST_BACK_OFF_S
+        now[0] += health.FIRST_BACK_OFF_S
         assert isinstance(directory.look_up("alice"), Account)
         assert asked[4:] == [6361, TLS_PORT]
-        now[0] += ldap.FIRST_BACK_OFF_S
+        now[0] += health.FIRST_BACK_OFF_S
         assert isinstance(directory.look_up("alice"), Account)
         assert asked[6:] == [TLS_PORT], "longer each time"
 

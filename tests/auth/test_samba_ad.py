@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from helpers import netns
 from helpers.netns import Namespace
-from helpers.samba import INSTALLED, PASSWORD, SambaAd, user_dn
+from helpers.samba import BASE, INSTALLED, PASSWORD, SambaAd, user_dn
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
@@ -18,6 +18,7 @@ from cvpnd.reasons import Refusal
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="make test-samba installs Samba")
 
+DIRECT: dict[str, object] = {"bind": "direct", "bind_dn": None, "bind_password_file": None}
 USERS = ("alice", "bob", "disabled", "expired", "old", "must", "locked", "hours", "o'neil (x)")
 
 
@@ -116,6 +117,35 @@ def test_nested_groups_by_sid_and_by_name(ask: Callable[..., Account | Refused],
         assert {"engineers", "staff", sids["engineers"], sids["staff"]} <= account.groups
         assert not {"others", sids["others"]} & account.groups
         assert any(group.endswith("-513") for group in account.groups), "the primary group, Domain Users"
+
+
+@pytest.mark.parametrize("typed", ["alice", "Alice", "LAB\\alice", "alice@lab.test", "ALICE@LAB.TEST"])
+def test_without_a_service_account_users_bind_as_themselves(ask: Callable[..., Account | Refused], typed: str) -> None:
+    found = ask("alice")
+    account = ask(typed, **DIRECT)
+    assert isinstance(found, Account) and account == found, account
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("bob", "wrong", Refusal.WRONG_PASSWORD),
+        ("nobody", PASSWORD, Refusal.WRONG_PASSWORD),
+        ("disabled", PASSWORD, Refusal.ACCOUNT_DISABLED),
+        ("must", PASSWORD, Refusal.MUST_CHANGE_PASSWORD),
+        ("OTHER\\alice", PASSWORD, Refusal.USER_UNKNOWN),
+    ],
+)
+def test_a_direct_bind_has_the_same_reasons(
+    ask: Callable[..., Account | Refused], user: str, password: str, reason: Refusal
+) -> None:
+    outcome = ask(user, password, **DIRECT)
+    assert isinstance(outcome, Refused) and outcome.refusal is reason, outcome
+
+
+def test_who_is_not_below_the_user_base_binds_in_vain(ask: Callable[..., Account | Refused]) -> None:
+    outcome = ask("alice", **DIRECT, user_base=f"CN=Builtin,{BASE}")
+    assert isinstance(outcome, Refused) and outcome.refusal is Refusal.USER_UNKNOWN, outcome
 
 
 def test_disabled_is_seen_without_a_password(ask: Callable[..., Account | Refused], server: SambaAd) -> None:

@@ -8,15 +8,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from cvpnd.auth.challenge import KEPT_OF_ACCOUNT, LIFETIME_S, Asker, split_dynamic, split_static
+from cvpnd.auth.challenge import KEPT_OF_ACCOUNT, QUESTION_LIFETIME_S, Asker, Challenged, split_dynamic, split_static
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.passwords import hash_password
+from cvpnd.auth.throttle import FREE_FAILURES, MAX_DELAY_S
 from cvpnd.auth.totp import (
-    FREE_FAILURES,
-    MAX_DELAY_S,
     STEP_S,
-    Challenged,
     Totp,
     _totp,
     new_recovery_codes,
@@ -154,7 +152,7 @@ def test_the_answer_to_a_question_is_taken_once_from_whom_it_was_put_to_while_it
     assert desk.log_in(f"CRV1::{state}::000000") is Refusal.MFA_CODE_WRONG
     assert desk.log_in(f"CRV1::{state}::{code()}") is Refusal.CHALLENGE_UNEXPECTED
     late = desk.ask()
-    desk.now += LIFETIME_S + 1
+    desk.now += QUESTION_LIFETIME_S + 1
     assert desk.log_in(f"CRV1::{late}::{code(desk.now)}") is Refusal.CHALLENGE_UNEXPECTED
     assert desk.log_in(f"CRV1::{desk.ask()}::{code(desk.now)}") == "anna"
 

@@ -144,6 +144,11 @@ domains = ["EXAMPLE", "example.org"]
 {more}
 """
 
+    def toml_direct(self, more: str = "") -> str:
+        """Without the service account."""
+        lines = [line for line in self.toml(more).splitlines() if not line.startswith("bind_")]
+        return "\n".join([*lines, 'bind = "direct"', ""])
+
 
 def user_dn(uid: str) -> str:
     return f"uid={uid},ou=people,{BASE}"

@@ -18,13 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 from urllib.parse import unquote
 
-from cvpnd.auth.challenge import split_dynamic
+from cvpnd.auth.challenge import Challenged, split_dynamic
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
-from cvpnd.auth.totp import Challenged
 from cvpnd.reasons import Refusal
 
 log = logging.getLogger(__name__)

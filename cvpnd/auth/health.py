@@ -1,0 +1,62 @@
+"""What is remembered of servers that logins ask: which of them failed lately, and how long answers take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+FIRST_BACK_OFF_S = 5.0
+LONGEST_BACK_OFF_S = 60.0
+LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+Url = TypeVar("Url", bound=Hashable)
+
+
+@dataclass(slots=True)
+class Latency:
+    """Of answers, as a histogram: also of those that came when nobody waited any more, as they do from a server that
+    hangs. Any thread may add."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
+    seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, seconds: float) -> None:
+        with self._lock:
+            self.counts[sum(seconds > bound for bound in LATENCY_BUCKETS_S)] += 1
+            self.seconds += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Health:
+    down_until: float = 0.0
+    back_off_s: float = FIRST_BACK_OFF_S
+
+
+class ServerHealth(Generic[Url]):
+    """A server that failed is left alone for a while, longer each time. Any thread may tell and ask."""
+
+    def __init__(self, urls: Sequence[Url], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._of = {url: _Health() for url in urls}
+
+    def in_order(self) -> list[Url]:
+        """Those to ask, the first one first: all of them where each has failed."""
+        now = self._clock()
+        return [url for url, health in self._of.items() if health.down_until <= now] or list(self._of)
+
+    def up(self) -> dict[str, bool]:
+        now = self._clock()
+        return {str(url): health.down_until <= now for url, health in self._of.items()}
+
+    def succeeded(self, url: Url) -> None:
+        self._of[url] = _Health()
+
+    def failed(self, url: Url) -> float:
+        """How long it is left alone now."""
+        back_off_s = self._of[url].back_off_s
+        self._of[url] = _Health(self._clock() + back_off_s, min(2 * back_off_s, LONGEST_BACK_OFF_S))
+        return back_off_s
