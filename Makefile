@@ -229,6 +229,21 @@ test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active
 	    [ ! -d /run/systemd/system ] || systemctl --quiet disable smbd nmbd winbind samba-ad-dc || true; }
 	@SAMBA=full $(VENV)/bin/pytest tests/auth/test_samba_ad.py tests/e2e/test_samba_ad.py $(ARGS) </dev/null
 
+# A Node.js that does not come from Debian brings its own npm. SimpleSAMLphp's package wants a web server, so its files
+# alone are taken.
+SSO := chromium $(if $(shell command -v npm),,nodejs npm) php-cli php-xml
+
+.PHONY: test-sso
+test-sso: packages-test $(TOOLS)/simplesamlphp $(VENV)/.cvpnd $(VENV)/.dev ## logins with Chromium at SimpleSAMLphp and at samlp on Node; installs them (root)
+	@dpkg-query --show $(SSO) >/dev/null 2>&1 || { echo '==> Installing Debian packages: $(SSO)'; mkdir -p $(LOGS); \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SSO) </dev/null >$(LOGS)/sso.log 2>&1 \
+	        || { tail -n 30 $(LOGS)/sso.log >&2; exit 1; }; }
+	$(call step,Installing what drives the browser,playwright,\
+	    $(call requirements,project optional-dependencies sso) >$(VENV)/requirements && $(PIP_INSTALL) -r $(VENV)/requirements)
+	$(call step,Installing the second identity provider into build/samlp,samlp,\
+	    npm install --no-audit --no-fund --prefix build/samlp samlp@8 express@4)
+	@SSO=1 $(VENV)/bin/pytest tests/e2e/test_browsers.py $(ARGS) </dev/null
+
 .PHONY: test-paths
 test-paths: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every narrow path with every transport and kind of router (root)
 	@PATHS=all $(VENV)/bin/pytest tests/e2e/test_path_mtu.py </dev/null

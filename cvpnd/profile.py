@@ -14,6 +14,7 @@ from cvpnd.auth.challenge import QUESTION
 from cvpnd.auth.crl import canonical_name
 from cvpnd.auth.identity import Refused, common_name, problem_with_name
 from cvpnd.config import EndpointConfig
+from cvpnd.wire.agreement import NO_NAME
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, serialise_static_key
 
 ProfileKind = Literal["openvpn", "connect", "tunnelblick", "networkmanager", "aws"]
@@ -21,6 +22,9 @@ KINDS: tuple[ProfileKind, ...] = get_args(ProfileKind)
 
 # For OpenVPN 2.4, which knows only one cipher by name and negotiates the others by itself.
 _FALLBACK_CIPHER = "AES-256-GCM"
+
+
+_NOBODY = f"<auth-user-pass>\n{NO_NAME}\n{NO_NAME}\n</auth-user-pass>"
 
 
 class ProfileError(Exception):
@@ -108,11 +112,12 @@ def _meaning(endpoint: EndpointConfig, name: str) -> str:
 
 def _user_method(endpoint: EndpointConfig, kind: str) -> list[str]:
     """A client that keeps the password can log in by itself again when its token has ended. One that logs in at an
-    identity provider asks for none; AWS's is told so by options that no other client knows."""
+    identity provider asks for none; AWS's is told so by options that no other client knows, and others have one that is
+    none, without which openvpn does not start."""
     if endpoint.user_method is None:
         return ["auth-nocache"]
     if endpoint.user_method.is_federated:
-        return ["auth-federate", "auth-nocache", "auth-retry interact"] if kind == "aws" else ["auth-nocache"]
+        return ["auth-federate", "auth-nocache", "auth-retry interact"] if kind == "aws" else [_NOBODY]
     with_password = endpoint.user_method.mfa in ("totp", "radius")  # "radius-challenge" is asked afterwards
     asked = [f"static-challenge {_quoted(QUESTION)} 1"] if with_password else []
     return ["auth-user-pass", *asked]
@@ -125,6 +130,9 @@ def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:
             return [ciphers, f"setenv FRIENDLY_NAME {_quoted(endpoint.name)}"]
         case "aws":  # AWS's client takes few directives, and none twice
             return ["reneg-sec 0"] if endpoint.user_method is not None and endpoint.user_method.is_federated else []
+        case "openvpn" if endpoint.user_method is not None and endpoint.user_method.is_federated:
+            # without a graphical client around it, openvpn writes the address to open into its log
+            return ["ignore-unknown-option data-ciphers", ciphers, "setenv IV_SSO webauth"]
         case "networkmanager":  # its importer rejects ignore-unknown-option and always runs a recent OpenVPN
             return [ciphers]
         case _:

@@ -80,6 +80,8 @@ class Refusal(StrEnum):
     SAML_NO_ATTRIBUTES = "saml-no-attributes"
     LOGIN_THROTTLED = "login-throttled"
     LOGIN_UNANSWERED = "login-unanswered"
+    LOGIN_DECLINED = "login-declined"
+    BROWSER_MISMATCH = "browser-mismatch"
     TOO_MANY_LOGINS = "too-many-logins"
     DIRECTORY_TIMEOUT = "directory-timeout"
     DIRECTORY_UNAVAILABLE = "directory-unavailable"
@@ -130,3 +132,18 @@ class ApiRefusal(StrEnum):
     REQUEST_TOO_LARGE = "request-too-large"
     READ_ONLY_KEY = "read-only-key"
     TOO_MANY_CONNECTIONS = "too-many-connections"  # of one source, or of all; closed before anything was read
+
+
+class PortalRefusal(StrEnum):
+    """Why a page of the portal was refused; what an identity provider's answer is refused for is the login's."""
+
+    LINK_UNKNOWN = "link-unknown"
+    LINK_USED = "link-used"
+    BROWSER_MISMATCH = "browser-mismatch"
+    RELAY_STATE_UNKNOWN = "relay-state-unknown"
+    ASSERTION_REFUSED = "assertion-refused"
+    CONSENT_FORGED = "consent-forged"
+    REQUEST_MALFORMED = "request-malformed"
+    REQUEST_TOO_LARGE = "request-too-large"
+    REQUEST_TOO_SLOW = "request-too-slow"
+    TOO_MANY_REQUESTS = "too-many-requests"

@@ -1,7 +1,7 @@
 """The daemon from start to end: who is started in which order, what a signal does, and who is stopped in which order.
 
-Start: logs, store, data plane, connection log, gateway (host, endpoints, listeners), admin socket, metrics, API;
-then READY.
+Start: logs, store, data plane, connection log, gateway (host, endpoints, listeners), admin socket, metrics, API,
+portal; then READY.
 Stop runs backwards. Only this file knows everyone.
 """
 
@@ -26,20 +26,29 @@ from cvpnd.api.listener import SharedListener
 from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
-from cvpnd.config import ApiConfig, Config
+from cvpnd.auth.web_logins import WebLogins
+from cvpnd.config import ApiConfig, Config, PortalConfig
 from cvpnd.dataplane import open_data_plane
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.gateway import HostGateway
-from cvpnd.ops.connection_log import ConnectionLog, attempt_entry, reset_entry, update_entry, waiting_entry
+from cvpnd.ops.connection_log import (
+    ConnectionLog,
+    assertion_entry,
+    attempt_entry,
+    reset_entry,
+    update_entry,
+    waiting_entry,
+)
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.sdnotify import Notifier
 from cvpnd.pki.self_signed import ensure_self_signed
+from cvpnd.portal.app import Portal
 from cvpnd.reasons import ApiRefusal, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
@@ -59,6 +68,8 @@ CRL_CHECK_INTERVAL_S = 3600.0
 
 UPDATES_AT_ONCE = 100
 """Of the connection log: a few milliseconds of the event loop."""
+PORTAL_CONNECTIONS = (1000, 200)
+"""At a time, and of one source: a whole office may come at once."""
 
 
 class StartError(Exception):
@@ -79,6 +90,8 @@ class Daemon:
         self.notifier = Notifier()
         self.aws_api: AwsApi | None = None
         self.api_listener: SharedListener | None = None
+        self.portal: Portal | None = None
+        self.portal_server: HttpServer | None = None
         self._chores: set[asyncio.Task[None]] = set()
         self._kept_back: dict[str, int] = {}
         self._kept_back_at = float("-inf")
@@ -113,6 +126,7 @@ class Daemon:
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
             api_refusals=self._api_refusals(),
+            portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             connection_log_lost=self.connection_log.lost,
         )
 
@@ -144,6 +158,11 @@ class Daemon:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
         self.notifier.reloading()
         self.connection_log.reopen()
+        if self.portal_server is not None:
+            try:
+                await asyncio.to_thread(self.portal_server.reload_certificate)
+            except OSError as error:  # which ssl.SSLError is too
+                log.error("the portal's certificate cannot be used, the one before is shown: %s", error)
         try:
             answer = await self.operations.reload()
             await asyncio.to_thread(self.connection_log.configure, self.gateway.config.connection_log)
@@ -248,6 +267,12 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         gateway.timeouts.begin(connection)
         daemon.log(connection, attempt_entry(views.connection_view(plane, connection), time.time()))
 
+    def on_waiting(connection: Connection) -> None:
+        daemon.log(connection, waiting_entry(views.connection_view(plane, connection), time.time()))
+
+    def on_assertion(connection: Connection) -> None:
+        daemon.log(connection, assertion_entry(views.connection_view(plane, connection), time.time()))
+
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
         if connection.end_reason is Refusal.WAITING_FOR_ASSERTION:
@@ -262,6 +287,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(door.close)
     control = ControlPlane(plane, door, config.daemon.strangers, on_established=on_established, on_ended=on_ended)
     stack.callback(control.stop)
+    control.on_waiting, control.on_assertion = on_waiting, on_assertion
     gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
     stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)
     daemon = Daemon(gateway, control, connection_log, streams)
@@ -274,6 +300,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         )
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
+    if config.portal.listen is not None:
+        daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
     kept = gateway.keep_routes(), gateway.keep_accounts(), gateway.keep_metadata()
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), *kept):
@@ -298,6 +326,16 @@ async def _aws_api(
     log.info("the AWS-compatible API listens on %s", config.listen)
     daemon.api_listener = bind_tcp(config.listen.host, config.listen.port)
     return _http(daemon.aws_api, daemon.api_listener, tls=tls)
+
+
+def _portal(config: PortalConfig, daemon: Daemon) -> contextlib.AbstractAsyncContextManager[HttpServer]:
+    assert config.listen is not None and config.url is not None  # noqa: S101 - looked at by the caller, by the model
+    control = daemon.control
+    control.web_logins = WebLogins(config.url, config.login_s)
+    daemon.portal = Portal(config, control.web_logins, lambda: control.saml)
+    log.info("the portal listens on %s and is %s to browsers", config.listen, config.url)
+    listener = bind_tcp(config.listen.host, config.listen.port, *PORTAL_CONNECTIONS)
+    return _http(daemon.portal, listener, tls=config.files)
 
 
 @contextlib.asynccontextmanager

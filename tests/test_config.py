@@ -359,6 +359,11 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
         ),
         ('[api]\ncertificate = "api.crt"', "api: certificate and private_key belong together; add the other"),
         ('[api]\nlisten = "127.0.0.1:8443"', "api.listen: '127.0.0.1:8443' is no place for an API"),
+        ('[portal]\nlisten = "0.0.0.0:8443"', "portal: listens and has no url; add url"),
+        ('[portal]\nurl = "http://vpn.example.com"', "portal.url: 'http://vpn.example.com' is no place that a"),
+        ('[portal]\nurl = "https://vpn.example.com/sso"', "portal.url: 'https://vpn.example.com/sso' has something"),
+        ('[portal]\nurl = "https://a@vpn.example.com"', "portal.url: 'https://a@vpn.example.com' is no place that"),
+        ('[portal]\nlisten = "vpn.example.com:443"', "portal.listen: 'vpn.example.com' is not an address of this host"),
         ("[quotas]\nrules = -1", "quotas.rules: -1 is too small"),
         (DIRECTORY + 'servers = ["http://dc1"]', "directory[0].servers[0]: 'http://dc1' is no directory server"),
         (
@@ -642,7 +647,7 @@ def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
     known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
     known[Config].remove("path")
     assert shown == known
-    assert len(shown) == 31, "tables found"
+    assert len(shown) == 32, "tables found"
 
 
 def test_the_reference_file_shows_the_defaults() -> None:

@@ -31,8 +31,12 @@ class SharedListener(socket.socket):
     refused = 0
     """Connections, so far."""
 
-    def __init__(self, family: socket.AddressFamily) -> None:
+    def __init__(
+        self, family: socket.AddressFamily, most: int | None = None, most_of_source: int | None = None
+    ) -> None:
         super().__init__(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._most = CONNECTIONS if most is None else most
+        self._most_of_source = CONNECTIONS_PER_SOURCE if most_of_source is None else most_of_source
         self._open: Counter[str] = Counter()
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -41,7 +45,7 @@ class SharedListener(socket.socket):
             accepted, address = super().accept()
             host = str(address[0])
             source, _ = prefixes(host.partition("%")[0])
-            if self._open[source] < CONNECTIONS_PER_SOURCE and self._open.total() < CONNECTIONS:
+            if self._open[source] < self._most_of_source and self._open.total() < self._most:
                 self._open[source] += 1
                 return _Connection(accepted, self, source), address
             accepted.close()

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import stat
 import struct
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp, listener: socket.socket, *, tls: tuple[Path, Path] | None = None) -> None:
         """``listener`` is from ``bind_unix`` or ``bind_tcp``. ``tls``: files of a certificate and its private key."""
+        self._tls = tls
         self._listener = listener
         self._unix_path, self._inode = _identity(listener)
         self._server = _Server(
@@ -144,6 +146,19 @@ class HttpServer:
             await self._task
             raise RuntimeError(f"the HTTP server on {self.address} ended at its start")
 
+    def reload_certificate(self) -> None:
+        """Show the one that is in its files now to whoever connects from here on. Raises ``OSError`` (``ssl.SSLError``
+        is one) if it cannot be used; then the old one stays."""
+        if self._tls is None or self._server.config.ssl is None:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self._tls)
+
+        def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            connection.context = context
+
+        self._server.config.ssl.sni_callback = choose  # asked without a name too
+
     async def stop(self) -> None:
         """Takes no more connections, lets running requests finish for ``GRACE_S`` and removes the Unix socket.
 
@@ -176,10 +191,11 @@ def bind_unix(path: Path, mode: int = 0o660, group: int | None = None) -> socket
     return listener
 
 
-def bind_tcp(host: str, port: int) -> SharedListener:
-    """A TCP socket on a literal address, with limits. Raises ``OSError`` naming the address."""
+def bind_tcp(host: str, port: int, *connections: int) -> SharedListener:
+    """A TCP socket on a literal address, with limits: ``connections`` in all and of one source, if not the usual ones.
+    Raises ``OSError`` naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = SharedListener(family)
+    listener = SharedListener(family, *connections)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

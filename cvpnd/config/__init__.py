@@ -34,6 +34,7 @@ from cvpnd.config.models import (
     TlsConfig,
     VpcConfig,
 )
+from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
 from cvpnd.config.values import (
@@ -73,6 +74,7 @@ __all__ = [
     "ManagedConfig",
     "MetricsConfig",
     "PkiConfig",
+    "PortalConfig",
     "QuotasConfig",
     "RadiusConfig",
     "RadiusUrl",

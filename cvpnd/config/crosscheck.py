@@ -129,7 +129,8 @@ def _sockets(config: Config) -> Iterator[Problem]:
             owner = taken.setdefault((listen.transport, listen.host, listen.port), key)
             if owner != key:
                 yield key, f"{listen} is already {owner}; choose another address or port"
-    for key, other in (("metrics.listen", config.metrics.listen), ("api.listen", config.api.listen)):
+    others = ("metrics.listen", config.metrics.listen), ("api.listen", config.api.listen)
+    for key, other in (*others, ("portal.listen", config.portal.listen)):
         if other is None:
             continue
         owner = taken.setdefault(("tcp", other.host, other.port), key)

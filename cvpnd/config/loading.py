@@ -172,9 +172,10 @@ def _model_in_or_none(annotation: Any) -> type[BaseModel] | None:
 
 
 def _files(config: Config) -> Iterator[tuple[str, Path]]:
-    for key, path in (("api.certificate", config.api.certificate), ("api.private_key", config.api.private_key)):
-        if path is not None:
-            yield key, path
+    for table, keys in (("api", config.api), ("portal", config.portal)):
+        for key, path in ((f"{table}.certificate", keys.certificate), (f"{table}.private_key", keys.private_key)):
+            if path is not None:
+                yield key, path
     for index, directory in enumerate(config.directories):
         if directory.bind_password_file is not None:
             yield f"directory[{index}].bind_password_file", directory.bind_password_file

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
 from cvpnd.config.handlers import HandlerConfig, HandlerName
+from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
 from cvpnd.config.table import Table as _Table
@@ -611,6 +612,7 @@ class Config(_Table):
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig = MetricsConfig()
     api: ApiConfig = ApiConfig()
+    portal: PortalConfig = PortalConfig()
     managed: ManagedConfig = ManagedConfig()
     quotas: QuotasConfig = QuotasConfig()
     pki: PkiConfig = PkiConfig()

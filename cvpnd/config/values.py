@@ -164,7 +164,7 @@ class Listen:
         return f"{self.transport}://{SocketName(self.host, self.port)}"
 
 
-def _parse_socket_name(netloc: str, example: str) -> SocketName:
+def parse_socket_name(netloc: str, example: str) -> SocketName:
     if "@" in netloc:
         raise ValueError(f"{show(netloc)} names a user; write {example}")
     if netloc.count(":") > 1 and not netloc.startswith("["):
@@ -198,7 +198,7 @@ def parse_listen(value: object) -> Listen:
         raise ValueError(f"{show(text)} begins with neither udp:// nor tcp://; write a URL like udp://0.0.0.0:1194")
     if "/" in rest or "?" in rest or "#" in rest:
         raise ValueError(f"{show(text)} has something after the port; write a URL like udp://0.0.0.0:1194")
-    name = _parse_socket_name(rest, f"{scheme}://[::]:1194" if rest.count(":") > 1 else f"{scheme}://0.0.0.0:1194")
+    name = parse_socket_name(rest, f"{scheme}://[::]:1194" if rest.count(":") > 1 else f"{scheme}://0.0.0.0:1194")
     return Listen(cast(Literal["udp", "tcp"], scheme), name.host, name.port)
 
 
@@ -208,7 +208,7 @@ def _parse_metrics_listen(value: object) -> SocketName | None:
     text = _text(value, "an address and port like 127.0.0.1:9176, or off")
     if text == "off":
         return None
-    return _parse_socket_name(text or METRICS_LISTEN, METRICS_LISTEN)
+    return parse_socket_name(text or METRICS_LISTEN, METRICS_LISTEN)
 
 
 class LdapUrl(NamedTuple):
@@ -291,7 +291,7 @@ def _parse_api_listen(value: object) -> ApiListen | None:
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in ("https", "http") or "/" in rest.removesuffix("/"):
         raise ValueError(f"{show(text)} is no place for an API; write a URL like https://127.0.0.1:8443")
-    name = _parse_socket_name(rest.removesuffix("/"), "https://127.0.0.1:8443")
+    name = parse_socket_name(rest.removesuffix("/"), "https://127.0.0.1:8443")
     if scheme == "http" and not ip_address(name.host).is_loopback:
         raise ValueError(
             f"{show(text)}: plain http only on loopback; write https://{name}, or http://127.0.0.1:{name.port}"

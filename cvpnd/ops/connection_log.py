@@ -50,6 +50,11 @@ def update_entry(connection: ConnectionView, now: float) -> dict[str, str | list
     return _entry(connection, now, "connection-update")
 
 
+def assertion_entry(connection: ConnectionView, now: float) -> dict[str, str | list[str]]:
+    """The identity provider's answer is here and in order; what becomes of the attempt is another entry."""
+    return _entry(connection, now, "connection-attempt") | {"connection-attempt-status": "assertion-received"}
+
+
 def reset_entry(connection: ConnectionView, now: float, *, detail: str = "") -> dict[str, str | list[str]]:
     """An established connection ended; ``connection.end_reason`` says why."""
     return _entry(connection, now, "connection-reset", detail)

@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from cvpnd.dataplane.api import Drop
-from cvpnd.reasons import ApiRefusal, Refusal
+from cvpnd.reasons import ApiRefusal, PortalRefusal, Refusal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -100,6 +100,8 @@ class GatewayMetrics:
     """The same of the RADIUS servers of each directory."""
     api_refusals: Mapping[str, int] = field(default_factory=dict)
     """``ApiRefusal`` word -> requests refused for it."""
+    portal_refusals: Mapping[str, int] = field(default_factory=dict)
+    """``PortalRefusal`` word -> pages refused for it."""
 
 
 class MetricsSource(Protocol):
@@ -344,6 +346,12 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         "Connection log entries that could not be written.",
         value=now.connection_log_lost,
     )
+    refusals = CounterMetricFamily(
+        "cvpnd_portal_refusals", "Pages of the portal that were refused, by reason.", labels=["reason"]
+    )
+    for reason, count in _with_zeroes(now.portal_refusals, PortalRefusal):
+        refusals.add_metric([reason], count)
+    yield refusals
     refusals = CounterMetricFamily(
         "cvpnd_api_refusals", "Requests to the AWS-compatible API that were refused, by reason.", labels=["reason"]
     )

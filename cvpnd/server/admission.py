@@ -65,6 +65,8 @@ FAILED_LOGINS = frozenset(
         Refusal.SAML_WRONG_REQUEST,
         Refusal.SAML_REPLAYED,
         Refusal.LOGIN_THROTTLED,
+        Refusal.LOGIN_DECLINED,
+        Refusal.BROWSER_MISMATCH,
         Refusal.TOKEN_INVALID,
     }
 )

@@ -25,6 +25,7 @@ from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
 from cvpnd.auth.totp import Totp
+from cvpnd.auth.web_logins import WebLogins
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane import api as dataplane
 from cvpnd.handlers.desk import Handlers
@@ -92,12 +93,16 @@ class ControlPlane:
         """The same, by directory, where RADIUS servers judge them."""
         self.saml: SamlLogins | None = None
         """There is one as soon as an endpoint sends people to an identity provider."""
+        self.on_waiting: Observer = lambda _connection: None
+        """Told when a client that goes on waiting was sent to its browser."""
         self.on_assertion: Observer = lambda _connection: None
         """Told when the browser's part of a login is done, which goes on."""
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
         self.revocations = Revocations()
         self.dialogues = Dialogues()
+        self.web_logins: WebLogins | None = None
+        """There are some where there is a portal."""
         self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""

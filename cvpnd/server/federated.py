@@ -22,6 +22,7 @@ from cvpnd.config import AuthenticationConfig
 from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
 from cvpnd.server.admission import prefixes
+from cvpnd.server.web_login import log_in_by_browser
 from cvpnd.wire.events import CredentialsReceived
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def owner_name(method: AuthenticationConfig) -> str:
 async def ask_browser(
     control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity, within_s: float
 ) -> Account | Refused:
-    """Whom the identity provider has let in. ``Challenged``: the client is told to open the browser."""
+    """Whom the identity provider has let in. ``Challenged``: the client is told to open the browser and to come back;
+    others than AWS's wait for theirs here. Raises ``Denied``."""
     method, saml = connection.endpoint.settings.user_method, control.saml
     if method is None or method.saml_provider is None or saml is None:
         return Refused(Refusal.SAML_UNAVAILABLE, "the endpoint has no identity provider")
@@ -50,7 +52,8 @@ async def ask_browser(
     if credentials.password.startswith(FIRST):
         return saml.send_away(visitor, credentials.password)
     if not credentials.password.startswith(DYNAMIC):
-        return Refused(Refusal.SAML_CLIENT_UNSUITED, "the client neither is AWS's nor opens a browser")
+        provider_id = method.portal_saml_provider or method.saml_provider
+        return await log_in_by(saml, connection, method, await log_in_by_browser(control, connection, provider_id))
     brought = saml.taken_back(visitor, credentials.password)
     if isinstance(brought, Refused):
         return brought

@@ -10,6 +10,7 @@ a no: an unexpected error too, as ``internal-error``.
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import random
 import time
@@ -39,6 +40,7 @@ from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import Denied
 from cvpnd.server.dialogue import ask_in_text, can_answer_in_text
+from cvpnd.wire.agreement import NO_NAME
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.negotiation import Unsupported
 
@@ -71,7 +73,7 @@ pass: a client that can is told to try again by itself."""
 FINAL_TEXT = {
     Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later",
     Refusal.LOGIN_UNANSWERED: "Nobody completed the login in time",
-    Refusal.SAML_CLIENT_UNSUITED: "Log in with the AWS VPN Client, or with one that opens a browser (OpenVPN Connect)",
+    Refusal.LOGIN_DECLINED: "The login was declined in the browser",
     Refusal.SAML_TOO_LARGE: "The SAML response is larger than 128 kB, ask your administrator to have fewer groups sent",
     Refusal.SAML_REQUEST_EXPIRED: "The login took too long, connect again",
     Refusal.SAML_OTHER_ADDRESS: "The login began at another address, connect again",
@@ -128,7 +130,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         connection.facts = _facts(connection, credentials)
         grant = _grant(connection.endpoint, identity, device_id, connection.facts)
         connection.grant = grant
-        options = (*grant.options, *_token_options(control, connection, account, identity))
+        options = (*grant.options, *_token_options(control, connection, account, identity, credentials.username))
         control.admit(connection, _peer_settings(connection.endpoint, grant), options)
     except Denied as denied:
         _refuse(control, connection, denied)
@@ -262,14 +264,15 @@ def _lifetime_s(connection: Connection) -> int:
 
 
 def _token_options(
-    control: ControlPlane, connection: Connection, account: Account | None, identity: Identity
+    control: ControlPlane, connection: Connection, account: Account | None, identity: Identity, username: str
 ) -> tuple[str, ...]:
-    """The token of a first login, or again the one that the client came with."""
+    """The token of a first login, or again the one that the client came with; and a name for it if it has none."""
     if account is None or control.token_key is None:
         return ()
     if connection.token is None:
         connection.token = Token.new(time.time(), _lifetime_s(connection))
-    return (f"auth-token {control.token_key.write(connection.token, _owner(connection, account, identity))}",)
+    token = f"auth-token {control.token_key.write(connection.token, _owner(connection, account, identity))}"
+    return (token,) if username else (token, f"auth-token-user {base64.b64encode(NO_NAME.encode()).decode()}")
 
 
 def _refuse(control: ControlPlane, connection: Connection, denied: Denied) -> None:

@@ -271,3 +271,23 @@ async def test_over_tls_the_certificate_is_shown_and_plain_http_gets_no_answer(t
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             await stranger.get(f"https://localhost:{port}/")
     await server.stop()
+
+
+async def test_a_new_certificate_is_shown_without_a_restart(tmp_path: Path) -> None:
+    def shown(port: int) -> bytes:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=5).encode()
+
+    first, second = certs.server("first.example"), certs.server("second.example")
+    files = first.write(tmp_path, "portal")
+    server = HttpServer(who, bind_tcp("127.0.0.1", 0), tls=files)
+    await server.start()
+    port = int(server.address.rpartition(":")[2])
+    assert await asyncio.to_thread(shown, port) == first.certificate_pem
+    second.write(tmp_path, "portal")
+    server.reload_certificate()
+    assert await asyncio.to_thread(shown, port) == second.certificate_pem
+    files[0].write_text("nonsense")
+    with pytest.raises(OSError):
+        server.reload_certificate()
+    assert await asyncio.to_thread(shown, port) == second.certificate_pem
+    await server.stop()

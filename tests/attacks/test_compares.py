@@ -6,6 +6,7 @@ for the code as it is, and for none of its mutants.
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
 from collections.abc import Callable
 from ipaddress import ip_address, ip_network
@@ -19,9 +20,12 @@ from helpers.pair import Pair, pki, tls_context
 from helpers.world import World
 from helpers.wrappings import CASES, SERVER_KEY
 
+from cvpnd.auth import web_logins
+from cvpnd.auth.saml.model import Assertion, PendingRequest
+from cvpnd.auth.web_logins import Waiting, WebLogin, WebLogins
 from cvpnd.dataplane import reference_forward, reference_keys
 from cvpnd.dataplane.api import PeerSettings, SocketAddress
-from cvpnd.reasons import Refusal
+from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.server import control
 from cvpnd.wire import agreement, negotiation, reliable, reset_cookie, session
 from cvpnd.wire.errors import DropReason, PeerError
@@ -197,6 +201,31 @@ def cbc_is_for_those_alone_who_have_nothing_else() -> None:
     assert isinstance(negotiate(for_all, old, configured + "MD5"), Unsupported)
 
 
+def only_one_browser_consents_to_a_login() -> None:
+    """Whoever has only one of its secrets, or another's, or comes too late, gets nowhere."""
+    logins, outcome = WebLogins("https://vpn.example.com", 60), asyncio.Future(loop=asyncio.new_event_loop())
+    waiting = Waiting("staff", "Linux", "192.0.2.7", "")
+    login = WebLogin("corp", "cvpn-connection-1", waiting, 60.0, outcome, lambda: None)
+    logins.offer(login)
+    link, own = login.secret, {login.cookie: ""}
+    relay_state = logins.open(login)
+    own[login.cookie] = login.browser
+    logins.ask(login, relay_state, PendingRequest("_r", "https://vpn.example.com/saml/acs", 0.0, 60.0))
+    for cookies in ({}, {login.cookie: "x" * 43}):
+        assert logins.find(link, cookies, 1.0) is PortalRefusal.BROWSER_MISMATCH
+    assert logins.find(relay_state, own, 1.0) is logins.find(link, own, 60.0) is PortalRefusal.LINK_UNKNOWN
+    assert logins.check(link, 1.0) is logins.check(relay_state, 60.0) is PortalRefusal.RELAY_STATE_UNKNOWN
+    assert logins.check(relay_state, 1.0) is login
+    ticket = logins.prove(login, Assertion("_1", "anna", frozenset()))
+    assert ticket is not None
+    for wrong, now in ((link, 1.0), (relay_state, 1.0), (ticket, 60.0)):
+        assert logins.proven(wrong, own, now) is PortalRefusal.LINK_UNKNOWN
+    assert logins.proven(ticket, own, 1.0) is login
+    assert not logins.decide(login, ticket, True) and not outcome.done()
+    assert logins.proven(ticket, {}, 1.0) is PortalRefusal.BROWSER_MISMATCH
+    assert outcome.result().refusal is Refusal.BROWSER_MISMATCH
+
+
 AEAD_REPLAY = "return payload if self.replay.accept(self._last_opened) else Drop.REPLAYED"
 CBC_REPLAY = "return text[PACKET_ID:-padding] if self.replay.accept(self._last_opened) else Drop.REPLAYED"
 CBC_HMAC = "if not hmac.compare_digest(tag, hmac.digest(self._open_hmac_key, covered, self._digest)):"
@@ -209,6 +238,7 @@ INVALID_TAG = "        except InvalidTag:\n            return Drop.AUTH_FAILED\n
 AS_IF_VALID = """        except InvalidTag:
             payload = self._opener.encrypt(packet_id + self._open_iv, text, b"")[:-16]
         self._last_opened"""
+ENDED = "if False:\n            self.end"
 COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     "cookie": (
         cookie_lets_in_who_got_it_and_nobody_else,
@@ -262,6 +292,18 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     "identity": (
         who_renegotiates_is_who_logged_in,
         [Mutant(agreement, "Agreement.identify", "return identity == self._identity", "return True")],
+    ),
+    "browser": (
+        only_one_browser_consents_to_a_login,
+        [
+            Mutant(web_logins, "WebLogin.is_browser", "return bool(self.browser) and", "return True or"),
+            Mutant(web_logins, "WebLogins._find", "and now < login.until", ""),
+            Mutant(web_logins, "WebLogins.find", "login is None or not _same(login.secret, secret)", "login is None"),
+            Mutant(web_logins, "WebLogins.check", "or not _same(login.relay_state, relay_state)", ""),
+            Mutant(web_logins, "WebLogins.proven", "or not _same(login.ticket, ticket)", ""),
+            Mutant(web_logins, "WebLogins.proven", "if not login.is_browser(cookies):\n            self.end", ENDED),
+            Mutant(web_logins, "WebLogins.decide", "or not _same(login.consent, consent)", ""),
+        ],
     ),
     "floating": (
         address_of_another_identity_is_not_taken,

@@ -1,0 +1,12 @@
+"""The pages on which a person logs in while their client waits (openvpn-wire.md 15.3).
+
+1. ``server/web_login.py`` offers a login and sends the client its link, ``/saml/login/SECRET``.
+2. The browser that opens it gets a cookie and is sent to the identity provider.
+3. That sends it back with an assertion, by a form to ``/saml/acs``. ``auth/saml`` looks at it; the browser gets a
+   ticket.
+4. ``/saml/consent/TICKET``, with the cookie, shows device, address and account.
+5. The answer to that ends the wait: the client is let in, or told no.
+
+``auth/web_logins.py`` holds what has happened in each login, and who may go on; here is only what HTTP and HTML need.
+Without a script, a frame, or a resource from elsewhere; what a page shows was escaped by Jinja2.
+"""

@@ -1,0 +1,75 @@
+"""What strangers send, within bounds: how much, how long it may take, how often from one source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+
+from cvpnd.reasons import PortalRefusal
+from cvpnd.server.admission import PREFIXES_KEPT, TokenBucket, prefixes
+
+BODY_S = 20.0
+MOST_FIELDS = 8
+
+
+class Malformed(Exception):
+    def __init__(self, refusal: PortalRefusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+
+
+class SourceRate:
+    """An IPv4 address or an IPv6 /64 may ask for so many pages in a minute."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, host: str) -> bool:
+        source, _ = prefixes(host)
+        bucket = self._buckets.pop(source, None) or TokenBucket(self._per_minute / 60.0, self._per_minute)
+        self._buckets[source] = bucket
+        if len(self._buckets) > PREFIXES_KEPT:
+            self._buckets.popitem(last=False)
+        return bucket.take(self._clock())
+
+
+async def read_form(request: Request, longest: int) -> dict[str, str]:
+    """A form's fields, each once. Raises ``Malformed``."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded" or "content-encoding" in request.headers:
+        raise Malformed(PortalRefusal.REQUEST_MALFORMED)
+    body = await _read_body(request, longest)
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+    except ValueError:  # which UnicodeDecodeError is too
+        raise Malformed(PortalRefusal.REQUEST_MALFORMED) from None
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise Malformed(PortalRefusal.REQUEST_MALFORMED)
+    return fields
+
+
+async def _read_body(request: Request, longest: int) -> bytes:
+    """Not one byte more than is needed to know that it is too long."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced[:12]) > longest:
+        raise Malformed(PortalRefusal.REQUEST_TOO_LARGE)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > longest:
+                    raise Malformed(PortalRefusal.REQUEST_TOO_LARGE)
+    except TimeoutError:
+        raise Malformed(PortalRefusal.REQUEST_TOO_SLOW) from None
+    except ClientDisconnect:
+        raise Malformed(PortalRefusal.REQUEST_MALFORMED) from None
+    return bytes(body)

@@ -1,0 +1,125 @@
+"""What cvpn-connect answers openvpn, line by line as openvpn 2.6 writes them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cvpnd.connect.management import (
+    LONGEST_LINE,
+    AskSecret,
+    AwaitCallback,
+    Conversation,
+    GiveUp,
+    OpenBrowser,
+    Say,
+    Tell,
+)
+
+NEED = ">PASSWORD:Need 'Auth' username/password"
+LINK = "https://vpn.example.com/saml/login/abc"
+IDP = "https://idp.example.com/sso?SAMLRequest=a%2Bb:c"
+CHALLENGE = f">PASSWORD:Verification Failed: 'Auth' ['CRV1:R:instance-1/7/9:Ti9B:{IDP}']"
+NOBODY = [Say('username "Auth" "N/A"'), Say('password "Auth" "N/A"')]
+AS_AWS = [Say('username "Auth" "N/A"'), Say('password "Auth" "ACS::35001"')]
+
+
+def test_a_link_is_opened_while_the_connection_waits() -> None:
+    talk = Conversation()
+    assert talk.hear(">INFO:OpenVPN Management Interface Version 5 -- type 'help' for more info") == []
+    assert talk.hear(NEED) == NOBODY
+    assert talk.hear(f">INFOMSG:WEB_AUTH:external,hidden:{LINK}") == [OpenBrowser(LINK)]
+    assert talk.hear(">STATE:1700000000,CONNECTED,SUCCESS,10.100.0.2,192.0.2.1,1194,,") == [
+        Tell("connected, with the address 10.100.0.2")
+    ]
+    assert Conversation().hear(f">INFOMSG:OPEN_URL:{LINK}") == [OpenBrowser(LINK)]
+
+
+def test_where_there_is_no_link_it_asks_as_aws_s_client_and_brings_the_answer_once_asked() -> None:
+    talk = Conversation()
+    assert talk.hear(NEED) == NOBODY
+    assert talk.hear(">PASSWORD:Verification Failed: 'Auth'") == []
+    assert talk.hear(NEED) == AS_AWS
+    assert talk.hear(CHALLENGE) == [AwaitCallback(IDP)]
+    assert talk.hear(NEED) == [], "the browser is not back yet"
+    assert talk.called_back("PHNhbWw+/w==") == [
+        Say('username "Auth" "N/A"'),
+        Say('password "Auth" "CRV1::instance-1/7/9::PHNhbWw%2B%2Fw%3D%3D"'),
+    ]
+    assert talk.hear(">PASSWORD:Verification Failed: 'Auth'") == [GiveUp("the server refused the login")]
+
+
+def test_an_answer_that_comes_before_openvpn_asks_waits_for_that() -> None:
+    talk = Conversation()
+    for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED, CHALLENGE):
+        talk.hear(line)
+    assert talk.called_back("abc") == []
+    assert talk.hear(NEED)[1] == Say('password "Auth" "CRV1::instance-1/7/9::abc"')
+
+
+def test_an_answer_that_openvpn_would_cut_is_said_and_not_sent() -> None:
+    for length, fits in ((LONGEST_LINE - 60, True), (LONGEST_LINE, False), (100_000, False)):
+        talk = Conversation()
+        for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED, CHALLENGE, NEED):
+            talk.hear(line)
+        *_, last = talk.called_back("a" * length)
+        assert isinstance(last, Say if fits else GiveUp)
+        assert fits or "[portal]" in last.reason  # type: ignore[union-attr]
+
+
+def test_who_was_refused_by_a_person_is_not_sent_to_the_browser_again() -> None:
+    talk = Conversation()
+    talk.hear(NEED)
+    talk.hear(f">INFOMSG:WEB_AUTH::{LINK}")
+    assert talk.hear(">PASSWORD:Verification Failed: 'Auth' ['The login was declined in the browser']") == [
+        GiveUp("the server refused the login: The login was declined in the browser")
+    ]
+
+
+def test_a_login_that_ended_begins_anew_and_a_passing_refusal_is_openvpn_s_own() -> None:
+    talk = Conversation()
+    for line in (NEED, f">INFOMSG:WEB_AUTH::{LINK}", ">STATE:1,CONNECTED,SUCCESS,10.0.0.2,192.0.2.1"):
+        talk.hear(line)
+    assert talk.hear(">PASSWORD:Verification Failed: 'Auth' ['TEMP[backoff 7]:later']") == []
+    assert talk.hear(">PASSWORD:Verification Failed: 'Auth' ['SESSION: token expired']") == [
+        Tell("the login has expired")
+    ]
+    assert talk.hear(NEED) == NOBODY
+    assert talk.hear(f">INFOMSG:WEB_AUTH::{LINK}") == [OpenBrowser(LINK)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://vpn.example.com/", "file:///etc/passwd", "javascript:alert(1)", "--help", "", "https://", "https:///x",
+        "https://a b/", "https://a/\x1b[2J", "https://[", "HTTPS", "https://ex\u00e4mple.com/",
+    ],
+)  # fmt: skip
+def test_a_server_cannot_make_it_open_anything_but_an_https_address(url: str) -> None:
+    (action,) = Conversation().hear(f">INFOMSG:WEB_AUTH::{url}")
+    assert isinstance(action, GiveUp)
+    talk = Conversation()
+    for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED):
+        talk.hear(line)
+    (action,) = talk.hear(f">PASSWORD:Verification Failed: 'Auth' ['CRV1:R:s:Ti9B:{url}']")
+    assert isinstance(action, GiveUp)
+
+
+def test_other_secrets_are_asked_of_the_person_and_quoted() -> None:
+    talk = Conversation()
+    assert talk.hear(">PASSWORD:Need 'Private Key' password") == [AskSecret("Private Key")]
+    assert talk.secret("Private Key", 'a"b\\c') == [Say('password "Private Key" "a\\"b\\\\c"')]
+    assert talk.hear(">PASSWORD:Verification Failed: 'Private Key'") == [
+        Tell("openvpn does not take the secret for Private Key")
+    ]
+    assert talk.hear(">FATAL:Cannot open TUN/TAP dev") == [GiveUp("Cannot open TUN/TAP dev")]
+
+
+@pytest.mark.parametrize("line", ["", ">", ">STATE:", ">STATE:1,WAIT,,,", ">PASSWORD:Auth-Token:x", "SUCCESS: x"])
+def test_what_it_does_not_know_it_leaves_alone(line: str) -> None:
+    assert Conversation().hear(line) == []
+
+
+def test_a_challenge_that_nobody_asked_for_is_not_answered() -> None:
+    talk = Conversation()
+    talk.hear(NEED)
+    assert isinstance(talk.hear(CHALLENGE)[0], GiveUp)

@@ -1,0 +1,257 @@
+"""The portal's pages as a browser gets them, and what strangers send instead."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import httpx
+import pytest
+
+from cvpnd.auth.saml.logins import SamlLogins
+from cvpnd.auth.saml.model import Assertion, PendingRequest
+from cvpnd.auth.web_logins import Waiting, WebLogin, WebLogins
+from cvpnd.config import PortalConfig
+from cvpnd.portal.app import LONGEST_ANSWER, Portal
+from cvpnd.portal.pages import LONGEST_SHOWN, STYLE
+from cvpnd.reasons import PortalRefusal, Refusal
+
+URL = "https://vpn.example.com"
+REQUEST = PendingRequest("_r", f"{URL}/saml/acs", 0.0, 300.0)
+CORPUS = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' autofocus onfocus='alert(1)",
+    "</dd></dl><form action=https://evil.example>",
+    "</style><svg onload=alert(1)>",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u202egpj.exe\u2066",
+    "javascript:alert(1)//",
+    "&lt;b&gt;",
+)
+
+
+class Nobody:
+    """No login was ever remembered, and none is."""
+
+    def spend_saml(self, key: str, until: float, now: float) -> bool:
+        return True
+
+
+class Pages:
+    def __init__(self, **config: Any) -> None:
+        self.now = 0.0
+        self.logins = WebLogins(URL, 180)
+        self.saml = SamlLogins(Nobody(), bytes(32))  # type: ignore[arg-type]
+        settings = PortalConfig.model_validate(
+            {"listen": "0.0.0.0:443", "url": URL, "certificate": "c", "private_key": "k", **config}
+        )
+        self.portal = Portal(settings, self.logins, lambda: self.saml, lambda: self.now)
+        self.browser = self.another_browser()
+
+    def another_browser(self, host: str = "192.0.2.7") -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.portal, client=(host, 1)), base_url=URL)
+
+    def login(self, waiting: Waiting | None = None) -> WebLogin:
+        outcome = asyncio.get_running_loop().create_future()
+        shown = waiting or Waiting("staff", "Linux, OpenVPN 2.6.14", "192.0.2.7", "")
+        login = WebLogin("corp", "cvpn-connection-1", shown, 180.0, outcome, lambda: None)
+        self.logins.offer(login)
+        return login
+
+    def proven(self, assertion: Assertion, waiting: Waiting | None = None) -> tuple[WebLogin, str]:
+        login = self.login(waiting)
+        relay_state = self.logins.open(login)
+        assert self.logins.ask(login, relay_state, REQUEST)
+        self.logins.check(relay_state, self.now)
+        ticket = self.logins.prove(login, assertion)
+        assert ticket is not None
+        self.browser.cookies.set(login.cookie, login.browser)
+        return login, f"/saml/consent/{ticket}"
+
+
+ANNA = Assertion("_1", "anna@example.org", frozenset(), "Anna", "Ash")
+
+
+@pytest.fixture
+def pages() -> Iterator[Pages]:
+    pages = Pages()
+    yield pages
+    pages.saml.close()
+
+
+class Structure(HTMLParser):
+    """Tags with their attributes' names, which no value may change."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, tuple[str, ...]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+async def test_consent_shows_device_address_and_account_and_lets_the_client_in(pages):
+    waiting = Waiting("staff", "Windows, OpenVPN Connect 3.4", "192.0.2.7", "laptop-7")
+    login, path = pages.proven(ANNA, waiting)
+    answer = await pages.browser.get(path)
+    for shown in ("anna@example.org (Anna Ash)", waiting.device, waiting.address, "laptop-7", "staff"):
+        assert shown in Structure(answer.text).texts
+    assert 'id="elsewhere"' not in answer.text
+    confirmed = await pages.browser.post(path, data={"consent": login.consent, "decision": "allow"})
+    assert confirmed.status_code == 200 and "Connected" in confirmed.text
+    assert login.outcome.result() is ANNA
+    assert f'{login.cookie}=""; ' in confirmed.headers["set-cookie"] and "Max-Age=0" in confirmed.headers["set-cookie"]
+    assert (await pages.browser.get(path)).status_code == 404
+
+
+async def test_a_browser_elsewhere_is_told_and_no_is_no(pages):
+    login, path = pages.proven(ANNA, Waiting("staff", "Linux", "198.51.100.9", ""))
+    assert "192.0.2.7" in (await pages.browser.get(path)).text
+    answer = await pages.browser.post(path, data={"consent": login.consent, "decision": "deny"})
+    assert "Not connected" in answer.text
+    assert login.outcome.result().refusal is Refusal.LOGIN_DECLINED
+
+
+@pytest.mark.parametrize("payload", CORPUS)
+async def test_whatever_a_field_says_the_page_keeps_its_shape(pages, payload):
+    plain = Structure((await pages.browser.get(pages.proven(ANNA, Waiting("e", "d", "192.0.2.1", "c"))[1])).text)
+    evil = Assertion("_1", payload, frozenset(), payload, payload)
+    text = (await pages.browser.get(pages.proven(evil, Waiting(payload, payload, "192.0.2.1", payload))[1])).text
+    seen = Structure(text)
+    assert seen.tags == plain.tags
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in payload)
+    assert seen.texts.count(shown) == 3 and any(each == f"{shown} ({shown} {shown})" for each in seen.texts)
+    assert "\u202e" not in html.unescape(text)
+
+
+async def test_long_names_do_not_push_the_question_away(pages):
+    _, path = pages.proven(
+        Assertion("_1", "a" * 255, frozenset(), "b" * 5000), Waiting("e", "d" * 5000, "192.0.2.1", "")
+    )
+    text = (await pages.browser.get(path)).text
+    shown = [each for each in Structure(text).texts if each != STYLE]
+    assert max(map(len, shown)) < 3 * LONGEST_SHOWN and "a" * (LONGEST_SHOWN - 1) + "…" in text
+
+
+async def test_every_page_forbids_scripts_frames_caches_and_foreign_forms(pages):
+    _, consent = pages.proven(ANNA)
+    for path in (consent, "/saml/login/x", "/", "/saml/consent/x", "/../etc/passwd"):
+        answer = await pages.browser.get(path)
+        policy = answer.headers["content-security-policy"]
+        for rule in ("default-src 'none'", "frame-ancestors 'none'", "form-action 'self'", "base-uri 'none'"):
+            assert rule in policy
+        assert "script" not in policy and "unsafe" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["strict-transport-security"] and answer.headers["x-frame-options"] == "DENY"
+        assert not re.search(r"<script|\son\w+=|https?://", answer.text)
+
+
+@pytest.mark.parametrize(
+    ("data", "headers"),
+    [
+        ({"consent": "x" * 43, "decision": "allow"}, {}),
+        ({"decision": "allow"}, {}),
+        ({"consent": "OURS", "decision": "perhaps"}, {}),
+        ({"consent": "OURS", "decision": "allow"}, {"origin": "https://evil.example"}),
+        ({"consent": "OURS", "decision": "allow"}, {"origin": "null"}),
+        ({"consent": "OURS", "decision": "allow"}, {"sec-fetch-site": "cross-site"}),
+    ],
+)
+async def test_consent_that_did_not_come_from_our_page_counts_for_nothing(pages, data, headers):
+    login, path = pages.proven(ANNA)
+    data = {name: login.consent if value == "OURS" else value for name, value in data.items()}
+    assert (await pages.browser.post(path, data=data, headers=headers)).status_code == 403
+    assert not login.outcome.done()
+    assert pages.portal.refusals == {PortalRefusal.CONSENT_FORGED: 1}
+
+
+async def test_the_page_of_another_browser_says_so_and_ends_the_login(pages):
+    login, path = pages.proven(ANNA)
+    victim = pages.another_browser("203.0.113.5")
+    answer = await victim.get(path)
+    assert answer.status_code == 403 and "anna" not in answer.text and login.consent not in answer.text
+    assert login.outcome.result().refusal is Refusal.BROWSER_MISMATCH
+    assert pages.portal.refusals == {PortalRefusal.BROWSER_MISMATCH: 1}
+
+
+async def test_nothing_but_a_click_uses_a_link_up(pages):
+    login = pages.login()
+    path = f"/saml/login/{login.secret}"
+    assert (await pages.browser.head(path)).status_code == 405
+    for headers in ({"sec-purpose": "prefetch;prerender"}, {"purpose": "prefetch"}):
+        assert (await pages.browser.get(path, headers=headers)).status_code == 405
+    assert login.openings == 0
+
+
+async def test_a_provider_that_is_not_known_yet_refuses_the_client_with_its_reason(pages):
+    login = pages.login()
+    answer = await pages.browser.get(f"/saml/login/{login.secret}")
+    assert answer.status_code == 403 and "set-cookie" not in answer.headers
+    assert login.outcome.result().refusal is Refusal.SAML_UNAVAILABLE
+    assert pages.portal.refusals == {PortalRefusal.ASSERTION_REFUSED: 1}
+
+
+def bomb() -> bytes:
+    """10 MB of nothing, deflated, as some take a RelayState."""
+    return zlib.compress(bytes(10_000_000))
+
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+DEFLATED = FORM | {"content-encoding": "deflate"}
+MANY = b"&".join(b"a%d=1" % number for number in range(99))
+
+
+async def endless() -> Any:
+    while True:
+        yield b"RelayState=" + b"x" * 65536
+
+
+@pytest.mark.parametrize(
+    ("send", "refusal"),
+    [
+        (lambda: {"data": {"SAMLResponse": "x", "RelayState": "x" * 10_000_000}}, PortalRefusal.REQUEST_TOO_LARGE),
+        (lambda: {"content": endless(), "headers": FORM}, PortalRefusal.REQUEST_TOO_LARGE),
+        (lambda: {"content": bomb(), "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
+        (
+            lambda: {"content": bomb(), "headers": FORM | {"content-encoding": "deflate"}},
+            PortalRefusal.REQUEST_MALFORMED,
+        ),
+        (lambda: {"data": {"SAMLResponse": "x", "RelayState": bomb()}}, PortalRefusal.RELAY_STATE_UNKNOWN),
+        (lambda: {"files": {"SAMLResponse": b"x"}}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"content": b"RelayState=a&RelayState=b", "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"content": MANY, "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"content": b"RelayState=%ff", "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"data": {"SAMLResponse": "x" * (LONGEST_ANSWER - 99)}}, PortalRefusal.RELAY_STATE_UNKNOWN),
+        (lambda: {"content": b"", "headers": FORM}, PortalRefusal.RELAY_STATE_UNKNOWN),
+    ],
+)
+async def test_what_strangers_post_is_bounded_and_disturbs_nobody(
+    pages: Pages, send: Callable[[], dict[str, Any]], refusal: PortalRefusal
+) -> None:
+    login, path = pages.proven(ANNA)
+    answer = await pages.another_browser("203.0.113.9").post("/saml/acs", **send())
+    assert answer.status_code >= 400 and pages.portal.refusals == {refusal: 1}
+    assert len(answer.content) < 4096
+    assert (await pages.browser.get(path)).status_code == 200 and not login.outcome.done()
+
+
+async def test_one_source_may_ask_so_often_and_others_are_not_slowed():
+    pages = Pages(requests_per_source_per_min=10)
+    stranger = pages.another_browser("203.0.113.9")
+    codes = [(await stranger.get("/saml/login/x")).status_code for _ in range(12)]
+    assert codes == [404] * 10 + [429] * 2
+    assert (await pages.browser.get("/saml/login/x")).status_code == 404
+    pages.now = 60.0
+    assert (await stranger.get("/saml/login/x")).status_code == 404
+    pages.saml.close()
