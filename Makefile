@@ -24,11 +24,13 @@ IPSEC_MB := $(if $(filter x86_64,$(shell uname -m)),libipsec-mb-dev)
 
 PACKAGES_build := $(DEBIAN_PYTHON) gcc libc6-dev libssl-dev $(IPSEC_MB) ninja-build pkg-config
 PACKAGES_run   := $(PACKAGES_build) iproute2 nftables xmlsec1
+# /usr/bin/python3 and no other: a service does not see what lies below /root or /home.
+PACKAGES_install := $(PACKAGES_run) dpkg-dev python3 python3-dev python3-venv
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
 PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql systemd systemd-container
 
-PACKAGE_SETS := packages-build packages-run packages-lint packages-lab packages-test
+PACKAGE_SETS := packages-build packages-run packages-install packages-lint packages-lab packages-test
 
 .PHONY: $(PACKAGE_SETS)
 $(PACKAGE_SETS): packages-%:
@@ -127,6 +129,18 @@ demo: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## client, gateway and target net
 
 .PHONY: build
 build: $(VENV)/.cvpnd ## the C module, and cvpnd installed into .venv
+
+.PHONY: install uninstall deb
+install: packages-install ## cvpnd as a service of this host: /opt/cvpnd, the unit, the commands (root)
+	$(call step,Installing cvpnd into /opt/cvpnd,install,packaging/install)
+	@cat systemd/README.md | sed -n '/init --dir/,/enable --now/p'
+
+uninstall: ## takes that back; configuration, keys, state and logs stay (root)
+	@packaging/uninstall
+
+deb: packages-install ## a package for hosts of this release, in build/
+	$(call step,Building the package,deb,packaging/build-deb)
+	@tail -n 1 $(LOGS)/deb.log
 
 # -- judge -----------------------------------------------------------------------------------------------------
 
@@ -243,6 +257,10 @@ test-sso: packages-test $(TOOLS)/simplesamlphp $(VENV)/.cvpnd $(VENV)/.dev ## lo
 	$(call step,Installing the second identity provider into build/samlp,samlp,\
 	    npm install --no-audit --no-fund --prefix build/samlp samlp@8 express@4)
 	@SSO=1 $(VENV)/bin/pytest tests/e2e/test_browsers.py $(ARGS) </dev/null
+
+.PHONY: test-deb
+test-deb: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## the package, installed, upgraded, removed and purged in a booted systemd (root)
+	@TEST_DEB=1 $(VENV)/bin/pytest tests/systemd/test_deb.py $(ARGS) </dev/null
 
 .PHONY: test-paths
 test-paths: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every narrow path with every transport and kind of router (root)

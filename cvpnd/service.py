@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from cvpnd.api.listener import SharedListener
@@ -27,14 +28,16 @@ from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
 from cvpnd.auth.web_logins import WebLogins
-from cvpnd.config import ApiConfig, Config, PortalConfig
+from cvpnd.config import ApiConfig, Config, MetricsConfig, PortalConfig, StatusFileConfig
 from cvpnd.dataplane import open_data_plane
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.gateway import HostGateway
+from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic, render_status, write_status
 from cvpnd.ops.connection_log import (
+    UPDATE,
     ConnectionLog,
     assertion_entry,
     attempt_entry,
@@ -42,10 +45,12 @@ from cvpnd.ops.connection_log import (
     update_entry,
     waiting_entry,
 )
+from cvpnd.ops.histogram import Histogram
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
+from cvpnd.ops.recent_log import RecentLog
 from cvpnd.ops.sdnotify import Notifier
 from cvpnd.pki.self_signed import ensure_self_signed
 from cvpnd.portal.app import Portal
@@ -65,6 +70,7 @@ WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
 
 CRL_CHECK_INTERVAL_S = 3600.0
+LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 UPDATES_AT_ONCE = 100
 """Of the connection log: a few milliseconds of the event loop."""
@@ -80,18 +86,25 @@ class Daemon:
     """What runs between start and stop, and the numbers it shows."""
 
     def __init__(
-        self, gateway: Gateway, control: ControlPlane, connection_log: ConnectionLog, streams: LogStreams
+        self,
+        gateway: Gateway,
+        control: ControlPlane,
+        connection_log: ConnectionLog,
+        streams: LogStreams,
     ) -> None:
         self.gateway = gateway
         self.control = control
         self.connection_log = connection_log
         self.streams = streams
-        self.operations = Operations(gateway, streams)
+        self.recent_log = RecentLog()
+        self.operations = Operations(gateway, streams, self.metrics, self.recent_log)
         self.notifier = Notifier()
         self.aws_api: AwsApi | None = None
         self.api_listener: SharedListener | None = None
         self.portal: Portal | None = None
         self.portal_server: HttpServer | None = None
+        self.user_traffic = UserTraffic()
+        self._loop_lag = Histogram(LAG_BUCKETS_S)
         self._chores: set[asyncio.Task[None]] = set()
         self._kept_back: dict[str, int] = {}
         self._kept_back_at = float("-inf")
@@ -128,6 +141,11 @@ class Daemon:
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             connection_log_lost=self.connection_log.lost,
+            queues={
+                "connection_log": self.connection_log.waiting,
+                "logins": sum(self.control.users.pending().values()),
+            },
+            loop_lag=self._loop_lag,
         )
 
     def _api_refusals(self) -> dict[str, int]:
@@ -135,6 +153,12 @@ class Daemon:
             return {}
         told = {str(reason): count for reason, count in self.aws_api.refusals.items()}
         return {**told, ApiRefusal.TOO_MANY_CONNECTIONS: self.api_listener.refused}
+
+    def clients(self) -> list[ClientMetrics]:
+        return views.client_metrics(self.control)
+
+    def endpoint_names(self) -> list[str]:
+        return [served.settings.name for served in self.gateway.endpoints]
 
     def do(self, chore: Coroutine[None, None, None]) -> None:
         """Run something beside everything else. It should not fail; if it does, that is said."""
@@ -173,9 +197,15 @@ class Daemon:
 
     async def watch(self) -> None:
         """Certificates and CRLs that change on disk are read again; everybody they no longer admit goes."""
+        loop, told = asyncio.get_running_loop(), ""
         while True:
+            due_at = loop.time() + WATCH_INTERVAL_S
             await asyncio.sleep(WATCH_INTERVAL_S)
+            self._loop_lag.add(max(0.0, loop.time() - due_at))
             self.notifier.watchdog()
+            if self._status() != told:
+                told = self._status()
+                self.notifier.status(told)
             await self.operations.poll_trust(time.monotonic())
 
     async def keep_crl_fresh(self) -> None:
@@ -187,6 +217,8 @@ class Daemon:
             await asyncio.sleep(CRL_CHECK_INTERVAL_S)
 
     def log(self, connection: Connection, entry: Entry) -> None:
+        if entry["connection-log-type"] != UPDATE:  # they would leave no room for who comes and goes
+            self.recent_log.add(entry)
         own = connection.endpoint.settings.connection_log
         self.connection_log.write(entry, None if own is None else (own.group, own.stream))
 
@@ -213,13 +245,29 @@ class Daemon:
             logged[connection.connection_id] = packets
             self.log(connection, update_entry(view, time.time()))
 
+    async def keep_status_file(self, config: StatusFileConfig) -> None:
+        assert config.path is not None  # noqa: S101 - looked at by the caller
+        while True:
+            text = render_status(
+                self.clients(), title=f"cvpnd {self._version}", version=config.version, now=time.time()
+            )
+            try:
+                await asyncio.to_thread(write_status, config.path, text)
+            except OSError as error:
+                log.error("status_file.path: %s cannot be written: %s", config.path, error.strerror)
+            await asyncio.sleep(config.interval_s)
+
     def announce_ready(self) -> None:
         log.info("ready: %s", self._status())
         self.notifier.ready(self._status())
 
     def _status(self) -> str:
-        names = ", ".join(served.settings.name for served in self.gateway.endpoints)
-        return f"serving {names or 'no endpoint'}"
+        """The line of ``systemctl status``; made of what costs nothing to know."""
+        endpoints = self.gateway.endpoints
+        names = ", ".join(served.settings.name for served in endpoints)
+        connected = sum(self.control.sessions_of(served) for served in endpoints)
+        refused = "" if self.gateway.last_reload_successful else "; the last reload was refused"
+        return f"serving {names or 'no endpoint'}; {connected} connected{refused}"
 
 
 async def serve(config: Config) -> None:
@@ -282,6 +330,9 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
         daemon.log(connection, entry)
+        if config.metrics.per_user:
+            user = view.username or view.common_name
+            daemon.user_traffic.add(view.endpoint_name, user, view.ingress_bytes, view.egress_bytes)
 
     door = Doorman(secrets.token_bytes(SECRET_BYTES), config.daemon.strangers)
     stack.callback(door.close)
@@ -296,7 +347,10 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.metrics.listen is not None:
         listen = config.metrics.listen
         await stack.enter_async_context(
-            _http(build_metrics_app(build_registry(daemon), daemon.prepare_metrics), bind_tcp(listen.host, listen.port))
+            _http(
+                build_metrics_app(_registry(config.metrics, daemon), daemon.prepare_metrics),
+                bind_tcp(listen.host, listen.port),
+            )
         )
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
@@ -307,7 +361,17 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), *kept):
         daemon.do(chore)
     daemon.do(daemon.log_updates())
+    if config.status_file.path is not None:
+        daemon.do(daemon.keep_status_file(config.status_file))
     return daemon
+
+
+def _registry(config: MetricsConfig, daemon: Daemon) -> CollectorRegistry:
+    return build_registry(
+        daemon,
+        by_user=daemon if config.per_user else None,
+        openvpn_names=daemon if config.openvpn_exporter_names else None,
+    )
 
 
 async def _aws_api(

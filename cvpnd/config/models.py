@@ -108,6 +108,17 @@ class DaemonConfig(_Table):
 class MetricsConfig(_Table):
     listen: MetricsListen = Field(default=METRICS_LISTEN, validate_default=True)
     """None: no metrics over HTTP."""
+    per_user: Flag = False
+    openvpn_exporter_names: Flag = False
+
+
+class StatusFileConfig(_Table):
+    """OpenVPN's status file, for programs that read it."""
+
+    path: FilePath | None = None
+    """None: there is none."""
+    version: Literal[2, 3] = 2
+    interval_s: int = whole(60, 1, 3600)
 
 
 class ApiConfig(_Table):
@@ -611,6 +622,7 @@ class Config(_Table):
     """The file itself, not a key of it."""
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig = MetricsConfig()
+    status_file: StatusFileConfig = StatusFileConfig()
     api: ApiConfig = ApiConfig()
     portal: PortalConfig = PortalConfig()
     managed: ManagedConfig = ManagedConfig()

@@ -14,6 +14,7 @@ from cvpnd.ctl import (
     client_key,
     connection,
     crl,
+    doctor,
     endpoint,
     explain,
     log,
@@ -24,6 +25,8 @@ from cvpnd.ctl import (
     rule,
     saml_provider,
     security_group,
+    status,
+    support_bundle,
     tag,
     user,
 )
@@ -63,6 +66,10 @@ app.add_typer(log.app, name="log")
 app.add_typer(tag.app, name="tag")
 app.add_typer(user.app, name="user")
 app.add_typer(access_key.app, name="access-key")
+app.command("status")(status.status)
+app.command("top")(status.top)
+app.command("doctor")(doctor.doctor)
+app.command("support-bundle")(support_bundle.support_bundle)
 app.command("profile")(profile.make_profile)
 app.command("explain")(explain.explain)
 app.command("audit")(audit.audit)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from typing import Annotated
 
 import typer
@@ -12,6 +15,9 @@ from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
+
+POLL_S = 0.5
+MOST_AT_ONCE = 4096
 
 Group = Annotated[str, typer.Argument(help="The log group.", autocompletion=completion.log_groups)]
 
@@ -72,3 +78,54 @@ def show(
         return
     for event in events:
         print_line(event["message"])
+
+
+@app.command("follow")
+def follow(
+    socket: SocketOption,
+    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.", show_default=False)] = None,
+    user: Annotated[str | None, typer.Option(help="Only of this user or certificate name.", show_default=False)] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Only with this reason, e.g. crl-expired.", show_default=False)
+    ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only refused attempts.")] = False,
+    last: Annotated[int, typer.Option("--last", "-n", help="Begin with so many of before.", min=0, max=4096)] = 10,
+    once: Annotated[bool, typer.Option("--once", help="Print those and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print who comes, who is refused and who goes, as it happens."""
+    client, newest, limit = Client(socket), 0, last
+    wanted = {"endpoint": endpoint, "user": user, "reason": reason, "failed": failed or None}
+    try:
+        while True:
+            answer = client.get("/recent-log", after=newest, limit=max(1, limit), **wanted)
+            for entry in answer["entries"] if limit else ():
+                if as_json:
+                    print(json.dumps(entry), flush=True)
+                else:
+                    print_line(_in_words(entry))
+                    sys.stdout.flush()
+            if once:
+                return
+            newest, limit = answer["newest"], MOST_AT_ONCE
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        return
+
+
+def _in_words(entry: dict[str, str]) -> str:
+    """A line for people: when, what, who, from where, why."""
+    if entry["connection-log-type"] == "connection-attempt":
+        status = entry["connection-attempt-status"]
+        what = {"successful": "connected", "failed": "refused"}.get(status, status)
+    else:
+        what = "ended"
+    names = [name for name in (entry["username"], entry["common-name"]) if name not in ("N/A", "NA")]
+    why = [entry[key] for key in ("connection-attempt-failure-reason", "connection-end-reason", "detail")]
+    reasons = list(dict.fromkeys(word for word in why if word != "NA"))
+    who = " / ".join(dict.fromkeys(names)) or "-"
+    return (
+        f"{entry['connection-last-update-time']}  {what:9}  {entry['endpoint-name']}  {who}"
+        f"  {entry['device-ip']}:{entry['port']}/{entry['transport-protocol']}  {entry['client-ip']}"
+        f"  {': '.join(reasons)}"
+    ).rstrip()

@@ -63,3 +63,15 @@ def size(count: int) -> str:
             return f"{count} B" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} PB"
+
+
+def duration(seconds: float) -> str:
+    """3 d 4 h; the two largest units."""
+    units = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+    left = max(0, int(seconds))
+    parts: list[str] = []
+    for name, length in units:
+        if left >= length or (name == "s" and not parts):
+            parts.append(f"{left // length} {name}")
+            left %= length
+    return " ".join(parts[:2])

@@ -346,6 +346,13 @@ class Gateway:
         async for line in self._host.watch():
             log.warning("%s", line)
 
+    async def host_warnings(self) -> list[str]:
+        """What else on this host keeps clients from their target networks."""
+        try:
+            return await self._host.warnings()
+        except HostError as error:
+            raise GatewayError(str(error)) from error
+
     async def denied(self) -> dict[str, int]:
         """By endpoint name: packets that its security groups kept back since the start."""
         try:

@@ -4,6 +4,8 @@ The skins (``api/``) call this and nothing else does. ``operations.py`` says how
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cvpnd.config import SubnetConfig, VpcConfig
 from cvpnd.endpoints.access import AccessOperations
 from cvpnd.endpoints.authenticators import AuthenticatorOperations
@@ -17,8 +19,11 @@ from cvpnd.endpoints.networks import NetworkOperations
 from cvpnd.endpoints.profiles import ProfileOperations
 from cvpnd.endpoints.rules import RuleOperations
 from cvpnd.endpoints.saml import SamlOperations
+from cvpnd.endpoints.status import StatusOperations
 from cvpnd.endpoints.users import UserOperations
 from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.metrics import GatewayMetrics
+from cvpnd.ops.recent_log import RecentLog
 from cvpnd.store import AuditRecord
 
 
@@ -34,12 +39,17 @@ class Operations(
     SamlOperations,
     UserOperations,
     AuthenticatorOperations,
+    StatusOperations,
 ):
     """Raises ``OperationError``; after an error nothing has changed."""
 
-    def __init__(self, gateway: Gateway, streams: LogStreams) -> None:
+    def __init__(
+        self, gateway: Gateway, streams: LogStreams, metrics: Callable[[], GatewayMetrics], recent: RecentLog
+    ) -> None:
         super().__init__(gateway)
         self._streams = streams
+        self._metrics = metrics
+        self._recent = recent
 
     def vpcs(self) -> tuple[VpcConfig, ...]:
         """As the file declares them, as the next."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 
 from cvpnd.auth.health import LATENCY_BUCKETS_S
 from cvpnd.auth.logins import UserLogins
@@ -12,7 +13,9 @@ from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
+from cvpnd.ops.client_metrics import ClientMetrics
 from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
+from cvpnd.ops.udp_sockets import UdpSockets, read_udp_sockets
 from cvpnd.policy.model import Route, Rule
 from cvpnd.server.admission import UNFINISHED
 from cvpnd.server.connection import Connection, Phase
@@ -163,7 +166,13 @@ def endpoint_metrics(
         elif connection.phase is not Phase.ENDED:
             open_handshakes[endpoint_id] += 1
     result = []
+    udp_sockets = read_udp_sockets()
     for endpoint in endpoints:
+        sockets = [
+            udp_sockets.get((ip_address(listen.host), listen.port), UdpSockets())
+            for listen in endpoint.settings.listen
+            if listen.transport == "udp"
+        ]
         refusals = {
             str(reason): count
             for (endpoint_id, reason), count in control.refusals.items()
@@ -190,6 +199,21 @@ def endpoint_metrics(
                     "abandoned": abandoned,
                 },
                 logins=logins,
+                stages={
+                    (str(stage), result): count
+                    for (endpoint_id, stage, result), count in control.handshakes.results.items()
+                    if endpoint_id == endpoint.id
+                },
+                stage_seconds={
+                    str(stage): histogram
+                    for (endpoint_id, stage), histogram in control.handshakes.times.items()
+                    if endpoint_id == endpoint.id
+                },
+                ends={
+                    str(reason): count
+                    for (endpoint_id, reason), count in control.ends.items()
+                    if endpoint_id == endpoint.id
+                },
                 renegotiations=control.renegotiations[endpoint.id],
                 ingress_bytes=bytes_in,
                 egress_bytes=bytes_out,
@@ -201,6 +225,37 @@ def endpoint_metrics(
                 authorization_rules=len(endpoint.rules),
                 crl_expires_at=expires_at.get("crl"),
                 server_certificate_expires_at=expires_at.get("server"),
+                client_ca_expires_at=expires_at.get("ca"),
+                files_usable=endpoint.trust_keeper.last_error is None,
+                waiting_bytes=sum(each.waiting_bytes for each in sockets),
+                socket_drops=sum(each.dropped for each in sockets),
             )
         )
     return result
+
+
+def client_metrics(control: ControlPlane) -> list[ClientMetrics]:
+    """Everybody who is connected now, oldest first."""
+    found = []
+    for connection in control.table:
+        grant = connection.grant
+        if not connection.established or connection.peer_id is None or grant is None:
+            continue
+        stats, remote = control.plane.peer_stats(connection.peer_id), connection.link.remote
+        found.append(
+            ClientMetrics(
+                endpoint=connection.endpoint.settings.name,
+                common_name=connection.common_name,
+                username=connection.username,
+                address=str(grant.lease.v4),
+                address_v6="" if grant.lease.v6 is None else str(grant.lease.v6),
+                remote=f"[{remote.host}]:{remote.port}" if ":" in remote.host else f"{remote.host}:{remote.port}",
+                bytes_in=stats.bytes_in,
+                bytes_out=stats.bytes_out,
+                connected_at=connection.started_at,
+                idle_s=stats.idle_s,
+                peer_id=connection.peer_id,
+                cipher=connection.cipher,
+            )
+        )
+    return sorted(found, key=lambda client: client.connected_at)

@@ -28,6 +28,10 @@ MIB = 1024 * 1024
 HOUR_S = 3600
 
 
+UPDATE = "connection-update"
+"""The type of entries about connections that go on."""
+
+
 def attempt_entry(
     connection: ConnectionView, now: float, *, failure: str | None = None, detail: str = ""
 ) -> dict[str, str | list[str]]:
@@ -47,7 +51,7 @@ def waiting_entry(connection: ConnectionView, now: float) -> dict[str, str | lis
 
 def update_entry(connection: ConnectionView, now: float) -> dict[str, str | list[str]]:
     """It is connected, and so much has passed by now."""
-    return _entry(connection, now, "connection-update")
+    return _entry(connection, now, UPDATE)
 
 
 def assertion_entry(connection: ConnectionView, now: float) -> dict[str, str | list[str]]:
@@ -146,6 +150,11 @@ class ConnectionLog:
     def _writers(self) -> list[LogWriter]:
         others = (self._journal, self._syslog[1] if self._syslog else None)
         return [self._writer, *(writer for writer in others if writer is not None)]
+
+    @property
+    def waiting(self) -> int:
+        """Entries that somebody has not taken yet."""
+        return self._streams.waiting + sum(writer.waiting for writer in self._writers())
 
     @property
     def lost(self) -> int:

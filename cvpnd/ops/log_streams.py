@@ -43,6 +43,10 @@ class LogStreams:
         opened[1].write(entry)
 
     @property
+    def waiting(self) -> int:
+        return sum(writer.waiting for _, writer in self._open.values())
+
+    @property
     def lost(self) -> int:
         return sum(writer.lost for _, writer in self._open.values())
 

@@ -20,13 +20,18 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from cvpnd.dataplane.api import Drop
-from cvpnd.reasons import ApiRefusal, PortalRefusal, Refusal
+from cvpnd.ops.client_metrics import ClientSource, OpenVpnExporterCollector, UserCollector
+from cvpnd.ops.histogram import Histogram
+from cvpnd.ops.threads import ThreadCollector
+from cvpnd.reasons import ApiRefusal, End, PortalRefusal, Refusal
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 HANDSHAKE_RESULTS = ("completed", "refused", "abandoned")
 LOGIN_RESULTS = ("accepted", "refused")
 DENIED_BY = ("rules", "security-groups")
+HANDSHAKE_STAGES = ("tls", "login", "keys")
+"""See ``server/handshakes.py``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,12 @@ class EndpointMetrics:
     """Result (``HANDSHAKE_RESULTS``, or another word) -> how many first handshakes ended so."""
     logins: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Method (``directory+totp``, ``token`` …) and result (``LOGIN_RESULTS``) -> how many. Renegotiations are none."""
+    stages: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(Stage, result) -> how many first handshakes left the stage so."""
+    stage_seconds: Mapping[str, Histogram] = field(default_factory=dict)
+    """By stage, of those that completed it."""
+    ends: Mapping[str, int] = field(default_factory=dict)
+    """``End`` word -> connections that ended for it."""
     renegotiations: int = 0
     ingress_bytes: int = 0
     """From clients, inner packets, as ``PeerStats`` counts; "egress" is towards clients."""
@@ -56,6 +67,14 @@ class EndpointMetrics:
     crl_expires_at: float | None = None
     """Seconds since the epoch; None if the endpoint has no CRL."""
     server_certificate_expires_at: float | None = None
+    client_ca_expires_at: float | None = None
+    """Of the first authority to expire."""
+    files_usable: bool = True
+    """The certificates and the CRL on disk are those in use; False: they cannot be used, and earlier ones are."""
+    waiting_bytes: int = 0
+    """In the kernel's buffers of its UDP sockets."""
+    socket_drops: int = 0
+    """What found no room there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,10 @@ class GatewayMetrics:
     last_reload_at: float | None = None
     last_reload_successful: bool = True
     connection_log_lost: int = 0
+    queues: Mapping[str, int] = field(default_factory=dict)
+    """Name -> what waits in it."""
+    loop_lag: Histogram | None = None
+    """How late the event loop is, looked at once a second."""
     directories: Sequence[DirectoryMetrics] = ()
     radius: Sequence[DirectoryMetrics] = ()
     """The same of the RADIUS servers of each directory."""
@@ -125,10 +148,17 @@ class GatewayCollector(Collector):
         yield from _daemon(now)
 
 
-def build_registry(source: MetricsSource) -> CollectorRegistry:
+def build_registry(
+    source: MetricsSource, *, by_user: ClientSource | None = None, openvpn_names: ClientSource | None = None
+) -> CollectorRegistry:
     """A registry of our own (the library's global one would keep sources of earlier tests alive)."""
     registry = CollectorRegistry()
     registry.register(GatewayCollector(source))
+    registry.register(ThreadCollector())
+    if by_user is not None:
+        registry.register(UserCollector(by_user))
+    if openvpn_names is not None:
+        registry.register(OpenVpnExporterCollector(openvpn_names))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
@@ -176,6 +206,22 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         "Logins by what they were made with (the method that the connection log has) and by how they ended.",
         labels=["endpoint", "method", "result"],
     )
+    stages = CounterMetricFamily(
+        "cvpnd_handshake_stages",
+        'First handshakes by how they left a stage: "tls" until the credentials are here, "login" until the client '
+        'is let in, "keys" until its first data key is in force.',
+        labels=["endpoint", "stage", "result"],
+    )
+    stage_seconds = HistogramMetricFamily(
+        "cvpnd_handshake_stage_seconds",
+        "How long first handshakes took for a stage that they completed.",
+        labels=["endpoint", "stage"],
+    )
+    ends = CounterMetricFamily(
+        "cvpnd_connection_ends",
+        "Connections that ended, by reason (the word that the connection log has).",
+        labels=["endpoint", "reason"],
+    )
     for endpoint in endpoints:
         for (method, result), count in endpoint.logins.items():
             logins.add_metric([endpoint.name, method, result], count)
@@ -183,9 +229,18 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
             failures.add_metric([endpoint.name, reason], count)
         for result, count in _with_zeroes(endpoint.handshakes, HANDSHAKE_RESULTS):
             handshakes.add_metric([endpoint.name, result], count)
+        for stage, result in itertools.product(HANDSHAKE_STAGES, HANDSHAKE_RESULTS):
+            stages.add_metric([endpoint.name, stage, result], endpoint.stages.get((stage, result), 0))
+        for stage, histogram in sorted(endpoint.stage_seconds.items()):
+            stage_seconds.add_metric([endpoint.name, stage], histogram.buckets(), histogram.sum)
+        for reason, count in _with_zeroes(endpoint.ends, End):
+            ends.add_metric([endpoint.name, reason], count)
     yield failures
     yield handshakes
     yield logins
+    yield stages
+    yield stage_seconds
+    yield ends
     yield counter(
         "cvpnd_renegotiations",
         "Data keys renewed by a new handshake within a connection.",
@@ -232,6 +287,26 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         "cvpnd_server_certificate_expiry_timestamp_seconds",
         "When the server certificate expires; days left: (this - time()) / 86400.",
         ((e.name, e.server_certificate_expires_at) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_client_ca_expiry_timestamp_seconds",
+        "When the first authority of client certificates expires; days left: (this - time()) / 86400.",
+        ((e.name, e.client_ca_expires_at) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_certificate_files_usable",
+        "1 if the certificates and the CRL on disk are in use, 0 if they cannot be used and those read before are.",
+        ((e.name, int(e.files_usable)) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_socket_receive_queue_bytes",
+        "What waits in the kernel for the endpoint's UDP sockets to be read.",
+        ((e.name, e.waiting_bytes) for e in endpoints),
+    )
+    yield counter(
+        "cvpnd_socket_dropped_packets",
+        "Packets that found the receive buffers of the endpoint's UDP sockets full.",
+        ((e.name, e.socket_drops) for e in endpoints),
     )
 
 
@@ -346,6 +421,16 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         "Connection log entries that could not be written.",
         value=now.connection_log_lost,
     )
+    queues = GaugeMetricFamily("cvpnd_queue_depth", "What waits in a queue of the daemon.", labels=["queue"])
+    for queue, depth in sorted(now.queues.items()):
+        queues.add_metric([queue], depth)
+    yield queues
+    if now.loop_lag is not None:
+        lag = HistogramMetricFamily(
+            "cvpnd_event_loop_lag_seconds", "How late the event loop was, looked at once a second."
+        )
+        lag.add_metric([], now.loop_lag.buckets(), now.loop_lag.sum)
+        yield lag
     refusals = CounterMetricFamily(
         "cvpnd_portal_refusals", "Pages of the portal that were refused, by reason.", labels=["reason"]
     )

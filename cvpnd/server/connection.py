@@ -97,6 +97,8 @@ class Connection:
     """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
     asked_alive_at: float | None = None
     """When it was last asked whether it still lives, because somebody wants to start over at its address."""
+    stage_began_at: float = 0.0
+    """In the event loop's time; see ``handshakes.HandshakeStages``."""
     timer: float | None = None
     """The deadline this connection last put on the timer heap."""
     forget_at: float | None = None

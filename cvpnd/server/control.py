@@ -37,6 +37,7 @@ from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.dialogue import Dialogues
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.handshakes import HandshakeStages
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.login import go_on_by_token, log_in, log_in_again
 from cvpnd.server.memory import Reserve, Share
@@ -113,6 +114,7 @@ class ControlPlane:
         self.logins: Counter[tuple[str, str, str]] = Counter()
         """By endpoint id, method and result (``accepted``, ``refused``)."""
         self.renegotiations: Counter[str] = Counter()
+        self.handshakes = HandshakeStages()
         self._sessions: Counter[str] = Counter()
         """Peers in the data plane, by endpoint id."""
         self._reserve = Reserve()
@@ -180,6 +182,7 @@ class ControlPlane:
         )
         connection = Connection(endpoint, session, link, remote_session_id, time.time(), method=endpoint.method())
         connection.memory = memory
+        connection.stage_began_at = self._loop.time()
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         if not connection.unproven:
             self.sources.begins(link.remote.host, self._loop.time())
@@ -339,6 +342,7 @@ class ControlPlane:
                 connection.login = self._loop.create_task(log_in_again(self, connection, event))
             return
         connection.certified = event.certificate is not None
+        self.handshakes.passed(connection, now)
         self.table.set_phase(connection, Phase.LOGIN)
         connection.login = self._loop.create_task(log_in(self, connection, event))
 
@@ -356,6 +360,7 @@ class ControlPlane:
         if connection.keys_installed:
             self.renegotiations[connection.endpoint.id] += 1
             return
+        self.handshakes.passed(connection, self._loop.time())
         connection.keys_installed = True
         self.established[connection.endpoint.id] += 1
         self.logins[connection.endpoint.id, connection.method, "accepted"] += 1
@@ -429,6 +434,7 @@ class ControlPlane:
         if refusal is not None:
             self._last_words(connection, refusal, connection.session.negotiation)
             return refusal
+        self.handshakes.passed(connection, now)
         self.table.set_phase(connection, Phase.ESTABLISHED)
         self._sessions[connection.endpoint.id] += 1
         self.pump(connection, now)
@@ -521,6 +527,8 @@ class ControlPlane:
             connection.memory.close()
         connection.end_reason, connection.end_detail = reason, detail
         connection.ended_at = time.time()
+        if not connection.keys_installed:
+            self.handshakes.failed(connection, reason)
         self.table.set_phase(connection, Phase.ENDED)
         if isinstance(reason, Refusal):
             self.refusals[connection.endpoint.id, reason] += 1

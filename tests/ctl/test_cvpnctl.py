@@ -15,6 +15,8 @@ from typing import Protocol
 import pytest
 from helpers.memory_operations import ALICE, EVE, STAFF, MemoryOperations, admin_server
 
+from cvpnd.ops.problems import Problem
+
 
 class Ctl(Protocol):
     def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]: ...
@@ -90,6 +92,26 @@ def test_a_connection_is_shown_and_terminated(ctl: Ctl, operations: MemoryOperat
     assert json.loads(ended) == {"terminated": ["v6"]}
     ctl("connection", "show", "../reload", code=1)
     assert operations.reloads == 0
+
+
+def test_status_says_what_is_wrong_and_exits_by_it(ctl: Ctl, operations: MemoryOperations) -> None:
+    shown = ctl("status").stdout
+    assert "up 16 min 40 s" in shown and "2/1021" in shown and "1.0 days" in shown and "all is well" in shown
+    operations.problems.append(Problem("critical", "endpoint staff", "its list has expired\x1b[2J", "sign a new one"))
+    shown = ctl("status", code=1).stdout
+    assert "CRITICAL: endpoint staff: its list has expired\\x1b[2J\n    sign a new one\n" in shown
+    assert json.loads(ctl("status", "--json", code=1).stdout)["problems"][0]["fix"] == "sign a new one"
+
+
+def test_hostile_names_stay_harmless_in_what_is_shown_live(ctl: Ctl) -> None:
+    for shown in (ctl("top", "--count", "1", "--interval", "0.2").stdout, ctl("log", "follow", "--once").stdout):
+        assert "eve[bold]\\x1b[2J\\nforged" in shown and "\x1b" not in shown
+    (line,) = ctl("log", "follow", "--once", "--user", "alice", "--reason", "crl-expired").stdout.splitlines()
+    assert line.startswith(
+        "2023-11-14 22:13:20  refused    staff  alice  198.51.100.7:50096/udp  10.100.0.2  crl-expired"
+    )
+    assert ctl("log", "follow", "--once", "--reason", "tls-failure").stdout == ""
+    assert len(ctl("log", "follow", "--once", "-n", "1").stdout.splitlines()) == 1
 
 
 def test_rules(ctl: Ctl, operations: MemoryOperations) -> None:

@@ -27,8 +27,10 @@ SOURCE = Path("/opt/cvpnd-source")
 
 
 class BootedSystem:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, with_source: bool = True) -> None:
+        """``with_source``: the virtual environment and the package under test appear inside."""
         self._directory = directory / "system"
+        self._with_source = with_source
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._init_pid = 0
         self.root = self._directory / "root"
@@ -74,14 +76,14 @@ class BootedSystem:
     def boot(self, timeout_s: float = 30) -> None:
         source = find_spec("cvpnd")
         assert source is not None and source.origin is not None
+        binds = [f"--bind-ro={sys.prefix}:{VENV}", f"--bind-ro={Path(source.origin).parents[1]}:{SOURCE}"]
         console = (self._directory / "console").open("wb")
         with console:
             self._nspawn = subprocess.Popen(
                 [
                     *("systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--private-network"),
                     *("--capability=CAP_NET_ADMIN", "--console=read-only", "--quiet", f"--directory={self.root}"),
-                    f"--bind-ro={sys.prefix}:{VENV}",
-                    f"--bind-ro={Path(source.origin).parents[1]}:{SOURCE}",
+                    *(binds if self._with_source else ()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_address, ip_network
@@ -25,6 +25,10 @@ from cvpnd.endpoints.model import (
     RouteView,
     RuleView,
 )
+from cvpnd.endpoints.status import EndpointStatus, StatusView
+from cvpnd.ops.connection_log import attempt_entry
+from cvpnd.ops.problems import Problem
+from cvpnd.ops.recent_log import LogFilter, RecentLog
 from cvpnd.store.actor import Actor, acting
 
 STAFF = EndpointView(
@@ -91,6 +95,7 @@ class MemoryOperations:
     access_keys: list[AccessKeyView] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
     """On whose behalf each change was made."""
+    problems: list[Problem] = field(default_factory=list)
     broken: bool = False
     """Operations fail with an exception that is not a refusal."""
     reloads: int = 0
@@ -209,6 +214,21 @@ class MemoryOperations:
         if all(key.access_key_id != key_id for key in self.access_keys):
             raise OperationError("NoSuchEntity.NotFound", f"there is no access key {key_id}")
         self.access_keys = [key for key in self.access_keys if key.access_key_id != key_id]
+
+    async def status(self) -> StatusView:
+        endpoint = EndpointStatus(
+            STAFF.name, STAFF.listen, STAFF.interface, 2, 0, 2, 1021, 1_500_000, 20, 3, 1700086400.0, None
+        )
+        return StatusView(
+            "0.1.0", "/etc/cvpnd/cvpnd.toml", 1699999000.0, 1700000000.0, 1, 2, "OpenSSL", (endpoint,),
+            tuple(self.problems), {"main": 1.0},
+        )  # fmt: skip
+
+    async def recent_log(self, after: int, wanted: LogFilter, limit: int) -> tuple[int, list[Mapping[str, str]]]:
+        recent = RecentLog()
+        for connection in self.connections:
+            recent.add(attempt_entry(connection, 1700000000.0, failure="crl-expired"))
+        return recent.newest, recent.after(after, wanted, limit)
 
     async def reload(self) -> dict[str, object]:
         self.reloads += 1

@@ -1,59 +1,21 @@
 """The exposition: judged by promtool, complete from the first scrape, and equal to what the source says."""
 
 import shutil
+import socket
 import subprocess
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from helpers.exposition import BUSY, Source, everything, exposition
 from prometheus_client.parser import text_string_to_metric_families
 
 from cvpnd.dataplane.api import Drop
+from cvpnd.ops.client_metrics import render_status, write_status
 from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics, build_registry, render_metrics
-from cvpnd.reasons import Refusal
-
-
-class Source:
-    def __init__(self, now: GatewayMetrics) -> None:
-        self.now = now
-
-    def metrics(self) -> GatewayMetrics:
-        return self.now
-
-
-BUSY = GatewayMetrics(
-    version="0.1.0",
-    crypto_backend='OpenSSL "EVP"',
-    workers=2,
-    started_at=1700000000.0,
-    endpoints=[
-        EndpointMetrics(
-            name="staff",
-            active_connections=3,
-            handshakes_in_progress=1,
-            authentication_failures={Refusal.CERTIFICATE_REVOKED: 4, "a-later-reason": 1},
-            handshakes={"completed": 10, "refused": 5},
-            logins={("certificate", "accepted"): 10, ("certificate", "refused"): 5},
-            renegotiations=7,
-            ingress_bytes=2**53,
-            egress_bytes=11,
-            ingress_packets=12,
-            egress_packets=13,
-            denied={"rules": 14},
-            lease_pool_size=1021,
-            lease_pool_used=3,
-            authorization_rules=2,
-            crl_expires_at=1800000000.0,
-            server_certificate_expires_at=1900000000.0,
-        ),
-        EndpointMetrics(name="guests"),
-    ],
-    data_drops={Drop.DENIED: 21},
-    control_drops={"bad_hmac": 22},
-    engine={"tun_packets_in": 31, "receive_calls": 32},
-    reload_revision=4,
-    last_reload_at=1700000100.0,
-    last_reload_successful=False,
-    connection_log_lost=6,
-)
+from cvpnd.ops.threads import cpu_seconds
+from cvpnd.ops.udp_sockets import read_udp_sockets
+from cvpnd.reasons import End, Refusal
 
 
 def samples(now: GatewayMetrics) -> dict[tuple[str, ...], float]:
@@ -72,7 +34,7 @@ def test_promtool_finds_nothing_to_say() -> None:
         pytest.fail("promtool is missing: make test fetches it")
     done = subprocess.run(
         [promtool, "check", "metrics"],
-        input=render_metrics(build_registry(Source(BUSY))),
+        input=exposition(Source()),
         capture_output=True,
         timeout=30,
     )
@@ -90,6 +52,13 @@ def test_every_fact_of_the_source_is_a_sample() -> None:
         ("cvpnd_handshakes_total", "staff", "refused"): 5,
         ("cvpnd_logins_total", "staff", "certificate", "accepted"): 10,
         ("cvpnd_logins_total", "staff", "certificate", "refused"): 5,
+        ("cvpnd_handshake_stages_total", "staff", "completed", "tls"): 12,
+        ("cvpnd_handshake_stages_total", "staff", "refused", "login"): 2,
+        ("cvpnd_handshake_stages_total", "guests", "abandoned", "keys"): 0,
+        ("cvpnd_handshake_stage_seconds_bucket", "staff", "0.1", "tls"): 1,
+        ("cvpnd_handshake_stage_seconds_bucket", "staff", "1.0", "tls"): 2,
+        ("cvpnd_handshake_stage_seconds_count", "staff", "tls"): 3,
+        ("cvpnd_connection_ends_total", "staff", "client-exit"): 6,
         ("cvpnd_renegotiations_total", "staff"): 7,
         ("cvpnd_ingress_bytes_total", "staff"): 2**53,
         ("cvpnd_egress_bytes_total", "staff"): 11,
@@ -102,6 +71,15 @@ def test_every_fact_of_the_source_is_a_sample() -> None:
         ("cvpnd_authorization_rules", "staff"): 2,
         ("cvpnd_crl_expiry_timestamp_seconds", "staff"): 1800000000,
         ("cvpnd_server_certificate_expiry_timestamp_seconds", "staff"): 1900000000,
+        ("cvpnd_client_ca_expiry_timestamp_seconds", "staff"): 1950000000,
+        ("cvpnd_certificate_files_usable", "staff"): 0,
+        ("cvpnd_certificate_files_usable", "guests"): 1,
+        ("cvpnd_socket_receive_queue_bytes", "staff"): 768,
+        ("cvpnd_socket_dropped_packets_total", "staff"): 9,
+        ("cvpnd_directory_logins_pending", "corp"): 2,
+        ("cvpnd_directory_server_up", "corp", "ldaps://dc1"): 0,
+        ("cvpnd_queue_depth", "connection_log"): 51,
+        ("cvpnd_event_loop_lag_seconds_count",): 2,
         ("cvpnd_active_connections", "guests"): 0,
         ("cvpnd_dropped_packets_total", "data", "denied"): 21,
         ("cvpnd_dropped_packets_total", "control", "bad_hmac"): 22,
@@ -123,6 +101,8 @@ def test_known_reasons_are_there_before_anything_happened() -> None:
     found = samples(BUSY)
     for reason in Refusal:
         assert ("cvpnd_authentication_failures_total", "guests", reason.value) in found
+    for end in End:
+        assert ("cvpnd_connection_ends_total", "guests", end.value) in found
     for drop in Drop:
         assert ("cvpnd_dropped_packets_total", "data", drop.value) in found
 
@@ -133,3 +113,52 @@ def test_a_scrape_shows_the_source_as_it_is_then() -> None:
     render_metrics(registry)
     source.now = GatewayMetrics("0.1.0", "EVP", 1, 0.0, [EndpointMetrics("staff", active_connections=9)], {}, {}, {})
     assert b'cvpnd_active_connections{endpoint="staff"} 9.0' in render_metrics(registry)
+
+
+def test_no_series_names_a_user_unless_that_is_asked_for() -> None:
+    quiet = render_metrics(build_registry(Source())).decode()
+    assert "anna" not in quiet and "openvpn_" not in quiet
+    source = Source()
+    source.user_traffic.add("staff", "anna", 1000, 2000)
+    found = {(name, *labels.values()): value for name, labels, value in everything(source)}
+    assert found["cvpnd_user_connections", "staff", "anna"] == 1
+    assert found["cvpnd_user_ingress_bytes_total", "staff", "anna"] == 1100
+    assert found["cvpnd_user_egress_bytes_total", "staff", "anna"] == 2200
+    assert found["openvpn_server_connected_clients", "staff"] == 2
+    assert found["openvpn_up", "guests"] == 1
+    assert found["openvpn_server_client_received_bytes_total", "device-1", "staff", "anna", "10.100.0.2"] == 100
+
+
+def test_a_process_sees_its_threads_and_what_its_sockets_dropped() -> None:
+    before = cpu_seconds()["main"]
+    assert before > 0
+    while cpu_seconds()["main"] <= before:
+        pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        receiver.bind(("127.0.0.1", 0))
+        for _ in range(100):
+            sender.sendto(bytes(500), receiver.getsockname())
+        seen = read_udp_sockets()[ip_address("127.0.0.1"), receiver.getsockname()[1]]
+        assert seen.waiting_bytes > 0 and 0 < seen.dropped < 100
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("::1", 0))
+        assert read_udp_sockets()[ip_address("::1"), receiver.getsockname()[1]].dropped == 0
+
+
+@pytest.mark.parametrize(("version", "separator"), [(2, ","), (3, "\t")])
+def test_a_status_file_has_openvpns_columns_whatever_clients_call_themselves(
+    version: int, separator: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "status.log"
+    write_status(path, render_status(Source().clients(), title="cvpnd 0", version=version, now=1700000010.0))
+    assert path.stat().st_mode & 0o777 & ~0o640 == 0
+    lines = [line.split(separator) for line in path.read_text().splitlines()]
+    assert lines[0] == ["TITLE", "cvpnd 0"] and lines[-1] == ["END"]
+    assert lines[1][0] == "TIME" and lines[1][2] == "1700000010"
+    columns = {line[1]: line[2:] for line in lines if line[0] == "HEADER"}
+    for kind, rows in (("CLIENT_LIST", 2), ("ROUTING_TABLE", 3)):
+        found = [dict(zip(columns[kind], line[1:], strict=True)) for line in lines if line[0] == kind]
+        assert len(found) == rows
+        assert found[0]["Common Name"] == "device-1" and found[0]["Real Address"] == "192.0.2.7:5000"
+    assert [line[1] for line in lines if line[0] == "CLIENT_LIST"] == ["device-1", "eve__CLIENT_LIST_x"]

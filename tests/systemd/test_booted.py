@@ -1,16 +1,22 @@
 """The service in a booted systemd, with every restriction of the unit in force: start, reload, crash, stop."""
 
+import contextlib
 import json
 import os
 import pwd
+import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers import netns
 from helpers.booted import SOURCE, VENV, BootedSystem
+from helpers.lab import OpenVpnClient
+from helpers.netns import Namespace
 
 from cvpnd.ops.journal import MESSAGE_IDS
 
@@ -24,7 +30,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
-    with BootedSystem(tmp_path_factory.mktemp("booted")) as system:
+    directory = tmp_path_factory.mktemp("booted")
+    with BootedSystem(directory) as system, machine("target", directory) as target:
         root = system.root
         shutil.copy(SYSTEMD / "cvpnd.service", root / "etc/systemd/system")
         shutil.copy(SYSTEMD / "cvpnd.sysusers.conf", root / "usr/lib/sysusers.d/cvpnd.conf")
@@ -33,9 +40,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
         system.boot()
         # what udev does on a real host
         system.run("chmod", "0666", "/dev/net/tun")
-        system.run("ip", "link", "add", "lan", "type", "veth", "peer", "name", "lan-peer")
-        system.run("ip", "address", "add", "10.20.0.1/24", "dev", "lan")
-        system.run("ip", "link", "set", "lan", "up")
+        connect(system, "lan", "10.20.0.1/24", target, "10.20.0.10/24")
         # and from here on what systemd/README.md tells a person to type
         cvpnd(system, "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
         system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
@@ -43,10 +48,26 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
         yield system
 
 
+@contextlib.contextmanager
+def machine(name: str, directory: Path) -> Iterator[Namespace]:
+    """Another one beside the booted system."""
+    with contextlib.closing(Namespace(f"{netns.unique_prefix()}-{name}", directory)) as namespace:
+        yield namespace
+
+
+def connect(system: BootedSystem, interface: str, address: str, other: Namespace, its_address: str) -> None:
+    ends = [interface, "netns", str(system.init_pid), "type", "veth", "peer", "eth0", "netns", other.name]
+    subprocess.run(["ip", "link", "add", *ends], check=True)
+    system.run("ip", "address", "add", address, "dev", interface)
+    system.run("ip", "link", "set", interface, "up")
+    other.ip_batch(f"address add {its_address} dev eth0", "link set eth0 up")
+
+
 def add_drop_in(root: Path) -> None:
     """Only where things lie differs from an installed service: the scripts of a moved environment cannot run."""
     lines = [
         "[Service]",
+        "WatchdogSec=2",  # so that a test need not wait for the half a minute of the unit
         "ExecStart=",
         f"ExecStart={VENV}/bin/python -m cvpnd run --config /etc/cvpnd/cvpnd.toml",
         f"Environment=PYTHONPATH={SOURCE}",
@@ -130,6 +151,44 @@ def test_the_connection_log_is_found_in_the_journal_by_its_fields(system: Booted
     assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"]) == ("5", "cvpnd")
     (message,) = found("SYSLOG_FACILITY=10", "SYSLOG_IDENTIFIER=cvpnd")
     assert json.loads(message["MESSAGE"])["username"] == "anna"
+
+
+def test_a_client_is_served_and_counted_on_the_status_line(system: BootedSystem, tmp_path: Path) -> None:
+    with machine("client", tmp_path) as client:
+        connect(system, "wan", "192.0.2.1/24", client, "192.0.2.2/24")
+        profile = tmp_path / "client1.ovpn"
+        text = (system.root / "etc/cvpnd/client1.ovpn").read_text()
+        profile.write_text(re.sub(r"(?m)^remote \S+", "remote 192.0.2.1", text))
+        OpenVpnClient(client.start("openvpn", "--config", profile, "--verb", "4"), client).wait_connected()
+        assert client.ping("10.20.0.10", 3, 0.1).received == 3
+        wait_until(lambda: system.property("cvpnd", "StatusText") == "serving staff; 1 connected")
+        assert "client1" in cvpnctl(system, "connection", "list")
+
+
+def test_a_daemon_that_hangs_is_started_anew_by_the_watchdog(system: BootedSystem) -> None:
+    before = system.property("cvpnd", "MainPID")
+    assert system.property("cvpnd", "WatchdogUSec") == "2s", "the drop-in's"
+    system.run("kill", "-STOP", before)
+    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before))
+    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active")
+    assert "Watchdog timeout" in system.run("journalctl", "--no-pager", "-u", "cvpnd").stdout
+
+
+def test_a_key_that_root_alone_can_read_comes_as_a_credential(system: BootedSystem) -> None:
+    pki = system.root / "etc/cvpnd/pki"
+    shutil.copy(pki / "server.key", system.root / "etc/ssl/private/vpn.key")
+    (system.root / "etc/ssl/private/vpn.key").chmod(0o600)
+    (pki / "server.key").unlink()
+    configuration = system.root / "etc/cvpnd/cvpnd.toml"
+    text = configuration.read_text()
+    assert '"pki/server.key"' in text
+    configuration.write_text(text.replace('"pki/server.key"', '"/run/credentials/cvpnd.service/server.key"'))
+    drop_in = system.root / "etc/systemd/system/cvpnd.service.d/key.conf"
+    drop_in.write_text("[Service]\nLoadCredential=server.key:/etc/ssl/private/vpn.key\n")
+    system.run("systemctl", "daemon-reload")
+    system.run("systemctl", "restart", "cvpnd")
+    assert system.property("cvpnd", "ActiveState") == "active"
+    assert "staff" in cvpnctl(system, "endpoint", "list")
 
 
 def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSystem) -> None:

@@ -26,6 +26,7 @@ from cvpnd.api.rest.routes import route_routes
 from cvpnd.api.rest.rules import rule_routes
 from cvpnd.api.rest.saml_providers import saml_provider_routes
 from cvpnd.api.rest.security_groups import security_group_routes
+from cvpnd.api.rest.status import status_routes
 from cvpnd.api.rest.tags import tag_routes
 from cvpnd.api.rest.users import user_routes
 from cvpnd.endpoints.service import Operations
@@ -67,6 +68,7 @@ def build_admin_app(operations: Operations) -> Starlette:
         *access_key_routes(operations),
         *audit_routes(operations),
         *daemon_routes(operations),
+        *status_routes(operations),
     ]
     return Starlette(
         routes=[Mount("/v1", routes=[*nouns, openapi_route(nouns)])],

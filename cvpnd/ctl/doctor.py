@@ -1,0 +1,61 @@
+"""``cvpnctl doctor``"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cvpnd.ctl.client import Client, Refused, Unreachable
+from cvpnd.ctl.options import JsonOption, SocketOption
+from cvpnd.ctl.output import print_json, print_line
+
+WRONG = 1
+DEFAULT_CONFIG = Path("/etc/cvpnd/cvpnd.toml")
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help=f"The TOML file; without it the running daemon's, else {DEFAULT_CONFIG}.",
+        show_default=False,
+    ),
+]
+
+
+def doctor(socket: SocketOption, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Look at this host, the file and the daemon, and say what is wrong and the fix. Changes nothing.
+
+    Exit code 0: no problem, 1: there are some."""
+    from cvpnd.doctor.diagnosis import diagnose  # with cryptography and pyroute2, which no other command needs
+
+    daemon = running_daemon(socket)
+    findings = diagnose(config_path(config, daemon), daemon)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        fine = [finding.check for finding in findings if finding.level == "ok"]
+        for finding in findings:
+            if finding.level != "ok":
+                print_line(f"{finding.level.upper()}: {finding.check}: {finding.what}")
+                print_line(f"    {finding.fix}")
+        print_line(f"in order: {', '.join(fine)}")
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(WRONG)
+
+
+def running_daemon(socket: Path) -> dict[str, Any] | None:
+    """What it says of itself; None if none answers."""
+    try:
+        status: dict[str, Any] = Client(socket).get("/status")["status"]
+    except (Unreachable, Refused):
+        return None
+    return status
+
+
+def config_path(given: Path | None, daemon: dict[str, Any] | None) -> Path:
+    if given is not None:
+        return given
+    return DEFAULT_CONFIG if daemon is None else Path(daemon["config_path"])

@@ -1,0 +1,11 @@
+"""What is wrong with this host as a gateway, and the fix: ``cvpnctl doctor``. Looks, and changes nothing.
+
+    findings.py   what a check says
+    facts.py      what checks look at: the file, the daemon's answers, interfaces
+    host.py       kernel, interfaces, forwarding, firewalls, buffers, ports
+    trust.py      configuration, certificates, keys, the clock
+    services.py   names, resolvers, directories
+    diagnosis.py  all checks, in order
+    bundle.py     the same and more as an archive without secrets
+
+It runs beside the daemon, or where that does not start; every check says what it has seen, none raises."""

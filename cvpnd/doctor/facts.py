@@ -1,0 +1,81 @@
+"""What the checks look at, gathered once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from cvpnd.config import Config, ConfigError, load
+
+IFF_UP = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    name: str
+    up: bool
+    carrier: bool
+    mtu: int
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    config_path: Path
+    config: Config | None = None
+    """None: the file cannot be used, for ``config_problems``."""
+    config_problems: tuple[str, ...] = ()
+    daemon: Mapping[str, Any] | None = None
+    """What it answers to ``/v1/status``; None: no daemon answers."""
+    links: Sequence[Link] = field(default_factory=tuple)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """The daemon's TUN devices."""
+        endpoints = () if self.daemon is None else self.daemon["endpoints"]
+        return frozenset(endpoint["interface"] for endpoint in endpoints)
+
+    @property
+    def own_addresses(self) -> frozenset[IPv4Address | IPv6Address]:
+        return frozenset(address.ip for link in self.links for address in link.addresses)
+
+    def link(self, name: str) -> Link | None:
+        return next((link for link in self.links if link.name == name), None)
+
+
+def gather(config_path: Path, daemon: Mapping[str, Any] | None) -> Facts:
+    config: Config | None = None
+    problems: tuple[str, ...] = ()
+    try:
+        config = load(config_path)
+    except ConfigError as error:
+        problems = error.problems
+    return Facts(config_path, config, problems, daemon, _links())
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _links() -> tuple[Link, ...]:
+    with IPRoute() as netlink:
+        addresses: dict[int, list[IPv4Interface | IPv6Interface]] = {}
+        for message in netlink.get_addr():
+            text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            addresses.setdefault(message["index"], []).append(ip_interface(f"{text}/{message['prefixlen']}"))
+        return tuple(
+            Link(
+                name=message.get_attr("IFLA_IFNAME"),
+                up=bool(message["flags"] & IFF_UP),
+                carrier=message.get_attr("IFLA_OPERSTATE") not in ("DOWN", "LOWERLAYERDOWN", "NOTPRESENT"),
+                mtu=message.get_attr("IFLA_MTU"),
+                addresses=tuple(addresses.get(message["index"], ())),
+            )
+            for message in netlink.get_links()
+        )

@@ -1,0 +1,98 @@
+"""What of a configuration and of logs may be shown to others: twice over.
+
+Of the file only text under keys that are known to be harmless is kept (``PUBLIC``); numbers and truths are. From
+everything else, whatever is known to be a secret of this gateway is cut out, and whatever looks like a private key."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PUBLIC = frozenset(
+    {
+        "id", "vpc", "cidr", "cidr_v6", "interface", "gateway", "gateway_v6", "zone", "name", "description",
+        "listen", "client_cidr", "client_cidr_v6", "remote", "split_tunnel", "dns_servers", "dns_domains",
+        "block_local", "data_ciphers", "legacy_cbc_ciphers", "type", "crl_expired", "directory", "mfa",
+        "associate", "subnet", "target", "destination", "network", "group", "groups", "protocol", "ports",
+        "security_groups", "stream", "too_many_of_identity", "minimum_version", "maximum_version", "ciphers",
+        "direction", "digest", "workers", "packet_crypto", "packet_offload", "log_level", "log_directory",
+        "admin_socket", "certificate", "private_key", "chain", "client_ca", "crl", "key", "server_key",
+        "bind_password_file", "secret_file", "state_key", "path", "servers", "bind_dn", "user_base",
+        "group_base", "domains", "ca",
+    }
+)  # fmt: skip
+"""Keys whose text is no secret, file names among them. One that is new is hidden until it is added."""
+HIDDEN = "(left out)"
+SHORTEST_SECRET = 6
+"""Shorter ones would be cut out of words."""
+LONGEST_FILE = 64 * 1024
+
+_PEM = re.compile(
+    r"-----BEGIN ([^-\n]*(?:private|static|secret|tls-crypt)[^\n]*?)-----.*?-----END \1-----", re.DOTALL | re.IGNORECASE
+)
+_SECRET_WORDS = ("password", "secret", "hash", "token")
+
+
+def redacted(value: Any, key: str = "") -> Any:
+    """A parsed TOML document, or a part of it."""
+    if isinstance(value, dict):
+        return {name: redacted(member, name) for name, member in value.items()}
+    if isinstance(value, list):
+        return [redacted(member, key) for member in value]
+    if isinstance(value, str) and key not in PUBLIC:
+        return HIDDEN
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+class Scrubber:
+    """Cuts known secrets out of text."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = sorted({secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+
+    def __call__(self, text: str) -> str:
+        text = _PEM.sub(HIDDEN, text)
+        return text if self._known is None else self._known.sub(HIDDEN, text)
+
+
+def secrets_of(config_path: Path) -> Iterator[str]:
+    """Text of the file under keys that are no public ones, and what is in the secret files that it names, as far as
+    they can be read."""
+    try:
+        document = tomllib.loads(config_path.read_text())
+    except (OSError, ValueError):
+        return
+    yield from _hidden_text(document, "", config_path.parent)
+
+
+def _hidden_text(value: Any, key: str, directory: Path) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _hidden_text(member, name, directory)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _hidden_text(member, key, directory)
+    elif isinstance(value, str):
+        if key == "state":
+            yield from filter(None, [urlsplit(value).password])
+        elif key not in PUBLIC and any(word in key for word in _SECRET_WORDS):
+            yield value
+        if key in ("private_key", "key", "server_key", "state_key") or key.endswith(("_file", "secret")):
+            yield from _lines(directory / value)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """A key's lines each by itself: a log may have quoted one of them."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(LONGEST_FILE).decode(errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        if (stripped := line.strip()) and not stripped.startswith(("-----", "#")):
+            yield stripped

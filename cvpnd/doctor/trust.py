@@ -1,0 +1,109 @@
+"""The file, certificates, keys and the clock."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
+from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
+from cvpnd.doctor.facts import Facts
+from cvpnd.doctor.findings import Finding, problem, warning
+
+WARN_DAYS = {"server": 14, "ca": 30, "crl": 3}
+WHAT = {"server": "the server certificate", "ca": "an authority of client certificates", "crl": "the revocation list"}
+FIX = {
+    "server": "replace the file; it is read again within a second",
+    "ca": "put its successor beside it into client_ca, and issue new certificates",
+    "crl": "sign a new list; with a PKI of 'cvpnd init' a running cvpnd does that itself",
+}
+TIME_ERROR = 5
+"""adjtimex(2): nobody keeps the clock."""
+TIMEX_BYTES = 208
+
+
+def configuration(facts: Facts) -> Iterator[Finding]:
+    for text in facts.config_problems:
+        what, _, fix = text.partition("; ")
+        yield problem("configuration", f"{facts.config_path}: {what}", fix or "correct it; cvpnd check says the same")
+    if facts.config is not None:
+        try:
+            check_files(facts.config)
+        except ConfigError as error:
+            for text in error.problems:
+                what, _, fix = text.partition("; ")
+                yield problem("configuration", f"{facts.config_path}: {what}", fix or "correct it")
+
+
+def daemon(facts: Facts) -> Iterator[Finding]:
+    if facts.daemon is None:
+        yield warning(
+            "daemon", "cvpnd does not run, or does not answer here", "systemctl start cvpnd, or --socket PATH"
+        )
+        return
+    for each in facts.daemon["problems"]:
+        make = problem if each["severity"] == "critical" else warning
+        yield make("daemon", f"{each['subject']}: {each['what']}", each["fix"])
+
+
+def certificates(facts: Facts) -> Iterator[Finding]:
+    for endpoint in () if facts.config is None else facts.config.endpoints:
+        try:
+            trust = CertificateTrust.load(CertificateSettings.of_endpoint(endpoint))
+        except TrustError as error:
+            yield problem("certificates", f"endpoint {endpoint.name}: {error}", "replace that file")
+            continue
+        for kind, days in trust.days_to_expiry().items():
+            if days <= 0:
+                yield problem("certificates", f"endpoint {endpoint.name}: {WHAT[kind]} has expired", FIX[kind])
+            elif days <= WARN_DAYS[kind]:
+                yield warning(
+                    "certificates", f"endpoint {endpoint.name}: {WHAT[kind]} expires in {days:.1f} days", FIX[kind]
+                )
+        yield from _not_yet_valid(endpoint)
+
+
+def _not_yet_valid(endpoint: EndpointConfig) -> Iterator[Finding]:
+    certificate = read_certificates(endpoint.server_certificate.certificate)[0]
+    ahead_s = certificate.not_valid_before_utc.timestamp() - time.time()
+    if ahead_s > 0:
+        yield problem(
+            "clock", f"endpoint {endpoint.name}: the server certificate is valid in {ahead_s / 3600:.1f} hours only",
+            "set the clock (timedatectl), or issue the certificate again",
+        )  # fmt: skip
+
+
+def key_files(facts: Facts) -> Iterator[Finding]:
+    for path in () if facts.config is None else _secret_files(facts.config):
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            continue  # told by others
+        if mode & 0o007:
+            yield warning("keys", f"{path} can be read by everybody here ({mode & 0o777:04o})", f"chmod o= {path}")
+
+
+def _secret_files(config: Config) -> Iterator[Path]:
+    if config.api.private_key is not None:
+        yield config.api.private_key
+    for directory in config.directories:
+        yield directory.bind_password_file
+    for endpoint in config.endpoints:
+        yield endpoint.server_certificate.private_key
+        yield from endpoint.control_protection.paths
+    if config.pki.directory is not None:
+        yield config.pki.directory / "ca.key"
+
+
+def clock(_facts: Facts) -> Iterator[Finding]:
+    """Certificates, CRLs, tokens and one-time codes go by it."""
+    answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
+    if answer == TIME_ERROR:
+        yield warning(
+            "clock",
+            "nobody keeps this host's clock in step",
+            "apt-get install systemd-timesyncd, timedatectl set-ntp true",
+        )

@@ -1,0 +1,115 @@
+"""What is wrong with a running gateway, as far as its own numbers tell: pure, for ``cvpnctl status``.
+
+``conf/prometheus/cvpnd.rules.yml`` watches for the same over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics
+
+DAY_S = 86_400
+CRL_DAYS, CERTIFICATE_DAYS, AUTHORITY_DAYS = 3, 14, 30
+POOL_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    severity: Literal["critical", "warning"]
+    subject: str
+    what: str
+    fix: str
+
+
+def find_problems(metrics: GatewayMetrics, now: float) -> list[Problem]:
+    """The critical ones first."""
+    found = [*_of_daemon(metrics), *(problem for each in metrics.endpoints for problem in _of_endpoint(each, now))]
+    return sorted(found, key=lambda problem: problem.severity != "critical")
+
+
+def _of_daemon(metrics: GatewayMetrics) -> Iterator[Problem]:
+    if not metrics.last_reload_successful:
+        yield Problem(
+            "warning",
+            "configuration",
+            "the last reload was refused, an older configuration runs on",
+            "cvpnd check names file, key and fix; then systemctl reload cvpnd",
+        )
+    if metrics.connection_log_lost:
+        yield Problem(
+            "warning",
+            "connection log",
+            f"{metrics.connection_log_lost} entries could not be written",
+            "make room on the disk of daemon.log_directory",
+        )
+    for directory in metrics.directories:
+        down = [server for server, well in directory.servers.items() if not well]
+        if down and len(down) == len(directory.servers):
+            yield Problem(
+                "critical",
+                f"directory {directory.name}",
+                "no server answers, nobody logs in by password",
+                "cvpnctl doctor tries each server",
+            )
+        elif down:
+            yield Problem(
+                "warning", f"directory {directory.name}", f"{', '.join(down)} does not answer", "look at that server"
+            )
+
+
+def _of_endpoint(endpoint: EndpointMetrics, now: float) -> Iterator[Problem]:
+    subject = f"endpoint {endpoint.name}"
+    yield from _expiry(
+        endpoint.crl_expires_at, now, CRL_DAYS, subject, "its revocation list", "then nobody connects",
+        "sign a new list: cvpnctl crl import, or replace the file",
+    )  # fmt: skip
+    yield from _expiry(
+        endpoint.server_certificate_expires_at, now, CERTIFICATE_DAYS, subject, "its server certificate",
+        "then clients refuse it", "replace the file; it is read again within a second",
+    )  # fmt: skip
+    yield from _expiry(
+        endpoint.client_ca_expires_at, now, AUTHORITY_DAYS, subject, "an authority of its clients",
+        "then their certificates are worth nothing", "put its successor beside it into client_ca",
+    )  # fmt: skip
+    if not endpoint.files_usable:
+        yield Problem(
+            "warning",
+            subject,
+            "its certificate files on disk cannot be used, those read before still are",
+            "journalctl -u cvpnd names the file; cvpnctl doctor looks at all of them",
+        )
+    if endpoint.lease_pool_used > POOL_SHARE * endpoint.lease_pool_size:
+        yield Problem(
+            "warning",
+            subject,
+            f"{endpoint.lease_pool_used} of {endpoint.lease_pool_size} client addresses are leased",
+            "a larger client_cidr, or a second endpoint",
+        )
+    if not endpoint.authorization_rules:
+        yield Problem(
+            "warning",
+            subject,
+            "it has no authorization rule, so clients reach nothing",
+            f"cvpnctl rule add {endpoint.name} NETWORK --group GROUP, or authorize = […] in the file",
+        )
+    if endpoint.socket_drops:
+        yield Problem(
+            "warning",
+            subject,
+            f"the kernel dropped {endpoint.socket_drops} packets that its sockets had no room for",
+            "more workers or cores; cvpnctl doctor looks at the buffers",
+        )
+
+
+def _expiry(
+    at: float | None, now: float, days: int, subject: str, thing: str, consequence: str, fix: str
+) -> Iterator[Problem]:
+    if at is None or at - now > days * DAY_S:
+        return
+    left = (at - now) / DAY_S
+    if left <= 0:
+        yield Problem("critical", subject, f"{thing} has expired", fix)
+    else:
+        yield Problem("warning", subject, f"{thing} expires in {left:.1f} days, {consequence}", fix)

@@ -1,0 +1,57 @@
+"""What a support bundle may show of the configuration, and what is cut out of everything else."""
+
+import tomllib
+from pathlib import Path
+
+from cvpnd.doctor.redaction import HIDDEN, Scrubber, redacted, secrets_of
+
+REFERENCE = Path(__file__).parents[2] / "conf" / "cvpnd.toml"
+
+
+def test_text_under_a_key_that_nobody_called_harmless_is_hidden() -> None:
+    shown = redacted({"endpoint": [{"name": "staff", "new_secret": "canary", "number": 3, "flag": True}]})
+    assert shown == {"endpoint": [{"name": "staff", "new_secret": HIDDEN, "number": 3, "flag": True}]}
+    assert redacted({"state": "postgresql://u:canary@h/d"}) == {"state": HIDDEN}
+    assert redacted({"new": ["canary"], "deep": {"er": {"yet": "canary"}}}) == {
+        "new": [HIDDEN], "deep": {"er": {"yet": HIDDEN}},
+    }  # fmt: skip
+
+
+def test_of_the_reference_file_hashes_and_urls_are_hidden_and_the_rest_can_be_read() -> None:
+    document = tomllib.loads(REFERENCE.read_text())
+    text = repr(redacted(document))
+    assert "argon2" not in text and "sqlite" not in text
+    assert "10.20.0.0/16" in text and "subnet-a" in text and "AES-256-GCM" in text
+
+
+def test_secrets_of_the_file_and_of_the_files_it_names_are_cut_out_of_any_text(tmp_path: Path) -> None:
+    (tmp_path / "server.key").write_text("-----BEGIN PRIVATE KEY-----\nMIGcanarykeyline1\nMIGcanarykeyline2\n-----END")
+    (tmp_path / "corp.password").write_text("canary-bind-password\n")
+    config = tmp_path / "cvpnd.toml"
+    config.write_text(
+        '[daemon]\nstate = "postgresql://cvpnd:canary-database@db/cvpnd"\n[[local_users]]\nname = "anna"\n'
+        'password_hash = "$argon2id$canary-hash"\n[[directory]]\nbind_password_file = "corp.password"\n'
+        '[[endpoint]]\nserver_certificate = { private_key = "server.key" }\n'
+        '[[radius]]\nshared_secret = "canary-radius"\n'
+    )
+    secrets = set(secrets_of(config))
+    assert {
+        "canary-database",
+        "$argon2id$canary-hash",
+        "canary-bind-password",
+        "MIGcanarykeyline2",
+        "canary-radius",
+    } <= secrets
+    scrub = Scrubber(secrets)
+    said = "bind with canary-bind-password at db: canary-database; MIGcanarykeyline1 anna 10.20.0.1"
+    assert scrub(said) == f"bind with {HIDDEN} at db: {HIDDEN}; {HIDDEN} anna 10.20.0.1"
+
+
+def test_what_looks_like_a_private_key_is_cut_out_wherever_it_comes_from() -> None:
+    scrub = Scrubber([])
+    for kind in ("PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "OpenVPN Static key V1".upper()):
+        assert "canary" not in scrub(f"before\n-----BEGIN {kind}-----\ncanary\n-----END {kind}-----\nafter"), kind
+    for kind in ("OpenVPN Static key V1", "OpenVPN tls-crypt-v2 server key", "OpenVPN tls-crypt-v2 client key"):
+        assert "canary" not in scrub(f"-----BEGIN {kind}-----\ncanary\n-----END {kind}-----"), kind
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+    assert scrub(certificate) == certificate

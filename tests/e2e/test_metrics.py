@@ -1,0 +1,119 @@
+"""A day at a gateway, and what a real Prometheus that scraped it says in PromQL afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from argon2 import PasswordHasher
+from helpers import certs
+from helpers.lab import wait_until
+
+CONF = Path(__file__).parents[2] / "conf"
+PASSWORDS = """
+[[endpoint]]
+name = "guests"
+client_cidr = "10.104.0.0/22"
+listen = ["udp://0.0.0.0:1195"]
+server_certificate = {{ certificate = "server.crt", private_key = "server.key" }}
+authentication = [{{ type = "directory-service-authentication", directory = "local" }}]
+[[local_users]]
+name = "anna"
+password_hash = "{password_hash}"
+"""
+METRICS = '[metrics]\nlisten = "127.0.0.1:9176"\nper_user = true\nopenvpn_exporter_names = true\n'
+
+
+@pytest.fixture
+def prometheus(site):
+    """Starts one beside the gateway; returns what evaluates an expression there, as a number by its labels."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.fail("prometheus is missing: make test fetches it")
+
+    def start():
+        directory = site.lab.directory / "prometheus"
+        directory.mkdir()
+        shutil.copy(CONF / "prometheus" / "cvpnd.rules.yml", directory)
+        text = (CONF / "prometheus" / "prometheus.yml").read_text()
+        (directory / "prometheus.yml").write_text(f"global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n{text}")
+        process = site.lab.gateway.start(
+            program,
+            f"--config.file={directory}/prometheus.yml",
+            f"--storage.tsdb.path={directory}/data",
+            "--web.listen-address=127.0.0.1:9090",
+            label="prometheus",
+        )
+        process.wait_for("Server is ready")
+
+        def query(expression):
+            url = "http://127.0.0.1:9090/api/v1/query?" + urlencode({"query": expression})
+            answer = json.loads(site.lab.gateway.run("curl", "-sS", url).stdout)
+            assert answer["status"] == "success", answer
+            return {tuple(each["metric"].values()): float(each["value"][1]) for each in answer["data"]["result"]}
+
+        return query
+
+    return start
+
+
+def value(answer):
+    (only,) = answer.values()
+    return only
+
+
+def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
+    site.write_crl(certs.client("mallory"))
+    status = site.lab.directory / "status.log"
+    password_hash = PasswordHasher(time_cost=1, memory_cost=19456, parallelism=1).hash("right")
+    gateway = site.start(
+        PASSWORDS.format(password_hash=password_hash),
+        daemon=f'{METRICS}[status_file]\npath = "{status}"\nversion = 2\ninterval_s = 1\n',
+    )
+    query = prometheus()
+    first = site.connect(certs.client("alice"))
+    second = site.connect(certs.client("bob"), client=site.lab.clients[1], name="bob")
+    assert ping(count=5) == 1.0
+    assert ping("10.30.0.10", 2) == 0.0  # no rule allows it
+    mallory = site.connect(certs.client("mallory"), wait=False, name="mallory", port=443)
+    wait_until(lambda: "certificate-revoked" in gateway.refusals(), what="mallory is refused")
+    mallory.kill()
+    guess = site.profile(name="anna", port=1195)
+    (guess.parent / "login").write_text("anna\nwrong\n")
+    guess.write_text(re.sub("(?m)^(cert|key) .*\n", "", guess.read_text()) + "auth-user-pass login\n")
+    site.lab.openvpn(guess).wait_for("AUTH_FAILED", 10)
+    gateway.ctl("connection", "terminate", "--username", "bob")
+    second.wait_for("Terminated by the administrator|halt", 5)
+
+    day = 'cvpnd_connection_ends_total{endpoint="staff", reason="terminated"}'
+    wait_until(lambda: query(day) and value(query(day)) == 1, 10, "Prometheus has the end of the day")
+    staff = '{endpoint="staff"}'
+    assert value(query(f"cvpnd_active_connections{staff}")) == 1
+    assert value(query('sum(cvpnd_authentication_failures_total{reason="certificate-revoked"})')) >= 1
+    assert value(query('cvpnd_authentication_failures_total{endpoint="guests", reason="wrong-password"}')) == 1
+    assert value(query('cvpnd_directory_seconds_count{directory="local"}')) == 1
+    assert value(query(f"cvpnd_ingress_packets_total{staff}")) >= 5
+    assert value(query(f"cvpnd_egress_bytes_total{staff}")) >= 5 * 84
+    assert value(query('sum(cvpnd_dropped_packets_total{reason="denied"})')) >= 2
+    assert 0 < value(query(f"(cvpnd_crl_expiry_timestamp_seconds{staff} - time()) / 86400")) < 36_500
+    assert value(query(f"cvpnd_lease_pool_used{staff}")) == 1
+    assert value(query('cvpnd_handshake_stages_total{endpoint="staff", stage="keys", result="completed"}')) == 2
+    assert value(query('cvpnd_handshake_stages_total{endpoint="staff", stage="tls", result="refused"}')) >= 1
+    slowest = 'histogram_quantile(1, sum by (le) (cvpnd_handshake_stage_seconds_bucket{endpoint="staff", stage="tls"}))'
+    assert 0 < value(query(slowest)) <= 30
+    assert value(query('sum(cvpnd_thread_cpu_seconds_total{thread="main"})')) > 0
+    assert value(query("count(cvpnd_thread_cpu_seconds_total{thread=~'worker-.*'}) - scalar(cvpnd_workers)")) == 0
+    assert value(query(f"cvpnd_socket_dropped_packets_total{staff}")) == 0
+    assert value(query('cvpnd_user_connections{user="alice"}')) == 1
+    assert value(query('cvpnd_user_ingress_bytes_total{user="alice"}')) >= 5 * 84
+    assert value(query('cvpnd_user_connections{user="bob"}')) == 0
+    assert value(query('openvpn_server_connected_clients{status_path="staff"}')) == 1
+    assert query('ALERTS{alertstate="firing"}') == {}
+
+    wait_until(lambda: "alice" in status.read_text() and "bob" not in status.read_text(), 5, "the status file follows")
+    (client,) = [line.split(",") for line in status.read_text().splitlines() if line.startswith("CLIENT_LIST,")]
+    assert client[1] == "alice" and client[3] == first.address

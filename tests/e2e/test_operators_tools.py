@@ -1,0 +1,179 @@
+"""What an operator looks with: status, top, log follow, doctor with planted faults, and a bundle without secrets."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import tarfile
+from functools import partial
+
+from argon2 import PasswordHasher
+from helpers import certs
+from helpers.ctl_inside import cvpnctl
+from helpers.lab import wait_until
+
+from cvpnd.ctl.client import Client
+from cvpnd.doctor.diagnosis import diagnose
+
+CANARIES = ("canary-bind-password", "canary-typed-password", "canary-right-password")
+USERS = """
+[[endpoint]]
+name = "guests"
+client_cidr = "10.104.0.0/22"
+listen = ["udp://0.0.0.0:1195"]
+server_certificate = {{ certificate = "server.crt", private_key = "server.key" }}
+authentication = [{{ type = "directory-service-authentication", directory = "local" }}]
+authorize = [{{ network = "10.20.0.0/16", all_groups = true }}]
+[[local_users]]
+name = "anna"
+password_hash = "{password_hash}"
+"""
+DIRECTORY = """
+[[directory]]
+id = "corp"
+type = "openldap"
+servers = ["ldaps://10.20.0.10:636"]
+bind_dn = "cn=reader,dc=example"
+bind_password_file = "corp.password"
+user_base = "dc=example"
+"""
+
+
+def start(site, more=""):
+    password_hash = PasswordHasher(time_cost=1, memory_cost=19456, parallelism=1).hash("canary-right-password")
+    (site.directory / "corp.password").write_text("canary-bind-password\n")
+    for name in ("server.key", "corp.password"):
+        (site.directory / name).chmod(0o600)
+    gateway = site.start(USERS.format(password_hash=password_hash) + more)
+    return gateway, password_hash
+
+
+def doctor(gateway, *, running=True):
+    """Findings that are no mere praise."""
+    status = Client(gateway.admin_socket).get("/status")["status"] if running else None
+    with gateway.namespace.entered():
+        found = diagnose(gateway.config_path, status)
+    # the machine of a test may have no one who keeps its clock
+    return [each for each in found if each.level != "ok" and "keeps this host's clock" not in each.what]
+
+
+def test_an_operator_sees_who_is_there_and_what_is_wrong_and_a_bundle_tells_no_secret(site, ping):
+    gateway, password_hash = start(site)
+    host = site.lab.gateway
+    ctl = partial(cvpnctl, host, gateway.admin_socket)
+    assert "in order: daemon, configuration, certificates" in ctl("doctor")
+    shown = ctl("status")
+    assert "all is well" in shown and "staff" in shown and "0/1021" in shown
+
+    site.connect(certs.client("alice"))
+    assert ping(count=2) == 1.0
+    guess = site.profile(name="anna", port=1195)
+    (guess.parent / "login").write_text("anna\ncanary-typed-password\n")
+    guess.write_text(re.sub("(?m)^(cert|key) .*\n", "", guess.read_text()) + "auth-user-pass login\n")
+    site.lab.openvpn(guess, client=site.lab.clients[1]).wait_for("AUTH_FAILED", 10)
+    shown = ctl("top", "--count", "1", "--interval", "0.3")
+    assert "1 connected" in shown and "alice" in shown and "B/s" in shown
+    wait_until(lambda: "wrong-password" in gateway.refusals())
+    lines = ctl("log", "follow", "--once").splitlines()
+    assert len(lines) == 2 and "connected" in lines[0] and "alice" in lines[0]
+    assert "refused" in lines[1] and "anna" in lines[1] and "wrong-password" in lines[1]
+    (only,) = ctl("log", "follow", "--once", "--failed", "--endpoint", "guests", "--json").splitlines()
+    assert json.loads(only)["connection-attempt-failure-reason"] == "wrong-password"
+    assert ctl("log", "follow", "--once", "--user", "nobody") == ""
+
+    key = json.loads(ctl("access-key", "create", "--role", "admin", "--json"))["secret_access_key"]
+    enrolment = json.loads(ctl("user", "totp", "enrol", "anna", "--json"))
+    one_time = re.search(r"secret=(\w+)", enrolment["uri"])[1]
+    bundle = site.lab.directory / "bundle.tar.gz"
+    ctl("support-bundle", "--output", str(bundle))
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(bundle) as archive:
+        parts = {member.name.partition("/")[2]: archive.extractfile(member).read().decode() for member in archive}
+    assert {"status.json", "doctor.json", "configuration.json", "metrics.txt", "log/connections.log"} <= set(parts)
+    assert "cvpn0" in parts["host/addresses.txt"] and "10.100.0.0/22" in parts["configuration.json"]
+    assert "wrong-password" in parts["log/connections.log"] and "alice" in parts["connections.json"]
+    assert not [name for name, text in parts.items() if text.startswith("could not be had")]
+    secrets = [*CANARIES, password_hash, key, one_time, *enrolment["recovery_codes"]]
+    secrets += [line for line in (site.directory / "server.key").read_text().splitlines() if "-----" not in line]
+    places = {f"bundle {name}": text for name, text in parts.items()}
+    places["log"] = gateway.log()
+    places["processes"] = host.run("ps", "-eo", "args").stdout
+    for path in gateway.log_directory.rglob("*"):
+        if path.is_file():
+            places[str(path)] = path.read_text()
+    assert [(secret, place) for secret in secrets for place, text in places.items() if secret in text] == []
+
+
+def test_the_doctor_finds_a_dozen_planted_faults_beside_a_running_daemon(site):
+    gateway, _ = start(site)
+    host = site.lab.gateway
+    assert doctor(gateway) == []
+    host.run("ip", "link", "set", "lan2", "down")
+    gateway.running.wait_for("subnet-b: ")  # it has put right what it could, and would undo the next two
+    host.sysctl("net/ipv4/conf/cvpn0/forwarding", 0)
+    host.run(
+        "nft", "add table ip docker; add chain ip docker FORWARD { type filter hook forward priority 0; policy drop; }"
+    )
+    host.run(
+        "nft", "add table inet strict; add chain inet strict in { type filter hook input priority 0; policy drop; }"
+    )
+    host.run("nft", "add rule inet strict in udp dport 1195 accept")
+    host.run("nft", "delete table inet cvpnd")
+    host.run("ip", "address", "add", "10.100.2.1/24", "dev", "wan2")
+    host.run("ip", "link", "set", "wan1", "mtu", "1400")
+    now = datetime.datetime.now(datetime.UTC)
+    site.write_crl(start=now - datetime.timedelta(days=9), end=now - datetime.timedelta(hours=1))
+    (site.directory / "server.key").chmod(0o644)
+    faults = 'remote = "vpn.invalid"\ndns_servers = ["10.20.0.10"]\n'
+    text = gateway.config_path.read_text()
+    gateway.write_config(text.replace("split_tunnel = true\n", f"split_tunnel = true\n{faults}", 1) + DIRECTORY)
+
+    wait_until(lambda: Client(gateway.admin_socket).get("/status")["status"]["problems"], 5)
+    found = doctor(gateway)
+    assert all(each.fix for each in found) and len(found) == len(set(found))
+    told = "\n".join(f"{each.level}: {each.check}: {each.what}" for each in found)
+    for fault in (
+        "problem: forwarding: IPv4 is not forwarded from cvpn0",
+        "problem: firewall: table ip docker, chain FORWARD, drops forwarded packets",
+        "drops what it does not know, and no rule there names port 443",
+        "problem: firewall: cvpnd's own nftables table is gone",
+        "problem: interfaces: subnet subnet-b: lan2 is down",
+        "problem: addresses: wan2 has 10.100.2.1/24",
+        "warning: mtu: wan1 carries 1400 bytes",
+        "problem: certificates: endpoint staff: the revocation list has expired",
+        f"warning: keys: {site.directory}/server.key can be read by everybody",
+        "problem: dns: endpoint staff: its remote vpn.invalid has no address",
+        "problem: dns: endpoint staff: resolver 10.20.0.10, which clients are told, does not answer",
+        "problem: directories: directory corp: ldaps://10.20.0.10:636 cannot be reached",
+    ):
+        assert fault in told, told
+    assert "names port 1195" not in told
+
+    shown = gateway.ctl("status", check=False).stdout
+    assert "CRITICAL: endpoint staff: its revocation list has expired\n    sign a new list" in shown
+
+
+def test_the_doctor_works_where_the_daemon_does_not_start(site):
+    gateway, _ = start(site)
+    gateway.stop()
+    assert [each.check for each in doctor(gateway, running=False)] == ["daemon"]
+    taken = site.lab.gateway.socket()
+    taken.bind(("0.0.0.0", 443))
+    taken.listen()
+    certs.server("other").write(site.directory, "other")
+    (site.directory / "server.key").write_bytes((site.directory / "other.key").read_bytes())
+    site.write_crl()
+    gateway.write_config(gateway.config_path.read_text().replace('interface = "lan2"', 'interface = "eth7"'))
+    found = doctor(gateway, running=False)
+    taken.close()
+    told = "\n".join(f"{each.check}: {each.what} | {each.fix}" for each in found)
+    assert "ports: endpoint staff cannot listen on tcp://0.0.0.0:443" in told and "ss -lnpt" in told
+    assert "certificates: endpoint staff:" in told and "server.key" in told
+    assert "interfaces: subnet subnet-b: there is no interface eth7" in told
+
+    gateway.write_config(gateway.config_path.read_text().replace("split_tunnel", "split_tunel"))
+    done = gateway.ctl("doctor", "--config", str(gateway.config_path), check=False)
+    assert done.returncode == 1
+    assert "PROBLEM: configuration: " in done.stdout and "split_tunel" in done.stdout
+    assert 'did you mean "split_tunnel"?' in done.stdout

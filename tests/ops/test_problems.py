@@ -1,0 +1,89 @@
+"""What ``cvpnctl status`` finds wrong, from numbers alone."""
+
+from dataclasses import replace
+
+from helpers.exposition import BUSY
+
+from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
+from cvpnd.ops.problems import DAY_S, Problem, find_problems
+from cvpnd.ops.recent_log import LogFilter, RecentLog
+
+NOW = 1_700_000_000.0
+WELL = EndpointMetrics(
+    "staff",
+    lease_pool_size=100,
+    lease_pool_used=50,
+    authorization_rules=1,
+    crl_expires_at=NOW + 4 * DAY_S,
+    server_certificate_expires_at=NOW + 15 * DAY_S,
+    client_ca_expires_at=NOW + 31 * DAY_S,
+)
+
+
+def problems(endpoint: EndpointMetrics = WELL, **changes: object) -> list[Problem]:
+    metrics = GatewayMetrics("0", "", 1, NOW, [endpoint], {}, {}, {})
+    return find_problems(replace(metrics, **changes), NOW)  # type: ignore[arg-type]
+
+
+def test_a_healthy_gateway_has_none() -> None:
+    assert problems() == []
+
+
+def test_each_fault_is_told_once_with_its_fix() -> None:
+    faults = {
+        "revocation list expires in 2.0 days": {"crl_expires_at": NOW + 2 * DAY_S},
+        "revocation list has expired": {"crl_expires_at": NOW},
+        "server certificate expires in 13.0 days": {"server_certificate_expires_at": NOW + 13 * DAY_S},
+        "authority of its clients expires": {"client_ca_expires_at": NOW + DAY_S},
+        "on disk cannot be used": {"files_usable": False},
+        "91 of 100 client addresses": {"lease_pool_used": 91},
+        "no authorization rule": {"authorization_rules": 0},
+        "dropped 7 packets": {"socket_drops": 7},
+    }
+    for words, fault in faults.items():
+        (found,) = problems(replace(WELL, **fault))  # type: ignore[arg-type]
+        assert words in found.what and found.fix and found.subject == "endpoint staff"
+    assert [p.what for p in problems(last_reload_successful=False)] == [
+        "the last reload was refused, an older configuration runs on"
+    ]
+    assert "6 entries" in problems(connection_log_lost=6)[0].what
+
+
+def test_a_directory_is_critical_when_no_server_of_it_answers() -> None:
+    def directory(**servers: bool) -> list[Problem]:
+        return problems(directories=[DirectoryMetrics("corp", 0, (), [0], 0.0, servers)])
+
+    assert directory(a=True, b=True) == []
+    assert directory(a=True, b=False)[0].severity == "warning"
+    assert directory(a=False, b=False)[0].severity == "critical"
+
+
+def test_the_critical_ones_come_first() -> None:
+    expired = replace(WELL, authorization_rules=0, crl_expires_at=NOW - 1)
+    assert [p.severity for p in problems(expired, last_reload_successful=False)] == ["critical", "warning", "warning"]
+    assert find_problems(BUSY, NOW)[0].severity == "critical"
+
+
+def entry(**values: str) -> dict[str, str]:
+    blank = dict.fromkeys(
+        ("endpoint-name", "client-vpn-endpoint-id", "username", "common-name", "connection-attempt-status",
+         "connection-attempt-failure-reason", "connection-end-reason"), "NA",
+    )  # fmt: skip
+    return blank | {name.replace("_", "-"): value for name, value in values.items()}
+
+
+def test_the_recent_log_is_followed_by_number_and_filtered() -> None:
+    log = RecentLog(most=3)
+    for number in range(5):
+        log.add(entry(username=f"user{number}", endpoint_name="staff"))
+    assert [each["username"] for each in log.after(0, LogFilter(), 10)] == ["user2", "user3", "user4"]
+    assert [each["username"] for each in log.after(4, LogFilter(), 10)] == ["user4"]
+    assert [each["username"] for each in log.after(0, LogFilter(), 1)] == ["user4"]
+    assert log.after(log.newest, LogFilter(), 10) == []
+    log.add(
+        entry(common_name="eve", connection_attempt_status="failed", connection_attempt_failure_reason="crl-expired")
+    )
+    for wanted in (LogFilter(user="eve"), LogFilter(reason="crl-expired"), LogFilter(failed=True)):
+        assert [each["common-name"] for each in log.after(0, wanted, 10)] == ["eve"]
+    assert len(log.after(0, LogFilter(endpoint="staff"), 10)) == 2
+    assert log.after(0, LogFilter(endpoint="staff", failed=True), 10) == []
