@@ -551,7 +551,9 @@ class ControlPlane:
         """End and forget everybody on it, without another word."""
         for connection in self.table:
             if connection.endpoint is endpoint:
-                self.end(connection, End.SHUTDOWN if connection.established else Refusal.SHUTTING_DOWN)
+                reason = End.SHUTDOWN if connection.established else Refusal.SHUTTING_DOWN
+                self.end(connection, reason)
+                connection.session.close(reason)  # who was connected stays visible for an hour; their keys do not
                 self._forget(connection)
 
     def _forget(self, connection: Connection) -> None:
