@@ -206,6 +206,8 @@ class RadiusServers:
             raise _Silent("has a name that is not resolved in time") from None
         except OSError as error:
             raise _Silent(f"has a name that cannot be resolved: {error.strerror or error}") from None
+        except RuntimeError:  # the configuration has changed, and the resolver's thread is gone
+            raise _Silent("is configured no more") from None
         problem = "no address"
         for family, address in addresses:
             with socket.socket(family, socket.SOCK_DGRAM) as sock:

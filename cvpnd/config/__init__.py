@@ -9,6 +9,7 @@ each key with its default."""
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig, SyslogTarget
 from cvpnd.config.handlers import HandlerConfig
 from cvpnd.config.loading import ConfigError, check_files, load
+from cvpnd.config.mfa import inherit_mfa
 from cvpnd.config.models import (
     ApiConfig,
     AssociationConfig,
@@ -93,5 +94,6 @@ __all__ = [
     "VpcConfig",
     "check_files",
     "covers",
+    "inherit_mfa",
     "load",
 ]

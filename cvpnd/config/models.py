@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
 from cvpnd.config.handlers import HandlerConfig, HandlerName
+from cvpnd.config.mfa import Mfa, inherit_mfa
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
@@ -267,7 +268,7 @@ class AuthenticationConfig(_Table):
     allow_rsa_1024: Flag = False
     directory: Identifier | None = None
     username_is_common_name: Flag = False
-    mfa: Literal["off", "totp", "radius", "radius-challenge"] = "off"
+    mfa: Mfa = "off"
     saml_provider: Printable | None = None
     """The id of a [[saml_provider]], or the ARN of one made at run time; as the next."""
     portal_saml_provider: Printable | None = None
@@ -327,6 +328,8 @@ class DirectoryConfig(_Table):
     """Empty: ``user_base``."""
     domains: tuple[Printable, ...] = ()
     """What may stand before a backslash or behind an @ in a user name."""
+    mfa: Mfa = "off"
+    """Of endpoints that do not say themselves."""
     timeout_s: int = whole(5, 1, 60)
     """For each step with a server."""
     recheck_s: int = whole(900, 1, 86_400)
@@ -638,6 +641,22 @@ class Config(_Table):
     connection_log: LogFilesConfig = LogFilesConfig()
     radius: tuple[RadiusConfig, ...] = ()
     endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_mfa(cls, data: Any) -> Any:
+        """Whatever else is wrong in the tables is told afterwards."""
+        if not isinstance(data, dict) or not isinstance(data.get("endpoint"), list):
+            return data
+        tables = data["directory"] if isinstance(data.get("directory"), list) else []
+        factors = {str(each.get("id")): each["mfa"] for each in tables if isinstance(each, dict) and "mfa" in each}
+        endpoints = [
+            {**each, "authentication": inherit_mfa(each["authentication"], factors)}
+            if isinstance(each, dict) and "authentication" in each
+            else each
+            for each in data["endpoint"]
+        ]
+        return {**data, "endpoint": endpoints}
 
     def handler(self, name: str) -> HandlerConfig:
         """Raises KeyError."""

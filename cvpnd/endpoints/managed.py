@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cryptography import x509
@@ -23,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 from pyroute2 import IPRoute
 
-from cvpnd.config import Config, EndpointConfig
+from cvpnd.config import Config, EndpointConfig, inherit_mfa
 from cvpnd.host.routes import MAIN_TABLE
 from cvpnd.store import Store, StoredCertificate, StoredEndpoint
 
@@ -34,8 +35,15 @@ class ManagedError(Exception):
     """A managed endpoint cannot be made so; the text names it."""
 
 
-def compose(stored: StoredEndpoint, files: Mapping[str, Path | None], *, remote: str | None = None) -> EndpointConfig:
-    """``files``: certificate, private_key, chain, client_ca, crl. Raises ``ManagedError``."""
+def compose(
+    stored: StoredEndpoint,
+    files: Mapping[str, Path | None],
+    *,
+    remote: str | None = None,
+    mfa: Mapping[str, str] = MappingProxyType({}),
+) -> EndpointConfig:
+    """``files``: certificate, private_key, chain, client_ca, crl. ``mfa``: of each directory, where the endpoint says
+    nothing. Raises ``ManagedError``."""
     settings = dict(stored.settings)
     certificate = {key: files[key] for key in ("certificate", "private_key", "chain") if files[key] is not None}
     trusted = {key: files[key] for key in ("client_ca", "crl") if files[key] is not None}
@@ -55,7 +63,8 @@ def compose(stored: StoredEndpoint, files: Mapping[str, Path | None], *, remote:
                 "name": stored.name,
                 "server_certificate": certificate,
                 "authentication": [
-                    {**method, **trusted} if method.get("type") == CERTIFICATE else method for method in methods(stored)
+                    {**method, **trusted} if method.get("type") == CERTIFICATE else method
+                    for method in inherit_mfa(methods(stored), mfa)
                 ],
                 "associate": [{"subnet": each.subnet, "nat": each.nat} for each in stored.associations],
                 "route": list(routes.values()),
@@ -89,6 +98,7 @@ class ManagedEndpoints:
         if not stored:
             return ()
         certificates = {each.arn: each for each in self._store.imported_certificates()}
+        factors = {directory.id: directory.mfa for directory in config.directories}
         found = []
         for each in stored:
             declared = [association for association in each.associations if config.has_subnet(association.subnet)]
@@ -103,7 +113,7 @@ class ManagedEndpoints:
             files = self._files(server, client, each.crl)
             remote = None if each.settings.get("remote") else config.managed.remote or _remote(server, config)
             try:
-                found.append(compose(each, files, remote=remote))
+                found.append(compose(each, files, remote=remote, mfa=factors))
             except ManagedError as error:
                 raise ManagedError(f"endpoint {each.name}, made at run time: {error}") from None
         return tuple(found)
