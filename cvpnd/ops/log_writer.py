@@ -22,6 +22,9 @@ QUEUE_LIMIT = 16384
 BATCH_LIMIT = 256
 """Entries in one ``write``: enough to make the system call cheap, few enough to lose little when the disk is full."""
 
+GATHER_S = 0.05
+"""Entries of one moment are written together: to wake the thread for each takes as long as to write it."""
+
 _log = logging.getLogger(__name__)
 _warn = RateLimited(_log, interval_s=60)
 
@@ -100,6 +103,7 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             batch = [self._queue.get()]
+            self._closing.wait(GATHER_S)
             while len(batch) < BATCH_LIMIT and not self._queue.empty():
                 batch.append(self._queue.get())
             # before the batch: everything queued after the call of reopen() is in the new file

@@ -23,6 +23,8 @@ from cvpnd.server.link import UdpLink
 ENDED_KEPT_S = 3600.0
 ENDED_KEPT_MAX = 10_000
 """Ended connections stay visible for an hour, but a storm of them must not grow memory."""
+MUCH_LATER_S = 10.0
+"""What was repeated in two seconds is acknowledged and nothing is due for an hour: no need to wake up in between."""
 SUPERSEDED_TIMERS = 64
 """So many more than there are connections may wait on the heap in vain."""
 
@@ -227,9 +229,10 @@ class SessionTable:
     # -- timers: one heap for everybody, nothing to do for who is idle -------------------------------------
 
     def set_timer(self, connection: Connection, deadline: float | None) -> None:
-        """Wake ``connection`` at ``deadline`` or before. A later deadline than the last one pushes nothing: the
-        early wake-up asks again, so that a busy connection does not fill the heap."""
-        if deadline is None or (connection.timer is not None and connection.timer <= deadline):
+        """Wake ``connection`` at ``deadline`` or before. A deadline not much later than the last one pushes nothing:
+        the early wake-up asks again, so that a busy connection does not fill the heap."""
+        timer = connection.timer
+        if deadline is None or (timer is not None and timer <= deadline <= timer + MUCH_LATER_S):
             return
         connection.timer = deadline
         heapq.heappush(self._timers, (deadline, next(self._timer_order), connection))

@@ -9,7 +9,7 @@ import pytest
 from cvpnd.dataplane.api import SocketAddress
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
-from cvpnd.server.session_table import ENDED_KEPT_S, SessionTable, source_prefix
+from cvpnd.server.session_table import ENDED_KEPT_S, SUPERSEDED_TIMERS, SessionTable, source_prefix
 
 HERE = SocketAddress("192.0.2.7", 40000)
 THERE = SocketAddress("198.51.100.9", 50000)
@@ -122,11 +122,17 @@ def test_a_busy_connection_does_not_fill_the_heap():
     table = SessionTable(RecordedDoor())
     connection = added(table)
     for step in range(1000):
-        table.set_timer(connection, 60.0 + step)
+        table.set_timer(connection, 60.0 + step / 100)
     assert len(table._timers) == 1
+    for step in range(1000):
+        table.set_timer(connection, 60.0 + 100 * (step % 2))
+    assert len(table._timers) <= 2 * len(table) + SUPERSEDED_TIMERS
     table.set_timer(connection, 10.0)
     assert table.pop_due(11.0) == [connection]
     assert table.pop_due(60.0) == [], "the superseded deadline is not a second wake-up"
+    table.set_timer(connection, 100.0)
+    table.set_timer(connection, 3600.0)
+    assert table.next_deadline() == 3600.0, "nothing is due before"
 
 
 def test_device_is_found_until_its_latest_connection_ends():
