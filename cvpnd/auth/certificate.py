@@ -16,6 +16,7 @@ import datetime
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, Protocol, Self
 
@@ -61,6 +62,7 @@ class CertificateVerdict(Protocol):
     refusal: Refusal | None
     detail: str
     certificate: crypto.X509 | None
+    accepted: x509.Certificate | None
 
 
 def _utc_now() -> datetime.datetime:
@@ -188,7 +190,7 @@ class _Verifier:
         if depth == 0:
             verdict.certificate = presented
         try:
-            refused = self._judge(presented, error, depth, bool(ok))
+            refused = self._judge(verdict, presented, error, depth, bool(ok))
         except ValueError as problem:
             refused = Refused(Refusal.CERTIFICATE_INVALID, f"cannot be parsed: {problem}")
         except Exception:
@@ -200,17 +202,24 @@ class _Verifier:
         # only then is it known whose login this was. OpenSSL always gets there, or fails before.
         return verdict.refusal is None or bool(ok and depth > 0)
 
-    def _judge(self, presented: crypto.X509, error: int, depth: int, ok: bool) -> Refused | None:
+    def _judge(
+        self, verdict: CertificateVerdict, presented: crypto.X509, error: int, depth: int, ok: bool
+    ) -> Refused | None:
         if not ok:
             return _refused_by_openssl(error, depth)
+        if depth > 0 and self.trust.crl is None:
+            return None
         certificate = presented.to_cryptography()
-        if depth > 0 and certificate.issuer == certificate.subject:
+        if depth > 0 and _signed_by_itself(certificate):
             return None  # a root is trusted by being in the bundle, not by a CRL it would sign itself
         if (refused := self.trust.check_revocation(certificate)) is not None:
             return refused
         if depth > 0:
             return None
-        return self._check_key(certificate) or _refused_name(certificate)
+        refused = self._check_key(certificate) or _refused_name(certificate)
+        if refused is None:
+            verdict.accepted = certificate
+        return refused
 
     def _check_key(self, certificate: x509.Certificate) -> Refused | None:
         key = certificate.public_key()
@@ -218,6 +227,11 @@ class _Verifier:
         if isinstance(key, rsa.RSAPublicKey) and key.key_size < minimum:
             return Refused(Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {key.key_size} bits; {minimum} are required")
         return None
+
+
+@lru_cache(maxsize=64)
+def _signed_by_itself(authority: x509.Certificate) -> bool:
+    return authority.issuer == authority.subject
 
 
 def _refused_name(certificate: x509.Certificate) -> Refused | None:

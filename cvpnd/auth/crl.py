@@ -11,6 +11,7 @@ and a reload then keeps what it had.
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NewType
 
 from cryptography import x509
@@ -45,7 +46,9 @@ def _canonical_value(value: str | bytes) -> str:
     return repr(" ".join(value.split()).casefold())
 
 
+@lru_cache(maxsize=256)
 def certificate_key(certificate: x509.Certificate) -> CertificateKey:
+    """Asked several times while it logs in."""
     return canonical_name(certificate.issuer), certificate.serial_number
 
 

@@ -10,6 +10,7 @@ ub-common-name, and OpenVPN's own limit)."""
 
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -30,8 +31,10 @@ class Refused:
     detail: str
 
 
+@lru_cache(maxsize=256)
 def common_name(certificate: x509.Certificate) -> str | Refused:
-    """The identity in a certificate, or why there is none. Never raises for what a certificate contains."""
+    """The identity in a certificate, or why there is none. Never raises for what a certificate contains. Asked several
+    times while it logs in."""
     try:
         attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except (ValueError, TypeError) as error:  # both, of cryptography 50, for an attribute of an unfit ASN.1 type

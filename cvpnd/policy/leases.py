@@ -8,6 +8,7 @@ left, and a /12 costs no memory for its million addresses, only for those in use
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -16,6 +17,8 @@ from cvpnd.policy.model import Lease
 
 FIRST_CHOICES = 8
 """Addresses a name hashes to. More make a first-time user's address survive restarts in a fuller pool."""
+_WORDS = struct.Struct(f">{FIRST_CHOICES}I")
+"""Of a SHA-256 digest."""
 REMEMBERED_USERS = 65_536
 """Some 15 MB at most. Whoever is forgotten still has the addresses of their name's hash."""
 
@@ -98,14 +101,25 @@ class LeasePool:
 
     def _choose(self, user: str) -> int:
         """Last, hashed, any; those that are some other user's last address only when nothing else of them is free."""
-        digest = hashlib.sha256(user.encode()).digest()
-        words = [int.from_bytes(digest[i : i + 4]) for i in range(0, 4 * FIRST_CHOICES, 4)]
-        candidates = [word % self.capacity for word in words]
-        candidates += [self._offset_at(word % self._free) for word in words]
+        taken: int | None = None
+        for offset in self._candidates(user):
+            if offset in self._holder:
+                continue
+            if self._last_user.get(offset, user) == user:
+                return offset
+            if taken is None:
+                taken = offset
+        assert taken is not None  # noqa: S101 - any that are free are among the candidates
+        return taken
+
+    def _candidates(self, user: str) -> Iterator[int]:
         if (last := self._last_of_user.get(user)) is not None:
-            candidates.insert(0, last)
-        free = [offset for offset in candidates if offset not in self._holder]
-        return next((offset for offset in free if self._last_user.get(offset, user) == user), free[0])
+            yield last
+        words = _WORDS.unpack(hashlib.sha256(user.encode()).digest())
+        for word in words:
+            yield word % self.capacity
+        for word in words:
+            yield self._offset_at(word % self._free)
 
     def _remember(self, user: str, offset: int) -> None:
         if (before := self._last_of_user.pop(user, None)) is not None:

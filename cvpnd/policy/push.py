@@ -7,7 +7,9 @@ do harm or the right one is chosen by what the client says."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, ip_network
+from typing import NamedTuple
 from urllib.parse import quote
 
 from cvpnd.config import EndpointConfig, covers
@@ -25,6 +27,7 @@ EXIT_NOTICES = 1
 # The prefix is random (RFC 4193).
 BLACK_HOLE_V6 = ("fd6e:8f0a:51c3::2/64", "fd6e:8f0a:51c3::1")
 
+_ANY_DNS_OPTION = int(ProtoBit.DNS_OPTION | ProtoBit.DNS_OPTION_V2)
 _PRIVATE_V4 = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"))
 _PUSHABLE_PUNCTUATION_REFUSED = frozenset(",\"'\\")
 
@@ -33,25 +36,88 @@ def push_options(endpoint: EndpointConfig, routes: Sequence[Route], lease: Lease
     """Everything this client is told. ``routes`` are the endpoint's; IPv6 ones go only to who has an IPv6 address.
 
     Raises ValueError for an option that would not arrive as it is: the configuration should have refused its source."""
+    kind = _Kind(
+        lease.v6 is not None,
+        facts.transport == "udp",
+        facts.proto & _ANY_DNS_OPTION != 0,
+        facts.platform == "win",
+        _blocks_local(endpoint, facts),
+        client_mtu(endpoint.path_mtu, facts).pushed,
+    )
+    told = _told(_Configuration(endpoint, tuple(routes)), kind)
+    options = ["topology subnet", told.route_gateway, f"ifconfig {lease.v4} {told.netmask}"]
+    if lease.v6 is not None and endpoint.client_cidr_v6 is not None:
+        options.append(f"ifconfig-ipv6 {lease.v6}/{endpoint.client_cidr_v6.prefixlen} {endpoint.gateway_v6}")
+    options += told.redirection
+    if (detour := _detour(told.pushed, facts)) is not None:
+        options.append(f"route {detour} 255.255.255.255 net_gateway")
+    options += told.rest
+    return options
+
+
+class _Kind(NamedTuple):
+    """What of a client its options depend on, but for addresses."""
+
+    has_v6: bool
+    over_udp: bool
+    knows_dns: bool
+    is_windows: bool
+    blocks_local: bool
+    mtu: int | None
+
+
+class _Configuration:
+    """Compared by identity: models and routes are replaced whole, and to hash them takes longer than what is saved."""
+
+    __slots__ = ("endpoint", "routes")
+
+    def __init__(self, endpoint: EndpointConfig, routes: tuple[Route, ...]) -> None:
+        self.endpoint = endpoint
+        self.routes = routes
+
+    def __hash__(self) -> int:
+        return hash((id(self.endpoint), id(self.routes)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Configuration) and self.endpoint is other.endpoint and self.routes is other.routes
+
+
+class _Told(NamedTuple):
+    """What all clients of a kind are told."""
+
+    route_gateway: str
+    netmask: str
+    redirection: tuple[str, ...]
+    pushed: tuple[IPNetwork, ...]
+    """The networks in ``rest``."""
+    rest: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _told(configuration: _Configuration, kind: _Kind) -> _Told:
+    endpoint, routes = configuration.endpoint, configuration.routes
     destinations = [route.destination for route in routes]
     full_v4 = not endpoint.split_tunnel or any(_is_default(d) for d in destinations if d.version == 4)
     full_v6 = not endpoint.split_tunnel or any(_is_default(d) for d in destinations if d.version == 6)
-    options = [
-        *_addresses(endpoint, lease),
-        *_redirection(endpoint, lease, facts, full_v4, full_v6),
-        *_routes(endpoint, destinations, lease, facts, full_v4, full_v6),
-        *_dns(endpoint, lease, facts, full_v4),
+    redirection = tuple(_redirection(kind, full_v4, full_v6))
+    pushed = _pushed_networks(endpoint, destinations, kind, full_v4, full_v6)
+    rest = [
+        *(f"route {n.network_address} {n.netmask}" if n.version == 4 else f"route-ipv6 {n}" for n in pushed),
+        *_dns(endpoint, kind, full_v4),
         f"ping {endpoint.ping_s}",
         f"ping-restart {endpoint.ping_restart_s}",
+        *_banner(endpoint.login_banner),
     ]
-    options += _banner(endpoint.login_banner)
-    if facts.transport == "udp":
-        options.append(f"explicit-exit-notify {EXIT_NOTICES}")
-    if (mtu := client_mtu(endpoint.path_mtu, facts).pushed) is not None:
-        options.append(f"tun-mtu {mtu}")
-    for option in options:
+    if kind.over_udp:
+        rest.append(f"explicit-exit-notify {EXIT_NOTICES}")
+    if kind.mtu is not None:
+        rest.append(f"tun-mtu {kind.mtu}")
+    told = _Told(
+        f"route-gateway {endpoint.gateway}", str(endpoint.client_cidr.netmask), redirection, tuple(pushed), tuple(rest)
+    )
+    for option in (told.route_gateway, *redirection, *rest):
         _check(option)
-    return options
+    return told
 
 
 UPDATABLE = frozenset(
@@ -82,34 +148,24 @@ def _by_name(options: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _addresses(endpoint: EndpointConfig, lease: Lease) -> Iterator[str]:
-    yield "topology subnet"
-    yield f"route-gateway {endpoint.gateway}"
-    yield f"ifconfig {lease.v4} {endpoint.client_cidr.netmask}"
-    if lease.v6 is not None and endpoint.client_cidr_v6 is not None:
-        yield f"ifconfig-ipv6 {lease.v6}/{endpoint.client_cidr_v6.prefixlen} {endpoint.gateway_v6}"
-
-
 # -- where the client's traffic goes ------------------------------------------------------------------------
 
 
-def _redirection(
-    endpoint: EndpointConfig, lease: Lease, facts: ClientFacts, full_v4: bool, full_v6: bool
-) -> Iterator[str]:
+def _redirection(kind: _Kind, full_v4: bool, full_v6: bool) -> Iterator[str]:
     """A default route in a split tunnel is pushed this way too: only so does the client keep its path to us."""
     if full_v4:
         flags = ["def1"]
         # With IPv6 from us it goes into the tunnel; without, it is caught and refused, and leaks nowhere.
-        if full_v6 or lease.v6 is None:
+        if full_v6 or not kind.has_v6:
             flags.append("ipv6")
-        if _blocks_local(endpoint, facts):
+        if kind.blocks_local:
             flags.append("block-local")
         yield f"redirect-gateway {' '.join(flags)}"
-        if lease.v6 is None:
+        if not kind.has_v6:
             address, gateway = BLACK_HOLE_V6
             yield f"ifconfig-ipv6 {address} {gateway}"
             yield "block-ipv6"
-    elif full_v6 and lease.v6 is not None:
+    elif full_v6 and kind.has_v6:
         yield "redirect-gateway ipv6 !ipv4"
 
 
@@ -124,27 +180,19 @@ def _blocks_local(endpoint: EndpointConfig, facts: ClientFacts) -> bool:
     return isinstance(lan, IPv4Network) and not any(lan.subnet_of(private) for private in _PRIVATE_V4)
 
 
-def _routes(
-    endpoint: EndpointConfig,
-    destinations: Iterable[IPNetwork],
-    lease: Lease,
-    facts: ClientFacts,
-    full_v4: bool,
-    full_v6: bool,
-) -> Iterator[str]:
+def _pushed_networks(
+    endpoint: EndpointConfig, destinations: Iterable[IPNetwork], kind: _Kind, full_v4: bool, full_v6: bool
+) -> list[IPNetwork]:
     """What the redirection and the client's own subnet do not cover already."""
     wanted = [destination for destination in destinations if not _is_default(destination)]
     wanted += [ip_network(server) for server in endpoint.dns_servers]
     own: list[IPNetwork] = [endpoint.client_cidr, *([endpoint.client_cidr_v6] if endpoint.client_cidr_v6 else [])]
     pushed: list[IPNetwork] = []
     for destination in sorted(wanted, key=lambda network: (network.version, network.prefixlen, network)):
-        needless = full_v4 if destination.version == 4 else full_v6 or lease.v6 is None
+        needless = full_v4 if destination.version == 4 else full_v6 or not kind.has_v6
         if not needless and not any(covers(other, destination) for other in (*own, *pushed)):
             pushed.append(destination)
-    if (detour := _detour(pushed, facts)) is not None:
-        yield f"route {detour} 255.255.255.255 net_gateway"
-    for network in pushed:
-        yield f"route {network.network_address} {network.netmask}" if network.version == 4 else f"route-ipv6 {network}"
+    return pushed
 
 
 def _detour(pushed: Iterable[IPNetwork], facts: ClientFacts) -> IPAddress | None:
@@ -163,16 +211,16 @@ def _is_default(network: IPNetwork) -> bool:
 # -- names --------------------------------------------------------------------------------------------------
 
 
-def _dns(endpoint: EndpointConfig, lease: Lease, facts: ClientFacts, full: bool) -> Iterator[str]:
-    servers = [server for server in endpoint.dns_servers if server.version == 4 or lease.v6 is not None]
+def _dns(endpoint: EndpointConfig, kind: _Kind, full: bool) -> Iterator[str]:
+    servers = [server for server in endpoint.dns_servers if server.version == 4 or kind.has_v6]
     if not servers:
         return
-    if facts.proto & (ProtoBit.DNS_OPTION | ProtoBit.DNS_OPTION_V2):
+    if kind.knows_dns:
         yield from _dns_new(servers, endpoint.dns_domains, full)
     else:
         yield from _dns_classic(servers, endpoint.dns_domains)
     # Only with a resolver inside: else the client could ask nobody at all.
-    if full and facts.platform == "win":
+    if full and kind.is_windows:
         yield "block-outside-dns"
 
 

@@ -40,7 +40,9 @@ def test_every_usual_kind_of_client_key_is_let_in(trust, version, kind):
     handshake = login(trust(), certs.client("alice", kind), version)
     assert handshake.accepted, handshake
     assert handshake.server.get_protocol_version_name() == f"TLSv{version}"
-    assert handshake.verdict.certificate.to_cryptography() == certs.client("alice", kind).certificate
+    proven = handshake.server.get_peer_certificate(as_cryptography=True)
+    assert proven == handshake.verdict.accepted == certs.client("alice", kind).certificate
+    assert handshake.verdict.certificate.to_cryptography() == proven
 
 
 @both_versions
@@ -156,6 +158,7 @@ def test_refusal_has_its_reason(trust, version, make, reason):
             server.receive(client.output())
             client.receive(server.output())
     assert server.verdict.refusal is reason
+    assert server.verdict.accepted is None and server.peer_certificate() is None
     assert not server.established
     assert server.output(), "the alert is there to be sent"
 
@@ -180,6 +183,7 @@ def test_the_client_sees_the_alert_that_matches(trust, make, alert, version):
 def test_the_refused_certificate_is_named_in_the_verdict(trust):
     handshake = login(trust(), certs.expired_client("eve"))
     assert handshake.verdict.certificate.to_cryptography() == certs.expired_client("eve").certificate
+    assert handshake.verdict.accepted is None
 
 
 def test_a_leaf_in_the_ca_bundle_is_refused_when_it_is_read(trust):

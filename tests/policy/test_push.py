@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from cvpnd.config import EndpointConfig
+from cvpnd.policy import push
 from cvpnd.policy.model import ClientFacts, Lease, Route
 from cvpnd.policy.push import MAX_OPTION_LENGTH, push_options, update_options
 
@@ -300,3 +302,38 @@ def test_a_banner_arrives_whole_whatever_is_in_it() -> None:
             lines.append("")
     assert shown == text.strip()
     assert not of(pushed(endpoint()), "echo")
+
+
+def test_nobody_is_told_what_was_meant_for_another() -> None:
+    """Options are remembered for clients of a kind: all kinds in turn, and again, get what each gets alone."""
+    v6 = {"client_cidr_v6": "fd00:100::/64", "dns_servers": ["10.20.0.53", "fd00:20::53"], "dns_domains": ["a.example"]}
+    endpoints = [endpoint(split_tunnel=split, **more) for split in (True, False) for more in ({}, v6)]
+    clients = [
+        (Lease(ip_address(f"10.100.0.{number}"), lease_v6), replace(OPENVPN_26, **facts))
+        for number, (lease_v6, facts) in enumerate(
+            product(
+                (None, ip_address("fd00:100::7")),
+                (
+                    {},
+                    {"platform": "win"},
+                    {"proto": 0},
+                    {"transport": "tcp"},
+                    {"iv_mtu": None},
+                    {"iv_mtu": 1300},
+                    {"lan": ip_network("203.0.113.0/24")},
+                    {"address": ip_address("10.20.0.9"), "server_address": ip_address("10.20.0.1")},
+                ),
+            ),
+            start=2,
+        )
+    ]
+    told_alone = []
+    there = tuple(routes("10.20.0.0/16", "fd00:20::/64"))
+    for settings, (lease, facts) in product(endpoints, clients):
+        push._told.cache_clear()
+        told_alone.append(push_options(settings, there, lease, facts))
+    for _ in range(2):
+        for (settings, (lease, facts)), alone in zip(product(endpoints, clients), told_alone, strict=True):
+            assert push_options(settings, there, lease, facts) == alone
+    assert len({tuple(options) for options in told_alone}) == len(told_alone)
+    assert push._told.cache_info().hits > 0
