@@ -50,6 +50,12 @@ def host_bytes(host: str) -> bytes:
     return ip_address(host).packed if host else b""
 
 
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def host_address(host: str) -> IPAddress:
+    """Raises ``ValueError``."""
+    return ip_address(host)
+
+
 class Drop(StrEnum):
     """Why a packet went no further. The same words label the ``cvpnd_dropped_packets_total`` metric."""
 

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import assert_never
 
 from cryptography import x509
@@ -44,7 +43,6 @@ from cvpnd.server.memory import Reserve, Share
 from cvpnd.server.session_table import SessionTable, source_prefix
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
-from cvpnd.wire.negotiation import Unsupported
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
 from cvpnd.wire.wrap.session_wrap import SessionWrap
@@ -120,7 +118,7 @@ class ControlPlane:
         self._reserve = Reserve()
         self._on_established = on_established
         self._on_ended = on_ended
-        self._listeners: dict[int, Callable[[ControlDatagram], None]] = {}
+        self._listeners: dict[int, Callable[[ControlDatagram], Connection | None]] = {}
         self._strangers_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self._loop = asyncio.get_running_loop()
         self._wake_up: asyncio.TimerHandle | None = None
@@ -133,12 +131,12 @@ class ControlPlane:
         if self._wake_up is not None:
             self._wake_up.cancel()
 
-    def listen(self, listener: int, receive: Callable[[ControlDatagram], None] | None) -> None:
-        """What comes in through this listener and has no session goes to ``receive``; None = no more."""
-        if receive is None:
+    def listen(self, listener: int, begin: Callable[[ControlDatagram], Connection | None] | None) -> None:
+        """What comes in through this listener and has no session goes to ``begin``; None = no more."""
+        if begin is None:
             self._listeners.pop(listener, None)
         else:
-            self._listeners[listener] = receive
+            self._listeners[listener] = begin
 
     def set_limits(self, strangers: StrangersConfig) -> None:
         self.sources.set_limits(strangers)
@@ -201,25 +199,30 @@ class ControlPlane:
                 known.setdefault(connection, []).append(datagram.packet)
         for connection, packets in known.items():
             self.packet_received(connection, *packets)
+        begun: dict[Connection, list[bytes]] = {}
         for datagram in others:
-            self._other_packet(datagram)
+            if is_data(datagram.packet):
+                self.data_received(datagram.listener, datagram.source, datagram.packet)
+            elif (connection := self._begun_by(datagram)) is not None:
+                begun.setdefault(connection, []).append(datagram.packet)
+        for connection, packets in begun.items():
+            self.packet_received(connection, *packets)
 
-    def _other_packet(self, datagram: ControlDatagram) -> None:
-        if is_data(datagram.packet):
-            self.data_received(datagram.listener, datagram.source, datagram.packet)
-            return
+    def _begun_by(self, datagram: ControlDatagram) -> Connection | None:
+        """The connection that a stranger's packet begins, or that the one before began."""
         connection = self.table.find(datagram.listener, datagram.source, datagram.packet[1:9])
-        if connection is not None:  # the one before began it
-            self.packet_received(connection, datagram.packet)
-        elif (receive := self._listeners.get(datagram.listener)) is not None:
+        if connection is None and (begin := self._listeners.get(datagram.listener)) is not None:
             with self.contained_stranger():
-                receive(datagram)
+                connection = begin(datagram)
+        return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
         now = self._loop.time()
-        with _Contained(self, connection):
+        try:
             for packet in packets:
                 connection.session.receive_packet(packet, now)
+        except Exception:
+            self._cannot_go_on(connection)
         self.pump(connection, now)
 
     def lives(self, connection: Connection) -> bool:
@@ -237,19 +240,23 @@ class ControlPlane:
     def pump(self, connection: Connection, now: float) -> None:
         """Handle, send, re-arm. Call it after every touch of a session."""
         session = connection.session
-        with _Contained(self, connection):
+        try:
             while (event := session.next_event()) is not None:
                 self._session_event(connection, event, now)
             for packet in session.packets_to_send(now):
                 connection.link.send(packet)
+        except Exception:
+            self._cannot_go_on(connection)
         if session.closed:
             self._absorb(connection, now)
         else:
             self.table.set_timer(connection, session.next_timeout())
         self._arm()
 
-    def cannot_go_on(self, connection: Connection) -> None:
-        """After an exception, from within its handler."""
+    def _cannot_go_on(self, connection: Connection) -> None:
+        """From within the handler of an exception. A mistake of ours, or what the kernel refuses us, ends this one
+        connection: packets, timers and events of all others are handled by the same callbacks of the event loop and
+        must not get lost with it."""
         log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
         self.end(connection, Refusal.INTERNAL_ERROR)
         connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
@@ -285,8 +292,14 @@ class ControlPlane:
             if connection.forget_at is not None and connection.forget_at <= now:
                 self._forget(connection)
                 continue
-            with _Contained(self, connection):
+            try:
+                due = connection.session.next_timeout()
+                if due is not None and due > now:  # put off since: what was sent is acknowledged
+                    self.table.set_timer(connection, due)
+                    continue
                 connection.session.handle_timeout(now)
+            except Exception:
+                self._cannot_go_on(connection)
             self.pump(connection, now)
         self._arm()
 
@@ -417,7 +430,7 @@ class ControlPlane:
         with contextlib.ExitStack() as undo:
             undo.callback(self.table.free_peer_id, connection)
             peer_id = self.table.assign_peer_id(connection)
-            self.plane.add_peer(peer_id, _as_negotiated(settings, connection.session))
+            self.plane.add_peer(peer_id, settings)
             undo.callback(self.plane.remove_peer, peer_id)
             if isinstance(link, UdpLink):
                 self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
@@ -425,10 +438,9 @@ class ControlPlane:
             refusal = connection.session.accept(options, now, peer_id=peer_id)
             negotiated = connection.session.negotiated
             legacy = negotiated is not None and negotiated.digest  # whoever wants to be rid of CBC has to find them
-            log.log(
-                logging.INFO if legacy else logging.DEBUG,
-                "%s negotiated: %s", connection.connection_id, connection.session.negotiation,
-            )  # fmt: skip
+            level = logging.INFO if legacy else logging.DEBUG
+            if log.isEnabledFor(level):
+                log.log(level, "%s negotiated: %s", connection.connection_id, connection.session.negotiation)
             if refusal is None:
                 undo.pop_all()
         if refusal is not None:
@@ -466,8 +478,10 @@ class ControlPlane:
 
     def go_on(self, connection: Connection) -> None:
         """Login said yes to a later key, some time after it was asked."""
-        with _Contained(self, connection):
+        try:
             connection.session.accept_renegotiation(self._loop.time())
+        except Exception:
+            self._cannot_go_on(connection)
         self.pump(connection, self._loop.time())
 
     def refuse(
@@ -481,8 +495,10 @@ class ControlPlane:
     ) -> None:
         """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
         help."""
-        with _Contained(self, connection):
+        try:
             connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
+        except Exception:
+            self._cannot_go_on(connection)
         self._last_words(connection, reason, detail)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
@@ -569,8 +585,10 @@ class ControlPlane:
                 continue
             connection = self.table.by_peer(event.peer_id)
             if connection is not None:  # else: it ended while the event waited
-                with _Contained(self, connection):
+                try:
                     self._plane_event(connection, event)
+                except Exception:
+                    self._cannot_go_on(connection)
                 self.pump(connection, self._loop.time())
 
     def _stray_control(self, event: dataplane.StrayControl) -> None:
@@ -638,38 +656,3 @@ class ControlPlane:
             "%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source
         )
         self.table.move(connection, event.source, event.local)
-
-
-class _Contained:
-    """A mistake of ours, or what the kernel refuses us, ends this one connection. The packets, timers and events of all
-    others are handled by the same callbacks of the event loop and must not get lost with it."""
-
-    __slots__ = ("_connection", "_control")
-
-    def __init__(self, control: ControlPlane, connection: Connection) -> None:
-        self._control = control
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._control.cannot_go_on(self._connection)
-        return True
-
-
-def _as_negotiated(settings: dataplane.PeerSettings, session: Session) -> dataplane.PeerSettings:
-    """With what the client's packets will look like."""
-    outcome = session.negotiate()
-    if isinstance(outcome, Unsupported):
-        return settings
-    return replace(
-        settings,
-        remote_peer_id=session.remote_peer_id,
-        data_v1=outcome.data_v1,
-        framing=dataplane.Framing[outcome.framing.name],
-    )

@@ -97,17 +97,19 @@ class UdpListener:
             self._socket.close()
             self._socket = None
 
-    def _stranger(self, datagram: ControlDatagram) -> None:
-        """The doorman takes the session for begun until it is told otherwise."""
-        settled = False
+    def _stranger(self, datagram: ControlDatagram) -> Connection | None:
+        """The connection that begins with this packet, and has to be handed it next. The doorman takes the session for
+        begun until it is told otherwise."""
+        begun: Connection | DropReason | None = DropReason.INTERNAL_ERROR
         try:
-            settled = self._begin(datagram)
+            begun = self._begin(datagram)
         finally:
-            if not settled:
+            if isinstance(begun, DropReason):
                 self._control.door.forget(self.index, datagram.source, datagram.packet[1:9])
+        return None if isinstance(begun, DropReason) else begun
 
-    def _begin(self, datagram: ControlDatagram) -> bool:
-        """False: it began no session, which the doorman has to be told."""
+    def _begin(self, datagram: ControlDatagram) -> Connection | DropReason | None:
+        """None: it has been answered."""
         packet, source = datagram.packet, datagram.source
         if self._socket is None or not self._accepting:
             return self._drop(DropReason.CLOSED)
@@ -138,10 +140,10 @@ class UdpListener:
                 local_session_id = secrets.token_bytes(8)
             case bytes():  # from the address of a session that has fallen silent: the doorman leaves the answer to us
                 link.send(first)
-                return True  # that session may have begun by the time we told it of this packet
+                return None  # that session may have begun by the time we told it of this packet
             case DropReason():
                 return self._drop(first)
-        connection = self._control.begin(
+        return self._control.begin(
             self._endpoint,
             link,
             local_session_id=local_session_id,
@@ -149,8 +151,6 @@ class UdpListener:
             wrap=first.wrap,
             cookie_echoed=isinstance(first, stateless.Established),
         )
-        self._control.packet_received(connection, packet)
-        return True
 
     def _abandon_unfinished(self, source: SocketAddress) -> None:
         """One pending beside the established one (openvpn-wire.md 2.5): the newer process is the live one."""
@@ -168,9 +168,9 @@ class UdpListener:
             if other.established
         )
 
-    def _drop(self, reason: DropReason) -> bool:
+    def _drop(self, reason: DropReason) -> DropReason:
         self._control.drops[reason] += 1
-        return False
+        return reason
 
 
 class TcpListener:

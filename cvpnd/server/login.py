@@ -16,10 +16,7 @@ import random
 import time
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives import hashes
 
 from cvpnd.auth.challenge import QUESTION_LIFETIME_S, Asked, Asker, Challenged
 from cvpnd.auth.directory import Account
@@ -27,7 +24,7 @@ from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.logins import SecondFactor, left_of_failure
 from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
 from cvpnd.config import AuthenticationConfig
-from cvpnd.dataplane.api import PeerSettings
+from cvpnd.dataplane.api import Framing, PeerSettings, host_address
 from cvpnd.handlers.schema import ConnectRequest, HandlerFailed
 from cvpnd.policy.compile import group_bits
 from cvpnd.policy.leases import PoolFull
@@ -43,6 +40,7 @@ from cvpnd.server.dialogue import ask_in_text, can_answer_in_text
 from cvpnd.wire.agreement import NO_NAME
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.negotiation import Unsupported
+from cvpnd.wire.tls import fingerprint
 
 if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
@@ -131,7 +129,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         grant = _grant(connection.endpoint, identity, device_id, connection.facts)
         connection.grant = grant
         options = (*grant.options, *_token_options(control, connection, account, identity, credentials.username))
-        control.admit(connection, _peer_settings(connection.endpoint, grant), options)
+        control.admit(connection, _peer_settings(connection, grant), options)
     except Denied as denied:
         _refuse(control, connection, denied)
     except Exception:
@@ -388,7 +386,7 @@ def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Iden
         username="",
         groups=frozenset(),
         certificate_serial=f"{certificate.serial_number:x}",
-        certificate_fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
+        certificate_fingerprint=fingerprint(certificate).hex(),
     )
 
 
@@ -452,7 +450,7 @@ def _check_limits(control: ControlPlane, connection: Connection, identity: Ident
 
 def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFacts:
     link, info = connection.link, credentials.peer_info
-    address = ip_address(link.remote.host)
+    address = host_address(link.remote.host)
     negotiated = connection.session.negotiate()
     overhead = P_DATA_V2_AEAD if isinstance(negotiated, Unsupported) else DataOverhead(*negotiated.overhead)
     return ClientFacts(
@@ -462,7 +460,7 @@ def _facts(connection: Connection, credentials: CredentialsReceived) -> ClientFa
         answers_occ=info.version.startswith("2."),
         transport=link.transport,
         address=address,
-        server_address=ip_address(link.local) if link.local else None,
+        server_address=host_address(link.local) if link.local else None,
         lan=connection.endpoint.lan_of(address),
         data_overhead=overhead,
     )
@@ -485,7 +483,13 @@ def _grant(endpoint: ServedEndpoint, identity: Identity, device_id: str, facts: 
     return Grant(lease, identity.groups, tuple(options), sizes)
 
 
-def _peer_settings(endpoint: ServedEndpoint, grant: Grant) -> PeerSettings:
+def _peer_settings(connection: Connection, grant: Grant) -> PeerSettings:
+    """With what the client's packets will look like, if there will be any."""
+    endpoint, session = connection.endpoint, connection.session
+    negotiated = session.negotiate()
+    data_v1, framing = False, Framing.NONE
+    if not isinstance(negotiated, Unsupported):
+        data_v1, framing = negotiated.data_v1, Framing[negotiated.framing.name]
     return PeerSettings(
         endpoint=endpoint.index,
         addresses=grant.lease.addresses,
@@ -498,4 +502,7 @@ def _peer_settings(endpoint: ServedEndpoint, grant: Grant) -> PeerSettings:
         path_mtu=grant.sizes.path,
         data_header=grant.sizes.data_header,
         answers_occ=grant.sizes.answers_occ,
+        remote_peer_id=session.remote_peer_id,
+        data_v1=data_v1,
+        framing=framing,
     )

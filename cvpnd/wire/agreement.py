@@ -7,14 +7,15 @@ features of a session are fixed with its first data keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from cvpnd.wire import messages
 from cvpnd.wire.errors import UsageError
-from cvpnd.wire.key_method import Capability, KeyMessage, PeerInfo
+from cvpnd.wire.key_method import TEXTS_REMEMBERED, Capability, KeyMessage, PeerInfo
 from cvpnd.wire.negotiation import Negotiated, Unsupported, negotiate
+from cvpnd.wire.tls import fingerprint
 
 NO_NAME = "N/A"
 """What clients without a user name write once they have a token, and AWS's always (openvpn-wire.md section 17)."""
@@ -27,14 +28,14 @@ class Agreement:
         "_options",
         "_outcome",
         "_pushed",
+        "_pushed_peer_id",
         "_reserve_peer_id",
         "_told_peer_id",
-        "explanation",
         "negotiated",
         "peer_info",
     )
 
-    def __init__(self, data_ciphers: Sequence[str], reserve_peer_id: Callable[[], int] | None) -> None:
+    def __init__(self, data_ciphers: tuple[str, ...], reserve_peer_id: Callable[[], int] | None) -> None:
         self._data_ciphers = data_ciphers
         self._reserve_peer_id = reserve_peer_id
         self._told_peer_id: int | None = None
@@ -43,10 +44,9 @@ class Agreement:
         self._options = ""
         self._outcome: Negotiated | Unsupported | None = None
         self._pushed: list[str] = []
+        self._pushed_peer_id: int | None = None
         self.peer_info = PeerInfo()
         self.negotiated: Negotiated | None = None
-        self.explanation = ""
-        """How cipher and features were found, and what was pushed for them; once decided."""
 
     # -- what the client says
 
@@ -69,8 +69,8 @@ class Agreement:
 
     def identify(self, certificate: x509.Certificate | None, message: KeyMessage, peer_info: PeerInfo) -> bool:
         """Keep what the first key said; False if a later one comes from somebody else."""
-        fingerprint = certificate.fingerprint(hashes.SHA256()) if certificate is not None else b""
-        identity = (fingerprint, "" if message.username == NO_NAME else message.username)
+        shown = fingerprint(certificate) if certificate is not None else b""
+        identity = (shown, "" if message.username == NO_NAME else message.username)
         if self._identity is None:
             self._identity = identity
             self.peer_info = peer_info
@@ -81,24 +81,41 @@ class Agreement:
     # -- what follows from it
 
     @property
+    def explanation(self) -> str:
+        """How cipher and features were found, and what was pushed for them; once decided."""
+        if self.negotiated is not None:
+            return self.negotiated.explain(self._pushed_peer_id)
+        return self._outcome.rule if isinstance(self._outcome, Unsupported) else ""
+
+    @property
     def dynamic_tls_crypt(self) -> bool:
         return self.negotiated is not None and self.negotiated.dynamic_tls_crypt
 
     def negotiate(self) -> Negotiated | Unsupported:
         """Of what the first key said; login asks several times."""
         if self._outcome is None:
-            self._outcome = negotiate(self._data_ciphers, self.peer_info, self._options)
+            self._outcome = _negotiated(negotiate, self._data_ciphers, self.peer_info, self._options)
         return self._outcome
 
     def fix(self, negotiated: Negotiated, peer_id: int | None) -> None:
         """``peer_id``: the data plane's for this client."""
         if self._told_peer_id is not None and peer_id != self._told_peer_id:
             raise UsageError("another peer id than the one that the client was told")
-        pushed_id = peer_id if self._told_peer_id is None else None
-        self.explanation = negotiated.explain(pushed_id)
+        self._pushed_peer_id = peer_id if self._told_peer_id is None else None
         self.negotiated = negotiated
-        self._pushed = negotiated.push_options(pushed_id)
+        self._pushed = negotiated.push_options(self._pushed_peer_id)
 
     def push_reply(self, options: Sequence[str]) -> list[str]:
         """The messages that push ``options`` and what was negotiated."""
         return messages.push_reply([*options, *self._pushed])
+
+
+@lru_cache(maxsize=TEXTS_REMEMBERED)
+def _negotiated(
+    decide: Callable[[tuple[str, ...], PeerInfo, str], Negotiated | Unsupported],
+    data_ciphers: tuple[str, ...],
+    peer_info: PeerInfo,
+    options: str,
+) -> Negotiated | Unsupported:
+    """Clients that say the same get the same."""
+    return decide(data_ciphers, peer_info, options)

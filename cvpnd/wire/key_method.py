@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntFlag
+from functools import lru_cache
+from types import MappingProxyType
 
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.packet import Reader
@@ -23,6 +25,8 @@ MAX_WIDE_BYTES = 64 * 1024
 """Of a whole message of AWS's client, unless it may bring an assertion (``SessionSettings.for_assertions``)."""
 MAX_PEER_INFO_LINES = 128
 MAX_PEER_INFO_LINE = 512
+TEXTS_REMEMBERED = 64
+"""Clients of one release on one system say the same of themselves, word for word. At most 1 MB of text."""
 NO_PEER_ID = 0xFFFFFF
 _METHOD = 2
 _PREFIX_BYTES = 5
@@ -176,6 +180,7 @@ _MIRRORED = {
 }
 
 
+@lru_cache(maxsize=TEXTS_REMEMBERED)
 def mirror_options(options: str) -> str:
     """Our answer to the client's options string: its own, seen from the other side, so that nothing mismatches.
 
@@ -216,9 +221,9 @@ class Capability(IntFlag):
 _KNOWN_CAPABILITIES = sum(Capability)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PeerInfo:
-    """What the client says of itself. Nothing of it is proven."""
+    """What the client says of itself. Nothing of it is proven. Compared by identity, for quick look-ups by it."""
 
     values: Mapping[str, str] = field(default_factory=dict)
     """Every line, control characters replaced."""
@@ -261,6 +266,7 @@ class PeerInfo:
         return frozenset(filter(None, self.values.get("IV_SSO", "").split(",")))
 
 
+@lru_cache(maxsize=TEXTS_REMEMBERED)
 def parse_peer_info(text: str) -> PeerInfo:
     """Never raises: what is malformed is as if it were not there."""
     values: dict[str, str] = {}
@@ -270,7 +276,7 @@ def parse_peer_info(text: str) -> PeerInfo:
             values.setdefault(printable(name), printable(value))
     ciphers = values.get("IV_CIPHERS")
     return PeerInfo(
-        values=values,
+        values=MappingProxyType(values),
         capabilities=Capability(_bounded(values.get("IV_PROTO"), 0xFFFFFFFF) & _KNOWN_CAPABILITIES),
         ciphers=None if ciphers is None else tuple(filter(None, ciphers.split(":"))),
         ncp=_bounded(values.get("IV_NCP"), 255),

@@ -21,8 +21,6 @@ Here is neither TLS nor a packet; ``session.py`` makes the key states and says w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.events import Event, KeyRetired, RenegotiationFailed, RenegotiationStarted, UseKey
 from cvpnd.wire.key_state import KeyState, SlotInput
@@ -34,7 +32,7 @@ _RENEGOTIATE_JITTER = 0.1
 
 
 class KeySlots:
-    """The key states of one session, newest first when iterated."""
+    """The key states of one session."""
 
     __slots__ = (
         "_events",
@@ -48,6 +46,7 @@ class KeySlots:
         "lame_duck",
         "pending",
         "primary",
+        "states",
     )
 
     def __init__(self, settings: SessionSettings, events: list[Event], first: KeyState, jitter: float) -> None:
@@ -63,12 +62,16 @@ class KeySlots:
         self.pending: KeyState | None = first
         self.primary: KeyState | None = None
         self.lame_duck: KeyState | None = None
+        self.states: tuple[KeyState, ...] = (first,)
+        """Those that there are, newest first. Every packet goes through them several times."""
 
-    def __iter__(self) -> Iterator[KeyState]:
-        return iter([state for state in (self.pending, self.primary, self.lame_duck) if state is not None])
+    def _set(self, pending: KeyState | None, primary: KeyState | None, lame_duck: KeyState | None) -> None:
+        """The only place that changes them."""
+        self.pending, self.primary, self.lame_duck = pending, primary, lame_duck
+        self.states = tuple([state for state in (pending, primary, lame_duck) if state is not None])
 
     def find(self, key_id: int) -> KeyState | None:
-        for state in self:
+        for state in self.states:
             if state.key_id == key_id:
                 return state
         return None
@@ -80,7 +83,7 @@ class KeySlots:
         key_id = self._last_key_id % _LAST_KEY_ID + 1
         if self.lame_duck is not None and self.lame_duck.key_id == key_id:
             self._retire(self.lame_duck)
-            self.lame_duck = None
+            self._set(self.pending, self.primary, None)
         return key_id
 
     def check_soft_reset(self, key_id: int, now: float) -> None:
@@ -95,7 +98,7 @@ class KeySlots:
 
     def begin(self, state: KeyState, now: float, *, by_peer: bool) -> None:
         assert self.primary is not None and self.pending is None  # noqa: S101 - checked by both callers
-        self.pending = state
+        self._set(state, self.primary, self.lame_duck)
         self._last_key_id = state.key_id
         self._renegotiate_at = None
         if self.primary.expires_at is None:
@@ -109,7 +112,7 @@ class KeySlots:
         if not state.reliable.heard:
             self._last_key_id = self.primary.key_id
         self._retire(state)
-        self.pending = None
+        self._set(None, self.primary, self.lame_duck)
         self._renegotiate_at = now + self._settings.hand_window_s
         self._events.append(RenegotiationFailed(state.key_id, detail))
 
@@ -119,14 +122,14 @@ class KeySlots:
         """The pending key state has its data keys: from now on it is the primary one."""
         state, previous, settings = self.pending, self.primary, self._settings
         assert state is not None  # noqa: S101 - it has just been established
-        self.pending = None
-        self.primary = state
         state.move(SlotInput.ESTABLISHED)
-        if previous is not None:
+        if previous is None:
+            self._set(None, state, self.lame_duck)
+        else:
             if self.lame_duck is not None:
                 self._retire(self.lame_duck)
             previous.move(SlotInput.REPLACED)
-            self.lame_duck = previous
+            self._set(None, state, previous)
             grace = min(settings.hand_window_s, settings.renegotiate_s / 2 or settings.hand_window_s)
             self._use_key_at = state.started_at + grace
             self._old_key_until = now + settings.hand_window_s
@@ -142,11 +145,17 @@ class KeySlots:
     # -- time
 
     def next_timeout(self) -> float | None:
-        next_key = self._renegotiate_at if self._old_key_until is None else self._old_key_until
-        times = [next_key, self._use_key_at, *[state.expires_at for state in self]]
-        if self.pending is not None and not self.pending.waits_for_login:
-            times.append(self.pending.started_at + self._settings.hand_window_s)
-        return min([time for time in times if time is not None], default=None)
+        due = self._renegotiate_at if self._old_key_until is None else self._old_key_until
+        if self._use_key_at is not None and (due is None or self._use_key_at < due):
+            due = self._use_key_at
+        for state in self.states:
+            if state.expires_at is not None and (due is None or state.expires_at < due):
+                due = state.expires_at
+        pending = self.pending
+        if pending is not None and not pending.waits_for_login:
+            overdue_at = pending.started_at + self._settings.hand_window_s
+            return overdue_at if due is None else min(due, overdue_at)
+        return due
 
     def overdue(self, now: float) -> bool:
         """The pending negotiation has had its time."""
@@ -159,7 +168,7 @@ class KeySlots:
         """Retire the lame duck when its time is over. True: it is over for the primary too, and none is left."""
         if self.lame_duck is not None and _passed(self.lame_duck.expires_at, now):
             self._retire(self.lame_duck)
-            self.lame_duck = None
+            self._set(self.pending, self.primary, None)
         return self.primary is not None and _passed(self.primary.expires_at, now)
 
     def use_key_if_due(self, now: float) -> None:
@@ -183,14 +192,14 @@ class KeySlots:
 
     def tell_retired(self) -> None:
         """No data passes any more, while text still may."""
-        for state in self:
+        for state in self.states:
             if state.has_data_keys:
                 self._events.append(KeyRetired(state.key_id))
 
     def clear(self) -> None:
-        for state in self:
+        for state in self.states:
             state.move(SlotInput.GONE)
-        self.pending = self.primary = self.lame_duck = None
+        self._set(None, None, None)
 
     def _retire(self, state: KeyState) -> None:
         state.move(SlotInput.GONE)

@@ -50,7 +50,13 @@ SERVER_RANDOM_BYTES = 2 * RANDOM_BYTES
 CLIENT_RANDOM_BYTES = PRE_MASTER_BYTES + 2 * RANDOM_BYTES
 
 
-class Negotiation(Enum):
+class _State(Enum):
+    """Pairs of members are looked up for every packet: an enumeration's own hash is written in Python."""
+
+    __hash__ = object.__hash__
+
+
+class Negotiation(_State):
     INITIAL = auto()
     PRE_START = auto()
     START = auto()
@@ -61,7 +67,7 @@ class Negotiation(Enum):
     ERROR = auto()
 
 
-class NegotiationInput(Enum):
+class NegotiationInput(_State):
     RESET_SENT = auto()
     COOKIE_ECHOED = auto()
     RESET_ACKED = auto()
@@ -72,20 +78,20 @@ class NegotiationInput(Enum):
     FAILED = auto()
 
 
-class Authentication(Enum):
+class Authentication(_State):
     FALSE = auto()
     DEFERRED = auto()
     TRUE = auto()
     ERROR = auto()
 
 
-class AuthenticationInput(Enum):
+class AuthenticationInput(_State):
     CREDENTIALS = auto()
     ACCEPTED = auto()
     REFUSED = auto()
 
 
-class Slot(Enum):
+class Slot(_State):
     PENDING = auto()
     PRIMARY = auto()
     LAME_DUCK = auto()
@@ -93,7 +99,7 @@ class Slot(Enum):
     ERROR = auto()
 
 
-class SlotInput(Enum):
+class SlotInput(_State):
     ESTABLISHED = auto()
     REPLACED = auto()
     GONE = auto()
@@ -217,7 +223,7 @@ class KeyState:
             self.negotiate(NegotiationInput.RESET_ACKED)
         if not payloads or self.tls is None:
             return []
-        data = b"".join(payloads)
+        data = payloads[0] if len(payloads) == 1 else b"".join(payloads)
         if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
             self._tls_bytes += len(data)
             if self._tls_bytes > settings.max_tls_bytes:
@@ -225,7 +231,8 @@ class KeyState:
         try:
             return self.tls.receive(data)
         finally:
-            self.reliable.queue_stream(self.tls.output())  # an alert too
+            if output := self.tls.output():  # an alert too
+                self.reliable.queue_stream(output)
 
     def note_acknowledgements(self) -> None:
         """SENT_KEY becomes ACTIVE when the peer has all we sent."""

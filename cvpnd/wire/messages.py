@@ -56,6 +56,11 @@ def push_update(options: Iterable[str]) -> list[str]:
 
 
 def _split(word: str, options: Iterable[str]) -> list[str]:
+    options = list(options)
+    text = ",".join([word, *options])
+    simple = text.isascii() and text.isprintable() and text.count(",") == len(options) and all(options)
+    if options and simple and len(text) < SPLIT_BYTES and max(map(len, options)) < MAX_OPTION_BYTES:
+        return [text]
     groups: list[list[str]] = [[]]
     length = len(word) + 1
     for option in options:

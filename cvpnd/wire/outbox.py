@@ -22,6 +22,10 @@ class Outbox:
         """What ends the session: AUTH_FAILED, HALT, RESTART."""
         self._last_words = text
 
+    @property
+    def holds_text(self) -> bool:
+        return bool(self._waiting or self._last_words)
+
     def flush(self, pending: KeyState | None, primary: KeyState | None) -> None:
         """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
         The last words cannot wait and go over every key that can carry them, as the reference does."""

@@ -29,6 +29,8 @@ class Transport(StrEnum):
 class Opcode(IntEnum):
     """The upper five bits of a packet's first byte."""
 
+    __hash__ = int.__hash__  # an enumeration's own is written in Python, and asked several times for each packet
+
     SOFT_RESET_V1 = 3
     CONTROL_V1 = 4
     ACK_V1 = 5
@@ -45,6 +47,15 @@ CLIENT_RESETS = frozenset({Opcode.HARD_RESET_CLIENT_V2, Opcode.HARD_RESET_CLIENT
 HARD_RESETS = CLIENT_RESETS | {Opcode.HARD_RESET_SERVER_V2}
 TLS_OPCODES = frozenset({Opcode.CONTROL_V1, Opcode.CONTROL_WKC_V1})
 _BY_NUMBER = {int(opcode): opcode for opcode in Opcode}
+_FIRST_BYTES = {
+    opcode << 3 | key_id: (opcode, key_id)
+    for opcode in CONTROL_OPCODES
+    for key_id in range(1 if opcode in HARD_RESETS else 8)
+}
+"""Of control packets: opcode and key id."""
+_U32 = struct.Struct(">I")
+_ACKS = tuple(struct.Struct(f">{count}I") for count in range(MAX_ACKS_RECEIVED + 1))
+_COUNTED_ACKS = tuple(struct.Struct(f">B{count}I") for count in range(MAX_ACKS_RECEIVED + 1))
 
 
 def is_data(packet: bytes) -> bool:
@@ -115,45 +126,51 @@ def parse_header(packet: bytes) -> Header:
     """The part in clear. Raises ``PeerError``."""
     if len(packet) < HEADER_BYTES:
         raise PeerError(DropReason.TRUNCATED)
-    first = packet[0]
-    opcode = _BY_NUMBER.get(first >> 3)
-    if opcode is None:
-        raise PeerError(DropReason.BAD_OPCODE, str(first >> 3))
-    if opcode not in CONTROL_OPCODES:
-        raise PeerError(DropReason.BAD_OPCODE, opcode.name)
+    kind = _FIRST_BYTES.get(packet[0])
     session_id = packet[1:HEADER_BYTES]
-    if session_id == NO_SESSION_ID:
-        raise PeerError(DropReason.BAD_SESSION_ID)
-    key_id = first & 7
-    if opcode in HARD_RESETS and key_id != 0:
-        raise PeerError(DropReason.BAD_KEY_ID, f"{opcode.name} with key id {key_id}")
+    if kind is None or session_id == NO_SESSION_ID:
+        raise _header_error(packet[0], session_id)
+    opcode, key_id = kind
     return Header(opcode, key_id, session_id)
 
 
-def parse_body(header: Header, body: bytes) -> ControlPacket:
-    """The part behind the header, already unwrapped. Raises ``PeerError``."""
+def _header_error(first: int, session_id: bytes) -> PeerError:
+    opcode = _BY_NUMBER.get(first >> 3)
+    if opcode is None:
+        return PeerError(DropReason.BAD_OPCODE, str(first >> 3))
+    if opcode not in CONTROL_OPCODES:
+        return PeerError(DropReason.BAD_OPCODE, opcode.name)
+    if session_id == NO_SESSION_ID:
+        return PeerError(DropReason.BAD_SESSION_ID)
+    return PeerError(DropReason.BAD_KEY_ID, f"{opcode.name} with key id {first & 7}")
+
+
+def parse_body(header: Header, packet: bytes, start: int = 0) -> ControlPacket:
+    """The part behind the header, already unwrapped: all of ``packet`` from ``start`` on. Raises ``PeerError``."""
     opcode, key_id, session_id = header
-    count = body[0] if body else 0
+    size = len(packet)
+    count = packet[start] if start < size else 0
     if count > MAX_ACKS_RECEIVED:
         raise PeerError(DropReason.TOO_MANY_ACKS, str(count))
-    behind_acks = 1 + 4 * count
-    start = behind_acks + SESSION_ID_BYTES if count else behind_acks
-    end = start if opcode is Opcode.ACK_V1 else start + 4
-    if end > len(body):
+    acks_at = start + 1
+    behind_acks = acks_at + 4 * count
+    id_at = behind_acks + SESSION_ID_BYTES if count else behind_acks
+    end = id_at if opcode is Opcode.ACK_V1 else id_at + 4
+    if end > size:
         raise PeerError(DropReason.TRUNCATED)
-    acks = struct.unpack_from(f">{count}I", body, 1)
-    remote_session_id = body[behind_acks:start]
+    acks = _ACKS[count].unpack_from(packet, acks_at)
+    remote_session_id = packet[behind_acks:id_at]
     if opcode is Opcode.ACK_V1:  # what follows is nobody's
         return ControlPacket(opcode, key_id, session_id, acks, remote_session_id)
-    if len(body) - end > MAX_PAYLOAD_BYTES:
-        raise PeerError(DropReason.TOO_LONG, f"{len(body) - end} bytes of payload")
-    packet_id = int.from_bytes(body[start:end], "big")
-    return ControlPacket(opcode, key_id, session_id, acks, remote_session_id, packet_id, body[end:])
+    if size - end > MAX_PAYLOAD_BYTES:
+        raise PeerError(DropReason.TOO_LONG, f"{size - end} bytes of payload")
+    (packet_id,) = _U32.unpack_from(packet, id_at)
+    return ControlPacket(opcode, key_id, session_id, acks, remote_session_id, packet_id, packet[end:])
 
 
 def parse_packet(packet: bytes) -> ControlPacket:
     """A packet without a wrapping. Raises ``PeerError``."""
-    return parse_body(parse_header(packet), packet[HEADER_BYTES:])
+    return parse_body(parse_header(packet), packet, HEADER_BYTES)
 
 
 def serialise_packet(packet: ControlPacket) -> bytes:
@@ -161,8 +178,11 @@ def serialise_packet(packet: ControlPacket) -> bytes:
 
 
 def serialise_body(packet: ControlPacket) -> bytes:
-    count = len(packet.acks)
-    acks = struct.pack(f">B{count}I", count, *packet.acks) + packet.remote_session_id if count else b"\0"
-    if packet.packet_id is None:
-        return acks
-    return acks + packet.packet_id.to_bytes(4, "big") + packet.payload
+    _, _, _, acks, remote_session_id, packet_id, payload = packet
+    head = b"\0"
+    if count := len(acks):
+        layout = _COUNTED_ACKS[count] if count <= MAX_ACKS_RECEIVED else struct.Struct(f">B{count}I")
+        head = layout.pack(count, *acks) + remote_session_id
+    if packet_id is None:
+        return head
+    return head + _U32.pack(packet_id) + payload

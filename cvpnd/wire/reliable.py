@@ -145,8 +145,9 @@ class ReliableLayer:
         if packet.acks:
             if packet.remote_session_id != self._local_session_id:
                 raise PeerError(DropReason.FOREIGN_ACK)
-            for acknowledged in packet.acks:
-                self._forget(acknowledged)
+            if self._in_flight:
+                for acknowledged in packet.acks:
+                    self._forget(acknowledged)
         if packet.packet_id is None:
             return []
         packet_id = packet.packet_id
@@ -160,7 +161,11 @@ class ReliableLayer:
         if ahead >= _HALF or packet_id in self._received:
             self._duplicates += 1
             return []
-        self._received[packet_id] = packet.payload if packet.opcode in TLS_OPCODES else b""
+        payload = packet.payload if packet.opcode in TLS_OPCODES else b""
+        if ahead == 0 and not self._received:
+            self._expected = (packet_id + 1) & _MASK
+            return [payload] if payload else []
+        self._received[packet_id] = payload
         in_order = []
         while self._expected in self._received:
             payload = self._received.pop(self._expected)
@@ -186,6 +191,8 @@ class ReliableLayer:
             self.backlog_bytes -= len(payload)
             self._in_flight.append(_Outgoing(self._next_id, opcode, payload, now, self._first_timeout_s))
             self._next_id = (self._next_id + 1) & _MASK
+        if not self._in_flight:
+            return self.acknowledgements()
         packets = []
         for outgoing in self._in_flight:
             if now < outgoing.due and outgoing.higher_acks < HIGHER_ACKS_FOR_RETRANSMIT:
@@ -196,7 +203,7 @@ class ReliableLayer:
             packets.append(
                 self._packet(outgoing.opcode, outgoing.packet_id, outgoing.payload, self._habits.acks_on_control)
             )
-        return packets + self.acknowledgements()
+        return packets + self.acknowledgements() if self._acks else packets
 
     def acknowledgements(self) -> list[ControlPacket]:
         """Bare ACKs for all that waits to be acknowledged."""
@@ -207,7 +214,7 @@ class ReliableLayer:
 
     def next_timeout(self) -> float | None:
         """When the earliest unacknowledged packet is due again."""
-        return min([outgoing.due for outgoing in self._in_flight], default=None)
+        return min([outgoing.due for outgoing in self._in_flight]) if self._in_flight else None
 
     def restart(self, now: float) -> None:
         """The peer's reset came (again): all of ours is due at once, with the first timeout."""

@@ -39,34 +39,38 @@ class ResetCookie:
         self.slot_s = max(1, (int(hand_window_s) + 1) // 2)
 
     def session_id(self, address: tuple[str, int] | tuple[str, int, int], client_sid: bytes, now: float) -> bytes:
-        return self._for_slot(PeerAddress(*address), client_sid, self._slot(now))
+        return self._for_slot(_place(PeerAddress(*address), client_sid), self._slot(now))
 
     def verify(
         self, session_id: bytes, address: tuple[str, int] | tuple[str, int, int], client_sid: bytes, now: float
     ) -> bool:
         """Constant time in the bytes compared; all slots are tried whatever the result."""
-        peer = PeerAddress(*address)
+        place = _place(PeerAddress(*address), client_sid)
         slot = self._slot(now)
         valid = False
         for age in range(ACCEPTED_SLOTS):
-            valid |= hmac.compare_digest(session_id, self._for_slot(peer, client_sid, slot - age))
+            valid |= hmac.compare_digest(session_id, self._for_slot(place, slot - age))
         return valid
 
     def _slot(self, now: float) -> int:
         return int(now // self.slot_s)
 
-    def _for_slot(self, peer: PeerAddress, client_sid: bytes, slot: int) -> bytes:
-        family = socket.AF_INET6 if ":" in peer.host else socket.AF_INET
-        place = b"%c%b%b%b%b" % (
-            4 if family == socket.AF_INET else 6,
-            socket.inet_pton(family, peer.host),
-            peer.scope_id.to_bytes(4, "big"),
-            peer.port.to_bytes(2, "big"),
-            client_sid,
-        )
+    def _for_slot(self, place: bytes, slot: int) -> bytes:
         while True:
             message = place + slot.to_bytes(8, "big", signed=True)
             cookie = hmac.digest(self._secret, message, "sha256")[:SESSION_ID_BYTES]
             if cookie != NO_SESSION_ID:
                 return cookie
             slot -= 1
+
+
+def _place(peer: PeerAddress, client_sid: bytes) -> bytes:
+    """What the cookie is bound to, but for the time."""
+    version, family = (6, socket.AF_INET6) if ":" in peer.host else (4, socket.AF_INET)
+    return b"%c%b%b%b%b" % (
+        version,
+        socket.inet_pton(family, peer.host),
+        peer.scope_id.to_bytes(4, "big"),
+        peer.port.to_bytes(2, "big"),
+        client_sid,
+    )

@@ -228,18 +228,23 @@ class Session:
         packets, self._farewell = self._farewell, []
         if self.closed:
             return packets
-        self._outbox.flush(self._keys.pending, self._keys.primary)
-        for state in self._keys:
-            packets += map(self._wraps.of(state.key_id).wrap, state.reliable.packets_to_send(now))
+        if self._outbox.holds_text:
+            self._outbox.flush(self._keys.pending, self._keys.primary)
+        for state in self._keys.states:
+            if ready := state.reliable.packets_to_send(now):
+                packets += map(self._wraps.of(state.key_id).wrap, ready)
         return packets
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout`` and then ``packets_to_send``; None: only when something arrives."""
         if self.closed:
             return None
-        times = [state.reliable.next_timeout() for state in self._keys]
-        times.append(self._close_at if self._closing is not None else self._keys.next_timeout())
-        return min([time for time in times if time is not None], default=None)
+        due = self._close_at if self._closing is not None else self._keys.next_timeout()
+        for state in self._keys.states:
+            again = state.reliable.next_timeout()
+            if again is not None and (due is None or again < due):
+                due = again
+        return due
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline that has passed."""
@@ -312,7 +317,6 @@ class Session:
             raise UsageError("accept on a renegotiation")
         outcome = self._agreement.negotiate()
         if isinstance(outcome, Unsupported):
-            self._agreement.explanation = outcome.rule
             self.refuse(outcome.text, now, outcome.refusal)
             return outcome.refusal
         self._agreement.fix(outcome, peer_id)
@@ -432,7 +436,7 @@ class Session:
     def _limit_backlog(self) -> None:
         """TLS 1.3 answers each key update and we each PUSH_REQUEST now and then: without end to whoever acknowledges
         nothing."""
-        for state in self._keys:
+        for state in self._keys.states:
             if state.reliable.backlog_bytes > self._settings.max_backlog_bytes:
                 raise PeerError(DropReason.UNACKNOWLEDGED)
 
@@ -491,7 +495,7 @@ class Session:
         self._verdict = tls.verdict
         self.tls_version, self.tls_cipher = tls.version, tls.cipher
         name = common_name(tls.peer_certificate())
-        self._events.append(TlsEstablished(state.key_id, tls.version, tls.cipher, name))
+        self._events.append(TlsEstablished(state.key_id, self.tls_version, self.tls_cipher, name))
 
     def _read_record(self, state: KeyState, record: bytes, now: float) -> None:
         if state.negotiation in (Negotiation.PRE_START, Negotiation.START):

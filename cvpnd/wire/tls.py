@@ -8,9 +8,11 @@ there why it refused, so that the log can say more than "handshake failure".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
@@ -23,10 +25,15 @@ MAX_SILENT_RECORDS = 64
 """After the handshake, without data in them: key updates of TLS 1.3, attempts to renegotiate, warnings. No client of
 OpenVPN sends any; each costs new keys and perhaps an answer, and forty fit into a packet."""
 _RECORD_HEADER_BYTES = 5
+_CONTENT_TYPES = range(20, 24)
+_MOST_CIPHERTEXT_BYTES = MAX_RECORD_BYTES + 2048
+"""TLS 1.2 allows that much in a record."""
 _BIO_READ_BYTES = 8192
 """More than a flight of any handshake with certificates of usual size."""
 _FIELDS = ("_ssl", "_into_ssl", "_from_ssl")
 _FUNCTIONS = ("BIO_new", "BIO_s_mem", "BIO_free", "BIO_get_mem_data", "SSL_set_bio")
+CERTIFICATES_REMEMBERED = 256
+"""What is read of a certificate is asked several times while it logs in."""
 _NO_CERTIFICATE = "peer did not return a certificate"
 """OpenSSL's words for SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE."""
 
@@ -39,6 +46,8 @@ class CertificateVerdict:
     detail: str = ""
     certificate: crypto.X509 | None = None
     """The leaf as presented, also when it was refused: its name belongs into the log."""
+    accepted: x509.Certificate | None = None
+    """The leaf again, parsed: set by a callback that let it through."""
 
     @property
     def common_name(self) -> str:
@@ -56,23 +65,29 @@ class _Records:
         self._left = 0
         """Bytes to the end of the record."""
 
-    def count(self, data: bytes) -> int:
-        """How many of them begin in ``data``."""
-        begun, position = 0, 0
-        while position < len(data):
-            if self._left:
-                step = min(self._left, len(data) - position)
-                self._left -= step
-                position += step
-                continue
-            more = data[position : position + _RECORD_HEADER_BYTES - len(self._header)]
-            self._header += more
-            position += len(more)
-            if len(self._header) == _RECORD_HEADER_BYTES:
-                begun += 1
-                self._left = int.from_bytes(self._header[3:], "big")
+    def count(self, data: bytes) -> tuple[int, int]:
+        """How many of them begin in ``data``, and how many are for the TLS engine to look at: those that end there,
+        and what cannot be a record."""
+        begun, ended, position, size = 0, 0, 0, len(data)
+        while position < size:
+            if not self._left:
+                header = self._header + data[position : position + _RECORD_HEADER_BYTES - len(self._header)]
+                position += len(header) - len(self._header)
+                if len(header) < _RECORD_HEADER_BYTES:
+                    self._header = header
+                    break
                 self._header = b""
-        return begun
+                begun += 1
+                self._left = header[3] << 8 | header[4]
+                plausible = header[0] in _CONTENT_TYPES and header[1] == 3 and self._left <= _MOST_CIPHERTEXT_BYTES
+                if not plausible or not self._left:
+                    ended += 1
+            step = min(self._left, size - position)
+            self._left -= step
+            position += step
+            if step and not self._left:
+                ended += 1
+        return begun, ended
 
 
 class TlsConnection:
@@ -81,6 +96,7 @@ class TlsConnection:
     __slots__ = (
         "_connection",
         "_has_grown",
+        "_has_spoken",
         "_peer_certificate",
         "_records",
         "_silent_records",
@@ -96,6 +112,8 @@ class TlsConnection:
         """Since the handshake."""
         self._has_grown = True
         """OpenSSL's memory BIOs are as large as a flight of the handshake, and would stay so."""
+        self._has_spoken = False
+        """OpenSSL may have written something since ``output`` was last asked."""
         self._peer_certificate: x509.Certificate | None = None
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self.verdict)
@@ -112,45 +130,56 @@ class TlsConnection:
         """Feed TLS bytes; return the application data of each record they completed.
 
         Raises ``PeerError``; then ``output`` still holds the alert, to be sent once."""
-        begun = self._records.count(data)
+        begun, ended = self._records.count(data)
         self._connection.bio_write(data)
+        if not ended:  # the rest of a record is yet to come: nothing that OpenSSL could do
+            return []
         if not self.established:
             if not self._handshake():
                 return []
-            begun = 0
-        records = self._read_records()
+            begun, ended = 0, len(data)  # some of it was the handshake's
+        records = self._read_records(ended)
         self._silent_records = max(0, self._silent_records + begun - len(records))
         if self._silent_records > MAX_SILENT_RECORDS:
             raise PeerError(DropReason.TLS_FAILURE, f"more than {MAX_SILENT_RECORDS} records without data")
         return records
 
-    def _read_records(self) -> list[bytes]:
-        records = []
+    def _read_records(self, most: int) -> list[bytes]:
+        """``most``: as many as there can be. To ask for another, and be told that there is none, costs more than the
+        record."""
+        records: list[bytes] = []
         try:
-            while True:
+            while len(records) < most:
                 records.append(self._connection.recv(MAX_RECORD_BYTES))
+            return records
         except SSL.WantReadError:
+            self._has_spoken = True  # some were silent: a key update is answered
             return records
         except SSL.ZeroReturnError:
+            self._has_spoken = True
             raise PeerError(DropReason.TLS_CLOSED) from None
         except SSL.Error as error:
+            self._has_spoken = True
             raise PeerError(DropReason.TLS_FAILURE, describe_ssl_error(error)) from None
 
     def send(self, plaintext: bytes) -> None:
         """Write one message; up to 16 kB it is one record, which OpenVPN 3 takes for one message."""
         if not self.established:
             raise UsageError("application data before the TLS handshake is complete")
+        self._has_spoken = True
         for start in range(0, len(plaintext), MAX_RECORD_BYTES):
             self._connection.sendall(plaintext[start : start + MAX_RECORD_BYTES])
 
     def output(self) -> bytes:
         """Take what is to be sent to the peer."""
         output = b""
-        try:
-            while len(output) % _BIO_READ_BYTES == 0:  # a shorter read has emptied it
-                output += self._connection.bio_read(_BIO_READ_BYTES)
-        except SSL.Error:  # WantRead: empty
-            pass
+        if self._has_spoken:
+            self._has_spoken = False
+            try:
+                while len(output) % _BIO_READ_BYTES == 0:  # a shorter read has emptied it
+                    output += self._connection.bio_read(_BIO_READ_BYTES)
+            except SSL.Error:  # WantRead: empty
+                pass
         if self._has_grown and self.established:
             self._has_grown = not _renew_buffers(self._connection)
         return output
@@ -162,7 +191,8 @@ class TlsConnection:
     def peer_certificate(self) -> x509.Certificate | None:
         """As the handshake has proven it; None before it is complete."""
         if self._peer_certificate is None and self.established:
-            self._peer_certificate = self._connection.get_peer_certificate(as_cryptography=True)
+            known = self.verdict.accepted if self.verdict.refusal is None else None
+            self._peer_certificate = known or self._connection.get_peer_certificate(as_cryptography=True)
         return self._peer_certificate
 
     @property
@@ -175,6 +205,7 @@ class TlsConnection:
         return self._connection.get_cipher_name() or ""
 
     def _handshake(self) -> bool:
+        self._has_spoken = True
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -208,6 +239,12 @@ def _renew_buffers(connection: SSL.Connection) -> bool:
     lib.SSL_set_bio(inside["_ssl"], reads, writes)  # frees what it had, and owns these
     inside["_into_ssl"], inside["_from_ssl"] = reads, writes
     return True
+
+
+@lru_cache(maxsize=CERTIFICATES_REMEMBERED)
+def fingerprint(certificate: x509.Certificate) -> bytes:
+    """SHA-256 over DER, which a login asks for several times."""
+    return certificate.fingerprint(hashes.SHA256())
 
 
 def common_name(certificate: x509.Certificate | None) -> str:

@@ -230,7 +230,7 @@ AEAD_REPLAY = "return payload if self.replay.accept(self._last_opened) else Drop
 CBC_REPLAY = "return text[PACKET_ID:-padding] if self.replay.accept(self._last_opened) else Drop.REPLAYED"
 CBC_HMAC = "if not hmac.compare_digest(tag, hmac.digest(self._open_hmac_key, covered, self._digest)):"
 CBC_PADDING = "if not 1 <= padding <= CBC_BLOCK or text[-padding:] != bytes([padding]) * padding:"
-COOKIE = "hmac.compare_digest(session_id, self._for_slot(peer, client_sid, slot - age))"
+COOKIE = "hmac.compare_digest(session_id, self._for_slot(place, slot - age))"
 TLS_AUTH = "if not hmac.compare_digest(packet[HEADER_BYTES:count_at], expected):"
 SIV = 'if not hmac.compare_digest(tag, hmac.digest(self._hmac_key, ad + plaintext, "sha256")):'
 FOREIGN_ACK = "packet.remote_session_id != self._local_session_id"

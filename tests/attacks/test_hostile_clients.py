@@ -57,7 +57,7 @@ def test_answers_do_not_pile_up_for_who_acknowledges_nothing() -> None:
         session.packets_to_send(pair.now)
         if session.closed:
             break
-        most = max(most, sum(state.reliable.backlog_bytes for state in session._keys))
+        most = max(most, sum(state.reliable.backlog_bytes for state in session._keys.states))
     assert 32 * 1024 < most < 72 * 1024
     assert session.closed and session.drops[DropReason.UNACKNOWLEDGED] == 1
     ended = [event for event in iter(session.next_event, None) if isinstance(event, SessionClosed)]

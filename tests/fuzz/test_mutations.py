@@ -120,7 +120,7 @@ def state_of(session: Session) -> tuple[object, ...]:
     windows = [(wrap._window._time, wrap._window._highest, len(wrap._window._arrivals)) for wrap in wraps]
     told = session.closed, session._closing, len(session._events), len(session._farewell), session._keys._renegotiate_at
     return (
-        [state_of_key(state) for state in session._keys],
+        [state_of_key(state) for state in session._keys.states],
         windows,
         [wrap._sent._next_id for wrap in wraps],
         told,

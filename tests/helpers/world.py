@@ -478,7 +478,7 @@ class World:
         session = connection.session
         assert connection.peer_id is not None
         peer = self.plane.forwarder.peers[connection.peer_id]
-        states = [s for s in session._keys if not (pending_may_change and s is session._keys.pending)]
+        states = [s for s in session._keys.states if not (pending_may_change and s is session._keys.pending)]
         return (
             connection.peer_id,
             connection.link.remote,

@@ -144,6 +144,8 @@ def test_peer_info_is_bounded_and_printable() -> None:
     assert len(info.values) == 128
     info = parse_peer_info(f"IV_VER=2\x1b[31m\nUV_X={'x' * 600}\nno equals sign\n=nameless\nIV_VER=second\n")
     assert info.values == {"IV_VER": "2_[31m"}
+    with pytest.raises(TypeError):
+        info.values["IV_VER"] = "of all clients that say the same"  # type: ignore[index]
 
 
 @given(st.text())

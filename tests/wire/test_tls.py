@@ -5,20 +5,26 @@ from __future__ import annotations
 import pytest
 from helpers import certs
 from helpers.handshake import client_context
+from key_updates import KeyLog, KeyUpdates
 from OpenSSL import SSL
 
-from cvpnd.wire.tls import TlsConnection
+from cvpnd.wire.errors import DropReason, PeerError
+from cvpnd.wire.tls import TlsConnection, _Records
 
 LONG = bytes(range(256)) * 60
 
 
-@pytest.fixture(params=["1.2", "1.3"])
-def connected(request: pytest.FixtureRequest) -> tuple[TlsConnection, TlsConnection]:
+def server_context() -> SSL.Context:
     own = certs.server()
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.use_certificate(own.certificate)
     context.use_privatekey(own.private_key)
-    server = TlsConnection(context, server=True)
+    return context
+
+
+@pytest.fixture(params=["1.2", "1.3"])
+def connected(request: pytest.FixtureRequest) -> tuple[TlsConnection, TlsConnection]:
+    server = TlsConnection(server_context(), server=True)
     client = TlsConnection(client_context(None, request.param), server=False)
     client.start()
     before = vars(server._connection)["_into_ssl"]
@@ -44,10 +50,76 @@ def test_both_sides_are_heard_after_the_buffers_of_the_handshake_are_gone(
 def test_what_waits_in_a_buffer_is_not_given_away(connected: tuple[TlsConnection, TlsConnection]) -> None:
     server, client = connected
     client.send(b"waits")
+    waits = client.output()
     server._has_grown = True
-    server._connection.bio_write(client.output())
-    assert server.output() == b""
+    assert server.receive(waits[:-1]) == []
+    assert server.output() == b"" and server._has_grown
     client.send(b"follows")
-    assert server.receive(client.output()) == [b"waits", b"follows"]
+    assert server.receive(waits[-1:] + client.output()) == [b"waits", b"follows"]
     assert server.output() == b""
     assert not server._has_grown
+
+
+def test_every_record_is_read_however_the_stream_is_cut(connected: tuple[TlsConnection, TlsConnection]) -> None:
+    server, client = connected
+    texts = [b"one", b"two", b"", b"three"]
+    for text in texts:
+        client.send(text)
+    data = client.output()
+    for size in (1, 2, 5, 7, len(data)):
+        received = [r for at in range(0, len(data), size) for r in server.receive(data[at : at + size])]
+        assert received == [b"one", b"two", b"three"]
+        for text in texts:
+            client.send(text)
+        data = client.output()
+
+
+def test_handshake_of_single_bytes_comes_to_its_end() -> None:
+    server, client = TlsConnection(server_context(), server=True), TlsConnection(client_context(None), server=False)
+    client.start()
+    while not (server.established and client.established):
+        for receiver, data in ((server, client.output()), (client, server.output())):
+            for byte in data:
+                receiver.receive(bytes([byte]))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"GET / HTTP/1.1\r\n\r\n", bytes(5), b"\x16\x02\x00\x00\x20", b"\x16\x03\x01\xff\xff"],
+)
+def test_what_cannot_be_a_record_is_refused_at_once(
+    connected: tuple[TlsConnection, TlsConnection], garbage: bytes
+) -> None:
+    for tls in (TlsConnection(server_context(), server=True), connected[0]):
+        with pytest.raises(PeerError):
+            tls.receive(garbage)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_key_update_is_answered_also_beside_text(beside: bool) -> None:
+    context = client_context(None)
+    log = KeyLog(context)
+    server, client = TlsConnection(server_context(), server=True), TlsConnection(context, server=False)
+    client.start()
+    while not (server.established and client.established):
+        server.receive(client.output())
+        client.receive(server.output())
+    server.output()
+    client.send(b"text")
+    text = client.output()
+    updates = KeyUpdates(log.take(client._connection), client.cipher, 1)
+    if beside:
+        assert server.receive(text + updates.record()) == [b"text"]
+    else:
+        assert server.receive(text) == [b"text"]
+        assert server.receive(updates.record()) == []
+    server.send(b"x")
+    assert _Records().count(server.output()) == (2, 2), "new keys in return, and the text"
+
+
+def test_farewell_is_heard(connected: tuple[TlsConnection, TlsConnection]) -> None:
+    server, client = connected
+    client._connection.shutdown()
+    with pytest.raises(PeerError) as closed:
+        server.receive(client._connection.bio_read(100))
+    assert closed.value.reason is DropReason.TLS_CLOSED

@@ -17,7 +17,7 @@ class Plain:
     def open(self, packet: bytes) -> Opened:
         header = parse_header(packet)
         refuse_client_key(header)
-        return Opened(parse_body(header, packet[HEADER_BYTES:]), None)
+        return Opened(parse_body(header, packet, HEADER_BYTES), None)
 
 
 PLAIN = Plain()

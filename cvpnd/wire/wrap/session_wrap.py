@@ -36,10 +36,10 @@ class SessionWrap:
 
     def unwrap(self, packet: bytes, now: float) -> ControlPacket:
         """Raises ``PeerError``. Only a packet that is authentic moves the window."""
-        opened = self.wrapping.open(packet)
-        if opened.replay_id is not None and not self._window.accept(opened.replay_id, now):
+        opened, replay_id = self.wrapping.open(packet)
+        if replay_id is not None and not self._window.accept(replay_id, now):
             raise PeerError(DropReason.REPLAYED)
-        return opened.packet
+        return opened
 
 
 class SessionWraps:
