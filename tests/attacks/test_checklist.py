@@ -274,9 +274,11 @@ def comparisons(path: Path) -> list[str]:
         sides = [node.left, node.comparators[0]]
         texts = [ast.unparse(side) for side in sides]
         constant = any(
-            isinstance(side, ast.Constant) or text.isupper() for side, text in zip(sides, texts, strict=True)
+            isinstance(side, ast.Constant | ast.List) or text.isupper() for side, text in zip(sides, texts, strict=True)
         )
-        harmless = constant or any("len(" in text or ".c." in text for text in texts)  # .c.: a column of a table
+        names = r"len\(|\.c\.|\w\.tag$" if path.parent.name == "saml" else r"len\(|\.c\."
+        # .c.: a column of a table; .tag: the name of an XML element
+        harmless = constant or any(re.search(names, text) for text in texts)
         if not harmless and any(map(SECRET_NAMES.search, texts)):
             found.append(ast.unparse(node))
     return found
