@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
@@ -52,6 +53,10 @@ def _text(value: object, what: str) -> str:
 # -- networks and addresses ---------------------------------------------------------------------------------
 
 
+_network = lru_cache(maxsize=16_384)(ip_network)
+"""Every change looks at all routes again; parsing 1,000 of them takes as long as the rest of it."""
+
+
 def parse_network(value: object) -> IPNetwork:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
@@ -63,7 +68,7 @@ def parse_network(value: object) -> IPNetwork:
             raise ValueError(f"{show(text)} is not a network; write one like 10.20.0.0/16 or fd00:20::/48") from None
         raise ValueError(f"{text} has no prefix length; write {address}/{address.max_prefixlen} for this one address")
     try:
-        return ip_network(text)
+        return _network(text)
     except ValueError:
         pass
     try:

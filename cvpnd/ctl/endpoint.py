@@ -89,6 +89,14 @@ def create_endpoint(
             show_default=False,
         ),
     ] = None,
+    saml_provider: Annotated[
+        str | None,
+        typer.Option(
+            help="Clients log in with a browser: ARN of a SAML provider, or the id of one of cvpnd.toml.",
+            show_default=False,
+            autocompletion=completion.saml_providers,
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Its name; without one, its id.", show_default=False)] = None,
     transport: Annotated[str, typer.Option(help="udp, or tcp.")] = "udp",
     port: Annotated[int, typer.Option(help="Where it listens.")] = 443,
@@ -98,12 +106,7 @@ def create_endpoint(
     """Make an endpoint. It listens at once, and lives in the state database."""
     chosen = _settings(settings)
     if "authentication" not in chosen:
-        if client_certificate is None and directory is None:
-            raise typer.BadParameter("say how clients log in: --client-certificate ARN, --directory ID, or both")
-        chosen["authentication"] = [
-            *([{"type": "certificate-authentication"}] if client_certificate is not None else []),
-            *([{"type": "directory-service-authentication", "directory": directory}] if directory is not None else []),
-        ]
+        chosen["authentication"] = _methods(client_certificate, directory, saml_provider)
     body = {
         "name": name,
         "server_certificate": server_certificate,
@@ -168,6 +171,21 @@ def _settings(pairs: list[str] | None) -> dict[str, Any]:
         except ValueError:
             found[key] = text
     return found
+
+
+def _methods(client_certificate: str | None, directory: str | None, saml_provider: str | None) -> list[dict[str, str]]:
+    if directory is not None and saml_provider is not None:
+        raise typer.BadParameter("give --directory or --saml-provider, not both; --client-certificate goes with either")
+    methods = []
+    if client_certificate is not None:
+        methods.append({"type": "certificate-authentication"})
+    if directory is not None:
+        methods.append({"type": "directory-service-authentication", "directory": directory})
+    if saml_provider is not None:
+        methods.append({"type": "federated-authentication", "saml_provider": saml_provider})
+    if not methods:
+        raise typer.BadParameter("say how clients log in: --client-certificate, and --directory or --saml-provider")
+    return methods
 
 
 def _spell_method(method: dict[str, str]) -> str:

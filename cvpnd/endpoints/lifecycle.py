@@ -177,7 +177,16 @@ class LifecycleOperations(OperationsBase):
         for wrong, problem in managed_problems(config, [*beside, endpoint]):
             if wrong.id == new.id:
                 raise OperationError("InvalidParameterValue", problem)
+        await self._check_identity_providers(endpoint)
         await self._check_log(endpoint)
+
+    async def _check_identity_providers(self, endpoint: EndpointConfig) -> None:
+        """Those that are ids are the file's, and have been looked for."""
+        wanted = {arn for m in endpoint.authentication for arn in (m.saml_provider, m.portal_saml_provider) if arn}
+        known = {each.id for each in self._gateway.config.saml_providers}
+        known |= {each.arn for each in await self._store(self._stored.saml_providers)}
+        for arn in sorted(wanted - known):
+            raise OperationError("InvalidParameterValue", f"{arn}: there is no such SAML provider; create it first")
 
     async def _check_log(self, endpoint: EndpointConfig) -> None:
         wanted = endpoint.connection_log

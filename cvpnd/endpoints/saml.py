@@ -49,6 +49,9 @@ class SamlOperations(OperationsBase):
     async def delete_saml_provider(self, arn: str) -> None:
         async with self._change() as change:
             await self.show_saml_provider(arn)
+            for served in self._gateway.endpoints:
+                if any(arn in (m.saml_provider, m.portal_saml_provider) for m in served.settings.authentication):
+                    raise OperationError("DeleteConflict", f"{arn} is in use by endpoint {served.settings.name}")
             await self._store(self._stored.delete_saml_provider, arn)
             await self._put_in_force(change)
 

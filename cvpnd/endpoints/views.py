@@ -118,7 +118,9 @@ def _client_authority(settings: EndpointConfig) -> str:
 
 
 def _method(method: AuthenticationConfig) -> dict[str, str]:
-    return {"type": method.type} if method.directory is None else {"type": method.type, "directory": method.directory}
+    shown = {key: getattr(method, key) for key in ("type", "directory", "saml_provider", "portal_saml_provider")}
+    shown["mfa"] = None if method.mfa == "off" else method.mfa
+    return {key: value for key, value in shown.items() if value is not None}
 
 
 def directory_metrics(logins: UserLogins) -> list[DirectoryMetrics]:

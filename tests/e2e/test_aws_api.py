@@ -97,6 +97,10 @@ def by_directory(name: str) -> dict[str, Any]:
     return {"Type": "directory-service-authentication", "ActiveDirectory": {"DirectoryId": name}}
 
 
+def by_browser(arn: str, **more: str) -> dict[str, Any]:
+    return {"Type": "federated-authentication", "FederatedAuthentication": {"SAMLProviderArn": arn, **more}}
+
+
 class Api:
     """The daemon and the clients of one access key. Use it inside the gateway's namespace."""
 
@@ -142,7 +146,8 @@ class Api:
             "PrivateKey": certificate.private_key_pem,
             "CertificateChain": certs.authority().certificate_pem,
         }
-        return self.acm.import_certificate(**{**given, **more})["CertificateArn"]
+        given = {name: value for name, value in {**given, **more}.items() if value is not None}
+        return self.acm.import_certificate(**given)["CertificateArn"]
 
     def create(self, arn: str, cidr: str = "10.100.0.0/22", **more: Any) -> str:
         given = {
@@ -342,7 +347,7 @@ def test_a_second_endpoint_gets_the_next_address_until_there_is_none(api: Api, a
 
 def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None:
     none = "arn:aws:acm:eu-central-1:000000000000:certificate/none"
-    nameless = api.import_certificate(certs.server(), CertificateChain=b"")
+    nameless = api.import_certificate(certs.server(), CertificateChain=None)
     for more, code in (
         ({"ClientCidrBlock": "10.20.4.0/22"}, "InvalidParameterValue"),  # the vpc's
         ({"ClientCidrBlock": "10.200.0.0/22"}, "InvalidParameterValue"),  # the file's endpoint's
@@ -370,7 +375,12 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None
         ({"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": "arn"}}, "UnsupportedOperation"),
         ({"TransitGatewayConfiguration": {"TransitGatewayId": "tgw-1"}}, "UnsupportedOperation"),
         ({"EndpointIpAddressType": "ipv6"}, "UnsupportedOperation"),
-        ({"AuthenticationOptions": [{"Type": "federated-authentication"}]}, "UnsupportedOperation"),
+        ({"AuthenticationOptions": [{"Type": "federated-authentication"}]}, "MissingParameter"),
+        (
+            {"AuthenticationOptions": [by_browser("arn:aws:iam::000000000000:saml-provider/no")]},
+            "InvalidParameterValue",
+        ),
+        ({"AuthenticationOptions": [by_directory("local"), by_browser("x")]}, "InvalidParameterCombination"),
         ({"AuthenticationOptions": []}, "MissingParameter"),
         ({"AuthenticationOptions": [{"Type": "certificate-authentication"}]}, "MissingParameter"),
         ({"AuthenticationOptions": [mutual(none)]}, "InvalidParameterValue"),
@@ -401,6 +411,32 @@ def test_a_directory_lets_users_in_without_certificates(api: Api, arn: str) -> N
         )
         == "InvalidParameterValue"
     )
+
+
+def test_an_identity_provider_lets_users_in_and_cannot_go_meanwhile(api: Api, arn: str) -> None:
+    idp, portal = (
+        api.iam.create_saml_provider(Name=name, SAMLMetadataDocument=saml_idp.metadata())["SAMLProviderArn"]
+        for name in ("idp", "portal")
+    )
+    alone = api.create(arn, AuthenticationOptions=[by_browser(idp)])
+    both = api.create(
+        arn, "10.101.0.0/22", AuthenticationOptions=[mutual(arn), by_browser(idp, SelfServiceSAMLProviderArn=portal)]
+    )
+    assert api.describe(alone)["AuthenticationOptions"] == [
+        {"Type": "federated-authentication", "FederatedAuthentication": {"SamlProviderArn": idp}}
+    ]
+    assert api.describe(both)["AuthenticationOptions"][1]["FederatedAuthentication"] == {
+        "SamlProviderArn": idp,
+        "SelfServiceSamlProviderArn": portal,
+    }
+    profile = api.ec2.export_client_vpn_client_configuration(ClientVpnEndpointId=alone)["ClientConfiguration"]
+    assert "\nauth-federate\n" in profile
+    for used in (idp, portal):
+        assert code_of(lambda used=used: api.iam.delete_saml_provider(SAMLProviderArn=used)) == "DeleteConflict"
+    for endpoint in (alone, both):
+        api.ec2.delete_client_vpn_endpoint(ClientVpnEndpointId=endpoint)
+    for used in (idp, portal):
+        api.iam.delete_saml_provider(SAMLProviderArn=used)
 
 
 def test_the_files_endpoint_is_shown_and_not_changed(api: Api, arn: str) -> None:

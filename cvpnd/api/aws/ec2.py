@@ -141,6 +141,11 @@ def _shown_method(method: Mapping[str, str], view: EndpointView) -> Answer:
         shown["MutualAuthentication"] = {"ClientRootCertificateChain": view.client_certificate}
     elif "directory" in method:
         shown["ActiveDirectory"] = {"DirectoryId": method["directory"]}
+    elif "saml_provider" in method:
+        shown["FederatedAuthentication"] = {
+            "SamlProviderArn": method["saml_provider"],
+            "SelfServiceSamlProviderArn": method.get("portal_saml_provider"),
+        }
     return shown
 
 
@@ -216,9 +221,9 @@ def _authentication(options: Sequence[Parameters]) -> tuple[str, list[dict[str, 
             case "directory-service-authentication":
                 method["directory"] = _given(option, "ActiveDirectory", "DirectoryId")
             case "federated-authentication":
-                raise ApiError(
-                    "UnsupportedOperation", f"AuthenticationOptions: {kind}: this gateway does not have that"
-                )
+                method["saml_provider"] = _given(option, "FederatedAuthentication", "SAMLProviderArn")
+                if portal := option["FederatedAuthentication"].get("SelfServiceSAMLProviderArn"):
+                    method["portal_saml_provider"] = portal
             case _:
                 raise ApiError("MissingParameter", "AuthenticationOptions: each needs a Type")
         methods.append(method)
