@@ -297,7 +297,7 @@ def _saml_providers(at: str, endpoint: EndpointConfig, config: Config) -> Iterat
 
 def _handler(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
     known = [handler.name for handler in config.handlers]
-    name = endpoint.connect_handler
+    name = endpoint.handler
     if name is not None and name not in known:
         yield f"{at}.connect_handler", f'"{name}" is no handler; {suggest(name, known)}'
 

@@ -16,6 +16,9 @@ LONGEST_CALL_S = 30
 """As in AWS, where it cannot be changed."""
 _NAME = re.compile(r"AWSClientVPN-[A-Za-z0-9_-]{1,51}")
 """A Lambda function's name has up to 64 characters; those of handlers begin so."""
+_ARN = re.compile(
+    rf"arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{{12}}:function:({_NAME.pattern})(?::[A-Za-z0-9_$-]{{1,128}})?"
+)
 _CALLABLE = re.compile(r"([A-Za-z_]\w*)(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
@@ -26,6 +29,16 @@ def _parse_name(value: object) -> str:
             "dashes and underscores"
         )
     return value
+
+
+def _parse_reference(value: object) -> str:
+    return value if isinstance(value, str) and _ARN.fullmatch(value) else _parse_name(value)
+
+
+def handler_name(reference: str) -> str:
+    """Of the handler that is meant by its name, or by the ARN of a Lambda function with that name."""
+    arn = _ARN.fullmatch(reference)
+    return reference if arn is None else arn[1]
 
 
 def _parse_url(value: object) -> str:
@@ -59,6 +72,7 @@ def _parse_callable(value: object) -> str:
 
 
 HandlerName = Annotated[str, BeforeValidator(_parse_name)]
+HandlerReference = Annotated[str, BeforeValidator(_parse_reference)]
 HandlerUrl = Annotated[str, BeforeValidator(_parse_url)]
 PythonCallable = Annotated[str, BeforeValidator(_parse_callable)]
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
-from cvpnd.config.handlers import HandlerConfig, HandlerName
+from cvpnd.config.handlers import HandlerConfig, HandlerReference, handler_name
 from cvpnd.config.mfa import Mfa, inherit_mfa
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
@@ -533,7 +533,8 @@ class EndpointConfig(_Table):
     """0: never."""
     idle_bytes: int = whole(1, 1, 1 << 40)
     login_banner: Banner = ""
-    connect_handler: HandlerName | None = None
+    connect_handler: HandlerReference | None = None
+    """By its name, or as the ARN of a Lambda function with that name."""
     ping_s: int = whole(10, 1, 600)
     ping_restart_s: int = whole(60, 2, 3600)
     path_mtu: int = whole(1500, 1280, 1500)
@@ -604,6 +605,11 @@ class EndpointConfig(_Table):
                 (m.type, m.directory or m.saml_provider, m.username_is_common_name, m.mfa) for m in self.authentication
             )
         )
+
+    @property
+    def handler(self) -> str | None:
+        """The name of its client connect handler."""
+        return None if self.connect_handler is None else handler_name(self.connect_handler)
 
     @property
     def gateway(self) -> IPv4Address:

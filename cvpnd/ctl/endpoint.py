@@ -214,6 +214,7 @@ def _print(endpoint: dict[str, Any], as_json: bool) -> None:
             ("certificate", endpoint["server_certificate"]),
             ("logs in by", ", ".join(map(_spell_method, endpoint["authentication"]))),
             ("clients from", endpoint["client_certificate"] or "-"),
+            ("handler", endpoint["connect_handler"] or "-"),
             ("egress groups", " ".join(endpoint["security_groups"]) or "-"),
             ("sessions last", f"{endpoint['session_timeout_s']} s" if endpoint["session_timeout_s"] else "for ever"),
             ("connection log", f"{log['group']} {log['stream']}" if log else "-"),

@@ -101,6 +101,8 @@ class EndpointView:
     disconnect_on_session_timeout: bool = True
     login_banner: str = ""
     client_route_enforcement: bool = False
+    connect_handler: str = ""
+    """Its name, or an ARN."""
     connection_log: Mapping[str, str] | None = None
     """``group`` and ``stream``."""
     vpc: str = ""

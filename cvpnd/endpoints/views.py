@@ -105,6 +105,7 @@ def endpoint_view(
         disconnect_on_session_timeout=settings.disconnect_on_session_timeout,
         login_banner=settings.login_banner,
         client_route_enforcement=settings.client_route_enforcement,
+        connect_handler=settings.connect_handler or "",
         connection_log=None if log is None else {"group": log.group, "stream": log.stream},
         vpc=vpc,
         created_at=None if stored is None else stored.created_at,

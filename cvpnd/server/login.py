@@ -114,7 +114,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
                 account = await vouch(control, connection, credentials, identity)
             certified = identify(credentials, connection.endpoint)  # again: the user method took its time
             identity = replace(certified, username=account.name, groups=account.groups)
-        if connection.endpoint.settings.connect_handler is not None:
+        if connection.endpoint.settings.handler is not None:
             connection.username = identity.username
             await _ask_handler(control, connection, credentials, identity)
             identity = _as_of_now(control, connection, credentials, account)  # again: the handler took its time
@@ -395,7 +395,7 @@ async def _ask_handler(
 ) -> None:
     """Whether the endpoint's client connect handler lets this client in. Raises ``Denied``."""
     settings, info = connection.endpoint.settings, credentials.peer_info
-    assert settings.connect_handler is not None  # noqa: S101 - the caller's promise
+    assert settings.handler is not None  # noqa: S101 - the caller's promise
     request = ConnectRequest(
         connection_id=connection.connection_id,
         endpoint_id=connection.endpoint.id,
@@ -410,7 +410,7 @@ async def _ask_handler(
     )
     left_s = connection.session.patience(asyncio.get_running_loop().time()) - ANSWER_TAKES_S
     try:
-        answer = await control.handlers.ask(settings.connect_handler, request, within_s=max(0.0, left_s))
+        answer = await control.handlers.ask(settings.handler, request, within_s=max(0.0, left_s))
     except HandlerFailed as failed:
         raise Denied(failed.refusal, failed.detail) from None
     connection.posture_statuses = answer.statuses

@@ -61,6 +61,7 @@ def test_health_and_endpoints(client: httpx.Client) -> None:
             "disconnect_on_session_timeout": True,
             "login_banner": "",
             "client_route_enforcement": False,
+            "connect_handler": "",
             "connection_log": None,
             "vpc": "",
             "created_at": None,

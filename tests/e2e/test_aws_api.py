@@ -38,6 +38,9 @@ vpc = "vpc-main"
 description = "the web"
 egress = [{{ network = "10.20.0.0/16", protocol = "tcp", ports = "443", description = "https" }},
     {{ network = "::/0" }}]
+[[handler]]
+name = "AWSClientVPN-check"
+executable = "/usr/bin/true"
 [[security_group]]
 id = "sg-third"
 vpc = "vpc-main"
@@ -99,6 +102,9 @@ def by_directory(name: str) -> dict[str, Any]:
 
 def by_browser(arn: str, **more: str) -> dict[str, Any]:
     return {"Type": "federated-authentication", "FederatedAuthentication": {"SAMLProviderArn": arn, **more}}
+
+
+CHECK = "arn:aws:lambda:eu-central-1:123456789012:function:AWSClientVPN-check"
 
 
 class Api:
@@ -237,9 +243,9 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         AuthenticationOptions=[mutual(arn), by_directory("local")],
         SecurityGroupIds=["sg-web"],
         ClientRouteEnforcementOptions={"Enforced": True},
+        ClientConnectOptions={"Enabled": True, "LambdaFunctionArn": CHECK},
         # what asks for nothing
         SelfServicePortal="disabled",
-        ClientConnectOptions={"Enabled": False},
         EndpointIpAddressType="ipv4",
         TrafficIpAddressType="ipv4",
     )
@@ -262,7 +268,7 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         ],
         "AssociatedTargetNetworks": [],
         "SecurityGroupIds": ["sg-web"],
-        "ClientConnectOptions": {"Enabled": False},
+        "ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": CHECK, "Status": {"Code": "applied"}},
         "ClientRouteEnforcementOptions": {"Enforced": True},
         "EndpointIpAddressType": "ipv4",
         "TrafficIpAddressType": "ipv4",
@@ -305,6 +311,7 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         "SessionTimeoutHours": 24,
         "DisconnectOnSessionTimeout": True,
         "ClientLoginBannerOptions": {"Enabled": False},
+        "ClientConnectOptions": {"Enabled": False},
         "ClientRouteEnforcementOptions": {"Enforced": False},
     }
     expected |= changed
@@ -372,7 +379,12 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None
         ({"ClientLoginBannerOptions": {"Enabled": True, "BannerText": "x" * 1401}}, "InvalidParameterValue"),
         ({"ClientLoginBannerOptions": {"Enabled": True}}, "MissingParameter"),
         ({"SessionTimeoutHours": 9}, "InvalidParameterValue"),
-        ({"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": "arn"}}, "UnsupportedOperation"),
+        ({"ClientConnectOptions": {"Enabled": True}}, "MissingParameter"),
+        (
+            {"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": "AWSClientVPN-check"}},
+            "InvalidParameterValue",
+        ),
+        ({"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": CHECK + "er"}}, "InvalidParameterValue"),
         ({"TransitGatewayConfiguration": {"TransitGatewayId": "tgw-1"}}, "UnsupportedOperation"),
         ({"EndpointIpAddressType": "ipv6"}, "UnsupportedOperation"),
         ({"AuthenticationOptions": [{"Type": "federated-authentication"}]}, "MissingParameter"),

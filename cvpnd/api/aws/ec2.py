@@ -8,6 +8,7 @@ from typing import Any
 from cvpnd.api.aws.call import Answer, Call, filtered, moment, tag_facts, tag_list, tag_map
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.config.values import parse_listen
+from cvpnd.endpoints.imports import ACCOUNT, LOCAL_REGION
 from cvpnd.endpoints.model import ConnectionView, EndpointView, OperationError, RouteView, RuleView
 
 AWS_PORTS = (443, 1194)
@@ -125,7 +126,7 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "Tags": tag_list(view.tags),
         "VpcId": view.vpc or None,
         "SecurityGroupIds": list(view.security_groups) or None,
-        "ClientConnectOptions": {"Enabled": False},
+        "ClientConnectOptions": _shown_handler(view.connect_handler),
         "SessionTimeoutHours": view.session_timeout_s // HOUR_S or None,
         "DisconnectOnSessionTimeout": view.disconnect_on_session_timeout,
         "ClientLoginBannerOptions": {"Enabled": bool(view.login_banner), "BannerText": view.login_banner or None},
@@ -147,6 +148,22 @@ def _shown_method(method: Mapping[str, str], view: EndpointView) -> Answer:
             "SelfServiceSamlProviderArn": method.get("portal_saml_provider"),
         }
     return shown
+
+
+def _shown_handler(reference: str) -> Answer:
+    if not reference:
+        return {"Enabled": False}
+    arn = reference if reference.startswith("arn:") else f"arn:aws:lambda:{LOCAL_REGION}:{ACCOUNT}:function:{reference}"
+    return {"Enabled": True, "LambdaFunctionArn": arn, "Status": {"Code": "applied"}}
+
+
+def _handler(options: Parameters) -> str:
+    arn = str(options.get("LambdaFunctionArn", ""))
+    if not arn:
+        raise ApiError("MissingParameter", "ClientConnectOptions: give a LambdaFunctionArn")
+    if not arn.startswith("arn:"):
+        raise ApiError("InvalidParameterValue", f"ClientConnectOptions: {arn} is no ARN of a Lambda function")
+    return arn
 
 
 def _first_listen(view: EndpointView) -> tuple[str, int]:
@@ -181,6 +198,9 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
         if banner.get("Enabled") and not banner.get("BannerText"):
             raise ApiError("MissingParameter", "ClientLoginBannerOptions: give a BannerText")
         settings["login_banner"] = banner["BannerText"] if banner.get("Enabled") else ""
+    handler = parameters.get("ClientConnectOptions")
+    if handler is not None:
+        settings["connect_handler"] = _handler(handler) if handler.get("Enabled") else None
     enforcement = parameters.get("ClientRouteEnforcementOptions", {})
     if "Enforced" in enforcement:
         settings["client_route_enforcement"] = enforcement["Enforced"]
@@ -192,7 +212,6 @@ def _refuse_what_is_not_there(parameters: Parameters) -> None:
     """A setting that would not be kept must not be accepted. Those that ask for nothing are."""
     asked = {
         "SelfServicePortal": parameters.get("SelfServicePortal", "disabled") != "disabled",
-        "ClientConnectOptions": parameters.get("ClientConnectOptions", {}).get("Enabled"),
         "EndpointIpAddressType": parameters.get("EndpointIpAddressType", "ipv4") != "ipv4",
         "TrafficIpAddressType": parameters.get("TrafficIpAddressType", "ipv4") != "ipv4",
         "TransitGatewayConfiguration": parameters.get("TransitGatewayConfiguration"),
