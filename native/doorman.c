@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "crowd.h"
 #include "dataplane_internal.h"
 #include "door_socket.h"
 
@@ -66,7 +65,6 @@ struct doorman {
     struct prefix_rates resets_of_prefix, sessions_of_prefix, pressed_of_prefix;
     uint32_t drained_ms, pressed_ms; /* when all had been looked at; when it was last pressed */
     bool pressed, full_batch;
-    struct crowd crowd;
     enum door_result results[DOOR_BATCH]; /* of the look-ups of this batch */
     uint8_t replies[DOOR_BATCH][REPLY_MAX];
 };
@@ -89,10 +87,7 @@ static void count_all(struct doorman *doorman, enum door_total total, uint64_t b
 static void count_result(struct doorman *doorman, enum door_result result, enum door_total queued)
 {
     switch (result) {
-    case DOOR_QUEUED:
-        count_all(doorman, queued, 1);
-        doorman->crowd.packets++;
-        break;
+    case DOOR_QUEUED: count_all(doorman, queued, 1); break;
     case DOOR_RATE_LIMITED: count(doorman, CONTROL_RATE_LIMITED); break;
     case DOOR_FULL: count(doorman, CONTROL_QUEUE_FULL); break;
     case DOOR_UNKNOWN:
@@ -136,10 +131,9 @@ static unsigned sort_known(struct doorman *doorman, const struct door_listener *
         enum door_result result = DOOR_UNKNOWN;
         if (datagram->length > 0 && !datagram->truncated) {
             struct door_packet packet = door_packet(listener, datagram);
-            if (is_data(datagram)) {
+            if (is_data(datagram))
                 result = door_push_data_locked(&doorman->queue, &packet, doorman->now_ms);
-                doorman->crowd.data |= result == DOOR_QUEUED;
-            } else if (datagram->length >= CONTROL_HEADER)
+            else if (datagram->length >= CONTROL_HEADER)
                 result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
         }
         count_result(doorman, result, DOOR_TOTAL_KNOWN_PACKETS);
@@ -341,13 +335,10 @@ static void *run(void *argument)
             strangers += serve(doorman, (uint32_t)ready[i].data.u64);
             atomic_fetch_add(&doorman->sections, 1);
         }
-        bool more_wait = doorman->full_batch;
         look_at_pressure(doorman);
-        int pause_ms = strangers >= FLOOD_STRANGERS ? FLOOD_PAUSE_MS : 0;
-        if (crowd_gathers(&doorman->crowd, doorman->now_ms))
-            pause_ms = CROWD_PAUSE_MS;
-        if (pause_ms > 0 && !more_wait)
-            poll(&(struct pollfd){.fd = doorman->stop_fd, .events = POLLIN}, 1, pause_ms);
+        /* A full batch means that more wait already. */
+        if (strangers >= FLOOD_STRANGERS && strangers < DOOR_BATCH)
+            poll(&(struct pollfd){.fd = doorman->stop_fd, .events = POLLIN}, 1, FLOOD_PAUSE_MS);
     }
 }
 

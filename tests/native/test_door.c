@@ -2,7 +2,6 @@
 #include <poll.h>
 
 #include "check.h"
-#include "crowd.h"
 #include "door_queue.h"
 
 static struct door_queue queue;
@@ -248,37 +247,6 @@ static void bucket_never_holds_more_than_a_second(void)
     CHECK(!bucket_take(&bucket, 0, 100000));
 }
 
-/* So many packets in each of `ms` milliseconds, one wake-up in each: how often it gathered. */
-static unsigned gathered(struct crowd *crowd, uint32_t *now_ms, unsigned packets, unsigned ms)
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < ms; i++) {
-        crowd->packets += packets;
-        count += crowd_gathers(crowd, ++*now_ms);
-    }
-    return count;
-}
-
-static void only_a_crowd_waits(void)
-{
-    struct crowd crowd = {0};
-    uint32_t now_ms = UINT32_MAX - 500; /* the clock is about to wrap */
-    CHECK_EQUAL(gathered(&crowd, &now_ms, 0, 1000), 0);
-    for (unsigned second = 0; second < 10; second++)
-        for (unsigned packet = 0; packet < CROWD_PACKETS_PER_S / 2; packet++, now_ms += 5) {
-            crowd.packets++;
-            CHECK(!crowd_gathers(&crowd, now_ms)); /* half of what makes a crowd, evenly */
-        }
-    CHECK(gathered(&crowd, &now_ms, 1, 1000) >= 1000 - 2 * CROWD_WINDOW_MS);
-    crowd.data = true; /* an old client's: at once, and in this window nothing waits any more */
-    CHECK(!crowd_gathers(&crowd, now_ms));
-    CHECK_EQUAL(gathered(&crowd, &now_ms, 1, CROWD_WINDOW_MS / 2), 0);
-    CHECK(gathered(&crowd, &now_ms, 1, 1000) >= 1000 - 3 * CROWD_WINDOW_MS);
-    now_ms += 10000; /* the crowd is gone */
-    crowd.packets++;
-    CHECK(!crowd_gathers(&crowd, now_ms));
-}
-
 int main(void)
 {
     RUN(sessions_are_found_until_forgotten);
@@ -290,6 +258,5 @@ int main(void)
     RUN(address_of_a_handshake_under_way_is_busy);
     RUN(flood_from_one_prefix_leaves_the_others_their_answers);
     RUN(bucket_never_holds_more_than_a_second);
-    RUN(only_a_crowd_waits);
     return 0;
 }
