@@ -20,9 +20,9 @@ PUBLIC = frozenset(
         "associate", "subnet", "target", "destination", "network", "group", "groups", "protocol", "ports",
         "security_groups", "stream", "too_many_of_identity", "minimum_version", "maximum_version", "ciphers",
         "direction", "digest", "workers", "packet_crypto", "packet_offload", "log_level", "log_directory",
-        "admin_socket", "certificate", "private_key", "chain", "client_ca", "crl", "key", "server_key",
-        "bind_password_file", "secret_file", "state_key", "path", "servers", "bind_dn", "user_base",
-        "group_base", "domains", "ca",
+        "admin_socket", "certificate", "private_key", "chain", "client_ca", "signing_key", "entity_id",
+        "connect_handler", "executable", "sends", "syslog", "crl", "key", "server_key", "bind_password_file",
+        "secret_file", "state_key", "path", "servers", "bind_dn", "user_base", "group_base", "domains", "ca",
     }
 )  # fmt: skip
 """Keys whose text is no secret, file names among them. One that is new is hidden until it is added."""
@@ -35,6 +35,7 @@ _PEM = re.compile(
     r"-----BEGIN ([^-\n]*(?:private|static|secret|tls-crypt)[^\n]*?)-----.*?-----END \1-----", re.DOTALL | re.IGNORECASE
 )
 _SECRET_WORDS = ("password", "secret", "hash", "token")
+_SECRET_FILES = frozenset({"private_key", "signing_key", "key", "server_key", "state_key"})
 
 
 def redacted(value: Any, key: str = "") -> Any:
@@ -61,29 +62,40 @@ class Scrubber:
 
 
 def secrets_of(config_path: Path) -> Iterator[str]:
-    """Text of the file under keys that are no public ones, and what is in the secret files that it names, as far as
-    they can be read."""
-    try:
-        document = tomllib.loads(config_path.read_text())
-    except (OSError, ValueError):
-        return
-    yield from _hidden_text(document, "", config_path.parent)
-
-
-def _hidden_text(value: Any, key: str, directory: Path) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, member in value.items():
-            yield from _hidden_text(member, name, directory)
-    elif isinstance(value, list):
-        for member in value:
-            yield from _hidden_text(member, key, directory)
-    elif isinstance(value, str):
+    """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read."""
+    for key, value in _texts(_read(config_path)):
         if key == "state":
             yield from filter(None, [urlsplit(value).password])
         elif key not in PUBLIC and any(word in key for word in _SECRET_WORDS):
             yield value
-        if key in ("private_key", "key", "server_key", "state_key") or key.endswith(("_file", "secret")):
-            yield from _lines(directory / value)
+    for path in secret_files(config_path):
+        yield from _lines(path)
+
+
+def secret_files(config_path: Path) -> Iterator[Path]:
+    """Those that the file names: keys, and files with a password or secret and nothing else."""
+    for key, value in _texts(_read(config_path)):
+        if key in _SECRET_FILES or key.endswith("_file"):
+            yield config_path.parent / value
+
+
+def _read(config_path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config_path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a document, with the key that it stands under."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _texts(member, name)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts(member, key)
+    elif isinstance(value, str):
+        yield key, value
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
-from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
+from cvpnd.config import ConfigError, EndpointConfig, check_files
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
+from cvpnd.doctor.redaction import secret_files
 
 WARN_DAYS = {"server": 14, "ca": 30, "crl": 3}
 WHAT = {"server": "the server certificate", "ca": "an authority of client certificates", "crl": "the revocation list"}
@@ -77,25 +77,16 @@ def _not_yet_valid(endpoint: EndpointConfig) -> Iterator[Finding]:
 
 
 def key_files(facts: Facts) -> Iterator[Finding]:
-    for path in () if facts.config is None else _secret_files(facts.config):
+    paths = list(secret_files(facts.config_path))
+    if facts.config is not None and facts.config.pki.directory is not None:
+        paths.append(facts.config.pki.directory / "ca.key")
+    for path in paths:
         try:
             mode = path.stat().st_mode
         except OSError:
             continue  # told by others
         if mode & 0o007:
             yield warning("keys", f"{path} can be read by everybody here ({mode & 0o777:04o})", f"chmod o= {path}")
-
-
-def _secret_files(config: Config) -> Iterator[Path]:
-    if config.api.private_key is not None:
-        yield config.api.private_key
-    for directory in config.directories:
-        yield directory.bind_password_file
-    for endpoint in config.endpoints:
-        yield endpoint.server_certificate.private_key
-        yield from endpoint.control_protection.paths
-    if config.pki.directory is not None:
-        yield config.pki.directory / "ca.key"
 
 
 def clock(_facts: Facts) -> Iterator[Finding]:

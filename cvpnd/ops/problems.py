@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics
+from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
 
 DAY_S = 86_400
 CRL_DAYS, CERTIFICATE_DAYS, AUTHORITY_DAYS = 3, 14, 30
@@ -44,19 +44,17 @@ def _of_daemon(metrics: GatewayMetrics) -> Iterator[Problem]:
             f"{metrics.connection_log_lost} entries could not be written",
             "make room on the disk of daemon.log_directory",
         )
-    for directory in metrics.directories:
+    yield from _servers(metrics.directories, "directory", "nobody logs in by password", "cvpnctl doctor tries each")
+    yield from _servers(metrics.radius, "RADIUS for", "nobody gets past the second factor", "look at its servers' logs")
+
+
+def _servers(directories: Sequence[DirectoryMetrics], kind: str, consequence: str, fix: str) -> Iterator[Problem]:
+    for directory in directories:
         down = [server for server, well in directory.servers.items() if not well]
         if down and len(down) == len(directory.servers):
-            yield Problem(
-                "critical",
-                f"directory {directory.name}",
-                "no server answers, nobody logs in by password",
-                "cvpnctl doctor tries each server",
-            )
+            yield Problem("critical", f"{kind} {directory.name}", f"no server answers, {consequence}", fix)
         elif down:
-            yield Problem(
-                "warning", f"directory {directory.name}", f"{', '.join(down)} does not answer", "look at that server"
-            )
+            yield Problem("warning", f"{kind} {directory.name}", f"{', '.join(down)} does not answer", fix)
 
 
 def _of_endpoint(endpoint: EndpointMetrics, now: float) -> Iterator[Problem]:

@@ -59,6 +59,7 @@ BUSY = GatewayMetrics(
     engine={"tun_packets_in": 31, "receive_calls": 32},
     door={"known_packets": 41},
     directories=[DirectoryMetrics("corp", 2, (0.1, 1.0), [1, 2, 3], 4.5, {"ldaps://dc1": False})],
+    radius=[DirectoryMetrics("corp", 1, (0.1, 1.0), [1, 0, 0], 0.05, {"radius://otp1": True})],
     reload_revision=4,
     last_reload_at=1700000100.0,
     last_reload_successful=False,

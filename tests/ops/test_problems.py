@@ -50,12 +50,13 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
 
 
 def test_a_directory_is_critical_when_no_server_of_it_answers() -> None:
-    def directory(**servers: bool) -> list[Problem]:
-        return problems(directories=[DirectoryMetrics("corp", 0, (), [0], 0.0, servers)])
+    def told(kind: str, **servers: bool) -> list[str]:
+        return [p.severity for p in problems(**{kind: [DirectoryMetrics("corp", 0, (), [0], 0.0, servers)]})]
 
-    assert directory(a=True, b=True) == []
-    assert directory(a=True, b=False)[0].severity == "warning"
-    assert directory(a=False, b=False)[0].severity == "critical"
+    for kind in ("directories", "radius"):
+        assert told(kind, a=True, b=True) == []
+        assert told(kind, a=True, b=False) == ["warning"]
+        assert told(kind, a=False, b=False) == ["critical"]
 
 
 def test_the_critical_ones_come_first() -> None:
