@@ -55,8 +55,9 @@ def update_entry(connection: ConnectionView, now: float) -> dict[str, str | list
 
 
 def assertion_entry(connection: ConnectionView, now: float) -> dict[str, str | list[str]]:
-    """The identity provider's answer is here and in order; what becomes of the attempt is another entry."""
-    return _entry(connection, now, "connection-attempt") | {"connection-attempt-status": "assertion-received"}
+    """The identity provider's answer is here and in order: for AWS an end of the waiting. What becomes of the attempt is
+    another entry."""
+    return _entry(connection, now, "connection-reset") | {"connection-reset-status": "assertion-received"}
 
 
 def reset_entry(connection: ConnectionView, now: float, *, detail: str = "") -> dict[str, str | list[str]]:

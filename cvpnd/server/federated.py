@@ -62,6 +62,7 @@ async def ask_browser(
     assertion = await saml.accept(provider, response, request, source=source, within_s=within_s)
     if isinstance(assertion, Refused):
         return assertion
+    connection.username = assertion.name
     control.on_assertion(connection)
     connection.assertion_digest = _digest(credentials)
     return await log_in_by(saml, connection, method, assertion)

@@ -61,6 +61,7 @@ def test_many_logins_at_once_and_a_tunnel_that_loses_nothing(site, crowd):
     log = [entry for entry in gateway.connection_log() if entry["endpoint-name"] == "sso"]
     statuses = [entry["connection-attempt-status"] for entry in log]
     assert statuses.count("waiting-for-assertion") == CROWD + 1
+    assert [entry["connection-reset-status"] for entry in log].count("assertion-received") == CROWD + 1
     successful = [entry for entry in log if entry["connection-attempt-status"] == "successful"]
     assert {entry["username"] for entry in successful} == {f"user{n}@example.com" for n in range(CROWD)}
     assert set(gateway.refusals()) == {"NA"}
