@@ -55,8 +55,8 @@ def update_entry(connection: ConnectionView, now: float) -> dict[str, str | list
 
 
 def assertion_entry(connection: ConnectionView, now: float) -> dict[str, str | list[str]]:
-    """The identity provider's answer is here and in order: for AWS an end of the waiting. What becomes of the attempt is
-    another entry."""
+    """The identity provider's answer is here and in order: for AWS an end of the waiting. What becomes of the attempt
+    is another entry."""
     return _entry(connection, now, "connection-reset") | {"connection-reset-status": "assertion-received"}
 
 
