@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
 from helpers.ctl_inside import cvpnctl
 from helpers.lab import GatewayProcess, LabError
 
@@ -20,6 +21,7 @@ def chapters() -> list[Path]:
     ]
 
 
+@pytest.mark.timeout(240)  # a whole day's work
 def test_every_command_of_the_guide_does_what_it_is_there_for(site, monkeypatch):
     """systemd is not here (tests/systemd has it): its two commands are carried out by hand."""
     host, etc = site.lab.gateway, site.lab.directory / "etc"
