@@ -143,6 +143,7 @@ class Daemon:
             connection_log_lost=self.connection_log.lost,
             queues={
                 "connection_log": self.connection_log.waiting,
+                "connect_handlers": sum(self.control.handlers.pending().values()),
                 "logins": sum(self.control.users.pending().values()),
             },
             loop_lag=self._loop_lag,
