@@ -17,7 +17,7 @@ from helpers import idps, web_login
 from helpers.chromium import Chromium, open_page
 from helpers.idps import Idp
 from helpers.web_login import ACS, device
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, Request
 
 IDP_ADDRESS = "198.51.100.1:8300"
 """Another address than the portal's: another site to a browser."""
@@ -48,6 +48,18 @@ def log_in(person: BrowserContext, link: str) -> Page:
     page.locator("button, input[type=submit]").last.click()
     page.wait_for_url("**/saml/**")
     return page
+
+
+def sent_to(person: BrowserContext, link: str) -> str:
+    """Where the portal sends a browser that opens the link."""
+    answer = person.new_page().goto(link)
+    assert answer is not None
+    passed: list[str] = []
+    request: Request | None = answer.request
+    while request is not None:
+        passed.append(request.url)
+        request = request.redirected_from
+    return next(url for url in passed if "SAMLRequest=" in url)
 
 
 def consent(page: Page, button: str = "Connect") -> None:
@@ -95,8 +107,7 @@ def test_a_browser_that_was_sent_to_the_identity_provider_by_somebody_else_gets_
     gateway = start()
     attacker, victim = chromium.person(), chromium.person()
     laptop = device(site, "laptop")
-    at_idp = open_page(attacker, laptop.link()).url
-    page = log_in(victim, at_idp)
+    page = log_in(victim, sent_to(attacker, laptop.link()))
     assert "another browser" in page.inner_text("h1")
     laptop.client.wait_for("AUTH_FAILED")
     assert "browser-mismatch" in gateway.refusals()
