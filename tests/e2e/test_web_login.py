@@ -66,7 +66,7 @@ def test_a_person_logs_in_once_and_groups_decide_what_is_reached(site, start, br
 
 
 def test_whoever_cannot_or_does_not_consent_stays_out_and_the_log_says_why(site, start, browser):
-    gateway = start(portal="login_s = 12")
+    gateway = start(more=f'remote = "{web_login.HOST}"', portal="login_s = 12")
     slow = device(site, "slow")
     slow.link()
     simple = device(site, "simple", "--push-peer-info")
@@ -77,7 +77,7 @@ def test_whoever_cannot_or_does_not_consent_stays_out_and_the_log_says_why(site,
 
     refused_for("saml-client-unsuited")
 
-    declined = device(site, "declined")
+    declined = device(site, "declined", text=gateway.ctl("profile", "anna").stdout)
     url, relay_state = asked(browser, declined.link())
     page = browser.consent_page(browser.post(ACS, SAMLResponse=saml_idp.answer(url), RelayState=relay_state))
     browser.decide(page, "deny")

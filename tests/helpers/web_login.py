@@ -73,12 +73,16 @@ class Device:
         return self.links[-1]
 
 
-def device(site: Any, name: str, *options: str, where: Namespace | None = None, host: str = HOST) -> Device:
-    """Without a certificate, and with the user name that is none: openvpn wants either."""
+def device(
+    site: Any, name: str, *options: str, where: Namespace | None = None, host: str = HOST, text: str = ""
+) -> Device:
+    """Without a certificate, and with the user name that is none: openvpn wants either. ``text``: a profile that has
+    all it needs."""
     profile = site.profile(name=name, host=host)
-    profile.write_text(re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()) + NOBODY)
+    profile.write_text(text or re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()) + NOBODY)
     person = Management(profile.parent / "person")
-    return Device(site.lab.openvpn(profile, *person.options, *(options or WEB_AUTH), client=where), person)
+    options = options or (() if text else WEB_AUTH)
+    return Device(site.lab.openvpn(profile, *person.options, *options, client=where), person)
 
 
 class Browser:

@@ -12,7 +12,7 @@ from helpers import certs
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings
-from cvpnd.config import EndpointConfig, load
+from cvpnd.config import AuthenticationConfig, EndpointConfig, load
 from cvpnd.profile import KINDS, ProfileError, render_profile
 from cvpnd.wire.wrap.key_files import serialise_static_key
 
@@ -133,6 +133,19 @@ def test_a_server_name_is_quoted(tmp_path):
     odd = certs.issue(certs.authority(), certs.common_name('my "vpn" \\ server'), usage=None)
     profile = Gateway(tmp_path, more='remote = "gw.example.com"', server=odd).profile()
     assert options(profile, "verify-x509-name") == [r'verify-x509-name "my \"vpn\" \\ server" name']
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_logs_in_with_a_browser_is_asked_for_no_name(tmp_path, kind):
+    gateway = Gateway(tmp_path)
+    federated = AuthenticationConfig(type="federated-authentication", saml_provider="corp")
+    endpoint = gateway.endpoint.model_copy(update={"authentication": (federated,)})
+    profile = render_profile(endpoint, gateway.trust, "alice", kind=kind)
+    if kind == "aws":
+        assert {"auth-federate", "reneg-sec 0"} <= set(profile.splitlines()) and "auth-user-pass" not in profile
+    else:
+        assert block(profile, "auth-user-pass").split() == ["N/A", "N/A"] and "auth-federate" not in profile
+    assert ("setenv IV_SSO webauth" in profile) is (kind == "openvpn")
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
