@@ -1,7 +1,8 @@
 """Logins that wait for a person, while the client keeps its connection (openvpn-wire.md 15.3).
 
 Only on the first key: later ones go by tokens. Whoever waits here has proven little or nothing yet, so how many may,
-and how many from one source, is limited for each endpoint; and nobody waits for longer than the client does.
+and how many from one source, is limited for each endpoint; and nobody waits for longer than the client does, or for one
+that is gone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
     from cvpnd.server.control import ControlPlane
 
+ASK_EVERY_S = 10.0
+"""A client that waits is asked whether it is there, which costs it one acknowledgement."""
 _T = TypeVar("_T")
 
 
@@ -60,12 +63,29 @@ async def wait_for_person(
     """Tell the client ``question``, one of ``messages.web_auth``, ``open_url`` and ``cr_text``, and wait for
     ``outcome``, which somebody else sets. Raises ``Denied``."""
     with control.dialogues.place(connection):
+        connection.asked_alive_at = None
         left_s = control.ask(connection, question, wait_s)
         try:
             async with asyncio.timeout(left_s):
-                return await outcome
+                while not (await asyncio.wait({outcome}, timeout=ASK_EVERY_S))[0]:
+                    _check_client(control, connection)
+                return outcome.result()
         except TimeoutError:
             raise Denied(Refusal.LOGIN_UNANSWERED, f"not within {left_s:.0f} s") from None
+
+
+def _check_client(control: ControlPlane, connection: Connection) -> None:
+    """Whoever stopped the client, or started it anew, is not waited for: the place is free for others, and nobody is
+    told that a device goes on which does not."""
+    session, now = connection.session, asyncio.get_running_loop().time()
+    if not session.owes_answer:
+        connection.asked_alive_at = now
+        session.ask_alive()
+        control.pump(connection, now)
+    elif connection.asked_alive_at is None:
+        connection.asked_alive_at = now
+    elif now - connection.asked_alive_at >= connection.endpoint.settings.hand_window_s:
+        raise Denied(Refusal.HANDSHAKE_ABANDONED, "the client has stopped answering while its person was waited for")
 
 
 def can_answer_in_text(connection: Connection) -> bool:

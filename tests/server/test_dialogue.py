@@ -10,6 +10,7 @@ import pytest
 
 from cvpnd.config import LimitsConfig
 from cvpnd.reasons import Refusal
+from cvpnd.server import dialogue
 from cvpnd.server.denied import Denied
 from cvpnd.server.dialogue import Dialogues, ask_in_text, can_answer_in_text
 
@@ -36,6 +37,9 @@ class Control:
     def ask(self, connection: Any, question: str, wait_s: float) -> float:
         self.asked.append(question)
         return min(wait_s, self.patience_s)
+
+    def pump(self, connection: Any, now: float) -> None:
+        """Nothing of it goes anywhere."""
 
 
 async def test_so_many_may_wait_and_so_many_of_one_source_and_a_place_is_free_again_at_once():
@@ -77,6 +81,31 @@ async def test_nobody_is_waited_for_longer_than_the_client_does():
     assert denied.value.refusal is Refusal.LOGIN_UNANSWERED
     assert asked.answer is None and control.dialogues.waiting("cvpn-endpoint-1") == 0
     assert control.asked == ["INFO_PRE,CR_TEXT:R:Code?"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_client_that_is_gone_is_not_waited_for(monkeypatch, answers):
+    monkeypatch.setattr(dialogue, "ASK_EVERY_S", 0.01)
+    control, asked = Control(60), connection("192.0.2.1")
+    asked.endpoint.settings.hand_window_s = 0.1
+    asked.asked_alive_at = None
+    asked.session.owes_answer = False
+
+    def ask_alive() -> None:
+        asked.session.owes_answer = not answers
+        control.asked.append("alive?")
+        if control.asked.count("alive?") == 20:
+            asked.answer.set_result("123456")
+
+    asked.session.ask_alive = ask_alive
+    if answers:
+        assert await ask_in_text(control, asked, "Code?", 60) == "123456"
+    else:
+        with pytest.raises(Denied) as denied:
+            await ask_in_text(control, asked, "Code?", 60)
+        assert denied.value.refusal is Refusal.HANDSHAKE_ABANDONED
+        assert control.asked.count("alive?") == 1
+    assert control.dialogues.waiting("cvpn-endpoint-1") == 0
 
 
 def test_only_a_client_that_said_so_and_waits_for_its_first_key_is_asked():
