@@ -6,10 +6,12 @@ nothing unless told to, and by a comparison of its own). For one thread at a tim
 from __future__ import annotations
 
 import logging
+import select
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,10 @@ from cvpnd.config import LdapUrl
 
 log = logging.getLogger(__name__)
 
+KEPT_CONNECTIONS = 16
+"""Of one server."""
+KEPT_S = 30.0
+"""Unused. What is on the way to a server forgets a connection some time, and does not say so."""
 PASSWORD_POLICY = "1.3.6.1.4.1.42.2.27.8.5.1"  # noqa: S105 - the control's name
 """Asked for with each bind: why OpenLDAP's ppolicy says no."""
 SUCCESS = 0
@@ -83,40 +89,74 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
 
 @dataclass(slots=True)
 class LdapServers:
-    """Shared by the threads of one directory."""
+    """Shared by the threads of one directory. Connections of the service wait here for the next login, as half of what
+    one costs is to connect and to bind; they are in deques, from which one thread takes each."""
 
     urls: Sequence[LdapUrl]
     context: ssl.SSLContext
     timeout_s: float
     clock: Callable[[], float] = time.monotonic
     health: ServerHealth[LdapUrl] = field(init=False)
+    _kept: dict[LdapUrl, deque[tuple[float, Connection]]] = field(init=False)
+    """Until when, and which; the one used last on the right."""
 
     def __post_init__(self) -> None:
         self.health = ServerHealth(self.urls, self.clock)
+        self._kept = {url: deque() for url in self.urls}
 
     def sessions(self, service: tuple[str, str] | None) -> Iterator[LdapSession]:
         """One session after the other until the caller is content, each bound as the service, whose name and password
-        these are. None: bound as nobody yet. A fault it is to report with ``failed``. Raises ``Unavailable`` when none
-        is left."""
+        these are. None: bound as nobody yet. Of each it is to say ``keep`` or, if there was a fault, ``failed``. Raises
+        ``Unavailable`` when none is left."""
         problems = []
         for url in self.health.in_order():
-            session = LdapSession(self, url)
-            if service is not None:
-                try:
-                    session.bind_service(*service)
-                except (LDAPException, OSError) as error:  # nothing of a client's was in it
-                    problems.append(self.failed(url, error))
-                    session.close()
+            if service is not None and (kept := self._take(url)) is not None:
+                session = LdapSession(self, url, kept)
+                with closing(session):
+                    yield session
+                if not session.outdated:
                     continue
-                self.health.succeeded(url)
-            try:
+            session = LdapSession(self, url)
+            with closing(session):
+                if service is not None:
+                    try:
+                        session.bind_service(*service)
+                    except (LDAPException, OSError) as error:  # nothing of a client's was in it
+                        problems.append(self.failed(session, error))
+                        continue
+                    self.health.succeeded(url)
                 yield session
-            finally:
-                session.close()
         raise Unavailable("; ".join(problems) or "no server has given an answer")
 
-    def failed(self, url: LdapUrl, error: Exception) -> str:
+    def _take(self, url: LdapUrl) -> Connection | None:
+        kept, now = self._kept[url], self.clock()
+        with suppress(IndexError):  # there is none, or another thread has taken it
+            while True:
+                until, connection = kept.pop()
+                if now < until and _quiet(connection):
+                    return connection
+                _close(connection)
+        return None
+
+    def keep(self, session: LdapSession) -> None:
+        """It has answered; if it is the service's, its connection waits for the next."""
+        connection = session.give_up()
+        if connection is None:
+            return
+        kept, now = self._kept[session.url], self.clock()
+        kept.append((now + KEPT_S, connection))
+        with suppress(IndexError):
+            while len(kept) > KEPT_CONNECTIONS or kept[0][0] <= now:
+                _close(kept.popleft()[1])
+
+    def failed(self, session: LdapSession, error: Exception) -> str:
+        """A kept connection that has ended says nothing of its server; one that hangs does."""
+        url = session.url
         text = f"{url}: {str(error) or type(error).__name__}"
+        session.outdated = session.kept and not isinstance(error, TimeoutError)
+        if session.outdated:
+            return text
+        self._kept[url].clear()
         back_off_s = self.health.failed(url)
         log.warning("directory server %s; the next one is asked, this one again in %.0f s", text, back_off_s)
         return text
@@ -142,21 +182,33 @@ class LdapSession:
     """With one server: searches as the service, binds as anybody on a connection of their own. Without a service,
     whoever has bound to stay is the one who searches."""
 
-    def __init__(self, servers: LdapServers, url: LdapUrl) -> None:
+    def __init__(self, servers: LdapServers, url: LdapUrl, kept: Connection | None = None) -> None:
+        """``kept``: the service's, bound for an earlier session."""
         self._servers = servers
         self.url = url
-        self._searching: Connection | None = None
+        self._searching = kept
+        self._of_service = kept is not None
+        self.kept = kept is not None
+        self.outdated = False
+        """It failed, and a new one to the same server may not."""
 
     def bind_service(self, user: str, password: str) -> None:
         """Raises one of FAULTS, or another LDAPException."""
         connection = self._searching = self._servers.connect(self.url, user, password)
         if not connection.bind():
             raise ServerFault(f"the service account {user} is refused: {connection.result['description']}")
+        self._of_service = True
+
+    def give_up(self) -> Connection | None:
+        """The service's connection, which is another session's from now on. One that a user has bound is nobody's."""
+        if not self._of_service:
+            return None
+        service, self._searching = self._searching, None
+        return service
 
     def close(self) -> None:
         if self._searching is not None:
-            with suppress(LDAPException, OSError):
-                self._searching.unbind()
+            _close(self._searching)
 
     def search(
         self, base: str, wanted: str, attributes: Sequence[str], *, only_base: bool = False, most: int
@@ -195,5 +247,21 @@ class LdapSession:
             return answer
         finally:
             if connection is not self._searching:
-                with suppress(LDAPException, OSError):
-                    connection.unbind()
+                _close(connection)
+
+
+def _quiet(connection: Connection) -> bool:
+    """Nobody has closed it, and nothing has come that was not asked for."""
+    if connection.closed or connection.socket is None:
+        return False
+    waiting = select.poll()
+    waiting.register(connection.socket, select.POLLIN)
+    return not waiting.poll(0) and not connection.socket.pending()
+
+
+def _close(connection: Connection) -> None:
+    sock = connection.socket
+    with suppress(LDAPException, OSError):
+        connection.unbind()
+    if sock is not None:  # ldap3 leaves one open on which it cannot say goodbye
+        sock.close()

@@ -160,11 +160,14 @@ class LdapDirectory:
         try:
             for session in self._servers.sessions(self._settings.service):
                 try:
-                    return ask(session)
+                    outcome = ask(session)
                 except FAULTS as error:
-                    problems.append(self._servers.failed(session.url, error))
+                    problems.append(self._servers.failed(session, error))
                 except LDAPException as error:
                     return Refused(Refusal.WRONG_PASSWORD, f"cannot be sent to {session.url}: {error}")
+                else:
+                    self._servers.keep(session)
+                    return outcome
         except Unavailable as error:
             problems.append(str(error))
         return Refused(Refusal.DIRECTORY_UNAVAILABLE, "; ".join(problems))

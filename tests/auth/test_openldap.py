@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import tomllib
@@ -281,14 +282,50 @@ def test_the_next_server_is_asked_and_the_dead_one_left_alone_for_a_while(server
         patch.setattr(ldap.LdapServers, "connect", watched)
         for _ in range(3):
             assert isinstance(directory.look_up("alice"), Account)
-        assert asked == [6361, TLS_PORT, TLS_PORT, TLS_PORT]
+        assert asked == [6361, TLS_PORT], "one connection for all"
         assert directory.servers_up() == {str(dead): False, str(live): True}
         now[0] += health.FIRST_BACK_OFF_S
         assert isinstance(directory.look_up("alice"), Account)
-        assert asked[4:] == [6361, TLS_PORT]
+        assert asked[2:] == [6361]
         now[0] += health.FIRST_BACK_OFF_S
         assert isinstance(directory.look_up("alice"), Account)
-        assert asked[6:] == [TLS_PORT], "longer each time"
+        assert asked[3:] == [], "longer each time"
+        now[0] += ldap.KEPT_S
+        assert isinstance(directory.look_up("alice"), Account)
+        assert asked[3:] == [6361, TLS_PORT], "nor is a connection kept for ever"
+
+
+def test_a_connection_that_ended_while_it_was_kept_is_nobodys_trouble(server: OpenLdap) -> None:
+    directory = opened(server, servers=[f"ldaps://localhost:{TLS_PORT}"])
+    (kept,) = directory._servers._kept.values()
+    with server.place.entered():
+        assert isinstance(directory.look_up("alice"), Account)
+        ((_, connection),) = kept
+        server.stop()
+        server.start()
+        assert isinstance(directory.log_in("alice", b"ecila"), Account)
+        assert connection.closed and all(directory.servers_up().values())
+        ((_, connection),) = kept
+        ended = connection.socket
+        ended.shutdown(socket.SHUT_RDWR)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ldap, "_quiet", lambda _: True)  # as if it ended just after that
+            assert isinstance(directory.look_up("alice"), Account)
+        assert ended.fileno() == -1 and all(directory.servers_up().values())
+
+
+def test_of_a_server_that_hangs_one_kept_connection_is_waited_for_and_no_more(server: OpenLdap) -> None:
+    directory = opened(server, servers=[f"ldaps://localhost:{TLS_PORT}"], timeout_s=1)
+    assert server.process is not None
+    with server.place.entered():
+        assert isinstance(directory.look_up("alice"), Account)
+        server.process.signal(signal.SIGSTOP)
+        try:
+            assert reason(directory.look_up("alice")) == Refusal.DIRECTORY_UNAVAILABLE
+        finally:
+            server.process.signal(signal.SIGCONT)
+        assert not any(directory.servers_up().values()) and not any(directory._servers._kept.values())
+        assert isinstance(directory.look_up("alice"), Account)
 
 
 def test_a_service_account_that_is_refused_is_nobodys_wrong_password(
