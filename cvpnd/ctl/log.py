@@ -83,8 +83,16 @@ def show(
 @app.command("follow")
 def follow(
     socket: SocketOption,
-    endpoint: Annotated[str | None, typer.Option(help="Only of this endpoint.", show_default=False)] = None,
-    user: Annotated[str | None, typer.Option(help="Only of this user or certificate name.", show_default=False)] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Only of this endpoint.", show_default=False, autocompletion=completion.endpoints),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            help="Only of this user or certificate name.", show_default=False, autocompletion=completion.connected
+        ),
+    ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Only with this reason, e.g. crl-expired.", show_default=False)
     ] = None,
