@@ -84,6 +84,11 @@ def test_a_browser_logs_in_and_the_stock_client_s_tunnel_carries_traffic(site, s
     (view,) = gateway.ctl_json("connection", "list")
     assert view["username"] == "anna@example.org"
     assert not page.context.cookies(web_login.URL), "nothing of the portal stays in the browser"
+    gateway.stop()
+    gateway.start()
+    laptop.client.wait_connected(30, times=2)
+    assert site.lab.client.ping("10.30.0.10").lost == 0
+    assert laptop.person.heard().count("WEB_AUTH") == 1, "one browser visit, also after a restart"
 
 
 def test_a_person_who_is_logged_in_is_asked_for_consent_all_the_same_and_says_no(site, start, chromium):
