@@ -43,5 +43,8 @@ def explain(
                 ("  route", f"{route['destination']} by {route['target']}" if route else "none: unreachable"),
             ]
         )
+        if explanation.get("let_through") is not None:
+            through = ", ".join(explanation["let_through"]) or "nothing of it"
+            print_line(f"  security groups let through {through}")
     if not explanation["allowed"]:
         raise typer.Exit(DENIED)

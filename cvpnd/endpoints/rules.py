@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
+from cvpnd.config import EgressConfig
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import Explanation, OperationError, RuleView
 from cvpnd.endpoints.operations import OperationsBase, network
@@ -103,16 +104,24 @@ class RuleOperations(OperationsBase):
                     groups = tuple(sorted(identity.groups))
         decision = decide(served.rules, groups, address)
         route = best_route(served.routes, address)
+        let_through = self._let_through(served, address)
         return Explanation(
-            allowed=decision.allowed,
+            allowed=decision.allowed and let_through != (),
             endpoint_id=served.id,
             destination=destination,
             groups=groups,
             rule=views.rule_view(served, decision.rule) if decision.rule is not None else None,
             deciding_groups=decision.deciding_groups,
             route=views.route_view(served, route) if route is not None else None,
-            sentence=_sentence(who, destination, decision, route),
+            sentence=_sentence(who, destination, decision, route, let_through),
+            let_through=let_through,
         )
+
+    def _let_through(self, served: ServedEndpoint, address: IPv4Address | IPv6Address) -> tuple[str, ...] | None:
+        groups = self._gateway.config.security_groups_of(served.settings)
+        if not groups or any(group.is_default for group in groups):
+            return None
+        return tuple(_spell(each) for group in groups for each in group.egress if address in each.network)
 
 
 def _rule(served: ServedEndpoint, network: IPv4Network | IPv6Network, group: str | None) -> Rule | None:
@@ -123,13 +132,22 @@ def _whom(group: str | None) -> str:
     return "all users" if group is None else f"group {group}"
 
 
-def _sentence(who: str, destination: str, decision: Decision, route: Route | None) -> str:
+def _spell(egress: EgressConfig) -> str:
+    protocol = "" if egress.protocol == "all" else f"{egress.protocol}/"
+    return f"{protocol}{egress.network}" + (f":{egress.ports}" if egress.ports else "")
+
+
+def _sentence(
+    who: str, destination: str, decision: Decision, route: Route | None, let_through: tuple[str, ...] | None
+) -> str:
     rule = decision.rule
     if rule is None:
         return f"{who} may not reach {destination}: no authorization rule covers it."
     if not decision.allowed:
         named = ", ".join(_whom(r.group) for r in decision.rules_on_prefix)
         return f"{who} may not reach {destination}: the longest match {rule.network} allows only {named}."
+    if let_through == ():
+        return f"{who} may not reach {destination}: a rule allows it, but the endpoint's security groups keep it back."
     if route is None:
         return f"{who} may reach {destination} by the rule for {rule.network}, but no route leads there."
     return (

@@ -183,6 +183,10 @@ egress = [{ network = "10.20.0.0/24", protocol = "tcp", ports = "8000-8001" }, {
     gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-only"]')
     assert ping(count=2) == 0.0
     assert lab.get(lab.client, "10.20.0.10", "/peer").split()[0] == "10.20.0.1"
+    told = gateway.ctl("explain", "alice", "10.20.0.10").stdout
+    assert "security groups let through tcp/10.20.0.0/24:8000-8001\n" in told
+    kept = gateway.ctl("explain", "alice", "10.20.9.9", check=False)
+    assert kept.returncode == 1 and "security groups keep it back" in kept.stdout
     web_only, default, _ = gateway.ctl_json("security-group", "list")
     assert web_only["denied"]["lab"] >= 2
     assert "tcp/10.20.0.0/24:8000-8001 10.20.0.1/32" in gateway.ctl("security-group", "list").stdout
