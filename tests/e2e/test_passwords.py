@@ -155,7 +155,7 @@ def test_a_login_that_is_ended_needs_the_password_again_also_after_a_restart(sta
     gateway.stop()
     gateway.start()
     connect("alice", token, name="restarted").wait_for("AUTH_FAILED,SESSION: token expired")
-    assert gateway.refusals().count("token-invalid") == 2
+    wait_until(lambda: gateway.refusals().count("token-invalid") == 2, 5, "the client hears it before the log has it")
     connect("alice", "right").wait_connected()
 
 
@@ -210,7 +210,7 @@ def test_users_added_changed_disabled_and_removed_at_run_time(site, start, conne
     carol.wait_for("Account disabled")
     assert gateway.ctl_json("connection", "list")[0]["end_reason"] == "account-disabled"
     connect("carol", "secret", name="disabled").wait_for("AUTH_FAILED")
-    assert gateway.refusals()[-1] == "account-disabled"
+    wait_until(lambda: gateway.refusals()[-1] == "account-disabled", 5, "the client hears it before the log has it")
     ctl("enable", "carol")
     ctl("password", "carol", password="another")
     connect("carol", "another").wait_connected().stop()
