@@ -12,4 +12,10 @@ static inline uint64_t clock_now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* What has passed since `then`, which another thread may have written after `now` was looked at: then nothing. */
+static inline uint64_t clock_since(uint64_t now_ms, uint64_t then_ms)
+{
+    return now_ms > then_ms ? now_ms - then_ms : 0;
+}
+
 #endif

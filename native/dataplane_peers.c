@@ -403,7 +403,7 @@ bool dataplane_peer_statistics(struct dataplane *plane, uint32_t id, struct peer
             .packets_denied = atomic_load_explicit(&peer->packets_denied, memory_order_relaxed),
             .bytes_out = atomic_load_explicit(&peer->bytes_out, memory_order_relaxed),
             .packets_out = atomic_load_explicit(&peer->packets_out, memory_order_relaxed),
-            .idle_ms = now > last ? now - last : 0,
+            .idle_ms = clock_since(now, last),
         };
     }
     return control_leave(plane, peer != NULL);

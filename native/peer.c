@@ -3,6 +3,8 @@
 #include <openssl/crypto.h>
 #include <stdlib.h>
 
+#include "clock.h"
+
 struct key_limits key_limits_default(void)
 {
     const uint64_t blocks = (UINT64_C(1) << 36) - 1;
@@ -53,6 +55,12 @@ struct peer *peer_new(uint32_t id, unsigned worker, unsigned lease_count, uint64
     atomic_store(&peer->last_authentic_ms, now_ms);
     atomic_store(&peer->last_sent_ms, now_ms);
     return peer;
+}
+
+bool peer_is_silent(const struct peer *peer, uint64_t now_ms)
+{
+    uint64_t last_ms = atomic_load_explicit(&peer->last_authentic_ms, memory_order_relaxed);
+    return peer->timeout_ms != 0 && clock_since(now_ms, last_ms) >= peer->timeout_ms;
 }
 
 void peer_free(struct peer *peer)

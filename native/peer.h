@@ -148,6 +148,9 @@ struct peer_key_material {
 };
 
 /* Unpublished; NULL when memory is short. The endpoint, groups and leases are set by the caller. */
+/* Nothing authentic for its timeout, if it has one. `now_ms` may be from before the peer was made, or last heard. */
+bool peer_is_silent(const struct peer *peer, uint64_t now_ms);
+
 struct peer *peer_new(uint32_t id, unsigned worker, unsigned lease_count, uint64_t now_ms);
 
 /* Wipes and frees a peer that nobody can see any more, with its keys, groups and remote. */

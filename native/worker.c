@@ -251,7 +251,8 @@ static void serve_tcp(struct worker *worker, uint32_t peer_id, uint32_t events)
 /* Appends a keepalive when nothing was sent for the peer's interval. */
 static void ping_if_idle(struct worker *worker, struct peer *peer, struct batch *batch)
 {
-    uint64_t idle = worker->forwarder.now_ms - atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed);
+    uint64_t idle =
+        clock_since(worker->forwarder.now_ms, atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed));
     if (peer->ping_interval_ms == 0 || idle < peer->ping_interval_ms)
         return;
     uint8_t *at =
@@ -309,8 +310,7 @@ static void look_after_path(struct worker *worker, struct peer *peer)
 static void look_after_peer(struct worker *worker, struct peer *peer, struct batch *batch)
 {
     struct forwarder *forwarder = &worker->forwarder;
-    uint64_t silent = forwarder->now_ms - atomic_load_explicit(&peer->last_authentic_ms, memory_order_relaxed);
-    if (peer->timeout_ms != 0 && silent >= peer->timeout_ms && !peer->timeout_reported) {
+    if (peer_is_silent(peer, forwarder->now_ms) && !peer->timeout_reported) {
         peer->timeout_reported = true;
         atomic_fetch_or(&peer->reports_due, REPORT_TIMEOUT);
     }

@@ -493,6 +493,22 @@ static void authentic_nonsense_of_every_length_ends_here(void)
     }
 }
 
+/* A login was thrown out at once when its peer was made between a worker's look at the clock and its look at the peers:
+ * some time before the peer was there looked like a silence of ages. */
+static void who_has_just_come_is_not_silent(void)
+{
+    struct fixture *fixture = fixture_new();
+    struct peer *peer = fixture->peer;
+    atomic_store(&peer->last_authentic_ms, 5000);
+    CHECK(!peer_is_silent(peer, UINT64_MAX));
+    peer->timeout_ms = 1000;
+    CHECK(!peer_is_silent(peer, 4999));
+    CHECK(!peer_is_silent(peer, 5000));
+    CHECK(!peer_is_silent(peer, 5999));
+    CHECK(peer_is_silent(peer, 6000));
+    fixture_free(fixture);
+}
+
 int main(void)
 {
     RUN(cbc_packets_meet_the_same);
@@ -504,6 +520,7 @@ int main(void)
     RUN(malformed_inner_packets_are_no_ip);
     RUN(outer_refusals_leave_no_trace_on_the_peer);
     RUN(notices_end_here);
+    RUN(who_has_just_come_is_not_silent);
     RUN(terminal_event_waits_for_room);
     RUN(float_is_told_once_a_second_and_moves_nothing);
     RUN(control_packet_belongs_behind_data_of_its_client);
