@@ -1,11 +1,11 @@
-"""One frozen model for each table of the file; the field names are the keys.
+"""The endpoint and what belongs to it, and the file as a whole: one frozen model for each table, whose field names are
+the keys.
 
 Only what a table can know by itself is checked here; what takes two tables is in ``crosscheck``."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -13,22 +13,28 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
+from cvpnd.config.control_protection import ControlProtectionConfig
+from cvpnd.config.daemon import (
+    ApiConfig,
+    DaemonConfig,
+    ManagedConfig,
+    MetricsConfig,
+    PkiConfig,
+    QuotasConfig,
+    StatusFileConfig,
+)
 from cvpnd.config.handlers import HandlerConfig, HandlerReference, handler_name
 from cvpnd.config.mfa import Mfa, inherit_mfa
+from cvpnd.config.networks import DEFAULT_GROUP, SecurityGroupConfig, SubnetConfig, VpcConfig
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
-from cvpnd.config.table import Table as _Table
+from cvpnd.config.table import Table
 from cvpnd.config.values import (
     CBC_CIPHERS,
     DATA_CIPHERS,
-    LOCAL,
     LOCAL_DIRECTORY,
-    METRICS_LISTEN,
     Address,
-    AddressV4,
-    AddressV6,
-    ApiListenUrl,
     Banner,
     ClientCidr,
     ClientCidrV6,
@@ -39,205 +45,24 @@ from cvpnd.config.values import (
     Flag,
     Group,
     Identifier,
-    Interface,
     ListenUrl,
-    MetricsListen,
     Network,
-    NetworkV4,
-    NetworkV6,
     PasswordHash,
-    PortRange,
     Printable,
     Remote,
-    StateUrl,
     UserName,
     whole,
 )
 
-DEFAULT_GROUP = "default"
-
 TlsVersion = Literal["1.2", "1.3"]
 
-MAX_WORKERS = 64
-"""What the data plane takes."""
 MAX_DNS_SERVERS = 8
 """``dns server N address`` takes no more (openvpn-wire.md section 16)."""
 MAX_DNS_DOMAINS = 10
 """OpenVPN 2.x keeps ten DOMAIN-SEARCH entries and drops the rest."""
 
 
-class StrangersConfig(_Table):
-    """How much is done for those who have no session, over all endpoints."""
-
-    resets_per_s: int = whole(250_000, 10, 10_000_000)
-    resets_per_source_per_s: int = whole(150_000, 1, 10_000_000)
-    sessions_per_s: int = whole(1000, 1, 100_000)
-    sessions_per_source_per_s: int = whole(500, 1, 100_000)
-    unproven_sessions_per_s: int = whole(50, 0, 100_000)
-    handshakes_per_source_per_min: int = whole(3000, 1, 1_000_000)
-    handshakes_per_network_per_min: int = whole(12_000, 1, 1_000_000)
-    failed_logins_per_source_per_min: int = whole(600, 1, 1_000_000)
-    failed_logins_per_network_per_min: int = whole(2400, 1, 1_000_000)
-
-
-class DaemonConfig(_Table):
-    state: StateUrl = "sqlite:////var/lib/cvpnd/state.db"
-    state_key: FilePath | None = None
-    """None: beside an SQLite file, with the ending .key; else /var/lib/cvpnd/state.key."""
-    admin_socket: FilePath = Path("/run/cvpnd/admin.sock")
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_WORKERS, strict=True)] = "auto"
-    packet_crypto: Literal["auto", "openssl", "ipsec-mb"] = "auto"
-    packet_offload: Literal["auto", "tcp", "off"] = "auto"
-    packet_pause_us: int = whole(600, 0, 10_000)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_directory: FilePath = Path("/var/log/cvpnd")
-    shutdown_grace_s: int = whole(2, 0, 60)
-    strangers: StrangersConfig = StrangersConfig()
-
-    @field_validator("workers", mode="before")
-    @classmethod
-    def _check_workers(cls, value: object) -> object:
-        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_WORKERS):
-            return value
-        raise ValueError(f'{value!r} is no number of workers; write "auto" or a number from 1 to {MAX_WORKERS}')
-
-    def worker_count(self) -> int:
-        """Data plane threads: one for each core this process may use, unless the file says otherwise."""
-        return min(len(os.sched_getaffinity(0)), MAX_WORKERS) if self.workers == "auto" else self.workers
-
-
-class MetricsConfig(_Table):
-    listen: MetricsListen = Field(default=METRICS_LISTEN, validate_default=True)
-    """None: no metrics over HTTP."""
-    per_user: Flag = False
-    openvpn_exporter_names: Flag = False
-
-
-class StatusFileConfig(_Table):
-    """OpenVPN's status file, for programs that read it."""
-
-    path: FilePath | None = None
-    """None: there is none."""
-    version: Literal[2, 3] = 2
-    interval_s: int = whole(60, 1, 3600)
-
-
-class ApiConfig(_Table):
-    """The AWS-compatible API."""
-
-    listen: ApiListenUrl = None
-    """None: there is none."""
-    certificate: FilePath | None = None
-    private_key: FilePath | None = None
-
-    @model_validator(mode="after")
-    def _check_certificate(self) -> Self:
-        if (self.certificate is None) != (self.private_key is None):
-            raise ValueError("certificate and private_key belong together; add the other, or leave both away")
-        return self
-
-
-class ManagedConfig(_Table):
-    """What endpoints that are made at run time share."""
-
-    listen: tuple[Address, ...] = Field(default=(IPv4Address("0.0.0.0"),), min_length=1)  # noqa: S104
-    """Addresses of this host; an endpoint gets the first at which its port is free."""
-    remote: Remote | None = None
-    """The name in profiles; None: that of the server's certificate if it is a full name, else this host's address."""
-
-
-class QuotasConfig(_Table):
-    """How many there may be of what is made at run time; AWS's numbers."""
-
-    endpoints: int = whole(5, 0, 10_000)
-    rules: int = whole(50, 0, 1_000_000)
-    """Of one endpoint, as the next two."""
-    routes: int = whole(10, 0, 100_000)
-    crl_entries: int = whole(20_000, 0, 10_000_000)
-
-
-class PkiConfig(_Table):
-    directory: FilePath | None = None
-    """None: ``cvpnctl certificate`` cannot issue or revoke."""
-
-
-class VpcConfig(_Table):
-    id: Identifier
-    cidr: tuple[Network, ...] = Field(min_length=1)
-
-
-class SubnetConfig(_Table):
-    """A network this host has a leg in."""
-
-    id: Identifier
-    vpc: str
-    cidr: NetworkV4
-    cidr_v6: NetworkV6 | None = None
-    interface: Interface
-    gateway: AddressV4 | None = None
-    gateway_v6: AddressV6 | None = None
-    zone: Printable = ""
-
-    @field_validator("id")
-    @classmethod
-    def _check_id(cls, value: str) -> str:
-        if value == LOCAL:
-            raise ValueError(f'"{LOCAL}" is the route target for client-to-client; choose another id')
-        return value
-
-    @property
-    def networks(self) -> tuple[Network, ...]:
-        return (self.cidr,) if self.cidr_v6 is None else (self.cidr, self.cidr_v6)
-
-
-class EgressConfig(_Table):
-    """What a security group lets clients reach."""
-
-    network: Network
-    protocol: Literal["all", "tcp", "udp", "icmp"] = "all"
-    ports: PortRange = None
-    """None: all of them."""
-    description: Printable = ""
-
-    @model_validator(mode="after")
-    def _check_ports(self) -> Self:
-        if self.ports is not None and self.protocol not in ("tcp", "udp"):
-            raise ValueError(f'has ports and protocol "{self.protocol}"; write protocol = "tcp" or "udp"')
-        return self
-
-
-class SecurityGroupConfig(_Table):
-    id: Identifier
-    vpc: str
-    description: Printable = ""
-    egress: tuple[EgressConfig, ...] = ()
-
-    @field_validator("id")
-    @classmethod
-    def _check_id(cls, value: str) -> str:
-        if value == DEFAULT_GROUP:
-            raise ValueError(
-                f'"{DEFAULT_GROUP}" is the group that each vpc has without declaring it; choose another id'
-            )
-        return value
-
-    @classmethod
-    def default(cls, vpc: str) -> Self:
-        """What a vpc has without declaring it: everything is let through. Its id is the same on every gateway."""
-        everything = tuple(EgressConfig.model_validate({"network": network}) for network in ("0.0.0.0/0", "::/0"))
-        group_id = f"sg-{hashlib.sha256(vpc.encode()).hexdigest()[:17]}"
-        return cls(id=group_id, vpc=vpc, description="default VPC security group", egress=everything)
-
-    @property
-    def is_default(self) -> bool:
-        return self.id == self.default(self.vpc).id
-
-    @property
-    def name(self) -> str:
-        return DEFAULT_GROUP if self.is_default else self.id
-
-
-class ServerCertificateConfig(_Table):
+class ServerCertificateConfig(Table):
     certificate: FilePath
     private_key: FilePath
     chain: FilePath | None = None
@@ -258,7 +83,7 @@ _METHOD_KEYS = {
 """What belongs to each type; the first of them has to be there."""
 
 
-class AuthenticationConfig(_Table):
+class AuthenticationConfig(Table):
     """One way in which clients prove who they are; the other one's keys do not belong there."""
 
     type: Literal["certificate-authentication", "directory-service-authentication", "federated-authentication"]
@@ -299,7 +124,7 @@ class AuthenticationConfig(_Table):
         return word if self.mfa == "off" else f"{word}+{self.mfa}"
 
 
-class LocalUserConfig(_Table):
+class LocalUserConfig(Table):
     """A member of the directory "local"."""
 
     name: UserName
@@ -307,7 +132,7 @@ class LocalUserConfig(_Table):
     groups: tuple[Group, ...] = ()
 
 
-class DirectoryConfig(_Table):
+class DirectoryConfig(Table):
     """Users and groups in LDAP servers, which all have the same ones."""
 
     id: Identifier
@@ -370,7 +195,7 @@ class DirectoryConfig(_Table):
         return f"{{user}}@{realm}" if realm is not None else f"{self.domains[0]}\\{{user}}"
 
 
-class AssociationConfig(_Table):
+class AssociationConfig(Table):
     """A target network. In the file a bare subnet id will do."""
 
     subnet: str
@@ -378,14 +203,14 @@ class AssociationConfig(_Table):
     """False: routed mode, the target network sees client addresses and must know the way back."""
 
 
-class RouteConfig(_Table):
+class RouteConfig(Table):
     destination: Network
     target: str
     """The id of an associated subnet, or ``local``."""
     description: Printable = ""
 
 
-class RuleConfig(_Table):
+class RuleConfig(Table):
     network: Network
     group: Group | None = None
     """None: everybody (``all_groups`` is True then)."""
@@ -401,7 +226,7 @@ class RuleConfig(_Table):
         return self
 
 
-class TlsConfig(_Table):
+class TlsConfig(Table):
     minimum_version: TlsVersion = "1.2"
     maximum_version: TlsVersion | None = None
     """None: the newest that OpenSSL knows."""
@@ -417,59 +242,7 @@ class TlsConfig(_Table):
         return self
 
 
-class TlsAuthConfig(_Table):
-    """``digest`` is the ``auth`` option of the clients, ``direction`` the opposite of their ``key-direction``."""
-
-    key: FilePath
-    direction: Literal[0, 1, "none"] = 0
-    digest: Literal["SHA1", "SHA256", "SHA384", "SHA512"] = "SHA1"
-
-
-class TlsCryptConfig(_Table):
-    key: FilePath
-
-
-class TlsCryptV2Config(_Table):
-    server_key: FilePath
-    max_age_days: int = whole(0, 0, 36_500)
-    """0: keys do not age."""
-    allow_stateful: Flag = True
-
-
-class ControlProtectionConfig(_Table):
-    """What control packets are wrapped with. An opcode tells tls-crypt-v2 from the rest, and nothing tells the rest
-    from each other."""
-
-    plain: Flag | None = None
-    """None: only if there is nothing else."""
-    tls_auth: TlsAuthConfig | None = None
-    tls_crypt: TlsCryptConfig | None = None
-    tls_crypt_v2: TlsCryptV2Config | None = None
-
-    @model_validator(mode="after")
-    def _check_combination(self) -> Self:
-        shared = [name for name in ("tls_auth", "tls_crypt") if getattr(self, name) is not None]
-        if self.plain:
-            shared.append("plain = true")
-        if len(shared) > 1:
-            raise ValueError(f"{' and '.join(shared)} exclude each other; keep one of them (tls_crypt_v2 may join it)")
-        if self.plain is False and not shared and self.tls_crypt_v2 is None:
-            raise ValueError("lets nobody in; add tls_crypt = { key = … }, or leave plain away")
-        return self
-
-    @property
-    def allows_plain(self) -> bool:
-        nothing_else = self.tls_auth is None and self.tls_crypt is None and self.tls_crypt_v2 is None
-        return nothing_else if self.plain is None else self.plain
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The key files."""
-        shared = [table.key for table in (self.tls_auth, self.tls_crypt) if table is not None]
-        return (*shared, *(() if self.tls_crypt_v2 is None else (self.tls_crypt_v2.server_key,)))
-
-
-class LimitsConfig(_Table):
+class LimitsConfig(Table):
     sessions: int = whole(20_000, 1, 1_000_000)
     sessions_per_identity: int = whole(1000, 1, 1_000_000)
     too_many_of_identity: Literal["refuse-new", "replace-oldest"] = "refuse-new"
@@ -497,7 +270,7 @@ def _known_ciphers(value: tuple[str, ...], known: tuple[str, ...], kind: str) ->
     return value
 
 
-class EndpointConfig(_Table):
+class EndpointConfig(Table):
     name: Identifier
     id: EndpointId = ""
     description: Printable = ""
@@ -626,7 +399,7 @@ class EndpointConfig(_Table):
         return 2 * self.ping_restart_s
 
 
-class Config(_Table):
+class Config(Table):
     path: Path
     """The file itself, not a key of it."""
     daemon: DaemonConfig = DaemonConfig()
