@@ -224,26 +224,21 @@ class LdapUrl(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'ldaps' if self.ldaps else 'ldap'}://{host}:{self.port}"
+        return f"{'ldaps' if self.ldaps else 'ldap'}://{SocketName(self.host, self.port)}"
 
 
 def parse_ldap_url(value: object) -> LdapUrl:
     if isinstance(value, LdapUrl):
         return value
     text = _text(value, "a URL like ldaps://dc1.example.com")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-        parts = urlsplit("")
-    if parts.scheme not in ("ldap", "ldaps") or not host or parts.path.strip("/") or parts.query or parts.username:
+    found = _split_server(text, "ldap", "ldaps")
+    if found is None:
         raise ValueError(
             f"{show(text)} is no directory server; write ldaps://dc1.example.com, or ldap://dc1.example.com, which "
             "begins with StartTLS"
         )
-    ldaps = parts.scheme == "ldaps"
+    scheme, host, port = found
+    ldaps = scheme == "ldaps"
     return LdapUrl(ldaps, host, port or (636 if ldaps else 389))
 
 
@@ -262,17 +257,25 @@ def _parse_radius_url(value: object) -> RadiusUrl:
     if isinstance(value, RadiusUrl):
         return value
     text = _text(value, "a URL like radius://otp.example.com")
+    found = _split_server(text, "radius")
+    if found is None:
+        raise ValueError(
+            f"{show(text)} is no RADIUS server; write radius://otp.example.com, or one with :port behind it"
+        )
+    _, host, port = found
+    return RadiusUrl(_parse_host(host), port or RADIUS_PORT)
+
+
+def _split_server(text: str, *schemes: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port of a URL that names a server and nothing on it; None if it is no such one."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host = port = None
-        parts = urlsplit("")
-    if parts.scheme != "radius" or not host or parts.path.strip("/") or parts.query or parts.username:
-        raise ValueError(
-            f"{show(text)} is no RADIUS server; write radius://otp.example.com, or one with :port behind it"
-        )
-    return RadiusUrl(_parse_host(host), port or RADIUS_PORT)
+        return None
+    if parts.scheme not in schemes or not host or parts.path.strip("/") or parts.query or parts.username:
+        return None
+    return parts.scheme, host, port
 
 
 @dataclass(frozen=True, slots=True)
