@@ -18,8 +18,8 @@ def _parse_listen(value: object) -> SocketName | None:
     if value is None or isinstance(value, SocketName):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is not text; write an address and port like 0.0.0.0:8443, or off")
-    return None if value == "off" else parse_socket_name(value, "0.0.0.0:8443")
+        raise ValueError(f"{show(value)} is not text; write an address and port like 0.0.0.0:8444, or off")
+    return None if value == "off" else parse_socket_name(value, "0.0.0.0:8444")
 
 
 def _parse_url(value: object) -> str:
