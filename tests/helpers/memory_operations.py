@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 
+from helpers.connections import CONNECTION
+
 from cvpnd.api.rest import build_admin_app
 from cvpnd.api.server import HttpServer, bind_unix
 from cvpnd.config import SubnetConfig
@@ -41,23 +43,15 @@ STAFF = EndpointView(
     connections=2,
     interface="cvpn0",
 )
-ALICE = ConnectionView(
+ALICE = replace(
+    CONNECTION,
     connection_id="cvpn-connection-0000000000000000a",
     endpoint_id=STAFF.endpoint_id,
-    endpoint_name="staff",
-    status="active",
     common_name="alice",
-    username="",
-    method="certificate",
     client_ip="10.100.0.2",
     device_ip="198.51.100.7",
-    port=50096,
-    transport="udp",
     device_type="linux",
-    cipher="AES-256-GCM",
     connected_at=1700000000.0,
-    ended_at=None,
-    end_reason="",
     ingress_bytes=1_500_000,
     egress_bytes=20,
     ingress_packets=1000,

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.connections import CONNECTION
+from helpers.lab import wait_until
 
 from cvpnd.config import LogFilesConfig
-from cvpnd.endpoints.model import ConnectionView
 from cvpnd.ops.connection_log import (
     ConnectionLog,
     attempt_entry,
@@ -27,30 +28,7 @@ from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.log_writer import LogWriter
 from cvpnd.reasons import End, Refusal
 
-CONNECTED_AT = 1585255035.4  # 2020-03-26 20:37:15 UTC, the time in AWS's own example
-
-CONNECTION = ConnectionView(
-    connection_id="cvpn-connection-0123456789abcdef0",
-    endpoint_id="cvpn-endpoint-0123456789abcdef0",
-    endpoint_name="staff",
-    status="active",
-    common_name="client1",
-    username="",
-    method="certificate",
-    client_ip="10.0.1.2",
-    device_ip="98.247.202.82",
-    port=50096,
-    transport="udp",
-    device_type="mac",
-    cipher="AES-256-GCM",
-    connected_at=CONNECTED_AT,
-    ended_at=None,
-    end_reason="",
-    ingress_bytes=0,
-    egress_bytes=0,
-    ingress_packets=0,
-    egress_packets=0,
-)
+CONNECTED_AT = CONNECTION.connected_at
 
 # the administrator guide's example of a successful attempt, with the keys that its later examples have too
 AWS_EXAMPLE = {
@@ -143,7 +121,7 @@ def test_after_reopen_new_entries_go_to_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "connections.log"
     log = opened(path)
     log.write({"number": "1"})
-    wait_for(lambda: path.stat().st_size > 0)
+    wait_until(lambda: path.stat().st_size > 0)
     path.rename(tmp_path / "connections.log.1")
     log.reopen()
     log.write({"number": "2"})
@@ -253,10 +231,3 @@ def test_entries_after_close_are_lost_and_counted(tmp_path: Path) -> None:
     log.close()
     log.write({"number": "1"})
     assert log.lost == 1
-
-
-def wait_for(condition: object, timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)

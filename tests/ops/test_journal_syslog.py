@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.connections import CONNECTION
 
 from cvpnd.config import LogFilesConfig, SyslogTarget
-from cvpnd.endpoints.model import ConnectionView
 from cvpnd.ops.connection_log import (
     ConnectionLog,
     attempt_entry,
@@ -27,23 +27,11 @@ from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.log_writer import EntriesLost, LogWriter
 from cvpnd.ops.syslog import Syslog
 
-ANNA = ConnectionView(
-    connection_id="cvpn-connection-0123456789abcdef0",
-    endpoint_id="cvpn-endpoint-0123456789abcdef0",
-    endpoint_name="staff",
-    status="active",
+ANNA = replace(
+    CONNECTION,
     common_name="laptop",
     username="anna\nMESSAGE=forged",
     method="certificate+directory",
-    client_ip="10.0.1.2",
-    device_ip="98.247.202.82",
-    port=50096,
-    transport="udp",
-    device_type="mac",
-    cipher="AES-256-GCM",
-    connected_at=1585255035.4,
-    ended_at=None,
-    end_reason="",
     ingress_bytes=7,
     egress_bytes=8,
     ingress_packets=1,

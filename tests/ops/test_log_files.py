@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.lab import wait_until
 
 from cvpnd.ops.log_file import LogFile, Rotation, rotated
 from cvpnd.ops.log_streams import LogStreams
@@ -112,9 +113,7 @@ def test_a_full_disk_loses_what_does_not_fit_and_goes_on_when_there_is_room(smal
     writer = LogWriter(str(path), LogFile(path))
     for number in range(2000):
         writer.write(entry(number))
-    deadline = time.monotonic() + 10
-    while writer.waiting and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: not writer.waiting)
     other = LogFile(small_disk / "other.log", Rotation(bytes=10))
     with pytest.raises(EntriesLost) as lost:
         other.append([entry(1), entry(2)])
@@ -134,9 +133,7 @@ def test_a_stream_that_cannot_be_made_costs_its_entries_and_they_are_counted(tmp
     streams = LogStreams(tmp_path)
     streams.write("vpn", "staff", entry(1))
     streams.write("other", "staff", entry(2))
-    deadline = time.monotonic() + 10
-    while not (streams.lost and streams.path("other", "staff").exists()) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: streams.lost and streams.path("other", "staff").exists())
     assert streams.lost == 1
     streams.close()
     assert numbers(streams.path("other", "staff")) == [2]

@@ -8,14 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers import netns
 from helpers.booted import SOURCE, VENV, BootedSystem
-from helpers.lab import OpenVpnClient
+from helpers.lab import OpenVpnClient, wait_until
 from helpers.netns import Namespace
 
 from cvpnd.ops.journal import MESSAGE_IDS
@@ -92,13 +91,6 @@ def cvpnctl(system: BootedSystem, *arguments: str) -> str:
     return python_module(system, "cvpnd.ctl", *arguments)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
 def test_the_daemon_serves_as_its_own_user(system: BootedSystem) -> None:
     assert system.property("cvpnd", "ActiveState") == "active"
     assert "staff" in system.property("cvpnd", "StatusText")
@@ -122,7 +114,7 @@ def test_reload_is_done_by_the_same_process(system: BootedSystem) -> None:
     assert 'network = "10.20.0.0/24"' in text
     configuration.write_text(text.replace('network = "10.20.0.0/24"', 'network = "10.20.0.0/25"'))
     system.run("systemctl", "reload", "cvpnd")
-    wait_until(lambda: "10.20.0.0/25" in cvpnctl(system, "rule", "list"))
+    wait_until(lambda: "10.20.0.0/25" in cvpnctl(system, "rule", "list"), 20)
     assert system.property("cvpnd", "MainPID") == before
 
 
@@ -145,7 +137,7 @@ def test_the_connection_log_is_found_in_the_journal_by_its_fields(system: Booted
     def found(*matches: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in system.run("journalctl", "-o", "json", *matches).stdout.splitlines()]
 
-    wait_until(lambda: len(found("SYSLOG_FACILITY=10")) == 1)
+    wait_until(lambda: len(found("SYSLOG_FACILITY=10")) == 1, 20)
     (entry,) = found("CVPND_USERNAME=anna", f"MESSAGE_ID={MESSAGE_IDS['failed']}")
     assert entry["CVPND_CONNECTION_ATTEMPT_FAILURE_REASON"] == "wrong-password"
     assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"]) == ("5", "cvpnd")
@@ -161,7 +153,7 @@ def test_a_client_is_served_and_counted_on_the_status_line(system: BootedSystem,
         profile.write_text(re.sub(r"(?m)^remote \S+", "remote 192.0.2.1", text))
         OpenVpnClient(client.start("openvpn", "--config", profile, "--verb", "4"), client).wait_connected()
         assert client.ping("10.20.0.10", 3, 0.1).received == 3
-        wait_until(lambda: system.property("cvpnd", "StatusText") == "serving staff; 1 connected")
+        wait_until(lambda: system.property("cvpnd", "StatusText") == "serving staff; 1 connected", 20)
         assert "client1" in cvpnctl(system, "connection", "list")
 
 
@@ -169,8 +161,8 @@ def test_a_daemon_that_hangs_is_started_anew_by_the_watchdog(system: BootedSyste
     before = system.property("cvpnd", "MainPID")
     assert system.property("cvpnd", "WatchdogUSec") == "2s", "the drop-in's"
     system.run("kill", "-STOP", before)
-    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before))
-    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active")
+    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before), 20)
+    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active", 20)
     assert "Watchdog timeout" in system.run("journalctl", "--no-pager", "-u", "cvpnd").stdout
 
 
@@ -194,8 +186,8 @@ def test_a_key_that_root_alone_can_read_comes_as_a_credential(system: BootedSyst
 def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSystem) -> None:
     before = system.property("cvpnd", "MainPID")
     system.run("kill", "-KILL", before)
-    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before))
-    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active")
+    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before), 20)
+    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active", 20)
     assert "10.100.0.1/22" in system.run("ip", "-4", "address").stdout
 
     system.run("systemctl", "stop", "cvpnd")
