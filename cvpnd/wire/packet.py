@@ -85,9 +85,6 @@ class Reader:
     def rest(self) -> bytes:
         return self.take(self.left)
 
-    def u8(self) -> int:
-        return self.take(1)[0]
-
     def u16(self) -> int:
         return int.from_bytes(self.take(2), "big")
 

@@ -132,16 +132,6 @@ def _reset_ends_the_session(original: Callable[..., object]) -> Callable[..., ob
     return deliver
 
 
-def _float_before_it_is_authentic(original: Callable[..., object]) -> Callable[..., object]:
-    def receive(self: object, packet: bytes, listener: object, worker: int, source: object, *rest: object) -> object:
-        peer = self.peers.get(int.from_bytes(packet[1:4], "big"))  # type: ignore[attr-defined]
-        if peer is not None and peer.remote is not None:
-            peer.remote = (listener, source, "")
-        return original(self, packet, listener, worker, source, *rest)
-
-    return receive
-
-
 def _forget_the_address(self: SessionTable, connection: object, source: object, local: str) -> None:
     pass
 

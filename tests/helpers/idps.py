@@ -5,7 +5,6 @@ They live in one namespace at two ports and know one person, anna, with the pass
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 from helpers import certs
@@ -149,11 +148,3 @@ def samlp(place: Namespace, address: str, directory: Path, acs: str) -> Idp:
     metadata = directory / "idp.xml"
     _fetch(place, f"http://{address}/metadata", metadata)
     return Idp(process, metadata)
-
-
-def has_simplesamlphp() -> bool:
-    return SIMPLESAML.is_dir() and shutil.which("php") is not None
-
-
-def has_samlp() -> bool:
-    return (SAMLP / "samlp").is_dir() and shutil.which("node") is not None

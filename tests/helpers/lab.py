@@ -371,13 +371,6 @@ class RelayProcess:
         """New upstream ports for everybody, as after a NAT lost its mappings."""
         self.process.signal(signal.SIGHUP)
 
-    def freeze(self) -> None:
-        """The path goes dead. What arrives meanwhile waits in the socket buffer, and comes after ``thaw``."""
-        self.process.signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.signal(signal.SIGCONT)
-
 
 NEW_KEY = r"Outgoing (?:Data Channel|Epoch Data key 1): Cipher '([^']*)'"
 """Once in the log of a client for each key that it got; the group is the cipher."""
