@@ -13,11 +13,12 @@ from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
+from cvpnd.ops.journal import kind
+from cvpnd.ops.recent_log import MOST as MOST_AT_ONCE
 
 app = typer.Typer(no_args_is_help=True)
 
 POLL_S = 0.5
-MOST_AT_ONCE = 4096
 
 Group = Annotated[str, typer.Argument(help="The log group.", autocompletion=completion.log_groups)]
 
@@ -97,7 +98,9 @@ def follow(
         str | None, typer.Option(help="Only with this reason, e.g. crl-expired.", show_default=False)
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only refused attempts.")] = False,
-    last: Annotated[int, typer.Option("--last", "-n", help="Begin with so many of before.", min=0, max=4096)] = 10,
+    last: Annotated[
+        int, typer.Option("--last", "-n", help="Begin with so many of before.", min=0, max=MOST_AT_ONCE)
+    ] = 10,
     once: Annotated[bool, typer.Option("--once", help="Print those and end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -123,11 +126,7 @@ def follow(
 
 def _in_words(entry: dict[str, str]) -> str:
     """A line for people: when, what, who, from where, why."""
-    if entry["connection-log-type"] == "connection-attempt":
-        status = entry["connection-attempt-status"]
-        what = {"successful": "connected", "failed": "refused"}.get(status, status)
-    else:
-        what = "ended"
+    what = {"successful": "connected", "failed": "refused", "reset": "ended"}.get(kind(entry), kind(entry))
     names = [name for name in (entry["username"], entry["common-name"]) if name not in ("N/A", "NA")]
     why = [entry[key] for key in ("connection-attempt-failure-reason", "connection-end-reason", "detail")]
     reasons = list(dict.fromkeys(word for word in why if word != "NA"))

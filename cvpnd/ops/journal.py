@@ -19,6 +19,7 @@ MESSAGE_IDS = {
     "successful": "efa135c50e804963978fe47410e141bc",
     "failed": "830521e0ced648d2b5a3be39a996bd9d",
     "waiting-for-assertion": "77ac3dc129c443a3b9da4cc0d0a9c12e",
+    "assertion-received": "c04fd5c4a0d34c7e9b1ef5d6cb4a8a37",
     "update": "83194ecefeb142c586a6b96a7f3244b1",
     "reset": "9eb32230671142328c818e24720c6dd2",
 }
@@ -28,7 +29,7 @@ MESSAGE_IDS = {
 def kind(entry: Entry) -> str:
     match entry["connection-log-type"]:
         case "connection-reset":
-            return "reset"
+            return "reset" if entry["connection-reset-status"] == "NA" else str(entry["connection-reset-status"])
         case "connection-update":
             return "update"
         case _:
@@ -49,6 +50,8 @@ def sentence(entry: Entry) -> str:
                 text += f", {entry['detail']}"
         case "waiting-for-assertion":
             text = f"{who} is sent to the identity provider by {where}"
+        case "assertion-received":
+            text = f"{who} is back from the identity provider at {where}"
         case "update":
             text = f"{who} is connected to {where} as {entry['client-ip']}: {traffic}"
         case _:

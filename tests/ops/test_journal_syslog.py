@@ -17,6 +17,7 @@ from helpers.connections import CONNECTION
 from cvpnd.config import LogFilesConfig, SyslogTarget
 from cvpnd.ops.connection_log import (
     ConnectionLog,
+    assertion_entry,
     attempt_entry,
     reset_entry,
     update_entry,
@@ -42,6 +43,7 @@ ENTRIES = [
     attempt_entry(ANNA, ANNA.connected_at),
     attempt_entry(ANNA, ANNA.connected_at, failure="wrong-password", detail="why"),
     waiting_entry(ANNA, ANNA.connected_at),
+    assertion_entry(ANNA, ANNA.connected_at + 2),
     update_entry(ANNA, ANNA.connected_at + 3),
     reset_entry(replace(ANNA, ended_at=ANNA.connected_at + 5, end_reason="client-exit"), ANNA.connected_at + 5),
 ]
@@ -77,7 +79,7 @@ def test_each_kind_of_entry_reaches_the_journal_with_its_own_id_and_a_field_for_
         Journal(tmp_path / "journal").append(ENTRIES)
         received = [parsed(daemon.recv(65536)) for _ in ENTRIES]
     assert [dict(fields)["MESSAGE_ID"] for fields in received] == list(MESSAGE_IDS.values())
-    assert len(set(MESSAGE_IDS.values())) == 5 and all(re.fullmatch("[0-9a-f]{32}", i) for i in MESSAGE_IDS.values())
+    assert len(set(MESSAGE_IDS.values())) == 6 and all(re.fullmatch("[0-9a-f]{32}", i) for i in MESSAGE_IDS.values())
     for fields, entry in zip(received, ENTRIES, strict=True):
         for key, value in entry.items():
             name = "CVPND_" + key.upper().replace("-", "_")
@@ -86,8 +88,9 @@ def test_each_kind_of_entry_reaches_the_journal_with_its_own_id_and_a_field_for_
     said = [dict(fields)["MESSAGE"] for fields in received]
     assert said[0] == r"anna\nMESSAGE=forged connected to staff from 98.247.202.82 port 50096 (udp) as 10.0.1.2"
     assert said[1].endswith("was not let in to staff from 98.247.202.82 port 50096 (udp): wrong-password, why")
-    assert said[4].endswith("after 5 s: client-exit, 7 bytes in, 8 out")
-    assert [dict(fields)["PRIORITY"] for fields in received] == ["6", "5", "6", "6", "6"]
+    assert said[3].endswith("back from the identity provider at staff from 98.247.202.82 port 50096 (udp)")
+    assert said[5].endswith("after 5 s: client-exit, 7 bytes in, 8 out")
+    assert [dict(fields)["PRIORITY"] for fields in received] == ["6", "5", "6", "6", "6", "6"]
 
 
 def test_a_journal_that_is_gone_costs_entries_and_one_that_was_restarted_none(tmp_path: Path) -> None:
