@@ -12,8 +12,9 @@ from cvpnd.config import ConfigError, EndpointConfig, check_files
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.redaction import secret_files
+from cvpnd.ops.problems import AUTHORITY_DAYS, CERTIFICATE_DAYS, CRL_DAYS
 
-WARN_DAYS = {"server": 14, "ca": 30, "crl": 3}
+WARN_DAYS = {"server": CERTIFICATE_DAYS, "ca": AUTHORITY_DAYS, "crl": CRL_DAYS}
 WHAT = {"server": "the server certificate", "ca": "an authority of client certificates", "crl": "the revocation list"}
 FIX = {
     "server": "replace the file; it is read again within a second",

@@ -12,6 +12,7 @@ from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
 
 DAY_S = 86_400
 CRL_DAYS, CERTIFICATE_DAYS, AUTHORITY_DAYS = 3, 14, 30
+"""Before their expiry, for ``cvpnctl doctor`` too."""
 POOL_SHARE = 0.9
 
 
