@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cvpnd.api.listener import SharedListener
+from cvpnd.config import SocketName
 
 BACKLOG = 64
 CONNECTION_LIMIT = 64
@@ -134,7 +135,7 @@ class HttpServer:
         if self._unix_path is not None:
             return str(self._unix_path)
         host, port = self._listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return str(SocketName(host, port))
 
     async def start(self) -> None:
         """Returns once connections are taken. Raises what the server raised if it could not start."""

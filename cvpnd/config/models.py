@@ -25,7 +25,7 @@ from cvpnd.config.daemon import (
 )
 from cvpnd.config.handlers import HandlerConfig, HandlerReference, handler_name
 from cvpnd.config.mfa import Mfa, inherit_mfa
-from cvpnd.config.networks import DEFAULT_GROUP, SecurityGroupConfig, SubnetConfig, VpcConfig
+from cvpnd.config.networks import DEFAULT_GROUP, EgressConfig, SecurityGroupConfig, SubnetConfig, VpcConfig
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
@@ -469,6 +469,13 @@ class Config(Table):
             known[DEFAULT_GROUP] = SecurityGroupConfig.default(vpc)
         wanted = endpoint.security_groups or (DEFAULT_GROUP,)
         return tuple(dict.fromkeys(known[each] for each in wanted if each in known))
+
+    def egress_of(self, endpoint: EndpointConfig) -> tuple[EgressConfig, ...] | None:
+        """What its security groups together let through. None: they keep nothing back."""
+        groups = self.security_groups_of(endpoint)
+        if not groups or any(group.is_default for group in groups):
+            return None
+        return tuple(each for group in groups for each in group.egress)
 
     def endpoint(self, name_or_id: str) -> EndpointConfig:
         """Raises KeyError."""

@@ -45,13 +45,12 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
 
 
 def _egress(config: Config, endpoint: EndpointConfig) -> tuple[Egress, ...] | None:
-    groups = config.security_groups_of(endpoint)
-    if not groups or any(group.is_default for group in groups):
+    egress = config.egress_of(endpoint)
+    if egress is None:
         return None
     return tuple(
         Egress(each.network, each.protocol, None if each.ports is None else (each.ports.first, each.ports.last))
-        for group in groups
-        for each in group.egress
+        for each in egress
     )
 
 

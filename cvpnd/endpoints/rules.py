@@ -118,10 +118,8 @@ class RuleOperations(OperationsBase):
         )
 
     def _let_through(self, served: ServedEndpoint, address: IPv4Address | IPv6Address) -> tuple[str, ...] | None:
-        groups = self._gateway.config.security_groups_of(served.settings)
-        if not groups or any(group.is_default for group in groups):
-            return None
-        return tuple(_spell(each) for group in groups for each in group.egress if address in each.network)
+        egress = self._gateway.config.egress_of(served.settings)
+        return None if egress is None else tuple(_spell(each) for each in egress if address in each.network)
 
 
 def _rule(served: ServedEndpoint, network: IPv4Network | IPv6Network, group: str | None) -> Rule | None:

@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from cvpnd.auth.health import LATENCY_BUCKETS_S
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
-from cvpnd.config import AuthenticationConfig, Config, EndpointConfig
+from cvpnd.config import AuthenticationConfig, Config, EndpointConfig, SocketName
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
 from cvpnd.ops.client_metrics import ClientMetrics
@@ -252,7 +252,7 @@ def client_metrics(control: ControlPlane) -> list[ClientMetrics]:
                 username=connection.username,
                 address=str(grant.lease.v4),
                 address_v6="" if grant.lease.v6 is None else str(grant.lease.v6),
-                remote=f"[{remote.host}]:{remote.port}" if ":" in remote.host else f"{remote.host}:{remote.port}",
+                remote=str(SocketName(remote.host, remote.port)),
                 bytes_in=stats.bytes_in,
                 bytes_out=stats.bytes_out,
                 connected_at=connection.started_at,
