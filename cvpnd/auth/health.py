@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from cvpnd.ops.histogram import Histogram
 
 FIRST_BACK_OFF_S = 5.0
 LONGEST_BACK_OFF_S = 60.0
@@ -15,19 +17,19 @@ LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 Url = TypeVar("Url", bound=Hashable)
 
 
-@dataclass(slots=True)
-class Latency:
-    """Of answers, as a histogram: also of those that came when nobody waited any more, as they do from a server that
-    hangs. Any thread may add."""
+class Latency(Histogram):
+    """Of answers: also of those that came when nobody waited any more, as they do from a server that hangs. Any thread
+    may add."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BUCKETS_S) + 1))
-    seconds: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    __slots__ = ("_lock",)
 
-    def add(self, seconds: float) -> None:
+    def __init__(self) -> None:
+        super().__init__(LATENCY_BUCKETS_S)
+        self._lock = threading.Lock()
+
+    def add(self, value: float) -> None:
         with self._lock:
-            self.counts[sum(seconds > bound for bound in LATENCY_BUCKETS_S)] += 1
-            self.seconds += seconds
+            super().add(value)
 
 
 @dataclass(frozen=True, slots=True)

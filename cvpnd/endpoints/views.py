@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
-from cvpnd.auth.health import LATENCY_BUCKETS_S
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig, SocketName
@@ -127,8 +126,7 @@ def _method(method: AuthenticationConfig) -> dict[str, str]:
 def directory_metrics(logins: UserLogins) -> list[DirectoryMetrics]:
     pending, servers = logins.pending(), logins.servers()
     return [
-        DirectoryMetrics(name, pending[name], LATENCY_BUCKETS_S, latency.counts, latency.seconds, servers[name])
-        for name, latency in logins.latencies().items()
+        DirectoryMetrics(name, pending[name], latency, servers[name]) for name, latency in logins.latencies().items()
     ]
 
 
@@ -140,9 +138,7 @@ def _methods(endpoint: ServedEndpoint) -> list[str]:
 
 def radius_metrics(radius: Mapping[str, RadiusCodes]) -> list[DirectoryMetrics]:
     return [
-        DirectoryMetrics(
-            name, servers.pending, LATENCY_BUCKETS_S, servers.latency.counts, servers.latency.seconds, servers.up()
-        )
+        DirectoryMetrics(name, servers.pending, servers.latency, servers.up())
         for name, servers in ((name, codes.servers) for name, codes in radius.items())
     ]
 

@@ -83,11 +83,8 @@ class DirectoryMetrics:
 
     name: str
     pending: int
-    bounds_s: Sequence[float]
-    """Upper bounds of the histogram's buckets, without the last."""
-    counts: Sequence[int]
-    """One more than there are bounds."""
-    seconds: float
+    latency: Histogram
+    """In seconds."""
     servers: Mapping[str, bool] = field(default_factory=dict)
     """URL -> whether it answered when it was asked last."""
 
@@ -360,9 +357,7 @@ def _fill(
         for server, well in directory.servers.items():
             up.add_metric([directory.name, server], int(well))
         pending.add_metric([directory.name], directory.pending)
-        bounds = [*(str(bound) for bound in directory.bounds_s), "+Inf"]
-        buckets = list(zip(bounds, itertools.accumulate(directory.counts), strict=True))
-        latency.add_metric([directory.name], buckets, directory.seconds)
+        latency.add_metric([directory.name], directory.latency.buckets(), directory.latency.sum)
 
 
 def _data_path(now: GatewayMetrics) -> Iterator[Metric]:

@@ -58,8 +58,10 @@ BUSY = GatewayMetrics(
     control_drops={"bad_hmac": 22},
     engine={"tun_packets_in": 31, "receive_calls": 32},
     door={"known_packets": 41},
-    directories=[DirectoryMetrics("corp", 2, (0.1, 1.0), [1, 2, 3], 4.5, {"ldaps://dc1": False})],
-    radius=[DirectoryMetrics("corp", 1, (0.1, 1.0), [1, 0, 0], 0.05, {"radius://otp1": True})],
+    directories=[
+        DirectoryMetrics("corp", 2, histogram(0.0625, 0.5, 0.5, 1.125, 1.125, 1.1875), {"ldaps://dc1": False})
+    ],
+    radius=[DirectoryMetrics("corp", 1, histogram(0.05), {"radius://otp1": True})],
     reload_revision=4,
     last_reload_at=1700000100.0,
     last_reload_successful=False,

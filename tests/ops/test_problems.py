@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from helpers.exposition import BUSY
+from helpers.exposition import BUSY, histogram
 
 from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
 from cvpnd.ops.problems import DAY_S, Problem, find_problems
@@ -51,7 +51,7 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
 
 def test_a_directory_is_critical_when_no_server_of_it_answers() -> None:
     def told(kind: str, **servers: bool) -> list[str]:
-        return [p.severity for p in problems(**{kind: [DirectoryMetrics("corp", 0, (), [0], 0.0, servers)]})]
+        return [p.severity for p in problems(**{kind: [DirectoryMetrics("corp", 0, histogram(), servers)]})]
 
     for kind in ("directories", "radius"):
         assert told(kind, a=True, b=True) == []
