@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, model_validator
 
 from cvpnd.config.table import Table
-from cvpnd.config.values import FilePath, Printable, show, whole
+from cvpnd.config.values import FilePath, Printable, is_loopback, show, whole
 
 LONGEST_CALL_S = 30
 """As in AWS, where it cannot be changed."""
@@ -50,19 +49,12 @@ def _parse_url(value: object) -> str:
         parts, host = urlsplit(""), None
     if parts.scheme not in ("https", "http") or not host or parts.username or parts.fragment or not text.isprintable():
         raise ValueError(f"{show(value)} is no URL to be asked; write one like https://posture.example.com/connect")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(
             f"{show(value)}: who can change an answer on its way lets in whom they like; write https://, with ca = … "
             "for an authority of your own (plain http only to 127.0.0.1, ::1 and localhost)"
         )
     return text
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _parse_callable(value: object) -> str:

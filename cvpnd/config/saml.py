@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from cvpnd.config.table import Table
-from cvpnd.config.values import FilePath, Identifier, Printable, resolve, show, whole
+from cvpnd.config.values import FilePath, Identifier, Printable, is_loopback, resolve, show, whole
 
 PROVIDER_ARN = re.compile(r"arn:aws:iam::\d{12}:saml-provider/[\w._-]{1,128}", re.ASCII)
 """Of one that was made at run time."""
@@ -20,7 +20,7 @@ def _parse_metadata(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, str) or "://" not in value:
         return resolve(value, info)
     parts = urlsplit(value if value.isascii() and value.isprintable() else "")
-    loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    loopback = parts.scheme == "http" and is_loopback(parts.hostname or "")
     if not parts.hostname or parts.username or not (parts.scheme == "https" or loopback):
         raise ValueError(f"{show(value)} is no place for metadata; write a URL with https, or the path of a file")
     return value

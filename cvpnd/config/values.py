@@ -112,6 +112,14 @@ def parse_address(value: object) -> IPAddress:
     return address
 
 
+def is_loopback(host: str) -> bool:
+    """Where plain HTTP will do: nobody is in between."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _parse_address_v4(value: object) -> IPv4Address:
     address = parse_address(value)
     if not isinstance(address, IPv4Address):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cvpnd.auth.challenge import DYNAMIC
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.saml.logins import FIRST, SamlLogins
 from cvpnd.auth.saml.model import Assertion
 from cvpnd.auth.saml.state import Visitor
@@ -94,7 +95,7 @@ def says_again(connection: Connection, credentials: CredentialsReceived) -> bool
 
 
 def _digest(credentials: CredentialsReceived) -> bytes:
-    return hashlib.sha256(credentials.password.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(as_bytes(credentials.password)).digest()
 
 
 async def recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> Account | None:
