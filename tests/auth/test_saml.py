@@ -228,6 +228,12 @@ def test_names_are_cut_and_groups_counted_as_aws_does(asked):
     assert answer.groups == set(groups[:199]), "a group whose name is too long is no other group"
 
 
+def test_a_name_that_is_cut_does_not_become_another_one(asked):
+    request, _ = asked
+    padded = f"anna@example.com{' ' * 300}x"
+    assert reason(judged(request, Response(request.id, name=padded).encoded())) is Refusal.SAML_NO_NAME
+
+
 def test_a_request_is_good_for_its_time_only(asked):
     request, _ = asked
     encoded = Response(request.id).encoded()

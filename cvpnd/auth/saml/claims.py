@@ -127,7 +127,7 @@ def _session_end(assertion: Element, now: float, skew_s: float) -> float | None:
 
 def _name(assertion: Element) -> str:
     element = _only(_only(assertion, "Subject"), "NameID", Refusal.SAML_NO_NAME)
-    name = (_text(element) or "")[:MAX_NAME_CHARACTERS].strip()
+    name = (_text(element) or "")[:MAX_NAME_CHARACTERS]  # not stripped after the cut: "anna", spaces, "x" is not anna
     if element.get("Format") == TRANSIENT:
         raise NotAccepted(
             Refusal.SAML_NO_NAME, "its NameID is transient, so it names nobody; let it be the e-mail address"

@@ -16,7 +16,17 @@ from saml2.sigver import SecurityContext
 
 from cvpnd.auth.saml.document import Document
 from cvpnd.auth.saml.metadata import IdpMetadata
-from cvpnd.auth.saml.model import METADATA, POST, PROTOCOL, REDIRECT, SIGNATURE, Assertion, NotAccepted, PendingRequest
+from cvpnd.auth.saml.model import (
+    MAX_NAME_CHARACTERS,
+    METADATA,
+    POST,
+    PROTOCOL,
+    REDIRECT,
+    SIGNATURE,
+    Assertion,
+    NotAccepted,
+    PendingRequest,
+)
 from cvpnd.auth.saml.signature import XmlSec1
 from cvpnd.reasons import Refusal
 
@@ -52,7 +62,7 @@ def ask_pysaml2(
         name = None if complete is None else complete.name_id.text.strip()
     except Exception as error:  # of a dozen kinds
         raise NotAccepted(Refusal.SAML_MALFORMED, f"pysaml2: {error or type(error).__name__}"[:300]) from None
-    if name is None or not name.startswith(claimed.name) or len(complete.assertions) != 1:
+    if name is None or name[:MAX_NAME_CHARACTERS] != claimed.name or len(complete.assertions) != 1:
         raise NotAccepted(Refusal.SAML_MALFORMED, "pysaml2 does not read in it what we read")
 
 
