@@ -92,7 +92,7 @@ LOGIN_SHARE = 0.5
 """Of the hand-window, in which the client wants to be done: how long the user method may take."""
 ANSWER_TAKES_S = 1.0
 """Of the time for which the client waits: the way of our answer to it."""
-MEANT_FOR_PROGRAMS = ("TEMP[", "CRV1:", "SESSION:")
+MEANT_FOR_PROGRAMS = ("TEMP", "CRV1:", "SESSION:")
 """How a text begins that a client does not show but obey."""
 RADIUS_ENDS_S = 0.2
 """How much sooner RADIUS servers are given up, so that the reason of a login that took too long is theirs."""
@@ -415,8 +415,13 @@ async def _ask_handler(
         raise Denied(failed.refusal, failed.detail) from None
     connection.posture_statuses = answer.statuses
     if not answer.allow:
-        text = f"Denied: {answer.message}" if answer.message.startswith(MEANT_FOR_PROGRAMS) else answer.message
-        raise Denied(Refusal.CLIENT_CONNECT_FAILED, answer.message, text=text)
+        raise Denied(Refusal.CLIENT_CONNECT_FAILED, answer.message, text=_to_be_shown(answer.message))
+
+
+def _to_be_shown(message: str) -> str:
+    """What it begins with once ``messages.auth_failed`` has taken away what cannot be shown is what counts."""
+    seen = "".join(c for c in message if c.isprintable()).lstrip()
+    return f"Denied: {message}" if seen.startswith(MEANT_FOR_PROGRAMS) else message
 
 
 def _as_of_now(

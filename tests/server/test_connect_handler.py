@@ -28,6 +28,8 @@ case "$request" in
 *'"common-name": "denied"'*) allow=false;;
 *'"common-name": "tricky"'*) printf '{{"allow": false, "error-msg-on-denied-connection": "CRV1:R:x:y:z",'
     echo '"posture-compliance-statuses": [], "schema-version": "v3"}}'; exit 0;;
+*'"common-name": "trickier"'*) printf '{{"allow": false, "error-msg-on-denied-connection": "\\\\n CRV1:R:x:y:z",'
+    echo '"posture-compliance-statuses": [], "schema-version": "v3"}}'; exit 0;;
 *) while [ -e {directory}/wait ]; do sleep 0.01; done; allow=true;;
 esac
 printf '{{"allow": %s, "error-msg-on-denied-connection": "Update your antivirus, it is old",' "$allow"
@@ -79,6 +81,7 @@ async def test_who_is_allowed_gets_in_with_statuses_and_is_not_asked_about_again
     [
         ("denied", Refusal.CLIENT_CONNECT_FAILED, "Update your antivirus, it is old"),
         ("tricky", Refusal.CLIENT_CONNECT_FAILED, "Denied: CRV1:R:x:y:z"),
+        ("trickier", Refusal.CLIENT_CONNECT_FAILED, "Denied:   CRV1:R:x:y:z"),
         ("hang", Refusal.CLIENT_CONNECT_HANDLER_TIMED_OUT, HANDLER_TEXT),
         ("crash", Refusal.CLIENT_CONNECT_HANDLER_OTHER_EXECUTION_ERROR, HANDLER_TEXT),
         ("garbage", Refusal.CLIENT_CONNECT_HANDLER_INVALID_RESPONSE, HANDLER_TEXT),
@@ -102,7 +105,7 @@ async def test_who_is_not_allowed_hears_why_and_gets_nothing(
     assert served.established == [] and served.leases_used == 0
     (ended,) = served.ended
     assert ended.end_reason is reason
-    assert ended.posture_statuses == {"denied": ("quarantined", "old-av"), "tricky": ()}.get(name)
+    assert ended.posture_statuses == {"denied": ("quarantined", "old-av"), "tricky": (), "trickier": ()}.get(name)
     client.close()
 
 
