@@ -229,9 +229,10 @@ class LdapSession:
         ][:most]
 
     def bind_as(self, dn: str, password: bytes, *, stay: bool = False) -> BindAnswer:
-        """Never with an empty password, which servers take for nobody's and answer with success. ``stay``: for
-        searches, after success. Raises one of FAULTS, or another LDAPException."""
-        if not dn or not password:
+        """Never with an empty password, which servers take for nobody's and answer with success, nor with a zero byte
+        in it, where one may think that it ends. ``stay``: for searches, after success. Raises one of FAULTS, or another
+        LDAPException."""
+        if not dn or not password or b"\0" in password:
             return BindAnswer(INVALID_CREDENTIALS, "empty", b"")
         connection = self._servers.connect(self.url, dn, password)
         try:

@@ -208,6 +208,16 @@ def test_a_direct_bind_has_reasons_and_the_next_server_too(server: OpenLdap) -> 
         assert reason(elsewhere.log_in("alice", b"ecila")) == Refusal.WRONG_PASSWORD
 
 
+@pytest.mark.parametrize("password", [b"", b"\0", b"\0ecila", b"ecila\0"])
+def test_what_a_server_may_take_for_no_password_is_sent_to_none(
+    server: OpenLdap, direct: LdapDirectory, password: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ldap.LdapServers, "connect", lambda *_: pytest.fail("it was asked"))
+    session = ldap.LdapSession(direct._servers, direct._servers.urls[0])
+    assert session.bind_as(user_dn("alice"), password).code == ldap.INVALID_CREDENTIALS
+    assert reason(direct.log_in("alice", password)) == Refusal.WRONG_PASSWORD
+
+
 # -- servers ------------------------------------------------------------------------------------------------
 
 
