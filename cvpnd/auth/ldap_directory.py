@@ -106,6 +106,27 @@ def _password_in(path: Path, at: str) -> str:
     return password
 
 
+class _Seen:
+    """Without a service account: who has logged in here. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._accounts: OrderedDict[str, Account] = OrderedDict()
+        """By either name in small letters."""
+
+    def find(self, username: str) -> Account | None:
+        with self._lock:
+            return self._accounts.get(username.lower())
+
+    def add(self, typed: str, account: Account) -> None:
+        with self._lock:
+            for name in (typed.lower(), account.name.lower()):
+                self._accounts[name] = account
+                self._accounts.move_to_end(name)
+            while len(self._accounts) > MOST_SEEN:
+                self._accounts.popitem(last=False)
+
+
 class LdapDirectory:
     """A ``Directory``. Any thread may call it; each call has connections of its own."""
 
@@ -116,9 +137,13 @@ class LdapDirectory:
         self.good_for_s: float | None = good_for_s
         self._settings = settings
         self._servers = servers
-        self._lock = threading.Lock()
-        self._seen: OrderedDict[str, Account] = OrderedDict()
-        """Without a service account: who has logged in here, by either name in small letters; under ``_lock``."""
+        self._seen = _Seen()
+
+    def succeed(self, before: LdapDirectory) -> None:
+        """It comes in the place of ``before``, as after a reload. Who has logged in there has logged in here, provided
+        that it is the same directory: nobody else can be asked about them, and their sessions would end."""
+        if (self._settings, self._servers.urls) == (before._settings, before._servers.urls):
+            self._seen = before._seen
 
     def servers_up(self) -> dict[str, bool]:
         return self._servers.health.up()
@@ -143,9 +168,7 @@ class LdapDirectory:
 
     def look_up(self, username: str) -> Account | Refused:
         if self._settings.service is None:
-            with self._lock:
-                seen = self._seen.get(username.lower())
-            return seen or Refused(
+            return self._seen.find(username) or Refused(
                 Refusal.USER_UNKNOWN, f"{username!r} has not logged in here, and nobody else may look"
             )
 
@@ -190,12 +213,7 @@ class LdapDirectory:
 
         outcome = self._ask(ask)
         if isinstance(outcome, Account):
-            with self._lock:
-                for name in (username.lower(), outcome.name.lower()):
-                    self._seen[name] = outcome
-                    self._seen.move_to_end(name)
-                while len(self._seen) > MOST_SEEN:
-                    self._seen.popitem(last=False)
+            self._seen.add(username, outcome)
         return outcome
 
     def _bind_name(self, typed: str) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.ldap_directory import open_directory
+from cvpnd.auth.ldap_directory import LdapDirectory, open_directory
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import OWN_FAULT, UserLogins
 from cvpnd.auth.radius import RadiusSettings, radius_settings
@@ -77,6 +77,7 @@ class Gateway:
         self.control = control
         self.store = store
         self.local_users = LocalUsers()
+        self._directories: dict[str, LdapDirectory] = {}
         control.users = UserLogins({LOCAL_DIRECTORY: self.local_users})
         control.totp = Totp(store)
         self._saml = SamlKeeper(store)
@@ -183,7 +184,7 @@ class Gateway:
         await self._set_identity_providers(config, again=again)
         if again:
             self._set_radius(radius)
-            self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **directories})
+            self._set_directories(directories)
             self.control.handlers.replace(handlers)
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
@@ -361,6 +362,13 @@ class Gateway:
             raise GatewayError(str(error)) from error
 
     # -- users, rules and trust ------------------------------------------------------------------------------------
+
+    def _set_directories(self, wanted: dict[str, LdapDirectory]) -> None:
+        for name, directory in wanted.items():
+            if (before := self._directories.get(name)) is not None:
+                directory.succeed(before)
+        self._directories = wanted
+        self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **wanted})
 
     def _set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
         before, now = self.control.radius, {}

@@ -218,6 +218,26 @@ def test_what_a_server_may_take_for_no_password_is_sent_to_none(
     assert reason(direct.log_in("alice", password)) == Refusal.WRONG_PASSWORD
 
 
+def test_who_has_logged_in_is_known_after_a_reload_of_the_same_directory_and_of_no_other(
+    server: OpenLdap, direct: LdapDirectory
+) -> None:
+    table = tomllib.loads(server.toml_direct())["directory"][0]
+
+    def reloaded(**changes: object) -> LdapDirectory:
+        config = DirectoryConfig.model_validate(table | changes, context={"directory": server.directory})
+        directory = open_directory(config)
+        directory.succeed(direct)
+        return directory
+
+    same, other = reloaded(timeout_s=7), reloaded(user_base=f"ou=other,{BASE}")
+    elsewhere = reloaded(servers=[f"ldaps://localhost:{TLS_PORT + 1}"])
+    with server.place.entered():
+        account = direct.log_in("alice", b"ecila")  # which was under way meanwhile
+    assert isinstance(account, Account) and same.look_up("alice") == account
+    for another in (other, elsewhere):
+        assert reason(another.look_up("alice")) == Refusal.USER_UNKNOWN
+
+
 # -- servers ------------------------------------------------------------------------------------------------
 
 
