@@ -24,6 +24,7 @@ from cvpnd.portal.pages import HEADERS, message, page, redirect
 from cvpnd.portal.requests import Malformed, SourceRate, read_form
 from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import prefixes
+from cvpnd.server.memory import Reserve, Share
 
 log = logging.getLogger(__name__)
 _warn = RateLimited(log)
@@ -73,6 +74,8 @@ class Portal:
         self._saml = saml
         self._clock = clock
         self._rate = SourceRate(config.requests_per_source_per_min, clock)
+        self._reserve = Reserve()
+        """For answers that are being read: whoever sends one has proven nothing yet."""
         self._app = Starlette(
             routes=[
                 Route(LOGIN_PATH + "{secret}", self._guard(self._login), methods=["GET"]),
@@ -114,7 +117,11 @@ class Portal:
         return answer
 
     async def _answer(self, request: Request) -> Response:
-        fields = await read_form(request, LONGEST_ANSWER)
+        memory = Share(self._reserve, prefixes(_host(request))[0])
+        try:
+            fields = await read_form(request, LONGEST_ANSWER, memory.hold)
+        finally:
+            memory.close()
         login = self._logins.check(fields.get("RelayState", ""), self._clock())
         if isinstance(login, PortalRefusal):
             return self._refuse(request, login)

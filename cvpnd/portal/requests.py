@@ -14,6 +14,8 @@ from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import PREFIXES_KEPT, TokenBucket, prefixes
 
 BODY_S = 20.0
+FREE_BYTES = 8 * 1024
+"""Of a form, for which no memory is asked for."""
 MOST_FIELDS = 8
 
 
@@ -40,12 +42,19 @@ class SourceRate:
         return bucket.take(self._clock())
 
 
-async def read_form(request: Request, longest: int) -> dict[str, str]:
-    """A form's fields, each once. Raises ``Malformed``."""
+def _as_much_as_comes(_surplus: int) -> bool:
+    return True
+
+
+async def read_form(
+    request: Request, longest: int, hold: Callable[[int], bool] = _as_much_as_comes
+) -> dict[str, str]:
+    """A form's fields, each once. ``hold``: told by how many bytes it is longer than ``FREE_BYTES`` so far; False ends
+    it. Raises ``Malformed``."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded" or "content-encoding" in request.headers:
         raise Malformed(PortalRefusal.REQUEST_MALFORMED)
-    body = await _read_body(request, longest)
+    body = await _read_body(request, longest, hold)
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except ValueError:  # which UnicodeDecodeError is too
@@ -56,7 +65,7 @@ async def read_form(request: Request, longest: int) -> dict[str, str]:
     return fields
 
 
-async def _read_body(request: Request, longest: int) -> bytes:
+async def _read_body(request: Request, longest: int, hold: Callable[[int], bool]) -> bytes:
     """Not one byte more than is needed to know that it is too long."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced[:12]) > longest:
@@ -68,6 +77,8 @@ async def _read_body(request: Request, longest: int) -> bytes:
                 body += chunk
                 if len(body) > longest:
                     raise Malformed(PortalRefusal.REQUEST_TOO_LARGE)
+                if not hold(max(0, len(body) - FREE_BYTES)):
+                    raise Malformed(PortalRefusal.TOO_MANY_REQUESTS)
     except TimeoutError:
         raise Malformed(PortalRefusal.REQUEST_TOO_SLOW) from None
     except ClientDisconnect:

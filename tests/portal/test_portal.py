@@ -20,6 +20,7 @@ from cvpnd.config import PortalConfig
 from cvpnd.portal.app import LONGEST_ANSWER, Portal
 from cvpnd.portal.pages import LONGEST_SHOWN, STYLE
 from cvpnd.reasons import PortalRefusal, Refusal
+from cvpnd.server.memory import OF_SOURCE_BYTES
 
 URL = "https://vpn.example.com"
 REQUEST = PendingRequest("_r", f"{URL}/saml/acs", 0.0, 300.0)
@@ -244,6 +245,29 @@ async def test_what_strangers_post_is_bounded_and_disturbs_nobody(
     assert answer.status_code >= 400 and pages.portal.refusals == {refusal: 1}
     assert len(answer.content) < 4096
     assert (await pages.browser.get(path)).status_code == 200 and not login.outcome.done()
+
+
+async def test_what_strangers_post_slowly_takes_no_more_memory_than_there_is_for_them(pages):
+    stop = asyncio.Event()
+
+    async def slowly() -> Any:
+        yield b"SAMLResponse=" + b"x" * 200_000
+        await stop.wait()
+
+    stranger = pages.another_browser("203.0.113.9")
+    posts = [
+        asyncio.create_task(stranger.post("/saml/acs", content=slowly(), headers=FORM))
+        for _ in range(OF_SOURCE_BYTES // 190_000 + 5)
+    ]
+    done, waiting = await asyncio.wait(posts, timeout=0.5)
+    assert done and {(await each).status_code for each in done} == {429}
+    assert len(waiting) * 190_000 <= OF_SOURCE_BYTES
+    other = await pages.browser.post("/saml/acs", data={"SAMLResponse": "x" * 200_000})
+    assert other.status_code == 403, "somebody else's is read"
+    stop.set()
+    assert {(await each).status_code for each in waiting} == {403}
+    again = await stranger.post("/saml/acs", data={"SAMLResponse": "x" * 200_000})
+    assert again.status_code == 403, "and so is theirs, afterwards"
 
 
 async def test_one_source_may_ask_so_often_and_others_are_not_slowed():
