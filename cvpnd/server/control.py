@@ -58,8 +58,8 @@ ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
 STRANGERS_LOGGED_PER_S = 10.0
 STRANGERS_LOGGED_AT_ONCE = 200.0
-"""Handshakes of strangers that failed are written down no faster, so that nobody outside can fill a disk. All are
-counted."""
+"""Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person, so
+that nobody outside can fill a disk. All are counted."""
 
 RESTART_TEXT = "[P]:gateway restarts"
 """``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
@@ -120,6 +120,7 @@ class ControlPlane:
         self._on_ended = on_ended
         self._listeners: dict[int, Callable[[ControlDatagram], Connection | None]] = {}
         self._strangers_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
+        self._waiting_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self._loop = asyncio.get_running_loop()
         self._wake_up: asyncio.TimerHandle | None = None
         self._loop.add_reader(plane.event_fd(), self._plane_events)
@@ -458,6 +459,11 @@ class ControlPlane:
         left_s = connection.session.ask(question, wait_s, now)
         self.pump(connection, now)
         return left_s
+
+    def told_to_wait(self, connection: Connection) -> None:
+        """It is sent to its browser and goes on waiting. Strangers may come for that alone, and leave."""
+        if not connection.stranger or self._waiting_logged.take(self._loop.time()):
+            self.on_waiting(connection)
 
     def change_options(self, connection: Connection, options: Sequence[str]) -> bool:
         """The configuration would give this client other ``options`` now. Told at once where it can be, else sent away

@@ -58,7 +58,7 @@ async def log_in_by_browser(control: ControlPlane, connection: Connection, provi
         link = logins.link(login)
         by_web_auth = "webauth" in connection.session.peer_info.sso_methods
         question = messages.web_auth(link) if by_web_auth else messages.open_url(link)
-        control.on_waiting(connection)
+        control.told_to_wait(connection)
         found = await wait_for_person(control, connection, question, outcome, logins.login_s)
     finally:
         logins.withdraw(login)

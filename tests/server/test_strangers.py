@@ -8,6 +8,7 @@ import resource
 import secrets
 import socket
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -222,6 +223,15 @@ async def test_failed_handshakes_are_all_counted_but_not_all_written_down(served
     assert await known.until(lambda: len(served.ended) == 3), "who was let in is always written down"
     for client in (*clients, known):
         client.close()
+
+
+async def test_strangers_who_come_to_be_sent_to_a_browser_are_not_all_written_down(served, monkeypatch):
+    control, written = served.control, []
+    monkeypatch.setattr(control, "_waiting_logged", TokenBucket(0.001, 2))
+    monkeypatch.setattr(control, "on_waiting", lambda connection: written.append(connection.stranger))
+    for stranger in (*[True] * 5, False, False, False):
+        control.told_to_wait(SimpleNamespace(stranger=stranger))
+    assert written == [True, True, False, False, False], "who has shown a certificate always is"
 
 
 async def test_certificate_that_only_openssl_can_parse_is_a_refusal_like_any_other(served, caplog):
