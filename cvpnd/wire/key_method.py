@@ -19,6 +19,8 @@ from cvpnd.wire.text import printable
 PRE_MASTER_BYTES = 48
 RANDOM_BYTES = 32
 MAX_OPTIONS_BYTES = 512
+MAX_USERNAME_BYTES = 1024
+"""Nobody's name is that long, and it is remembered and written down before anybody knows whose it is."""
 MAX_PEER_INFO_BYTES = 16384
 """Sensible ones are below 1 kB; ``push-peer-info`` with many ``UV_`` variables is larger."""
 MAX_WIDE_BYTES = 64 * 1024
@@ -98,7 +100,7 @@ def parse_key_message(data: bytes, *, from_client: bool, most_wide: int = MAX_WI
             reader.take((PRE_MASTER_BYTES if from_client else 0) + 2 * RANDOM_BYTES), with_pre_master=from_client
         )
         options = _take_string(reader, MAX_OPTIONS_BYTES, "options")
-        username = _take_string(reader, 0xFFFF, "username")
+        username = _take_string(reader, MAX_USERNAME_BYTES, "username")
         password = _take_string(reader, 0xFFFF, "password")
         peer_info = _take_string(reader, MAX_PEER_INFO_BYTES, "peer info") if reader.left else b""
     except PeerError as error:
@@ -126,9 +128,11 @@ def _parse_wide(data: bytes) -> KeyMessage | None:
         strings = [_without_nul(reader.take(reader.u32())) for _ in range(4)]
     except PeerError:
         return None
-    options, _, _, peer_info = strings
+    options, username, _, peer_info = strings
     if reader.left or len(options) > MAX_OPTIONS_BYTES or len(peer_info) > MAX_PEER_INFO_BYTES:
         return None
+    if len(username) > MAX_USERNAME_BYTES:
+        raise PeerError(DropReason.BAD_KEY_METHOD, f"username of {len(username)} bytes")
     return _message(KeySource.cut(random, with_pre_master=True), *strings)
 
 

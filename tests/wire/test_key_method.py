@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.key_method import (
+    MAX_USERNAME_BYTES,
     Capability,
     KeyMessage,
     KeySource,
@@ -200,6 +201,17 @@ def test_every_prefix_of_a_wide_message_waits_for_more() -> None:
     data = wide(*V15_STRINGS)
     assert all(parse_key_message(data[:end], from_client=True) is None for end in range(len(data)))
     assert parse_key_message(data + b"behind", from_client=True) is not None
+
+
+def test_a_name_that_is_nobodys_is_not_kept_however_long_the_rest_may_be() -> None:
+    longest, endless = "n" * (MAX_USERNAME_BYTES - 1), "n" * 60_000
+    for sent in (
+        lambda name: serialise_key_message(message(username=name)),
+        lambda name: wide(b"V4\0", f"{name}\0".encode(), b"ACS::35001\0", b"IV_VER=2.5.1\n\0"),
+    ):
+        parsed = parse_key_message(sent(longest), from_client=True)
+        assert parsed is not None and parsed.username == longest
+        assert outcome(sent(endless)) == ("refused", DropReason.BAD_KEY_METHOD)
 
 
 def outcome(data: bytes) -> tuple[object, ...]:
