@@ -32,6 +32,8 @@ _BIO_READ_BYTES = 8192
 """More than a flight of any handshake with certificates of usual size."""
 _FIELDS = ("_ssl", "_into_ssl", "_from_ssl")
 _FUNCTIONS = ("BIO_new", "BIO_s_mem", "BIO_free", "BIO_get_mem_data", "SSL_set_bio")
+MAX_SHOWN_CHARACTERS = 255
+"""Of a name. Strangers' certificates have one of 90 kB if they like, and each goes into the log."""
 CERTIFICATES_REMEMBERED = 256
 """What is read of a certificate is asked several times while it logs in."""
 _NO_CERTIFICATE = "peer did not return a certificate"
@@ -248,12 +250,12 @@ def fingerprint(certificate: x509.Certificate) -> bytes:
 
 
 def common_name(certificate: x509.Certificate | None) -> str:
-    """For logs. Who the client is, is decided elsewhere and more strictly."""
+    """For logs. Who the client is, is decided elsewhere and more strictly, by the same of several names."""
     try:
         names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME) if certificate is not None else []
-    except ValueError:  # a name that cannot be decoded
+    except (ValueError, TypeError):  # a name that cannot be decoded
         return ""
-    return printable(str(names[0].value)) if names else ""
+    return printable(str(names[-1].value))[:MAX_SHOWN_CHARACTERS] if names else ""
 
 
 def describe_ssl_error(error: SSL.Error) -> str:

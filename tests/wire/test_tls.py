@@ -9,7 +9,7 @@ from key_updates import KeyLog, KeyUpdates
 from OpenSSL import SSL
 
 from cvpnd.wire.errors import DropReason, PeerError
-from cvpnd.wire.tls import TlsConnection, _Records
+from cvpnd.wire.tls import MAX_SHOWN_CHARACTERS, TlsConnection, _Records, common_name
 
 LONG = bytes(range(256)) * 60
 
@@ -123,3 +123,11 @@ def test_farewell_is_heard(connected: tuple[TlsConnection, TlsConnection]) -> No
     with pytest.raises(PeerError) as closed:
         server.receive(client._connection.bio_read(100))
     assert closed.value.reason is DropReason.TLS_CLOSED
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [(["anna"], "anna"), (["other", "anna"], "anna"), (["n" * 90_000], "n" * MAX_SHOWN_CHARACTERS), ([], "")],
+)
+def test_logs_show_of_a_certificate_the_name_that_counts_and_not_all_of_an_endless_one(names, shown):
+    assert common_name(certs.client_with_subject(certs.common_name(*names)).certificate) == shown
