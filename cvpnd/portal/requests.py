@@ -46,9 +46,7 @@ def _as_much_as_comes(_surplus: int) -> bool:
     return True
 
 
-async def read_form(
-    request: Request, longest: int, hold: Callable[[int], bool] = _as_much_as_comes
-) -> dict[str, str]:
+async def read_form(request: Request, longest: int, hold: Callable[[int], bool] = _as_much_as_comes) -> dict[str, str]:
     """A form's fields, each once. ``hold``: told by how many bytes it is longer than ``FREE_BYTES`` so far; False ends
     it. Raises ``Malformed``."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

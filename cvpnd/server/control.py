@@ -58,8 +58,8 @@ ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
 STRANGERS_LOGGED_PER_S = 10.0
 STRANGERS_LOGGED_AT_ONCE = 200.0
-"""Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person, so
-that nobody outside can fill a disk. All are counted."""
+"""Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person,
+so that nobody outside can fill a disk. All are counted."""
 
 RESTART_TEXT = "[P]:gateway restarts"
 """``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
