@@ -35,6 +35,8 @@ from helpers.netns import LabError, Namespace, Process
 from helpers.relay import Weather
 from helpers.target_server import content, sha256_of
 
+from cvpnd.ops.log_writer import GATHER_S
+
 HELPERS = Path(__file__).resolve().parent
 REPOSITORY = HELPERS.parent.parent
 
@@ -504,7 +506,9 @@ log_directory = "{self.log_directory}"
         return [entry["connection-attempt-failure-reason"] for entry in self.connection_log()]
 
     def connection_log(self) -> list[dict[str, Any]]:
-        """The entries of all connection log files under the log directory, in file order."""
+        """The entries of all connection log files under the log directory, in file order; those of a moment ago too,
+        which the daemon lets gather before it writes them."""
+        time.sleep(5 * GATHER_S)
         lines: list[str] = []
         for path in sorted(self.log_directory.rglob("*")):
             if path.is_file():
