@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import ssl
 import time
 
@@ -19,6 +20,9 @@ import httpx
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.schema import LARGEST_ANSWER, ConnectRequest, HandlerFailed
 from cvpnd.reasons import Refusal
+
+for _chatty in ("httpx", "httpcore"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)  # they write down each URL, in which there may be a key
 
 ATTEMPTS = 3
 PAUSES_S = (0.1, 0.5)

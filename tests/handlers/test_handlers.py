@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import logging
 import os
 import pwd
 import ssl
@@ -278,6 +279,18 @@ async def test_a_server_gets_a_signed_request(site: Site, tmp_path: Path) -> Non
     secret.write_text("short")
     with pytest.raises(HandlerError, match="has under 16 bytes"):
         handlers(url=site.url, secret_file=secret)
+
+
+async def test_what_a_server_is_asked_with_is_in_no_log(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Many a server wants its key in the URL."""
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef")
+    caplog.set_level(logging.DEBUG)
+    site.statuses = [503, 200]
+    await ask(handlers(url=f"{site.url}&code=canary", secret_file=secret))
+    assert len(site.requests) == 2 and "canary" not in caplog.text and "signature" not in caplog.text.lower()
 
 
 @pytest.mark.parametrize(
