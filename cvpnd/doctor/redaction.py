@@ -5,12 +5,13 @@ everything else, whatever is known to be a secret of this gateway is cut out, an
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 PUBLIC = frozenset(
     {
@@ -50,10 +51,11 @@ def redacted(value: Any, key: str = "") -> Any:
 
 
 class Scrubber:
-    """Cuts known secrets out of text."""
+    """Cuts known secrets out of text, as they are and as JSON writes them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= SHORTEST_SECRET}, key=len, reverse=True)
+        long_enough = {secret for secret in secrets if len(secret) >= SHORTEST_SECRET}
+        known = sorted(long_enough | {json.dumps(secret)[1:-1] for secret in long_enough}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, text: str) -> str:
@@ -65,7 +67,10 @@ def secrets_of(config_path: Path) -> Iterator[str]:
     """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read."""
     for key, value in _texts(_read(config_path)):
         if key == "state":
-            yield from filter(None, [urlsplit(value).password])
+            written = urlsplit(value).password or ""
+            yield from filter(None, [written, unquote(written)])
+        elif key == "url":
+            yield from filter(None, [urlsplit(value).query])
         elif key not in PUBLIC and any(word in key for word in _SECRET_WORDS):
             yield value
     for path in secret_files(config_path):

@@ -1,8 +1,13 @@
 """What a support bundle may show of the configuration, and what is cut out of everything else."""
 
+import json
+import os
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from cvpnd.doctor.bundle import _tail
 from cvpnd.doctor.redaction import HIDDEN, Scrubber, redacted, secrets_of
 
 REFERENCE = Path(__file__).parents[2] / "conf" / "cvpnd.toml"
@@ -33,6 +38,7 @@ def test_secrets_of_the_file_and_of_the_files_it_names_are_cut_out_of_any_text(t
         'password_hash = "$argon2id$canary-hash"\n[[directory]]\nbind_password_file = "corp.password"\n'
         '[[endpoint]]\nserver_certificate = { private_key = "server.key" }\n'
         '[[radius]]\nshared_secret = "canary-radius"\n'
+        '[[handler]]\nurl = "https://posture.example.com/connect?code=canary-handler"\n'
     )
     secrets = set(secrets_of(config))
     assert {
@@ -42,9 +48,32 @@ def test_secrets_of_the_file_and_of_the_files_it_names_are_cut_out_of_any_text(t
         "MIGcanarykeyline2",
         "canary-radius",
     } <= secrets
+    assert f"POST /connect?{HIDDEN} 200" == Scrubber(secrets)("POST /connect?code=canary-handler 200")
     scrub = Scrubber(secrets)
     said = "bind with canary-bind-password at db: canary-database; MIGcanarykeyline1 anna 10.20.0.1"
     assert scrub(said) == f"bind with {HIDDEN} at db: {HIDDEN}; {HIDDEN} anna 10.20.0.1"
+
+
+def test_a_secret_is_cut_out_however_it_is_written(tmp_path: Path) -> None:
+    config = tmp_path / "cvpnd.toml"
+    config.write_text('[daemon]\nstate = "postgresql://cvpnd:can%2Fary%2Fdb@db/cvpnd"\n')
+    scrub = Scrubber([*secrets_of(config), 'can"ary\u00fc'])
+    for said in ("can%2Fary%2Fdb", "can/ary/db", 'can"ary\u00fc', json.dumps({"detail": 'can"ary\u00fc'})):
+        assert "ary" not in scrub(said), said
+
+
+def test_the_tail_of_a_log_is_of_no_file_that_it_leads_to(tmp_path: Path) -> None:
+    own, foreign = tmp_path / "connections.log", tmp_path / "shadow"
+    foreign.write_text("root:canary\n")
+    own.symlink_to(foreign)
+    with pytest.raises(OSError, match="symbolic links"):
+        _tail(own)
+    own.unlink()
+    os.mkfifo(own)
+    assert "is no file" in _tail(own)
+    own.unlink()
+    own.write_text("entry\n")
+    assert _tail(own) == "entry\n"
 
 
 def test_what_looks_like_a_private_key_is_cut_out_wherever_it_comes_from() -> None:
