@@ -1,8 +1,12 @@
-"""What the shell offers for an argument: names that the daemon has. Without a daemon it offers nothing."""
+"""What the shell offers for an argument: names that the daemon has. Without a daemon it offers nothing.
+
+Some of these names are their holders' choice, in a certificate or at an identity provider, and the shell of whoever is
+offered one is mostly root's. So a name that a shell might obey is not offered: bash writes it on the line as it is."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import typer
 from cvpnd.ctl.client import DEFAULT_SOCKET, Client, Refused, Unreachable
 
 Completion = Callable[[typer.Context, str], list[str]]
+_HARMLESS = re.compile(r"\w[\w@+.,:/=-]*")
 Names = Callable[[Client, Mapping[str, Any]], Iterable[Any]]
 """The second: which endpoint the command line names already, as a query."""
 
@@ -24,7 +29,7 @@ def _offering(names: Names) -> Completion:
             found = [str(name) for name in names(Client(Path(path)), {"endpoint": endpoint}) if name]
         except (Refused, Unreachable):
             return []
-        return [name for name in dict.fromkeys(found) if name.startswith(incomplete)]
+        return [name for name in dict.fromkeys(found) if name.startswith(incomplete) and _HARMLESS.fullmatch(name)]
 
     return complete
 
