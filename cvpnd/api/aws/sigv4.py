@@ -109,8 +109,9 @@ def verify(claim: Claim, secret: bytes, headers: Headers, body: bytes) -> None:
         raise Refused(ApiRefusal.SIGNATURE_MISMATCH, "the signature does not fit the request and the key's secret")
 
 
-REMEMBERED_S = 2 * SKEW_S
-"""How long the signature of a change is: its clock may have been as much ahead as it may be behind."""
+REMEMBERED_S = 2 * SKEW_S + 60.0
+"""How long the signature of a change is: its clock may have been as much ahead as it may be behind, and between the
+look at its time and this one lies the time that its body may take."""
 HONEST_REPEAT_S = 2.0
 """Two requests with the same parameters, signed within one second, have the same signature (seen with boto3). So much
 later at most an honest second one arrives."""
