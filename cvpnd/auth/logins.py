@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 from cvpnd.auth.challenge import DYNAMIC, STATIC, Proven
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.health import Latency
-from cvpnd.auth.identity import Refused, problem_with_name
+from cvpnd.auth.identity import MAX_NAME_CHARACTERS, Refused, problem_with_name
 from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.throttle import LoginThrottle
 from cvpnd.reasons import Refusal
@@ -290,9 +290,10 @@ async def _judged(proven: Proven, second_factor: SecondFactor | None) -> Account
 
 
 def _plain(username: str) -> str:
-    """The same for all ways to write one name, or nearly so: each of them is a guess at one account."""
+    """The same for all ways to write one name, or nearly so: each of them is a guess at one account. Of what is longer
+    than any name no more is remembered."""
     name = unicodedata.normalize("NFKC", username).casefold()
-    return " ".join(name.rpartition("\\")[2].partition("@")[0].split())
+    return " ".join(name.rpartition("\\")[2].partition("@")[0].split())[:MAX_NAME_CHARACTERS]
 
 
 def left_of_failure(seconds: float) -> float:

@@ -193,6 +193,12 @@ async def test_each_way_to_write_a_name_is_a_guess_at_the_same_account(logins):
     assert (await log_in(logins, "Anna", "wrong")).refusal is Refusal.LOGIN_THROTTLED
 
 
+async def test_endless_names_are_guesses_too_and_take_no_more_memory_than_others(logins):
+    for number in range(FREE_FAILURES + 1):
+        await log_in(logins, f"{'n' * 1000}{number}", "wrong")
+    assert (await log_in(logins, "n" * 1000, "wrong")).refusal is Refusal.LOGIN_THROTTLED
+
+
 async def test_one_source_does_not_take_the_places_of_all(users):
     hanging = Hanging()
     logins = UserLogins({"slow": hanging})
