@@ -490,6 +490,9 @@ def test_every_vpc_has_a_security_group_that_needs_no_declaration(file: Path) ->
     for named in ("default", group.id):
         config = load_text(file, endpoint_with(security_groups=f'["{named}"]'))
         assert config.security_groups_of(config.endpoints[0]) == (group,)
+    assert config.egress_of(config.endpoints[0]) is None
+    unknown = config.endpoints[0].model_copy(update={"security_groups": ("sg-gone",)})
+    assert config.egress_of(unknown) == (), "a group that is not known lets nothing through"
     declared = '[[security_group]]\nid = "default"\nvpc = "vpc-main"\n'
     (problem,) = problems_of(file, SHORTEST + declared)
     assert problem.startswith('security_group[0].id: "default" is the group that each vpc has without declaring it')

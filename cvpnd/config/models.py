@@ -473,8 +473,8 @@ class Config(Table):
     def egress_of(self, endpoint: EndpointConfig) -> tuple[EgressConfig, ...] | None:
         """What its security groups together let through. None: they keep nothing back."""
         groups = self.security_groups_of(endpoint)
-        if not groups or any(group.is_default for group in groups):
-            return None
+        if any(group.is_default for group in groups) or not (groups or endpoint.security_groups):
+            return None  # one that has a name and is not known lets nothing through
         return tuple(each for group in groups for each in group.egress)
 
     def endpoint(self, name_or_id: str) -> EndpointConfig:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from helpers import saml_idp
 
 from cvpnd.auth.directory import DirectoryError
@@ -143,3 +144,14 @@ def test_settings_reach_the_provider_and_those_of_the_store_have_the_usual_ones(
     key.write_text(saml_idp.key("weak", 1024).private)
     with pytest.raises(DirectoryError, match=r"signing_key .* is no RSA key"):
         keeper.read([config(path, **settings)])
+
+
+def test_a_new_signing_key_counts_beside_metadata_of_a_url_that_stays(store, url, tmp_path):
+    path = tmp_path / "key.pem"
+    keeper = SamlKeeper(store, Clock())
+    for name in ("gateway", "another"):
+        path.write_text(saml_idp.key(name).private)
+        keeper.read([config(url, signing_key=str(path))])
+        key = keeper.providers()["corp"].signing_key
+        assert key is not None
+        assert key.private_numbers() == load_pem_private_key(path.read_bytes(), None).private_numbers()

@@ -68,7 +68,7 @@ class SamlKeeper:
             before = self._sources.get(config.id)
             source = sources[config.id] = _Source(config, _signing_key(config))
             if before is not None and before.config == config and not isinstance(config.metadata, Path):
-                source.provider = before.provider
+                source.provider = before.provider and replace(before.provider, signing_key=source.signing_key)
             if source.provider is None:
                 self._refresh(source, strict=isinstance(config.metadata, Path))
         self._sources = sources
