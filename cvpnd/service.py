@@ -331,7 +331,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
         daemon.log(connection, entry)
-        if config.metrics.per_user:
+        if config.metrics.per_user and connection.keys_installed:  # else a stranger's name were one of few remembered
             user = view.username or view.common_name
             daemon.user_traffic.add(view.endpoint_name, user, view.ingress_bytes, view.egress_bytes)
 

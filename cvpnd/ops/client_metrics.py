@@ -53,8 +53,6 @@ class UserTraffic:
         self.ended: dict[tuple[str, str], list[int]] = {}
 
     def add(self, endpoint: str, user: str, bytes_in: int, bytes_out: int) -> None:
-        if not bytes_in and not bytes_out:
-            return  # most likely somebody who was refused, under a name that is none
         key = (endpoint, user)
         if key not in self.ended and len(self.ended) >= self._most:
             key = (endpoint, "")

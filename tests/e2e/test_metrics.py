@@ -111,6 +111,7 @@ def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
     assert value(query('cvpnd_user_connections{user="alice"}')) == 1
     assert value(query('cvpnd_user_ingress_bytes_total{user="alice"}')) >= 5 * 84
     assert value(query('cvpnd_user_connections{user="bob"}')) == 0
+    assert query('cvpnd_user_connections{user="anna"}') == {}, "she was refused"
     assert value(query('openvpn_server_connected_clients{status_path="staff"}')) == 1
     assert query('ALERTS{alertstate="firing"}') == {}
 

@@ -11,7 +11,7 @@ from helpers.exposition import BUSY, Source, everything, exposition
 from prometheus_client.parser import text_string_to_metric_families
 
 from cvpnd.dataplane.api import Drop
-from cvpnd.ops.client_metrics import UserTraffic, render_status, write_status
+from cvpnd.ops.client_metrics import render_status, write_status
 from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics, build_registry, render_metrics
 from cvpnd.ops.threads import cpu_seconds
 from cvpnd.ops.udp_sockets import read_udp_sockets
@@ -127,15 +127,6 @@ def test_no_series_names_a_user_unless_that_is_asked_for() -> None:
     assert found["openvpn_server_connected_clients", "staff"] == 2
     assert found["openvpn_up", "guests"] == 1
     assert found["openvpn_server_client_received_bytes_total", "device-1", "staff", "anna", "10.100.0.2"] == 100
-
-
-def test_names_of_those_who_were_refused_take_no_users_place() -> None:
-    traffic = UserTraffic(most=2)
-    for number in range(10):
-        traffic.add("staff", f"nobody-{number}", 0, 0)
-    for user in ("anna", "ben", "cleo"):
-        traffic.add("staff", user, 1, 0)
-    assert traffic.ended == {("staff", "anna"): [1, 0], ("staff", "ben"): [1, 0], ("staff", ""): [1, 0]}
 
 
 def test_a_process_sees_its_threads_and_what_its_sockets_dropped() -> None:
