@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
 from cvpnd.reasons import PortalRefusal
-from cvpnd.server.admission import PREFIXES_KEPT, TokenBucket, prefixes
+from cvpnd.server.admission import PerMinute, prefixes
 
 BODY_S = 20.0
 FREE_BYTES = 8 * 1024
@@ -31,15 +30,11 @@ class SourceRate:
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._sources = PerMinute()
 
     def take(self, host: str) -> bool:
         source, _ = prefixes(host)
-        bucket = self._buckets.pop(source, None) or TokenBucket(self._per_minute / 60.0, self._per_minute)
-        self._buckets[source] = bucket
-        if len(self._buckets) > PREFIXES_KEPT:
-            self._buckets.popitem(last=False)
-        return bucket.take(self._clock())
+        return self._sources.bucket(source, self._per_minute).take(self._clock())
 
 
 def _as_much_as_comes(_surplus: int) -> bool:

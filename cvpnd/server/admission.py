@@ -110,7 +110,7 @@ def prefixes(host: str) -> tuple[str, str]:
     return host, f"{host.rpartition('.')[0]}.0/24"
 
 
-class _PerMinute:
+class PerMinute:
     """How often something may happen in a minute, all of it at once if need be, for each prefix."""
 
     def __init__(self) -> None:
@@ -131,14 +131,14 @@ class SourceLimits:
 
     def __init__(self, limits: StrangersConfig) -> None:
         self._limits = limits
-        self._handshakes = _PerMinute()
-        self._failures = _PerMinute()
+        self._handshakes = PerMinute()
+        self._failures = PerMinute()
 
     def set_limits(self, limits: StrangersConfig) -> None:
         if limits != self._limits:
             self._limits = limits
-            self._handshakes = _PerMinute()
-            self._failures = _PerMinute()
+            self._handshakes = PerMinute()
+            self._failures = PerMinute()
 
     def may_try(self, host: str, now: float) -> DropReason | None:
         """Why another handshake from there would be refused."""

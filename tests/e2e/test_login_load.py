@@ -56,7 +56,7 @@ def test_who_comes_at_the_same_time_gets_in_within_seconds(site, start_corp):
 
 
 def test_a_directory_that_hangs_touches_no_tunnel_and_says_so_to_who_waits(site, start_corp, connect):
-    """Twenty clients transfer, and their accounts are due to be looked at, while somebody else wants in."""
+    """Twenty clients ping without a pause, and their accounts are due to be looked at, while somebody else wants in."""
     hung_s = 30 if FULL else 5
     people = dict(list(PEOPLE.items())[:20])
     corp = start_corp(
