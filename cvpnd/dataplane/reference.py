@@ -50,6 +50,16 @@ from cvpnd.dataplane.reference_forward import (
 )
 from cvpnd.dataplane.reference_keys import P_DATA_V2, KeyLimits, key_sizes, make_key_slot
 from cvpnd.dataplane.reference_path import OUTER_MIN, TUNNEL_MIN, UDP_OVER_IPV4, UDP_OVER_IPV6
+from cvpnd.dataplane.reference_sockets import (
+    IP_PMTUDISC_PROBE,
+    allow_fragments,
+    canonical,
+    kernel_mtu,
+    local_address,
+    set_path_discovery,
+    sockaddr,
+    source_control,
+)
 
 WORKERS_MAX = 64
 LEASES_MAX = 64
@@ -254,12 +264,7 @@ class ReferenceDataPlane:
             self._totals["path_probes"] += 1
 
     def _kernel_mtu(self, via: socket.socket, remote: SocketAddress) -> int:
-        """What the kernel takes the path for; 0 = it does not know."""
-        v4 = ip_address(remote.host).version == 4
-        with contextlib.suppress(OSError), socket.socket(via.family, socket.SOCK_DGRAM) as asking:
-            asking.connect(sockaddr(via, remote))
-            return asking.getsockopt(socket.IPPROTO_IP if v4 else socket.IPPROTO_IPV6, IP_MTU if v4 else IPV6_MTU)
-        return 0
+        return kernel_mtu(via.family, remote)
 
     # -- TCP: u16 length before each packet (2.1) ---------------------------------------------------------------
 
@@ -582,56 +587,3 @@ def closing_on_error(fds: Sequence[int]) -> Iterator[None]:
             with contextlib.suppress(OSError):  # it was none
                 os.close(fd)
         raise
-
-
-def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAddress:
-    host = ip_address(address[0].partition("%")[0])
-    folded = getattr(host, "ipv4_mapped", None) or host
-    return SocketAddress(str(folded), address[1], address[3] if len(address) == 4 else 0)
-
-
-def sockaddr(sock: socket.socket, remote: SocketAddress) -> tuple[str, int] | tuple[str, int, int, int]:
-    """In the form of the socket's family, which may be IPv6 and carry IPv4 too."""
-    version = ip_address(remote.host).version
-    require(0 < remote.port <= 0xFFFF, "port out of range")
-    if sock.family == socket.AF_INET:
-        require(version == 4, "an IPv6 address on an IPv4 listener")
-        return remote.host, remote.port
-    host = remote.host if version == 6 else f"::ffff:{remote.host}"
-    return host, remote.port, 0, remote.scope_id
-
-
-IP_PKTINFO, IPV6_PKTINFO = 8, 50
-IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
-IP_PMTUDISC_DONT, IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE = 0, 1, 3
-
-
-def set_path_discovery(sock: socket.socket, v4: int, v6: int) -> None:
-    sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, v4)
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, v6)
-
-
-def allow_fragments(sock: socket.socket) -> None:
-    """IPv4 packets may be fragmented on their way; ICMP errors that come to this socket count all the same."""
-    set_path_discovery(sock, IP_PMTUDISC_DONT, IP_PMTUDISC_WANT)
-
-
-def local_address(ancillary: list[tuple[int, int, bytes]]) -> str:
-    """The gateway's own address that a datagram was sent to; empty if the kernel did not say."""
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
-            return str(ip_address(data[8:12]))
-        if (level, kind) == (socket.IPPROTO_IPV6, IPV6_PKTINFO):
-            return canonical((str(ip_address(data[:16])), 0)).host
-    return ""
-
-
-def source_control(sock: socket.socket, local: str) -> list[tuple[int, int, bytes]]:
-    """The inverse: send from this address."""
-    if not local:
-        return []
-    host, *_ = sockaddr(sock, SocketAddress(local, 1))
-    if sock.family == socket.AF_INET:
-        return [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + socket.inet_aton(host) + bytes(4))]
-    return [(socket.IPPROTO_IPV6, IPV6_PKTINFO, socket.inet_pton(socket.AF_INET6, host) + bytes(4))]
