@@ -21,7 +21,7 @@ from botocore.model import OperationModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cvpnd.api.aws import acm, ec2, ec2_vpc, iam, logs, sts
+from cvpnd.api.aws import acm, ec2, ec2_connections, ec2_networks, ec2_tags, ec2_vpc, iam, logs, sts
 from cvpnd.api.aws.call import Answer, Call, Handler
 from cvpnd.api.aws.errors import ApiError, render_error
 from cvpnd.api.aws.models import Protocol, Service, load_service
@@ -47,7 +47,13 @@ LONG_BODY = 64 * 1024
 READING = ("Describe", "Get", "List", "Export", "Filter")
 
 HANDLERS: Mapping[str, Mapping[str, Handler]] = {
-    "ec2": {**ec2.HANDLERS, **ec2_vpc.HANDLERS},
+    "ec2": {
+        **ec2.HANDLERS,
+        **ec2_networks.HANDLERS,
+        **ec2_connections.HANDLERS,
+        **ec2_tags.HANDLERS,
+        **ec2_vpc.HANDLERS,
+    },
     "acm": acm.HANDLERS,
     "iam": iam.HANDLERS,
     "logs": logs.HANDLERS,

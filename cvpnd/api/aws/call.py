@@ -113,3 +113,8 @@ def tag_map(tags: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
 
 def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def text_time(seconds: float) -> str:
+    """As EC2 writes times into text."""
+    return moment(seconds).strftime("%Y-%m-%dT%H:%M:%S")

@@ -1,15 +1,15 @@
-"""EC2: endpoints, their networks, rules and connections, and tags. The networks of the host are in ``ec2_vpc.py``."""
+"""EC2: endpoints, their revocation lists and profiles. What lies behind them is in ``ec2_networks.py``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvpnd.api.aws.call import Answer, Call, filtered, moment, tag_facts, tag_list, tag_map
+from cvpnd.api.aws.call import Answer, Call, filtered, tag_facts, tag_list, tag_map, text_time
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.config.values import parse_listen
 from cvpnd.endpoints.imports import ACCOUNT, LOCAL_REGION
-from cvpnd.endpoints.model import ConnectionView, EndpointView, OperationError, RouteView, RuleView
+from cvpnd.endpoints.model import EndpointView, OperationError
 
 AWS_PORTS = (443, 1194)
 ENDPOINT_TYPE = "client-vpn-endpoint"
@@ -107,7 +107,7 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "ClientVpnEndpointId": view.endpoint_id,
         "Description": view.description,
         "Status": {"Code": view.status},
-        "CreationTime": None if view.created_at is None else _time(view.created_at),
+        "CreationTime": None if view.created_at is None else text_time(view.created_at),
         "DnsName": view.remote,
         "ClientCidrBlock": str(view.client_cidr),
         "DnsServers": [str(server) for server in view.dns_servers],
@@ -282,172 +282,6 @@ def _port(port: int) -> int:
     return port
 
 
-# -- target networks ----------------------------------------------------------------------------------------
-
-
-async def associate(call: Call) -> Answer:
-    if "SubnetId" not in call.parameters:
-        raise ApiError("MissingParameter", "The request must contain the parameter SubnetId")
-    for name in ("AvailabilityZone", "AvailabilityZoneId"):
-        if name in call.parameters:
-            raise ApiError(
-                "UnsupportedOperation", f"{name}: goes with transit gateways, which are not here; leave it away"
-            )
-    view = await call.operations.associate(call.get("ClientVpnEndpointId"), call.get("SubnetId"))
-    return {"AssociationId": view.association_id, "Status": {"Code": "associating"}}
-
-
-async def apply_security_groups(call: Call) -> Answer:
-    endpoint, vpc, groups = call.get("ClientVpnEndpointId"), call.get("VpcId"), call.get("SecurityGroupIds")
-    networks = await call.operations.list_associations(endpoint)
-    if all(network.vpc != vpc for network in networks):
-        raise OperationError("InvalidVpcID.NotFound", f"Endpoint {endpoint} is not associated with a subnet of {vpc}")
-    await call.operations.modify_endpoint(endpoint, settings={"security_groups": groups})
-    return {"SecurityGroupIds": groups}
-
-
-async def disassociate(call: Call) -> Answer:
-    view = await call.operations.disassociate(call.get("ClientVpnEndpointId"), call.get("AssociationId"))
-    return {"AssociationId": view.association_id, "Status": {"Code": "disassociating"}}
-
-
-async def describe_target_networks(call: Call) -> Answer:
-    views = await call.operations.list_associations(call.get("ClientVpnEndpointId"))
-    if wanted := call.get("AssociationIds"):
-        known = {view.association_id for view in views}
-        for each in wanted:
-            if each not in known:
-                raise OperationError("InvalidClientVpnAssociationIdNotFound", f"Association {each} does not exist")
-        views = [view for view in views if view.association_id in wanted]
-    views = filtered(
-        views,
-        call.get("Filters", ()),
-        {
-            "association-id": lambda view: [view.association_id],
-            "target-network-id": lambda view: [view.subnet],
-            "vpc-id": lambda view: [view.vpc],
-        },
-    )
-    page, token = call.page(views)
-    groups = (await call.operations.show_endpoint(call.get("ClientVpnEndpointId"))).security_groups
-    shown = [
-        {
-            "AssociationId": view.association_id,
-            "VpcId": view.vpc,
-            "TargetNetworkId": view.subnet,
-            "ClientVpnEndpointId": view.endpoint_id,
-            "Status": {"Code": view.status},
-            "SecurityGroups": list(groups),
-        }
-        for view in page
-    ]
-    return {"ClientVpnTargetNetworks": shown, "NextToken": token}
-
-
-# -- authorization rules ------------------------------------------------------------------------------------
-
-
-async def authorize(call: Call) -> Answer:
-    await call.operations.authorize(
-        call.get("ClientVpnEndpointId"),
-        call.get("TargetNetworkCidr"),
-        _group(call, "AuthorizeAllGroups"),
-        call.get("Description", ""),
-    )
-    return {"Status": {"Code": "authorizing"}}
-
-
-async def revoke(call: Call) -> Answer:
-    await call.operations.revoke(
-        call.get("ClientVpnEndpointId"), call.get("TargetNetworkCidr"), _group(call, "RevokeAllGroups")
-    )
-    return {"Status": {"Code": "revoking"}}
-
-
-def _group(call: Call, everybody: str) -> str | None:
-    """Whoever means everybody says so."""
-    group, all_groups = call.get("AccessGroupId"), call.get(everybody, False)
-    if (group is None) != all_groups:
-        raise ApiError("InvalidParameterCombination", f"Give either AccessGroupId or {everybody}")
-    if group == "":
-        raise ApiError("InvalidParameterValue", "AccessGroupId is empty")
-    return group if group is None else str(group)
-
-
-async def describe_rules(call: Call) -> Answer:
-    rules: list[RuleView] = filtered(
-        await call.operations.list_rules(call.get("ClientVpnEndpointId")),
-        call.get("Filters", ()),
-        {
-            "description": lambda rule: [rule.description],
-            "destination-cidr": lambda rule: [str(rule.network)],
-            "group-id": lambda rule: [rule.group or ""],
-        },
-    )
-    page, token = call.page(rules)
-    shown = [
-        {
-            "ClientVpnEndpointId": rule.endpoint_id,
-            "Description": rule.description,
-            "GroupId": rule.group or "",
-            "AccessAll": rule.group is None,
-            "DestinationCidr": str(rule.network),
-            "Status": {"Code": rule.status},
-        }
-        for rule in page
-    ]
-    return {"AuthorizationRules": shown, "NextToken": token}
-
-
-# -- routes -------------------------------------------------------------------------------------------------
-
-
-async def create_route(call: Call) -> Answer:
-    await call.operations.add_route(
-        call.get("ClientVpnEndpointId"), call.get("DestinationCidrBlock"), _target(call), call.get("Description", "")
-    )
-    return {"Status": {"Code": "creating"}}
-
-
-async def delete_route(call: Call) -> Answer:
-    await call.operations.remove_route(
-        call.get("ClientVpnEndpointId"), call.get("DestinationCidrBlock"), call.get("TargetVpcSubnetId")
-    )
-    return {"Status": {"Code": "deleting"}}
-
-
-def _target(call: Call) -> str:
-    if "TargetVpcSubnetId" not in call.parameters:
-        raise ApiError("MissingParameter", "The request must contain the parameter TargetVpcSubnetId")
-    return str(call.get("TargetVpcSubnetId"))
-
-
-async def describe_routes(call: Call) -> Answer:
-    routes: list[RouteView] = filtered(
-        await call.operations.list_routes(call.get("ClientVpnEndpointId")),
-        call.get("Filters", ()),
-        {
-            "destination-cidr": lambda route: [str(route.destination)],
-            "origin": lambda route: [route.origin],
-            "target-subnet": lambda route: [route.target],
-        },
-    )
-    page, token = call.page(routes)
-    shown = [
-        {
-            "ClientVpnEndpointId": route.endpoint_id,
-            "DestinationCidr": str(route.destination),
-            "TargetSubnet": route.target,
-            "Type": "Nat",
-            "Origin": route.origin,
-            "Status": {"Code": route.status},
-            "Description": route.description,
-        }
-        for route in page
-    ]
-    return {"Routes": shown, "NextToken": token}
-
-
 # -- revocation lists and profiles --------------------------------------------------------------------------
 
 
@@ -465,131 +299,12 @@ async def export_configuration(call: Call) -> Answer:
     return {"ClientConfiguration": await call.operations.export_profile(call.get("ClientVpnEndpointId"))}
 
 
-# -- connections --------------------------------------------------------------------------------------------
-
-
-async def describe_connections(call: Call) -> Answer:
-    found: list[ConnectionView] = filtered(
-        await call.operations.list_connections(call.get("ClientVpnEndpointId")),
-        call.get("Filters", ()),
-        {"connection-id": lambda c: [c.connection_id], "username": lambda c: [c.username]},
-    )
-    page, token = call.page(found)
-    shown = [
-        {
-            "ClientVpnEndpointId": c.endpoint_id,
-            "Timestamp": _time(c.connected_at if c.ended_at is None else c.ended_at),
-            "ConnectionId": c.connection_id,
-            "Username": c.username or "N/A",
-            "ConnectionEstablishedTime": _time(c.connected_at),
-            "IngressBytes": str(c.ingress_bytes),
-            "EgressBytes": str(c.egress_bytes),
-            "IngressPackets": str(c.ingress_packets),
-            "EgressPackets": str(c.egress_packets),
-            "ClientIp": c.client_ip,
-            "PostureComplianceStatuses": c.posture_compliance_statuses,
-            "CommonName": c.common_name,
-            "Status": {"Code": c.status, "Message": c.end_reason or None},
-            "ConnectionEndTime": "-" if c.ended_at is None else _time(c.ended_at),
-        }
-        for c in page
-    ]
-    return {"Connections": shown, "NextToken": token}
-
-
-async def terminate_connections(call: Call) -> Answer:
-    connection_id, username = call.get("ConnectionId"), call.get("Username")
-    if (connection_id is None) == (username is None):
-        raise ApiError("InvalidParameterCombination", "Give either ConnectionId or Username")
-    endpoint = call.get("ClientVpnEndpointId")
-    try:
-        ended = await call.operations.terminate_connections(
-            connection_id=connection_id, username=username, endpoint=endpoint
-        )
-    except OperationError as error:
-        if error.code == "InvalidConnectionId.NotFound":
-            raise OperationError("InvalidClientVpnConnection.IdNotFound", str(error)) from None
-        raise
-    if not ended:
-        raise OperationError("InvalidClientVpnConnection.UserNotFound", f"User {username} has no active connection")
-    statuses = [
-        {"ConnectionId": each, "PreviousStatus": {"Code": "active"}, "CurrentStatus": {"Code": "terminating"}}
-        for each in ended
-    ]
-    return {"ClientVpnEndpointId": endpoint, "Username": username, "ConnectionStatuses": statuses}
-
-
-# -- tags ---------------------------------------------------------------------------------------------------
-
-
-async def create_tags(call: Call) -> Answer:
-    for resource in call.get("Resources"):
-        await call.operations.set_tags(resource, tag_map(call.get("Tags")))
-    return {}
-
-
-async def delete_tags(call: Call) -> Answer:
-    tags = call.get("Tags")
-    for resource in call.get("Resources"):
-        there = (await call.operations.list_tags()).get(resource, {})
-        keys = None
-        if tags is not None:  # a tag with a value goes only if it has that value
-            keys = [tag["Key"] for tag in tags if tag.get("Value") in (None, there.get(tag.get("Key", "")))]
-        await call.operations.remove_tags(resource, keys)
-    return {}
-
-
-async def describe_tags(call: Call) -> Answer:
-    rows = [
-        (resource, key, value)
-        for resource, tags in (await call.operations.list_tags()).items()
-        if not resource.startswith("arn:")
-        for key, value in tags.items()
-    ]
-    found = filtered(
-        rows,
-        call.get("Filters", ()),
-        {
-            "resource-id": lambda row: [row[0]],
-            "resource-type": lambda _row: [ENDPOINT_TYPE],
-            "key": lambda row: [row[1]],
-            "value": lambda row: [row[2]],
-            "tag:": lambda row: [f"{row[1]}={row[2]}"],
-        },
-    )
-    page, token = call.page(found)
-    shown = [
-        {"ResourceId": resource, "ResourceType": ENDPOINT_TYPE, "Key": key, "Value": value}
-        for resource, key, value in page
-    ]
-    return {"Tags": shown, "NextToken": token}
-
-
-def _time(seconds: float) -> str:
-    return moment(seconds).strftime("%Y-%m-%dT%H:%M:%S")
-
-
 HANDLERS = {
     "CreateClientVpnEndpoint": create_endpoint,
     "ModifyClientVpnEndpoint": modify_endpoint,
     "DeleteClientVpnEndpoint": delete_endpoint,
     "DescribeClientVpnEndpoints": describe_endpoints,
-    "AssociateClientVpnTargetNetwork": associate,
-    "ApplySecurityGroupsToClientVpnTargetNetwork": apply_security_groups,
-    "DisassociateClientVpnTargetNetwork": disassociate,
-    "DescribeClientVpnTargetNetworks": describe_target_networks,
-    "AuthorizeClientVpnIngress": authorize,
-    "RevokeClientVpnIngress": revoke,
-    "DescribeClientVpnAuthorizationRules": describe_rules,
-    "CreateClientVpnRoute": create_route,
-    "DeleteClientVpnRoute": delete_route,
-    "DescribeClientVpnRoutes": describe_routes,
     "ImportClientVpnClientCertificateRevocationList": import_crl,
     "ExportClientVpnClientCertificateRevocationList": export_crl,
     "ExportClientVpnClientConfiguration": export_configuration,
-    "DescribeClientVpnConnections": describe_connections,
-    "TerminateClientVpnConnections": terminate_connections,
-    "CreateTags": create_tags,
-    "DeleteTags": delete_tags,
-    "DescribeTags": describe_tags,
 }
