@@ -29,15 +29,21 @@ from cvpnd.ctl import (
     support_bundle,
     tag,
     user,
+    vpc,
 )
 from cvpnd.ctl.client import Refused, Unreachable
 from cvpnd.ctl.options import JsonOption, SocketOption
 
 REFUSED, UNREACHABLE = 1, 3
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the daemon refused it (of explain, status and doctor: no, or not well), "
+    "2 wrong use, 3 no daemon answers."
+)
 
 app = typer.Typer(
     name="cvpnctl",
     help="Look at and change a running cvpnd.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,6 +63,8 @@ app.add_typer(network.app, name="network")
 app.add_typer(connection.app, name="connection")
 app.add_typer(rule.app, name="rule")
 app.add_typer(route.app, name="route")
+app.add_typer(vpc.vpcs, name="vpc")
+app.add_typer(vpc.subnets, name="subnet")
 app.add_typer(security_group.app, name="security-group")
 app.add_typer(saml_provider.app, name="saml-provider")
 app.add_typer(certificate.app, name="certificate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -128,6 +129,20 @@ def list_imported(socket: SocketOption, as_json: JsonOption = False) -> None:
         ([each["arn"], local_date(each["imported_at"]), " ".join(each["in_use_by"]) or "-"] for each in certificates),
         empty="no imported certificates",
     )
+
+
+@app.command("show")
+def show_imported(
+    arn: Annotated[str, typer.Argument(help="Of an imported certificate.", autocompletion=completion.imported)],
+    socket: SocketOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Print an imported certificate and its chain, PEM. Its key is shown to nobody."""
+    (found,) = Client(socket).get("/imported-certificates", arn=arn)["certificates"]
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.write("".join(f"{pem.strip()}\n" for pem in (found["certificate"], found["chain"]) if pem))
 
 
 @app.command("delete")

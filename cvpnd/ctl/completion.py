@@ -41,6 +41,7 @@ def _live(client: Client) -> list[dict[str, Any]]:
 endpoints = _offering(
     lambda client, _: (each[key] for each in client.get("/endpoints")["endpoints"] for key in ("name", "endpoint_id"))
 )
+vpcs = _offering(lambda client, _: (each["id"] for each in client.get("/vpcs")["vpcs"]))
 subnets = _offering(lambda client, _: (each["id"] for each in client.get("/subnets")["subnets"]))
 networks = _offering(
     lambda client, of: (

@@ -10,7 +10,7 @@ import typer
 
 from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client, segment
-from cvpnd.ctl.options import Endpoint, JsonOption, SocketOption
+from cvpnd.ctl.options import Endpoint, JsonOption, SocketOption, pair
 from cvpnd.ctl.output import local_time, print_facts, print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
@@ -24,6 +24,11 @@ Setting = Annotated[
         "An empty value goes back to the default.",
         show_default=False,
     ),
+]
+
+Vpc = Annotated[
+    str | None,
+    typer.Option(help="The vpc that its subnets will be of.", show_default=False, autocompletion=completion.vpcs),
 ]
 
 
@@ -100,6 +105,11 @@ def create_endpoint(
     name: Annotated[str | None, typer.Option(help="Its name; without one, its id.", show_default=False)] = None,
     transport: Annotated[str, typer.Option(help="udp, or tcp.")] = "udp",
     port: Annotated[int, typer.Option(help="Where it listens.")] = 443,
+    vpc: Vpc = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="KEY=VALUE", help="A note on it; repeatable.", show_default=False),
+    ] = None,
     settings: Setting = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,7 +124,9 @@ def create_endpoint(
         "client_cidr": client_cidr,
         "transport": transport,
         "port": port,
+        "vpc": vpc,
         "settings": chosen,
+        "tags": dict(pair(tag) for tag in tags or ()),
     }
     _print(Client(socket).post("/endpoints", body)["endpoint"], as_json)
 
@@ -128,6 +140,7 @@ def modify_endpoint(
         typer.Option(help="ARN of another one.", show_default=False, autocompletion=completion.imported),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Another one; sends clients back.", show_default=False)] = None,
+    vpc: Vpc = None,
     settings: Setting = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,8 +148,7 @@ def modify_endpoint(
     body: dict[str, object] = {"settings": _settings(settings)}
     if server_certificate is not None:
         body["server_certificate"] = server_certificate
-    if port is not None:
-        body["port"] = port
+    body |= {key: value for key, value in {"port": port, "vpc": vpc}.items() if value is not None}
     _print(Client(socket).patch(f"/endpoints/{segment(endpoint)}", body)["endpoint"], as_json)
 
 
@@ -162,10 +174,8 @@ def export_profile(endpoint: Endpoint, socket: SocketOption, as_json: JsonOption
 
 def _settings(pairs: list[str] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for pair in pairs or ():
-        key, separator, text = pair.partition("=")
-        if not separator or not key:
-            raise typer.BadParameter(f"{pair}: write KEY=VALUE")
+    for given in pairs or ():
+        key, text = pair(given)
         try:
             found[key] = json.loads(text) if text else None
         except ValueError:

@@ -39,3 +39,11 @@ WhichEndpoint = Annotated[
         autocompletion=completion.endpoints,
     ),
 ]
+
+
+def pair(text: str) -> tuple[str, str]:
+    """What is written as KEY=VALUE."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise typer.BadParameter(f"{text}: write KEY=VALUE")
+    return key, value

@@ -31,8 +31,28 @@ def list_providers(socket: SocketOption, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(providers)
         return
-    rows = ([each["arn"], local_time(each["created_at"]), str(len(each["metadata"]))] for each in providers)
-    print_table(["ARN", "CREATED", "METADATA>"], rows, empty="no SAML providers")
+    rows = (
+        [
+            each["arn"],
+            each["origin"],
+            local_time(each["created_at"]),
+            local_time(each["valid_until"]),
+            str(len(each["metadata"])),
+        ]
+        for each in providers
+    )
+    print_table(["ARN", "ORIGIN", "CREATED", "GOOD UNTIL", "METADATA>"], rows, empty="no SAML providers")
+
+
+@app.command("show")
+def show_provider(arn: Arn, socket: SocketOption, as_json: JsonOption = False) -> None:
+    """Print an identity provider's metadata."""
+    (provider,) = Client(socket).get("/saml-providers", arn=arn)["saml_providers"]
+    if as_json:
+        print_json(provider)
+        return
+    for line in provider["metadata"].splitlines():
+        print_line(line)
 
 
 @app.command("create")

@@ -8,7 +8,7 @@ import typer
 
 from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
-from cvpnd.ctl.options import JsonOption, SocketOption
+from cvpnd.ctl.options import JsonOption, SocketOption, pair
 from cvpnd.ctl.output import print_json, print_line, print_table
 
 app = typer.Typer(no_args_is_help=True)
@@ -46,7 +46,7 @@ def set_tags(
     as_json: JsonOption = False,
 ) -> None:
     """Set tags."""
-    pairs = dict(_pair(tag) for tag in tags)
+    pairs = dict(pair(tag) for tag in tags)
     Client(socket).post("/tags", {"resource": resource, "tags": pairs})
     _say("set", resource, sorted(pairs), as_json)
 
@@ -61,13 +61,6 @@ def remove_tags(
     """Remove tags."""
     Client(socket).delete("/tags", resource=resource, key=keys)
     _say("removed", resource, keys, as_json)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise typer.BadParameter(f"{text}: write KEY=VALUE")
-    return key, value
 
 
 def _say(done: str, resource: str, keys: list[str], as_json: bool) -> None:

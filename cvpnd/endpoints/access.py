@@ -11,14 +11,13 @@ from typing import Literal, get_args
 
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import AccessKeyView, OperationError
-from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.endpoints.operations import OperationsBase, check_tags
 from cvpnd.store import SeenRequest, StoredAccessKey
 
 Role = Literal["admin", "read-only"]
 ROLES: tuple[Role, ...] = get_args(Role)
 LOOKED_UP_FOR_S = 5.0
 """How long keys are remembered: several gateways may share one store."""
-MAX_TAGS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +85,26 @@ class AccessOperations(OperationsBase):
         return await self._store(self._stored.tags)
 
     async def set_tags(self, resource: str, tags: Mapping[str, str]) -> None:
+        check_tags(tags)
         async with self._change():
-            await self._check_resource(resource)
+            resource = await self._resource(resource)
             there = (await self._store(self._stored.tags)).get(resource, {})
-            if len({*there, *tags}) > MAX_TAGS:
-                raise OperationError("TagLimitExceeded", f"{resource} would have more than {MAX_TAGS} tags")
+            check_tags({**there, **tags})
             await self._store(self._stored.set_tags, resource, tags)
 
     async def remove_tags(self, resource: str, keys: Collection[str] | None) -> None:
         """None: all of them. Keys that are not there are no error."""
         async with self._change():
-            await self._check_resource(resource)
-            await self._store(self._stored.remove_tags, resource, keys)
+            await self._store(self._stored.remove_tags, await self._resource(resource), keys)
 
-    async def _check_resource(self, resource: str) -> None:
+    async def _resource(self, resource: str) -> str:
+        """As it is in the store: an endpoint's name is not."""
         if resource.startswith("arn:"):
             if all(each.arn != resource for each in await self._store(self._stored.imported_certificates)):
                 raise OperationError("ResourceNotFoundException", f"there is no certificate {resource}")
-        else:
-            await self._managed(resource)
+            return resource
+        served, _ = await self._managed(resource)
+        return served.id
 
 
 def _as_stored(view: AccessKeyView) -> StoredAccessKey:

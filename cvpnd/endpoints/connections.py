@@ -7,7 +7,7 @@ import time
 from cvpnd.auth.tokens import Revocations
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
-from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
 from cvpnd.reasons import End
 
 TERMINATED_TEXT = "Terminated by the administrator"
@@ -44,11 +44,15 @@ class ConnectionOperations(OperationsBase):
         subjects = {Revocations.of_login(connection.token) for connection in chosen if connection.token is not None}
         if username is not None and only is None and control.token_key is not None:
             subjects.add(Revocations.of_user(username))
+        end_rehearsal()
         control.revocations.add(subjects, now)
         for connection in chosen:
             control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
-        if subjects:  # after the sessions: a full disk must not keep them alive
+        ended = [connection.connection_id for connection in chosen]
+        if ended or subjects:  # after the sessions: a full disk must not keep them alive
             async with self._change():
-                await self._store(self._stored.revoke_logins, subjects, now)
-                control.revocations.add(subjects, now)  # again, if a reload came in between
-        return [connection.connection_id for connection in chosen]
+                await self._store(self._stored.record_terminated, ended, username, now)
+                if subjects:
+                    await self._store(self._stored.revoke_logins, subjects, now)
+                    control.revocations.add(subjects, now)  # again, if a reload came in between
+        return ended

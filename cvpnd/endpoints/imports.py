@@ -19,14 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cvpnd.auth.crl import parse_crls, read_crl
 from cvpnd.auth.files import ServerKey
+from cvpnd.endpoints.arns import ACCOUNT, LOCAL_REGION
 from cvpnd.endpoints.managed import client_authorities
 from cvpnd.endpoints.model import ImportedCertificateView, OperationError
-from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.endpoints.operations import OperationsBase, check_tags
 from cvpnd.store import StoredCertificate, StoredEndpoint
-
-ACCOUNT = "000000000000"
-"""Stands where ARNs have the account: there is only one here."""
-LOCAL_REGION = "local"
 
 
 class ImportOperations(OperationsBase):
@@ -55,6 +52,7 @@ class ImportOperations(OperationsBase):
         tags: Mapping[str, str] | None = None,
     ) -> ImportedCertificateView:
         """PEM all three. With ``arn`` in place of the one that has it, which endpoints then show at once."""
+        check_tags(tags or {})
         checked = await asyncio.to_thread(_check_certificate, certificate, private_key, chain)
         async with self._change() as change:
             now = time.time()

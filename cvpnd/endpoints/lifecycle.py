@@ -14,9 +14,10 @@ from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.config.values import parse_listen
 from cvpnd.endpoints import views
+from cvpnd.endpoints.arns import saml_provider_arn
 from cvpnd.endpoints.managed import CERTIFICATE, ManagedError, client_authorities, compose, methods
 from cvpnd.endpoints.model import EndpointView, OperationError
-from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.endpoints.operations import OperationsBase, check_tags
 from cvpnd.store import StoredEndpoint
 
 NOT_SETTINGS = frozenset({"id", "name", "server_certificate", "associate", "route", "authorize", "control_protection"})
@@ -61,6 +62,7 @@ class LifecycleOperations(OperationsBase):
         """It listens when this returns. ``settings`` are keys of an ``[[endpoint]]`` table; without ``listen`` among
         them an address of ``[managed] listen`` is chosen for ``transport`` and ``port``. ``authentication`` among them
         is a list of methods without files; without it, certificates of ``client_certificate`` are what is asked for."""
+        check_tags(tags or {})
         async with self._change() as change:
             config = self._gateway.config
             existing = await self._store(self._stored.managed_endpoints)
@@ -142,7 +144,12 @@ class LifecycleOperations(OperationsBase):
             with self._shown_as("deleting", stored.id):
                 await self._store(self._stored.delete_endpoint, stored.id)
                 await self._put_in_force(change)
-            return view
+        self._gone_endpoints.add(view.endpoint_id, replace(view, status="deleted", connections=0))
+        return view
+
+    def deleted_endpoint(self, endpoint_id: str) -> EndpointView | None:
+        """What it was, for as long as that is remembered."""
+        return self._gone_endpoints.get(endpoint_id)
 
     # -- checks ---------------------------------------------------------------------------------------------
 
@@ -181,9 +188,9 @@ class LifecycleOperations(OperationsBase):
         await self._check_log(endpoint)
 
     async def _check_identity_providers(self, endpoint: EndpointConfig) -> None:
-        """Those that are ids are the file's, and have been looked for."""
+        """Of the file by ARN or by id, of the store by ARN."""
         wanted = {arn for m in endpoint.authentication for arn in (m.saml_provider, m.portal_saml_provider) if arn}
-        known = {each.id for each in self._gateway.config.saml_providers}
+        known = {name for p in self._gateway.config.saml_providers for name in (p.id, saml_provider_arn(p.id))}
         known |= {each.arn for each in await self._store(self._stored.saml_providers)}
         for arn in sorted(wanted - known):
             raise OperationError("InvalidParameterValue", f"{arn}: there is no such SAML provider; create it first")

@@ -46,6 +46,11 @@ class LogOperations(OperationsBase):
                 raise OperationError("ResourceAlreadyExistsException", f"log stream {name} exists already")
             await self._store(self._stored.add_log_stream, group, name, time.time())
 
+    async def last_log_events(self, group: str) -> dict[str, float]:
+        """When each stream of it was written to last, but for those that nobody has written to."""
+        known = [stream.name for stream in (await self.show_log_group(group)).streams]
+        return await asyncio.to_thread(_last, self._streams, group, known)
+
     async def log_events(
         self, group: str, streams: Collection[str] | None = None, *, accept: Callable[[Line], bool] = lambda _line: True
     ) -> list[LogEvent]:
@@ -60,6 +65,11 @@ class LogOperations(OperationsBase):
             found += await asyncio.to_thread(partial(_read, self._streams, group, name, accept))
         found.sort(key=lambda event: (event.timestamp, event.stream, event.number))
         return found
+
+
+def _last(streams: LogStreams, group: str, names: Collection[str]) -> dict[str, float]:
+    found = {name: streams.last(group, name) for name in names}
+    return {name: at for name, at in found.items() if at is not None}
 
 
 def _read(streams: LogStreams, group: str, name: str, accept: Callable[[Line], bool]) -> list[LogEvent]:

@@ -25,10 +25,12 @@ from pydantic import ValidationError
 from pyroute2 import IPRoute
 
 from cvpnd.config import Config, EndpointConfig, inherit_mfa
+from cvpnd.endpoints.arns import saml_provider_arn
 from cvpnd.host.routes import MAIN_TABLE
 from cvpnd.store import Store, StoredCertificate, StoredEndpoint
 
 CERTIFICATE = "certificate-authentication"
+PROVIDER_KEYS = ("saml_provider", "portal_saml_provider")
 
 
 class ManagedError(Exception):
@@ -41,9 +43,10 @@ def compose(
     *,
     remote: str | None = None,
     mfa: Mapping[str, str] = MappingProxyType({}),
+    providers: Mapping[str, str] = MappingProxyType({}),
 ) -> EndpointConfig:
     """``files``: certificate, private_key, chain, client_ca, crl. ``mfa``: of each directory, where the endpoint says
-    nothing. Raises ``ManagedError``."""
+    nothing. ``providers``: ids of the file's SAML providers, by their ARNs. Raises ``ManagedError``."""
     settings = dict(stored.settings)
     certificate = {key: files[key] for key in ("certificate", "private_key", "chain") if files[key] is not None}
     trusted = {key: files[key] for key in ("client_ca", "crl") if files[key] is not None}
@@ -63,7 +66,7 @@ def compose(
                 "name": stored.name,
                 "server_certificate": certificate,
                 "authentication": [
-                    {**method, **trusted} if method.get("type") == CERTIFICATE else method
+                    {**method, **trusted} if method.get("type") == CERTIFICATE else _by_id(method, providers)
                     for method in inherit_mfa(methods(stored), mfa)
                 ],
                 "associate": [{"subnet": each.subnet, "nat": each.nat} for each in stored.associations],
@@ -84,6 +87,15 @@ def methods(stored: StoredEndpoint) -> list[dict[str, Any]]:
     return [dict(each) for each in given]
 
 
+def _by_id(method: Mapping[str, Any], providers: Mapping[str, str]) -> dict[str, Any]:
+    return {key: providers.get(value, value) if key in PROVIDER_KEYS else value for key, value in method.items()}
+
+
+def named_providers(stored: StoredEndpoint) -> set[str]:
+    """SAML providers that it logs people in by: ARNs, and ids of the file's."""
+    return {str(method[key]) for method in methods(stored) for key in PROVIDER_KEYS if method.get(key)}
+
+
 class ManagedEndpoints:
     """The store's endpoints as the gateway serves them. Synchronous; call it from a thread."""
 
@@ -99,6 +111,7 @@ class ManagedEndpoints:
             return ()
         certificates = {each.arn: each for each in self._store.imported_certificates()}
         factors = {directory.id: directory.mfa for directory in config.directories}
+        providers = self._providers(config, stored)
         found = []
         for each in stored:
             declared = [association for association in each.associations if config.has_subnet(association.subnet)]
@@ -113,10 +126,25 @@ class ManagedEndpoints:
             files = self._files(server, client, each.crl)
             remote = None if each.settings.get("remote") else config.managed.remote or _remote(server, config)
             try:
-                found.append(compose(each, files, remote=remote, mfa=factors))
+                found.append(compose(each, files, remote=remote, mfa=factors, providers=providers))
             except ManagedError as error:
                 raise ManagedError(f"endpoint {each.name}, made at run time: {error}") from None
         return tuple(found)
+
+    def _providers(self, config: Config, stored: Sequence[StoredEndpoint]) -> dict[str, str]:
+        """Ids of the file's SAML providers by their ARNs, but for those ARNs that the store has."""
+        if not any(named_providers(each) for each in stored):
+            return {}
+        own = {each.arn for each in self._store.saml_providers()}
+        found = {saml_provider_arn(each.id): each.id for each in config.saml_providers}
+        for each in stored:
+            for arn in sorted(named_providers(each)):
+                if arn.startswith("arn:") and arn not in own and arn not in found:
+                    raise ManagedError(
+                        f"endpoint {each.name}, made at run time, logs people in by {arn}, which {config.path} does "
+                        "not declare any more; declare it again, or delete the endpoint first"
+                    )
+        return {arn: name for arn, name in found.items() if arn not in own}
 
     def forget(self, served: Sequence[EndpointConfig]) -> None:
         """Remove the files that none of these name."""

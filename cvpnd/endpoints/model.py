@@ -76,7 +76,7 @@ class EndpointView:
     endpoint_id: str
     name: str
     status: str
-    """``pending-associate``, ``available`` or ``deleting``."""
+    """``pending-associate``, ``available``, ``deleting`` or ``deleted``."""
     client_cidr: IPv4Network
     listen: tuple[str, ...]
     split_tunnel: bool
@@ -119,7 +119,7 @@ class AssociationView:
     vpc: str
     nat: bool
     status: str = "associated"
-    """Or ``disassociating``."""
+    """Or ``disassociating``, or ``disassociated``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +212,12 @@ class LogEvent:
 class SamlProviderView:
     arn: str
     metadata: str
+    """Empty where it has not been fetched yet."""
     valid_until: float | None
-    created_at: float
+    created_at: float | None
+    """None for one of the file."""
+    origin: str = "store"
+    """``file`` (belongs to the TOML file) or ``store`` (made at run time)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cvpnd.config import LOCAL, SubnetConfig, covers
 from cvpnd.endpoints import views
@@ -66,7 +67,14 @@ class NetworkOperations(OperationsBase):
             with self._shown_as("disassociating", gone.id):
                 await self._store(self._stored.remove_association, stored.id, gone.id)
                 await self._put_in_force(change)
-            return self._association_view(stored.id, gone)
+            view = self._association_view(stored.id, gone)
+        self._gone_associations.add(view.association_id, replace(view, status="disassociated"))
+        return view
+
+    def disassociated(self, endpoint: str, association_id: str) -> AssociationView | None:
+        """What it was, for as long as that is remembered."""
+        found = self._gone_associations.get(association_id)
+        return found if found is not None and found.endpoint_id == self._endpoint(endpoint).id else None
 
     # -- routes ---------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from cvpnd.config.values import parse_network
 from cvpnd.endpoints.gateway import Gateway, GatewayError
+from cvpnd.endpoints.gone import Gone
 from cvpnd.endpoints.model import AssociationView, EndpointView, OperationError, RouteView, RuleView
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import Answered, Store, StoredEndpoint, StoreError
@@ -31,11 +32,21 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+MOST_TAGS = 50
+LONGEST_TAG = (128, 256)
+"""Key and value, in characters."""
+
 _rehearsing: ContextVar[bool] = ContextVar("rehearsing", default=False)
 
 
 class Rehearsed(Exception):
     """The change would have been made (AWS's DryRun)."""
+
+
+def end_rehearsal() -> None:
+    """Called before the first step that somebody would notice. Raises ``Rehearsed`` if nothing is to be done."""
+    if _rehearsing.get():
+        raise Rehearsed
 
 
 class Change:
@@ -46,8 +57,7 @@ class Change:
 
     def undo(self, step: Callable[[], Awaitable[None] | None]) -> None:
         """Say so before the step that may need it. A rehearsal ends here: all has been checked, nothing is done."""
-        if _rehearsing.get():
-            raise Rehearsed
+        end_rehearsal()
         self._undo.append(step)
 
     async def take_back(self) -> None:
@@ -69,6 +79,8 @@ class OperationsBase:
         """Held by whatever changes the store or what is in force, so that the two cannot drift apart."""
         self._changing_to: dict[tuple[str | None, ...], str] = {}
         """By what it is the state's word of: what a change under way is about to take away."""
+        self._gone_endpoints: Gone[EndpointView] = Gone()
+        self._gone_associations: Gone[AssociationView] = Gone()
 
     @property
     def _stored(self) -> Store:
@@ -100,6 +112,10 @@ class OperationsBase:
             await self._store(self._stored.remember_answer, action, token, Answered(digest, answer))
             return answer
 
+    def together(self) -> AbstractAsyncContextManager[Change]:
+        """The changes inside are one: all of them, or none."""
+        return self._change()
+
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[Change]:
         """Inside another change it is a part of that one."""
@@ -113,8 +129,7 @@ class OperationsBase:
             try:
                 with transaction.joined():
                     yield change
-                if _rehearsing.get():
-                    raise Rehearsed
+                end_rehearsal()
                 await self._store(transaction.commit)
             except BaseException:
                 await asyncio.shield(self._take_back(transaction.rollback, change))
@@ -195,3 +210,15 @@ def network(text: str) -> IPv4Network | IPv6Network:
         return parse_network(text)
     except ValueError as error:
         raise OperationError("InvalidParameterValue", str(error)) from None
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """All of a resource. Raises ``OperationError``."""
+    for key, value in tags.items():
+        if not 1 <= len(key) <= LONGEST_TAG[0] or len(value) > LONGEST_TAG[1]:
+            raise OperationError(
+                "InvalidParameterValue",
+                f"tag {key[:40]!r}: a key has 1 to {LONGEST_TAG[0]} characters, a value at most {LONGEST_TAG[1]}",
+            )
+    if len(tags) > MOST_TAGS:
+        raise OperationError("TagLimitExceeded", f"a resource has at most {MOST_TAGS} tags")

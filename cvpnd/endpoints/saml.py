@@ -1,22 +1,32 @@
-"""SAML identity providers by their metadata, which is kept as it was given."""
+"""SAML identity providers by their metadata, which is kept as it was given. Those of the file are shown beside them,
+and belong to the file."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
+from pathlib import Path
 
 from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
-from cvpnd.endpoints.imports import ACCOUNT
+from cvpnd.config import SamlProviderConfig
+from cvpnd.endpoints.arns import saml_provider_arn
 from cvpnd.endpoints.model import OperationError, SamlProviderView
 from cvpnd.endpoints.operations import OperationsBase
-from cvpnd.store import StoredSamlProvider
+from cvpnd.store import Store, StoredSamlProvider
 
 _NAME = re.compile(r"[\w._-]{1,128}", re.ASCII)
 
 
 class SamlOperations(OperationsBase):
     async def list_saml_providers(self) -> list[SamlProviderView]:
-        return [_view(each) for each in await self._store(self._stored.saml_providers)]
+        """In order of ARNs. An ARN that both have is the store's, as it was before the file had it."""
+        found = {
+            saml_provider_arn(each.id): await self._store(_view_of_file, self._stored, each)
+            for each in self._gateway.config.saml_providers
+        }
+        found |= {each.arn: _view(each) for each in await self._store(self._stored.saml_providers)}
+        return [found[arn] for arn in sorted(found)]
 
     async def show_saml_provider(self, arn: str) -> SamlProviderView:
         for view in await self.list_saml_providers():
@@ -28,10 +38,12 @@ class SamlOperations(OperationsBase):
         if not _NAME.fullmatch(name):
             raise OperationError("ValidationError", f"{name[:40]!r} cannot be a SAML provider's name")
         valid_until = _check(metadata)
-        arn = f"arn:aws:iam::{ACCOUNT}:saml-provider/{name}"
+        arn = saml_provider_arn(name)
         async with self._change() as change:
-            if any(view.arn == arn for view in await self.list_saml_providers()):
-                raise OperationError("EntityAlreadyExists", f"SAML provider {name} exists already")
+            for view in await self.list_saml_providers():
+                if view.arn == arn:
+                    where = f" in {self._gateway.config.path}" if view.origin == "file" else ""
+                    raise OperationError("EntityAlreadyExists", f"SAML provider {name} exists already{where}")
             new = StoredSamlProvider(arn, metadata, valid_until, time.time())
             await self._store(self._stored.put_saml_provider, new)
             await self._put_in_force(change)
@@ -40,7 +52,7 @@ class SamlOperations(OperationsBase):
     async def update_saml_provider(self, arn: str, metadata: str) -> SamlProviderView:
         valid_until = _check(metadata)
         async with self._change() as change:
-            before = await self.show_saml_provider(arn)
+            before = await self._own(arn)
             new = StoredSamlProvider(arn, metadata, valid_until, before.created_at)
             await self._store(self._stored.put_saml_provider, new)
             await self._put_in_force(change)
@@ -48,12 +60,22 @@ class SamlOperations(OperationsBase):
 
     async def delete_saml_provider(self, arn: str) -> None:
         async with self._change() as change:
-            await self.show_saml_provider(arn)
+            await self._own(arn)
             for served in self._gateway.endpoints:
                 if any(arn in (m.saml_provider, m.portal_saml_provider) for m in served.settings.authentication):
                     raise OperationError("DeleteConflict", f"{arn} is in use by endpoint {served.settings.name}")
             await self._store(self._stored.delete_saml_provider, arn)
             await self._put_in_force(change)
+
+    async def _own(self, arn: str) -> StoredSamlProvider:
+        """One that may be changed."""
+        for stored in await self._store(self._stored.saml_providers):
+            if stored.arn == arn:
+                return stored
+        view = await self.show_saml_provider(arn)
+        raise OperationError(
+            "IncorrectState", f"{view.arn} is declared in {self._gateway.config.path}; change it there, reload"
+        )
 
 
 def _check(metadata: str) -> float | None:
@@ -66,3 +88,16 @@ def _check(metadata: str) -> float | None:
 
 def _view(stored: StoredSamlProvider) -> SamlProviderView:
     return SamlProviderView(stored.arn, stored.metadata, stored.valid_until, stored.created_at)
+
+
+def _view_of_file(store: Store, config: SamlProviderConfig) -> SamlProviderView:
+    """With the metadata of its file as it is now, or as it was fetched last."""
+    text, valid_until = "", None
+    if isinstance(config.metadata, Path):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = config.metadata.read_text()
+    else:
+        text = store.saml_metadata(config.id, config.metadata) or ""
+    with contextlib.suppress(MetadataError):
+        valid_until = parse_metadata(text, config.idp_entity_id).valid_until
+    return SamlProviderView(saml_provider_arn(config.id), text, valid_until, None, "file")

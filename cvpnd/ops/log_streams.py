@@ -15,6 +15,8 @@ from cvpnd.ops.log_writer import Entry, LogWriter
 
 LONGEST_NAME = 150
 """Of a file; a longer stream name ends in a digest."""
+MAX_LAST_LINE = 64 * 1024
+"""In which a stream's last line is looked for."""
 MAX_BYTES_READ = 16 * 1024 * 1024
 """The newest of a stream that are looked through."""
 
@@ -67,6 +69,13 @@ class LogStreams:
 
     def path(self, group: str, stream: str) -> Path:
         return self._directory / _file_name(group) / f"{_file_name(stream)}.log"
+
+    def last(self, group: str, stream: str) -> float | None:
+        """When it was written to last. Blocks: call it from a thread."""
+        for path, begins, size in reversed(_files(self.path(group, stream))):
+            if lines := list(_lines(path, begins, max(0, size - MAX_LAST_LINE))):
+                return lines[-1].timestamp
+        return None
 
     def read(self, group: str, stream: str) -> Iterator[Line]:
         """The newest lines, oldest first. Blocks: call it from a thread."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import delete, insert, select
 
@@ -18,6 +18,12 @@ class RevokedLoginStore(Database):
         """By subject (``auth.tokens.Revocations``): every login of it up to then."""
         with self._read() as connection:
             return {row.subject: row.at for row in connection.execute(select(revoked_login))}
+
+    def record_terminated(self, connections: Sequence[str], username: str | None, now: float) -> None:
+        """Who ended which sessions."""
+        with self._write() as connection:
+            details = {"connections": list(connections), "username": username}
+            self._record(connection, "terminate-connections", details, now=now)
 
     def revoke_logins(self, subjects: Collection[str], now: float) -> None:
         with self._write() as connection:

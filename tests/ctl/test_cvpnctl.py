@@ -247,6 +247,11 @@ def test_reload(ctl: Ctl, operations: MemoryOperations) -> None:
     assert json.loads(ctl("reload", "--json").stdout)["revision"] == 2
 
 
+def test_help_says_what_the_exit_codes_mean(tmp_path: Path) -> None:
+    shown = " ".join(run("--help", cwd=tmp_path).stdout.split())
+    assert "0 done, 1 the daemon refused it" in shown and "2 wrong use, 3 no daemon answers" in shown
+
+
 def test_socket_and_json_before_or_behind_the_noun(ctl: Ctl, tmp_path: Path, sock: Path) -> None:
     for arguments in (
         ["--socket", str(sock), "--json", "route", "list"],

@@ -38,6 +38,9 @@ vpc = "vpc-main"
 description = "the web"
 egress = [{{ network = "10.20.0.0/16", protocol = "tcp", ports = "443", description = "https" }},
     {{ network = "::/0" }}]
+[[saml_provider]]
+id = "corp"
+metadata = "idp.xml"
 [[handler]]
 name = "AWSClientVPN-check"
 executable = "/usr/bin/true"
@@ -188,6 +191,7 @@ def daemon() -> Iterator[GatewayProcess]:
         directory.mkdir()
         certs.server().write(directory, "server")
         (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+        (directory / "idp.xml").write_text(saml_idp.metadata())
         for network in ("10.20.1", "10.20.2", "10.20.3"):
             lab.gateway.run("ip", "address", "add", f"{network}.1/28", "dev", "lan")
         gateway = lab.gateway_process(TOML)
@@ -311,7 +315,7 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         "SessionTimeoutHours": 24,
         "DisconnectOnSessionTimeout": True,
         "ClientLoginBannerOptions": {"Enabled": False},
-        "ClientConnectOptions": {"Enabled": False},
+        "ClientConnectOptions": {"Enabled": False, "Status": {"Code": "applied"}},
         "ClientRouteEnforcementOptions": {"Enforced": False},
     }
     expected |= changed
@@ -340,6 +344,13 @@ def test_it_listens_within_a_second_and_leaves_the_host_clean(api: Api, arn: str
     assert ":443 " in sockets() and devices() == before[1] + 1
     api.ec2.delete_client_vpn_endpoint(ClientVpnEndpointId=endpoint_id)
     assert (sockets(), devices()) == before
+    assert api.describe(endpoint_id)["Status"]["Code"] == "deleted", "to whoever waits for that by its id"
+    assert endpoint_id not in [
+        e["ClientVpnEndpointId"] for e in api.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]
+    ]
+    gone = {"ClientVpnEndpointId": endpoint_id}
+    for call in (api.ec2.delete_client_vpn_endpoint, api.ec2.describe_client_vpn_routes):
+        assert code_of(lambda call=call: call(**gone)) == "InvalidClientVpnEndpointId.NotFound"
     assert took < 5, "seconds, where a second is meant and a loaded machine is not"
     assert not list((api.gateway.directory / "managed").glob("*")), "nothing of its key is left"
 
@@ -380,6 +391,10 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None
         ({"ClientLoginBannerOptions": {"Enabled": True}}, "MissingParameter"),
         ({"SessionTimeoutHours": 9}, "InvalidParameterValue"),
         ({"ClientConnectOptions": {"Enabled": True}}, "MissingParameter"),
+        ({"ClientConnectOptions": {"LambdaFunctionArn": CHECK}}, "MissingParameter"),  # on or off?
+        ({"ClientLoginBannerOptions": {"BannerText": "Hello"}}, "MissingParameter"),
+        ({"DevicePostureOptions": {"TrustProviders": [{"TrustProviderType": "jamf"}]}}, "UnsupportedOperation"),
+        ({"TrafficIpAddressType": "dual-stack"}, "UnsupportedOperation"),
         (
             {"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": "AWSClientVPN-check"}},
             "InvalidParameterValue",
@@ -449,6 +464,27 @@ def test_an_identity_provider_lets_users_in_and_cannot_go_meanwhile(api: Api, ar
         api.ec2.delete_client_vpn_endpoint(ClientVpnEndpointId=endpoint)
     for used in (idp, portal):
         api.iam.delete_saml_provider(SAMLProviderArn=used)
+
+
+def test_an_identity_provider_of_the_file_has_an_arn_and_is_not_changed(api: Api, arn: str) -> None:
+    corp = "arn:aws:iam::000000000000:saml-provider/corp"
+    assert [each["Arn"] for each in api.iam.list_saml_providers()["SAMLProviderList"]] == [corp]
+    assert api.iam.get_saml_provider(SAMLProviderArn=corp)["SAMLMetadataDocument"] == saml_idp.metadata()
+    endpoint_id = api.create(arn, AuthenticationOptions=[by_browser(corp)])
+    (method,) = api.describe(endpoint_id)["AuthenticationOptions"]
+    assert method["FederatedAuthentication"] == {"SamlProviderArn": corp}
+    given = {"SAMLMetadataDocument": saml_idp.metadata()}
+    assert code_of(lambda: api.iam.create_saml_provider(Name="corp", **given)) == "EntityAlreadyExists"
+    assert code_of(lambda: api.iam.update_saml_provider(SAMLProviderArn=corp, **given)) == "InvalidInput"
+    assert code_of(lambda: api.iam.delete_saml_provider(SAMLProviderArn=corp)) == "InvalidInput"
+    ctl = api.gateway.ctl
+    assert f"{corp}  file" in ctl("saml-provider", "list").stdout
+    assert "is declared in" in ctl("saml-provider", "delete", corp, check=False).stderr
+    assert ctl("saml-provider", "show", corp).stdout.strip() == saml_idp.metadata().strip()
+    api.gateway.write_config(TOML.replace('id = "corp"', 'id = "other"'))
+    assert f"logs people in by {corp}, which" in ctl("reload", check=False).stderr
+    api.gateway.write_config(TOML)
+    ctl("reload")
 
 
 def test_the_files_endpoint_is_shown_and_not_changed(api: Api, arn: str) -> None:
@@ -574,6 +610,9 @@ def test_routes(api: Api, arn: str) -> None:
     table = api.gateway.namespace.run("ip", "route", "show", "table", "all").stdout
     assert "10.50.0.0/16 " in table
     api.ec2.disassociate_client_vpn_target_network(**name, AssociationId=second)
+    (network,) = api.ec2.describe_client_vpn_target_networks(**name, AssociationIds=[second])["ClientVpnTargetNetworks"]
+    assert (network["AssociationId"], network["Status"]["Code"]) == (second, "disassociated")
+    assert len(api.ec2.describe_client_vpn_target_networks(**name)["ClientVpnTargetNetworks"]) == 1
     left = [r["TargetSubnet"] for r in api.ec2.describe_client_vpn_routes(**name)["Routes"]]
     assert left == ["subnet-a", "subnet-a", "local"], "manual routes go with their association"
 
@@ -651,6 +690,9 @@ def test_security_groups(api: Api, arn: str) -> None:
     in_main = [{"Name": "group-name", "Values": ["default"]}, {"Name": "vpc-id", "Values": ["vpc-main"]}]
     (default,) = [each["GroupId"] for each in api.ec2.describe_security_groups(Filters=in_main)["SecurityGroups"]]
     assert code_of(lambda: api.ec2.describe_security_groups(GroupIds=["sg-no"])) == "InvalidGroup.NotFound"
+    (found,) = api.ec2.describe_security_groups(GroupNames=["sg-third"])["SecurityGroups"]
+    assert found["GroupId"] == "sg-third"
+    assert code_of(lambda: api.ec2.describe_security_groups(GroupNames=["sg-no"])) == "InvalidGroup.NotFound"
     assert code_of(lambda: api.create(arn, SecurityGroupIds=["sg-no"])) == "InvalidParameterValue"
     without = {"ClientVpnEndpointId": api.create(arn, "10.101.0.0/22")}
     api.ec2.associate_client_vpn_target_network(**without, SubnetId="subnet-a")
@@ -684,6 +726,21 @@ def test_tags(api: Api, arn: str) -> None:
     assert [each["ClientVpnEndpointId"] for each in found] == [endpoint_id]
     reserved = [{"Key": "aws:x", "Value": ""}]
     assert code_of(lambda: api.ec2.create_tags(Resources=[endpoint_id], Tags=reserved)) == "InvalidParameterValue"
+    more = [{"Key": "c", "Value": "4"}]
+    for other, code in (("cvpn-endpoint-0", "InvalidClientVpnEndpointId.NotFound"), ("vpc-main", "InvalidID")):
+        assert code_of(lambda other=other: api.ec2.create_tags(Resources=[endpoint_id, other], Tags=more)) == code
+    too_many = [{"Key": f"k{number}", "Value": ""} for number in range(51)]
+    assert code_of(lambda: api.ec2.create_tags(Resources=[endpoint_id], Tags=too_many)) == "TagLimitExceeded"
+    assert (
+        code_of(
+            lambda: api.create(
+                arn, "10.101.0.0/22", TagSpecifications=[{"ResourceType": "client-vpn-endpoint", "Tags": too_many}]
+            )
+        )
+        == "TagLimitExceeded"
+    )
+    assert [tag["Key"] for tag in api.ec2.describe_tags()["Tags"]] == ["a"], "of several resources all or none"
+    assert code_of(lambda: api.ec2.describe_tags(MaxResults=-1)) == "InvalidParameterValue"
 
 
 # -- certificates, revocation, profile ----------------------------------------------------------------------
@@ -785,6 +842,15 @@ def test_log_groups_and_streams(api: Api) -> None:
         api.logs.create_log_stream(logGroupName="/aws/test", logStreamName=name)
     streams = api.logs.describe_log_streams(logGroupName="/aws/test")["logStreams"]
     assert [stream["logStreamName"] for stream in streams] == ["../../etc/passwd", "b"]
+    by_time = {"logGroupName": "/aws/test", "orderBy": "LastEventTime"}
+    streams = api.logs.describe_log_streams(**by_time, descending=True)["logStreams"]
+    assert [stream["logStreamName"] for stream in streams] == ["b", "../../etc/passwd"]
+    for call in (
+        lambda: api.logs.describe_log_streams(**by_time, logStreamNamePrefix="b"),
+        lambda: api.logs.create_log_group(logGroupName="/rare", logGroupClass="INFREQUENT_ACCESS"),
+    ):
+        assert code_of(call) == "InvalidParameterException"
+    assert api.logs.describe_log_groups(logGroupClass="INFREQUENT_ACCESS")["logGroups"] == []
     assert [g["logGroupName"] for g in api.logs.describe_log_groups(logGroupNamePrefix="/aws/t")["logGroups"]] == [
         "/aws/test"
     ]
@@ -812,7 +878,7 @@ def test_saml_providers(api: Api) -> None:
     assert iam.get_saml_provider(SAMLProviderArn=arn)["SAMLMetadataDocument"] == metadata
     iam.update_saml_provider(SAMLProviderArn=arn, SAMLMetadataDocument=metadata + " ")
     assert iam.get_saml_provider(SAMLProviderArn=arn)["SAMLMetadataDocument"] == metadata + " "
-    assert [each["Arn"] for each in iam.list_saml_providers()["SAMLProviderList"]] == [arn]
+    assert arn in [each["Arn"] for each in iam.list_saml_providers()["SAMLProviderList"]]
     iam.delete_saml_provider(SAMLProviderArn=arn)
     assert code_of(lambda: iam.get_saml_provider(SAMLProviderArn=arn)) == "NoSuchEntity"
 

@@ -258,6 +258,8 @@ def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
 
     assert gateway.ctl("certificate", "imported").stdout.count("arn:aws:acm:") == 2
     assert "ResourceInUseException" in gateway.ctl("certificate", "delete", arn, check=False).stderr
+    shown = gateway.ctl("certificate", "show", spare).stdout
+    assert shown.encode() == certs.server().certificate_pem + certs.authority().certificate_pem
     gateway.ctl("certificate", "delete", spare)
     assert [each["arn"] for each in gateway.ctl_json("certificate", "imported")] == [arn]
 
@@ -277,6 +279,19 @@ def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
     provider = gateway.ctl("saml-provider", "create", "idp", str(metadata)).stdout.strip()
     gateway.ctl("saml-provider", "update", provider, str(metadata))
     assert provider in gateway.ctl("saml-provider", "list").stdout
+    assert [line.split()[0] for line in gateway.ctl("vpc", "list").stdout.splitlines()] == [
+        "ID",
+        "vpc-main",
+        "vpc-other",
+    ]
+    assert gateway.ctl("subnet", "list").stdout.splitlines()[1].split() == [
+        "subnet-a", "vpc-main", "10.20.0.0/24", "-", "lan",
+    ]  # fmt: skip
+    tagged = managed.create(arn, "--vpc", "vpc-main", "--tag", "a=1", "--port", "2000", cidr="10.101.0.0/22")
+    assert (tagged["vpc"], tagged["tags"]) == ("vpc-main", {"a": "1"})
+    modified = gateway.ctl_json("endpoint", "modify", tagged["endpoint_id"], "--vpc", "vpc-other")
+    assert modified["vpc"] == "vpc-other"
+    gateway.ctl("endpoint", "delete", tagged["endpoint_id"])
     gateway.ctl("saml-provider", "delete", provider)
     assert gateway.ctl_json("saml-provider", "list") == []
 

@@ -63,7 +63,9 @@ async def list_certificates(call: Call) -> Answer:
         for view in await call.operations.list_imported_certificates()
         if _is_wanted(_parsed(view), call.parameters)
     ]
-    if call.get("SortBy") and call.get("SortOrder") == "DESCENDING":
+    if ("SortBy" in call.parameters) != ("SortOrder" in call.parameters):
+        raise ApiError("ValidationException", "SortBy and SortOrder go together")
+    if call.get("SortOrder") == "DESCENDING":
         views.reverse()
     page, token = call.page(views, size="MaxItems", default=100)
     return {"CertificateSummaryList": [_summary(view) for view in page], "NextToken": token}

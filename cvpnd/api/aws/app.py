@@ -44,6 +44,7 @@ BODY_S = 30
 """How long a request may take to arrive."""
 LONG_BODY = 64 * 1024
 """From here on a body is hashed and parsed beside the event loop."""
+DRY_RUN = "DryRunOperation"
 READING = ("Describe", "Get", "List", "Export", "Filter")
 
 HANDLERS: Mapping[str, Mapping[str, Handler]] = {
@@ -94,7 +95,11 @@ _TRANSLATED = {
         "ValidationException": "InvalidParameterException",
         "InternalError": "ServiceUnavailableException",
     },
-    "iam": {"InvalidParameterValue": "ValidationError", "InternalError": "ServiceFailure"},
+    "iam": {
+        "InvalidParameterValue": "ValidationError",
+        "IncorrectState": "InvalidInput",
+        "InternalError": "ServiceFailure",
+    },
     "sts": {"InternalError": "InternalFailure"},
 }
 
@@ -126,9 +131,9 @@ class AwsApi:
             self._count(request, refused)
             return request.error(_as_error(refused, request.protocol))
         except OperationError as error:
-            return request.error(ApiError(error.code, str(error)))
+            return self._refused(request, ApiError(error.code, str(error)))
         except ApiError as error:
-            return request.error(error)
+            return self._refused(request, error)
         except Exception:
             log.exception("%s failed (%s)", request.action or "a request to the API", request.request_id)
             return request.error(ApiError("InternalError", "The gateway failed to do this; its log has the details"))
@@ -158,6 +163,7 @@ class AwsApi:
                 raise Refused(
                     ApiRefusal.READ_ONLY_KEY, f"access key {credential.key_id} may only read, not {operation.name}"
                 )
+            request.changes_as = credential.key_id
             if not parameters.get("DryRun"):
                 await self._check_repeat(claim, request.sender)
         answer = await self._do(service, Call(operation.name, claim.region, parameters, credential, self._operations))
@@ -186,8 +192,15 @@ class AwsApi:
         except Rehearsed:
             pass
         if dry_run:
-            raise ApiError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+            raise ApiError(DRY_RUN, "Request would have succeeded, but DryRun flag is set.")
         return answer
+
+    def _refused(self, request: _Request, error: ApiError) -> Response:
+        """A change that is not made is told to the operator as well: it leaves no audit record."""
+        if request.changes_as and error.code != DRY_RUN:
+            who = f"access key {request.changes_as} from {request.host}"
+            _warn.warning(error.code, "API: %s by %s refused: %s: %s", request.action, who, error.code, error.message)
+        return request.error(error)
 
     def _count(self, request: _Request, refused: Refused) -> None:
         self.refusals[refused.reason] += 1
@@ -214,6 +227,8 @@ class _Request:
         self.sender = f"{client[0]} {client[1]}" if client else "-"
         self.service: Service | None = None
         self.action = ""
+        self.changes_as = ""
+        """The access key, once it is known that something is to be changed."""
         self._receive = receive
 
     def header(self, name: str) -> str:

@@ -42,8 +42,10 @@ class Call:
         default: int = DEFAULT_PAGE,
     ) -> tuple[Sequence[T], str | None]:
         """A page of the items, and the token of the next one. Raises ``ApiError``."""
-        start = self._start(self.get(next_page))
-        end = start + self.get(size, default)
+        start, wanted = self._start(self.get(next_page)), self.get(size, default)
+        if wanted < 1:  # where the model has no bounds of its own
+            raise ApiError("InvalidParameterValue", f"Value ({wanted}) for parameter {size} is invalid")
+        end = start + wanted
         return items[start:end], self._token(end) if end < len(items) else None
 
     def _token(self, start: int) -> str:
@@ -99,11 +101,11 @@ def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def tag_map(tags: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
-    """Raises ``ApiError``."""
+    """Lengths are the operation's to check. Raises ``ApiError``."""
     found: dict[str, str] = {}
     for tag in tags or ():
         key, value = tag.get("Key", ""), tag.get("Value", "")
-        if not key or len(key) > 127 or len(value) > 255 or key.startswith("aws:"):
+        if not key or key.startswith("aws:"):
             raise ApiError("InvalidParameterValue", f"Tag key {key[:40]!r} is invalid")
         if key in found:
             raise ApiError("InvalidParameterValue", f"Tag key {key} is given twice")

@@ -8,7 +8,7 @@ from typing import Any
 from cvpnd.api.aws.call import Answer, Call, filtered, tag_facts, tag_list, tag_map, text_time
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.config.values import parse_listen
-from cvpnd.endpoints.imports import ACCOUNT, LOCAL_REGION
+from cvpnd.endpoints.arns import ACCOUNT, LOCAL_REGION, saml_provider_arn
 from cvpnd.endpoints.model import EndpointView, OperationError
 
 AWS_PORTS = (443, 1194)
@@ -16,6 +16,13 @@ ENDPOINT_TYPE = "client-vpn-endpoint"
 MOST_DNS_SERVERS = 2
 HOUR_S = 3600
 SESSION_HOURS = (8, 10, 12, 24)
+SWITCHED = (
+    ("ConnectionLogOptions", "CloudwatchLogGroup"),
+    ("ClientLoginBannerOptions", "BannerText"),
+    ("ClientConnectOptions", "LambdaFunctionArn"),
+)
+"""What is switched on by its ``Enabled``, and what it cannot be on without: whoever writes the second and forgets the
+first would have no handler, or no log, and not know."""
 
 Parameters = Mapping[str, Any]
 
@@ -59,6 +66,8 @@ async def modify_endpoint(call: Call) -> Answer:
         settings["dns_servers"] = (
             _dns_servers(servers.get("CustomDnsServers", [])) if servers.get("Enabled", True) else []
         )
+        if servers.get("Enabled", True) and not settings["dns_servers"]:
+            raise ApiError("MissingParameter", "DnsServers: give CustomDnsServers, or Enabled=false")
     await call.operations.modify_endpoint(
         call.get("ClientVpnEndpointId"),
         settings=settings,
@@ -77,11 +86,13 @@ async def delete_endpoint(call: Call) -> Answer:
 async def describe_endpoints(call: Call) -> Answer:
     views = await call.operations.list_endpoints()
     if wanted := call.get("ClientVpnEndpointIds"):
-        known = {view.endpoint_id for view in views}
-        for each in wanted:
-            if each not in known:
+        known = {view.endpoint_id: view for view in views}
+        views = []
+        for each in dict.fromkeys(wanted):  # whoever waits until one is gone names it
+            view = known.get(each) or call.operations.deleted_endpoint(each)
+            if view is None:
                 raise OperationError("InvalidClientVpnEndpointId.NotFound", f"Endpoint {each} does not exist")
-        views = [view for view in views if view.endpoint_id in wanted]
+            views.append(view)
     views = filtered(
         views,
         call.get("Filters", ()),
@@ -144,23 +155,26 @@ def _shown_method(method: Mapping[str, str], view: EndpointView) -> Answer:
         shown["ActiveDirectory"] = {"DirectoryId": method["directory"]}
     elif "saml_provider" in method:
         shown["FederatedAuthentication"] = {
-            "SamlProviderArn": method["saml_provider"],
-            "SelfServiceSamlProviderArn": method.get("portal_saml_provider"),
+            "SamlProviderArn": _provider_arn(method["saml_provider"]),
+            "SelfServiceSamlProviderArn": _provider_arn(method.get("portal_saml_provider")),
         }
     return shown
 
 
+def _provider_arn(provider: str | None) -> str | None:
+    """Those of the file are known by their ids."""
+    return provider if provider is None or provider.startswith("arn:") else saml_provider_arn(provider)
+
+
 def _shown_handler(reference: str) -> Answer:
     if not reference:
-        return {"Enabled": False}
+        return {"Enabled": False, "Status": {"Code": "applied"}}
     arn = reference if reference.startswith("arn:") else f"arn:aws:lambda:{LOCAL_REGION}:{ACCOUNT}:function:{reference}"
     return {"Enabled": True, "LambdaFunctionArn": arn, "Status": {"Code": "applied"}}
 
 
 def _handler(options: Parameters) -> str:
-    arn = str(options.get("LambdaFunctionArn", ""))
-    if not arn:
-        raise ApiError("MissingParameter", "ClientConnectOptions: give a LambdaFunctionArn")
+    arn = str(options["LambdaFunctionArn"])
     if not arn.startswith("arn:"):
         raise ApiError("InvalidParameterValue", f"ClientConnectOptions: {arn} is no ARN of a Lambda function")
     return arn
@@ -174,6 +188,12 @@ def _first_listen(view: EndpointView) -> tuple[str, int]:
 def _settings(parameters: Parameters) -> dict[str, Any]:
     """What is written alike to make an endpoint and to change it. Raises ``ApiError``."""
     settings: dict[str, Any] = {}
+    for option, detail in SWITCHED:
+        given = parameters.get(option, {})
+        if given and "Enabled" not in given:
+            raise ApiError("MissingParameter", f"{option}: say whether it is Enabled")
+        if given.get("Enabled") and not given.get(detail):
+            raise ApiError("MissingParameter", f"{option}: give a {detail}")
     if "Description" in parameters:
         settings["description"] = parameters["Description"]
     if "SplitTunnel" in parameters:
@@ -182,8 +202,6 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
     if log is not None:
         settings["connection_log"] = None
         if log.get("Enabled"):
-            if not log.get("CloudwatchLogGroup"):
-                raise ApiError("MissingParameter", "ConnectionLogOptions: name a log group")
             settings["connection_log"] = {"group": log["CloudwatchLogGroup"]}
             if log.get("CloudwatchLogStream"):
                 settings["connection_log"]["stream"] = log["CloudwatchLogStream"]
@@ -195,8 +213,6 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
         settings["disconnect_on_session_timeout"] = parameters["DisconnectOnSessionTimeout"]
     banner = parameters.get("ClientLoginBannerOptions")
     if banner is not None:
-        if banner.get("Enabled") and not banner.get("BannerText"):
-            raise ApiError("MissingParameter", "ClientLoginBannerOptions: give a BannerText")
         settings["login_banner"] = banner["BannerText"] if banner.get("Enabled") else ""
     handler = parameters.get("ClientConnectOptions")
     if handler is not None:
@@ -215,7 +231,7 @@ def _refuse_what_is_not_there(parameters: Parameters) -> None:
         "EndpointIpAddressType": parameters.get("EndpointIpAddressType", "ipv4") != "ipv4",
         "TrafficIpAddressType": parameters.get("TrafficIpAddressType", "ipv4") != "ipv4",
         "TransitGatewayConfiguration": parameters.get("TransitGatewayConfiguration"),
-        "DevicePostureOptions": parameters.get("DevicePostureOptions", {}).get("Enabled"),
+        "DevicePostureOptions": any(parameters.get("DevicePostureOptions", {}).values()),
         "ConnectionLogOptions.IncludeAuthorizationPolicyContext": parameters.get("ConnectionLogOptions", {}).get(
             "IncludeAuthorizationPolicyContext"
         ),

@@ -36,13 +36,16 @@ async def disassociate(call: Call) -> Answer:
 
 
 async def describe_target_networks(call: Call) -> Answer:
-    views = await call.operations.list_associations(call.get("ClientVpnEndpointId"))
+    endpoint = call.get("ClientVpnEndpointId")
+    views = await call.operations.list_associations(endpoint)
     if wanted := call.get("AssociationIds"):
-        known = {view.association_id for view in views}
-        for each in wanted:
-            if each not in known:
+        known = {view.association_id: view for view in views}
+        views = []
+        for each in dict.fromkeys(wanted):  # whoever waits until one is gone names it
+            view = known.get(each) or call.operations.disassociated(endpoint, each)
+            if view is None:
                 raise OperationError("InvalidClientVpnAssociationIdNotFound", f"Association {each} does not exist")
-        views = [view for view in views if view.association_id in wanted]
+            views.append(view)
     views = filtered(
         views,
         call.get("Filters", ()),
@@ -53,7 +56,7 @@ async def describe_target_networks(call: Call) -> Answer:
         },
     )
     page, token = call.page(views)
-    groups = (await call.operations.show_endpoint(call.get("ClientVpnEndpointId"))).security_groups
+    groups = (await call.operations.show_endpoint(endpoint)).security_groups
     shown = [
         {
             "AssociationId": view.association_id,

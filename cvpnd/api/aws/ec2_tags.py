@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from cvpnd.api.aws.call import Answer, Call, filtered, tag_map
 from cvpnd.api.aws.ec2 import ENDPOINT_TYPE
+from cvpnd.api.aws.errors import ApiError
 
 
 async def create_tags(call: Call) -> Answer:
-    for resource in call.get("Resources"):
-        await call.operations.set_tags(resource, tag_map(call.get("Tags")))
+    tags = tag_map(call.get("Tags"))
+    async with call.operations.together():
+        for resource in call.get("Resources"):
+            await call.operations.set_tags(_endpoint_id(resource), tags)
     return {}
 
 
 async def delete_tags(call: Call) -> Answer:
     tags = call.get("Tags")
-    for resource in call.get("Resources"):
-        there = (await call.operations.list_tags()).get(resource, {})
-        keys = None
-        if tags is not None:  # a tag with a value goes only if it has that value
-            keys = [tag["Key"] for tag in tags if tag.get("Value") in (None, there.get(tag.get("Key", "")))]
-        await call.operations.remove_tags(resource, keys)
+    if any("Key" not in tag for tag in tags or ()):
+        raise ApiError("MissingParameter", "Tags: each needs a Key")
+    async with call.operations.together():
+        for resource in call.get("Resources"):
+            there = (await call.operations.list_tags()).get(resource, {})
+            keys = None
+            if tags is not None:  # a tag with a value goes only if it has that value
+                keys = [tag["Key"] for tag in tags if tag.get("Value") in (None, there.get(tag["Key"]))]
+            await call.operations.remove_tags(_endpoint_id(resource), keys)
     return {}
+
+
+def _endpoint_id(resource: str) -> str:
+    """Nothing else is EC2's to tag here."""
+    if not resource.startswith("cvpn-endpoint-"):
+        raise ApiError("InvalidID", f"The ID '{resource}' is not valid: only Client VPN endpoints are tagged here")
+    return resource
 
 
 async def describe_tags(call: Call) -> Answer:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 from cvpnd.api.aws.call import Answer, Call, filtered
 from cvpnd.config import EgressConfig, SecurityGroupConfig, SubnetConfig, VpcConfig
-from cvpnd.endpoints.imports import ACCOUNT
+from cvpnd.endpoints.arns import ACCOUNT
 from cvpnd.endpoints.model import OperationError
+
+UNTAGGED: Mapping[str, Callable[[object], Sequence[str]]] = {"tag-key": lambda _: (), "tag:": lambda _: ()}
+"""The file gives its networks no tags: such a filter fits none of them."""
 
 
 async def describe_vpcs(call: Call) -> Answer:
@@ -23,6 +28,10 @@ async def describe_vpcs(call: Call) -> Answer:
             "cidr": lambda vpc: [str(_main_cidr(vpc))],
             "cidr-block-association.cidr-block": lambda vpc: [str(c) for c in vpc.cidr if c.version == 4],
             "state": lambda _vpc: ["available"],
+            "is-default": lambda _vpc: ["false"],
+            "isDefault": lambda _vpc: ["false"],
+            "owner-id": lambda _vpc: [ACCOUNT],
+            **UNTAGGED,
         },
     )
     page, token = call.page(vpcs)
@@ -70,7 +79,11 @@ async def describe_subnets(call: Call) -> Answer:
             "cidr": lambda subnet: [str(subnet.cidr)],
             "cidr-block": lambda subnet: [str(subnet.cidr)],
             "availability-zone": lambda subnet: [subnet.zone],
+            "availabilityZone": lambda subnet: [subnet.zone],
             "state": lambda _subnet: ["available"],
+            "default-for-az": lambda _subnet: ["false"],
+            "owner-id": lambda _subnet: [ACCOUNT],
+            **UNTAGGED,
         },
     )
     page, token = call.page(subnets)
@@ -100,6 +113,11 @@ async def describe_security_groups(call: Call) -> Answer:
             if all(each != group.id for group in groups):
                 raise OperationError("InvalidGroup.NotFound", f"The security group '{each}' does not exist")
         groups = [group for group in groups if group.id in wanted]
+    if wanted := call.get("GroupNames"):
+        for each in wanted:
+            if all(each != group.name for group in groups):
+                raise OperationError("InvalidGroup.NotFound", f"The security group '{each}' does not exist")
+        groups = [group for group in groups if group.name in wanted]
     groups = filtered(
         groups,
         call.get("Filters", ()),
@@ -108,6 +126,8 @@ async def describe_security_groups(call: Call) -> Answer:
             "group-name": lambda group: [group.name],
             "vpc-id": lambda group: [group.vpc],
             "description": lambda group: [group.description],
+            "owner-id": lambda _group: [ACCOUNT],
+            **UNTAGGED,
         },
     )
     page, token = call.page(groups)

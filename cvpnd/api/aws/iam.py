@@ -34,7 +34,7 @@ async def update_saml_provider(call: Call) -> Answer:
 
 async def get_saml_provider(call: Call) -> Answer:
     view = await call.operations.show_saml_provider(call.get("SAMLProviderArn"))
-    return {"SAMLMetadataDocument": view.metadata, "CreateDate": moment(view.created_at)}
+    return {"SAMLMetadataDocument": view.metadata or None, **_dates(view)}
 
 
 async def list_saml_providers(call: Call) -> Answer:
@@ -47,7 +47,14 @@ async def delete_saml_provider(call: Call) -> Answer:
 
 
 def _entry(view: SamlProviderView) -> Answer:
-    return {"Arn": view.arn, "CreateDate": moment(view.created_at)}
+    return {"Arn": view.arn, **_dates(view)}
+
+
+def _dates(view: SamlProviderView) -> Answer:
+    return {
+        "CreateDate": None if view.created_at is None else moment(view.created_at),
+        "ValidUntil": None if view.valid_until is None else moment(view.valid_until),
+    }
 
 
 def _refuse_what_is_not_there(call: Call) -> None:

@@ -9,17 +9,17 @@ from typing import Any
 
 from cvpnd.api.aws.call import Answer, Call
 from cvpnd.api.aws.errors import ApiError
-from cvpnd.endpoints.imports import ACCOUNT
+from cvpnd.endpoints.arns import ACCOUNT
 from cvpnd.endpoints.model import LogEvent
 from cvpnd.ops.log_streams import Line
 
 MOST_EVENTS = 10_000
+CLASS = "STANDARD"
+"""The only class of log groups that there is."""
 
 
 async def create_log_group(call: Call) -> Answer:
-    for name in ("kmsKeyId", "tags", "deletionProtectionEnabled"):
-        if call.get(name):
-            raise ApiError("InvalidParameterException", f"{name}: this gateway does not have that; leave it away")
+    _refuse_what_is_not_there(call, kmsKeyId=None, tags=None, deletionProtectionEnabled=False, logGroupClass=CLASS)
     await call.operations.create_log_group(call.get("logGroupName"))
     return {}
 
@@ -33,10 +33,16 @@ async def describe_log_groups(call: Call) -> Answer:
     prefix, pattern = call.get("logGroupNamePrefix", ""), call.get("logGroupNamePattern", "")
     if prefix and pattern:
         raise ApiError("InvalidParameterException", "give a prefix or a pattern, not both")
+    named = call.get("logGroupIdentifiers")
+    names = None if named is None else {_name_of(identifier) for identifier in named}
     groups = [
         group
         for group in await call.operations.list_log_groups()
-        if group.name.startswith(prefix) and pattern.lower() in group.name.lower()
+        if group.name.startswith(prefix)
+        and pattern.lower() in group.name.lower()
+        and (names is None or group.name in names)
+        and call.get("logGroupClass", CLASS) == CLASS
+        and ACCOUNT in call.get("accountIdentifiers", [ACCOUNT])
     ]
     page, token = call.page(groups, size="limit", next_page="nextToken", default=50)
     shown = [
@@ -47,7 +53,7 @@ async def describe_log_groups(call: Call) -> Answer:
             "logGroupArn": _group_arn(call, group.name),
             "metricFilterCount": 0,
             "storedBytes": 0,
-            "logGroupClass": "STANDARD",
+            "logGroupClass": CLASS,
         }
         for group in page
     ]
@@ -56,8 +62,12 @@ async def describe_log_groups(call: Call) -> Answer:
 
 async def describe_log_streams(call: Call) -> Answer:
     group = await call.operations.show_log_group(_group(call))
-    prefix = call.get("logStreamNamePrefix", "")
+    prefix, by_time = call.get("logStreamNamePrefix", ""), call.get("orderBy") == "LastEventTime"
+    if prefix and by_time:
+        raise ApiError("InvalidParameterException", "a logStreamNamePrefix goes with orderBy LogStreamName")
+    last = await call.operations.last_log_events(group.name)
     streams = [stream for stream in group.streams if stream.name.startswith(prefix)]
+    streams.sort(key=lambda stream: (last.get(stream.name, 0.0) if by_time else 0.0, stream.name))
     if call.get("descending"):
         streams.reverse()
     page, token = call.page(streams, size="limit", next_page="nextToken", default=50)
@@ -65,6 +75,8 @@ async def describe_log_streams(call: Call) -> Answer:
         {
             "logStreamName": stream.name,
             "creationTime": _ms(stream.created_at),
+            "lastEventTimestamp": _ms(last[stream.name]) if stream.name in last else None,
+            "lastIngestionTime": _ms(last[stream.name]) if stream.name in last else None,
             "arn": f"{_group_arn(call, group.name)}:log-stream:{stream.name}",
             "storedBytes": 0,
         }
@@ -74,6 +86,7 @@ async def describe_log_streams(call: Call) -> Answer:
 
 
 async def filter_log_events(call: Call) -> Answer:
+    _refuse_what_is_not_there(call, startFromHead=True)
     group, prefix = _group(call), call.get("logStreamNamePrefix")
     names = call.get("logStreamNames")
     if names is not None and prefix is not None:
@@ -118,11 +131,19 @@ def _group(call: Call) -> str:
     identifier = call.get("logGroupIdentifier")
     if (name is None) == (identifier is None):
         raise ApiError("InvalidParameterException", "give either logGroupName or logGroupIdentifier")
-    if identifier is not None:
-        name = (
-            identifier.partition(":log-group:")[2].removesuffix(":*") if identifier.startswith("arn:") else identifier
-        )
-    return str(name)
+    return str(name) if identifier is None else _name_of(identifier)
+
+
+def _name_of(identifier: str) -> str:
+    """Of a log group that is given by its name or its ARN."""
+    return identifier.partition(":log-group:")[2].removesuffix(":*") if identifier.startswith("arn:") else identifier
+
+
+def _refuse_what_is_not_there(call: Call, **there: object) -> None:
+    """``there``: what these parameters may say."""
+    for name, value in there.items():
+        if call.get(name, value) != value:
+            raise ApiError("InvalidParameterException", f"{name}: this gateway does not have that; leave it away")
 
 
 def _group_arn(call: Call, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cvpnd.api.aws.call import Answer, Call
-from cvpnd.endpoints.imports import ACCOUNT
+from cvpnd.endpoints.arns import ACCOUNT
 
 
 async def get_caller_identity(call: Call) -> Answer:

@@ -37,6 +37,7 @@ class ModifyEndpoint(Body):
 
     server_certificate: Word | None = None
     port: Port | None = None
+    vpc: Word | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -74,6 +75,7 @@ def endpoint_routes(operations: Operations) -> list[Operation]:
             settings=body.settings,
             server_certificate=body.server_certificate,
             port=body.port,
+            vpc=body.vpc,
         )
         return answer(endpoint=view)
 

@@ -25,13 +25,19 @@ class ImportCertificate(Body):
     tags: dict[Word, str] = Field(default_factory=dict)
 
 
+class CertificateFilter(Query):
+    arn: Word | None = None
+
+
 class NamedCertificate(Query):
     arn: Word
 
 
 def imported_certificate_routes(operations: Operations) -> list[Operation]:
     async def list_certificates(request: Request) -> Response:
-        read_query(request, Query)
+        query = read_query(request, CertificateFilter)
+        if query.arn is not None:
+            return answer(certificates=[await operations.show_imported_certificate(query.arn)])
         return answer(certificates=await operations.list_imported_certificates())
 
     async def import_certificate(request: Request) -> Response:
@@ -47,7 +53,7 @@ def imported_certificate_routes(operations: Operations) -> list[Operation]:
         return answer()
 
     return [
-        Operation("GET", "/imported-certificates", list_certificates),
+        Operation("GET", "/imported-certificates", list_certificates, query=CertificateFilter),
         Operation("POST", "/imported-certificates", import_certificate, body=ImportCertificate),
         Operation("DELETE", "/imported-certificates", delete_certificate, query=NamedCertificate),
     ]

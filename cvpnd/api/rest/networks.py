@@ -1,4 +1,5 @@
-"""``/v1/networks``: the subnets that endpoints are associated with. ``/v1/subnets``: those that there are."""
+"""``/v1/networks``: the subnets that endpoints are associated with. ``/v1/vpcs`` and ``/v1/subnets``: what the file
+declares."""
 
 from __future__ import annotations
 
@@ -31,6 +32,10 @@ def network_routes(operations: Operations) -> list[Operation]:
         query = read_query(request, NetworkFilter)
         return answer(networks=await operations.list_associations(query.endpoint))
 
+    async def list_vpcs(request: Request) -> Response:
+        read_query(request, Query)
+        return answer(vpcs=operations.vpcs())
+
     async def list_subnets(request: Request) -> Response:
         read_query(request, Query)
         return answer(subnets=operations.subnets())
@@ -45,6 +50,7 @@ def network_routes(operations: Operations) -> list[Operation]:
 
     return [
         Operation("GET", "/networks", list_networks, query=NetworkFilter),
+        Operation("GET", "/vpcs", list_vpcs),
         Operation("GET", "/subnets", list_subnets),
         Operation("POST", "/networks", associate, body=Associate),
         Operation("DELETE", "/networks", disassociate, query=Disassociate),

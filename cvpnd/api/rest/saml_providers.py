@@ -25,13 +25,19 @@ class UpdateSamlProvider(Body):
     metadata: Metadata
 
 
+class SamlProviderFilter(Query):
+    arn: Word | None = None
+
+
 class NamedSamlProvider(Query):
     arn: Word
 
 
 def saml_provider_routes(operations: Operations) -> list[Operation]:
     async def list_saml_providers(request: Request) -> Response:
-        read_query(request, Query)
+        query = read_query(request, SamlProviderFilter)
+        if query.arn is not None:
+            return answer(saml_providers=[await operations.show_saml_provider(query.arn)])
         return answer(saml_providers=await operations.list_saml_providers())
 
     async def create_saml_provider(request: Request) -> Response:
@@ -48,7 +54,7 @@ def saml_provider_routes(operations: Operations) -> list[Operation]:
         return answer()
 
     return [
-        Operation("GET", "/saml-providers", list_saml_providers),
+        Operation("GET", "/saml-providers", list_saml_providers, query=SamlProviderFilter),
         Operation("POST", "/saml-providers", create_saml_provider, body=CreateSamlProvider),
         Operation("PUT", "/saml-providers", update_saml_provider, body=UpdateSamlProvider),
         Operation("DELETE", "/saml-providers", delete_saml_provider, query=NamedSamlProvider),
