@@ -34,7 +34,9 @@ class SharedListener(socket.socket):
     def __init__(
         self, family: socket.AddressFamily, most: int | None = None, most_of_source: int | None = None
     ) -> None:
-        super().__init__(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        # with the protocol by name: only then asyncio sets TCP_NODELAY on what is accepted, without which an answer in
+        # two pieces waits for the acknowledgement that its reader delays (40 ms for each request of boto3)
+        super().__init__(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
         self._most = CONNECTIONS if most is None else most
         self._most_of_source = CONNECTIONS_PER_SOURCE if most_of_source is None else most_of_source
         self._open: Counter[str] = Counter()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from cvpnd.config import LOCAL, SubnetConfig, covers
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import AssociationView, OperationError, RouteView
-from cvpnd.endpoints.operations import OperationsBase, network
+from cvpnd.endpoints.operations import OperationsBase, network, one_line
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import StoredAssociation, StoredEndpoint, StoredRoute
 
@@ -100,7 +100,9 @@ class NetworkOperations(OperationsBase):
         async with self._change() as change:
             served, stored = await self._managed(endpoint)
             new = [
-                RouteView(stored.id, network(destination), target, "add-route", description)
+                RouteView(
+                    stored.id, network(destination), target, "add-route", one_line("the description", description)
+                )
                 for destination, target, description in wanted
             ]
             self._check_new_routes(served, stored, new)
@@ -139,11 +141,15 @@ class NetworkOperations(OperationsBase):
                     "InvalidParameterValue", f'{prefix} is not among the clients; "{LOCAL}" leads to {clients[0]}'
                 )
             return
+        subnet = self._subnet(view.target)
         if all(association.subnet != view.target for association in stored.associations):
-            self._subnet(view.target)
             raise OperationError(
                 "InvalidClientVpnActiveAssociationNotFound",
                 f"endpoint {stored.name} is not associated with {view.target}; associate it first",
+            )
+        if prefix.version == 6 and subnet.cidr_v6 is None:
+            raise OperationError(
+                "InvalidParameterValue", f"{view.target} has no IPv6, so {prefix} cannot lead there; add its cidr_v6"
             )
         if prefix.prefixlen and any(c.version == prefix.version and c.overlaps(prefix) for c in clients):
             raise OperationError("InvalidParameterValue", f"{prefix} overlaps the client CIDR {clients[0]}")

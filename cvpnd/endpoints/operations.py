@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+LONGEST_TEXT = 255
 MOST_TAGS = 50
 LONGEST_TAG = (128, 256)
 """Key and value, in characters."""
@@ -210,6 +211,15 @@ def network(text: str) -> IPv4Network | IPv6Network:
         return parse_network(text)
     except ValueError as error:
         raise OperationError("InvalidParameterValue", str(error)) from None
+
+
+def one_line(what: str, text: str) -> str:
+    """Of people's words, or a directory's: it is shown in tables, logs and profiles. Raises ``OperationError``."""
+    if len(text) > LONGEST_TEXT or any(c < " " or c == "\x7f" for c in text):
+        raise OperationError(
+            "InvalidParameterValue", f"{what} has at most {LONGEST_TEXT} characters, and is one line of text"
+        )
+    return text
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from cvpnd.config import EgressConfig
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import Explanation, OperationError, RuleView
-from cvpnd.endpoints.operations import OperationsBase, network
+from cvpnd.endpoints.operations import OperationsBase, network, one_line
 from cvpnd.policy.decide import Decision, best_route, decide
 from cvpnd.policy.model import Route, Rule
 from cvpnd.server.endpoint import ServedEndpoint
@@ -35,8 +35,12 @@ class RuleOperations(OperationsBase):
         async with self._change() as change:
             served = self._endpoint(endpoint)
             new = [
-                Rule(network(destination), group, description, "store") for destination, group, description in wanted
+                Rule(network(destination), group, one_line("the description", description), "store")
+                for destination, group, description in wanted
             ]
+            for rule in new:
+                if rule.group is not None and not one_line("the group", rule.group):
+                    raise OperationError("InvalidParameterValue", "the group has no name")
             self._check_new(served, new)
             before = served.rules
             now = time.time()

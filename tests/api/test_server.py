@@ -135,7 +135,9 @@ async def test_stop_lets_a_running_request_finish_and_takes_no_new_one(tmp_path:
 async def test_metrics_over_tcp() -> None:
     registry = CollectorRegistry()
     Gauge("cvpnd_answer", "The answer.", registry=registry).set(42)
-    server = HttpServer(build_metrics_app(registry), bind_tcp("127.0.0.1", 0))
+    listener = bind_tcp("127.0.0.1", 0)
+    assert listener.proto == socket.IPPROTO_TCP, "else asyncio leaves out TCP_NODELAY, and answers wait for 40 ms"
+    server = HttpServer(build_metrics_app(registry), listener)
     await server.start()
     async with httpx.AsyncClient(base_url=f"http://{server.address}") as client:
         scrape = await client.get("/metrics")

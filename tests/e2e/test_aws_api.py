@@ -634,6 +634,10 @@ def test_rules_and_pages(api: Api, arn: str) -> None:
     assert code_of(lambda: authorize("10.21.0.0/16", AccessGroupId="g", **everybody)) == "InvalidParameterCombination"
     assert code_of(lambda: authorize("10.21.0.1/16", **everybody)) == "InvalidParameterValue"
     assert code_of(lambda: authorize("10.21.0.0", **everybody)) == "InvalidParameterValue"
+    for words in ({"Description": "x" * 256}, {"Description": "two\nlines"}):
+        assert code_of(lambda words=words: authorize("10.21.0.0/16", **everybody, **words)) == "InvalidParameterValue"
+    for group in ("a\x00b", "g" * 256):
+        assert code_of(lambda group=group: authorize("10.21.0.0/16", AccessGroupId=group)) == "InvalidParameterValue"
     assert code_of(lambda: authorize("10.21.0.0/16", **everybody, DryRun=True)) == "DryRunOperation"
     for number in (21, 22):
         authorize(f"10.{number}.0.0/16", **everybody)
