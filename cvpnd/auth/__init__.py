@@ -2,7 +2,7 @@
 
 certificate.py   what an endpoint trusts (`CertificateTrust`), the verdict on a client certificate
 context.py       the TLS context of an endpoint
-alerts.py        the TLS alert that a refused client sees
+verify_callback.py OpenSSL asks about each certificate, and chooses the TLS alert
 crl.py           revocation lists, parsed once
 identity.py      the name in a certificate
 files.py         the certificate files and their problems by name

@@ -24,11 +24,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
-from cvpnd.auth.alerts import name_alerts
 from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
 from cvpnd.auth.crl import CertificateKey, Crl, IssuerCrl, certificate_key
 from cvpnd.auth.files import CertificateSettings, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
+from cvpnd.auth.verify_callback import require_certificates
 from cvpnd.reasons import Refusal
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,7 @@ class CertificateTrust:
         context = new_server_context(settings, chain, authorities)
         trust = cls(settings, tuple(chain), authorities, crl, context, clock)
         if settings.client_ca is not None:
-            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _Verifier(trust))
-        name_alerts(context)
+            require_certificates(context, _Verifier(trust))
         return trust
 
     def reload(self) -> Self:
