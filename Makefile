@@ -260,9 +260,9 @@ test-sso: packages-test $(TOOLS)/simplesamlphp $(VENV)/.cvpnd $(VENV)/.dev ## lo
 	    npm install --no-audit --no-fund --prefix build/samlp samlp@8 express@4)
 	@SSO=1 $(VENV)/bin/pytest tests/e2e/test_browsers.py $(ARGS) </dev/null
 
-.PHONY: test-deb
-test-deb: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## the package, installed, upgraded, removed and purged in a booted systemd (root)
-	@TEST_DEB=1 $(VENV)/bin/pytest tests/systemd/test_deb.py $(ARGS) </dev/null
+.PHONY: test-service
+test-service: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## make install, the package and a newer systemd, each in a booted system (root)
+	@TEST_SERVICE=1 $(VENV)/bin/pytest tests/systemd $(ARGS) </dev/null
 
 .PHONY: test-paths
 test-paths: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## every narrow path with every transport and kind of router (root)

@@ -12,25 +12,34 @@ only loopback. The virtual environment that runs the test appears below /opt/cvp
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
+from helpers import netns
+from helpers.lab import OpenVpnClient
+from helpers.netns import Namespace
+
+SYSTEMD = Path(__file__).parents[2] / "systemd"
 VENV = Path("/opt/cvpnd")
 SOURCE = Path("/opt/cvpnd-source")
 """The directory that holds the package ``cvpnd`` under test."""
 
 
 class BootedSystem:
-    def __init__(self, directory: Path, *, with_source: bool = True) -> None:
-        """``with_source``: the virtual environment and the package under test appear inside."""
+    def __init__(self, directory: Path, *, with_source: bool = True, packages: Sequence[Path] = ()) -> None:
+        """``with_source``: the virtual environment and the package under test appear inside. ``packages``: their files
+        take the place of this machine's, such as another systemd's."""
         self._directory = directory / "system"
         self._with_source = with_source
+        self._packages = packages
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._init_pid = 0
         self.root = self._directory / "root"
@@ -50,6 +59,11 @@ class BootedSystem:
             # of this machine's services none is wanted
             for wants in (self.root / "etc/systemd/system").glob("*.wants"):
                 shutil.rmtree(wants)
+            for package in self._packages:
+                files = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
+                # /lib is a link to usr/lib, and stays one
+                unpack = ["tar", "--extract", "--keep-directory-symlink", "--directory", self.root]
+                subprocess.run(unpack, input=files, check=True)
         except BaseException:
             self._unmount()
             raise
@@ -108,10 +122,14 @@ class BootedSystem:
         """Whose namespaces are the system's, e.g. to move an interface there."""
         return self._init_pid
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-        """A command inside, as root. With ``check`` a failure shows what it said."""
+    def run(
+        self, *command: str, check: bool = True, timeout_s: float = 60, outside_network: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """A command inside, as root. With ``check`` a failure shows what it said. ``outside_network``: for what
+        downloads."""
+        network = () if outside_network else ("-n",)
         done = subprocess.run(
-            ["nsenter", "-t", str(self._init_pid), "-m", "-p", "-u", "-i", "-n", "-r", "-w", *command],
+            ["nsenter", "-t", str(self._init_pid), "-m", "-p", "-u", "-i", *network, "-r", "-w", *command],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -124,5 +142,63 @@ class BootedSystem:
             raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}\n{journal}")
         return done
 
+    def connect(self, interface: str, address: str, other: Namespace, its_address: str) -> None:
+        """A cable between the system and another machine's eth0."""
+        ends = [interface, "netns", str(self._init_pid), "type", "veth", "peer", "eth0", "netns", other.name]
+        subprocess.run(["ip", "link", "add", *ends], check=True)
+        self.run("ip", "address", "add", address, "dev", interface)
+        self.run("ip", "link", "set", interface, "up")
+        other.ip_batch(f"address add {its_address} dev eth0", "link set eth0 up")
+
+    def client(self, machine: Namespace) -> OpenVpnClient:
+        """The stock client there, with the profile that ``cvpnd init`` has left; 192.0.2.1 is this system."""
+        profile = machine.directory / "client1.ovpn"
+        text = (self.root / "etc/cvpnd/client1.ovpn").read_text()
+        profile.write_text(re.sub(r"(?m)^remote \S+", "remote 192.0.2.1", text))
+        return OpenVpnClient(machine.start("openvpn", "--config", profile, "--verb", "4"), machine)
+
     def property(self, unit: str, name: str) -> str:
         return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout.strip()
+
+
+@contextlib.contextmanager
+def machine(name: str, directory: Path) -> Iterator[Namespace]:
+    """Another one beside the booted system."""
+    with contextlib.closing(Namespace(f"{netns.unique_prefix()}-{name}", directory)) as namespace:
+        yield namespace
+
+
+def source_drop_in(root: Path, *lines: str) -> None:
+    """Only where things lie differs from an installed service: the scripts of a moved environment cannot run."""
+    text = [
+        "[Service]",
+        "ExecStart=",
+        f"ExecStart={VENV}/bin/python -m cvpnd run --config /etc/cvpnd/cvpnd.toml",
+        f"Environment=PYTHONPATH={SOURCE}",
+        *lines,
+    ]
+    if Path(sys.base_prefix).is_relative_to("/root"):  # a Python of root's own, such as pyenv's
+        text.append("ProtectHome=no")
+        (root / "root").chmod(0o755)
+    drop_in = root / "etc/systemd/system/cvpnd.service.d"
+    drop_in.mkdir()
+    (drop_in / "test.conf").write_text("\n".join(text) + "\n")
+
+
+def unit_files(root: Path) -> None:
+    """The unit and its snippets, as an installation puts them."""
+    shutil.copy(SYSTEMD / "cvpnd.service", root / "etc/systemd/system")
+    shutil.copy(SYSTEMD / "cvpnd.sysusers.conf", root / "usr/lib/sysusers.d/cvpnd.conf")
+    shutil.copy(SYSTEMD / "cvpnd.tmpfiles.conf", root / "usr/lib/tmpfiles.d/cvpnd.conf")
+
+
+def python_module(system: BootedSystem, module: str, *arguments: str) -> str:
+    return system.run("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", module, *arguments).stdout
+
+
+def cvpnd(system: BootedSystem, *arguments: str) -> str:
+    return python_module(system, "cvpnd", *arguments)
+
+
+def cvpnctl(system: BootedSystem, *arguments: str) -> str:
+    return python_module(system, "cvpnd.ctl", *arguments)

@@ -1,4 +1,5 @@
-"""Clients that this machine does not have: OpenVPN of other Debian releases, 3, NetworkManager. None is installed.
+"""Programs that this machine does not have: OpenVPN of other Debian releases, 3, NetworkManager, a newer systemd. None
+is installed.
 
 The packages come through apt, from the mirror that this machine's apt uses already, into ``build/clients``. Those of
 another release have a state of their own, and the program then runs with its own C library, in place.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -105,6 +107,19 @@ def _fetch(suite: str, root: Path, *packages: str) -> None:
         (place / directory).mkdir(parents=True)
     (place / "status").touch()  # nothing is installed: all that it needs is fetched
     (place / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n")
+    apt = _apt(place)
+    _run(*apt, "update")
+    _run(*apt, "install", "--no-install-recommends", "--download-only", *packages)
+    coming = place / "unpacked"
+    for package in sorted(place.glob("archives/*.deb")):
+        _run("dpkg-deb", "--extract", str(package), str(coming))
+    shutil.rmtree(place / "lists")
+    shutil.rmtree(place / "archives")
+    coming.rename(root)  # there as a whole or not at all
+
+
+def _apt(place: Path) -> list[str]:
+    """apt-get with all that it keeps in ``place``, and the sources there."""
     options = {
         "Dir::State": place,
         "Dir::State::lists": place / "lists",
@@ -115,15 +130,7 @@ def _fetch(suite: str, root: Path, *packages: str) -> None:
         "Acquire::Languages": "none",
         "APT::Sandbox::User": "root",
     }
-    apt = ["apt-get", "--yes", *(f"--option={name}={value}" for name, value in options.items())]
-    _run(*apt, "update")
-    _run(*apt, "install", "--no-install-recommends", "--download-only", *packages)
-    coming = place / "unpacked"
-    for package in sorted(place.glob("archives/*.deb")):
-        _run("dpkg-deb", "--extract", str(package), str(coming))
-    shutil.rmtree(place / "lists")
-    shutil.rmtree(place / "archives")
-    coming.rename(root)  # there as a whole or not at all
+    return ["apt-get", "--yes", *(f"--option={name}={value}" for name, value in options.items())]
 
 
 def network_manager() -> list[Path]:
@@ -139,6 +146,30 @@ def network_manager() -> list[Path]:
         _run(*apt, "install", "--no-install-recommends", "--download-only", *wanted)
         coming.rename(place)
     return sorted(place.glob("archives/*.deb"))
+
+
+def newer_systemd() -> list[Path]:
+    """systemd's packages from Debian's backports, for a system that can be thrown away. Raises Unavailable."""
+    place = DIRECTORY / "systemd"
+    if not place.exists():
+        coming = place.with_suffix(".coming")
+        shutil.rmtree(coming, ignore_errors=True)
+        suite = f"{_codename()}-backports"
+        suites = (_codename(), suite)
+        (coming / "lists/partial").mkdir(parents=True)
+        (coming / "archives/partial").mkdir(parents=True)
+        signed = f"deb [signed-by={KEYRING}] {_mirror()}"
+        (coming / "sources.list").write_text("".join(f"{signed} {each} main\n" for each in suites))
+        apt = [*_apt(coming), "--option=Dir::State::status=/var/lib/dpkg/status"]
+        _run(*apt, "update")
+        _run(*apt, "install", "--no-install-recommends", "--download-only", f"--target-release={suite}", "systemd")
+        shutil.rmtree(coming / "lists")
+        coming.rename(place)
+    return sorted(place.glob("archives/*.deb"))
+
+
+def _codename() -> str:
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
 
 def openvpn3() -> Path:

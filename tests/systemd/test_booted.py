@@ -1,25 +1,17 @@
 """The service in a booted systemd, with every restriction of the unit in force: start, reload, crash, stop."""
 
-import contextlib
 import json
 import os
 import pwd
-import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import netns
-from helpers.booted import SOURCE, VENV, BootedSystem
-from helpers.lab import OpenVpnClient, wait_until
-from helpers.netns import Namespace
+from helpers.booted import SOURCE, SYSTEMD, VENV, BootedSystem, cvpnctl, cvpnd, machine, source_drop_in, unit_files
+from helpers.lab import wait_until
 
 from cvpnd.ops.journal import MESSAGE_IDS
-
-SYSTEMD = Path(__file__).parents[2] / "systemd"
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="boots a systemd: needs root"),
@@ -32,63 +24,17 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
     directory = tmp_path_factory.mktemp("booted")
     with BootedSystem(directory) as system, machine("target", directory) as target:
         root = system.root
-        shutil.copy(SYSTEMD / "cvpnd.service", root / "etc/systemd/system")
-        shutil.copy(SYSTEMD / "cvpnd.sysusers.conf", root / "usr/lib/sysusers.d/cvpnd.conf")
-        shutil.copy(SYSTEMD / "cvpnd.tmpfiles.conf", root / "usr/lib/tmpfiles.d/cvpnd.conf")
-        add_drop_in(root)
+        unit_files(root)
+        source_drop_in(root, "WatchdogSec=2")  # so that a test need not wait for the half a minute of the unit
         system.boot()
         # what udev does on a real host
         system.run("chmod", "0666", "/dev/net/tun")
-        connect(system, "lan", "10.20.0.1/24", target, "10.20.0.10/24")
+        system.connect("lan", "10.20.0.1/24", target, "10.20.0.10/24")
         # and from here on what systemd/README.md tells a person to type
         cvpnd(system, "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
         system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "start", "cvpnd")
         yield system
-
-
-@contextlib.contextmanager
-def machine(name: str, directory: Path) -> Iterator[Namespace]:
-    """Another one beside the booted system."""
-    with contextlib.closing(Namespace(f"{netns.unique_prefix()}-{name}", directory)) as namespace:
-        yield namespace
-
-
-def connect(system: BootedSystem, interface: str, address: str, other: Namespace, its_address: str) -> None:
-    ends = [interface, "netns", str(system.init_pid), "type", "veth", "peer", "eth0", "netns", other.name]
-    subprocess.run(["ip", "link", "add", *ends], check=True)
-    system.run("ip", "address", "add", address, "dev", interface)
-    system.run("ip", "link", "set", interface, "up")
-    other.ip_batch(f"address add {its_address} dev eth0", "link set eth0 up")
-
-
-def add_drop_in(root: Path) -> None:
-    """Only where things lie differs from an installed service: the scripts of a moved environment cannot run."""
-    lines = [
-        "[Service]",
-        "WatchdogSec=2",  # so that a test need not wait for the half a minute of the unit
-        "ExecStart=",
-        f"ExecStart={VENV}/bin/python -m cvpnd run --config /etc/cvpnd/cvpnd.toml",
-        f"Environment=PYTHONPATH={SOURCE}",
-    ]
-    if Path(sys.base_prefix).is_relative_to("/root"):  # a Python of root's own, such as pyenv's
-        lines.append("ProtectHome=no")
-        (root / "root").chmod(0o755)
-    drop_in = root / "etc/systemd/system/cvpnd.service.d"
-    drop_in.mkdir()
-    (drop_in / "test.conf").write_text("\n".join(lines) + "\n")
-
-
-def python_module(system: BootedSystem, module: str, *arguments: str) -> str:
-    return system.run("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", module, *arguments).stdout
-
-
-def cvpnd(system: BootedSystem, *arguments: str) -> str:
-    return python_module(system, "cvpnd", *arguments)
-
-
-def cvpnctl(system: BootedSystem, *arguments: str) -> str:
-    return python_module(system, "cvpnd.ctl", *arguments)
 
 
 def test_the_daemon_serves_as_its_own_user(system: BootedSystem) -> None:
@@ -145,16 +91,46 @@ def test_the_connection_log_is_found_in_the_journal_by_its_fields(system: Booted
     assert json.loads(message["MESSAGE"])["username"] == "anna"
 
 
-def test_a_client_is_served_and_counted_on_the_status_line(system: BootedSystem, tmp_path: Path) -> None:
+POSTURE = """#!/bin/sh
+read -r request
+facts=$(grep -hE '^(CapEff|NoNewPrivs):' /proc/self/status | tr -s '[:space:]' ' ')
+printf '{"allow": true, "error-msg-on-denied-connection": "", "schema-version": "v3", '
+printf '"posture-compliance-statuses": ["%s", "%s"]}' "$(id -un)" "$facts"
+"""
+HANDLER = """
+[[handler]]
+name = "AWSClientVPN-posture"
+executable = "/usr/local/bin/posture"
+user = "nobody"
+"""
+
+
+def test_a_client_is_judged_by_a_handler_of_another_user_served_and_counted(
+    system: BootedSystem, tmp_path: Path
+) -> None:
+    program = system.root / "usr/local/bin/posture"
+    program.write_text(POSTURE)
+    program.chmod(0o755)
+    shutil.copy(SYSTEMD / "handler-user.conf", system.root / "etc/systemd/system/cvpnd.service.d")
+    configuration = system.root / "etc/cvpnd/cvpnd.toml"
+    text = configuration.read_text()
+    assert "[[endpoint]]\n" in text
+    changed = text.replace("[[endpoint]]\n", '[[endpoint]]\nconnect_handler = "AWSClientVPN-posture"\n', 1)
+    configuration.write_text(changed + HANDLER)
+    system.run("systemctl", "daemon-reload")
+    system.run("systemctl", "restart", "cvpnd")
     with machine("client", tmp_path) as client:
-        connect(system, "wan", "192.0.2.1/24", client, "192.0.2.2/24")
-        profile = tmp_path / "client1.ovpn"
-        text = (system.root / "etc/cvpnd/client1.ovpn").read_text()
-        profile.write_text(re.sub(r"(?m)^remote \S+", "remote 192.0.2.1", text))
-        OpenVpnClient(client.start("openvpn", "--config", profile, "--verb", "4"), client).wait_connected()
+        system.connect("wan", "192.0.2.1/24", client, "192.0.2.2/24")
+        system.client(client).wait_connected()
         assert client.ping("10.20.0.10", 3, 0.1).received == 3
         wait_until(lambda: system.property("cvpnd", "StatusText") == "serving staff; 1 connected", 20)
-        assert "client1" in cvpnctl(system, "connection", "list")
+        (view,) = json.loads(cvpnctl(system, "connection", "list", "--json"))
+        assert view["common_name"] == "client1"
+        assert view["posture_compliance_statuses"] == ["nobody", "CapEff: 0000000000000000 NoNewPrivs: 1 "]
+    configuration.write_text(text)
+    (system.root / "etc/systemd/system/cvpnd.service.d/handler-user.conf").unlink()
+    system.run("systemctl", "daemon-reload")
+    system.run("systemctl", "restart", "cvpnd")
 
 
 def test_a_daemon_that_hangs_is_started_anew_by_the_watchdog(system: BootedSystem) -> None:

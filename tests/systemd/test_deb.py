@@ -13,7 +13,7 @@ from helpers.booted import BootedSystem
 REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = [
-    pytest.mark.skipif(not os.environ.get("TEST_DEB"), reason="builds a package for minutes: make test-deb"),
+    pytest.mark.skipif(not os.environ.get("TEST_SERVICE"), reason="builds a package for minutes: make test-service"),
     pytest.mark.timeout(900),
 ]
 
