@@ -1,12 +1,12 @@
 """OpenSSL's verify callback, in a process that may not make memory both writable and executable.
 
-pyOpenSSL's own callbacks are closures by cffi, which need such memory: the unit's ``MemoryDenyWriteExecute=`` forbids it.
-Those of ctypes come from libffi's static trampolines, which do without. Doing it here also chooses the TLS alert: OpenSSL
-does so by its verification error, and pyOpenSSL can only say no, which leaves none and becomes "internal error", so that
-the holder of a revoked certificate would read that the server is broken.
+pyOpenSSL's own callbacks are closures by cffi, which need such memory: the unit's ``MemoryDenyWriteExecute=`` forbids
+it. Those of ctypes come from libffi's static trampolines, which do without. Doing it here also chooses the TLS alert:
+OpenSSL does so by its verification error, and pyOpenSSL can only say no, which leaves none and becomes "internal
+error", so that the holder of a revoked certificate would read that the server is broken.
 
-This takes names that pyOpenSSL does not document; where a version lacks them, its own callback is used: the alert is the
-vague one, and the service needs ``MemoryDenyWriteExecute=no``."""
+This takes names that pyOpenSSL does not document; where a version lacks them, its own callback is used: the alert is
+the vague one, and the service needs ``MemoryDenyWriteExecute=no``."""
 
 import ctypes
 import logging
@@ -63,9 +63,7 @@ def require_certificates(context: SSL.Context, judge: Judge) -> None:
     def verdict(ok: int, store_context: Any) -> int:
         certificate = lib.X509_STORE_CTX_get_current_cert(store_context)
         lib.X509_up_ref(certificate)
-        connection = by_pointer[
-            lib.X509_STORE_CTX_get_ex_data(store_context, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
-        ]
+        connection = by_pointer[lib.X509_STORE_CTX_get_ex_data(store_context, lib.SSL_get_ex_data_X509_STORE_CTX_idx())]
         error = lib.X509_STORE_CTX_get_error(store_context)
         depth = lib.X509_STORE_CTX_get_error_depth(store_context)
         if judge(connection, wrapped(certificate), error, depth, ok):
@@ -87,4 +85,6 @@ def require_certificates(context: SSL.Context, judge: Judge) -> None:
     callback = _Callback(verify)
     address = ctypes.cast(callback, ctypes.c_void_p).value
     lib.SSL_CTX_set_verify(raw, _MODE, ffi.cast("int (*)(int, X509_STORE_CTX *)", address))
-    vars(context)["_cvpnd_verify_callback"] = callback  # C does not keep it alive; the context, hence each connection, must
+    vars(context)["_cvpnd_verify_callback"] = (
+        callback  # C does not keep it alive; the context, hence each connection, must
+    )

@@ -52,7 +52,6 @@ def test_what_make_installs_serves_a_client_and_is_taken_back(tmp_path: Path) ->
         system.run("systemctl", "enable", "--now", "cvpnd")
         assert system.property("cvpnd", "ActiveState") == "active"
         assert system.property("cvpnd", "MemoryDenyWriteExecute") == "yes"
-        assert system.run("test", "-w", SOURCES).returncode == 0
         with machine("client", tmp_path) as client:
             system.connect("wan", "192.0.2.1/24", client, "192.0.2.2/24")
             system.client(client).wait_connected()
@@ -70,4 +69,5 @@ def test_what_make_installs_serves_a_client_and_is_taken_back(tmp_path: Path) ->
         assert "cvpnd" not in system.run("nft", "list", "tables").stdout
         assert "10.100.0." not in system.run("ip", "-4", "address").stdout
         kept = {"/etc/cvpnd", "/etc/cvpnd/cvpnd.toml", "/var/lib/cvpnd", "/var/log/cvpnd"}
-        assert files(system) - before == kept
+        after = files(system)
+        assert kept <= after and after - before <= kept
