@@ -17,6 +17,7 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.saml.logins import FIRST, SamlLogins
 from cvpnd.auth.saml.model import Assertion
+from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import Visitor
 from cvpnd.auth.tokens import LIFETIME_S, Token
 from cvpnd.config import AuthenticationConfig
@@ -53,8 +54,10 @@ async def ask_browser(
     if credentials.password.startswith(FIRST):
         return saml.send_away(visitor, credentials.password)
     if not credentials.password.startswith(DYNAMIC):
-        provider_id = method.portal_saml_provider or method.saml_provider
-        return await log_in_by(saml, connection, method, await log_in_by_browser(control, connection, provider_id))
+        found = saml.provider(method.portal_saml_provider or method.saml_provider)
+        if isinstance(found, Refused):
+            return found
+        return await log_in_by(saml, connection, found, await log_in_by_browser(control, connection, found.id))
     brought = saml.taken_back(visitor, credentials.password)
     if isinstance(brought, Refused):
         return brought
@@ -66,11 +69,11 @@ async def ask_browser(
     connection.username = assertion.name
     control.on_assertion(connection)
     connection.assertion_digest = _digest(credentials)
-    return await log_in_by(saml, connection, method, assertion)
+    return await log_in_by(saml, connection, provider, assertion)
 
 
 async def log_in_by(
-    saml: SamlLogins, connection: Connection, method: AuthenticationConfig, assertion: Assertion
+    saml: SamlLogins, connection: Connection, provider: SamlProvider, assertion: Assertion
 ) -> Account:
     """Begin a login that the client's token goes back to: it ends with the session timeout, or when the identity
     provider says that it does."""
@@ -81,7 +84,7 @@ async def log_in_by(
         ends_at = min(ends_at, assertion.session_ends_at)
     account = Account(assertion.name, assertion.groups)
     connection.token = Token.new(now, max(0, int(ends_at - now)))
-    await saml.remember(connection.token.login_id, owner_name(method), account, ends_at)
+    await saml.remember(connection.token.login_id, provider, account, ends_at)
     return account
 
 
@@ -104,7 +107,8 @@ async def recall(control: ControlPlane, connection: Connection, credentials: Cre
     method, login_id = connection.endpoint.settings.user_method, Token.login_id_of(credentials.password)
     if control.saml is None or method is None or login_id is None:
         return None
-    return await control.saml.recall(login_id, owner_name(method))
+    providers = (method.saml_provider, method.portal_saml_provider)
+    return await control.saml.recall(login_id, [each for each in providers if each is not None])
 
 
 def _source(method: AuthenticationConfig, host: str) -> str:

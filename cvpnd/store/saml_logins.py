@@ -3,12 +3,17 @@ a token, and the metadata that was fetched last. Nothing of it is a change that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select, update
 
 from cvpnd.store.database import Database
 from cvpnd.store.tables import saml_login, saml_metadata, saml_spent
+
+
+KEPT_LONGER_S = 3600.0
+"""Than the gateway that wrote it says: the clock of another one on this database may be ahead of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +26,7 @@ class SamlLoginStore(Database):
     def spend_saml(self, key: str, until: float, now: float) -> bool:
         """False: it has been spent before, on whichever gateway. Remembered until it would be refused anyway."""
         with self._write() as connection:
-            connection.execute(delete(saml_spent).where(saml_spent.c.until < now))
+            connection.execute(delete(saml_spent).where(saml_spent.c.until < now - KEPT_LONGER_S))
             if connection.execute(select(saml_spent.c.until).where(saml_spent.c.key == key)).scalar() is not None:
                 return False
             connection.execute(insert(saml_spent).values(key=key, until=until))
@@ -38,11 +43,11 @@ class SamlLoginStore(Database):
                 )
             )
 
-    def saml_login(self, login_id: str, provider: str, now: float) -> StoredSamlLogin | None:
+    def saml_login(self, login_id: str, providers: Sequence[str], now: float) -> StoredSamlLogin | None:
         with self._read() as connection:
             row = connection.execute(
                 select(saml_login).where(
-                    saml_login.c.login_id == login_id, saml_login.c.provider == provider, saml_login.c.until >= now
+                    saml_login.c.login_id == login_id, saml_login.c.provider.in_(providers), saml_login.c.until >= now
                 )
             ).first()
             return None if row is None else StoredSamlLogin(row.username, tuple(row.groups))

@@ -145,6 +145,151 @@ SPOILED = {
 }
 
 
+PROTOCOL_STATUS = "urn:oasis:names:tc:SAML:2.0:status:"
+CONFIRMATION = '<saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer">'
+SIGNED_AND_WRONG = {
+    "no conditions": ("saml:Conditions", "saml:Advice", Refusal.SAML_MALFORMED),
+    "conditions without an end": (
+        f'NotOnOrAfter="{saml_idp.moment(NOW + 300)}"><saml:Aud',
+        "><saml:Aud",
+        Refusal.SAML_MALFORMED,
+    ),
+    "confirmation without an end": (f' NotOnOrAfter="{saml_idp.moment(NOW + 300)}"/>', "/>", Refusal.SAML_MALFORMED),
+    "confirmation that begins later": (
+        "<saml:SubjectConfirmationData ",
+        f'<saml:SubjectConfirmationData NotBefore="{saml_idp.moment(NOW + 200)}" ',
+        Refusal.SAML_NOT_YET_VALID,
+    ),
+    "confirmation by a key": ("cm:bearer", "cm:holder-of-key", Refusal.SAML_MALFORMED),
+    "confirmation by a voucher": ("cm:bearer", "cm:sender-vouches", Refusal.SAML_MALFORMED),
+    "two confirmations": (
+        CONFIRMATION,
+        f"{CONFIRMATION}</saml:SubjectConfirmation>{CONFIRMATION}",
+        Refusal.SAML_MALFORMED,
+    ),
+    "no confirmation's data": ("saml:SubjectConfirmationData", "saml:X", Refusal.SAML_MALFORMED),
+    "condition that nobody knows": ("<saml:AudienceR", "<saml:Condition/><saml:AudienceR", Refusal.SAML_MALFORMED),
+    "audience of us and of another": (
+        "<saml:AudienceRestriction>",
+        "<saml:AudienceRestriction><saml:Audience>urn:x</saml:Audience></saml:AudienceRestriction>"
+        "<saml:AudienceRestriction>",
+        Refusal.SAML_WRONG_AUDIENCE,
+    ),
+    "no audience": (f"<saml:Audience>{saml_idp.AUDIENCE}</saml:Audience>", "", Refusal.SAML_WRONG_AUDIENCE),
+    "nobody has logged in": ("saml:AuthnStatement", "saml:AuthzDecisionStatement", Refusal.SAML_MALFORMED),
+    "time of a zone": ('Z" NotOnOrAfter', '+02:00" NotOnOrAfter', Refusal.SAML_MALFORMED),
+    "time without a zone": ('Z" NotOnOrAfter', '" NotOnOrAfter', Refusal.SAML_MALFORMED),
+    "time that there is not": (
+        f'NotBefore="{saml_idp.moment(NOW - 5)[:10]}T',
+        'NotBefore="2026-02-30T',
+        Refusal.SAML_MALFORMED,
+    ),
+    "digits of another script": (
+        f'NotBefore="{saml_idp.moment(NOW - 5)[:4]}',
+        'NotBefore="٢٠٢٦',
+        Refusal.SAML_MALFORMED,
+    ),
+    "unsolicited": (' InResponseTo="_asked"', "", Refusal.SAML_WRONG_REQUEST),
+    "unsolicited assertion": (
+        '<saml:SubjectConfirmationData InResponseTo="_asked"',
+        "<saml:SubjectConfirmationData",
+        Refusal.SAML_WRONG_REQUEST,
+    ),
+    "no destination": (f' Destination="{ACS}"', "", Refusal.SAML_WRONG_DESTINATION),
+    "no recipient": (f' Recipient="{ACS}"', "", Refusal.SAML_WRONG_RECIPIENT),
+    "older version": ('Version="2.0"', 'Version="1.1"', Refusal.SAML_MALFORMED),
+    "success within a failure": (
+        f'<samlp:StatusCode Value="{saml_idp.SUCCESS}"/>',
+        f'<samlp:StatusCode Value="{PROTOCOL_STATUS}Requester"><samlp:StatusCode Value="{saml_idp.SUCCESS}"/>'
+        "</samlp:StatusCode>",
+        Refusal.SAML_NO_SUCCESS,
+    ),
+    "failure and success": (
+        "<samlp:Status>",
+        f'<samlp:Status><samlp:StatusCode Value="{PROTOCOL_STATUS}Requester"/>',
+        Refusal.SAML_NO_SUCCESS,
+    ),
+    "success in another case": ("status:Success", "status:success", Refusal.SAML_NO_SUCCESS),
+    "two names": ("<saml:NameID ", "<saml:NameID>root@example.com</saml:NameID><saml:NameID ", Refusal.SAML_NO_NAME),
+    "another kind of name": ("saml:NameID", "saml:BaseID", Refusal.SAML_NO_NAME),
+    "encrypted name": ("saml:NameID", "saml:EncryptedID", Refusal.SAML_ENCRYPTED),
+    "encrypted attribute": ("<saml:Attribute ", "<saml:EncryptedAttribute/><saml:Attribute ", Refusal.SAML_ENCRYPTED),
+    "hard space before the name": (">anna@", ">\u00a0anna@", Refusal.SAML_NO_NAME),
+    "line separator in the name": (">anna@", ">anna\u2028@", Refusal.SAML_NO_NAME),
+    "line break in the name": (">anna@", ">anna&#10;@", Refusal.SAML_NO_NAME),
+    "advice with an assertion": (
+        "<saml:AuthnStatement ",
+        '<saml:Advice><saml:Assertion ID="_a"/></saml:Advice><saml:AuthnStatement ',
+        Refusal.SAML_NOT_ONE_ASSERTION,
+    ),
+    "extension with a status": (
+        "<samlp:Status>",
+        f'<samlp:Extensions><x><samlp:Status><samlp:StatusCode Value="{saml_idp.SUCCESS}"/></samlp:Status></x>'
+        "</samlp:Extensions><samlp:Status>",
+        Refusal.SAML_WRAPPED,
+    ),
+    "extension with a subject": (
+        "<samlp:Status>",
+        "<samlp:Extensions><saml:Subject><saml:NameID>root</saml:NameID></saml:Subject></samlp:Extensions><samlp:Status>",
+        Refusal.SAML_WRAPPED,
+    ),
+    "extensions twice": (
+        "<samlp:Status>",
+        "<samlp:Extensions/><samlp:Extensions/><samlp:Status>",
+        Refusal.SAML_WRAPPED,
+    ),
+    "extensions after the status": ("</samlp:Status>", "</samlp:Status><samlp:Extensions/>", Refusal.SAML_WRAPPED),
+}
+
+
+@pytest.mark.parametrize("how", SIGNED_AND_WRONG)
+def test_what_is_wrong_is_no_better_for_being_signed(how):
+    """By the right key: an identity provider that is led astray, or speaks to others too."""
+    old, new, expected = SIGNED_AND_WRONG[how]
+    request = PendingRequest("_asked", ACS, NOW, NOW + 300)
+    answer = PROVIDER.accept(Response("_asked", now=NOW, edits=((old, new),)).encoded(), request, NOW)
+    assert reason(answer) is expected, answer
+
+
+KEYCLOAK = '<k:KeyInfo xmlns:k="urn:keycloak:ext:key:1.0" MessageSigningKeyId="a"/>'
+UNUSUAL = {
+    "extensions that nobody reads": (
+        "<samlp:Status>",
+        f"<samlp:Extensions>{KEYCLOAK}</samlp:Extensions><samlp:Status>",
+    ),
+    "one use": ("<saml:AudienceR", "<saml:OneTimeUse/><saml:AudienceR"),
+    "no proxies": ("<saml:AudienceR", '<saml:ProxyRestriction Count="0"/><saml:AudienceR'),
+    "fractions of a second": ('Z" NotOnOrAfter', '.123456789Z" NotOnOrAfter'),
+    "name on a line of its own": (">anna@example.com<", ">\n  anna@example.com\t<"),
+    "sections of characters": (">anna@", "><![CDATA[anna]]>@"),
+    "qualified name": ("<saml:NameID ", f'<saml:NameID NameQualifier="{saml_idp.ENTITY_ID}" SPNameQualifier="x" '),
+    "another prefix": ("<saml:NameID ", '<saml:NameID xmlns:samlp="urn:x" xmlns="urn:y" '),
+    "reason of a success": ("</samlp:Status>", "<samlp:StatusMessage>fine</samlp:StatusMessage></samlp:Status>"),
+}
+
+
+@pytest.mark.parametrize("how", UNUSUAL)
+def test_what_is_unusual_and_right_lets_the_same_person_in(how):
+    request = PendingRequest("_asked", ACS, NOW, NOW + 300)
+    answer = PROVIDER.accept(Response("_asked", now=NOW, edits=(UNUSUAL[how],)).encoded(), request, NOW)
+    assert isinstance(answer, Assertion), answer
+    assert (answer.name, answer.groups) == ("anna@example.com", {"eng", "all"})
+
+
+def test_the_edges_of_time_are_those_of_the_skew():
+    """A second before and after each."""
+    request = PendingRequest("_asked", ACS, NOW, NOW + 10_000)
+    encoded, begun = Response("_asked", now=float(int(NOW)), begins_in=0.0).encoded(), int(NOW)
+    for now, expected in (
+        (begun - 31, Refusal.SAML_NOT_YET_VALID),
+        (begun - 29, None),
+        (begun + 300 + 29, None),
+        (begun + 300 + 30, Refusal.SAML_EXPIRED),
+    ):
+        answer = PROVIDER.accept(encoded, request, float(now))
+        assert isinstance(answer, Assertion) if expected is None else reason(answer) is expected, (now, answer)
+
+
 @pytest.mark.parametrize("how", SPOILED)
 def test_what_is_spoiled_lets_nobody_in(how, asked):
     request, _ = asked
@@ -178,6 +323,28 @@ def changed(xml: str) -> dict[str, tuple[str | bytes, Refusal]]:
         "none": (xml.replace(assertion, ""), Refusal.SAML_NOT_ONE_ASSERTION),
         "encrypted": (xml.replace(assertion, "<saml:EncryptedAssertion/>"), Refusal.SAML_ENCRYPTED),
         "same id": (xml.replace("<saml:Subject>", '<saml:Subject ID="x" Id="x">'), Refusal.SAML_WRAPPED),
+        "id of XML itself": (xml.replace("<saml:Subject>", '<saml:Subject xml:id="x">'), Refusal.SAML_WRAPPED),
+        "id in lower case": (xml.replace("<saml:Subject>", '<saml:Subject id="x">'), Refusal.SAML_WRAPPED),
+        "extensions": (
+            xml.replace("<samlp:Status>", "<samlp:Extensions/><samlp:Status>"),
+            Refusal.SAML_SIGNATURE_INVALID,
+        ),
+        "signature in the issuer": (
+            xml.replace("</saml:Issuer>", "<ds:Signature/></saml:Issuer>", 1),
+            Refusal.SAML_WRAPPED,
+        ),
+        "instruction": (
+            xml.replace("<samlp:Status>", "<?xml-stylesheet href='x'?><samlp:Status>"),
+            Refusal.SAML_COMMENT,
+        ),
+        "instruction before": (f"<?xml-stylesheet href='x'?>{xml}", Refusal.SAML_COMMENT),
+        "prefix of another meaning": (
+            xml.replace("<saml:NameID ", '<saml:NameID xmlns:saml="urn:x" '),
+            Refusal.SAML_SIGNATURE_INVALID,
+        ),
+        "prefix of nothing": (xml.replace("<saml:NameID", "<nobody:NameID"), Refusal.SAML_MALFORMED),
+        "space in the name": (xml.replace("anna@", "anna @"), Refusal.SAML_SIGNATURE_INVALID),
+        "two roots": (xml + xml, Refusal.SAML_MALFORMED),
         "cut": (xml[: len(xml) // 2], Refusal.SAML_MALFORMED),
         "no response": ("<a/>", Refusal.SAML_MALFORMED),
         "deep": ("<a>" * 40 + "</a>" * 40, Refusal.SAML_MALFORMED),
@@ -196,12 +363,120 @@ def test_what_is_changed_on_the_way_lets_nobody_in(asked):
         assert reason(judged(request, encoded)) is Refusal.SAML_MALFORMED
 
 
-def test_nothing_is_taken_from_a_foreign_transform(asked):
+EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
+DIGEST = "http://www.w3.org/2001/04/xmlenc#sha256"
+METHOD = f'<ds:SignatureMethod Algorithm="{saml_idp.SHA256}"/>'
+XPATH = "http://www.w3.org/TR/1999/REC-xpath-19991116"
+TRANSFORM = f'<ds:Transform Algorithm="{EXCLUSIVE}"/>'
+MISUSED = {
+    "XSLT": (TRANSFORM, TRANSFORM.replace(EXCLUSIVE, "http://www.w3.org/TR/1999/REC-xslt-19991116")),
+    "XPath": (
+        TRANSFORM,
+        f'<ds:Transform Algorithm="{XPATH}"><ds:XPath>not(ancestor-or-self::saml:Subject)</ds:XPath></ds:Transform>',
+    ),
+    "XPath in a transform that is known": (
+        TRANSFORM,
+        TRANSFORM.replace("/>", "><ds:XPath>1</ds:XPath></ds:Transform>"),
+    ),
+    "base64": (TRANSFORM, TRANSFORM.replace(EXCLUSIVE, "http://www.w3.org/2000/09/xmldsig#base64")),
+    "a third transform": (TRANSFORM, TRANSFORM * 2),
+    "comments of the reference": (TRANSFORM, TRANSFORM.replace(EXCLUSIVE, f"{EXCLUSIVE}WithComments")),
+    "comments of the signature": (
+        f'<ds:CanonicalizationMethod Algorithm="{EXCLUSIVE}"/>',
+        f'<ds:CanonicalizationMethod Algorithm="{EXCLUSIVE}WithComments"/>',
+    ),
+    "inclusive canonicalization": (
+        f'<ds:CanonicalizationMethod Algorithm="{EXCLUSIVE}"/>',
+        '<ds:CanonicalizationMethod Algorithm="http://www.w3.org/TR/2001/REC-xml-c14n-20010315"/>',
+    ),
+    "HMAC": (METHOD, METHOD.replace("rsa-sha256", "hmac-sha256")),
+    "HMAC of one bit": (
+        METHOD,
+        '<ds:SignatureMethod Algorithm="http://www.w3.org/2000/09/xmldsig#hmac-sha1">'
+        "<ds:HMACOutputLength>1</ds:HMACOutputLength></ds:SignatureMethod>",
+    ),
+    "parameters of a method": (
+        METHOD,
+        METHOD.replace("/>", "><ds:HMACOutputLength>1</ds:HMACOutputLength></ds:SignatureMethod>"),
+    ),
+    "MD5": (METHOD, METHOD.replace("rsa-sha256", "rsa-md5")),
+    "DSA": (METHOD, '<ds:SignatureMethod Algorithm="http://www.w3.org/2000/09/xmldsig#dsa-sha1"/>'),
+    "no method": (METHOD, "<ds:SignatureMethod/>"),
+    "digest by SHA-1": (DIGEST, "http://www.w3.org/2000/09/xmldsig#sha1"),
+    "digest by MD5": (DIGEST, "http://www.w3.org/2001/04/xmldsig-more#md5"),
+    "two references": ("<ds:Reference URI=", '<ds:Reference URI="#x"/><ds:Reference URI='),
+    "two of signed information": ("<ds:SignedInfo>", "<ds:SignedInfo/><ds:SignedInfo>"),
+    "signed information of another kind": ("<ds:SignedInfo>", '<x:SignedInfo xmlns:x="urn:x"/><ds:SignedInfo>'),
+    "nothing in the signature": ("<ds:Signature>", '<ds:Signature><x:y xmlns:x="urn:x"/>'),
+    "key of a file": (
+        "</ds:SignatureValue>",
+        '</ds:SignatureValue><ds:KeyInfo><ds:RetrievalMethod URI="file:///etc/hostname"/></ds:KeyInfo>',
+    ),
+    "key of elsewhere": (
+        "</ds:SignatureValue>",
+        '</ds:SignatureValue><ds:KeyInfo><ds:X509Data/><x:KeyInfoReference xmlns:x="http://www.w3.org/2009/xmldsig11#" '
+        'URI="http://127.0.0.1/"/></ds:KeyInfo>',
+    ),
+}
+ELSEWHERE = {
+    "all of the document": "",
+    "another element": "#_other",
+    "an expression": "#xpointer(/)",
+    "an id in an expression": "#xpointer(id('{}'))",
+    "a file": "file:///etc/hostname",
+    "a site": "http://127.0.0.1/#{}",
+}
+
+
+def test_no_signature_counts_but_in_the_one_form_that_covers_all(asked):
     request, _ = asked
-    response = Response(request.id)
-    exclusive = '<ds:Transform Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#"/>'
-    xslt = '<ds:Transform Algorithm="http://www.w3.org/TR/1999/REC-xslt-19991116"/>'
-    assert reason(judged(request, encode(response.xml().replace(exclusive, xslt)))) is Refusal.SAML_SIGNATURE_METHOD
+    xml = Response(request.id).xml()
+    for how, (old, new) in MISUSED.items():
+        for occurrence in (1, 2):  # the response's, the assertion's
+            parts = xml.split(old)
+            spoiled = old.join(parts[:occurrence]) + new + old.join(parts[occurrence:])
+            assert len(parts) == 3, how
+            assert reason(judged(request, encode(spoiled))) is Refusal.SAML_SIGNATURE_METHOD, how
+    for how, uri in ELSEWHERE.items():
+        for name in re.findall(r'URI="#([^"]*)"', xml):
+            spoiled = xml.replace(f'URI="#{name}"', f'URI="{uri.format(name)}"')
+            assert reason(judged(request, encode(spoiled))) is Refusal.SAML_WRAPPED, how
+
+
+def test_a_key_that_comes_along_in_whatever_form_is_worth_nothing(asked):
+    request, _ = asked
+    forged = Response(request.id, response_key=OTHER, assertion_key=OTHER).xml()
+    for shown in (
+        f"<ds:X509Data><ds:X509Certificate>{OTHER.body}</ds:X509Certificate></ds:X509Data>",
+        "<ds:KeyName>idp</ds:KeyName>",
+        "<ds:KeyValue><ds:RSAKeyValue><ds:Modulus>AQAB</ds:Modulus><ds:Exponent>AQAB</ds:Exponent></ds:RSAKeyValue></ds:KeyValue>",
+    ):
+        spoiled = forged.replace("</ds:SignatureValue>", f"</ds:SignatureValue><ds:KeyInfo>{shown}</ds:KeyInfo>")
+        assert reason(judged(request, encode(spoiled))) is Refusal.SAML_SIGNATURE_INVALID
+
+
+def test_bytes_of_another_encoding_are_the_same_response(asked):
+    request, _ = asked
+    xml = re.sub(r"\A<\?xml[^>]*>\s*", "", Response(request.id, name="änna@example.com").xml())
+    for encoding in ("utf-8", "utf-16", "latin-1"):
+        text = f"<?xml version='1.0' encoding='{encoding}'?>{xml}".encode(encoding)
+        answer = judged(request, encode(text))
+        assert isinstance(answer, Assertion), (encoding, answer)
+        assert answer.name == "änna@example.com"
+    for encoding in ("utf-7", "utf-32", "ebcdic-cp-us", "rot13", "idna"):
+        text = f"<?xml version='1.0' encoding='{encoding}'?>{xml}".encode()
+        assert reason(judged(request, encode(text))) is Refusal.SAML_MALFORMED, encoding
+
+
+def test_the_smallest_response_is_one_like_others():
+    """Two signatures, the namespaces and the words of SAML alone are 2.3 kB of XML, hence 3.1 kB on their way."""
+    idp = SamlProvider("corp", parse_metadata(metadata(key("ec", 256))))
+    request = PendingRequest("_asked", ACS, NOW, NOW + 300)
+    encoded = saml_idp.smallest("_asked").encoded()
+    answer = idp.accept(encoded, request, time.time())
+    assert isinstance(answer, Assertion), answer
+    assert answer.name == "a@b.c" and 2_000 < len(encoded) < 3_900
+    assert reason(judged(request, encoded)) is Refusal.SAML_SIGNATURE_INVALID
 
 
 def test_128_kB_are_taken_and_not_one_character_more(asked):

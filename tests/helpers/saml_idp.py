@@ -18,7 +18,7 @@ from xml.sax.saxutils import escape
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 ENTITY_ID = "https://idp.example.com/metadata"
@@ -32,6 +32,7 @@ NAMESPACES = (
 SUCCESS = "urn:oasis:names:tc:SAML:2.0:status:Success"
 EMAIL = "urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress"
 SHA256 = "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256"
+ECDSA = "http://www.w3.org/2001/04/xmldsig-more#ecdsa-sha256"
 SHA1 = "http://www.w3.org/2000/09/xmldsig#rsa-sha1"
 
 
@@ -48,7 +49,12 @@ class Key:
 
 @functools.cache
 def key(name: str = "idp", bits: int = 2048) -> Key:
-    made = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    """Of 256 bits: an elliptic curve's."""
+    made: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+    if bits == 256:
+        made = ec.generate_private_key(ec.SECP256R1())
+    else:
+        made = rsa.generate_private_key(public_exponent=65537, key_size=bits)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     certificate = (
@@ -149,6 +155,8 @@ class Response:
     assertion_id: str = field(default_factory=lambda: f"_{secrets.token_hex(16)}")
     response_id: str = field(default_factory=lambda: f"_{secrets.token_hex(16)}")
     now: float = field(default_factory=time.time)
+    edits: tuple[tuple[str, str], ...] = ()
+    """Made before anything is signed: a text and what is there in its place."""
 
     def assertion(self) -> str:
         """With the form of its signature, if it is to have one."""
@@ -206,6 +214,9 @@ class Response:
     def xml(self) -> str:
         """Signed: the assertion first, then the response around it."""
         text = self.response(self.assertion())
+        for old, new in self.edits:
+            assert old in text, old
+            text = text.replace(old, new)
         if self.assertion_key is not None:
             text = sign(text, "assertion:Assertion", self.assertion_id, self.assertion_key)
         if self.response_key is not None:
@@ -214,6 +225,31 @@ class Response:
 
     def encoded(self) -> str:
         return encode(self.xml())
+
+
+def smallest(in_response_to: str) -> Response:
+    """As little as a response can say: short names, no key shown, signatures of an elliptic curve (``key("ec", 256)``),
+    and what XML allows to be left out."""
+    signing = key("ec", 256)
+    short = tuple((old, new) for long, short in (("samlp", "p"), ("saml", "a"), ("ds", "d")) for old, new in (
+        (f"<{long}:", f"<{short}:"), (f"</{long}:", f"</{short}:"), (f"xmlns:{long}=", f"xmlns:{short}="),
+    ))  # fmt: skip
+    return Response(
+        in_response_to,
+        name="a@b.c",
+        attributes={"FirstName": ("A",)},
+        response_key=signing,
+        assertion_key=signing,
+        method=ECDSA,
+        response_id="_1",
+        assertion_id="_2",
+        edits=(
+            (f"<saml:Assertion {NAMESPACES} ID=", "<saml:Assertion ID="),
+            ('<ds:Transform Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#"/>', ""),
+            (f' Format="{EMAIL}"', ""),
+            *short,
+        ),
+    )
 
 
 def encode(xml: str | bytes) -> str:

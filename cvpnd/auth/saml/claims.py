@@ -21,13 +21,14 @@ from cvpnd.auth.saml.model import (
     PROTOCOL,
     SUCCESS,
     TRANSIENT,
+    XML_SPACE,
     Assertion,
     NotAccepted,
     PendingRequest,
 )
 from cvpnd.reasons import Refusal
 
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z")
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", re.ASCII)
 _KNOWN_CONDITIONS = ("AudienceRestriction", "OneTimeUse", "ProxyRestriction")
 
 
@@ -174,7 +175,7 @@ def _only(parent: Element, name: str, refusal: Refusal = Refusal.SAML_MALFORMED)
 
 def _text(element: Element | None) -> str | None:
     """None unless it is text and nothing else."""
-    return None if element is None or len(element) else (element.text or "").strip()
+    return None if element is None or len(element) else (element.text or "").strip(XML_SPACE)
 
 
 def _moment(element: Element, name: str) -> float:

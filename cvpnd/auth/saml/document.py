@@ -3,7 +3,8 @@
 Two parsers that read the same bytes differently are the way around a signature that one of them checks. So what expat
 read is written anew, without anything that parsers differ in, and these bytes are what xmlsec1 verifies and what
 everybody else reads. The shape is a closed list: one response, one assertion directly in it, a signature of each right
-behind its issuer, and every id once."""
+behind its issuer, and every id once. Extensions of the response may be there if nothing in them could be taken for a
+part of it; nobody reads them."""
 
 from __future__ import annotations
 
@@ -27,6 +28,8 @@ from cvpnd.reasons import Refusal
 MAX_DEPTH = 32
 MAX_ELEMENTS = 10_000
 _ID = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,255}")
+_KEY_INFO = [f"{{{SIGNATURE}}}{name}" for name in ("X509Data", "KeyName", "KeyValue")]
+"""Which nobody reads. What may be there beside it in XML names files and addresses to take a key from."""
 _EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
 _ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 _SIGNATURE_METHODS = {
@@ -162,9 +165,15 @@ def _check_places(root: Element, elements: list[Element]) -> None:
     tags = [child.tag for child in root]
     assertion = f"{{{ASSERTION}}}Assertion"
     expected = [f"{{{ASSERTION}}}Issuer", f"{{{SIGNATURE}}}Signature", f"{{{PROTOCOL}}}Status", assertion]
+    extensions = f"{{{PROTOCOL}}}Extensions"
+    if tags[2:3] == [extensions]:
+        del tags[2]
+        for element in list(root[2].iter())[1:]:
+            if element.tag.startswith(tuple(f"{{{name}}}" for name in (PROTOCOL, ASSERTION, SIGNATURE))):
+                raise wrapped(f"in the Extensions: {_local(element)[:80]}")
     if tags != expected:
         raise wrapped(f"in the Response: {', '.join(tag.partition('}')[2] for tag in tags)[:120]}")
-    inside = [child.tag for child in root[3]]
+    inside = [child.tag for child in root[-1]]
     if inside[:2] != expected[:2]:
         raise wrapped(f"in the Assertion: {', '.join(tag.partition('}')[2] for tag in inside)[:120]}")
 
@@ -192,28 +201,38 @@ def _check_signature(owner: Element) -> None:
     if not _ID.fullmatch(name):
         raise refused("its ID is none")
     signature = owner[1]
-    parts = [_local(part) for part in signature]
+    parts = _parts(signature)
     if parts not in (["SignedInfo", "SignatureValue"], ["SignedInfo", "SignatureValue", "KeyInfo"]):
         raise refused(f"consists of {', '.join(parts)[:120]}")
-    if [_local(part) for part in signature[0]] != ["CanonicalizationMethod", "SignatureMethod", "Reference"]:
+    if _parts(signature[0]) != ["CanonicalizationMethod", "SignatureMethod", "Reference"]:
         raise refused("not one reference")
     canonicalization, method, reference = signature[0]
     if canonicalization.get("Algorithm") != _EXCLUSIVE:
         raise refused(f"canonicalization {canonicalization.get('Algorithm', '')[:120]}")
     if method.get("Algorithm") not in _SIGNATURE_METHODS:
         raise refused(f"method {method.get('Algorithm', '')[:120]}; SHA-256 or better is taken")
+    if len(method):
+        raise refused("its method has parameters")
     if reference.get("URI") != f"#{name}":
         raise NotAccepted(Refusal.SAML_WRAPPED, f"the signature in the {_local(owner)} is of something else")
-    if [_local(part) for part in reference] != ["Transforms", "DigestMethod", "DigestValue"]:
+    if _parts(reference) != ["Transforms", "DigestMethod", "DigestValue"]:
         raise refused("its reference has another form")
     transforms = [transform.get("Algorithm", "") for transform in reference[0]]
     if transforms not in ([_ENVELOPED, _EXCLUSIVE], [_ENVELOPED]):
         raise refused(f"transforms {', '.join(transforms)[:200]}")
-    for transform in reference[0]:
+    for transform in (canonicalization, *reference[0]):
         if any(child.tag != f"{{{_EXCLUSIVE}}}InclusiveNamespaces" for child in transform):
             raise refused("a transform of another kind")
+    for part in signature[2:]:
+        if any(child.tag not in _KEY_INFO for child in part):
+            raise refused(f"its KeyInfo holds {', '.join(_parts(part))[:120]}")
     if reference[1].get("Algorithm") not in _DIGEST_METHODS:
         raise refused(f"digest {reference[1].get('Algorithm', '')[:120]}; SHA-256 or better is taken")
+
+
+def _parts(element: Element) -> list[str]:
+    """Of a signature: the name alone if it is one of its own, else all of it."""
+    return [part.tag.removeprefix(f"{{{SIGNATURE}}}") for part in element]
 
 
 def _local(element: Element) -> str:

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 from urllib.parse import unquote
@@ -56,7 +56,7 @@ class Records(Protocol):
         self, login_id: str, provider: str, username: str, groups: tuple[str, ...], until: float, now: float
     ) -> None: ...
 
-    def saml_login(self, login_id: str, provider: str, now: float) -> LoginRecord | None: ...
+    def saml_login(self, login_id: str, providers: Sequence[str], now: float) -> LoginRecord | None: ...
 
 
 class SamlLogins:
@@ -132,16 +132,19 @@ class SamlLogins:
             return Refused(Refusal.SAML_REPLAYED, f"assertion {answer.id} has let somebody in before")
         return answer
 
-    async def remember(self, login_id: bytes, provider: str, account: Account, until: float) -> None:
+    async def remember(self, login_id: bytes, provider: SamlProvider, account: Account, until: float) -> None:
         """For whoever comes back with the token of this login."""
         groups = tuple(sorted(account.groups))
         await asyncio.to_thread(
-            self._records.remember_saml_login, login_id.hex(), provider, account.name, groups, until, self._clock()
-        )
+            self._records.remember_saml_login,
+            login_id.hex(), _source_of(provider), account.name, groups, until, self._clock(),
+        )  # fmt: skip
 
-    async def recall(self, login_id: bytes, provider: str) -> Account | None:
-        """As the identity provider described them then: it cannot be asked again without a browser."""
-        found = await asyncio.to_thread(self._records.saml_login, login_id.hex(), provider, self._clock())
+    async def recall(self, login_id: bytes, providers: Iterable[str]) -> Account | None:
+        """As the identity provider described them then: it cannot be asked again without a browser. What it said is
+        worth nothing once another one stands under its id, or none."""
+        known = [_source_of(self._providers[each]) for each in providers if each in self._providers]
+        found = await asyncio.to_thread(self._records.saml_login, login_id.hex(), known, self._clock())
         return None if found is None else Account(found.username, frozenset(found.groups))
 
     # -- AWS's client (openvpn-wire.md section 17) ------------------------------------------------------------
@@ -179,6 +182,11 @@ class SamlLogins:
         made_at = float(visit.made_at)
         request = PendingRequest(visit.request_id, _acs_url(visit.port), made_at, made_at + provider.login_time_s)
         return provider, unquote(parts[1]), request
+
+
+def _source_of(provider: SamlProvider) -> str:
+    """Whose word a login is. Keys are not in it: identity providers change them, and go on being who they are."""
+    return f"{provider.id} {provider.idp.entity_id}"
 
 
 def _acs_url(port: int) -> str:

@@ -12,6 +12,8 @@ MAX_RESPONSE_CHARACTERS = 128 * 1024
 MAX_NAME_CHARACTERS = 255
 MAX_GROUPS = 200
 MAX_GROUP_CHARACTERS = 255
+XML_SPACE = " \t\r\n"
+"""That of a line broken by whoever wrote the XML. Other spaces belong to a name, which no name begins with."""
 DEFAULT_ENTITY_ID = "urn:amazon:webservices:clientvpn"
 
 PROTOCOL = "urn:oasis:names:tc:SAML:2.0:protocol"

@@ -23,6 +23,7 @@ from cvpnd.auth.saml.model import (
     PROTOCOL,
     REDIRECT,
     SIGNATURE,
+    XML_SPACE,
     Assertion,
     NotAccepted,
     PendingRequest,
@@ -59,7 +60,7 @@ def ask_pysaml2(
     text = document.text.decode()
     try:
         complete = answer.loads(text, False, text).verify()
-        name = None if complete is None else complete.name_id.text.strip()
+        name = None if complete is None else complete.name_id.text.strip(XML_SPACE)
     except Exception as error:  # of a dozen kinds
         raise NotAccepted(Refusal.SAML_MALFORMED, f"pysaml2: {error or type(error).__name__}"[:300]) from None
     if name is None or name[:MAX_NAME_CHARACTERS] != claimed.name or len(complete.assertions) != 1:
