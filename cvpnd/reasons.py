@@ -110,6 +110,7 @@ class End(StrEnum):
     CERTIFICATE_REVOKED = "certificate-revoked"
     CRL_EXPIRED = "crl-expired"
     ACCOUNT_DISABLED = "account-disabled"
+    IDENTITY_PROVIDER_CHANGED = "identity-provider-changed"
     TERMINATED = "terminated"
     SESSION_TIMEOUT = "session-timeout"
     IDLE_TIMEOUT = "idle-timeout"

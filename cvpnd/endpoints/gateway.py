@@ -25,6 +25,7 @@ from cvpnd.auth.radius import RadiusSettings, radius_settings
 from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.keeper import SamlKeeper, keep_fresh, prepare
 from cvpnd.auth.saml.logins import SamlLogins
+from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.totp import Totp
 from cvpnd.auth.watch import TrustKeeper
@@ -229,13 +230,21 @@ class Gateway:
         if self.control.saml is None:
             await asyncio.to_thread(prepare)
             self.control.saml = SamlLogins(self.store, await asyncio.to_thread(self.store.gateway_secret, "saml-state"))
-        self.control.saml.replace(self._saml.providers())
+        self._follow_providers(self._saml.providers())
 
     async def keep_metadata(self) -> None:
         """Runs until cancelled: reads the metadata of identity providers again when it is time."""
-        await keep_fresh(
-            self._saml, lambda found: None if self.control.saml is None else self.control.saml.replace(found)
-        )
+        await keep_fresh(self._saml, self._follow_providers)
+
+    def _follow_providers(self, found: Mapping[str, SamlProvider]) -> None:
+        """Whom an identity provider let in goes when another one takes its place under its id."""
+        saml = self.control.saml
+        if saml is None:
+            return
+        saml.replace(found)
+        for connection in self.control.table:
+            if connection.established and connection.vouched_by is not None and saml.replaced(connection.vouched_by):
+                self.control.halt(connection, End.IDENTITY_PROVIDER_CHANGED, "Log in again")
 
     def _rules_of(self, endpoint: EndpointConfig) -> list[Rule]:
         """Those of the file before those of the store."""

@@ -19,6 +19,7 @@ from cvpnd.server.memory import Share
 from cvpnd.wire.session import Session
 
 if TYPE_CHECKING:
+    from cvpnd.auth.saml.provider import SamlProvider
     from cvpnd.server.endpoint import ServedEndpoint
 
 
@@ -81,6 +82,8 @@ class Connection:
     """Of the login that it goes back to, where a user method was asked; pushed to the client."""
     certificate: x509.Certificate | None = None
     """The one it was let in with."""
+    vouched_by: SamlProvider | None = None
+    """The identity provider that let it in, as it was then."""
     assertion_digest: bytes = b""
     """Of what AWS's client brought from its browser: it may say it again with a later key, if it takes no token."""
     memory: Share | None = None

@@ -72,9 +72,7 @@ async def ask_browser(
     return await log_in_by(saml, connection, provider, assertion)
 
 
-async def log_in_by(
-    saml: SamlLogins, connection: Connection, provider: SamlProvider, assertion: Assertion
-) -> Account:
+async def log_in_by(saml: SamlLogins, connection: Connection, provider: SamlProvider, assertion: Assertion) -> Account:
     """Begin a login that the client's token goes back to: it ends with the session timeout, or when the identity
     provider says that it does."""
     now = time.time()
@@ -83,6 +81,7 @@ async def log_in_by(
     if assertion.session_ends_at is not None:
         ends_at = min(ends_at, assertion.session_ends_at)
     account = Account(assertion.name, assertion.groups)
+    connection.vouched_by = provider
     connection.token = Token.new(now, max(0, int(ends_at - now)))
     await saml.remember(connection.token.login_id, provider, account, ends_at)
     return account
@@ -107,8 +106,11 @@ async def recall(control: ControlPlane, connection: Connection, credentials: Cre
     method, login_id = connection.endpoint.settings.user_method, Token.login_id_of(credentials.password)
     if control.saml is None or method is None or login_id is None:
         return None
-    providers = (method.saml_provider, method.portal_saml_provider)
-    return await control.saml.recall(login_id, [each for each in providers if each is not None])
+    for provider_id in (method.saml_provider, method.portal_saml_provider):
+        if provider_id is not None and (found := await control.saml.recall(login_id, provider_id)) is not None:
+            account, connection.vouched_by = found
+            return account
+    return None
 
 
 def _source(method: AuthenticationConfig, host: str) -> str:

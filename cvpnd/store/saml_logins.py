@@ -3,14 +3,12 @@ a token, and the metadata that was fetched last. Nothing of it is a change that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select, update
 
 from cvpnd.store.database import Database
 from cvpnd.store.tables import saml_login, saml_metadata, saml_spent
-
 
 KEPT_LONGER_S = 3600.0
 """Than the gateway that wrote it says: the clock of another one on this database may be ahead of that."""
@@ -43,11 +41,11 @@ class SamlLoginStore(Database):
                 )
             )
 
-    def saml_login(self, login_id: str, providers: Sequence[str], now: float) -> StoredSamlLogin | None:
+    def saml_login(self, login_id: str, provider: str, now: float) -> StoredSamlLogin | None:
         with self._read() as connection:
             row = connection.execute(
                 select(saml_login).where(
-                    saml_login.c.login_id == login_id, saml_login.c.provider.in_(providers), saml_login.c.until >= now
+                    saml_login.c.login_id == login_id, saml_login.c.provider == provider, saml_login.c.until >= now
                 )
             ).first()
             return None if row is None else StoredSamlLogin(row.username, tuple(row.groups))

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 from urllib.parse import unquote
@@ -56,7 +56,7 @@ class Records(Protocol):
         self, login_id: str, provider: str, username: str, groups: tuple[str, ...], until: float, now: float
     ) -> None: ...
 
-    def saml_login(self, login_id: str, providers: Sequence[str], now: float) -> LoginRecord | None: ...
+    def saml_login(self, login_id: str, provider: str, now: float) -> LoginRecord | None: ...
 
 
 class SamlLogins:
@@ -140,12 +140,20 @@ class SamlLogins:
             login_id.hex(), _source_of(provider), account.name, groups, until, self._clock(),
         )  # fmt: skip
 
-    async def recall(self, login_id: bytes, providers: Iterable[str]) -> Account | None:
+    async def recall(self, login_id: bytes, provider_id: str) -> tuple[Account, SamlProvider] | None:
         """As the identity provider described them then: it cannot be asked again without a browser. What it said is
         worth nothing once another one stands under its id, or none."""
-        known = [_source_of(self._providers[each]) for each in providers if each in self._providers]
-        found = await asyncio.to_thread(self._records.saml_login, login_id.hex(), known, self._clock())
-        return None if found is None else Account(found.username, frozenset(found.groups))
+        provider = self._providers.get(provider_id)
+        if provider is None:
+            return None
+        found = await asyncio.to_thread(self._records.saml_login, login_id.hex(), _source_of(provider), self._clock())
+        return None if found is None else (Account(found.username, frozenset(found.groups)), provider)
+
+    def replaced(self, vouched: SamlProvider) -> bool:
+        """Whether another identity provider stands under the id of the one that vouched for somebody. One whose
+        metadata cannot be had is none."""
+        now = self._providers.get(vouched.id)
+        return now is not None and now.idp.entity_id != vouched.idp.entity_id
 
     # -- AWS's client (openvpn-wire.md section 17) ------------------------------------------------------------
 
