@@ -229,6 +229,7 @@ def _print(endpoint: dict[str, Any], as_json: bool) -> None:
             ("sessions last", f"{endpoint['session_timeout_s']} s" if endpoint["session_timeout_s"] else "for ever"),
             ("connection log", f"{log['group']} {log['stream']}" if log else "-"),
             ("tags", " ".join(f"{key}={value}" for key, value in endpoint["tags"].items()) or "-"),
+            ("set", " ".join(f"{key}={json.dumps(value)}" for key, value in endpoint["settings"].items()) or "-"),
             ("created", local_time(endpoint["created_at"])),
             ("connections", str(endpoint["connections"])),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 from cvpnd.config import SecurityGroupConfig
 
@@ -109,6 +110,9 @@ class EndpointView:
     created_at: float | None = None
     """None for one of the file."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    client_cidr_v6: IPv6Network | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """All that was said of one made at run time, as in an ``[[endpoint]]`` table."""
 
 
 @dataclass(frozen=True, slots=True)

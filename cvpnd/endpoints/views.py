@@ -109,6 +109,8 @@ def endpoint_view(
         vpc=vpc,
         created_at=None if stored is None else stored.created_at,
         tags=tags,
+        client_cidr_v6=settings.client_cidr_v6,
+        settings={} if stored is None else stored.settings,
     )
 
 

@@ -129,6 +129,7 @@ def test_no_document_does_more_than_be_refused(document: Any) -> None:
 
 def test_deep_and_broken_documents_are_refused() -> None:
     operation = SERVICES["acm"].operations["ImportCertificate"]
-    for body in (b"[" * 100_000, b"{", b"\xff", b'{"Certificate": "not base64!"}', b"[]", b"3"):
+    unknown = b'{"Certificate": "QQ==", "PrivateKey": "QQ==", "Colour": "red"}'
+    for body in (b"[" * 100_000, b"{", b"\xff", b'{"Certificate": "not base64!"}', b"[]", b"3", unknown):
         with pytest.raises(ApiError):
             parse_json(operation, body)

@@ -66,6 +66,8 @@ def test_health_and_endpoints(client: httpx.Client) -> None:
             "vpc": "",
             "created_at": None,
             "tags": {},
+            "client_cidr_v6": None,
+            "settings": {},
         }
     ]
 

@@ -487,6 +487,14 @@ def test_an_identity_provider_of_the_file_has_an_arn_and_is_not_changed(api: Api
     ctl("reload")
 
 
+def test_an_endpoint_with_ipv6_says_so(api: Api, arn: str) -> None:
+    trust = ("--server-certificate", arn, "--client-certificate", arn, "--set", "client_cidr_v6=fd00:77::/64")
+    both = ("--set", 'listen=["udp://0.0.0.0:1777", "udp://[::]:1777"]')
+    made = api.gateway.ctl_json("endpoint", "create", "10.110.0.0/22", *trust, *both)
+    shown = api.describe(made["endpoint_id"])
+    assert (shown["EndpointIpAddressType"], shown["TrafficIpAddressType"]) == ("dual-stack", "dual-stack")
+
+
 def test_the_files_endpoint_is_shown_and_not_changed(api: Api, arn: str) -> None:
     (shown,) = api.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]
     name = {"ClientVpnEndpointId": shown["ClientVpnEndpointId"]}

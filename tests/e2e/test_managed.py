@@ -134,6 +134,8 @@ def test_an_endpoint_is_made_changed_under_a_live_client_and_deleted(
     assert (ping(count=1), client.connected_count) == (1.0, 1)
 
     gateway.ctl("endpoint", "modify", "lab", "--set", 'description="for the lab"', "--server-certificate", arn)
+    said = gateway.ctl_json("endpoint", "show", "lab")["settings"]
+    assert (said["ping_s"], said["description"]) == (1, "for the lab"), "all that was set reads back"
     assert (ping(count=1), client.connected_count) == (1.0, 1), "nothing of that concerns a session"
     gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a")
     client.wait_connected(times=2)  # 2.6 knows no PUSH_UPDATE: it is sent back, and comes with the new route

@@ -142,9 +142,14 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "DisconnectOnSessionTimeout": view.disconnect_on_session_timeout,
         "ClientLoginBannerOptions": {"Enabled": bool(view.login_banner), "BannerText": view.login_banner or None},
         "ClientRouteEnforcementOptions": {"Enforced": view.client_route_enforcement},
-        "EndpointIpAddressType": "ipv4",
-        "TrafficIpAddressType": "ipv4",
+        "EndpointIpAddressType": _address_type({":" in parse_listen(listen).host for listen in view.listen}),
+        "TrafficIpAddressType": _address_type({False} if view.client_cidr_v6 is None else {False, True}),
     }
+
+
+def _address_type(versions: set[bool]) -> str:
+    """``versions``: whether there is anything of IPv4 (False) and of IPv6 (True)."""
+    return "dual-stack" if len(versions) == 2 else "ipv6" if True in versions else "ipv4"
 
 
 def _shown_method(method: Mapping[str, str], view: EndpointView) -> Answer:

@@ -143,8 +143,11 @@ def _from_json(shape: Shape, value: Any, path: str) -> Any:
         case "structure":
             _expect(value, Mapping, path)
             found = {}
+            wires = {member: inner.serialization.get("name", member) for member, inner in shape.members.items()}
+            for unknown in sorted(value.keys() - set(wires.values())):
+                raise ApiError("ValidationException", f"The parameter {unknown[:80]} is not recognized")
             for member, inner in shape.members.items():
-                wire = inner.serialization.get("name", member)
+                wire = wires[member]
                 if value.get(wire) is not None:
                     found[member] = _from_json(inner, value[wire], member)
                 elif member in shape.required_members:
