@@ -43,6 +43,7 @@ struct run {
 struct coalescer {
     unsigned runs_used, pieces_used;
     unsigned growing;
+    unsigned joinable;
     uint16_t buckets[BUCKETS];
     struct run runs[RUNS_MAX];
     struct piece pieces[PIECES_MAX];
@@ -60,11 +61,13 @@ void coalescer_free(struct coalescer *coalescer) { free(coalescer); }
 
 void coalescer_reset(struct coalescer *coalescer)
 {
-    coalescer->runs_used = coalescer->pieces_used = coalescer->growing = 0;
+    coalescer->runs_used = coalescer->pieces_used = coalescer->growing = coalescer->joinable = 0;
     memset(coalescer->buckets, 0xFF, sizeof coalescer->buckets);
 }
 
 unsigned coalescer_runs(const struct coalescer *coalescer) { return coalescer->runs_used; }
+
+unsigned coalescer_joinable(const struct coalescer *coalescer) { return coalescer->joinable; }
 
 /* -- one packet --------------------------------------------------------------------------------------------------- */
 
@@ -276,6 +279,7 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
         return true;
     }
     view.joins = may_join(&view, offload);
+    coalescer->joinable += view.joins;
     unsigned bucket = bucket_of(&view);
     struct run *run = growing_run(coalescer, &view, bucket);
     if (run != NULL && view.joins && continues(run, &view)) {

@@ -92,6 +92,9 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
 
 unsigned coalescer_runs(const struct coalescer *coalescer);
 
+/* How many of the packets taken may be part of a super-packet, whatever else there is. */
+unsigned coalescer_joinable(const struct coalescer *coalescer);
+
 /* What writes run `index`, in the order in which they are to be written. Once for each run. */
 void coalescer_take(struct coalescer *coalescer, unsigned index, struct run_vectors *vectors);
 

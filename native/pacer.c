@@ -18,22 +18,30 @@ void pacer_start(const struct pacer *pacer)
         prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* the default would add half a pause */
 }
 
-/* The rate of the window before, judged when it is over. */
-static void judge(struct pacer *pacer, uint64_t now, uint64_t messages)
+/* The rates of the window before, judged when it is over. */
+static void judge(struct pacer *pacer, uint64_t now, const uint64_t messages[static PACER_WAYS])
 {
     uint64_t elapsed = now - pacer->window_ns;
     if (elapsed < WINDOW_NS)
         return;
-    uint64_t wanted = PACER_BATCH * elapsed / (pacer->packets + 1); /* the time it takes to fill a batch */
-    bool gathered = pacer->packets >= PACER_GATHERED * (messages - pacer->messages);
-    pacer->busy = !gathered && pacer->packets * WINDOW_NS >= PACER_BUSY * elapsed;
-    pacer->pause_ns = wanted < pacer->longest_ns ? wanted : pacer->longest_ns;
-    pacer->packets = 0;
-    pacer->messages = messages;
+    pacer->busy = false;
+    pacer->pause_ns = pacer->longest_ns;
+    for (unsigned way = 0; way < PACER_WAYS; way++) {
+        uint64_t packets = pacer->packets[way];
+        bool gathered = packets >= PACER_GATHERED * (messages[way] - pacer->messages[way]);
+        if (!gathered && packets * WINDOW_NS >= PACER_BUSY * elapsed) {
+            uint64_t wanted = PACER_BATCH * elapsed / packets; /* the time it takes to fill a batch */
+            pacer->busy = true;
+            if (pacer->pause_ns > wanted)
+                pacer->pause_ns = wanted;
+        }
+        pacer->packets[way] = 0;
+        pacer->messages[way] = messages[way];
+    }
     pacer->window_ns = now;
 }
 
-bool pacer_wait(struct pacer *pacer, uint64_t messages)
+bool pacer_wait(struct pacer *pacer, const uint64_t messages[static PACER_WAYS])
 {
     if (pacer->longest_ns == 0)
         return false;

@@ -10,28 +10,35 @@
 enum {
     PACER_PAUSE_US = 600,
     PACER_PAUSE_MAX_US = 10000,
-    PACER_BUSY = 20,    /* packets a millisecond, both ways */
+    PACER_BUSY = 13,    /* packets a millisecond, one way */
     PACER_GATHERED = 8, /* packets a message, with which they come together already: who sends them is only held up */
-    PACER_BATCH = 48,   /* packets, both ways */
+    PACER_BATCH = 32,   /* packets, one way */
 };
+
+/* The two ways are judged apart: a download's bare acknowledgements, which nothing can be made of, would else be made to
+ * wait, and its sender, which waits for them, would send in bursts that overrun its client. */
+enum pacer_way { PACER_UP, PACER_DOWN, PACER_WAYS };
 
 struct pacer {
     uint64_t longest_ns; /* constant; 0 = never */
     uint64_t pause_ns;   /* what fills a batch at the rate there was */
     uint64_t woken_ns;   /* when the last batches began */
     uint64_t window_ns;
-    uint64_t packets;  /* since then */
-    uint64_t messages; /* until then */
+    uint64_t packets[PACER_WAYS];  /* since then: those that others could be put together with */
+    uint64_t messages[PACER_WAYS]; /* until then */
     bool busy;
 };
 
 /* For the calling thread: pauses end when they should. */
 void pacer_start(const struct pacer *pacer);
 
-static inline void pacer_count(struct pacer *pacer, unsigned packets) { pacer->packets += packets; }
+static inline void pacer_count(struct pacer *pacer, enum pacer_way way, unsigned packets)
+{
+    pacer->packets[way] += packets;
+}
 
 /* After each wake-up, before anything is read: under load, waits until a pause after the last wake-up. True if so.
- * `messages`: datagrams, frames and super-packets read so far, which hold what was counted. */
-bool pacer_wait(struct pacer *pacer, uint64_t messages);
+ * `messages`: datagrams and frames, and super-packets, read so far, which hold what was counted. */
+bool pacer_wait(struct pacer *pacer, const uint64_t messages[static PACER_WAYS]);
 
 #endif
