@@ -34,6 +34,7 @@ class Refusal(StrEnum):
     ACCOUNT_DISABLED = "account-disabled"
     ACCOUNT_EXPIRED = "account-expired"
     ACCOUNT_LOCKED = "account-locked"
+    ACCOUNT_UNCHECKED = "account-unchecked"
     PASSWORD_EXPIRED = "password-expired"  # noqa: S105
     MUST_CHANGE_PASSWORD = "must-change-password"  # noqa: S105
     LOGON_HOURS = "logon-hours"
@@ -111,6 +112,7 @@ class End(StrEnum):
     CRL_EXPIRED = "crl-expired"
     ACCOUNT_DISABLED = "account-disabled"
     IDENTITY_PROVIDER_CHANGED = "identity-provider-changed"
+    ACCOUNT_UNCHECKED = "account-unchecked"
     TERMINATED = "terminated"
     SESSION_TIMEOUT = "session-timeout"
     IDLE_TIMEOUT = "idle-timeout"

@@ -36,6 +36,10 @@ class Directory(Protocol):
         """By URL; empty if there are none."""
         ...
 
+    def unchecked(self) -> int:
+        """Accounts that let people go on as they were, as nobody can look at them any more."""
+        ...
+
     def log_in(self, username: str, password: bytes) -> Account | Refused:
         """Takes as long for somebody unknown as for a wrong password."""
         ...

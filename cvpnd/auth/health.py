@@ -54,6 +54,9 @@ class ServerHealth(Generic[Url]):
         now = self._clock()
         return {str(url): health.down_until <= now for url, health in self._of.items()}
 
+    def is_up(self, url: Url) -> bool:
+        return self._of[url].down_until <= self._clock()
+
     def succeeded(self, url: Url) -> None:
         self._of[url] = _Health()
 

@@ -206,6 +206,23 @@ class LdapSession:
         service, self._searching = self._searching, None
         return service
 
+    def hand_over(self) -> LdapSession:
+        """The connection that a user has bound to stay, in a session of whoever asks. The password goes no further."""
+        connection, self._searching = self._searching, None
+        assert connection is not None and not self._of_service  # noqa: S101 - a user has bound
+        connection.password = None
+        session = LdapSession(self._servers, self.url, connection)
+        session._of_service = False
+        return session
+
+    @property
+    def server_is_up(self) -> bool:
+        return self._servers.health.is_up(self.url)
+
+    def lost(self, error: Exception) -> str:
+        """A kept connection failed; what to say of it."""
+        return self._servers.failed(self, error)
+
     def close(self) -> None:
         if self._searching is not None:
             _close(self._searching)

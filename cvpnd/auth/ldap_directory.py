@@ -1,17 +1,15 @@
 """Active Directory and other LDAP directories: who somebody is, whether the password is right, which groups that means.
 
 A service account finds the entry; a bind as that entry, on a connection of its own, says whether the password is right.
-Where there is no service account, users bind as what their name says and read their own entry; then nobody is known
-without their password, and an account stays as it was at the latest login here.
+Where there is no service account, users bind as what their name says and read their own entry, at login and later on
+(``ldap_bound``); then nobody is known here who has not logged in.
 Names come as people type them (``user``, ``user@realm``, ``DOMAIN\\user``) and go into filters and DNs escaped."""
 
 from __future__ import annotations
 
 import hashlib
 import ssl
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +23,7 @@ from ldap3.utils.dn import escape_rdn
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap import FAULTS, Entry, LdapServers, LdapSession, Unavailable, tls_context
+from cvpnd.auth.ldap_bound import BoundUsers
 from cvpnd.auth.ldap_reasons import bind_refusal
 from cvpnd.config import DirectoryConfig
 from cvpnd.reasons import Refusal
@@ -41,7 +40,8 @@ DISABLED_BIT = 2
 NEVER = (0, 0x7FFF_FFFF_FFFF_FFFF)
 """Of accountExpires."""
 FILETIME_EPOCH_S = 11_644_473_600
-MOST_SEEN = 50_000
+UNUSED_LOOKS = 3
+"""So many intervals without a look at a user who has bound, and the connection is closed: there is no session."""
 LOCKED_FOR_GOOD = "000001010000Z"
 """Of pwdAccountLockedTime: by an administrator."""
 
@@ -93,7 +93,8 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
         KINDS[config.type], service, "" if service else config.direct_name, config.user_base,
         config.group_base or config.user_base, frozenset(domain.lower() for domain in config.domains),
     )  # fmt: skip
-    return LdapDirectory(settings, LdapServers(config.servers, context, config.timeout_s), config.recheck_s)
+    servers = LdapServers(config.servers, context, config.timeout_s)
+    return LdapDirectory(settings, servers, config.looks_every_s, config.unchecked_s)
 
 
 def _password_in(path: Path, at: str) -> str:
@@ -106,47 +107,39 @@ def _password_in(path: Path, at: str) -> str:
     return password
 
 
-class _Seen:
-    """Without a service account: who has logged in here. From any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._accounts: OrderedDict[str, Account] = OrderedDict()
-        """By either name in small letters."""
-
-    def find(self, username: str) -> Account | None:
-        with self._lock:
-            return self._accounts.get(username.lower())
-
-    def add(self, typed: str, account: Account) -> None:
-        with self._lock:
-            for name in (typed.lower(), account.name.lower()):
-                self._accounts[name] = account
-                self._accounts.move_to_end(name)
-            while len(self._accounts) > MOST_SEEN:
-                self._accounts.popitem(last=False)
-
-
 class LdapDirectory:
     """A ``Directory``. Any thread may call it; each call has connections of its own."""
 
     at_once = 8
     """They wait for the network most of the time, and take turns at Python for the rest."""
 
-    def __init__(self, settings: LdapSettings, servers: LdapServers, good_for_s: float) -> None:
+    def __init__(
+        self, settings: LdapSettings, servers: LdapServers, good_for_s: float, unchecked_s: float = 3600
+    ) -> None:
+        """``unchecked_s``: see ``BoundUsers``."""
         self.good_for_s: float | None = good_for_s
         self._settings = settings
         self._servers = servers
-        self._seen = _Seen()
+        self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
 
     def succeed(self, before: LdapDirectory) -> None:
         """It comes in the place of ``before``, as after a reload. Who has logged in there has logged in here, provided
         that it is the same directory: nobody else can be asked about them, and their sessions would end."""
-        if (self._settings, self._servers.urls) == (before._settings, before._servers.urls):
-            self._seen = before._seen
+        if (self._settings, self._servers.urls) != (before._settings, before._servers.urls):
+            before.close()
+            return
+        bound = self._bound
+        self._bound = before._bound
+        self._bound.unchecked_s, self._bound.idle_s = bound.unchecked_s, bound.idle_s
+
+    def close(self) -> None:
+        self._bound.close()
 
     def servers_up(self) -> dict[str, bool]:
         return self._servers.health.up()
+
+    def unchecked(self) -> int:
+        return self._bound.unchecked()
 
     def log_in(self, username: str, password: bytes) -> Account | Refused:
         if self._settings.service is None:
@@ -168,9 +161,7 @@ class LdapDirectory:
 
     def look_up(self, username: str) -> Account | Refused:
         if self._settings.service is None:
-            return self._seen.find(username) or Refused(
-                Refusal.USER_UNKNOWN, f"{username!r} has not logged in here, and nobody else may look"
-            )
+            return self._bound.look_up(username, self._own_account)
 
         def ask(session: LdapSession) -> Account | Refused:
             entry = self._find(session, username)
@@ -208,13 +199,12 @@ class LdapDirectory:
             answer = session.bind_as(bind_name, password, stay=True)
             if (refusal := bind_refusal(answer)) is not None:
                 return Refused(refusal, f"{bind_name} at {session.url}: {answer.message or refusal}")
-            entry = self._own_entry(session, username, bind_name)
-            return entry if isinstance(entry, Refused) else self._account(session, entry)
+            account = self._own_account(session, username, bind_name)
+            if isinstance(account, Account):
+                self._bound.add(username, bind_name, account, session.hand_over())
+            return account
 
-        outcome = self._ask(ask)
-        if isinstance(outcome, Account):
-            self._seen.add(username, outcome)
-        return outcome
+        return self._ask(ask)
 
     def _bind_name(self, typed: str) -> str:
         """Empty: nobody can be meant."""
@@ -231,6 +221,10 @@ class LdapDirectory:
             return ""
         is_dn = "=" in settings.direct_name
         return settings.direct_name.replace("{user}", escape_rdn(name) if is_dn else name)
+
+    def _own_account(self, session: LdapSession, typed: str, bind_name: str) -> Account | Refused:
+        entry = self._own_entry(session, typed, bind_name)
+        return entry if isinstance(entry, Refused) else self._account(session, entry)
 
     def _own_entry(self, session: LdapSession, typed: str, bind_name: str) -> Entry | Refused:
         """Of whom the session is bound as, and of nobody else."""

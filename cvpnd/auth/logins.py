@@ -41,6 +41,7 @@ OWN_FAULT = frozenset(
         Refusal.ACCOUNT_DISABLED,
         Refusal.ACCOUNT_EXPIRED,
         Refusal.ACCOUNT_LOCKED,
+        Refusal.ACCOUNT_UNCHECKED,
         Refusal.PASSWORD_EXPIRED,
         Refusal.MUST_CHANGE_PASSWORD,
         Refusal.LOGON_HOURS,
@@ -152,6 +153,9 @@ class UserLogins:
     def servers(self) -> dict[str, dict[str, bool]]:
         return {name: desk.directory.servers_up() for name, desk in self._desks.items()}
 
+    def unchecked(self) -> dict[str, int]:
+        return {name: desk.directory.unchecked() for name, desk in self._desks.items()}
+
     def latencies(self) -> dict[str, Latency]:
         return {name: desk.latency for name, desk in self._desks.items()}
 
@@ -165,7 +169,7 @@ class UserLogins:
 
     async def recall(self, directory: str, username: str, *, source: str, within_s: float) -> Refused | None:
         """Before ``look_up`` for somebody who comes without a password: ask the directory, unless it has spoken of that
-        account lately. Refused: it gave no answer. Says nothing to the throttle, as nothing was proven."""
+        account lately. Refused: it gave no answer, or this one. Says nothing to the throttle, as nothing was proven."""
         desk = self._desks[directory]
         good_for_s = desk.directory.good_for_s
         if good_for_s is None or problem_with_name(username) is not None:
@@ -179,7 +183,7 @@ class UserLogins:
                 outcome = await self.look_again(directory, username, source=source)
         except TimeoutError:
             return _timed_out(directory, within_s)
-        return outcome if isinstance(outcome, Refused) and outcome.refusal not in OWN_FAULT else None
+        return outcome if isinstance(outcome, Refused) else None
 
     async def look_again(self, directory: str, username: str, *, source: str = OURSELVES) -> Account | Refused:
         """The account as the directory has it now."""
@@ -290,9 +294,11 @@ async def _judged(proven: Proven, second_factor: SecondFactor | None) -> Account
 
 
 def _plain(username: str) -> str:
-    """The same for all ways to write one name, or nearly so: each of them is a guess at one account. Of what is longer
-    than any name no more is remembered."""
-    name = unicodedata.normalize("NFKC", username).casefold()
+    """The same for all ways to write one name, or nearly so: each of them is a guess at one account. Active Directory
+    finds "alice" for "álice" too. Of what is longer than any name no more is
+    remembered."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", username).casefold())
+    name = "".join(character for character in folded if not unicodedata.category(character).startswith("M"))
     return " ".join(name.rpartition("\\")[2].partition("@")[0].split())[:MAX_NAME_CHARACTERS]
 
 

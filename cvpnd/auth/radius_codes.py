@@ -15,12 +15,11 @@ An Access-Challenge in any answer is put to the user, whose answer goes to the s
 
 from __future__ import annotations
 
-import hashlib
-import secrets
+import asyncio
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from cvpnd.auth.challenge import QUESTION, Asker, Proven, Questions, question_text
 from cvpnd.auth.directory import Account, Directory
@@ -42,7 +41,14 @@ from cvpnd.reasons import Refusal
 
 MOST_ROUNDS = 5
 """Challenges that one login may answer."""
-MOST_USED = 50_000
+
+
+class UsedCodes(Protocol):
+    """Where they are kept (``store``). Called from threads; raises if it cannot tell, and then nobody gets in."""
+
+    def take_radius_code(self, directory: str, username: str, code: bytes, until: float, now: float) -> bool:
+        """False: it has been taken. ``until``, as ``now`` in seconds since the epoch, it is not taken again."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +63,12 @@ class _Round:
 class RadiusCodes:
     """Of one directory. On the event loop's thread, but for what ``second_factor`` says."""
 
-    def __init__(self, config: RadiusConfig, settings: RadiusSettings) -> None:
+    def __init__(self, config: RadiusConfig, settings: RadiusSettings, used: UsedCodes) -> None:
         self.config = config
         self.servers = RadiusServers(settings)
         self._questions = Questions()
         self._throttle = CodeThrottle()
-        self._used: OrderedDict[bytes, float] = OrderedDict()
-        """Digests of codes that were right or are being looked at, until when they are worth nothing."""
-        self._salt = secrets.token_bytes(16)
+        self._used = used
 
     def replace(self, config: RadiusConfig, settings: RadiusSettings) -> None:
         """Questions that are open and who is slowed down stay so."""
@@ -100,23 +104,17 @@ class RadiusCodes:
         key, now = (proven.asker.directory, name), time.monotonic()
         if (wait_s := self._throttle.begin(key, now)) > 0:
             return Refused(Refusal.MFA_THROTTLED, f"{name} may send a code again in {wait_s:.0f} s")
-        mark = self._mark(name, code)
-        if code and not self._take(mark, now):
-            return Refused(Refusal.MFA_CODE_REUSED, f"the code of {name} was used before, or is being looked at")
-        right = False
         try:
             answer = await self._ask(Question(name, sent, caller, this.state if this else b""), this, until)
             if first and code and answer.verdict == "challenge":  # for this question it came along
                 this = _Round(answer.server, answer.state, 1)
                 answer = await self._ask(Question(name, code, caller, this.state), this, until)
-            right = answer.verdict == "accept"
         except Unanswered as problem:
             self._throttle.unjudged(key)
             return Refused(problem.refusal, problem.detail)
-        finally:
-            if code and not right:
-                self._used.pop(mark, None)
-        if right:
+        if answer.verdict == "accept":
+            if code and not await self._take(name, code):
+                return Refused(Refusal.MFA_CODE_REUSED, f"the code of {name} has let somebody in before")
             self._throttle.right(key)
             return proven.account
         if answer.verdict == "challenge":
@@ -140,21 +138,14 @@ class RadiusCodes:
         text = question_text(answer.message)
         return self._questions.ask(proven, time.monotonic(), text, echo=answer.echo, memory=memory)
 
-    # -- a code counts once, also where the server takes it again ---------------------------------------------
-
-    def _mark(self, name: str, code: bytes) -> bytes:
-        return hashlib.sha256(self._salt + len(name).to_bytes(4, "big") + name.encode() + code).digest()
-
-    def _take(self, mark: bytes, now: float) -> bool:
-        if not self.config.code_once_s:
+    async def _take(self, name: str, code: bytes) -> bool:
+        """A code counts once, also where the server takes it again, and of two logins at once one is let in."""
+        if not (once_s := self.config.code_once_s):
             return True
-        while self._used and (next(iter(self._used.values())) <= now or len(self._used) > MOST_USED):
-            self._used.popitem(last=False)
-        if self._used.get(mark, now) > now:
-            return False
-        self._used.pop(mark, None)
-        self._used[mark] = now + self.config.code_once_s
-        return True
+        now = time.time()
+        return await asyncio.to_thread(
+            self._used.take_radius_code, self.config.directory, name, code, now + once_s, now
+        )
 
 
 def _sendable(text: bytes) -> bool:

@@ -132,6 +132,10 @@ class LocalUserConfig(Table):
     groups: tuple[Group, ...] = ()
 
 
+LONGEST_IDLE_S = 300
+"""Of connections to a directory that users have bound."""
+
+
 class DirectoryConfig(Table):
     """Users and groups in LDAP servers, which all have the same ones."""
 
@@ -159,6 +163,8 @@ class DirectoryConfig(Table):
     """For each step with a server."""
     recheck_s: int = whole(900, 1, 86_400)
     """How often the accounts of live sessions are looked at again."""
+    unchecked_s: int = whole(3600, 1, 86_400)
+    """With ``bind = "direct"``: how long sessions go on whose accounts cannot be looked at any more."""
 
     @field_validator("id")
     @classmethod
@@ -183,6 +189,11 @@ class DirectoryConfig(Table):
         if self.bind_name is not None and self.type == "openldap" and "=" not in self.bind_name:
             raise ValueError(f'bind_name "{self.bind_name}" is no DN; write one like "uid={{user}},{self.user_base}"')
         return self
+
+    @property
+    def looks_every_s(self) -> int:
+        """Users' own connections must not be idle for long: Active Directory closes them after 15 minutes."""
+        return min(self.recheck_s, LONGEST_IDLE_S) if self.bind == "direct" else self.recheck_s
 
     @property
     def direct_name(self) -> str:

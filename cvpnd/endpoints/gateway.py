@@ -373,16 +373,18 @@ class Gateway:
     # -- users, rules and trust ------------------------------------------------------------------------------------
 
     def _set_directories(self, wanted: dict[str, LdapDirectory]) -> None:
-        for name, directory in wanted.items():
-            if (before := self._directories.get(name)) is not None:
+        for name, before in self._directories.items():
+            if (directory := wanted.get(name)) is not None:
                 directory.succeed(before)
+            else:
+                before.close()
         self._directories = wanted
         self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **wanted})
 
     def _set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
         before, now = self.control.radius, {}
         for config, settings in wanted:
-            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(config, settings)
+            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(config, settings, self.store)
             codes.replace(config, settings)
         for directory in before.keys() - now.keys():
             before[directory].close()
@@ -410,7 +412,10 @@ class Gateway:
                 continue
             if isinstance(account, Refused):
                 log.info("%s: %s: %s", connection.connection_id, account.refusal, account.detail)
-                self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
+                if account.refusal is Refusal.ACCOUNT_UNCHECKED:  # its token is refused then, and its user asked
+                    self.control.restart(connection, End.ACCOUNT_UNCHECKED, RESTART_TEXT)
+                else:
+                    self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
             else:
                 connection.endpoint.set_account(self.plane, connection, account.groups)
 
@@ -421,7 +426,7 @@ class Gateway:
             await asyncio.sleep(1)
             now = time.monotonic()
             for directory in self.config.directories:
-                if now >= asked_at.setdefault(directory.id, now) + directory.recheck_s:
+                if now >= asked_at.setdefault(directory.id, now) + directory.looks_every_s:
                     asked_at[directory.id] = now
                     await self._look_again(directory.id)
 

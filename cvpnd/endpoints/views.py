@@ -126,9 +126,10 @@ def _method(method: AuthenticationConfig) -> dict[str, str]:
 
 
 def directory_metrics(logins: UserLogins) -> list[DirectoryMetrics]:
-    pending, servers = logins.pending(), logins.servers()
+    pending, servers, unchecked = logins.pending(), logins.servers(), logins.unchecked()
     return [
-        DirectoryMetrics(name, pending[name], latency, servers[name]) for name, latency in logins.latencies().items()
+        DirectoryMetrics(name, pending[name], latency, servers[name], unchecked[name])
+        for name, latency in logins.latencies().items()
     ]
 
 

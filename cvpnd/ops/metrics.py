@@ -87,6 +87,8 @@ class DirectoryMetrics:
     """In seconds."""
     servers: Mapping[str, bool] = field(default_factory=dict)
     """URL -> whether it answered when it was asked last."""
+    unchecked: int = 0
+    """Accounts that cannot be looked at any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,10 +323,18 @@ def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
         "1 unless the server of a directory failed when it was asked last.",
         labels=["directory", "server"],
     )
+    unchecked = GaugeMetricFamily(
+        "cvpnd_directory_unchecked_accounts",
+        "Accounts that bound themselves, whose connection is lost: their sessions end after unchecked_s.",
+        labels=["directory"],
+    )
+    for directory in directories:
+        unchecked.add_metric([directory.name], directory.unchecked)
     _fill(directories, pending, latency, up)
     yield pending
     yield latency
     yield up
+    yield unchecked
 
 
 def _radius(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cvpnd.auth.challenge import QUESTION_LIFETIME_S, Asked, Asker, Challenged
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, common_name
-from cvpnd.auth.logins import SecondFactor, left_of_failure
+from cvpnd.auth.logins import OWN_FAULT, SecondFactor, left_of_failure
 from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner, looks_like_token
 from cvpnd.config import AuthenticationConfig
 from cvpnd.dataplane.api import Framing, PeerSettings, host_address
@@ -204,9 +204,10 @@ async def _recall(
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     within_s = settings.hand_window_s * LOGIN_SHARE
     source, _ = prefixes(connection.link.remote.host)
-    unanswered = await control.users.recall(method.directory, credentials.username, source=source, within_s=within_s)
-    if unanswered is not None:
-        raise Denied(unanswered.refusal, unanswered.detail)
+    refused = await control.users.recall(method.directory, credentials.username, source=source, within_s=within_s)
+    if refused is not None:  # the account is not what it was, which is told like a token that is not good; or no answer
+        text = FINAL_TEXT[Refusal.TOKEN_INVALID] if refused.refusal in OWN_FAULT else ""
+        raise Denied(refused.refusal, refused.detail, text=text)
     return None
 
 

@@ -16,6 +16,7 @@ from cvpnd.store.client_keys import ClientKeyStore
 from cvpnd.store.endpoints import EndpointStore
 from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
+from cvpnd.store.radius_codes import RadiusCodeStore
 from cvpnd.store.revoked_logins import RevokedLoginStore
 from cvpnd.store.rules import RuleStore
 from cvpnd.store.saml_logins import SamlLoginStore
@@ -46,6 +47,7 @@ class Store(
     LocalUserStore,
     SamlProviderStore,
     SamlLoginStore,
+    RadiusCodeStore,
     SecretStore,
     RevokedLoginStore,
     AuthenticatorStore,

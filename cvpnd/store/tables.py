@@ -239,6 +239,14 @@ authenticator = Table(
     Column("created_at", Double, nullable=False),
 )
 
+# Codes that RADIUS servers have found right.
+radius_code = Table(
+    "radius_code",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("until", Double, nullable=False, index=True),  # then it may be right again
+)
+
 saml_provider = Table(
     "saml_provider",
     metadata,

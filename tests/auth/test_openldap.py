@@ -15,7 +15,7 @@ from helpers import certs, netns
 from helpers.netns import Namespace
 from helpers.openldap import ADMIN, BASE, PORT, SLAPD, TLS_PORT, OpenLdap, group_dn, user_dn
 
-from cvpnd.auth import health, ldap
+from cvpnd.auth import health, ldap, ldap_bound
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap_directory import LdapDirectory, open_directory
@@ -25,6 +25,8 @@ from cvpnd.reasons import Refusal
 pytestmark = pytest.mark.skipif(not SLAPD.exists() or os.geteuid() != 0, reason="make test unpacks slapd")
 
 USERS = {"alice": "ecila", "bob": "bob's", "o'neil (x)*": "odd", "d\\a": "slash", "müller": "ümlaut", "locked": "x1"}
+MANAGED = ("2.16.840.1.113730.3.4.2", True, None)
+"""A control: the referral itself is meant."""
 GROUPS = {
     "engineers": ["alice"], "staff": ["engineers", "bob"], "everybody": ["staff"], "ring": ["everybody", "alice"],
     "others": ["bob"],
@@ -236,6 +238,119 @@ def test_who_has_logged_in_is_known_after_a_reload_of_the_same_directory_and_of_
     assert isinstance(account, Account) and same.look_up("alice") == account
     for another in (other, elsewhere):
         assert reason(another.look_up("alice")) == Refusal.USER_UNKNOWN
+
+
+def test_who_has_bound_is_looked_at_on_that_connection_and_nobody_is_asked_for_a_password(
+    direct: LdapDirectory, server: OpenLdap
+) -> None:
+    with server.place.entered():
+        assert isinstance(direct.log_in("EXAMPLE\\Alice", b"ecila"), Account)
+        assert isinstance(direct.log_in("bob", b"bob's"), Account)
+        opened = [user.session for user, _ in direct._bound._open.values()]
+        assert [each and each._searching.password for each in opened] == [None, None]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ldap.LdapServers, "connect", lambda *_: pytest.fail("it was asked"))
+            server.change(group_dn("others"), member=[user_dn("alice")])
+            alice, bob = direct.look_up("alice"), direct.look_up("bob")
+            server.change(group_dn("others"), member=[user_dn("bob")])
+            assert isinstance(alice, Account) and isinstance(bob, Account)
+            assert "others" in alice.groups and "others" not in bob.groups
+            server.change(user_dn("alice"), pwdAccountLockedTime="000001010000Z")
+            assert reason(direct.look_up("EXAMPLE\\alice")) == Refusal.ACCOUNT_DISABLED
+            server.change(user_dn("alice"), pwdAccountLockedTime=[])
+            assert reason(direct.look_up("alice")) == Refusal.ACCOUNT_UNCHECKED, "until she logs in again"
+            again = direct.look_up("bob")
+            assert isinstance(again, Account) and "others" in again.groups and direct.unchecked() == 0
+        assert isinstance(direct.log_in("alice", b"ecila"), Account)
+        assert isinstance(direct.look_up("EXAMPLE\\alice"), Account)
+
+
+def test_somebody_who_is_gone_and_made_anew_is_another(direct: LdapDirectory, server: OpenLdap) -> None:
+    admin, dn = server.admin(), user_dn("gone")
+    made = {"uid": "gone", "cn": "gone", "sn": "gone", "userPassword": "enog"}
+    assert admin.add(dn, ["inetOrgPerson"], made)
+    with server.place.entered():
+        before = direct.log_in("gone", b"enog")
+    assert admin.delete(dn) and admin.add(dn, ["inetOrgPerson"], made)
+    anew = direct.look_up("gone")
+    assert isinstance(before, Account) and isinstance(anew, Account) and anew.stamp != before.stamp
+    assert admin.delete(dn)
+    assert reason(direct.look_up("gone")) == Refusal.USER_UNKNOWN
+
+
+def test_an_account_whose_connection_is_lost_is_as_it_was_for_a_while(direct: LdapDirectory, server: OpenLdap) -> None:
+    now = [1000.0]
+    direct._bound._clock = lambda: now[0]
+    with server.place.entered():
+        account = direct.log_in("alice", b"ecila")
+        server.stop()
+        server.start()
+        assert direct.look_up("alice") == account and direct.unchecked() == 1
+        assert all(direct.servers_up().values()), "a server that has come back is none that failed"
+        now[0] += direct._bound.unchecked_s
+        assert reason(direct.look_up("alice")) == Refusal.ACCOUNT_UNCHECKED and direct.unchecked() == 0
+        assert direct.log_in("alice", b"ecila") == account == direct.look_up("alice")
+
+
+def test_a_server_that_hangs_costs_one_of_those_who_have_bound_their_connection(
+    server: OpenLdap,
+) -> None:
+    table = tomllib.loads(server.toml_direct())["directory"][0]
+    table |= {"servers": [f"ldaps://localhost:{TLS_PORT}"], "timeout_s": 1}
+    direct = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+    assert server.process is not None
+    with server.place.entered():
+        accounts = {user: direct.log_in(user, USERS[user].encode()) for user in ("alice", "bob", "müller")}
+        server.process.signal(signal.SIGSTOP)
+        try:
+            assert {user: direct.look_up(user) for user in accounts} == accounts
+        finally:
+            server.process.signal(signal.SIGCONT)
+        assert direct.unchecked() == 1 and not any(direct.servers_up().values())
+
+
+def test_connections_of_those_who_have_bound_are_few_and_end_when_nobody_looks(
+    direct: LdapDirectory, server: OpenLdap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    bound = direct._bound
+    bound._clock = lambda: now[0]
+    monkeypatch.setattr(ldap_bound, "MOST_CONNECTIONS", 2)
+    with server.place.entered():
+        for user in ("alice", "bob", "alice", "müller"):
+            assert isinstance(direct.log_in(user, USERS[user].encode()), Account)
+            now[0] += 1
+        assert [user.account.name for user, _ in bound._open.values()] == ["alice", "müller"]
+        assert direct.unchecked() == 1, "bob"
+        now[0] += bound.idle_s - 2
+        assert isinstance(direct.look_up("alice"), Account)
+        now[0] += 2
+        assert isinstance(direct.look_up("alice"), Account)
+        assert [user.account.name for user, _ in bound._open.values()] == ["alice"]
+        ((alice, _),) = bound._open.values()
+        assert alice.session is not None
+        connection = alice.session._searching
+        direct.close()
+    assert connection is not None and connection.closed
+    assert reason(direct.look_up("alice")) == Refusal.USER_UNKNOWN
+
+
+def test_a_referral_is_followed_to_no_other_server(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
+    """Whoever may write one would have people's passwords sent to a server of their own."""
+    admin, dn = server.admin(), user_dn("elsewhere")
+    with server.place.entered(), socket.create_server(("127.0.0.1", 0)) as foreign:
+        foreign.setblocking(False)
+        url = f"ldap://localhost:{foreign.getsockname()[1]}/{user_dn('alice')}"
+        made = admin.add(dn, ["referral", "extensibleObject"], {"uid": "elsewhere", "ref": url}, [MANAGED])
+        assert made, admin.result
+        table = tomllib.loads(server.toml_direct())["directory"][0]
+        direct = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+        assert isinstance(direct.log_in("elsewhere", b"ecila"), Refused)
+        assert reason(ask("elsewhere", "ecila")) == Refusal.USER_UNKNOWN
+        assert isinstance(ask("alice", "ecila"), Account)
+        with pytest.raises(BlockingIOError):
+            foreign.accept()
+    assert admin.delete(dn, [MANAGED]), admin.result
 
 
 # -- servers ------------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from cvpnd.auth.radius_codes import MOST_ROUNDS, RadiusCodes
 from cvpnd.auth.throttle import FREE_FAILURES
 from cvpnd.config import RadiusConfig, RadiusUrl
 from cvpnd.reasons import Refusal
+from cvpnd.store import Store
 
 pytestmark = pytest.mark.skipif(not FREERADIUS.exists(), reason="make test unpacks freeradius")
 
@@ -64,12 +65,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Namespace]:
 class Desk:
     """Local users, and servers that judge their second factor."""
 
-    def __init__(self, place: Namespace, secret_file: Path, *ports: int, **changes: object) -> None:
+    def __init__(self, place: Namespace, secret_file: Path, store: Store, *ports: int, **changes: object) -> None:
         self.place = place
         servers = [f"radius://127.0.0.1:{port}" for port in ports]
         table = {"directory": "local", "servers": servers, "secret_file": secret_file, "timeout_s": 1, "attempts": 1}
         config = RadiusConfig.model_validate(table | changes)
-        self.codes = RadiusCodes(config, radius.radius_settings(config))
+        self.codes = RadiusCodes(config, radius.radius_settings(config), store)
         self.users = LocalUsers()
         self.users.replace([LocalUser(name, HASH) for name in NAMES])
         self.logins = UserLogins({"local": self.users})
@@ -105,14 +106,16 @@ def desk(place: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(logins, "FAILURE_TAKES_S", 0.01)
     (tmp_path / "secret").write_text(SECRET + "\n")
     opened: list[Desk] = []
+    store = Store.open(f"sqlite:///{tmp_path}/state.db")
 
     def make(*ports: int, **changes: object) -> Desk:
-        opened.append(Desk(place, tmp_path / "secret", *ports, **changes))
+        opened.append(Desk(place, tmp_path / "secret", store, *ports, **changes))
         return opened[-1]
 
     yield make
     for each in opened:
         each.close()
+    store.close()
 
 
 def dynamic(asked: Asked, answer: str) -> str:
@@ -136,14 +139,18 @@ async def test_a_code_is_right_once_by_either_challenge_and_a_wrong_one_is_wrong
     assert await here.log_in(static("wrong", code()), "carol") is Refusal.WRONG_PASSWORD
     assert await here.log_in(static(PASSWORD, 129 * "0"), "carol") is Refusal.MFA_CODE_WRONG
     counts = here.codes.servers.latency.counts
-    assert sum(counts) == 3, "who had no password, or nothing that fits, was not asked about"
+    assert sum(counts) == 4, "who had no password, or nothing that fits, was not asked about"
+    again = desk(CODE)
+    assert await again.log_in(static(PASSWORD, used)) is Refusal.MFA_CODE_REUSED, "after a restart, at another gateway"
+    assert await again.log_in(static(PASSWORD, used), "carol") == "carol", "hers is another one"
 
 
 async def test_of_two_logins_with_one_code_at_the_same_time_one_is_let_in(desk: Callable[..., Desk]) -> None:
     here = desk(CODE)
     asked = [await here.ask(), await here.ask()]
     used = code()
-    outcomes = await asyncio.gather(*(here.log_in(dynamic(each, used)) for each in asked))
+    with here.place.entered():  # which either leaves when it is done
+        outcomes = await asyncio.gather(*(here.log_in(dynamic(each, used)) for each in asked))
     assert sorted(outcomes) == ["anna", Refusal.MFA_CODE_REUSED]
 
 

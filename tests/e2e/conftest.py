@@ -145,7 +145,7 @@ def start_corp(site):
 
     def run(
         users: dict[str, str], groups: dict[str, list[str]], *, endpoint: str = "", directory: str = "",
-        mfa: str = "off", daemon: str = "", more: str = "",
+        mfa: str = "off", daemon: str = "", more: str = "", bind: str = "service",
     ) -> OpenLdap:  # fmt: skip
         ldap = OpenLdap(site.lab.gateway, site.lab.directory / "ldap").start()
         ldap.fill(users, groups)
@@ -153,7 +153,9 @@ def start_corp(site):
         toml = site.toml(endpoint, daemon=daemon).replace(f"[{CERTIFICATE}]", f"[{method}]")
         toml = toml.replace("authorize = [", 'authorize = [{ network = "10.30.0.0/16", group = "eng" }, ')
         toml = toml.replace('private_key = "server.key"', 'private_key = "server.key", chain = "ca.crt"')
-        site._gateway = site.lab.gateway_process(toml + more + ldap.toml(directory))
+        site._gateway = site.lab.gateway_process(
+            toml + more + (ldap.toml_direct(directory) if bind == "direct" else ldap.toml(directory))
+        )
         return ldap
 
     return run

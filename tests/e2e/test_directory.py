@@ -46,6 +46,32 @@ def test_groups_of_the_directory_open_networks_and_live_sessions_follow_it(site,
     assert alice.connected_count == 1
 
 
+def test_accounts_that_nobody_else_may_look_at_are_followed_too(site, start_corp, connect, ping):
+    """Without a service account. Once a connection is lost, its session goes on for a while, and its user logs in."""
+    gateway_lines = "recheck_s = 1\nunchecked_s = 3\ntimeout_s = 3"
+    corp = start_corp(USERS, GROUPS, endpoint="hand_window_s = 10", directory=gateway_lines, bind="direct")
+    gateway, other = site.gateway, site.lab.clients[1]
+    alice = connect("alice", "right", "--auth-nocache", name="alice").wait_connected()
+    bob = connect("bob", "right", client=other, host="198.51.100.1").wait_connected()
+    assert ping("10.30.0.10") == 1.0 and ping("10.30.0.10", client=other, count=1) == 0.0
+    corp.change(group_dn("engineers"), member=[user_dn("bob")])
+    wait_until(lambda: ping("10.30.0.10", client=other, count=1) == 1.0, 10, "bob's new group")
+    wait_until(lambda: ping("10.30.0.10", count=1) == 0.0, 10, "alice's lost one")
+    assert (alice.connected_count, bob.connected_count) == (1, 1)
+    corp.change(user_dn("bob"), pwdAccountLockedTime="000001010000Z")
+    bob.wait_for("Account disabled")
+
+    corp.stop()
+    corp.start()
+    wait_until(lambda: gateway.metrics()['cvpnd_directory_unchecked_accounts{directory="corp"}'] == 1, 5)
+    wait_until(lambda: alice.connected_count == 2, 20, "her token was refused, and she has logged in")
+    ended = [c for c in gateway.ctl_json("connection", "list") if c["username"] == "alice" and c["end_reason"]]
+    assert [c["end_reason"] for c in ended] == ["account-unchecked"]
+    wait_until(lambda: "account-unchecked" in gateway.refusals(), 5, "her token")
+    assert gateway.connection_log()[-1]["authentication-method"] == "directory"
+    assert "alice cannot be looked at any more" in gateway.log()
+
+
 def test_nobody_is_asked_again_after_a_restart(site, corp, connect, ping):
     gateway = site.gateway
     alice = connect("alice", "right", "--auth-retry", "none", "--auth-nocache", name="alice")

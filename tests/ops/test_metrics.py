@@ -78,6 +78,7 @@ def test_every_fact_of_the_source_is_a_sample() -> None:
         ("cvpnd_socket_dropped_packets_total", "staff"): 9,
         ("cvpnd_directory_logins_pending", "corp"): 2,
         ("cvpnd_directory_server_up", "corp", "ldaps://dc1"): 0,
+        ("cvpnd_directory_unchecked_accounts", "corp"): 0,
         ("cvpnd_queue_depth", "connection_log"): 51,
         ("cvpnd_event_loop_lag_seconds_count",): 2,
         ("cvpnd_active_connections", "guests"): 0,
