@@ -98,7 +98,7 @@ class CertificateTrust:
         context = new_server_context(settings, chain, authorities)
         trust = cls(settings, tuple(chain), authorities, crl, context, clock)
         if settings.client_ca is not None:
-            require_certificates(context, _Verifier(trust))
+            require_certificates(context, _Verifier(trust), authorities_too=crl is not None)
         return trust
 
     def reload(self) -> Self:

@@ -7,6 +7,7 @@ resumed from: 158 bytes measured, against 1086 with real ones (OpenSSL 4.0, clie
 from collections.abc import Sequence
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from OpenSSL import SSL, crypto
 
 from cvpnd.auth.crl import canonical_name
@@ -25,6 +26,11 @@ TLS12_SUITES = (
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 TLS13_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
+
+# SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL does not name. Else OpenSSL looks for the server certificate's issuers among
+# the clients' authorities, verifies what it finds and sends all of it, root included, with every handshake: 0.2 ms and
+# 800 bytes. They are looked up once instead (``with_intermediates``).
+_MODE_NO_AUTO_CHAIN = 0x8
 
 _TLS_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
@@ -46,12 +52,36 @@ def new_server_context(
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # A connection that waits for its peer gives its 34 kB of record buffers back.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_NO_AUTO_CHAIN)
     _set_suites(context, settings)
-    _set_server_certificate(context, settings, chain)
+    _set_server_certificate(context, settings, with_intermediates(chain, authorities))
     _set_authorities(context, authorities)
     context.set_verify_depth(MAX_CHAIN_DEPTH)
     return context
+
+
+def with_intermediates(
+    chain: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate]
+) -> list[x509.Certificate]:
+    """A server certificate without a chain, and the intermediates above it that are among the clients' authorities. A
+    root is not sent: who does not have it would not trust it."""
+    complete = list(chain)
+    while len(chain) == 1 and len(complete) <= MAX_CHAIN_DEPTH:
+        issuer = next((each for each in authorities if _issued(each, complete[-1])), None)
+        if issuer is None or issuer in complete or canonical_name(issuer.issuer) == canonical_name(issuer.subject):
+            break
+        complete.append(issuer)
+    return complete
+
+
+def _issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    if canonical_name(authority.subject) != canonical_name(certificate.issuer):
+        return False
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _set_suites(context: SSL.Context, settings: CertificateSettings) -> None:

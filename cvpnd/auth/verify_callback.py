@@ -48,8 +48,10 @@ _ERROR_OF_REFUSAL = {
 }
 
 
-def require_certificates(context: SSL.Context, judge: Judge) -> None:
-    """Every client of the context must show a certificate that ``judge`` accepts. Before the first connection."""
+def require_certificates(context: SSL.Context, judge: Judge, *, authorities_too: bool) -> None:
+    """Every client of the context must show a certificate that ``judge`` accepts. Before the first connection.
+
+    ``authorities_too`` false: it has nothing to say about a CA certificate that OpenSSL accepts, and may not be asked."""
     lib: Any = getattr(SSL, "_lib", None)
     ffi: Any = getattr(SSL, "_ffi", None)
     raw: Any = getattr(context, "_context", None)
@@ -61,11 +63,13 @@ def require_certificates(context: SSL.Context, judge: Judge) -> None:
         return
 
     def verdict(ok: int, store_context: Any) -> int:
+        depth = lib.X509_STORE_CTX_get_error_depth(store_context)
+        if ok and depth > 0 and not authorities_too:
+            return 1
         certificate = lib.X509_STORE_CTX_get_current_cert(store_context)
         lib.X509_up_ref(certificate)
         connection = by_pointer[lib.X509_STORE_CTX_get_ex_data(store_context, lib.SSL_get_ex_data_X509_STORE_CTX_idx())]
         error = lib.X509_STORE_CTX_get_error(store_context)
-        depth = lib.X509_STORE_CTX_get_error_depth(store_context)
         if judge(connection, wrapped(certificate), error, depth, ok):
             lib.X509_STORE_CTX_set_error(store_context, _X509_V_OK)
             return 1

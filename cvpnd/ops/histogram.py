@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Sequence
 
 
@@ -17,7 +18,7 @@ class Histogram:
         self.sum = 0.0
 
     def add(self, value: float) -> None:
-        self.counts[sum(value > bound for bound in self.bounds)] += 1
+        self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:

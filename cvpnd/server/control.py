@@ -38,7 +38,7 @@ from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.handshakes import HandshakeStages
 from cvpnd.server.link import TcpLink, UdpLink
-from cvpnd.server.login import go_on_by_token, log_in, log_in_again
+from cvpnd.server.login import go_on_by_token, log_in, log_in_again, log_in_at_once, somebody_is_asked
 from cvpnd.server.memory import Reserve, Share
 from cvpnd.server.session_table import SessionTable, source_prefix
 from cvpnd.wire import events as wire
@@ -224,7 +224,7 @@ class ControlPlane:
                 connection.session.receive_packet(packet, now)
         except Exception:
             self._cannot_go_on(connection)
-        self.pump(connection, now)
+        self.pump(connection, now, may_be_quiet=True)
 
     def lives(self, connection: Connection) -> bool:
         """Whether the client of an established connection is still there, as far as can be told now. It is asked when
@@ -238,18 +238,25 @@ class ControlPlane:
             return True
         return not connection.session.owes_answer or now - asked < ANSWER_TIME_S
 
-    def pump(self, connection: Connection, now: float) -> None:
-        """Handle, send, re-arm. Call it after every touch of a session."""
+    def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
+        """Handle, send, re-arm. Call it after every touch of a session.
+
+        ``may_be_quiet``: where nothing happens and nothing is sent, no deadline is new. So it is with packets."""
         session = connection.session
+        quiet = True
         try:
             while (event := session.next_event()) is not None:
+                quiet = False
                 self._session_event(connection, event, now)
             for packet in session.packets_to_send(now):
+                quiet = False
                 connection.link.send(packet)
         except Exception:
             self._cannot_go_on(connection)
         if session.closed:
             self._absorb(connection, now)
+        elif quiet and may_be_quiet and connection.timer is not None:
+            return  # most of the time an acknowledgement, which puts deadlines off
         else:
             self.table.set_timer(connection, session.next_timeout())
         self._arm()
@@ -358,7 +365,10 @@ class ControlPlane:
         connection.certified = event.certificate is not None
         self.handshakes.passed(connection, now)
         self.table.set_phase(connection, Phase.LOGIN)
-        connection.login = self._loop.create_task(log_in(self, connection, event))
+        if somebody_is_asked(connection.endpoint):
+            connection.login = self._loop.create_task(log_in(self, connection, event))
+        else:
+            log_in_at_once(self, connection, event)
 
     def _install_key(self, connection: Connection, event: wire.KeysReady) -> None:
         if connection.peer_id is None:

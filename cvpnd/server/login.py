@@ -118,18 +118,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
             connection.username = identity.username
             await _ask_handler(control, connection, credentials, identity)
             identity = _as_of_now(control, connection, credentials, account)  # again: the handler took its time
-        connection.identity = identity
-        connection.username = identity.username
-        connection.certificate = credentials.certificate
-        device_id = credentials.peer_info.device_id
-        device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
-        control.end_predecessors(connection, device)
-        _check_limits(control, connection, identity)
-        connection.facts = _facts(connection, credentials)
-        grant = _grant(connection.endpoint, identity, device_id, connection.facts)
-        connection.grant = grant
-        options = (*grant.options, *_token_options(control, connection, account, identity, credentials.username))
-        control.admit(connection, _peer_settings(connection, grant), options)
+        _let_in(control, connection, credentials, identity, account)
     except Denied as denied:
         _refuse(control, connection, denied)
     except Exception:
@@ -138,6 +127,47 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
     finally:
         if connection.login is asyncio.current_task():
             connection.login = None
+
+
+def somebody_is_asked(endpoint: ServedEndpoint) -> bool:
+    """Whether a login takes time: a user's password or a handler's word on top of the certificate."""
+    return endpoint.settings.user_method is not None or endpoint.settings.handler is not None
+
+
+def log_in_at_once(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
+    """The same where the certificate decides alone, before the answer to its key leaves."""
+    try:
+        connection.device_type = credentials.peer_info.platform
+        identity = identify(credentials, connection.endpoint)
+        connection.common_name = identity.common_name
+        _let_in(control, connection, credentials, identity, None)
+    except Denied as denied:
+        _refuse(control, connection, denied)
+    except Exception:
+        log.exception("%s: login failed", connection.connection_id)
+        control.refuse(connection, Refusal.INTERNAL_ERROR)
+
+
+def _let_in(
+    control: ControlPlane,
+    connection: Connection,
+    credentials: CredentialsReceived,
+    identity: Identity,
+    account: Account | None,
+) -> None:
+    """All have said yes. Raises ``Denied`` where there is no room."""
+    connection.identity = identity
+    connection.username = identity.username
+    connection.certificate = credentials.certificate
+    device_id = credentials.peer_info.device_id
+    device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
+    control.end_predecessors(connection, device)
+    _check_limits(control, connection, identity)
+    connection.facts = _facts(connection, credentials)
+    grant = _grant(connection.endpoint, identity, device_id, connection.facts)
+    connection.grant = grant
+    options = (*grant.options, *_token_options(control, connection, account, identity, credentials.username))
+    control.admit(connection, _peer_settings(connection, grant), options)
 
 
 async def log_in_again(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:

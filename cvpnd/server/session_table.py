@@ -98,9 +98,11 @@ class SessionTable:
             if self._by_device.get(connection.device) is connection:
                 del self._by_device[connection.device]
             connection.device = None
+        was_established = connection.established
         connection.phase = phase
         self._count_identity(connection)
-        self._tell_door(connection)
+        if connection.established != was_established:
+            self._tell_door(connection)
 
     def _count_identity(self, connection: Connection) -> None:
         if connection.identity is None:

@@ -101,6 +101,7 @@ class TlsConnection:
         "_has_spoken",
         "_peer_certificate",
         "_records",
+        "_server",
         "_silent_records",
         "established",
         "verdict",
@@ -109,6 +110,7 @@ class TlsConnection:
     def __init__(self, context: SSL.Context, *, server: bool) -> None:
         self.verdict = CertificateVerdict()
         self.established = False
+        self._server = server
         self._records = _Records()
         self._silent_records = 0
         """Since the handshake."""
@@ -136,11 +138,16 @@ class TlsConnection:
         self._connection.bio_write(data)
         if not ended:  # the rest of a record is yet to come: nothing that OpenSSL could do
             return []
-        if not self.established:
+        first = not self.established
+        if first:
             if not self._handshake():
                 return []
             begun, ended = 0, len(data)  # some of it was the handshake's
         records = self._read_records(ended)
+        if first and self._server and self._connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+            # Our last word was said a flight ago. What there is now are tickets, which nobody uses and OpenSSL insists
+            # on (auth/context.py): they go along with the next record, not in a packet that is acknowledged by itself.
+            self._has_spoken = False
         self._silent_records = max(0, self._silent_records + begun - len(records))
         if self._silent_records > MAX_SILENT_RECORDS:
             raise PeerError(DropReason.TLS_FAILURE, f"more than {MAX_SILENT_RECORDS} records without data")

@@ -340,6 +340,17 @@ def test_server_intermediates_are_sent_from_the_certificate_or_the_chain_file(tr
     assert apart.client.get_peer_cert_chain(as_cryptography=True) == [server.certificate, *server.intermediates]
 
 
+def test_an_intermediate_among_the_clients_authorities_is_sent_but_no_root(trust):
+    server, middle = certs.server(issuer=certs.intermediate()), certs.intermediate()
+    bare = certs.TestCertificate(server.certificate, server.private_key)
+    found = login(trust(server=bare, authorities=(AUTHORITY, middle)), certs.client())
+    assert found.client.get_peer_cert_chain(as_cryptography=True) == [server.certificate, middle.certificate]
+    alone = login(trust(server=bare), certs.client())
+    assert alone.client.get_peer_cert_chain(as_cryptography=True) == [server.certificate]
+    below_the_root = login(trust(), certs.client())
+    assert below_the_root.client.get_peer_cert_chain(as_cryptography=True) == [certs.server().certificate]
+
+
 # --- files that cannot be used ----------------------------------------------------------------------------------------
 
 

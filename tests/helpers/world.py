@@ -95,10 +95,10 @@ class WatchedControl(ControlPlane):
         self.moves += connection.link.remote != before
 
     # noted before the PUSH_REPLY can leave: ``admit`` pumps
-    def pump(self, connection: Connection, now: float) -> None:
+    def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
         if connection.phase is Phase.ESTABLISHED:
             self.admitted.add(connection.session.local_session_id)
-        super().pump(connection, now)
+        super().pump(connection, now, may_be_quiet=may_be_quiet)
 
 
 @dataclass
@@ -269,6 +269,9 @@ class World:
         clock = SimpleNamespace(monotonic=self.loop.time)
         self._outside.enter_context(mock.patch.object(reference, "time", clock))
         self._outside.enter_context(mock.patch.object(control_module, "log_in", self._log_in))
+        self._outside.enter_context(
+            mock.patch.object(control_module, "somebody_is_asked", lambda _endpoint: self.login_s > 0)
+        )
         self.devices = [
             Device(self, n, user, SocketAddress(f"192.0.2.{n + 1}", 40000), generations[n])
             for n, user in enumerate(DEVICES)
