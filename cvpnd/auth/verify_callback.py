@@ -51,7 +51,7 @@ _ERROR_OF_REFUSAL = {
 def require_certificates(context: SSL.Context, judge: Judge, *, authorities_too: bool) -> None:
     """Every client of the context must show a certificate that ``judge`` accepts. Before the first connection.
 
-    ``authorities_too`` false: it has nothing to say about a CA certificate that OpenSSL accepts, and may not be asked."""
+    ``authorities_too`` false: it has nothing to say about a CA certificate that OpenSSL accepts, and is not asked."""
     lib: Any = getattr(SSL, "_lib", None)
     ffi: Any = getattr(SSL, "_ffi", None)
     raw: Any = getattr(context, "_context", None)

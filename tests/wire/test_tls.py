@@ -22,16 +22,20 @@ def server_context() -> SSL.Context:
     return context
 
 
-@pytest.fixture(params=["1.2", "1.3"])
-def connected(request: pytest.FixtureRequest) -> tuple[TlsConnection, TlsConnection]:
-    server = TlsConnection(server_context(), server=True)
-    client = TlsConnection(client_context(None, request.param), server=False)
+def shake_hands(server: TlsConnection, client: TlsConnection) -> None:
     client.start()
-    before = vars(server._connection)["_into_ssl"]
     while not (server.established and client.established):
         server.receive(client.output())
         if answer := server.output():
             client.receive(answer)
+
+
+@pytest.fixture(params=["1.2", "1.3"])
+def connected(request: pytest.FixtureRequest) -> tuple[TlsConnection, TlsConnection]:
+    server = TlsConnection(server_context(), server=True)
+    client = TlsConnection(client_context(None, request.param), server=False)
+    before = vars(server._connection)["_into_ssl"]
+    shake_hands(server, client)
     assert server.version == f"TLSv{request.param}"
     assert server.output() == b"", "the tickets of TLS 1.3 go along with the first record"
     server.send(b"first")
@@ -104,10 +108,8 @@ def test_key_update_is_answered_also_beside_text(beside: bool) -> None:
     context = client_context(None)
     log = KeyLog(context)
     server, client = TlsConnection(server_context(), server=True), TlsConnection(context, server=False)
-    client.start()
-    while not (server.established and client.established):
-        server.receive(client.output())
-        client.receive(server.output())
+    shake_hands(server, client)
+    server.send(b"with the tickets")
     server.output()
     client.send(b"text")
     text = client.output()
