@@ -33,13 +33,13 @@ from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.admission import FAILED_LOGINS, UNFINISHED, SourceLimits, TokenBucket
 from cvpnd.server.connection import Connection, DeviceKey, Phase
-from cvpnd.server.dialogue import Dialogues
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.handshakes import HandshakeStages
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.login import go_on_by_token, log_in, log_in_again, log_in_at_once, somebody_is_asked
 from cvpnd.server.memory import Reserve, Share
+from cvpnd.server.places import Places
 from cvpnd.server.session_table import SessionTable, source_prefix
 from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
@@ -99,7 +99,7 @@ class ControlPlane:
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
         self.revocations = Revocations()
-        self.dialogues = Dialogues()
+        self.places = Places()
         self.web_logins: WebLogins | None = None
         """There are some where there is a portal."""
         self.sources = SourceLimits(strangers or StrangersConfig())

@@ -1,21 +1,18 @@
 """Logins that wait for a person, while the client keeps its connection (openvpn-wire.md 15.3).
 
-Only on the first key: later ones go by tokens. Whoever waits here has proven little or nothing yet, so how many may,
-and how many from one source, is limited for each endpoint; and nobody waits for longer than the client does, or for one
-that is gone.
+Only on the first key: later ones go by tokens. Whoever waits here has proven little or nothing yet, so each takes one
+of the endpoint's places (``places.py``); and nobody waits for longer than the client does, or for one that is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cvpnd.reasons import Refusal
-from cvpnd.server.admission import prefixes
 from cvpnd.server.denied import Denied
+from cvpnd.server.places import Engagement, proven
 from cvpnd.wire import messages
 
 if TYPE_CHECKING:
@@ -27,48 +24,27 @@ ASK_EVERY_S = 10.0
 _T = TypeVar("_T")
 
 
-class Dialogues:
-    """How many wait now. On the event loop's thread only."""
-
-    def __init__(self) -> None:
-        self._of_endpoint: Counter[str] = Counter()
-        self._from: Counter[tuple[str, str]] = Counter()
-
-    def waiting(self, endpoint_id: str) -> int:
-        return self._of_endpoint[endpoint_id]
-
-    @contextmanager
-    def place(self, connection: Connection) -> Iterator[None]:
-        """Raises ``Denied`` if there is none."""
-        endpoint_id, limits = connection.endpoint.id, connection.endpoint.settings.limits
-        source = endpoint_id, prefixes(connection.link.remote.host)[0]
-        if self._of_endpoint[endpoint_id] >= limits.waiting_logins:
-            raise Denied(Refusal.TOO_MANY_LOGINS, f"{limits.waiting_logins} wait for people")
-        if self._from[source] >= limits.waiting_logins_per_source:
-            raise Denied(Refusal.TOO_MANY_LOGINS, f"{limits.waiting_logins_per_source} of {source[1]} wait for people")
-        self._of_endpoint[endpoint_id] += 1
-        self._from[source] += 1
-        try:
-            yield
-        finally:
-            self._of_endpoint[endpoint_id] -= 1
-            self._from[source] -= 1
-            if not self._from[source]:
-                del self._from[source]
-
-
 async def wait_for_person(
-    control: ControlPlane, connection: Connection, question: str, outcome: asyncio.Future[_T], wait_s: float
+    control: ControlPlane,
+    connection: Connection,
+    question: str,
+    outcome: asyncio.Future[_T],
+    wait_s: float,
+    engagement: Callable[[], Engagement] = proven,
 ) -> _T:
     """Tell the client ``question``, one of ``messages.web_auth``, ``open_url`` and ``cr_text``, and wait for
     ``outcome``, which somebody else sets. Raises ``Denied``."""
-    with control.dialogues.place(connection):
+    with control.places.place(connection, engagement) as place:
         connection.asked_alive_at = None
         left_s = control.ask(connection, question, wait_s)
         try:
             async with asyncio.timeout(left_s):
-                while not (await asyncio.wait({outcome}, timeout=ASK_EVERY_S))[0]:
+                either: set[asyncio.Future[Any]] = {outcome, place.lost}
+                first = asyncio.FIRST_COMPLETED
+                while not (await asyncio.wait(either, timeout=ASK_EVERY_S, return_when=first))[0]:
                     _check_client(control, connection)
+                if not outcome.done():
+                    raise Denied(Refusal.TOO_MANY_LOGINS, "its place went to a source that has fewer")
                 return outcome.result()
         except TimeoutError:
             raise Denied(Refusal.LOGIN_UNANSWERED, f"not within {left_s:.0f} s") from None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml.model import Assertion
-from cvpnd.auth.web_logins import Waiting, WebLogin
+from cvpnd.auth.web_logins import Stage, Waiting, WebLogin
 from cvpnd.reasons import Refusal
 from cvpnd.server.denied import Denied
 from cvpnd.server.dialogue import wait_for_person
+from cvpnd.server.places import Engagement
 from cvpnd.wire import messages
 from cvpnd.wire.key_method import PeerInfo
 
@@ -23,6 +24,9 @@ BROWSER_TEXT = (
     "one, the program cvpn-connect, or the AWS VPN Client"
 )
 _PLATFORMS = {"win": "Windows", "mac": "macOS", "linux": "Linux", "android": "Android", "ios": "iOS"}
+
+_VISITED = Engagement.VISITED
+_ENGAGEMENT = {Stage.OFFERED: Engagement.NONE, Stage.PROVEN: Engagement.PROVEN}
 
 
 def can_open_browser(connection: Connection) -> bool:
@@ -59,7 +63,9 @@ async def log_in_by_browser(control: ControlPlane, connection: Connection, provi
         by_web_auth = "webauth" in connection.session.peer_info.sso_methods
         question = messages.web_auth(link) if by_web_auth else messages.open_url(link)
         control.told_to_wait(connection)
-        found = await wait_for_person(control, connection, question, outcome, logins.login_s)
+        found = await wait_for_person(
+            control, connection, question, outcome, logins.login_s, lambda: _ENGAGEMENT.get(login.stage, _VISITED)
+        )
     finally:
         logins.withdraw(login)
     if isinstance(found, Refused):

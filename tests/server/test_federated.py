@@ -17,12 +17,14 @@ from helpers.relay import Impairment, Weather
 from helpers.saml_idp import Asked, Response
 from helpers.served import Client, Served
 from light_client.generations import generation
+from light_client.protocol import Told
 
 from cvpnd.auth.saml.keeper import prepare
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.metadata import parse_metadata
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import TokenKey
+from cvpnd.auth.web_logins import WebLogins
 from cvpnd.reasons import Refusal
 from cvpnd.server.memory import Reserve, Share
 from cvpnd.store import Store
@@ -47,9 +49,11 @@ class Gateway:
         assert self._served is not None, "not started"
         return self._served
 
-    def start(self, *, certificates: bool = False, **method: Any) -> Served:
+    def start(self, *, certificates: bool = False, limits: dict[str, int] | None = None, **method: Any) -> Served:
         self.stop()
-        served = self._served = Served(self._directory, user_method={**METHOD, **method}, certificates=certificates)
+        served = self._served = Served(
+            self._directory, user_method={**METHOD, **method}, certificates=certificates, **(limits or {})
+        )
         served.control.saml = SamlLogins(self.store, KEY)
         served.control.saml.replace({"corp": PROVIDER})
         served.control.token_key = TokenKey(KEY)
@@ -101,6 +105,7 @@ def client(
     plays: str = "aws",
     certificate: certs.TestCertificate | None = None,
     loss: float = 0.0,
+    sso: str = "",
     **options: Any,
 ) -> Client:
     played = generation(plays)
@@ -112,7 +117,7 @@ def client(
         context=client_context(certificate),
         username="N/A",
         password=password,
-        peer_info=played.peer_info,
+        peer_info={**played.peer_info, **({"IV_SSO": sso} if sso else {})},
         options=played.options(transport),
         habits=played.habits,
         **({"loss": loss} if loss else {}),
@@ -343,3 +348,34 @@ async def test_nobody_keeps_more_of_a_long_key_exchange_in_memory_than_their_sha
     assert await second.until(lambda: bool(served.ended) and served.ended[-1].end_reason is Refusal.PROTOCOL_VIOLATION)
     assert served.control._reserve.used == 0
     second.close()
+
+
+async def test_a_few_addresses_take_all_places_and_the_next_person_has_one_all_the_same(gateway):
+    """Everybody may connect where there are no certificates, and wait for a browser that never comes."""
+    served = gateway.start(limits={"waiting_logins": 8, "waiting_logins_per_source": 4})
+    served.control.web_logins = WebLogins("https://vpn.example.com", 180)
+
+    async def waits(source: str) -> Client:
+        waiting = client(served, "", plays="2.6", sso="webauth", source=source)
+        seen = lambda: (served.control.places.waiting(served.endpoint.id), len(served.ended))  # noqa: E731
+        before = seen()
+        assert await waiting.until(lambda: seen() != before)
+        return waiting
+
+    attackers = [await waits(f"127.1.{number % 2}.1") for number in range(8)]
+    assert served.control.places.waiting(served.endpoint.id) == 8 and not served.ended
+    person = await waits("127.2.0.1")
+    for number in range(2):
+        attackers.append(await waits(f"127.1.{number}.1"))
+    assert [each.end_reason for each in served.ended] == [Refusal.TOO_MANY_LOGINS] * 3
+    assert not any(each.link.remote.host == "127.2.0.1" for each in served.ended)
+    told: list[str] = []
+
+    def has_link() -> bool:
+        told.extend(event.text for event in iter(person.light.next_event, None) if isinstance(event, Told))
+        return any("WEB_AUTH" in text and "https://vpn.example.com/saml/login/" in text for text in told)
+
+    assert await person.until(has_link), told
+    assert person.light.failed is None
+    for each in (*attackers, person):
+        each.close()
