@@ -139,6 +139,7 @@ class Daemon:
             last_reload_successful=gateway.last_reload_successful,
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
+            saml=views.saml_metrics(self.control.saml, gateway.saml_keeper, time.time()),
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             connection_log_lost=self.connection_log.lost,

@@ -81,7 +81,7 @@ class Gateway:
         self._directories: dict[str, LdapDirectory] = {}
         control.users = UserLogins({LOCAL_DIRECTORY: self.local_users})
         control.totp = Totp(store)
-        self._saml = SamlKeeper(store)
+        self.saml_keeper = SamlKeeper(store)
         self.timeouts = SessionTimeouts(control)
         self.revision = 0
         self.last_reload_at: float | None = None
@@ -224,17 +224,17 @@ class Gateway:
         if not federated and not config.saml_providers and self.control.saml is None:
             return
         if again:
-            await asyncio.to_thread(self._saml.read, config.saml_providers)
+            await asyncio.to_thread(self.saml_keeper.read, config.saml_providers)
         stored = await asyncio.to_thread(self.store.saml_providers)
-        await asyncio.to_thread(self._saml.read_stored, {each.arn: each.metadata for each in stored})
+        await asyncio.to_thread(self.saml_keeper.read_stored, {each.arn: each.metadata for each in stored})
         if self.control.saml is None:
             await asyncio.to_thread(prepare)
             self.control.saml = SamlLogins(self.store, await asyncio.to_thread(self.store.gateway_secret, "saml-state"))
-        self._follow_providers(self._saml.providers())
+        self._follow_providers(self.saml_keeper.providers())
 
     async def keep_metadata(self) -> None:
         """Runs until cancelled: reads the metadata of identity providers again when it is time."""
-        await keep_fresh(self._saml, self._follow_providers)
+        await keep_fresh(self.saml_keeper, self._follow_providers)
 
     def _follow_providers(self, found: Mapping[str, SamlProvider]) -> None:
         """Whom an identity provider let in goes when another one takes its place under its id."""

@@ -9,11 +9,14 @@ from ipaddress import ip_address
 
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
+from cvpnd.auth.saml.keeper import SamlKeeper
+from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig, SocketName
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
 from cvpnd.ops.client_metrics import ClientMetrics
 from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
+from cvpnd.ops.saml_metrics import SamlMetrics
 from cvpnd.ops.udp_sockets import UdpSockets, read_udp_sockets
 from cvpnd.policy.model import Route, Rule
 from cvpnd.server.admission import UNFINISHED
@@ -146,6 +149,27 @@ def radius_metrics(radius: Mapping[str, RadiusCodes]) -> list[DirectoryMetrics]:
     ]
 
 
+def saml_metrics(saml: SamlLogins | None, keeper: SamlKeeper, now: float) -> list[SamlMetrics]:
+    if saml is None:
+        return []
+    found = []
+    for name, provider in keeper.known().items():
+        idp = None if provider is None else provider.idp
+        latency, responses = saml.responses(name)
+        found.append(
+            SamlMetrics(
+                name,
+                latency,
+                responses,
+                usable=idp is not None and not idp.expired(now),
+                metadata_failures=keeper.failures[name],
+                metadata_expires_at=None if idp is None else idp.valid_until,
+                certificate_expires_at=None if idp is None else idp.certificates_end_at,
+            )
+        )
+    return found
+
+
 def file_association_id(endpoint_id: str, subnet: str) -> str:
     """An association of the file has the same id on every gateway with that file."""
     return f"cvpn-assoc-{hashlib.sha256(f'{endpoint_id} {subnet}'.encode()).hexdigest()[:17]}"
@@ -194,6 +218,7 @@ def endpoint_metrics(
                 name=endpoint.settings.name,
                 active_connections=active[endpoint.id],
                 handshakes_in_progress=open_handshakes[endpoint.id],
+                waiting_logins=control.places.waiting(endpoint.id),
                 authentication_failures=refusals,
                 handshakes={
                     "completed": control.established[endpoint.id],

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from cvpnd.dataplane.api import Drop
 from cvpnd.ops.client_metrics import ClientSource, OpenVpnExporterCollector, UserCollector
 from cvpnd.ops.histogram import Histogram
+from cvpnd.ops.saml_metrics import SamlMetrics, saml_families
 from cvpnd.ops.threads import ThreadCollector
 from cvpnd.reasons import ApiRefusal, End, PortalRefusal, Refusal
 
@@ -41,6 +42,8 @@ class EndpointMetrics:
     name: str
     active_connections: int = 0
     handshakes_in_progress: int = 0
+    waiting_logins: int = 0
+    """That wait for the person at the client."""
     authentication_failures: Mapping[str, int] = field(default_factory=dict)
     """``Refusal`` word -> attempts refused for it."""
     handshakes: Mapping[str, int] = field(default_factory=dict)
@@ -120,6 +123,7 @@ class GatewayMetrics:
     directories: Sequence[DirectoryMetrics] = ()
     radius: Sequence[DirectoryMetrics] = ()
     """The same of the RADIUS servers of each directory."""
+    saml: Sequence[SamlMetrics] = ()
     api_refusals: Mapping[str, int] = field(default_factory=dict)
     """``ApiRefusal`` word -> requests refused for it."""
     portal_refusals: Mapping[str, int] = field(default_factory=dict)
@@ -143,6 +147,7 @@ class GatewayCollector(Collector):
         yield from _per_endpoint(now.endpoints)
         yield from _directories(now.directories)
         yield from _radius(now.radius)
+        yield from saml_families(now.saml)
         yield from _data_path(now)
         yield from _daemon(now)
 
@@ -191,6 +196,11 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         "cvpnd_handshakes_in_progress",
         "Clients between their first answered packet and being connected or refused.",
         ((e.name, e.handshakes_in_progress) for e in endpoints),
+    )
+    yield gauge(
+        "cvpnd_waiting_logins",
+        "Logins that wait for the person at the client now.",
+        ((e.name, e.waiting_logins) for e in endpoints),
     )
     failures = CounterMetricFamily(
         "cvpnd_authentication_failures",

@@ -557,6 +557,16 @@ def test_any_of_the_keys_may_have_signed(asked):
     assert isinstance(judged(request, Response(request.id, **spoiled).encoded(), both), Assertion)
 
 
+def test_a_key_counts_for_as_long_as_the_metadata_has_it(asked):
+    """What its certificate says of itself is not asked: nobody but the metadata vouches for it."""
+    request, _ = asked
+    old = key("old", days=-0.5)
+    idp = parse_metadata(metadata(old))
+    assert idp.certificates_end_at is not None and idp.certificates_end_at < time.time()
+    response = Response(request.id, response_key=old, assertion_key=old)
+    assert isinstance(judged(request, response.encoded(), SamlProvider("corp", idp)), Assertion)
+
+
 # -- state ids ------------------------------------------------------------------------------------------------
 
 

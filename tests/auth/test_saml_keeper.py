@@ -84,14 +84,18 @@ def test_metadata_of_a_url_is_refreshed_and_outlives_its_site(store, url, caplog
         with caplog.at_level(logging.WARNING):
             assert keeper.refresh_due() and entity_ids(keeper) == {"corp": NEW}
         assert "the latest good one stays" in caplog.text
+        assert keeper.known()["corp"] == keeper.providers()["corp"]
         assert not keeper.refresh_due()
         clock.now += AGAIN_AFTER_FAILURE_S
+    assert keeper.failures == {"corp": 3}
     restarted = SamlKeeper(store, clock)
     restarted.read([config(url)])
     assert entity_ids(restarted) == {"corp": NEW}, "what was fetched before the restart"
     elsewhere = SamlKeeper(store, clock)
     elsewhere.read([config(url + "/other")])
-    assert entity_ids(elsewhere) == {}, "and nobody is let in by the metadata of another place"
+    assert elsewhere.known() == {"corp": None} and entity_ids(elsewhere) == {}, (
+        "and nobody is let in by the metadata of another place"
+    )
 
 
 def test_metadata_that_has_expired_is_not_taken_and_what_was_good_ends_by_itself(store, url):

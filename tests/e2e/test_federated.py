@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 
 import pytest
 from helpers import saml_idp
@@ -65,6 +66,13 @@ def test_many_logins_at_once_and_a_tunnel_that_loses_nothing(site, crowd):
     successful = [entry for entry in log if entry["connection-attempt-status"] == "successful"]
     assert {entry["username"] for entry in successful} == {f"user{n}@example.com" for n in range(CROWD)}
     assert set(gateway.refusals()) == {"NA"}
+    metrics = gateway.metrics()
+    assert metrics['cvpnd_saml_responses_total{provider="corp",result="accepted"}'] == CROWD + 1
+    assert metrics['cvpnd_saml_seconds_count{provider="corp"}'] == CROWD + 1
+    assert metrics['cvpnd_saml_metadata_usable{provider="corp"}'] == 1
+    days = (metrics['cvpnd_saml_certificate_expiry_timestamp_seconds{provider="corp"}'] - time.time()) / 86_400
+    assert 29 < days < 31
+    assert metrics['cvpnd_waiting_logins{endpoint="sso"}'] == 0
     profile = gateway.ctl("profile", "anna", "--endpoint", "sso", "--for", "aws").stdout.splitlines()
     assert {"auth-federate", "auth-nocache", "auth-retry interact", "reneg-sec 0"} <= set(profile)
     assert not any(line.startswith(("auth-user-pass", "cert ", "key ")) for line in profile)
@@ -78,3 +86,4 @@ def test_many_logins_at_once_and_a_tunnel_that_loses_nothing(site, crowd):
     wait_until(lambda: "reloaded" in gateway.log(), 10)
     assert crowd(1)["errors"] == ["AUTH_FAILED"]
     assert "saml-signature-invalid" in gateway.refusals()
+    assert gateway.metrics()['cvpnd_saml_responses_total{provider="corp",result="saml-signature-invalid"}'] == 1

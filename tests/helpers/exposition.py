@@ -8,6 +8,7 @@ from cvpnd.dataplane.api import Drop
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic
 from cvpnd.ops.histogram import Histogram
 from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics, build_registry, render_metrics
+from cvpnd.ops.saml_metrics import SamlMetrics
 from cvpnd.reasons import End, Refusal
 
 Sample = tuple[str, dict[str, str], float]
@@ -30,6 +31,7 @@ BUSY = GatewayMetrics(
             name="staff",
             active_connections=3,
             handshakes_in_progress=1,
+            waiting_logins=8,
             authentication_failures={Refusal.CERTIFICATE_REVOKED: 4, "a-later-reason": 1},
             handshakes={"completed": 10, "refused": 5},
             logins={("certificate", "accepted"): 10, ("certificate", "refused"): 5},
@@ -62,6 +64,11 @@ BUSY = GatewayMetrics(
         DirectoryMetrics("corp", 2, histogram(0.0625, 0.5, 0.5, 1.125, 1.125, 1.1875), {"ldaps://dc1": False})
     ],
     radius=[DirectoryMetrics("corp", 1, histogram(0.05), {"radius://otp1": True})],
+    saml=[
+        SamlMetrics(
+            "sso", histogram(0.05, 0.5), {"accepted": 1, "saml-expired": 1}, False, 3, 1850000000.0, 1860000000.0
+        )
+    ],
     reload_revision=4,
     last_reload_at=1700000100.0,
     last_reload_successful=False,

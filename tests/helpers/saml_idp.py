@@ -48,8 +48,8 @@ class Key:
 
 
 @functools.cache
-def key(name: str = "idp", bits: int = 2048) -> Key:
-    """Of 256 bits: an elliptic curve's."""
+def key(name: str = "idp", bits: int = 2048, days: float = 30) -> Key:
+    """Of 256 bits: an elliptic curve's. ``days``: until its certificate expires."""
     made: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     if bits == 256:
         made = ec.generate_private_key(ec.SECP256R1())
@@ -64,7 +64,7 @@ def key(name: str = "idp", bits: int = 2048) -> Key:
         .public_key(made.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
+        .not_valid_after(now + timedelta(days=days))
         .sign(made, hashes.SHA256())
     )
     private = made.private_bytes(

@@ -10,6 +10,7 @@ import logging
 import ssl
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,13 @@ class SamlKeeper:
         self._sources: dict[str, _Source] = {}
         self._texts: dict[str, str] = {}
         self._stored: dict[str, SamlProvider] = {}
+        self.failures: Counter[str] = Counter()
+        """How often metadata could not be read, by id."""
+
+    def known(self) -> dict[str, SamlProvider | None]:
+        """By id or ARN; None: nothing is known of it."""
+        ours = {name: source.provider for name, source in self._sources.items()}
+        return {**{arn: self._stored.get(arn) for arn in self._texts}, **ours}
 
     def providers(self) -> dict[str, SamlProvider]:
         """By id or ARN: those whose metadata is there."""
@@ -102,6 +110,7 @@ class SamlKeeper:
         except (MetadataError, OSError, URLError, ValueError) as error:
             if strict:
                 raise DirectoryError(f"saml_provider {config.id}: {config.metadata} {_words(error)}") from None
+            self.failures[config.id] += 1
             source.again_at = now + min(AGAIN_AFTER_FAILURE_S, config.refresh_s)
             if source.provider is None and (last := self._last(config)) is not None:
                 source.provider = _provider(source, last)

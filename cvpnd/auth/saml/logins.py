@@ -24,6 +24,7 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
+from cvpnd.ops.histogram import Histogram
 from cvpnd.reasons import Refusal
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 THREADS = max(1, min(4, (os.cpu_count() or 1) // 2))
 MOST_PENDING = 256
 MOST_PENDING_OF_SOURCE = 64
+BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 NOBODY = "N/A"
 """What AWS's client has for a user name."""
 FIRST = "ACS::"
@@ -71,6 +73,8 @@ class SamlLogins:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saml")
         self._pending = 0
         self._waiting: Counter[str] = Counter()
+        self._latencies: dict[str, Histogram] = {}
+        self._results: dict[str, Counter[str]] = {}
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -78,6 +82,11 @@ class SamlLogins:
     def replace(self, providers: Mapping[str, SamlProvider]) -> None:
         """By id. Logins that are under way go on with the one that they began with."""
         self._providers = dict(providers)
+
+    def responses(self, provider_id: str) -> tuple[Histogram, Counter[str]]:
+        """How long they took, and what became of them: "accepted", or a ``Refusal``."""
+        latency = self._latencies.setdefault(provider_id, Histogram(BOUNDS_S))
+        return latency, self._results.setdefault(provider_id, Counter())
 
     @property
     def pending(self) -> int:
@@ -98,12 +107,21 @@ class SamlLogins:
         self, provider: SamlProvider, response: str, request: PendingRequest, *, source: str, within_s: float
     ) -> Assertion | Refused:
         """Whom the response lets in. Uses up the request. ``source``: what counts as one place that they come from."""
+        begun = time.monotonic()
+        latency, results = self.responses(provider.id)
         if self._pending >= MOST_PENDING or self._waiting[source] >= MOST_PENDING_OF_SOURCE:
+            results[Refusal.TOO_MANY_LOGINS] += 1
             return Refused(Refusal.TOO_MANY_LOGINS, f"{self._pending} responses are being looked at")
         self._pending += 1
         self._waiting[source] += 1
         asked = asyncio.wrap_future(self._threads.submit(self._accept, provider, response, request))
-        asked.add_done_callback(lambda done: self._leave(done, source))  # not before the thread is free again
+
+        def leave(done: asyncio.Future[Assertion | Refused]) -> None:  # not before the thread is free again
+            latency.add(time.monotonic() - begun)
+            results[_result(done)] += 1
+            self._leave(done, source)
+
+        asked.add_done_callback(leave)
         try:
             async with asyncio.timeout(within_s):
                 return await asyncio.shield(asked)
@@ -190,6 +208,13 @@ class SamlLogins:
         made_at = float(visit.made_at)
         request = PendingRequest(visit.request_id, _acs_url(visit.port), made_at, made_at + provider.login_time_s)
         return provider, unquote(parts[1]), request
+
+
+def _result(done: asyncio.Future[Assertion | Refused]) -> str:
+    if done.cancelled() or done.exception() is not None:
+        return Refusal.INTERNAL_ERROR
+    answer = done.result()
+    return answer.refusal if isinstance(answer, Refused) else "accepted"
 
 
 def _source_of(provider: SamlProvider) -> str:

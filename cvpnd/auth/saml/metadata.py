@@ -41,6 +41,8 @@ class IdpMetadata:
     valid_until: float | None = None
     """Seconds since the epoch."""
     wants_signed_requests: bool = False
+    certificates_end_at: float | None = None
+    """When the last of them expires, of which nothing depends: their keys are pinned."""
 
     def expired(self, now: float) -> bool:
         return self.valid_until is not None and now >= self.valid_until
@@ -69,14 +71,16 @@ def parse_metadata(text: str | bytes, entity_id: str | None = None) -> IdpMetada
     name = descriptor.get("entityID", "").strip()
     if not name or not name.isprintable():
         raise MetadataError("has no entityID")
+    certificates = _certificates(role)
     return IdpMetadata(
         entity_id=name,
         login_url=_login_url(role),
-        certificates=_certificates(role),
+        certificates=tuple(each.public_bytes(Encoding.PEM).decode() for each in certificates),
         valid_until=min(
             (_moment(each) for each in (root, descriptor, role) if "validUntil" in each.attrib), default=None
         ),
         wants_signed_requests=role.get("WantAuthnRequestsSigned") in ("true", "1"),
+        certificates_end_at=max(each.not_valid_after_utc.timestamp() for each in certificates),
     )
 
 
@@ -98,8 +102,8 @@ def _login_url(role: Element) -> str:
     raise MetadataError("has no SingleSignOnService with the binding HTTP-Redirect")
 
 
-def _certificates(role: Element) -> tuple[str, ...]:
-    found: dict[str, None] = {}
+def _certificates(role: Element) -> tuple[x509.Certificate, ...]:
+    found: dict[x509.Certificate, None] = {}
     for descriptor in role.findall(f"{{{METADATA}}}KeyDescriptor"):
         if descriptor.get("use", "signing") != "signing":
             continue
@@ -110,7 +114,7 @@ def _certificates(role: Element) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _certificate(text: str) -> str:
+def _certificate(text: str) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(base64.b64decode("".join(text.split()), validate=True))
         key = certificate.public_key()
@@ -121,7 +125,7 @@ def _certificate(text: str) -> str:
     )
     if not strong:
         raise MetadataError(f"has a signing key that is none of RSA with {MIN_RSA_BITS} bits or EC with {MIN_EC_BITS}")
-    return certificate.public_bytes(Encoding.PEM).decode()
+    return certificate
 
 
 def _moment(element: Element) -> float:
