@@ -45,6 +45,14 @@ EXPERIMENTS = (
         curves=Curves("ns", "bytes"),
     ),
     Experiment(
+        "forward",
+        "The two journeys of a packet in the core, without system calls",
+        METRICS,
+        measured_by("forward"),
+        lambda settings: 1 if settings.brief else 10,
+        curves=Curves("ns", "bytes"),
+    ),
+    Experiment(
         "replay", "The replay window", METRICS, measured_by("replay"), lambda settings: 1 if settings.brief else 2
     ),
     Experiment(
