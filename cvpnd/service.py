@@ -328,6 +328,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
 
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
+        if connection.keys_installed:
+            gateway.ended.add(view)
         if connection.end_reason is Refusal.WAITING_FOR_ASSERTION:
             entry = waiting_entry(view, time.time())
         elif isinstance(connection.end_reason, Refusal) and not connection.keys_installed:

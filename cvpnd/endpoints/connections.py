@@ -9,6 +9,7 @@ from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
 from cvpnd.reasons import End
+from cvpnd.server.connection import Phase
 
 TERMINATED_TEXT = "Terminated by the administrator"
 
@@ -17,11 +18,10 @@ class ConnectionOperations(OperationsBase):
     async def list_connections(self, endpoint: str | None = None) -> list[ConnectionView]:
         """Live ones, and those that ended within the last hour."""
         only = self._endpoint(endpoint) if endpoint is not None else None
-        table = self._gateway.control.table
-        found = [c for c in table if c.keys_installed] + table.recently_ended(time.time())
-        return [
-            views.connection_view(self._gateway.plane, c) for c in found if only is None or c.endpoint.id == only.id
-        ]
+        live = (c for c in self._gateway.control.table if c.keys_installed and c.phase is not Phase.ENDED)
+        found = [views.connection_view(self._gateway.plane, connection) for connection in live]
+        found += self._gateway.ended.within_an_hour(time.time())
+        return [view for view in found if only is None or view.endpoint_id == only.id]
 
     async def terminate_connections(
         self, *, connection_id: str | None = None, username: str | None = None, endpoint: str | None = None

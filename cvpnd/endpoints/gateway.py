@@ -32,6 +32,7 @@ from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, RadiusConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
+from cvpnd.endpoints.ended import EndedConnections
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
@@ -83,6 +84,7 @@ class Gateway:
         control.totp = Totp(store)
         self.saml_keeper = SamlKeeper(store)
         self.timeouts = SessionTimeouts(control)
+        self.ended = EndedConnections()
         self.revision = 0
         self.last_reload_at: float | None = None
         self.last_reload_successful = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -20,9 +20,6 @@ from cvpnd.reasons import Refusal
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
 
-ENDED_KEPT_S = 3600.0
-ENDED_KEPT_MAX = 10_000
-"""Ended connections stay visible for an hour, but a storm of them must not grow memory."""
 MUCH_LATER_S = 10.0
 """What was repeated in two seconds is acknowledged and nothing is due for an hour: no need to wake up in between."""
 SUPERSEDED_TIMERS = 64
@@ -67,7 +64,6 @@ class SessionTable:
         self._timers: list[tuple[float, int, Connection]] = []
         self._timer_order = itertools.count()
         self._next_peer_id = 0
-        self._ended: deque[Connection] = deque(maxlen=ENDED_KEPT_MAX)
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(list(self._by_id.values()))
@@ -138,8 +134,6 @@ class SessionTable:
         self._leave_handshake(connection)
         self._unlink_source(connection)
         connection.timer = None
-        if connection.keys_installed:
-            self._ended.append(connection)
 
     def _link_source(self, connection: Connection) -> None:
         if isinstance(connection.link, UdpLink):
@@ -197,12 +191,6 @@ class SessionTable:
         self._unlink_source(connection)
         link.remote, link.local = source, local
         self._link_source(connection)
-
-    def recently_ended(self, now: float) -> list[Connection]:
-        """Ended within the last hour, oldest first; ``now`` is wall-clock time."""
-        while self._ended and (self._ended[0].ended_at or 0.0) < now - ENDED_KEPT_S:
-            self._ended.popleft()
-        return list(self._ended)
 
     # -- peer ids -----------------------------------------------------------------------------------------
 

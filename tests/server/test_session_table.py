@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import pytest
-
 from cvpnd.dataplane.api import SocketAddress
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
-from cvpnd.server.session_table import ENDED_KEPT_S, SUPERSEDED_TIMERS, SessionTable, source_prefix
+from cvpnd.server.session_table import SUPERSEDED_TIMERS, SessionTable, source_prefix
 
 HERE = SocketAddress("192.0.2.7", 40000)
 THERE = SocketAddress("198.51.100.9", 50000)
@@ -170,17 +168,6 @@ def test_forgotten_connections_are_not_held_by_deadlines_that_were_superseded():
         table.remove(connection)
     assert len(table._timers) < 100
     assert table.pop_due(3600.0) == [stays]
-
-
-@pytest.mark.parametrize("was_connected", [True, False])
-def test_ended_connections_stay_visible_for_an_hour_if_they_ever_were_one(was_connected):
-    table = SessionTable(RecordedDoor())
-    connection = added(table)
-    connection.keys_installed = was_connected
-    connection.ended_at = 1000.0
-    table.remove(connection)
-    assert table.recently_ended(1000.0 + ENDED_KEPT_S) == ([connection] if was_connected else [])
-    assert table.recently_ended(1001.0 + ENDED_KEPT_S) == []
 
 
 def test_the_door_knows_who_can_be_found_here_and_nobody_else():
