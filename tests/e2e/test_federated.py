@@ -11,6 +11,7 @@ import time
 import pytest
 from helpers import saml_idp
 from helpers.lab import REPOSITORY, wait_until
+from helpers.relay import Weather
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root")
 
@@ -43,10 +44,12 @@ def crowd(site):
     (site.directory / "idp.xml").write_text(saml_idp.metadata(key))
     environment = {"PYTHONPATH": os.pathsep.join(str(REPOSITORY / each) for each in ("tests", "bench", "."))}
     command = [sys.executable, "-m", "helpers.saml_crowd", "--private", directory / "key.pem"]
-    command += ["--certificate", directory / "certificate.pem", "--remote", f"{site.lab.gateway_address_of(1, 4)}:1195"]
+    command += ["--certificate", directory / "certificate.pem", "--remote"]
+    gateway = f"{site.lab.gateway_address_of(1, 4)}:1195"
 
-    def run(count: int, *options: str) -> dict[str, object]:
-        done = site.lab.clients[1].run(*command, "--count", str(count), *options, env=environment, timeout_s=100)
+    def run(count: int, *options: str, remote: str = gateway, client: int = 1) -> dict[str, object]:
+        given = (remote, "--count", str(count), *options)
+        done = site.lab.clients[client].run(*command, *given, env=environment, timeout_s=100)
         return json.loads(done.stdout)
 
     return run
@@ -59,16 +62,18 @@ def test_many_logins_at_once_and_a_tunnel_that_loses_nothing(site, crowd):
     assert crowd(CROWD)["errors"] == []
     assert pinging.finish().lost <= 1
     assert crowd(1, "--tcp")["errors"] == []
+    relay = site.lab.relay(site.lab.gateway_address, 1195, Weather(loss=0.02))
+    assert crowd(1, "--characters", "131072", remote=f"127.0.0.1:{relay.port}", client=0)["errors"] == []
     log = [entry for entry in gateway.connection_log() if entry["endpoint-name"] == "sso"]
     statuses = [entry["connection-attempt-status"] for entry in log]
-    assert statuses.count("waiting-for-assertion") == CROWD + 1
-    assert [entry["connection-reset-status"] for entry in log].count("assertion-received") == CROWD + 1
+    assert statuses.count("waiting-for-assertion") == CROWD + 2
+    assert [entry["connection-reset-status"] for entry in log].count("assertion-received") == CROWD + 2
     successful = [entry for entry in log if entry["connection-attempt-status"] == "successful"]
     assert {entry["username"] for entry in successful} == {f"user{n}@example.com" for n in range(CROWD)}
     assert set(gateway.refusals()) == {"NA"}
     metrics = gateway.metrics()
-    assert metrics['cvpnd_saml_responses_total{provider="corp",result="accepted"}'] == CROWD + 1
-    assert metrics['cvpnd_saml_seconds_count{provider="corp"}'] == CROWD + 1
+    assert metrics['cvpnd_saml_responses_total{provider="corp",result="accepted"}'] == CROWD + 2
+    assert metrics['cvpnd_saml_seconds_count{provider="corp"}'] == CROWD + 2
     assert metrics['cvpnd_saml_metadata_usable{provider="corp"}'] == 1
     days = (metrics['cvpnd_saml_certificate_expiry_timestamp_seconds{provider="corp"}'] - time.time()) / 86_400
     assert 29 < days < 31

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--tcp", action="store_true")
     parser.add_argument("--private", required=True, help="the identity provider's key, PEM")
     parser.add_argument("--certificate", required=True)
+    parser.add_argument("--characters", type=int, default=0, help="of each response, more or less")
     parser.add_argument("--hold", type=float, default=1.0)
     options = parser.parse_args()
     with open(options.private) as private, open(options.certificate) as certificate:  # noqa: PTH123
@@ -36,18 +37,23 @@ def main() -> None:
         generation=generation("aws"),
         hold_s=options.hold,
     )
-    results = asyncio.run(_crowd(plan, options.count, signing))
+    results = asyncio.run(_crowd(plan, options.count, signing, options.characters))
     json.dump(results, sys.stdout)
 
 
-async def _crowd(plan: Plan, count: int, signing: saml_idp.Key) -> dict[str, object]:
+async def _crowd(plan: Plan, count: int, signing: saml_idp.Key, characters: int) -> dict[str, object]:
     context = client_context(None)
     begun = time.monotonic()
 
     async def one(index: int) -> str:
         def browse(url: str) -> str:
             name = f"user{index}@example.com"
-            return saml_idp.answer(url, name=name, response_key=signing, assertion_key=signing)
+            said = {
+                "FirstName": ("A",),
+                "LastName": ("e" * max(1, (characters - 7000) * 3 // 4),),
+                "memberOf": ("eng",),
+            }
+            return saml_idp.answer(url, name=name, attributes=said, response_key=signing, assertion_key=signing)
 
         return (await log_in(context, plan, index, browse)).error
 
