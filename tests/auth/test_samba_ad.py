@@ -148,6 +148,25 @@ def test_who_is_not_below_the_user_base_binds_in_vain(ask: Callable[..., Account
     assert isinstance(outcome, Refused) and outcome.refusal is Refusal.USER_UNKNOWN, outcome
 
 
+def test_who_has_bound_is_looked_at_on_that_connection(server: SambaAd) -> None:
+    table = tomllib.loads(server.toml())["directory"][0] | DIRECT
+    directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+    others = f"CN=others,CN=Users,{BASE}"
+    with server.place.entered():
+        before = directory.log_in("LAB\\Bob", PASSWORD.encode())
+    assert isinstance(before, Account) and "others" in before.groups
+    server.change(others, member=user_dn("alice"))
+    after = directory.look_up("bob")
+    server.change(others, member=user_dn("bob"))
+    assert isinstance(after, Account) and after.stamp == before.stamp
+    assert not {"others", server.sid("others")} & after.groups
+    server.change(user_dn("bob"), userAccountControl="514")
+    outcome = directory.look_up("bob")
+    server.change(user_dn("bob"), userAccountControl="512")
+    assert isinstance(outcome, Refused) and outcome.refusal is Refusal.ACCOUNT_DISABLED, outcome
+    assert directory.unchecked() == 0
+
+
 def test_disabled_is_seen_without_a_password(ask: Callable[..., Account | Refused], server: SambaAd) -> None:
     assert isinstance(ask("bob", verb="look_up"), Account)
     server.change(user_dn("bob"), userAccountControl="514")

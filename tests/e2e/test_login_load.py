@@ -55,6 +55,65 @@ def test_who_comes_at_the_same_time_gets_in_within_seconds(site, start_corp):
     assert logins(site.gateway, "refused") == 0
 
 
+@takes_minutes
+@pytest.mark.timeout(240)
+def test_a_directory_that_hangs_takes_no_packet_from_twenty_stock_clients_that_transfer(site, start_corp, connect):
+    """Half of them send, the others receive, at a rate that two cores carry; each has a routing table of its own, as
+    they are on two machines. Their accounts are due to be looked at every second."""
+    hung_s, people = 30, list(PEOPLE.items())[:20]
+    corp = start_corp({**dict(people), "bob": "right"}, {"eng": ["user0"]}, directory="recheck_s = 1\ntimeout_s = 2")
+    machines = [(site.lab.clients[0], None), (site.lab.clients[1], "198.51.100.1")]
+    transfers = []
+    for number, (name, password) in enumerate(people):
+        machine, host = machines[number % 2]
+        own = {"client": machine, "name": name} | ({"host": host} if host else {})
+        stock = connect(name, password, "--route-noexec", **own).wait_connected(30)
+        machine.run("ip", "route", "add", "10.20.0.0/16", "dev", stock.interface, "table", str(100 + number))
+        machine.run("ip", "rule", "add", "from", stock.address, "table", str(100 + number))
+        transfers.append((machine, stock, ["-R"] if number % 4 >= 2 else []))
+    running = [
+        site.lab.start_iperf3(
+            machine, 5300 + number, "-u", "-b", "400K", "-l", "1000", "-B", stock.address, *direction,
+            seconds=hung_s + 10,
+        )
+        for number, (machine, stock, direction) in enumerate(transfers)
+    ]  # fmt: skip
+    corp.process.signal(signal.SIGSTOP)
+    try:
+        told = errors(Crowd(site.lab, 4 * [("bob", "right")], "--timeout", "40", client=1).report())
+        time.sleep(hung_s)
+    finally:
+        corp.process.signal(signal.SIGCONT)
+    assert len(told) == 4 and all(text.startswith("AUTH_FAILED,TEMP") for text in told), told
+    assert HUNG & set(site.gateway.refusals())
+    reports = [each.report() for each in running]
+    packets, lost = (sum(report[key] for report in reports) for key in ("packets", "lost_packets"))
+    print(f"{packets} packets of {len(reports)} transfers, {lost} lost")
+    assert lost == 0 and packets > 20 * 40 * hung_s
+    assert all(stock.connected_count == 1 for _, stock, _ in transfers)
+
+
+@takes_minutes
+@pytest.mark.timeout(180)
+def test_a_stock_client_that_reconnects_all_the_time_gains_none(site, start_corp, connect):
+    """By its token, again and again until that is over, which is as long after the login as if it had stayed."""
+    timeout_s = 45
+    limits = f"session_timeout_s = {timeout_s}\ndisconnect_on_session_timeout = false"
+    start_corp({"alice": "right"}, {"eng": ["alice"]}, endpoint=limits)
+    alice, expired = connect("alice", "right"), "AUTH_FAILED,SESSION: token expired"
+    wait_until(lambda: alice.connected_count == 1, 30)
+    begun, reconnects = time.monotonic(), 0
+    while expired not in alice.log():
+        assert time.monotonic() - begun < timeout_s + 20, f"{reconnects} reconnects have moved the end"
+        alice.process.signal(signal.SIGUSR1)
+        wait_until(lambda seen=reconnects: alice.connected_count == seen + 2 or expired in alice.log(), 20)
+        reconnects += alice.connected_count == reconnects + 2
+    print(f"{reconnects} reconnects of the stock client, over {time.monotonic() - begun:.0f} s after the login")
+    assert reconnects >= 10 and logins(site.gateway, "accepted", "token") >= 10
+    wait_until(lambda: asked(site.gateway) == 2, 20, "now with the password, which it kept")
+    assert "token-expired" in site.gateway.refusals()
+
+
 def test_a_directory_that_hangs_touches_no_tunnel_and_says_so_to_who_waits(site, start_corp, connect):
     """Twenty clients ping without a pause, and their accounts are due to be looked at, while somebody else wants in."""
     hung_s = 30 if FULL else 5
