@@ -50,11 +50,17 @@ class Key:
 @functools.cache
 def key(name: str = "idp", bits: int = 2048, days: float = 30) -> Key:
     """Of 256 bits: an elliptic curve's. ``days``: until its certificate expires."""
-    made: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
     if bits == 256:
-        made = ec.generate_private_key(ec.SECP256R1())
-    else:
-        made = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+        return _certified(name, ec.generate_private_key(ec.SECP256R1()), days)
+    return _certified(name, rsa.generate_private_key(public_exponent=65537, key_size=bits), days)
+
+
+@functools.cache
+def ec_key(curve: ec.EllipticCurve) -> Key:
+    return _certified("idp", ec.generate_private_key(curve), 30)
+
+
+def _certified(name: str, made: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, days: float) -> Key:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     certificate = (

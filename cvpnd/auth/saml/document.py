@@ -31,6 +31,8 @@ _ID = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,255}")
 _KEY_INFO = [f"{{{SIGNATURE}}}{name}" for name in ("X509Data", "KeyName", "KeyValue")]
 """Which nobody reads. What may be there beside it in XML names files and addresses to take a key from."""
 _EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
+_CANONICAL = {_EXCLUSIVE, f"{_EXCLUSIVE}WithComments"}
+"""The same of a document that has no comments."""
 _ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
 _SIGNATURE_METHODS = {
     f"http://www.w3.org/2001/04/xmldsig-more#{name}"
@@ -207,7 +209,7 @@ def _check_signature(owner: Element) -> None:
     if _parts(signature[0]) != ["CanonicalizationMethod", "SignatureMethod", "Reference"]:
         raise refused("not one reference")
     canonicalization, method, reference = signature[0]
-    if canonicalization.get("Algorithm") != _EXCLUSIVE:
+    if canonicalization.get("Algorithm") not in _CANONICAL:
         raise refused(f"canonicalization {canonicalization.get('Algorithm', '')[:120]}")
     if method.get("Algorithm") not in _SIGNATURE_METHODS:
         raise refused(f"method {method.get('Algorithm', '')[:120]}; SHA-256 or better is taken")
@@ -218,7 +220,7 @@ def _check_signature(owner: Element) -> None:
     if _parts(reference) != ["Transforms", "DigestMethod", "DigestValue"]:
         raise refused("its reference has another form")
     transforms = [transform.get("Algorithm", "") for transform in reference[0]]
-    if transforms not in ([_ENVELOPED, _EXCLUSIVE], [_ENVELOPED]):
+    if transforms[:1] != [_ENVELOPED] or len(transforms) > 2 or not _CANONICAL.issuperset(transforms[1:]):
         raise refused(f"transforms {', '.join(transforms)[:200]}")
     for transform in (canonicalization, *reference[0]):
         if any(child.tag != f"{{{_EXCLUSIVE}}}InclusiveNamespaces" for child in transform):
