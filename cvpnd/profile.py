@@ -127,7 +127,8 @@ def _lines_of_kind(endpoint: EndpointConfig, kind: str) -> list[str]:
     ciphers = f"data-ciphers {':'.join(endpoint.data_ciphers)}"
     match kind:
         case "connect":  # OpenVPN 3 ignores what it does not know; the name is what its list of profiles shows
-            return [ciphers, f"setenv FRIENDLY_NAME {_quoted(endpoint.name)}"]
+            without = ["setenv CLIENT_CERT 0"] if endpoint.certificate_method is None else []  # older ones ask for one
+            return [ciphers, f"setenv FRIENDLY_NAME {_quoted(endpoint.name)}", *without]
         case "aws":  # AWS's client takes few directives, and none twice
             return ["reneg-sec 0"] if endpoint.user_method is not None and endpoint.user_method.is_federated else []
         case "openvpn" if endpoint.user_method is not None and endpoint.user_method.is_federated:

@@ -1,15 +1,17 @@
 """OpenVPN 3, the core of OpenVPN Connect, as the client: each protection, both transports, renewed keys, goodbye,
-changed routes and resolvers, and what somebody sees who is refused."""
+changed routes and resolvers, a login in a browser, and what somebody sees who is refused."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from helpers import certs, other_releases
+from helpers import certs, other_releases, saml_idp, web_login
 from helpers.lab import TARGET_LEG, Lab, wait_until
 from helpers.matrix import FIRST_PORT, WRAPPINGS, Cell, Matrix
 from helpers.openvpn3 import OpenVpn3, openvpn3_client
@@ -164,3 +166,34 @@ def test_openvpn3_says_why_a_certificate_is_refused(site: Site, client_of_site: 
     wait_until(lambda: "TLS_ALERT_CERTIFICATE_REVOKED" in client_of_site.log(), 10, "the reason in its log")
     time.sleep(2)
     assert [e["connection-attempt-failure-reason"] for e in gateway.connection_log()] == ["certificate-revoked"]
+
+
+@pytest.mark.skipif(shutil.which("xmlsec1") is None, reason="needs xmlsec1")
+def test_openvpn3_has_the_browser_opened_once_and_renews_its_keys_without_it(
+    site: Site, client_of_site: OpenVpn3, ping: Callable[..., float]
+) -> None:
+    """With the profile that it is given here, its own words on where to log in, and a restart of the gateway."""
+    (site.directory / "idp.xml").write_text(saml_idp.metadata())
+    settings = f'remote = "{web_login.HOST}"\nrenegotiate_s = {RENEGOTIATE_S}'
+    gateway = site._gateway = site.lab.gateway_process(web_login.toml(site, site.directory / "idp.xml", more=settings))
+    client, browser = client_of_site, web_login.Browser(site.lab.client)
+    link = client.connect_with_browser(gateway.ctl("profile", "anna", "--for", "connect").stdout)
+    assert link.startswith(f"{web_login.URL}/saml/login/")
+    url = browser.sent_on(browser.get(link))
+    (relay_state,) = parse_qs(urlsplit(url).query)["RelayState"]
+    page = browser.consent_page(browser.post(web_login.ACS, SAMLResponse=saml_idp.answer(url), RelayState=relay_state))
+    assert "Linux, OpenVPN3/Linux" in page.text
+    assert "Connected" in browser.decide(page).text
+    wait_until(lambda: "Client connected" in client.sessions(), 10, "the tunnel")
+    assert ping() == ping("10.30.0.10") == 1.0
+    renewed = 'cvpnd_renegotiations_total{endpoint="staff"}'
+    pinging = site.lab.client.start_ping("10.30.0.10")
+    wait_until(lambda: gateway.metrics().get(renewed, 0) >= 1, 90, "a new key")
+    assert pinging.finish().lost == 0
+    gateway.stop()
+    gateway.start()
+    wait_until(lambda: len(gateway.ctl_json("connection", "list")) == 1, 40, "its return")
+    wait_until(lambda: ping("10.30.0.10") == 1.0, 10, "traffic")
+    statuses = [entry["connection-attempt-status"] for entry in gateway.connection_log()]
+    assert statuses.count("waiting-for-assertion") == 1, "one browser visit"
+    client.disconnect()

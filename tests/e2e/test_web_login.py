@@ -9,7 +9,7 @@ import signal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from helpers import saml_idp, web_login
+from helpers import certs, saml_idp, web_login
 from helpers.lab import wait_until
 from helpers.web_login import ACS, Browser, device
 
@@ -41,25 +41,53 @@ def asked(browser: Browser, link: str) -> tuple[str, str]:
 
 
 def test_a_person_logs_in_once_and_groups_decide_what_is_reached(site, start, browser, ping):
-    gateway = start(more="renegotiate_s = 60")
-    laptop = device(site, "laptop")
-    url, relay_state = asked(browser, laptop.link())
-    page = browser.consent_page(browser.post(ACS, SAMLResponse=saml_idp.answer(url), RelayState=relay_state))
-    for shown in ("anna@example.com (Anna Ende)", "Linux, OpenVPN 2.6", "192.0.2.2", "staff"):
-        assert shown in page.text
-    assert "PUSH_REPLY" not in laptop.client.log(), "not before consent"
-    assert "Connected" in browser.decide(page).text
+    """With a certificate, which is looked at first; until the session's time is over, whatever happens before."""
+    methods = (web_login.CERTIFICATE, web_login.FEDERATED)
+    site.write_crl(certs.client("revoked"))
+    gateway = start(*methods, more="renegotiate_s = 60")
+    revoked = device(site, "revoked", *web_login.WEB_AUTH, certificate=certs.client("revoked"))
+    laptop = device(site, "laptop", *web_login.WEB_AUTH, where=site.lab.clients[0], certificate=certs.client())
+
+    def log_in() -> None:
+        url, relay_state = asked(browser, laptop.link())
+        page = browser.consent_page(browser.post(ACS, SAMLResponse=saml_idp.answer(url), RelayState=relay_state))
+        for shown in ("anna@example.com (Anna Ende)", "Linux, OpenVPN 2.", "192.0.2.2", "staff", "alice"):
+            assert shown in page.text
+        assert laptop.client.log().count("PUSH_REPLY") == times, "not before consent"
+        assert "Connected" in browser.decide(page).text
+
+    times = 0
+    log_in()
     laptop.client.wait_connected()
     assert ping() == ping("10.30.0.10") == 1.0
+    wait_until(lambda: "certificate-revoked" in gateway.refusals(), 8)
+    assert "INFOMSG" not in revoked.person.heard(), "no browser is bothered"
+    revoked.client.kill()
     (view,) = gateway.ctl_json("connection", "list")
-    assert view["username"] == "anna@example.com"
+    assert (view["username"], view["common_name"]) == ("anna@example.com", "alice")
     laptop.client.process.signal(signal.SIGUSR1)
     laptop.client.wait_connected(times=2)
+    gateway.stop()
+    gateway.start()
+    laptop.client.wait_connected(30, times=3)
     assert ping("10.30.0.10") == 1.0
-    assert laptop.person.heard().count("WEB_AUTH") == 1, "one browser visit for both"
+    assert laptop.person.heard().count("WEB_AUTH") == 1, "one browser visit for all"
     keys = ("connection-attempt-status", "connection-reset-status")
-    states = [tuple(entry[key] for key in keys) for entry in gateway.connection_log()]
+    states = [tuple(e[key] for key in keys) for e in gateway.connection_log() if e["common-name"] == "alice"]
     assert states[:3] == [("waiting-for-assertion", "NA"), ("NA", "assertion-received"), ("successful", "NA")]
+
+    def end_after(seconds: int, disconnect: str) -> None:
+        settings = f"session_timeout_s = {seconds}\ndisconnect_on_session_timeout = {disconnect}"
+        gateway.write_config(web_login.toml(site, site.directory / "idp.xml", *methods, more=settings))
+        gateway.reload()
+
+    end_after(1, "false")
+    wait_until(lambda: laptop.person.heard().count("WEB_AUTH") == 2, 15, "it comes back by itself, to the browser")
+    assert "token-expired" in gateway.refusals()
+    end_after(5, "true")
+    times = laptop.client.log().count("PUSH_REPLY")
+    log_in()
+    laptop.client.wait_for("Halt command was pushed by server .'Session timeout'", 20)
 
 
 def test_whoever_cannot_or_does_not_consent_stays_out_and_the_log_says_why(site, start, browser):
@@ -81,9 +109,10 @@ def test_whoever_cannot_or_does_not_consent_stays_out_and_the_log_says_why(site,
     declined.client.wait_for("AUTH_FAILED,The login was declined")
     refused_for("login-declined")
 
-    phished = device(site, "phished")
+    phished = device(site, "phished", "--setenv", "IV_SSO", "openurl", "--push-peer-info")
     victim = Browser(site.lab.clients[1])
     link = phished.link()
+    assert "INFOMSG:OPEN_URL:" in phished.person.heard(), "as older clients know it"
     url, relay_state = asked(browser, link)
     assert victim.get(link).status_code == 403, "the link belongs to the browser that opened it"
     answer = victim.post(ACS, SAMLResponse=saml_idp.answer(url), RelayState=relay_state)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from helpers import other_releases
-from helpers.lab import LabError
+from helpers.lab import LabError, wait_until
 from helpers.netns import Namespace, Process
 
 USERS = {"root": 0, "messagebus": 100, "_openvpn": 101}
@@ -91,6 +91,19 @@ class OpenVpn3:
     def connect(self, profile: str) -> None:
         (self._home / "profile.ovpn").write_text(profile)
         self.openvpn3("session-start", "--config", "/root/profile.ovpn")
+
+    def connect_with_browser(self, profile: str) -> str:
+        """The address that it wants opened."""
+        (self._home / "profile.ovpn").write_text(profile)
+        self.openvpn3("session-start", "--background", "--config", "/root/profile.ovpn")
+
+        def address() -> str:
+            return "".join(re.findall(r"Auth URL: (\S+)", self.openvpn3("session-auth")))
+
+        return str(wait_until(address, 15, self.log()))
+
+    def sessions(self) -> str:
+        return self.openvpn3("sessions-list")
 
     def statistics(self) -> str:
         return self.openvpn3("session-stats", "--config", "/root/profile.ovpn")

@@ -74,12 +74,19 @@ class Device:
 
 
 def device(
-    site: Any, name: str, *options: str, where: Namespace | None = None, host: str = HOST, text: str = ""
+    site: Any,
+    name: str,
+    *options: str,
+    where: Namespace | None = None,
+    host: str = HOST,
+    text: str = "",
+    certificate: certs.TestCertificate | None = None,
 ) -> Device:
-    """Without a certificate, and with the user name that is none: openvpn wants either. ``text``: a profile that has
-    all it needs."""
-    profile = site.profile(name=name, host=host)
-    profile.write_text(text or re.sub("(?m)^(cert|key) .*\n", "", profile.read_text()) + NOBODY)
+    """With the user name that is none, as openvpn wants one or a certificate. ``text``: a profile that has all it
+    needs."""
+    profile = site.profile(certificate, name=name, host=host)
+    without = "(?m)^(cert|key) .*\n" if certificate is None else "$^"
+    profile.write_text(text or re.sub(without, "", profile.read_text()) + NOBODY)
     person = Management(profile.parent / "person")
     options = options or (() if text else WEB_AUTH)
     return Device(site.lab.openvpn(profile, *person.options, *options, client=where), person)

@@ -146,6 +146,7 @@ def test_who_logs_in_with_a_browser_is_asked_for_no_name(tmp_path, kind):
     else:
         assert block(profile, "auth-user-pass").split() == ["N/A", "N/A"] and "auth-federate" not in profile
     assert ("setenv IV_SSO webauth" in profile) is (kind == "openvpn")
+    assert ("setenv CLIENT_CERT 0" in profile) is (kind == "connect")
 
 
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
