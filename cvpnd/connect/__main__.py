@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import getpass
 import os
 import re
@@ -11,8 +12,10 @@ import shutil
 import signal
 import sys
 import tempfile
+import termios
+import threading
 import webbrowser
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 
 from cvpnd.connect.callback import wait_for_callback
@@ -35,7 +38,8 @@ def openvpn_arguments(openvpn: str, profile: Path, management: Path, more: Seque
     has a user name, or one that stands for none, that is used."""
     has_user = re.search(r"(?m)^\s*<?auth-user-pass\b", profile.read_text(errors="replace"))
     return [
-        openvpn, "--ignore-unknown-option", "auth-federate", "--cd", str(profile.parent), "--config", profile.name,
+        openvpn, "--ignore-unknown-option", "auth-federate",
+        "--cd", str(profile.parent), "--config", f"./{profile.name}",
         *(() if has_user else ("--auth-user-pass",)), "--auth-retry", "interact", "--reneg-sec", "3600",
         "--setenv", "IV_SSO", "webauth,openurl", "--push-peer-info",
         "--management", str(management), "unix", "--management-client", "--management-query-passwords", *more,
@@ -48,17 +52,20 @@ class Helper:
         self._talk = Conversation()
         self._chores: set[asyncio.Task[None]] = set()
         self._writer: asyncio.StreamWriter | None = None
+        self.stopped = False
         self.gave_up = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """openvpn has connected."""
         self._writer = writer
-        self._do([Say("state on")])
-        while line := await reader.readline():
-            self._do(self._talk.hear(line.decode(errors="replace").rstrip("\r\n")))
+        self._do([Say("signal SIGTERM" if self.stopped else "state on")])
+        with contextlib.suppress(ConnectionError):  # it ended while we were saying something
+            while line := await reader.readline():
+                self._do(self._talk.hear(line.decode(errors="replace").rstrip("\r\n")))
 
     def stop(self) -> None:
-        """openvpn may run as root, where no signal of ours reaches it."""
+        """openvpn may run as root, where no signal of ours reaches it; and it may still be on its way to us."""
+        self.stopped = True
         if self._writer is not None:
             self._do([Say("signal SIGTERM")])
 
@@ -77,7 +84,7 @@ class Helper:
                 case Tell():
                     _tell(action.text)
                 case GiveUp():
-                    self.gave_up = action.reason
+                    self.gave_up = self.gave_up or action.reason  # openvpn complains of what we left unanswered
                     self._do([Say("signal SIGTERM")])
 
     def _start(self, chore: Coroutine[None, None, None]) -> None:
@@ -96,11 +103,12 @@ class Helper:
         try:
             self._do(self._talk.called_back(await waiting))
         except OSError as error:
-            self._do([GiveUp(f"port {CALLBACK_PORT} of this host is needed and cannot be had: {error.strerror}")])
+            why = os.strerror(error.errno) if error.errno else str(error)
+            self._do([GiveUp(f"port {CALLBACK_PORT} of this host is needed and cannot be had: {why}")])
 
     async def _ask(self, what: str) -> None:
-        secret = await asyncio.to_thread(getpass.getpass, f"Secret for {what}: ")
-        self._do(self._talk.secret(what, secret))
+        secret = await _typed(f"Secret for {_printable(what)}: ")
+        self._do([GiveUp(f"nobody typed a secret for {what}")] if secret is None else self._talk.secret(what, secret))
 
     def _open(self, url: str) -> None:
         _tell(f"log in at {url}")
@@ -113,17 +121,61 @@ async def _open_browser(url: str) -> None:
     person, program = os.environ.get("SUDO_USER"), "open" if sys.platform == "darwin" else "xdg-open"
     if os.geteuid() == 0 and person:
         started = await asyncio.create_subprocess_exec("sudo", "-u", person, "--", program, url)
-        await started.wait()
+        opened = await started.wait() == 0
     else:
-        await asyncio.to_thread(webbrowser.open, url)
+        opened = await asyncio.to_thread(webbrowser.open, url)
+    if not opened:
+        _tell("no browser could be started here; open that address yourself, in any browser")
+
+
+async def _typed(prompt: str) -> str | None:
+    """None if there is nobody to type. In a thread that nobody waits for: Ctrl-C ends us in the middle of a line."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str | None] = loop.create_future()
+
+    def found(secret: str | None) -> None:
+        if not answer.done():
+            answer.set_result(secret)
+
+    def ask() -> None:
+        try:
+            secret: str | None = getpass.getpass(prompt)
+        except (EOFError, OSError):
+            secret = None
+        with contextlib.suppress(RuntimeError):  # all is over
+            loop.call_soon_threadsafe(found, secret)
+
+    threading.Thread(target=ask, daemon=True).start()
+    return await answer
+
+
+@contextlib.contextmanager
+def _terminal_as_it_was() -> Iterator[None]:
+    """Which shows what is typed, also after a question for a secret that was not answered."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    settings = termios.tcgetattr(terminal)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, settings)
+        os.close(terminal)
+
+
+def _printable(text: str) -> str:
+    """Servers may say anything, and terminals obey some of it."""
+    return "".join(c if c.isprintable() else "_" for c in text)
 
 
 def _tell(text: str) -> None:
-    print(f"cvpn-connect: {''.join(c if c.isprintable() else '_' for c in text)}", flush=True)
+    print(f"cvpn-connect: {_printable(text)}", flush=True)
 
 
 async def connect(openvpn: str, profile: Path, more: Sequence[str], *, browser: bool) -> int:
-    """Until openvpn ends; its status, or 1 if we gave up."""
+    """Until openvpn ends; its status, or 1 if we gave up, or 0 if somebody ended us."""
     helper = Helper(browser=browser)
     with tempfile.TemporaryDirectory(prefix="cvpn-connect-") as directory:  # nobody else may look into it
         management = Path(directory) / "management"
@@ -132,33 +184,41 @@ async def connect(openvpn: str, profile: Path, more: Sequence[str], *, browser: 
             arguments = openvpn_arguments(openvpn, profile, management, more)
             if os.geteuid() != 0:
                 arguments = ["sudo", *arguments]
-            process = await asyncio.create_subprocess_exec(*arguments)
-            loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, helper.stop)
+                asyncio.get_running_loop().add_signal_handler(number, helper.stop)
+            process = await asyncio.create_subprocess_exec(*arguments)
             status = await process.wait()
+    if helper.stopped:
+        return 0
     if helper.gave_up:
-        print(f"cvpn-connect: {helper.gave_up}", file=sys.stderr)
+        print(f"cvpn-connect: {_printable(helper.gave_up)}", file=sys.stderr)
         return 1
     return status
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="cvpn-connect", description="Connect to a VPN that logs in with a browser, with the openvpn program."
+        prog="cvpn-connect",
+        usage="%(prog)s [-h] [--openvpn OPENVPN] [--no-browser] PROFILE [-- OPENVPN-OPTION ...]",
+        description="Connect to a VPN that logs in with a browser, by the openvpn program. Ctrl-C ends the connection.",
+        epilog="Exit status: 0 after Ctrl-C, 1 if the login was refused or openvpn failed, 2 for a mistake here.",
     )
-    parser.add_argument("profile", type=Path, help="the .ovpn file")
+    parser.add_argument("profile", metavar="PROFILE", type=Path, help="the .ovpn file")
     parser.add_argument("--openvpn", default="openvpn", help="the openvpn program (default: the one on PATH)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address to log in at")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="more options for openvpn, behind --")
-    given = parser.parse_args()
+    words = sys.argv[1:]
+    border = words.index("--") if "--" in words else len(words)
+    given, more = parser.parse_args(words[:border]), words[border + 1 :]
     program = shutil.which(given.openvpn, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
         parser.error(f"there is no program {given.openvpn}; install openvpn, or name it with --openvpn")
-    if not given.profile.is_file():
-        parser.error(f"{given.profile} is no file")
-    more = given.options[1:] if given.options[:1] == ["--"] else given.options
-    sys.exit(asyncio.run(connect(program, given.profile.absolute(), more, browser=not given.no_browser)))
+    if not os.access(given.profile, os.R_OK) or not given.profile.is_file():
+        parser.error(f"{given.profile} is no file that can be read")
+    if os.geteuid() != 0 and shutil.which("sudo") is None:
+        parser.error("openvpn needs root, and there is no sudo here; start cvpn-connect as root")
+    with _terminal_as_it_was():
+        status = asyncio.run(connect(program, given.profile.absolute(), more, browser=not given.no_browser))
+    sys.exit(status)
 
 
 if __name__ == "__main__":

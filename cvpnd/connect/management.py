@@ -17,6 +17,7 @@ NO_NAME = "N/A"
 LONGEST_LINE = 1024
 """Of what openvpn's management interface reads, with its end; it cuts what is longer, silently."""
 _FAILED = re.compile(r">PASSWORD:Verification Failed: '([^']*)'(?: \['(.*)'\])?$")
+_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _NEED = re.compile(r">PASSWORD:Need '([^']*)' (username/password|password)")
 
 
@@ -157,12 +158,13 @@ class Conversation:
 
 
 def _is_safe(url: str) -> bool:
-    """Of a server that may be anybody's: what is handed to the browser is an https address and nothing else."""
+    """Of a server that may be anybody's: what is handed to the browser is an https address and nothing else, without a
+    character that addresses do not have and shells might know, and without a name that is shown before the host's."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme == "https" and bool(parts.hostname) and url.isascii() and url.isprintable() and " " not in url
+    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and bool(_URL.fullmatch(url))
 
 
 def _quoted(text: str) -> str:

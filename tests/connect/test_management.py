@@ -92,6 +92,7 @@ def test_a_login_that_ended_begins_anew_and_a_passing_refusal_is_openvpn_s_own()
     [
         "http://vpn.example.com/", "file:///etc/passwd", "javascript:alert(1)", "--help", "", "https://", "https:///x",
         "https://a b/", "https://a/\x1b[2J", "https://[", "HTTPS", "https://ex\u00e4mple.com/",
+        "https://a/`id`", 'https://a/"', "https://a/<x>", "https://a\\b/", "https://a/|x", "https://bank.example@evil.example/",
     ],
 )  # fmt: skip
 def test_a_server_cannot_make_it_open_anything_but_an_https_address(url: str) -> None:
@@ -102,6 +103,19 @@ def test_a_server_cannot_make_it_open_anything_but_an_https_address(url: str) ->
         talk.hear(line)
     (action,) = talk.hear(f">PASSWORD:Verification Failed: 'Auth' ['CRV1:R:s:Ti9B:{url}']")
     assert isinstance(action, GiveUp)
+
+
+@pytest.mark.parametrize("state", ["a\\b", 'a"b', "$(id)", "a b", "\u00e4"])
+def test_what_a_server_puts_into_its_challenge_stays_in_its_quotes(state: str) -> None:
+    talk = Conversation()
+    for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED):
+        talk.hear(line)
+    assert talk.hear(f">PASSWORD:Verification Failed: 'Auth' ['CRV1:R,E:{state}:%%%:{IDP}']") == [AwaitCallback(IDP)]
+    talk.hear(NEED)
+    (_, said) = talk.called_back("x")
+    assert isinstance(said, Say)
+    quoted = state.replace("\\", "\\\\").replace('"', '\\"')
+    assert said.line == f'password "Auth" "CRV1::{quoted}::x"'
 
 
 def test_other_secrets_are_asked_of_the_person_and_quoted() -> None:
