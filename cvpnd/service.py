@@ -34,6 +34,7 @@ from cvpnd.dataplane import open_data_plane
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
+from cvpnd.endpoints.self_service import SelfServiceDesk
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.gateway import HostGateway
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic, render_status, write_status
@@ -142,6 +143,7 @@ class Daemon:
             saml=views.saml_metrics(self.control.saml, gateway.saml_keeper, time.time()),
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
+            self_service_downloads=self._self_service_downloads(),
             connection_log_lost=self.connection_log.lost,
             queues={
                 "connection_log": self.connection_log.waiting,
@@ -150,6 +152,10 @@ class Daemon:
             },
             loop_lag=self._loop_lag,
         )
+
+    def _self_service_downloads(self) -> dict[str, int]:
+        pages = None if self.portal is None else self.portal.self_service
+        return {} if pages is None else dict(pages.downloads)
 
     def _api_refusals(self) -> dict[str, int]:
         if self.aws_api is None or self.api_listener is None:
@@ -403,7 +409,9 @@ def _portal(config: PortalConfig, daemon: Daemon) -> contextlib.AbstractAsyncCon
     assert config.listen is not None and config.url is not None  # noqa: S101 - looked at by the caller, by the model
     control = daemon.control
     control.web_logins = WebLogins(config.url, config.login_s)
-    daemon.portal = Portal(config, control.web_logins, lambda: control.saml)
+    daemon.portal = Portal(
+        config, control.web_logins, lambda: control.saml, desk=SelfServiceDesk(daemon.gateway, control)
+    )
     log.info("the portal listens on %s and is %s to browsers", config.listen, config.url)
     listener = bind_tcp(config.listen.host, config.listen.port, *PORTAL_CONNECTIONS)
     return _http(daemon.portal, listener, tls=config.files)

@@ -30,6 +30,7 @@ def cross_check(config: Config) -> list[Problem]:
         problems += _directories(at, endpoint, config)
         problems += _saml_providers(at, endpoint, config)
         problems += _handler(at, endpoint, config)
+        problems += _self_service(at, endpoint, config)
     return problems
 
 
@@ -294,6 +295,11 @@ def _saml_providers(at: str, endpoint: EndpointConfig, config: Config) -> Iterat
             if wanted is not None and wanted not in known and not PROVIDER_ARN.fullmatch(wanted):
                 where = f"{at}.authentication[{number}].{key}"
                 yield where, f'"{wanted}" is no saml_provider; {suggest(wanted, known)}'
+
+
+def _self_service(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:
+    if endpoint.self_service_portal and config.portal.listen is None:
+        yield f"{at}.self_service_portal", "there is no portal; add [portal] with listen, url and a certificate"
 
 
 def _handler(at: str, endpoint: EndpointConfig, config: Config) -> Iterator[Problem]:

@@ -317,6 +317,8 @@ class EndpointConfig(Table):
     """0: never."""
     idle_bytes: int = whole(1, 1, 1 << 40)
     login_banner: Banner = ""
+    self_service_portal: Flag = False
+    """People download its profile from the portal."""
     connect_handler: HandlerReference | None = None
     """By its name, or as the ARN of a Lambda function with that name."""
     ping_s: int = whole(10, 1, 600)
@@ -363,6 +365,21 @@ class EndpointConfig(Table):
     @classmethod
     def _check_cbc_ciphers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return _known_ciphers(value, CBC_CIPHERS, "CBC cipher")
+
+    @model_validator(mode="after")
+    def _check_self_service(self) -> Self:
+        if not self.self_service_portal:
+            return self
+        if self.user_method is None or self.user_method.is_federated:
+            raise ValueError(
+                'self_service_portal needs passwords; add "directory-service-authentication", or leave it away'
+            )
+        protection = self.control_protection
+        if protection.tls_auth is None and protection.tls_crypt is None and not protection.allows_plain:
+            raise ValueError(
+                "self_service_portal has no tls-crypt-v2 keys to hand out; add tls_crypt, or leave it away"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_timers(self) -> Self:

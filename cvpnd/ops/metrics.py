@@ -128,6 +128,8 @@ class GatewayMetrics:
     """``ApiRefusal`` word -> requests refused for it."""
     portal_refusals: Mapping[str, int] = field(default_factory=dict)
     """``PortalRefusal`` word -> pages refused for it."""
+    self_service_downloads: Mapping[str, int] = field(default_factory=dict)
+    """Name of an endpoint -> profiles that people took from the portal."""
 
 
 class MetricsSource(Protocol):
@@ -452,6 +454,14 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
     for reason, count in _with_zeroes(now.portal_refusals, PortalRefusal):
         refusals.add_metric([reason], count)
     yield refusals
+    downloads = CounterMetricFamily(
+        "cvpnd_self_service_portal_client_configuration_downloads",
+        "Profiles that people took from the portal.",
+        labels=["endpoint"],
+    )
+    for name, count in _with_zeroes(now.self_service_downloads, (each.name for each in now.endpoints)):
+        downloads.add_metric([name], count)
+    yield downloads
     refusals = CounterMetricFamily(
         "cvpnd_api_refusals", "Requests to the AWS-compatible API that were refused, by reason.", labels=["reason"]
     )

@@ -22,6 +22,7 @@ from cvpnd.config import PortalConfig
 from cvpnd.ops.logs import RateLimited
 from cvpnd.portal.pages import HEADERS, message, page, redirect
 from cvpnd.portal.requests import Malformed, SourceRate, read_form
+from cvpnd.portal.self_service import Desk, SelfService
 from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import prefixes
 from cvpnd.server.memory import Reserve, Share
@@ -50,6 +51,12 @@ TEXTS = {
         "if that does not help, your administrator finds the reason in the gateway's connection log.",
     ),
     PortalRefusal.CONSENT_FORGED: (403, "This answer did not come from our page", AGAIN),
+    PortalRefusal.FORM_FORGED: (
+        403, "This form is not ours, or too old", "Open the page again, and allow cookies for it.",
+    ),
+    PortalRefusal.SESSION_UNKNOWN: (403, "You are not logged in", "Open the page again and log in."),
+    PortalRefusal.SELF_SERVICE_UNKNOWN: (404, "Nothing here", "Ask your administrator for the right address."),
+    PortalRefusal.LOGIN_REFUSED: (403, "You are not logged in", "Open the page again and log in."),
     PortalRefusal.REQUEST_MALFORMED: (400, "This request cannot be understood", AGAIN),
     PortalRefusal.REQUEST_TOO_LARGE: (413, "This request is too large", AGAIN),
     PortalRefusal.REQUEST_TOO_SLOW: (408, "This request took too long", AGAIN),
@@ -66,7 +73,9 @@ class Portal:
         logins: WebLogins,
         saml: Callable[[], SamlLogins | None],
         clock: Callable[[], float] = time.monotonic,
+        desk: Desk | None = None,
     ) -> None:
+        """``desk``: of the self-service pages; None: there are none."""
         assert config.url is not None  # noqa: S101 - a portal that listens has one
         self.refusals: Counter[PortalRefusal] = Counter()
         self._url = config.url
@@ -76,11 +85,13 @@ class Portal:
         self._rate = SourceRate(config.requests_per_source_per_min, clock)
         self._reserve = Reserve()
         """For answers that are being read: whoever sends one has proven nothing yet."""
+        self.self_service = None if desk is None else SelfService(desk, self._is_own_form, self._refuse, clock)
         self._app = Starlette(
             routes=[
                 Route(LOGIN_PATH + "{secret}", self._guard(self._login), methods=["GET"]),
                 Route(ACS_PATH, self._guard(self._answer), methods=["POST"]),
                 Route(CONSENT_PATH + "{ticket}", self._guard(self._consent), methods=["GET", "POST"]),
+                *(() if self.self_service is None else self.self_service.routes(self._guard)),
                 Route("/{path:path}", self._guard(self._nothing)),
             ]
         )

@@ -325,17 +325,17 @@ async def vouch(
     source, _ = prefixes(connection.link.remote.host)
     password = credentials.password
     while True:
-        second_factor = None
+        factor = None
         if method.mfa != "off":
             asker = Asker(connection.endpoint.id, method.directory, identity.certificate_fingerprint)
-            second_factor = _second_factor(control, method.mfa, asker, connection.link.remote.host, within_s)
+            factor = second_factor(control, method.mfa, asker, connection.link.remote.host, within_s)
         answer = await control.users.log_in(
             method.directory,
             credentials.username,
             password,
             source=source,
             within_s=within_s,
-            second_factor=second_factor,
+            second_factor=factor,
         )
         if not isinstance(answer, Asked):
             break
@@ -377,7 +377,7 @@ async def _vouch_by_browser(
     return answer
 
 
-def _second_factor(control: ControlPlane, mfa: str, asker: Asker, caller: str, within_s: float) -> SecondFactor:
+def second_factor(control: ControlPlane, mfa: str, asker: Asker, caller: str, within_s: float) -> SecondFactor:
     if mfa == "totp" and control.totp is not None:
         return SecondFactor(partial(control.totp.log_in, asker))
     if mfa in ("radius", "radius-challenge") and (codes := control.radius.get(asker.directory)) is not None:

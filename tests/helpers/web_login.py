@@ -30,13 +30,27 @@ NOBODY = "<auth-user-pass>\nN/A\nN/A\n</auth-user-pass>\n"
 WEB_AUTH = ("--setenv", "IV_SSO", "webauth", "--push-peer-info")
 
 
-def toml(site: Any, metadata: Path, *methods: str, more: str = "", portal: str = "") -> str:
-    """subnet-b is for the group eng."""
+PORTAL = f"""
+[portal]
+listen = "0.0.0.0:{PORT}"
+url = "{URL}"
+certificate = "portal.crt"
+private_key = "portal.key"
+"""
+
+
+def write_certificate(directory: Path) -> None:
+    """The portal's."""
     names = [x509.IPAddress(ip_address(HOST))]
     certificate = certs.issue(
         certs.authority(), certs.common_name(HOST), names=names, usage=[ExtendedKeyUsageOID.SERVER_AUTH]
     )
-    certificate.write(site.directory, "portal")
+    certificate.write(directory, "portal")
+
+
+def toml(site: Any, metadata: Path, *methods: str, more: str = "", portal: str = "") -> str:
+    """subnet-b is for the group eng."""
+    write_certificate(site.directory)
     text = site.toml(more).replace(f"[{CERTIFICATE}]", f"[{', '.join(methods or (FEDERATED,))}]")
     text = text.replace('private_key = "server.key"', 'private_key = "server.key", chain = "ca.crt"')
     text = text.replace("authorize = [", 'authorize = [{ network = "10.30.0.0/16", group = "eng" }, ')
@@ -44,12 +58,7 @@ def toml(site: Any, metadata: Path, *methods: str, more: str = "", portal: str =
 [[saml_provider]]
 id = "corp"
 metadata = "{metadata}"
-[portal]
-listen = "0.0.0.0:{PORT}"
-url = "{URL}"
-certificate = "portal.crt"
-private_key = "portal.key"
-{portal}
+{PORTAL}{portal}
 """
 
 
@@ -104,9 +113,13 @@ class Browser:
         with self._place.entered():
             return self._http.get(url)
 
-    def post(self, url: str, **fields: str) -> httpx.Response:
+    def post(self, url: str, headers: dict[str, str] | None = None, /, **fields: str) -> httpx.Response:
         with self._place.entered():
-            return self._http.post(url, data=fields)
+            return self._http.post(url, data=fields, headers=headers)
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return self._http.cookies
 
     def sent_on(self, answer: httpx.Response) -> str:
         assert answer.status_code == 303, (answer.status_code, answer.text)

@@ -1,0 +1,85 @@
+"""What the portal's self-service pages ask of the gateway: the login is the VPN's own, with its throttle and its second
+factor, and the profile is that of ``cvpnctl profile`` or of the API's export."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from cvpnd.auth.challenge import Asker
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.config import EndpointConfig
+from cvpnd.endpoints.gateway import Gateway
+from cvpnd.profile import ProfileError, render_export, render_profile
+from cvpnd.reasons import Refusal
+from cvpnd.server.admission import prefixes
+from cvpnd.server.control import ControlPlane
+from cvpnd.server.denied import Denied
+from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.login import LOGIN_SHARE, second_factor
+
+log = logging.getLogger(__name__)
+
+NO_CERTIFICATE = "self-service"
+"""In the place of a client certificate's fingerprint: a question that was put to a browser cannot be answered by a VPN
+client, nor the other way round."""
+
+
+class SelfServiceDesk:
+    """The portal's ``Desk``."""
+
+    def __init__(self, gateway: Gateway, control: ControlPlane) -> None:
+        self._gateway = gateway
+        self._control = control
+
+    def find(self, endpoint_id: str) -> EndpointConfig | None:
+        served = self._served(endpoint_id)
+        return None if served is None else served.settings
+
+    async def log_in(self, endpoint_id: str, username: str, password: str, *, host: str) -> Account | Refused:
+        served = self._served(endpoint_id)
+        method = None if served is None else served.settings.user_method
+        if served is None or method is None or method.directory is None:
+            return Refused(Refusal.INTERNAL_ERROR, "the endpoint went while somebody logged in")
+        control, directory = self._control, method.directory
+        within_s = served.settings.hand_window_s * LOGIN_SHARE
+        source, _ = prefixes(host)
+        try:
+            factor = None
+            if method.mfa != "off":
+                asker = Asker(endpoint_id, directory, NO_CERTIFICATE)
+                factor = second_factor(control, method.mfa, asker, host, within_s)
+            answer = await control.users.log_in(
+                directory, username, password, source=source, within_s=within_s, second_factor=factor
+            )
+        except Denied as denied:
+            return Refused(denied.refusal, denied.detail)
+        if isinstance(answer, Account) and not self.still_lets_in(endpoint_id, answer):
+            return Refused(Refusal.WRONG_PASSWORD, "it was changed while the login was under way")
+        return answer
+
+    def still_lets_in(self, endpoint_id: str, account: Account) -> bool:
+        """As its directory has said last."""
+        served = self._served(endpoint_id)
+        method = None if served is None else served.settings.user_method
+        if method is None or method.directory is None:
+            return False
+        now = self._control.users.look_up(method.directory, account.name)
+        return isinstance(now, Account) and now.stamp == account.stamp
+
+    async def profile(self, endpoint_id: str, account: Account, kind: str) -> str | None:
+        served = self._served(endpoint_id)
+        if served is None:
+            return None
+        try:
+            if kind == "aws":
+                return await asyncio.to_thread(render_export, served.settings, served.trust)
+            return await asyncio.to_thread(render_profile, served.settings, served.trust, account.name, kind=kind)
+        except ProfileError as error:
+            log.error("self-service: no %s profile of %s for %s: %s", kind, served.settings.name, account.name, error)
+            return None
+
+    def _served(self, endpoint_id: str) -> ServedEndpoint | None:
+        found = (each for each in self._gateway.endpoints if each.id == endpoint_id and not each.closing)
+        return next((each for each in found if each.settings.self_service_portal), None)

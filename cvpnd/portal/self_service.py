@@ -1,0 +1,243 @@
+"""The self-service pages: a person logs in and downloads the profile of an endpoint.
+
+Every form carries a word that belongs to the browser's cookie, the login form too, so that nobody is logged in as
+somebody else; a login gets a new cookie. A profile holds nothing that is the person's own, but the key that all clients
+of an endpoint share may be in it: it is for those who may log in there and nobody else. An endpoint without these pages
+and one that does not exist look alike."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from cvpnd.auth.challenge import Asked
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.config import EndpointConfig
+from cvpnd.portal.pages import HEADERS, page, redirect
+from cvpnd.portal.requests import read_form
+from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
+from cvpnd.reasons import PortalRefusal, Refusal
+
+log = logging.getLogger(__name__)
+
+PATH = "/self-service/endpoints/"
+LONGEST_FORM = 4096
+COOKIE = "__Host-self-service-"
+"""And the endpoint's id. Browsers take this prefix only over https, for this host alone and without a Domain."""
+WRONG = "This did not work. Look at the user name, the password and the code, and try again."
+LATER = "The login service takes no more logins at this moment. Try again later."
+PASSING = frozenset(
+    {
+        Refusal.LOGIN_THROTTLED,
+        Refusal.TOO_MANY_LOGINS,
+        Refusal.DIRECTORY_TIMEOUT,
+        Refusal.DIRECTORY_UNAVAILABLE,
+        Refusal.RADIUS_UNAVAILABLE,
+        Refusal.RADIUS_UNVERIFIED,
+    }
+)
+"""What clients of the VPN are told of too; for any other reason people hear ``WRONG``."""
+
+
+class Download(NamedTuple):
+    kind: str
+    title: str
+    how: str
+
+
+DOWNLOADS = (
+    Download("openvpn", "OpenVPN (Linux, Windows)", "On Linux: sudo openvpn --config, and the file. On Windows: import "
+             "the file into OpenVPN GUI by its icon in the task bar, then Connect."),
+    Download("connect", "OpenVPN Connect (phones, Windows, macOS)", "Open the file with OpenVPN Connect, or upload it "
+             "there under Add profile, then switch it on."),
+    Download("tunnelblick", "Tunnelblick (macOS)", "Open the file: Tunnelblick installs it. Then choose it from the "
+             "icon in the menu bar."),
+    Download("networkmanager", "NetworkManager (Linux)", "Settings, Network, VPN, import from a file; or "
+             "nmcli connection import type openvpn file, and the file."),
+    Download("aws", "AWS VPN Client", "File, Manage profiles, Add profile: choose the file, then Connect."),
+)  # fmt: skip
+KINDS = frozenset(download.kind for download in DOWNLOADS)
+
+
+class Desk(Protocol):
+    """What the pages ask of the gateway."""
+
+    def find(self, endpoint_id: str) -> EndpointConfig | None:
+        """None: it does not exist, or has no self-service."""
+        ...
+
+    async def log_in(self, endpoint_id: str, username: str, password: str, *, host: str) -> Account | Refused: ...
+
+    def still_lets_in(self, endpoint_id: str, account: Account) -> bool: ...
+
+    async def profile(self, endpoint_id: str, account: Account, kind: str) -> str | None:
+        """None: it cannot be made, and the log says why."""
+        ...
+
+
+class SelfService:
+    """``downloads`` counts profiles that were handed out, by the endpoint's name."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        is_own_form: Callable[[Request], bool],
+        refuse: Callable[[Request, PortalRefusal, str], Response],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.downloads: Counter[str] = Counter()
+        self._desk = desk
+        self._is_own_form = is_own_form
+        self._refuse = refuse
+        self._clock = clock
+        self._sessions = Sessions()
+
+    def routes(self, guard: Callable[[Callable[[Request], Awaitable[Response]]], Callable[..., object]]) -> list[Route]:
+        place = PATH + "{id}"
+        return [
+            Route(place, guard(self._start), methods=["GET"]),
+            Route(place + "/login", guard(self._log_in), methods=["POST"]),
+            Route(place + "/code", guard(self._answer), methods=["POST"]),
+            Route(place + "/logout", guard(self._log_out), methods=["POST"]),
+            Route(place + "/profile/{kind}", guard(self._download), methods=["GET"]),
+        ]
+
+    # -- the pages ----------------------------------------------------------------------------------------
+
+    async def _start(self, request: Request) -> Response:
+        endpoint = self._desk.find(request.path_params["id"])
+        if endpoint is None:
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        session = self._session(request, endpoint)
+        if session is None:
+            return self._login_page(request, endpoint)
+        if isinstance(session.proof, Asked):
+            return self._code_page(request, endpoint, session.proof)
+        return page(
+            "self_service",
+            endpoint=endpoint,
+            account=session.proof.name,
+            downloads=DOWNLOADS,
+            place=PATH + endpoint.id,
+            word=self._sessions.form_word(_cookie(request, endpoint), endpoint.id),
+        )
+
+    async def _log_in(self, request: Request) -> Response:
+        endpoint = self._desk.find(request.path_params["id"])
+        if endpoint is None:
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        fields = await self._form(request, endpoint)
+        if fields is None:
+            return self._refuse(request, PortalRefusal.FORM_FORGED, "")
+        return await self._judge(request, endpoint, fields.get("username", ""), fields.get("password", ""))
+
+    async def _answer(self, request: Request) -> Response:
+        endpoint = self._desk.find(request.path_params["id"])
+        if endpoint is None:
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        fields = await self._form(request, endpoint)
+        if fields is None:
+            return self._refuse(request, PortalRefusal.FORM_FORGED, "")
+        session = self._session(request, endpoint)
+        if session is None or not isinstance(session.proof, Asked):
+            return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
+        self._sessions.close(_cookie(request, endpoint))  # one answer to each question, also of two at once
+        return await self._judge(request, endpoint, session.username, session.proof.answered(fields.get("code", "")))
+
+    async def _judge(self, request: Request, endpoint: EndpointConfig, username: str, password: str) -> Response:
+        host = _host(request)
+        answer = await self._desk.log_in(endpoint.id, username, password, host=host)
+        if isinstance(answer, Refused) and not isinstance(answer, Asked):
+            self._refuse(request, PortalRefusal.LOGIN_REFUSED, f"at {endpoint.name}: {answer.refusal}: "
+                         f"{answer.detail[:200]!r}")  # fmt: skip
+            return self._login_page(request, endpoint, LATER if answer.refusal in PASSING else WRONG, 403)
+        lifetime_s = ASKED_S if isinstance(answer, Asked) else SESSION_S
+        now = self._clock()
+        cookie = self._sessions.open(Session(endpoint.id, endpoint.methods, username, answer, now + lifetime_s), now)
+        if isinstance(answer, Account):
+            log.info("self-service: %s logged in at %s from %s", answer.name, endpoint.name, host)
+        return _with_cookie(redirect(PATH + endpoint.id), endpoint, cookie)
+
+    async def _log_out(self, request: Request) -> Response:
+        endpoint = self._desk.find(request.path_params["id"])
+        if endpoint is None:
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        if await self._form(request, endpoint) is None:
+            return self._refuse(request, PortalRefusal.FORM_FORGED, "")
+        self._sessions.close(_cookie(request, endpoint))
+        return _with_cookie(redirect(PATH + endpoint.id), endpoint, "")
+
+    async def _download(self, request: Request) -> Response:
+        if request.method != "GET":
+            return Response(status_code=405, headers=HEADERS)
+        endpoint, kind = self._desk.find(request.path_params["id"]), request.path_params["kind"]
+        if endpoint is None or kind not in KINDS:
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        session = self._session(request, endpoint)
+        if session is None or not isinstance(session.proof, Account):
+            return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
+        account = session.proof
+        text = await self._desk.profile(endpoint.id, account, kind)
+        if text is None:
+            return page("message", 500, title="There is no such profile", advice="Ask your administrator for one.")
+        self.downloads[endpoint.name] += 1
+        log.info(
+            "self-service: %s took the profile of %s (%s) at %s", account.name, endpoint.name, kind, _host(request)
+        )
+        headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{endpoint.name}.ovpn"'}
+        return Response(text, headers=headers, media_type="application/x-openvpn-profile")
+
+    # -- around them --------------------------------------------------------------------------------------
+
+    def _session(self, request: Request, endpoint: EndpointConfig) -> Session | None:
+        cookie = _cookie(request, endpoint)
+        session = self._sessions.find(cookie, endpoint.id, self._clock())
+        if session is None:
+            return None
+        good = isinstance(session.proof, Asked) or self._desk.still_lets_in(endpoint.id, session.proof)
+        if not good or session.methods != endpoint.methods:
+            self._sessions.close(cookie)
+            return None
+        return session
+
+    async def _form(self, request: Request, endpoint: EndpointConfig) -> dict[str, str] | None:
+        """None: it is not from a page that we showed this browser."""
+        fields = await read_form(request, LONGEST_FORM)
+        known = self._sessions.is_form_word(fields.get("word", ""), _cookie(request, endpoint), endpoint.id)
+        return fields if known and self._is_own_form(request) else None
+
+    def _login_page(self, request: Request, endpoint: EndpointConfig, problem: str = "", status: int = 200) -> Response:
+        cookie = _cookie(request, endpoint) or secrets.token_urlsafe(
+            32
+        )  # the same in every tab; a login makes a new one
+        word = self._sessions.form_word(cookie, endpoint.id)
+        shown = page("login", status, endpoint=endpoint, place=PATH + endpoint.id, word=word, problem=problem)
+        return _with_cookie(shown, endpoint, cookie)
+
+    def _code_page(self, request: Request, endpoint: EndpointConfig, asked: Asked) -> Response:
+        word = self._sessions.form_word(_cookie(request, endpoint), endpoint.id)
+        return page("code", endpoint=endpoint, place=PATH + endpoint.id, word=word, asked=asked)
+
+
+def _cookie(request: Request, endpoint: EndpointConfig) -> str:
+    return request.cookies.get(COOKIE + endpoint.id, "")
+
+
+def _with_cookie(answer: Response, endpoint: EndpointConfig, cookie: str) -> Response:
+    lifetime_s = int(SESSION_S) if cookie else 0
+    answer.set_cookie(COOKIE + endpoint.id, cookie, max_age=lifetime_s, secure=True, httponly=True, samesite="strict")
+    return answer
+
+
+def _host(request: Request) -> str:
+    assert request.client is not None  # noqa: S101 - it came over TCP
+    return request.client.host
