@@ -141,6 +141,7 @@ class Daemon:
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
             saml=views.saml_metrics(self.control.saml, gateway.saml_keeper, time.time()),
+            connect_handlers=self.control.handlers.seconds,
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             self_service_downloads=self._self_service_downloads(),

@@ -4,7 +4,8 @@
     facts.py      what checks look at: the file, the daemon's answers, interfaces
     host.py       kernel, interfaces, forwarding, firewalls, buffers, ports
     trust.py      configuration, certificates, keys, the clock
-    services.py   names, resolvers, directories
+    names.py      names in profiles, resolvers
+    logins.py     directories, RADIUS servers, identity providers, the portal
     diagnosis.py  all checks, in order
     bundle.py     the same and more as an archive without secrets
 

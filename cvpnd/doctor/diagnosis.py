@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvpnd.doctor import host, services, trust
+from cvpnd.doctor import host, logins, names, trust
 from cvpnd.doctor.facts import Facts, gather
 from cvpnd.doctor.findings import Finding, warning
 
@@ -27,14 +28,18 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Iterator[Finding]]], ...] = (
     ("mtu", host.mtu),
     ("conntrack", host.connection_tracking),
     ("disk", host.disks),
-    ("dns", services.names),
-    ("dns", services.resolvers),
-    ("directories", services.directories),
+    ("dns", names.names),
+    ("dns", names.resolvers),
+    ("directories", logins.directories),
+    ("radius", logins.radius),
+    ("saml", logins.identity_providers),
+    ("portal", logins.portal),
 )
 
 
 def diagnose(config_path: Path, daemon: Mapping[str, Any] | None) -> list[Finding]:
     """Every problem and warning, and "ok" for each check without one. ``daemon``: its ``/v1/status``."""
+    logging.getLogger("cvpnd").addHandler(logging.NullHandler())  # what is logged on the way is in the findings
     facts = gather(config_path, daemon)
     found: dict[str, list[Finding]] = {}
     for name, check in CHECKS:

@@ -218,10 +218,10 @@ def _may_force(facts: Facts) -> bool:
 
 
 def ports(facts: Facts) -> Iterator[Finding]:
-    """Without a daemon: whether it could listen. With one: whether it does."""
-    for endpoint, listen in _listeners(facts.config):
-        if facts.daemon is not None:
-            continue
+    """Whether a daemon could listen, where none does."""
+    if facts.config is None or facts.daemon is not None:
+        return
+    for who, listen in _all_listeners(facts.config):
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
         kind = socket.SOCK_DGRAM if listen.transport == "udp" else socket.SOCK_STREAM
         with socket.socket(family, kind) as probe:
@@ -230,7 +230,7 @@ def ports(facts: Facts) -> Iterator[Finding]:
             try:
                 probe.bind((listen.host, listen.port))
             except OSError as error:
-                what = f"endpoint {endpoint.name} cannot listen on {listen}: {error.strerror}"
+                what = f"{who} cannot listen on {listen}: {error.strerror}"
                 yield problem("ports", what, _listen_fix(listen, error))
 
 
@@ -292,6 +292,18 @@ def disks(facts: Facts) -> Iterator[Finding]:
                 "disk", f"daemon.{key}: {free // 1024**2} MB are left at {path}; without room entries are lost and "
                 "changes refused", f"make room: du -xh {path} | sort -h | tail",
             )  # fmt: skip
+
+
+def _all_listeners(config: Config) -> Iterator[tuple[str, Listen]]:
+    for endpoint, listen in _listeners(config):
+        yield f"endpoint {endpoint.name}", listen
+    for who, place in (
+        ("api", config.api.listen),
+        ("portal", config.portal.listen),
+        ("metrics", config.metrics.listen),
+    ):
+        if place is not None:
+            yield who, Listen("tcp", place.host, place.port)
 
 
 def _listeners(config: Config | None, transport: str | None = None) -> Iterator[tuple[EndpointConfig, Listen]]:

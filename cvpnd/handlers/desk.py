@@ -11,9 +11,12 @@ from typing import Protocol
 
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.schema import ConnectAnswer, ConnectRequest, HandlerFailed, read_answer
+from cvpnd.ops.histogram import Histogram
 from cvpnd.reasons import Refusal
 
 log = logging.getLogger(__name__)
+
+SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 class Handler(Protocol):
@@ -45,12 +48,15 @@ class Handlers:
 
     def __init__(self) -> None:
         self._desks: dict[str, _Desk] = {}
+        self.seconds: dict[str, Histogram] = {}
+        """By name, also of those that are gone: how long clients waited for their answers, or for the lack of one."""
 
     def replace(self, handlers: Iterable[Handler]) -> None:
         """Who is being asked answers still. One that stays the same keeps its desk, and with it its limits."""
         before, self._desks = self._desks, {}
         for handler in handlers:
             name = handler.settings.name
+            self.seconds.setdefault(name, Histogram(SECONDS_BUCKETS))
             desk = before.get(name)
             same = desk is not None and (desk.handler.settings, desk.handler.read_from_files) == (
                 handler.settings,
@@ -67,7 +73,13 @@ class Handlers:
         desk = self._desks.get(name)
         if desk is None:
             raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, f"there is no handler {name}")
-        deadline = asyncio.get_running_loop().time() + min(within_s, desk.handler.settings.timeout_s)
+        begun = asyncio.get_running_loop().time()
+        try:
+            return await self._answer(desk, request, begun + min(within_s, desk.handler.settings.timeout_s))
+        finally:
+            self.seconds[name].add(asyncio.get_running_loop().time() - begun)
+
+    async def _answer(self, desk: _Desk, request: ConnectRequest, deadline: float) -> ConnectAnswer:
         await self._wait_for_turn(desk, deadline)
         desk.asked += 1
         try:

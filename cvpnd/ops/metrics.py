@@ -124,6 +124,8 @@ class GatewayMetrics:
     radius: Sequence[DirectoryMetrics] = ()
     """The same of the RADIUS servers of each directory."""
     saml: Sequence[SamlMetrics] = ()
+    connect_handlers: Mapping[str, Histogram] = field(default_factory=dict)
+    """By name: how long clients waited for them."""
     api_refusals: Mapping[str, int] = field(default_factory=dict)
     """``ApiRefusal`` word -> requests refused for it."""
     portal_refusals: Mapping[str, int] = field(default_factory=dict)
@@ -150,6 +152,7 @@ class GatewayCollector(Collector):
         yield from _directories(now.directories)
         yield from _radius(now.radius)
         yield from saml_families(now.saml)
+        yield from _connect_handlers(now.connect_handlers)
         yield from _data_path(now)
         yield from _daemon(now)
 
@@ -319,6 +322,17 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         "Packets that found the receive buffers of the endpoint's UDP sockets full.",
         ((e.name, e.socket_drops) for e in endpoints),
     )
+
+
+def _connect_handlers(handlers: Mapping[str, Histogram]) -> Iterator[Metric]:
+    seconds = HistogramMetricFamily(
+        "cvpnd_connect_handler_seconds",
+        "How long clients waited for a client connect handler, their turn included, whatever came of it.",
+        labels=["handler"],
+    )
+    for name, histogram in sorted(handlers.items()):
+        seconds.add_metric([name], histogram.buckets(), histogram.sum)
+    yield seconds
 
 
 def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:

@@ -25,6 +25,16 @@ authentication = [{{ type = "directory-service-authentication", directory = "loc
 name = "anna"
 password_hash = "{password_hash}"
 """
+ANSWER = {
+    "error-msg-on-denied-connection": "no", "posture-compliance-statuses": [], "schema-version": "v3",
+}  # fmt: skip
+SAYS = f"case $(cat) in *carol*) a=false;; *) a=true;; esac; echo '{{\"allow\": '$a', {json.dumps(ANSWER)[1:]}'"
+HANDLER = """
+[[handler]]
+name = "AWSClientVPN-day"
+executable = "/bin/sh"
+arguments = ["-c", {says}]
+"""
 METRICS = '[metrics]\nlisten = "127.0.0.1:9176"\nper_user = true\nopenvpn_exporter_names = true\n'
 
 
@@ -61,17 +71,25 @@ def prometheus(site):
     return start
 
 
+def panels():
+    dashboard = json.loads((CONF / "grafana" / "cvpnd.json").read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+
+
 def value(answer):
     (only,) = answer.values()
     return only
 
 
 def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
+    """Logins, failures, the CRL, the handler, an end by the administrator, and traffic."""
     site.write_crl(certs.client("mallory"))
     status = site.lab.directory / "status.log"
     password_hash = PasswordHasher(time_cost=1, memory_cost=19456, parallelism=1).hash("right")
     gateway = site.start(
-        PASSWORDS.format(password_hash=password_hash),
+        'connect_handler = "AWSClientVPN-day"'
+        + PASSWORDS.format(password_hash=password_hash)
+        + HANDLER.format(says=json.dumps(SAYS)),
         daemon=f'{METRICS}[status_file]\npath = "{status}"\nversion = 2\ninterval_s = 1\n',
     )
     query = prometheus()
@@ -86,6 +104,8 @@ def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
     (guess.parent / "login").write_text("anna\nwrong\n")
     guess.write_text(re.sub("(?m)^(cert|key) .*\n", "", guess.read_text()) + "auth-user-pass login\n")
     site.lab.openvpn(guess).wait_for("AUTH_FAILED", 10)
+    carol = site.connect(certs.client("carol"), wait=False, name="carol")
+    carol.wait_for("AUTH_FAILED,no", 10)
     gateway.ctl("connection", "terminate", "--username", "bob")
     second.wait_for("Terminated by the administrator|halt", 5)
 
@@ -95,8 +115,15 @@ def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
     assert value(query(f"cvpnd_active_connections{staff}")) == 1
     assert value(query('sum(cvpnd_authentication_failures_total{reason="certificate-revoked"})')) >= 1
     assert value(query('cvpnd_authentication_failures_total{endpoint="guests", reason="wrong-password"}')) == 1
+    denied = '{endpoint="staff", reason="client-connect-failed"}'
+    assert value(query(f"cvpnd_authentication_failures_total{denied}")) == 1
+    late = denied.replace("failed", "handler-timed-out")
+    assert value(query(f"cvpnd_authentication_failures_total{late}")) == 0
+    assert value(query('cvpnd_connect_handler_seconds_count{handler="AWSClientVPN-day"}')) == 3
     assert value(query('cvpnd_directory_seconds_count{directory="local"}')) == 1
     assert value(query(f"cvpnd_ingress_packets_total{staff}")) >= 5
+    assert value(query(f"cvpnd_ingress_bytes_total{staff}")) >= 5 * 84
+    assert value(query(f"cvpnd_egress_packets_total{staff}")) >= 5
     assert value(query(f"cvpnd_egress_bytes_total{staff}")) >= 5 * 84
     assert value(query('sum(cvpnd_dropped_packets_total{reason="denied"})')) >= 2
     assert 0 < value(query(f"(cvpnd_crl_expiry_timestamp_seconds{staff} - time()) / 86400")) < 36_500
@@ -114,6 +141,9 @@ def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
     assert query('cvpnd_user_connections{user="anna"}') == {}, "she was refused"
     assert value(query('openvpn_server_connected_clients{status_path="staff"}')) == 1
     assert query('ALERTS{alertstate="firing"}') == {}
+    for expression in panels():
+        shown = query(expression.replace("$instance", ".*").replace("$endpoint", ".*"))
+        assert shown or expression.endswith("> 0") or "radius" in expression, f"an empty panel: {expression}"
 
     wait_until(lambda: "alice" in status.read_text() and "bob" not in status.read_text(), 5, "the status file follows")
     (client,) = [line.split(",") for line in status.read_text().splitlines() if line.startswith("CLIENT_LIST,")]

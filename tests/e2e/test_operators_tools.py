@@ -37,6 +37,21 @@ servers = ["ldaps://10.20.0.10:636"]
 bind_dn = "cn=reader,dc=example"
 bind_password_file = "corp.password"
 user_base = "dc=example"
+[[radius]]
+directory = "local"
+servers = ["radius://127.0.0.1:1812"]
+secret_file = "corp.password"
+[[saml_provider]]
+id = "sso"
+metadata = "http://127.0.0.1:8/metadata"
+[[saml_provider]]
+id = "empty"
+metadata = "ca.crt"
+[portal]
+listen = "0.0.0.0:8444"
+url = "https://vpn.invalid:8444"
+certificate = "server.crt"
+private_key = "server.key"
 """
 
 
@@ -105,7 +120,7 @@ def test_an_operator_sees_who_is_there_and_what_is_wrong_and_a_bundle_tells_no_s
     assert [(secret, place) for secret in secrets for place, text in places.items() if secret in text] == []
 
 
-def test_the_doctor_finds_a_dozen_planted_faults_beside_a_running_daemon(site):
+def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
     gateway, _ = start(site)
     host = site.lab.gateway
     assert doctor(gateway) == []
@@ -146,6 +161,12 @@ def test_the_doctor_finds_a_dozen_planted_faults_beside_a_running_daemon(site):
         "problem: dns: endpoint staff: its remote vpn.invalid has no address",
         "problem: dns: endpoint staff: resolver 10.20.0.10, which clients are told, does not answer",
         "problem: directories: directory corp: ldaps://10.20.0.10:636 cannot be reached",
+        "problem: radius: directory local: radius://127.0.0.1:1812 has not answered",
+        "problem: saml: saml_provider sso: http://127.0.0.1:8/metadata cannot be read",
+        f"problem: saml: saml_provider empty: {site.directory}/ca.crt is no XML",
+        "problem: portal: its name vpn.invalid has no address",
+        "and not for vpn.invalid: browsers warn",
+        "problem: portal: nothing answers at 0.0.0.0:8444",
     ):
         assert fault in told, told
     assert "names port 1195" not in told
@@ -164,11 +185,13 @@ def test_the_doctor_works_where_the_daemon_does_not_start(site):
     certs.server("other").write(site.directory, "other")
     (site.directory / "server.key").write_bytes((site.directory / "other.key").read_bytes())
     site.write_crl()
-    gateway.write_config(gateway.config_path.read_text().replace('interface = "lan2"', 'interface = "eth7"'))
+    text = gateway.config_path.read_text().replace('interface = "lan2"', 'interface = "eth7"')
+    gateway.write_config('[api]\nlisten = "http://127.0.0.1:443"\n' + text)
     found = doctor(gateway, running=False)
     taken.close()
     told = "\n".join(f"{each.check}: {each.what} | {each.fix}" for each in found)
     assert "ports: endpoint staff cannot listen on tcp://0.0.0.0:443" in told and "ss -lnpt" in told
+    assert "ports: api cannot listen on tcp://127.0.0.1:443" in told
     assert "certificates: endpoint staff:" in told and "server.key" in told
     assert "interfaces: subnet subnet-b: there is no interface eth7" in told
 

@@ -63,6 +63,7 @@ BUSY = GatewayMetrics(
     directories=[
         DirectoryMetrics("corp", 2, histogram(0.0625, 0.5, 0.5, 1.125, 1.125, 1.1875), {"ldaps://dc1": False})
     ],
+    connect_handlers={"AWSClientVPN-posture": histogram(0.05, 2.0)},
     radius=[DirectoryMetrics("corp", 1, histogram(0.05), {"radius://otp1": True})],
     saml=[
         SamlMetrics(

@@ -1,4 +1,4 @@
-"""What others have to answer: names, resolvers that clients are told, directories."""
+"""Names: those in profiles, and the resolvers that clients are told."""
 
 from __future__ import annotations
 
@@ -42,18 +42,6 @@ def resolvers(facts: Facts) -> Iterator[Finding]:
                 yield problem(
                     "dns", f"endpoint {endpoint.name}: resolver {address}, which clients are told, does not answer",
                     "correct dns_servers, or start it; dig @" + str(address) + " tries it",
-                )  # fmt: skip
-
-
-def directories(facts: Facts) -> Iterator[Finding]:
-    for directory in () if facts.config is None else facts.config.directories:
-        for server in directory.servers:
-            try:
-                socket.create_connection((server.host, server.port), PATIENCE_S).close()
-            except OSError as error:
-                yield problem(
-                    "directories", f"directory {directory.id}: {server} cannot be reached: {error.strerror or error}",
-                    "look at its name, the firewall in between, and whether it runs",
                 )  # fmt: skip
 
 
