@@ -17,7 +17,7 @@ from cvpnd.server.admission import prefixes
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.denied import Denied
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.login import LOGIN_SHARE, second_factor
+from cvpnd.server.user_method import LOGIN_SHARE, second_factor
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from helpers.served import Client, Served, wait_until
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.opening import open_handler
 from cvpnd.reasons import Refusal
-from cvpnd.server.login import HANDLER_TEXT
+from cvpnd.server.denied import HANDLER_TEXT
 
 SCRIPT = """#!/bin/sh
 read -r request

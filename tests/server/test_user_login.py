@@ -13,7 +13,9 @@ from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.passwords import hash_password
 from cvpnd.config import AuthenticationConfig
 from cvpnd.reasons import Refusal
-from cvpnd.server.login import NOBODY_YET, Denied, vouch
+from cvpnd.server.denied import Denied
+from cvpnd.server.holder import NOBODY_YET
+from cvpnd.server.user_method import vouch
 
 METHOD = AuthenticationConfig(type="directory-service-authentication", directory="local")
 HASH, OTHER_HASH = hash_password("right"), hash_password("right")

@@ -1,0 +1,123 @@
+"""Logins by the token of an earlier one: nobody types, and the account must still be what it was."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import TYPE_CHECKING
+
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.logins import OWN_FAULT, left_of_failure
+from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner
+from cvpnd.policy.model import Identity
+from cvpnd.reasons import Refusal
+from cvpnd.server import federated
+from cvpnd.server.admission import prefixes
+from cvpnd.server.denied import FINAL_TEXT, Denied
+from cvpnd.server.holder import check_name
+from cvpnd.server.user_method import LOGIN_SHARE
+from cvpnd.wire.agreement import NO_NAME
+from cvpnd.wire.events import CredentialsReceived
+
+if TYPE_CHECKING:
+    from cvpnd.server.connection import Connection
+    from cvpnd.server.control import ControlPlane
+
+
+async def recognise(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+) -> Account:
+    """By the token of an earlier login. Raises ``Denied``, and late enough not to tell who is known here: the directory
+    is asked about some and not about others."""
+    begun = time.monotonic()
+    try:
+        known = await _recall(control, connection, credentials)
+        return vouch_by_token(control, connection, credentials, identity, known)
+    except Denied:
+        await asyncio.sleep(left_of_failure(time.monotonic() - begun))
+        raise
+
+
+async def _recall(
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived
+) -> Account | Refused | None:
+    """After a restart nobody here knows the account that a token is for. What is returned is somebody that no directory
+    can be asked about."""
+    settings = connection.endpoint.settings
+    method = settings.user_method
+    if method is not None and method.is_federated:
+        known = await federated.recall(control, connection, credentials)
+        return known or Refused(Refusal.TOKEN_INVALID, "of no login that is remembered")
+    assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
+    within_s = settings.hand_window_s * LOGIN_SHARE
+    source, _ = prefixes(connection.link.remote.host)
+    refused = await control.users.recall(method.directory, credentials.username, source=source, within_s=within_s)
+    if refused is not None:  # the account is not what it was, which is told like a token that is not good; or no answer
+        text = FINAL_TEXT[Refusal.TOKEN_INVALID] if refused.refusal in OWN_FAULT else ""
+        raise Denied(refused.refusal, refused.detail, text=text)
+    return None
+
+
+def vouch_by_token(
+    control: ControlPlane,
+    connection: Connection,
+    credentials: CredentialsReceived,
+    identity: Identity,
+    remembered: Account | Refused | None = None,
+) -> Account:
+    """The account whose password was right when the token was written, as it is now. Raises ``Denied``.
+
+    ``remembered``: somebody that no directory can be asked about."""
+    method = connection.endpoint.settings.user_method
+    assert method is not None  # noqa: S101 - the caller's promise
+    if control.token_key is None:
+        raise Denied(Refusal.TOKEN_INVALID)
+    account: Account | Refused
+    if method.is_federated:
+        account = remembered or Account(identity.username, identity.groups)  # of a connection that is let in
+    else:
+        assert method.directory is not None  # noqa: S101 - the model's check
+        check_name(method, credentials.username, identity, typed=True)
+        account = control.users.look_up(method.directory, credentials.username)
+    known = Account(credentials.username, frozenset()) if isinstance(account, Refused) else account
+    token = control.token_key.read(credentials.password, _owner(connection, known, identity))
+    if isinstance(account, Refused):  # told like a token that is not good: nobody learns who is known here
+        raise Denied(account.refusal, account.detail, text=FINAL_TEXT[Refusal.TOKEN_INVALID])
+    if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
+        raise Denied(Refusal.TOKEN_INVALID, "not written for this user, endpoint, certificate, password or session")
+    check_name(method, account.name, identity)
+    if control.revocations.covers(token, account.name):
+        raise Denied(Refusal.TOKEN_INVALID, "its login was ended by an administrator")
+    ends_at = min(token.expires_at, token.logged_in_at + _lifetime_s(connection))
+    if time.time() >= ends_at:
+        raise Denied(Refusal.TOKEN_EXPIRED, f"{time.time() - ends_at:.0f} s ago")
+    connection.token = token
+    return account
+
+
+def token_options(
+    control: ControlPlane, connection: Connection, account: Account | None, identity: Identity, username: str
+) -> tuple[str, ...]:
+    """The token of a first login, or again the one that the client came with; and a name for it if it has none."""
+    if account is None or control.token_key is None:
+        return ()
+    if connection.token is None:
+        connection.token = Token.new(time.time(), _lifetime_s(connection))
+    token = f"auth-token {control.token_key.write(connection.token, _owner(connection, account, identity))}"
+    return (token,) if username else (token, f"auth-token-user {base64.b64encode(NO_NAME.encode()).decode()}")
+
+
+def _owner(connection: Connection, account: Account, identity: Identity) -> TokenOwner:
+    method = connection.endpoint.settings.user_method
+    directory = "" if method is None else method.directory or ""
+    if method is not None and method.is_federated:
+        directory = federated.owner_name(method)
+    if method is not None and method.mfa != "off":  # else a login without a code were worth as much
+        directory += f" {method.mfa}"
+    return TokenOwner(connection.endpoint.id, directory, account.name, identity.certificate_fingerprint, account.stamp)
+
+
+def _lifetime_s(connection: Connection) -> int:
+    return connection.endpoint.settings.session_timeout_s or LIFETIME_S
