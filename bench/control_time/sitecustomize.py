@@ -50,7 +50,7 @@ def measure_all() -> None:
     from OpenSSL import SSL
 
     from cvpnd.auth import certificate
-    from cvpnd.server import control, doorman, link, listener, login
+    from cvpnd.server import control, doorman, link, listener, login, session_events
     from cvpnd.wire import session
 
     measure(SSL.Connection, "do_handshake", "TLS handshake in OpenSSL")
@@ -63,10 +63,10 @@ def measure_all() -> None:
     measure(doorman.Doorman, "fetch", "packets from the doorman")
     measure(listener.UdpListener, "_begin", "the echo of the cookie")
     measure(control.ControlPlane, "begin", "a new session")
-    for name in ("identify", "_facts", "_grant"):
+    for name in ("identify", "client_facts", "make_grant"):
         measure(login, name, "identity, lease and options")
     measure(control.ControlPlane, "admit", "the peer for the data plane")
-    measure(control.ControlPlane, "_install_key", "keys, and the line of the connection log")
+    measure(session_events, "install_key", "keys, and the line of the connection log")
     measure(control.ControlPlane, "pump", "ControlPlane: finding, pumping, timers")
     measure(control.ControlPlane, "_control_packets", "ControlPlane: finding, pumping, timers")
     measure(control.ControlPlane, "_timers_due", "ControlPlane: finding, pumping, timers")

@@ -1,8 +1,9 @@
 """The one place where sessions, links, the data plane and login meet.
 
 The journey of a control packet: the doorman lets it through, its connection is found -> ``packet_received`` feeds the
-session -> ``pump`` handles what the session tells, sends what it wants sent and re-arms its timer. When something
-hangs, ``pump`` is the place to look. Everything runs on the event loop's thread and nothing here waits.
+session -> ``pump`` has what the session tells handled (``session_events.py``), sends what it wants sent and re-arms its
+timer. When something hangs, ``pump`` is the place to look. What the data plane tells comes by ``plane_events.py``.
+Everything runs on the event loop's thread and nothing here waits.
 """
 
 from __future__ import annotations
@@ -15,14 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import assert_never
-
-from cryptography import x509
 
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.logins import SamlLogins
-from cvpnd.auth.tokens import Revocations, TokenKey, looks_like_token
+from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.totp import Totp
 from cvpnd.auth.web_logins import WebLogins
 from cvpnd.config import StrangersConfig
@@ -37,11 +35,11 @@ from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.handshakes import HandshakeStages
 from cvpnd.server.link import TcpLink, UdpLink
-from cvpnd.server.login import go_on_by_token, log_in, log_in_again, log_in_at_once, somebody_is_asked
 from cvpnd.server.memory import Reserve, Share
 from cvpnd.server.places import Places
+from cvpnd.server.plane_events import plane_told
+from cvpnd.server.session_events import session_told
 from cvpnd.server.session_table import SessionTable, source_prefix
-from cvpnd.wire import events as wire
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
@@ -116,19 +114,19 @@ class ControlPlane:
         self._sessions: Counter[str] = Counter()
         """Peers in the data plane, by endpoint id."""
         self._reserve = Reserve()
-        self._on_established = on_established
+        self.on_established = on_established
         self._on_ended = on_ended
         self._listeners: dict[int, Callable[[ControlDatagram], Connection | None]] = {}
         self._strangers_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self._waiting_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._wake_up: asyncio.TimerHandle | None = None
-        self._loop.add_reader(plane.event_fd(), self._plane_events)
-        self._loop.add_reader(door.event_fd(), self._control_packets)
+        self.loop.add_reader(plane.event_fd(), self._plane_events)
+        self.loop.add_reader(door.event_fd(), self._control_packets)
 
     def stop(self) -> None:
-        self._loop.remove_reader(self.door.event_fd())
-        self._loop.remove_reader(self.plane.event_fd())
+        self.loop.remove_reader(self.door.event_fd())
+        self.loop.remove_reader(self.plane.event_fd())
         if self._wake_up is not None:
             self._wake_up.cancel()
 
@@ -166,7 +164,7 @@ class ControlPlane:
             memory = Share(self._reserve, source_prefix(link.remote.host))
         session = Session(
             settings,
-            self._loop.time(),
+            self.loop.time(),
             ssl_context=endpoint.ssl_context,
             local_session_id=local_session_id,
             remote_session_id=remote_session_id,
@@ -181,10 +179,10 @@ class ControlPlane:
         )
         connection = Connection(endpoint, session, link, remote_session_id, time.time(), method=endpoint.method())
         connection.memory = memory
-        connection.stage_began_at = self._loop.time()
+        connection.stage_began_at = self.loop.time()
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         if not connection.unproven:
-            self.sources.begins(link.remote.host, self._loop.time())
+            self.sources.begins(link.remote.host, self.loop.time())
         self.table.add(connection)
         return connection
 
@@ -218,7 +216,7 @@ class ControlPlane:
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         try:
             for packet in packets:
                 connection.session.receive_packet(packet, now)
@@ -229,7 +227,7 @@ class ControlPlane:
     def lives(self, connection: Connection) -> bool:
         """Whether the client of an established connection is still there, as far as can be told now. It is asked when
         this is called, so the answer is yes until it had the time to acknowledge and did not."""
-        now = self._loop.time()
+        now = self.loop.time()
         asked = connection.asked_alive_at
         if asked is None or (now - asked > ASK_AGAIN_S and not connection.session.owes_answer):
             connection.asked_alive_at = now
@@ -247,7 +245,7 @@ class ControlPlane:
         try:
             while (event := session.next_event()) is not None:
                 quiet = False
-                self._session_event(connection, event, now)
+                session_told(self, connection, event, now)
             for packet in session.packets_to_send(now):
                 quiet = False
                 connection.link.send(packet)
@@ -291,11 +289,11 @@ class ControlPlane:
             return
         if self._wake_up is not None:
             self._wake_up.cancel()
-        self._wake_up = self._loop.call_at(deadline, self._timers_due)
+        self._wake_up = self.loop.call_at(deadline, self._timers_due)
 
     def _timers_due(self) -> None:
         self._wake_up = None
-        now = self._loop.time()
+        now = self.loop.time()
         for connection in self.table.pop_due(now):
             if connection.forget_at is not None and connection.forget_at <= now:
                 self._forget(connection)
@@ -313,89 +311,6 @@ class ControlPlane:
 
     def sessions_of(self, endpoint: ServedEndpoint) -> int:
         return self._sessions[endpoint.id]
-
-    # -- what sessions tell -------------------------------------------------------------------------------
-
-    def _session_event(self, connection: Connection, event: wire.Event, now: float) -> None:
-        match event:
-            case wire.TlsEstablished():
-                connection.common_name = event.common_name
-            case wire.CredentialsReceived():
-                self._credentials_received(connection, event, now)
-            case wire.KeysReady():
-                self._install_key(connection, event)
-            case wire.UseKey():
-                if connection.peer_id is not None:
-                    self.plane.use_key(connection.peer_id, event.key_id)
-            case wire.KeyRetired():
-                if connection.peer_id is not None:
-                    self.plane.remove_key(connection.peer_id, event.key_id)
-            case wire.PeerExit():
-                self.end(connection, End.CLIENT_EXIT)
-            case wire.SessionClosed():
-                self._session_closed(connection, event)
-            case wire.QuestionAnswered():
-                if connection.answer is not None and not connection.answer.done():
-                    connection.answer.set_result(event.answer)
-            case wire.MessageReceived():
-                log.debug("%s sent an unknown message: %r", connection.connection_id, event.text[:64])
-            case wire.RenegotiationStarted() | wire.RenegotiationFailed():
-                log.info("%s %s", connection.connection_id, event)
-            case _:
-                assert_never(event)
-
-    def _credentials_received(self, connection: Connection, event: wire.CredentialsReceived, now: float) -> None:
-        if connection.phase is Phase.ENDED:
-            return
-        if connection.login is not None:  # for an earlier key; its answer must not be taken for this one's
-            connection.login.cancel()
-            connection.login = None
-        if connection.phase is Phase.ESTABLISHED:
-            # The session has checked that name and certificate are the ones let in; trust may have changed since.
-            refusal = connection.endpoint.still_trusted(connection)
-            if refusal is not None:
-                self.refuse(connection, refusal)
-            elif connection.endpoint.settings.user_method is None:
-                connection.session.accept_renegotiation(now)
-            elif looks_like_token(event.password):
-                go_on_by_token(self, connection, event)
-            else:
-                connection.login = self._loop.create_task(log_in_again(self, connection, event))
-            return
-        connection.certified = event.certificate is not None
-        self.handshakes.passed(connection, now)
-        self.table.set_phase(connection, Phase.LOGIN)
-        if somebody_is_asked(connection.endpoint):
-            connection.login = self._loop.create_task(log_in(self, connection, event))
-        else:
-            log_in_at_once(self, connection, event)
-
-    def _install_key(self, connection: Connection, event: wire.KeysReady) -> None:
-        if connection.peer_id is None:
-            return
-        keys = event.keys
-        self.plane.install_key(
-            connection.peer_id,
-            event.key_id,
-            dataplane.DataKeys(
-                keys.cipher, keys.open_key, keys.open_iv, keys.seal_key, keys.seal_iv, keys.epoch, keys.digest
-            ),
-        )
-        if connection.keys_installed:
-            self.renegotiations[connection.endpoint.id] += 1
-            return
-        self.handshakes.passed(connection, self._loop.time())
-        connection.keys_installed = True
-        self.established[connection.endpoint.id] += 1
-        self.logins[connection.endpoint.id, connection.method, "accepted"] += 1
-        self._on_established(connection)
-        if isinstance(connection.link, TcpLink):
-            connection.link.hand_over(self.plane, connection.peer_id)  # last: its failure ends the connection
-
-    def _session_closed(self, connection: Connection, event: wire.SessionClosed) -> None:
-        with contextlib.suppress(ValueError, x509.InvalidVersion):  # OpenSSL reads certificates that we cannot
-            connection.common_name = connection.common_name or connection.session.verdict.common_name
-        self.end(connection, event.reason, event.detail)
 
     def data_received(self, listener: int, source: dataplane.SocketAddress, packet: bytes) -> None:
         """A data packet that names no peer, like P_DATA_V1: its source tells whose it is (openvpn-wire.md 2.3)."""
@@ -436,7 +351,7 @@ class ControlPlane:
         follows with ``KeysReady``.
 
         Returns the refusal if the client turns out not to be servable; it has been told."""
-        now = self._loop.time()
+        now = self.loop.time()
         link = connection.link
         with contextlib.ExitStack() as undo:
             undo.callback(self.table.free_peer_id, connection)
@@ -465,14 +380,14 @@ class ControlPlane:
 
     def ask(self, connection: Connection, question: str, wait_s: float) -> float:
         """Login waits for the person at the client: tell it, see ``Session.ask``."""
-        now = self._loop.time()
+        now = self.loop.time()
         left_s = connection.session.ask(question, wait_s, now)
         self.pump(connection, now)
         return left_s
 
     def told_to_wait(self, connection: Connection) -> None:
         """It is sent to its browser and goes on waiting. Strangers may come for that alone, and leave."""
-        if not connection.stranger or self._waiting_logged.take(self._loop.time()):
+        if not connection.stranger or self._waiting_logged.take(self.loop.time()):
             self.on_waiting(connection)
 
     def change_options(self, connection: Connection, options: Sequence[str]) -> bool:
@@ -487,7 +402,7 @@ class ControlPlane:
         if connection.session.takes_updates:
             connection.session.change_options(options, changes)
             connection.grant = replace(grant, options=tuple(options))
-            self.pump(connection, self._loop.time())
+            self.pump(connection, self.loop.time())
         else:
             self.restart(connection, End.CONFIGURATION_CHANGED, RESTART_TEXT)
         return True
@@ -495,10 +410,10 @@ class ControlPlane:
     def go_on(self, connection: Connection) -> None:
         """Login said yes to a later key, some time after it was asked."""
         try:
-            connection.session.accept_renegotiation(self._loop.time())
+            connection.session.accept_renegotiation(self.loop.time())
         except Exception:
             self._cannot_go_on(connection)
-        self.pump(connection, self._loop.time())
+        self.pump(connection, self.loop.time())
 
     def refuse(
         self,
@@ -512,32 +427,32 @@ class ControlPlane:
         """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
         help."""
         try:
-            connection.session.refuse(client_text, self._loop.time(), reason, retry_after_s=retry_after_s)
+            connection.session.refuse(client_text, self.loop.time(), reason, retry_after_s=retry_after_s)
         except Exception:
             self._cannot_go_on(connection)
         self._last_words(connection, reason, detail)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
         """End it for good: the client is told not to come back by itself."""
-        connection.session.halt(client_text, self._loop.time(), reason)
+        connection.session.halt(client_text, self.loop.time(), reason)
         self._last_words(connection, reason)
 
     def restart(self, connection: Connection, reason: End, client_text: str) -> None:
         """End it so that the client comes straight back, keeping what it knows."""
-        connection.session.restart(client_text, self._loop.time(), reason)
+        connection.session.restart(client_text, self.loop.time(), reason)
         self._last_words(connection, reason)
 
     def _last_words(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         if connection.session.established:  # there was nothing to answer with a no, so it would just go on
             connection.session.close(reason)
-        self.pump(connection, self._loop.time())  # before the end, which closes a TCP connection
+        self.pump(connection, self.loop.time())  # before the end, which closes a TCP connection
         self.end(connection, reason, detail)
 
     def close(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         """End it without a word."""
         self.end(connection, reason, detail)
         connection.session.close(reason, detail)
-        self.pump(connection, self._loop.time())
+        self.pump(connection, self.loop.time())
 
     def end(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         """No packet passes from here on, whatever the session still says. The lease is free exactly once: here."""
@@ -567,10 +482,10 @@ class ControlPlane:
             if not connection.keys_installed and reason not in UNFINISHED:
                 self.logins[connection.endpoint.id, connection.method, "refused"] += 1
             if reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
-                self.sources.failed(connection.link.remote.host, self._loop.time())
+                self.sources.failed(connection.link.remote.host, self.loop.time())
         else:
             self.ends[connection.endpoint.id, reason] += 1
-        if connection.stranger and not self._strangers_logged.take(self._loop.time()):
+        if connection.stranger and not self._strangers_logged.take(self.loop.time()):
             _warn.warning(
                 "strangers", "handshakes of strangers fail faster than they are written down, the last: %s", reason
             )
@@ -602,10 +517,10 @@ class ControlPlane:
             connection = self.table.by_peer(event.peer_id)
             if connection is not None:  # else: it ended while the event waited
                 try:
-                    self._plane_event(connection, event)
+                    plane_told(self, connection, event, self.loop.time())
                 except Exception:
                     self._cannot_go_on(connection)
-                self.pump(connection, self._loop.time())
+                self.pump(connection, self.loop.time())
 
     def _stray_control(self, event: dataplane.StrayControl) -> None:
         """A packet without a peer's number that came along with data. A stranger's has no business there: only the
@@ -619,37 +534,7 @@ class ControlPlane:
         else:
             self.packet_received(connection, event.packet)
 
-    def _plane_event(
-        self,
-        connection: Connection,
-        event: dataplane.TcpControl
-        | dataplane.TcpClosed
-        | dataplane.FloatSeen
-        | dataplane.PeerTimeout
-        | dataplane.PeerExit
-        | dataplane.KeyUsed
-        | dataplane.RekeyNeeded,
-    ) -> None:
-        now = self._loop.time()
-        match event:
-            case dataplane.TcpControl():
-                connection.session.receive_packet(event.packet, now)
-            case dataplane.KeyUsed():
-                connection.session.key_confirmed(event.key_id, now)
-            case dataplane.RekeyNeeded():
-                connection.session.renegotiate(now)
-            case dataplane.FloatSeen():
-                self._float(connection, event)
-            case dataplane.PeerTimeout():
-                self.close(connection, End.CLIENT_TIMEOUT)
-            case dataplane.PeerExit():
-                self.close(connection, End.CLIENT_EXIT)
-            case dataplane.TcpClosed():
-                self.close(connection, End.TCP_CLOSED, event.detail)
-            case _:
-                assert_never(event)
-
-    def _float(self, connection: Connection, event: dataplane.FloatSeen) -> None:
+    def follow(self, connection: Connection, event: dataplane.FloatSeen) -> None:
         """An authentic packet came from elsewhere (openvpn-wire.md 2.4): follow, unless somebody else lives there."""
         link = connection.link
         if not isinstance(link, UdpLink) or not connection.established or link.listener != event.listener:

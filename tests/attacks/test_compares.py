@@ -307,7 +307,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     ),
     "floating": (
         address_of_another_identity_is_not_taken,
-        [Mutant(control, "ControlPlane._float", "if other.identity != connection.identity:", "if False:")],
+        [Mutant(control, "ControlPlane.follow", "if other.identity != connection.identity:", "if False:")],
     ),
     "data": (
         forged_data_passes_nowhere,

@@ -39,7 +39,7 @@ from cvpnd.dataplane.api import DataKeys, FloatSeen, PeerSettings, SocketAddress
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Rule
 from cvpnd.reasons import End, Refusal
-from cvpnd.server import control as control_module
+from cvpnd.server import session_events
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
@@ -89,9 +89,9 @@ class WatchedControl(ControlPlane):
             self.admitted.add(connection.session.local_session_id)
         return refusal
 
-    def _float(self, connection: Connection, event: FloatSeen) -> None:
+    def follow(self, connection: Connection, event: FloatSeen) -> None:
         before = connection.link.remote
-        super()._float(connection, event)
+        super().follow(connection, event)
         self.moves += connection.link.remote != before
 
     # noted before the PUSH_REPLY can leave: ``admit`` pumps
@@ -268,9 +268,9 @@ class World:
         self.plane = InlinePlane(outlet, self.loop.time, **limits)
         clock = SimpleNamespace(monotonic=self.loop.time)
         self._outside.enter_context(mock.patch.object(reference, "time", clock))
-        self._outside.enter_context(mock.patch.object(control_module, "log_in", self._log_in))
+        self._outside.enter_context(mock.patch.object(session_events, "log_in", self._log_in))
         self._outside.enter_context(
-            mock.patch.object(control_module, "somebody_is_asked", lambda _endpoint: self.login_s > 0)
+            mock.patch.object(session_events, "somebody_is_asked", lambda _endpoint: self.login_s > 0)
         )
         self.devices = [
             Device(self, n, user, SocketAddress(f"192.0.2.{n + 1}", 40000), generations[n])

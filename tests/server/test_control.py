@@ -13,6 +13,7 @@ from helpers.served import Client, wait_until
 from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import control as control_module
+from cvpnd.server import session_events
 from cvpnd.server.connection import Phase
 from cvpnd.server.doorman import ControlDatagram
 from cvpnd.wire.packet import Transport, parse_packet
@@ -166,8 +167,8 @@ async def test_push_request_yields_nothing_until_login_has_ended_with_a_yes(serv
         await decided.wait()
         control.refuse(connection, Refusal.CERTIFICATE_REVOKED)
 
-    monkeypatch.setattr(control_module, "log_in", slow_log_in)
-    monkeypatch.setattr(control_module, "somebody_is_asked", lambda _endpoint: True)
+    monkeypatch.setattr(session_events, "log_in", slow_log_in)
+    monkeypatch.setattr(session_events, "somebody_is_asked", lambda _endpoint: True)
     client = Client(address(served, transport), transport)
     assert await client.until(lambda: bool(waiting))
     assert await client.until(lambda: client.light._newest.server is not None)

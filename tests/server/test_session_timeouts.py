@@ -17,7 +17,7 @@ from cvpnd.server.session_timeouts import SessionTimeouts
 @pytest.fixture
 async def timeouts(served: Served):
     made = SessionTimeouts(served.control)
-    served.control._on_established = made.begin
+    served.control.on_established = made.begin
     yield made
     made.stop()
 
