@@ -10,7 +10,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cvpnd.ops.log_writer import EntriesLost, Entry
+from cvpnd.ops.log_socket import connected, send_each
+from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.logs import escape_controls
 
 SOCKET = Path("/run/systemd/journal/socket")
@@ -73,22 +74,15 @@ class Journal:
         self._socket: socket.socket | None = None
 
     def append(self, entries: Sequence[Entry]) -> None:
-        lost, why = 0, ""
-        for entry in entries:
-            data = b"".join(_field(name, value) for name, value in _fields(entry))
-            try:
-                self._send(data)
-            except OSError as error:
-                lost, why = lost + 1, f"the journal: {error.strerror or error}"
-        if lost:
-            raise EntriesLost(lost, why)
+        send_each(entries, self._send, "the journal")
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, entry: Entry) -> None:
         """Once more over a new socket if the old one leads nowhere, as after a restart of journald."""
+        data = b"".join(_field(name, value) for name, value in _fields(entry))
         for fresh in (False, True):
             if fresh or self._socket is None:
                 self.close()
-                self._socket = self._connected()
+                self._socket = connected(socket.AF_UNIX, socket.SOCK_DGRAM, str(self._path))
             try:
                 self._socket.send(data)
             except ConnectionError:
@@ -96,15 +90,6 @@ class Journal:
                     raise
             else:
                 return
-
-    def _connected(self) -> socket.socket:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        try:
-            made.connect(str(self._path))
-        except OSError:
-            made.close()
-            raise
-        return made
 
     def reopen(self) -> None:
         self.close()

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from cvpnd.config import SyslogTarget
 from cvpnd.ops.journal import kind, priority
-from cvpnd.ops.log_writer import EntriesLost, Entry
+from cvpnd.ops.log_socket import connected, send_each
+from cvpnd.ops.log_writer import Entry
 
 SOCKET = Path("/dev/log")
 AUTHPRIV = 10
@@ -35,14 +36,7 @@ class Syslog:
         self._retry_at = 0.0
 
     def append(self, entries: Sequence[Entry]) -> None:
-        lost, why = 0, ""
-        for entry in entries:
-            try:
-                self._send(self._message(entry))
-            except OSError as error:
-                lost, why = lost + 1, f"syslog {self._target}: {error.strerror or error}"
-        if lost:
-            raise EntriesLost(lost, why)
+        send_each(entries, self._send, f"syslog {self._target}")
 
     def _message(self, entry: Entry) -> bytes:
         value, text = AUTHPRIV * 8 + priority(entry), json.dumps(entry)
@@ -52,7 +46,8 @@ class Syslog:
         message = f"<{value}>1 {now} {self._host} cvpnd {os.getpid()} {kind(entry)} - {text}".encode()
         return message if self._target.transport == "udp" else b"%d %b" % (len(message), message)
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, entry: Entry) -> None:
+        message = self._message(entry)
         if self._socket is not None and self._is_over():
             self.close()
         if self._socket is None:
@@ -91,18 +86,11 @@ class Syslog:
 
     def _connected(self) -> socket.socket:
         target = self._target
-        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
         if target.transport == "local":
-            family = socket.AF_UNIX
+            return connected(socket.AF_UNIX, socket.SOCK_DGRAM, str(self._path), CONNECT_S)
+        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
         form = socket.SOCK_STREAM if target.transport == "tcp" else socket.SOCK_DGRAM
-        made = socket.socket(family, form | socket.SOCK_CLOEXEC)
-        made.settimeout(CONNECT_S)
-        try:
-            made.connect(str(self._path) if target.transport == "local" else (target.host, target.port))
-        except OSError:
-            made.close()
-            raise
-        return made
+        return connected(family, form, (target.host, target.port), CONNECT_S)
 
     def reopen(self) -> None:
         self.close()
