@@ -58,7 +58,7 @@ class SambaAd:
         """samba-tool; ``at``: as if it were then (faketime)."""
         command = [*(["faketime", at] if at else []), "samba-tool", *arguments]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, env={**os.environ, "SMB_CONF_PATH": str(self.conf)}
+            command, capture_output=True, text=True, timeout=180, env={**os.environ, "SMB_CONF_PATH": str(self.conf)}
         )
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
 
