@@ -3,14 +3,9 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-enum { WINDOW_NS = 1000000, TIMER_SLACK_NS = 1000 };
+#include "clock.h"
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
+enum { WINDOW_NS = 1000000, TIMER_SLACK_NS = 1000 };
 
 void pacer_start(const struct pacer *pacer)
 {
@@ -41,19 +36,23 @@ static void judge(struct pacer *pacer, uint64_t now, const uint64_t messages[sta
     pacer->window_ns = now;
 }
 
+uint64_t pacer_pause(struct pacer *pacer, uint64_t now_ns, const uint64_t messages[static PACER_WAYS])
+{
+    judge(pacer, now_ns, messages);
+    uint64_t until = pacer->woken_ns + pacer->pause_ns;
+    return pacer->busy && now_ns < until ? until - now_ns : 0;
+}
+
 bool pacer_wait(struct pacer *pacer, const uint64_t messages[static PACER_WAYS])
 {
     if (pacer->longest_ns == 0)
         return false;
-    uint64_t now = now_ns();
-    judge(pacer, now, messages);
-    uint64_t until = pacer->woken_ns + pacer->pause_ns;
-    bool wait = pacer->busy && now < until;
-    if (wait) {
-        struct timespec pause = {.tv_nsec = (long)(until - now)};
-        nanosleep(&pause, NULL); /* workers block every signal */
-        now = now_ns();
+    uint64_t now = clock_now_ns(), pause = pacer_pause(pacer, now, messages);
+    if (pause > 0) {
+        struct timespec wait = {.tv_nsec = (long)pause}; /* below a second: PACER_PAUSE_MAX_US */
+        nanosleep(&wait, NULL);                          /* workers block every signal */
+        now = clock_now_ns();
     }
-    pacer->woken_ns = now;
-    return wait;
+    pacer_resume(pacer, now);
+    return pause > 0;
 }

@@ -37,6 +37,12 @@ static inline void pacer_count(struct pacer *pacer, enum pacer_way way, unsigned
     pacer->packets[way] += packets;
 }
 
+/* The rule, for a wake-up at `now_ns`: how long to wait, 0 = not at all and never more than `longest_ns`. */
+uint64_t pacer_pause(struct pacer *pacer, uint64_t now_ns, const uint64_t messages[static PACER_WAYS]);
+
+/* The batches begin: the next pause is counted from here. */
+static inline void pacer_resume(struct pacer *pacer, uint64_t now_ns) { pacer->woken_ns = now_ns; }
+
 /* After each wake-up, before anything is read: under load, waits until a pause after the last wake-up. True if so.
  * `messages`: datagrams and frames, and super-packets, read so far, which hold what was counted. */
 bool pacer_wait(struct pacer *pacer, const uint64_t messages[static PACER_WAYS]);

@@ -221,6 +221,39 @@ static void a_full_coalescer_says_so_and_loses_nothing(void)
 
 /* -- random flows -- */
 
+/* What a pause may gather (pacer.h). */
+static void what_may_be_part_of_a_super_packet_is_counted(void)
+{
+    static const struct {
+        struct shape shape;
+        unsigned all, tcp_only; /* counted, by what the kernel splits */
+    } table[] = {
+        {{.payload = 1}, 1, 1},
+        {{.payload = 0}, 0, 0}, /* a bare acknowledgement */
+        {{.payload = 1, .flags = 0x11}, 0, 0},
+        {{.payload = 1, .bad_sum = true}, 0, 0},
+        {{.payload = 1, .fragment = 0x2000}, 0, 0},
+        {{.udp = true, .payload = 1}, 1, 0},
+        {{.v6 = true, .udp = true, .payload = 1}, 1, 0},
+        {{.payload = 1, .protocol = 1}, 0, 0},
+    };
+    struct coalescer *coalescer = coalescer_new();
+    CHECK(coalescer != NULL);
+    for (unsigned i = 0; i < sizeof table / sizeof table[0]; i++) {
+        uint32_t length = make_packet(room, &table[i].shape);
+        for (unsigned times = 1; times <= 2; times++) {
+            CHECK(coalesce(coalescer, TUN_TCP_UDP, room, length));
+            CHECK_EQUAL(coalescer_joinable(coalescer), times * table[i].all);
+        }
+        coalescer_reset(coalescer);
+        CHECK(coalesce(coalescer, TUN_TCP, room, length));
+        CHECK_EQUAL(coalescer_joinable(coalescer), table[i].tcp_only);
+        coalescer_reset(coalescer);
+        CHECK_EQUAL(coalescer_joinable(coalescer), 0);
+    }
+    coalescer_free(coalescer);
+}
+
 static void random_flows_come_back_as_they_were(void)
 {
     uint64_t random = 88172645463325252;
@@ -401,6 +434,7 @@ int main(void)
     RUN(each_difference_keeps_packets_apart);
     RUN(a_packet_that_fits_no_run_keeps_its_place);
     RUN(a_full_coalescer_says_so_and_loses_nothing);
+    RUN(what_may_be_part_of_a_super_packet_is_counted);
     RUN(random_flows_come_back_as_they_were);
     RUN(super_packets_are_split_as_the_model_does);
     RUN(a_partial_checksum_is_completed);
