@@ -67,14 +67,23 @@ class SecondFactor(NamedTuple):
     """What becomes of somebody proven, on the event loop: others are asked, and hold up none of the threads."""
 
 
+@dataclass(slots=True)
+class _Known:
+    account: Account | None
+    """None: the directory has said since that it is nobody's."""
+    at: float
+    """When it said so."""
+
+
 class _Desk:
     """What is under way with one directory, and what it has said last of those who are or may come back."""
 
     def __init__(self, name: str, directory: Directory, clock: Callable[[], float]) -> None:
         self.directory = directory
         self._clock = clock
-        self.accounts: dict[str, tuple[Account, float]] = {}
-        """And when it said so."""
+        self._accounts: dict[str, _Known] = {}
+        """By each name. Those of one account share what is known, so that no other way to write the name brings back an
+        account that has changed."""
         self.threads = ThreadPoolExecutor(directory.at_once, thread_name_prefix=f"login-{name}")
         self.pending: Counter[str] = Counter()
         """By source."""
@@ -106,11 +115,24 @@ class _Desk:
             self.latency.add(self._clock() - begun)
 
     def remember(self, username: str, account: Account, now: float) -> None:
+        known = self.find(account.name)
+        if known is None or known.account is None or known.account.name != account.name:
+            known = _Known(account, now)
+        known.account, known.at = account, now
         for name in (username, account.name):
-            self.accounts.pop(name, None)
-            self.accounts[name] = account, now
-        while len(self.accounts) > MOST_REMEMBERED:
-            del self.accounts[next(iter(self.accounts))]
+            self._accounts.pop(name, None)
+            self._accounts[name] = known
+        while len(self._accounts) > MOST_REMEMBERED:
+            del self._accounts[next(iter(self._accounts))]
+
+    def find(self, username: str) -> _Known | None:
+        known = self._accounts.get(username)
+        return None if known is None or known.account is None else known
+
+    def forget(self, username: str) -> None:
+        """Under all its names."""
+        if (known := self._accounts.pop(username, None)) is not None:
+            known.account = None
 
 
 @dataclass(slots=True)
@@ -164,8 +186,10 @@ class UserLogins:
         desk = self._desks[directory]
         if desk.directory.good_for_s is None:
             return desk.directory.look_up(username)
-        account, _ = desk.accounts.get(username, (None, 0.0))
-        return account or Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
+        known = desk.find(username)
+        if known is None or known.account is None:
+            return Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
+        return known.account
 
     async def recall(self, directory: str, username: str, *, source: str, within_s: float) -> Refused | None:
         """Before ``look_up`` for somebody who comes without a password: ask the directory, unless it has spoken of that
@@ -174,7 +198,7 @@ class UserLogins:
         good_for_s = desk.directory.good_for_s
         if good_for_s is None or problem_with_name(username) is not None:
             return None
-        if username in desk.accounts and self._clock() < desk.accounts[username][1] + good_for_s:
+        if (known := desk.find(username)) is not None and self._clock() < known.at + good_for_s:
             return None
         if (crowded := desk.crowded(source)) is not None:
             return crowded
@@ -199,7 +223,7 @@ class UserLogins:
         if isinstance(outcome, Account):
             desk.remember(username, outcome, self._clock())
         elif outcome.refusal in OWN_FAULT:
-            desk.accounts.pop(username, None)
+            desk.forget(username)
         return outcome
 
     async def log_in(

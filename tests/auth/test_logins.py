@@ -189,6 +189,38 @@ async def test_what_nobody_waits_for_any_more_is_not_asked(users):
         logins.close()
 
 
+class Renaming:
+    """Knows its one account by two names."""
+
+    at_once = 1
+    good_for_s = 900.0
+
+    def __init__(self):
+        self.answer = Account("anna", frozenset({"eng"}), b"1")
+
+    def look_up(self, username):
+        return self.answer
+
+    def log_in(self, username, password):
+        return self.answer
+
+
+async def test_what_has_become_of_an_account_holds_under_all_names_it_has_logged_in_by():
+    directory = Renaming()
+    logins = UserLogins({"corp": directory})
+    for name in ("anna@corp.example", "anna"):
+        await logins.log_in("corp", name, "right", source="192.0.2.1", within_s=5)
+    directory.answer = Account("anna", frozenset(), b"2")
+    await logins.look_again("corp", "anna")
+    assert logins.look_up("corp", "anna@corp.example") == directory.answer
+    directory.answer = Refused(Refusal.ACCOUNT_DISABLED, "")
+    await logins.look_again("corp", "anna")
+    refused = await logins.recall("corp", "anna@corp.example", source="192.0.2.1", within_s=5)
+    assert refused is not None and refused.refusal is Refusal.ACCOUNT_DISABLED
+    assert isinstance(logins.look_up("corp", "anna@corp.example"), Refused)
+    logins.close()
+
+
 async def test_each_way_to_write_a_name_is_a_guess_at_the_same_account(logins):
     names = itertools.cycle(["anna", "ANNA", "CORP\\anna", "\u00e1nn\u00e5@example.org", "\uff41nna"])
     for _ in range(FREE_FAILURES + 1):
