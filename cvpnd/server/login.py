@@ -103,6 +103,9 @@ def _let_in(
     account: Account | None,
 ) -> None:
     """All have said yes. Raises ``Denied`` where there is no room."""
+    vouched_by, saml = connection.vouched_by, control.saml
+    if vouched_by is not None and saml is not None and saml.replaced(vouched_by):  # as whoever is in was ended then
+        raise Denied(Refusal.SAML_WRONG_ISSUER, f"{vouched_by.idp.entity_id} was replaced during the login")
     connection.identity = identity
     connection.username = identity.username
     connection.certificate = credentials.certificate

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -251,6 +252,21 @@ async def test_client_that_takes_no_token_says_again_what_it_brought(gateway):
     assert await second.until(lambda: second.light.failed is not None)
     assert gateway.refusal() is Refusal.SAML_REQUEST_USED
     second.close()
+
+
+async def test_identity_provider_that_is_replaced_during_a_login_lets_nobody_in(gateway, monkeypatch):
+    served = gateway.start()
+    saml = served.control.saml
+    state, url = await sent_away(served)
+    remember = saml.remember
+
+    async def meanwhile(*arguments):
+        await remember(*arguments)
+        saml.replace({"corp": replace(PROVIDER, idp=replace(PROVIDER.idp, entity_id="urn:another"))})
+
+    monkeypatch.setattr(saml, "remember", meanwhile)
+    assert await refused(served, brought(state, saml_idp.answer(url))) == "AUTH_FAILED"
+    assert gateway.refusal() is Refusal.SAML_WRONG_ISSUER
 
 
 async def test_stolen_state_id_is_worth_nothing_elsewhere_and_costs_its_owner_nothing(gateway):
