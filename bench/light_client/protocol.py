@@ -184,7 +184,6 @@ class LightClient:
         self._push_request_at: float | None = None
         self._last_sent = now
         self._last_received = now
-        self._expect_silence = False
         self.options: tuple[str, ...] = ()
         self.connected = False
         self.failed: str | None = None
