@@ -60,6 +60,7 @@ def test_every_command_of_the_guide_does_what_it_is_there_for(site, monkeypatch)
     for page in chapters():
         for block in SHELL.findall(page.read_text()):
             text = block.replace("/etc/cvpnd", str(etc)).replace("vpn.example.com", site.lab.gateway_address)
+            text = text.replace("/usr/local/lib/cvpnd", str(site.lab.directory / "lib"))
             try:
                 for part in re.split(r"^(systemctl .*)\n", text, flags=re.M):
                     systemctl(part) if part.startswith("systemctl ") else type_in(part)
