@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 CALLBACK_PORT = 35001
 NO_NAME = "N/A"
-LONGEST_LINE = 1024
-"""Of what openvpn's management interface reads, with its end; it cuts what is longer, silently."""
+LONGEST_WORD = 256
+"""Of what openvpn's management interface reads; a line with a longer one gets an ``ERROR`` and openvpn waits on."""
 _FAILED = re.compile(r">PASSWORD:Verification Failed: '([^']*)'(?: \['(.*)'\])?$")
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _NEED = re.compile(r">PASSWORD:Need '([^']*)' (username/password|password)")
@@ -108,16 +108,15 @@ class Conversation:
         if self._password is None:
             return []
         self._asked = False
-        name, password = f"username {_quoted('Auth')} {_quoted(NO_NAME)}", f"password {_quoted('Auth')} "
-        password += _quoted(self._password)
-        if len(password) + 1 > LONGEST_LINE:
+        name, password = f"username {_quoted('Auth')} {_quoted(NO_NAME)}", self._password
+        if len(password) > LONGEST_WORD:
             return [
                 GiveUp(
                     f"the identity provider's answer takes {len(password)} bytes, and openvpn lets programs like this "
-                    f"one hand it {LONGEST_LINE}; ask for a gateway with [portal], or use another client"
+                    f"one hand it {LONGEST_WORD}; ask for a gateway with [portal], or use another client"
                 )
             ]
-        return [Say(name), Say(password)]
+        return [Say(name), Say(f"password {_quoted('Auth')} {_quoted(password)}")]
 
     def _refused(self, what: str, why: str) -> list[Action]:
         if why.startswith("TEMP"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cvpnd.connect.management import (
-    LONGEST_LINE,
+    LONGEST_WORD,
     AskSecret,
     AwaitCallback,
     Conversation,
@@ -57,7 +57,7 @@ def test_an_answer_that_comes_before_openvpn_asks_waits_for_that() -> None:
 
 
 def test_an_answer_that_openvpn_would_cut_is_said_and_not_sent() -> None:
-    for length, fits in ((LONGEST_LINE - 60, True), (LONGEST_LINE, False), (100_000, False)):
+    for length, fits in ((LONGEST_WORD - 60, True), (LONGEST_WORD, False), (100_000, False)):
         talk = Conversation()
         for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED, CHALLENGE, NEED):
             talk.hear(line)

@@ -104,7 +104,7 @@ def test_without_a_portal_it_asks_as_aws_s_client_and_says_what_openvpn_cannot_c
     page = web_login.Browser(site.lab.client).post(CALLBACK, SAMLResponse=saml_idp.answer(url))
     assert "You can close this page" in page.text
     assert helper.wait() == 1
-    assert "openvpn lets programs like this one hand it 1024; ask for a gateway with [portal]" in helper.log()
+    assert "openvpn lets programs like this one hand it 256; ask for a gateway with [portal]" in helper.log()
     statuses = [entry["connection-attempt-status"] for entry in gateway.connection_log()]
     assert statuses.count("waiting-for-assertion") == 2
 
