@@ -9,6 +9,7 @@ import logging
 from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.logins import MOST_PENDING
 from cvpnd.config import EndpointConfig
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.profile import ProfileError, render_export, render_profile
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 NO_CERTIFICATE = "self-service"
 """In the place of a client certificate's fingerprint: a question that was put to a browser cannot be answered by a VPN
 client, nor the other way round."""
+MOST_PENDING_HERE = MOST_PENDING // 2
+"""Logins under way at one directory: anybody can knock here, and the other places are for clients of the VPN."""
 
 
 class SelfServiceDesk:
@@ -43,6 +46,8 @@ class SelfServiceDesk:
         if served is None or method is None or method.directory is None:
             return Refused(Refusal.INTERNAL_ERROR, "the endpoint went while somebody logged in")
         control, directory = self._control, method.directory
+        if (pending := control.users.pending()[directory]) >= MOST_PENDING_HERE:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"{pending} are under way; the other places are for VPN clients")
         within_s = served.settings.hand_window_s * LOGIN_SHARE
         source, _ = prefixes(host)
         try:
