@@ -3,15 +3,21 @@ notice."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import time
+from ipaddress import IPv4Address
 
 import pytest
-from helpers import saml_idp
+from helpers import certs, saml_idp, web_login
+from helpers.handshake import client_context
 from helpers.lab import REPOSITORY, wait_until
 from helpers.relay import Weather
+from light_client.browser import NOBODY, answer, sent_to
+from light_client.driver import ClientResult, Plan, run_client
+from light_client.generations import generation
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the lab needs root")
 
@@ -92,3 +98,39 @@ def test_many_logins_at_once_and_a_tunnel_that_loses_nothing(site, crowd):
     assert crowd(1)["errors"] == ["AUTH_FAILED"]
     assert "saml-signature-invalid" in gateway.refusals()
     assert gateway.metrics()['cvpnd_saml_responses_total{provider="corp",result="saml-signature-invalid"}'] == 1
+
+
+def test_with_certificates_too_and_a_gateway_that_dies_between_the_two_connections(site):
+    (site.directory / "idp.xml").write_text(saml_idp.metadata())
+    site.write_crl(certs.client("revoked"))
+    toml = web_login.toml(site, site.directory / "idp.xml", web_login.CERTIFICATE, web_login.FEDERATED)
+    site._gateway = gateway = site.lab.gateway_process(toml.partition("[portal]")[0])
+
+    def visit(password: str, certificate: certs.TestCertificate, **options: object) -> ClientResult:
+        logins = ((NOBODY, password),)
+        plan = Plan(site.lab.gateway_address, 1194, generation=generation("aws"), logins=logins, **options)
+        with site.lab.client.entered():
+            return asyncio.run(run_client(client_context(certificate), plan, 0))
+
+    def why() -> list[str]:
+        return [reason for reason in gateway.refusals() if reason != "NA"]
+
+    for wrong, reason in (
+        (certs.client("revoked"), "certificate-revoked"),
+        (certs.client_of_another_authority(), "certificate-unknown-ca"),
+    ):
+        told = visit("ACS::35001", wrong, timeout_s=5.0).error
+        assert told and "CRV1" not in told, "no browser is bothered"
+        assert why()[-1:] == [reason]
+    state, url = sent_to(visit("ACS::35001", certs.client()).error)
+    gateway.kill()
+    gateway.start()
+    response = saml_idp.answer(url)
+    assert visit(answer(state, response), certs.client("bob")).error == "AUTH_FAILED"
+    assert why()[-1] == "saml-request-unknown"
+    let_in = visit(answer(state, response), certs.client(), ping=IPv4Address("10.20.0.10"), pings=3)
+    assert (let_in.error, len(let_in.round_trips_ms)) == ("", 3)
+    (entry,) = [e for e in gateway.connection_log() if e["connection-attempt-status"] == "successful"]
+    assert (entry["username"], entry["common-name"]) == ("anna@example.com", "alice")
+    assert visit(answer(state, response), certs.client()).error == "AUTH_FAILED"
+    assert why()[-1] == "saml-request-used"

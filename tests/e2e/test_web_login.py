@@ -4,16 +4,39 @@ The identity provider here is of a few lines, the browser too; ``make test-sso``
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from helpers import certs, saml_idp, web_login
+from helpers.handshake import client_context
 from helpers.lab import wait_until
 from helpers.web_login import ACS, Browser, device
+from light_client.browser import NOBODY, sent_to
+from light_client.browser import answer as brought
+from light_client.driver import Plan, run_client
+from light_client.generations import generation
 
 pytestmark = pytest.mark.skipif(shutil.which("xmlsec1") is None, reason="needs xmlsec1")
+
+OTHER = {"entity_id": "https://other.example.com/metadata", "login_url": "https://other.example.com/sso"}
+PARTNERS = """
+[[saml_provider]]
+id = "partner"
+metadata = "other.xml"
+
+[[endpoint]]
+name = "partners"
+client_cidr = "10.104.0.0/22"
+listen = ["udp://0.0.0.0:1195"]
+server_certificate = { certificate = "server.crt", private_key = "server.key", chain = "ca.crt" }
+authentication = [{ type = "federated-authentication", saml_provider = "partner" }]
+split_tunnel = true
+associate = ["subnet-a", "subnet-b"]
+authorize = [{ network = "10.30.0.0/16", all_groups = true }]
+"""
 
 
 @pytest.fixture
@@ -32,10 +55,10 @@ def browser(site):
     return Browser(site.lab.client)
 
 
-def asked(browser: Browser, link: str) -> tuple[str, str]:
+def asked(browser: Browser, link: str, login_url: str = saml_idp.LOGIN_URL) -> tuple[str, str]:
     """Where the link sends the browser, and the relay state."""
     url = browser.sent_on(browser.get(link))
-    assert url.startswith(saml_idp.LOGIN_URL)
+    assert url.startswith(f"{login_url}?")
     (relay_state,) = parse_qs(urlsplit(url).query)["RelayState"]
     return url, relay_state
 
@@ -140,3 +163,80 @@ def test_whoever_cannot_or_does_not_consent_stays_out_and_the_log_says_why(site,
     assert metrics['cvpnd_portal_refusals_total{reason="assertion-refused"}'] == 1
     for link in (each.links[-1] for each in (declined, phished, forged, slow)):
         assert link.rpartition("/")[2] not in gateway.log()
+
+
+def by_the_other(url: str, **spoiled: object) -> str:
+    """The answer of another identity provider, with its own key, to whatever was asked."""
+    key = saml_idp.key("other")
+    return saml_idp.answer(url, **{"issuer": OTHER["entity_id"], "response_key": key, "assertion_key": key, **spoiled})
+
+
+def test_another_identity_provider_under_one_id_ends_the_tunnels_and_the_tokens_of_the_first(
+    site, start, browser, ping
+):
+    gateway, metadata = start(), site.directory / "idp.xml"
+    first = metadata.read_text()
+
+    def log_in(laptop: web_login.Device, login_url: str, answer, times: int = 1) -> None:
+        url, relay_state = asked(browser, laptop.link(), login_url)
+        browser.decide(browser.consent_page(browser.post(ACS, SAMLResponse=answer(url), RelayState=relay_state)))
+        laptop.client.wait_connected(times=times)
+        assert ping("10.30.0.10") == 1.0
+
+    laptop = device(site, "before")
+    log_in(laptop, saml_idp.LOGIN_URL, saml_idp.answer)
+    metadata.write_text(saml_idp.metadata(saml_idp.key("other"), **OTHER))
+    gateway.reload()
+    laptop.client.wait_for("Halt command was pushed by server .'Log in again'")
+    wait_until(lambda: gateway.ctl_json("connection", "list") == [], 5)
+    (end,) = {e["connection-end-reason"] for e in gateway.connection_log()} - {"NA"}
+    assert end == "identity-provider-changed"
+
+    laptop = device(site, "after")
+    log_in(laptop, OTHER["login_url"], by_the_other)
+    gateway.stop()
+    metadata.write_text(first)
+    gateway.start()
+    log_in(laptop, saml_idp.LOGIN_URL, saml_idp.answer, times=2)
+    assert "token-invalid" in gateway.refusals(), "of a login at somebody who has no say here any more"
+
+
+def test_an_identity_provider_lets_nobody_into_the_endpoint_of_another(site, start, browser, ping):
+    """Whoever has one of the two, or has a person log in there, brings its answer to where the other one was asked."""
+    (site.directory / "other.xml").write_text(saml_idp.metadata(saml_idp.key("other"), **OTHER))
+    gateway = start(portal=PARTNERS)
+
+    def refusals_of(endpoint: str) -> list[str]:
+        failed = [e for e in gateway.connection_log() if e["connection-attempt-status"] == "failed"]
+        return [e["connection-attempt-failure-reason"] for e in failed if e["endpoint-name"] == endpoint]
+
+    partner = device(site, "partner", *web_login.WEB_AUTH, port=1195)
+    there, relay_state_there = asked(browser, partner.link(), OTHER["login_url"])
+    for name, mixed_up, reason in (
+        ("other-key", by_the_other, "saml-signature-invalid"),
+        ("its-answer", lambda _: by_the_other(there), "saml-signature-invalid"),
+        ("own-answer-to-it", lambda _: saml_idp.answer(there), "saml-wrong-request"),
+        ("in-its-name", lambda url: saml_idp.answer(url, issuer=OTHER["entity_id"]), "saml-wrong-issuer"),
+    ):
+        staff = device(site, name)
+        url, relay_state = asked(browser, staff.link())
+        answer = browser.post(ACS, SAMLResponse=mixed_up(url), RelayState=relay_state)
+        assert answer.status_code == 403, name
+        wait_until(lambda reason=reason: refusals_of("staff")[-1:] == [reason], 8, f"{name}: {gateway.refusals()}")
+        staff.client.kill()
+    assert refusals_of("partners") == []
+    answer = browser.post(ACS, SAMLResponse=by_the_other(there), RelayState=relay_state_there)
+    browser.decide(browser.consent_page(answer))
+    partner.client.wait_connected()
+    assert (ping("10.30.0.10"), ping()) == (1.0, 0.0), "what the other endpoint opens stays shut, whatever its groups"
+
+    def aws(password: str, port: int) -> str:
+        plan = Plan(web_login.HOST, port, generation=generation("aws"), logins=((NOBODY, password),))
+        with site.lab.client.entered():
+            return asyncio.run(run_client(client_context(None), plan, 0)).error
+
+    state, url = sent_to(aws("ACS::35001", 1194))
+    assert aws(brought(state, by_the_other(url)), 1195).startswith("AUTH_FAILED")
+    assert refusals_of("partners") == ["saml-request-unknown"]
+    assert aws(brought(state, by_the_other(url)), 1194).startswith("AUTH_FAILED")
+    assert refusals_of("staff")[-1] == "saml-signature-invalid"

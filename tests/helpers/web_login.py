@@ -88,12 +88,13 @@ def device(
     *options: str,
     where: Namespace | None = None,
     host: str = HOST,
+    port: int = 1194,
     text: str = "",
     certificate: certs.TestCertificate | None = None,
 ) -> Device:
     """With the user name that is none, as openvpn wants one or a certificate. ``text``: a profile that has all it
     needs."""
-    profile = site.profile(certificate, name=name, host=host)
+    profile = site.profile(certificate, name=name, host=host, port=port)
     without = "(?m)^(cert|key) .*\n" if certificate is None else "$^"
     profile.write_text(text or re.sub(without, "", profile.read_text()) + NOBODY)
     person = Management(profile.parent / "person")
