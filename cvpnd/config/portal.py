@@ -12,6 +12,7 @@ from cvpnd.config.table import Table
 from cvpnd.config.values import FilePath, SocketName, parse_socket_name, show, whole
 
 EXAMPLE = "https://vpn.example.com"
+SELF_SERVICE_PATH = "/self-service/endpoints/"
 
 
 def _parse_listen(value: object) -> SocketName | None:
@@ -68,6 +69,10 @@ class PortalConfig(Table):
             if value is None:
                 raise ValueError(f"listens and has no {key}; add {key} = … (conf/cvpnd.toml explains it)")
         return self
+
+    def self_service_url(self, endpoint_id: str) -> str:
+        """Empty if there is no portal."""
+        return "" if self.listen is None else f"{self.url}{SELF_SERVICE_PATH}{endpoint_id}"
 
     @property
     def files(self) -> tuple[Path, Path]:

@@ -31,6 +31,15 @@ Vpc = Annotated[
     typer.Option(help="The vpc that its subnets will be of.", show_default=False, autocompletion=completion.vpcs),
 ]
 
+SelfServicePortal = Annotated[
+    bool | None,
+    typer.Option(
+        "--self-service-portal/--no-self-service-portal",
+        help="Whether people download its profile from the portal.",
+        show_default=False,
+    ),
+]
+
 
 @app.callback()
 def _nouns() -> None:
@@ -106,6 +115,7 @@ def create_endpoint(
     transport: Annotated[str, typer.Option(help="udp, or tcp.")] = "udp",
     port: Annotated[int, typer.Option(help="Where it listens.")] = 443,
     vpc: Vpc = None,
+    self_service_portal: SelfServicePortal = None,
     tags: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="KEY=VALUE", help="A note on it; repeatable.", show_default=False),
@@ -114,7 +124,7 @@ def create_endpoint(
     as_json: JsonOption = False,
 ) -> None:
     """Make an endpoint. It listens at once, and lives in the state database."""
-    chosen = _settings(settings)
+    chosen = _settings(settings, self_service_portal)
     if "authentication" not in chosen:
         chosen["authentication"] = _methods(client_certificate, directory, saml_provider)
     body = {
@@ -141,11 +151,12 @@ def modify_endpoint(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Another one; sends clients back.", show_default=False)] = None,
     vpc: Vpc = None,
+    self_service_portal: SelfServicePortal = None,
     settings: Setting = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change an endpoint that was made at run time. In force at once."""
-    body: dict[str, object] = {"settings": _settings(settings)}
+    body: dict[str, object] = {"settings": _settings(settings, self_service_portal)}
     if server_certificate is not None:
         body["server_certificate"] = server_certificate
     body |= {key: value for key, value in {"port": port, "vpc": vpc}.items() if value is not None}
@@ -172,8 +183,8 @@ def export_profile(endpoint: Endpoint, socket: SocketOption, as_json: JsonOption
         sys.stdout.write(answer["profile"])
 
 
-def _settings(pairs: list[str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _settings(pairs: list[str] | None, self_service_portal: bool | None) -> dict[str, Any]:
+    found: dict[str, Any] = {} if self_service_portal is None else {"self_service_portal": self_service_portal}
     for given in pairs or ():
         key, text = pair(given)
         try:
@@ -224,6 +235,7 @@ def _print(endpoint: dict[str, Any], as_json: bool) -> None:
             ("certificate", endpoint["server_certificate"]),
             ("logs in by", ", ".join(map(_spell_method, endpoint["authentication"]))),
             ("clients from", endpoint["client_certificate"] or "-"),
+            ("self-service", endpoint["self_service_url"] or "-"),
             ("handler", endpoint["connect_handler"] or "-"),
             ("egress groups", " ".join(endpoint["security_groups"]) or "-"),
             ("sessions last", f"{endpoint['session_timeout_s']} s" if endpoint["session_timeout_s"] else "for ever"),

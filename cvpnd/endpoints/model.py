@@ -101,6 +101,8 @@ class EndpointView:
     """0: none."""
     disconnect_on_session_timeout: bool = True
     login_banner: str = ""
+    self_service_url: str = ""
+    """Where people download its profile; empty: nowhere."""
     client_route_enforcement: bool = False
     connect_handler: str = ""
     """Its name, or an ARN."""

@@ -106,6 +106,7 @@ def endpoint_view(
         session_timeout_s=settings.session_timeout_s,
         disconnect_on_session_timeout=settings.disconnect_on_session_timeout,
         login_banner=settings.login_banner,
+        self_service_url=config.portal.self_service_url(endpoint.id) if settings.self_service_portal else "",
         client_route_enforcement=settings.client_route_enforcement,
         connect_handler=settings.connect_handler or "",
         connection_log=None if log is None else {"group": log.group, "stream": log.stream},

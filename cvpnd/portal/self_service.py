@@ -22,6 +22,7 @@ from cvpnd.auth.challenge import Asked
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.config import EndpointConfig
+from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect
 from cvpnd.portal.requests import read_form
 from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
@@ -29,7 +30,6 @@ from cvpnd.reasons import PortalRefusal, Refusal
 
 log = logging.getLogger(__name__)
 
-PATH = "/self-service/endpoints/"
 LONGEST_FORM = 4096
 COOKIE = "__Host-self-service-"
 """And the endpoint's id. Browsers take this prefix only over https, for this host alone and without a Domain."""

@@ -60,6 +60,7 @@ def test_health_and_endpoints(client: httpx.Client) -> None:
             "session_timeout_s": 0,
             "disconnect_on_session_timeout": True,
             "login_banner": "",
+            "self_service_url": "",
             "client_route_enforcement": False,
             "connect_handler": "",
             "connection_log": None,

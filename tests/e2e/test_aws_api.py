@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,13 +12,14 @@ from typing import Any
 from unittest import mock
 
 import boto3
+import httpx
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from helpers import certs, saml_idp
+from helpers import certs, saml_idp, web_login
 from helpers.lab import GatewayProcess, Lab
 
 API = "http://127.0.0.1:8443"
@@ -92,6 +94,7 @@ server_certificate = {{ certificate = "server.crt", private_key = "server.key" }
 authentication = [{{ type = "certificate-authentication", client_ca = "ca.crt" }}]
 associate = ["subnet-a"]
 authorize = [{{ network = "10.20.0.0/16", all_groups = true }}]
+{web_login.PORTAL.replace("0.0.0.0", web_login.HOST)}
 """
 
 
@@ -191,6 +194,7 @@ def daemon() -> Iterator[GatewayProcess]:
         directory.mkdir()
         certs.server().write(directory, "server")
         (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
+        web_login.write_certificate(directory)
         (directory / "idp.xml").write_text(saml_idp.metadata())
         for network in ("10.20.1", "10.20.2", "10.20.3"):
             lab.gateway.run("ip", "address", "add", f"{network}.1/28", "dev", "lan")
@@ -222,6 +226,12 @@ def code_of(call: Callable[[], Any]) -> str:
     return str(refused.value.response["Error"]["Code"])
 
 
+def not_there(page: str) -> bool:
+    """Whoever has no such page answers 404."""
+    context = ssl.create_default_context(cadata=certs.authority().certificate_pem.decode())
+    return httpx.get(page, verify=context).status_code == 404
+
+
 # -- endpoints ----------------------------------------------------------------------------------------------
 
 
@@ -248,8 +258,8 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         SecurityGroupIds=["sg-web"],
         ClientRouteEnforcementOptions={"Enforced": True},
         ClientConnectOptions={"Enabled": True, "LambdaFunctionArn": CHECK},
+        SelfServicePortal="enabled",
         # what asks for nothing
-        SelfServicePortal="disabled",
         EndpointIpAddressType="ipv4",
         TrafficIpAddressType="ipv4",
     )
@@ -282,6 +292,7 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         "ClientLoginBannerOptions": {"Enabled": True, "BannerText": "Willkommen, alle!\nNur für Befugte."},
         "Tags": tags,
         "VpcId": "vpc-main",
+        "SelfServicePortalUrl": f"{web_login.URL}/self-service/endpoints/{endpoint_id}",
     }
     assert {key: shown[key] for key in expected} == expected
     assert abs(datetime.fromisoformat(shown["CreationTime"]).replace(tzinfo=UTC).timestamp() - time.time()) < 60
@@ -319,6 +330,11 @@ def test_every_attribute_that_is_set_reads_back(api: Api, arn: str) -> None:
         "ClientRouteEnforcementOptions": {"Enforced": False},
     }
     expected |= changed
+    page = expected.pop("SelfServicePortalUrl")
+    assert "SelfServicePortalUrl" not in api.describe(endpoint_id) and not_there(page)
+    modify = ("endpoint", "modify", endpoint_id)
+    assert api.gateway.ctl_json(*modify, "--self-service-portal")["self_service_url"] == page and not not_there(page)
+    assert api.gateway.ctl_json(*modify, "--no-self-service-portal")["self_service_url"] == ""
     shown = api.describe(endpoint_id)
     assert {key: shown[key] for key in expected} == expected, "and what was not given stays"
     streams = api.logs.describe_log_streams(logGroupName="/vpn")["logStreams"]
@@ -386,7 +402,8 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None
         ),
         ({"ConnectionLogOptions": {"Enabled": True, "CloudwatchLogGroup": "no"}}, "InvalidParameterValue"),
         ({"ConnectionLogOptions": {"Enabled": True}}, "MissingParameter"),
-        ({"SelfServicePortal": "enabled"}, "UnsupportedOperation"),
+        ({"SelfServicePortal": "enabled"}, "InvalidParameterValue"),  # it asks for certificates only
+        ({"SelfServicePortal": "on"}, "InvalidParameterValue"),
         ({"ClientLoginBannerOptions": {"Enabled": True, "BannerText": "x" * 1401}}, "InvalidParameterValue"),
         ({"ClientLoginBannerOptions": {"Enabled": True}}, "MissingParameter"),
         ({"SessionTimeoutHours": 9}, "InvalidParameterValue"),

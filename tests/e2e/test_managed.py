@@ -182,6 +182,8 @@ egress = [{ network = "10.20.0.0/24", protocol = "tcp", ports = "8000-8001" }, {
     assert ping(count=1) == 1.0
     unknown = gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-onl"]', check=False)
     assert '"web-onl" is no security_group; did you mean "web-only"?' in unknown.stderr
+    nowhere = gateway.ctl("endpoint", "modify", "lab", "--self-service-portal", check=False)
+    assert "self_service_portal: there is no portal; add [portal]" in nowhere.stderr
     gateway.ctl("endpoint", "modify", "lab", "--set", 'security_groups=["web-only"]')
     assert ping(count=2) == 0.0
     assert lab.get(lab.client, "10.20.0.10", "/peer").split()[0] == "10.20.0.1"

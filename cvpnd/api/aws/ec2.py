@@ -137,6 +137,7 @@ def _endpoint(view: EndpointView, subnets: Sequence[str]) -> Answer:
         "Tags": tag_list(view.tags),
         "VpcId": view.vpc or None,
         "SecurityGroupIds": list(view.security_groups) or None,
+        "SelfServicePortalUrl": view.self_service_url or None,
         "ClientConnectOptions": _shown_handler(view.connect_handler),
         "SessionTimeoutHours": view.session_timeout_s // HOUR_S or None,
         "DisconnectOnSessionTimeout": view.disconnect_on_session_timeout,
@@ -219,6 +220,8 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
     banner = parameters.get("ClientLoginBannerOptions")
     if banner is not None:
         settings["login_banner"] = banner["BannerText"] if banner.get("Enabled") else ""
+    if "SelfServicePortal" in parameters:
+        settings["self_service_portal"] = parameters["SelfServicePortal"] == "enabled"
     handler = parameters.get("ClientConnectOptions")
     if handler is not None:
         settings["connect_handler"] = _handler(handler) if handler.get("Enabled") else None
@@ -232,7 +235,6 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
 def _refuse_what_is_not_there(parameters: Parameters) -> None:
     """A setting that would not be kept must not be accepted. Those that ask for nothing are."""
     asked = {
-        "SelfServicePortal": parameters.get("SelfServicePortal", "disabled") != "disabled",
         "EndpointIpAddressType": parameters.get("EndpointIpAddressType", "ipv4") != "ipv4",
         "TrafficIpAddressType": parameters.get("TrafficIpAddressType", "ipv4") != "ipv4",
         "TransitGatewayConfiguration": parameters.get("TransitGatewayConfiguration"),
