@@ -31,8 +31,10 @@ CONNECTION_LIMIT = 64
 HEADER_LIMIT = 16 * 1024
 HEAD_S = 10
 """How long a connection over TCP may take for the head of a request."""
+HANDSHAKE_S = 10
+"""And before that for its TLS handshake: asyncio would wait a minute, in which it holds one of the source's places."""
 GRACE_S = 3
-"""How long ``stop`` lets running requests finish."""
+"""How long ``stop`` lets running requests finish, and whoever is sent away may take to say goodbye over TLS."""
 
 
 class PeerCredentials(NamedTuple):
@@ -96,7 +98,21 @@ class _Server(uvicorn.Server):
         yield  # signals are the daemon's
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Instead of uvicorn's, which has no word for the times of TLS."""
+        assert sockets is not None  # noqa: S101 - HttpServer.start gives one
+        config = self.config
+
+        def protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        times = {} if config.ssl is None else {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": GRACE_S}
+        create = asyncio.get_running_loop().create_server
+        self.servers = [
+            await create(protocol, sock=each, ssl=config.ssl, backlog=config.backlog, **times) for each in sockets
+        ]
+        self.started = True
         self.listening.set()
 
 

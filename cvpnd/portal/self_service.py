@@ -55,8 +55,9 @@ class Download(NamedTuple):
 
 
 DOWNLOADS = (
-    Download("openvpn", "OpenVPN (Linux, Windows)", "On Linux: sudo openvpn --config, and the file. On Windows: import "
-             "the file into OpenVPN GUI by its icon in the task bar, then Connect."),
+    Download("openvpn", "OpenVPN (Linux, Windows)", "On Linux: sudo openvpn --config, and the file; or cvpn-connect, "
+             "and the file, which asks for password and code. On Windows: import the file into OpenVPN GUI by its icon "
+             "in the task bar, then Connect."),
     Download("connect", "OpenVPN Connect (phones, Windows, macOS)", "Open the file with OpenVPN Connect, or upload it "
              "there under Add profile, then switch it on."),
     Download("tunnelblick", "Tunnelblick (macOS)", "Open the file: Tunnelblick installs it. Then choose it from the "

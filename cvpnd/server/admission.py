@@ -142,7 +142,7 @@ class SourceLimits:
 
     def may_try(self, host: str, now: float) -> DropReason | None:
         """Why another handshake from there would be refused."""
-        if not all(bucket.has(now) for bucket in self._failures_of(host)):
+        if self.has_failed_too_often(host, now):
             return self._refused(DropReason.FAILED_LOGINS, host)
         if not all(bucket.has(now) for bucket in self._handshakes_of(host)):
             return self._refused(DropReason.HANDSHAKE_RATE, host)
@@ -152,6 +152,9 @@ class SourceLimits:
         """One that ``may_try`` does now."""
         for bucket in self._handshakes_of(host):
             bucket.take(now)
+
+    def has_failed_too_often(self, host: str, now: float) -> bool:
+        return not all(bucket.has(now) for bucket in self._failures_of(host))
 
     def failed(self, host: str, now: float) -> None:
         for bucket in self._failures_of(host):

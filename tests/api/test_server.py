@@ -214,6 +214,33 @@ async def test_whoever_says_nothing_makes_room(monkeypatch: pytest.MonkeyPatch) 
     await server.stop()
 
 
+async def test_a_tls_handshake_that_stalls_and_a_goodbye_that_does_not_come_make_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("cvpnd.api.server.HANDSHAKE_S", 0.3)
+    monkeypatch.setattr("cvpnd.api.server.HEAD_S", 0.3)
+    monkeypatch.setattr("cvpnd.api.server.GRACE_S", 0.3)
+    listener = bind_tcp("127.0.0.1", 0)
+    server = HttpServer(who, listener, tls=certs.server("localhost").write(tmp_path, "api"))
+    await server.start()
+    context = ssl.create_default_context(cadata=certs.authority().certificate_pem.decode())
+    for shakes in (False, True):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        arrived, leaving = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(arrived, leaving, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        writer.write(leaving.read())
+        while shakes and client.version() is None:
+            arrived.write(await reader.read(65_536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+        writer.write(leaving.read())
+        assert await asyncio.wait_for(reader.read(), 5), "it hears until the end, to which it says nothing"
+        writer.close()
+    await server.stop()
+
+
 async def test_a_source_gets_its_share_of_connections_and_leaves_the_rest_to_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

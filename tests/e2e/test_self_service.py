@@ -122,6 +122,13 @@ def test_nobody_gets_a_profile_without_a_login_and_guessing_there_is_guessing(si
 
     assert browser.sent_on(log_in(browser, "bob", "right")) == PAGE
     assert browser.get(f"{PAGE}/profile/aws").status_code == 200
+    gateway.ctl("user", "add", "carol", input="right\n")
+    carol = Browser(site.lab.client)
+    assert carol.sent_on(log_in(carol, "carol", "right")) == PAGE
+    assert carol.get(f"{PAGE}/profile/aws").status_code == 200
+    gateway.ctl("user", "disable", "carol")
+    assert carol.get(f"{PAGE}/profile/aws").status_code == 403, "in mid-session"
+    assert "Log in as you do to connect" in carol.get(PAGE).text
     with ThreadPoolExecutor(FREE_FAILURES) as people:
         guesses = [people.submit(log_in, Browser(site.lab.client), "alice", "wrong") for _ in range(FREE_FAILURES)]
         assert {guess.result().status_code for guess in guesses} == {403}
