@@ -118,6 +118,11 @@ class AuthenticationConfig(Table):
         return self.type == "federated-authentication"
 
     @property
+    def provider_of_pages(self) -> str | None:
+        """Where the portal sends people."""
+        return self.portal_saml_provider or self.saml_provider
+
+    @property
     def word(self) -> str:
         """In the log and in metrics, for instance ``directory+totp``."""
         word = _METHOD_WORDS[self.type]
@@ -370,9 +375,10 @@ class EndpointConfig(Table):
     def _check_self_service(self) -> Self:
         if not self.self_service_portal:
             return self
-        if self.user_method is None or self.user_method.is_federated:
+        if self.user_method is None:
             raise ValueError(
-                'self_service_portal needs passwords; add "directory-service-authentication", or leave it away'
+                'self_service_portal needs people who log in; add "directory-service-authentication" or '
+                '"federated-authentication", or leave it away'
             )
         protection = self.control_protection
         if protection.tls_auth is None and protection.tls_crypt is None and not protection.allows_plain:

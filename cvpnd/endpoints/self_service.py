@@ -1,15 +1,18 @@
 """What the portal's self-service pages ask of the gateway: the login is the VPN's own, with its throttle and its second
-factor, and the profile is that of ``cvpnctl profile`` or of the API's export."""
+factor or its identity provider, and the profile is that of ``cvpnctl profile`` or of the API's export."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 
 from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
-from cvpnd.auth.identity import Refused
+from cvpnd.auth.identity import Refused, problem_with_name
 from cvpnd.auth.logins import MOST_PENDING
+from cvpnd.auth.saml.model import Assertion, PendingRequest
+from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.config import EndpointConfig
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.profile import ProfileError, render_export, render_profile
@@ -27,6 +30,8 @@ NO_CERTIFICATE = "self-service"
 client, nor the other way round."""
 MOST_PENDING_HERE = MOST_PENDING // 2
 """Logins under way at one directory: anybody can knock here, and the other places are for clients of the VPN."""
+ACCEPT_S = 30.0
+"""How long an identity provider's answer may wait for a thread."""
 
 
 class SelfServiceDesk:
@@ -78,19 +83,50 @@ class SelfServiceDesk:
         """As its directory has said last."""
         served = self._served(endpoint_id)
         method = None if served is None else served.settings.user_method
+        if served is not None and method is not None and method.is_federated:
+            provider = self.provider(served.settings)
+            return isinstance(provider, SamlProvider) and _stamp(provider) == account.stamp
         if method is None or method.directory is None:
             return False
         now = self._control.users.look_up(method.directory, account.name)
         return isinstance(now, Account) and now.stamp == account.stamp
 
+    def federated(self) -> Iterator[EndpointConfig]:
+        for served in self._gateway.endpoints:
+            method = served.settings.user_method
+            pages = served.settings.self_service_portal and not served.closing
+            if pages and method is not None and method.is_federated:
+                yield served.settings
+
+    def provider(self, endpoint: EndpointConfig) -> SamlProvider | Refused:
+        saml, method = self._control.saml, endpoint.user_method
+        if saml is None or method is None or method.provider_of_pages is None:
+            return Refused(Refusal.SAML_UNAVAILABLE, "the endpoint has no identity provider")
+        return saml.provider(method.provider_of_pages)
+
+    async def accept(
+        self, provider: SamlProvider, response: str, request: PendingRequest, *, host: str
+    ) -> Assertion | Refused:
+        saml = self._control.saml
+        if saml is None:
+            return Refused(Refusal.SAML_UNAVAILABLE, "the identity provider went while somebody logged in")
+        source, _ = prefixes(host)
+        return await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
+
+    def vouched(self, provider: SamlProvider, assertion: Assertion) -> Account:
+        return Account(assertion.name, assertion.groups, _stamp(provider))
+
     async def profile(self, endpoint_id: str, account: Account, kind: str) -> str | None:
         served = self._served(endpoint_id)
         if served is None:
             return None
+        # identity providers have longer names than certificates, and files a name without slashes
+        fits = problem_with_name(account.name) is None and "/" not in account.name
+        name = account.name if fits else "client"
         try:
             if kind == "aws":
                 return await asyncio.to_thread(render_export, served.settings, served.trust)
-            return await asyncio.to_thread(render_profile, served.settings, served.trust, account.name, kind=kind)
+            return await asyncio.to_thread(render_profile, served.settings, served.trust, name, kind=kind)
         except ProfileError as error:
             log.error("self-service: no %s profile of %s for %s: %s", kind, served.settings.name, account.name, error)
             return None
@@ -98,3 +134,8 @@ class SelfServiceDesk:
     def _served(self, endpoint_id: str) -> ServedEndpoint | None:
         found = (each for each in self._gateway.endpoints if each.id == endpoint_id and not each.closing)
         return next((each for each in found if each.settings.self_service_portal), None)
+
+
+def _stamp(provider: SamlProvider) -> bytes:
+    """Whose word an account is: worth nothing once another one stands in its place."""
+    return f"{provider.id} {provider.idp.entity_id}".encode()

@@ -8,7 +8,7 @@
 5. The answer to that ends the wait: the client is let in, or told no.
 
 Beside that, for whoever comes without a client: ``self_service.py``, where people log in with name, password and code,
-and download a profile.
+or at the identity provider (``sign_on.py``), and download a profile.
 
 ``auth/web_logins.py`` holds what has happened in each login, and who may go on; here is only what HTTP and HTML need.
 Without a script, a frame, or a resource from elsewhere; what a page shows was escaped by Jinja2.

@@ -21,7 +21,7 @@ from cvpnd.auth.web_logins import LOGIN_PATH, WebLogin, WebLogins
 from cvpnd.config import PortalConfig
 from cvpnd.ops.logs import RateLimited
 from cvpnd.portal.pages import HEADERS, message, page, redirect
-from cvpnd.portal.requests import Malformed, SourceRate, read_form
+from cvpnd.portal.requests import Malformed, SourceRate, is_click, read_form
 from cvpnd.portal.self_service import Desk, SelfService
 from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import prefixes
@@ -85,7 +85,9 @@ class Portal:
         self._rate = SourceRate(config.requests_per_source_per_min, clock)
         self._reserve = Reserve()
         """For answers that are being read: whoever sends one has proven nothing yet."""
-        self.self_service = None if desk is None else SelfService(desk, self._is_own_form, self._refuse, clock)
+        self.self_service = (
+            None if desk is None else SelfService(desk, self._url + ACS_PATH, self._is_own_form, self._refuse, clock)
+        )
         self._app = Starlette(
             routes=[
                 Route(LOGIN_PATH + "{secret}", self._guard(self._login), methods=["GET"]),
@@ -102,8 +104,8 @@ class Portal:
     # -- the pages ----------------------------------------------------------------------------------------
 
     async def _login(self, request: Request) -> Response:
-        if request.method != "GET" or "prefetch" in _purpose(request):
-            return Response(status_code=405, headers=HEADERS)  # only a person's own click may use the link up
+        if not is_click(request):  # nothing else may use the link up
+            return Response(status_code=405, headers=HEADERS)
         login = self._logins.find(request.path_params["secret"], request.cookies, self._clock())
         if isinstance(login, PortalRefusal):
             return self._refuse(request, login)
@@ -133,7 +135,12 @@ class Portal:
             fields = await read_form(request, LONGEST_ANSWER, memory.hold)
         finally:
             memory.close()
-        login = self._logins.check(fields.get("RelayState", ""), self._clock())
+        relay_state, response = fields.get("RelayState", ""), fields.get("SAMLResponse", "")
+        if self.self_service is not None:
+            theirs = await self.self_service.come_back(request, relay_state, response)
+            if theirs is not None:
+                return theirs
+        login = self._logins.check(relay_state, self._clock())
         if isinstance(login, PortalRefusal):
             return self._refuse(request, login)
         saml, provider = self._provider_of(login)
@@ -142,7 +149,7 @@ class Portal:
         assert login.request is not None  # noqa: S101 - check() has looked
         assertion = await saml.accept(
             provider,
-            fields.get("SAMLResponse", ""),
+            response,
             login.request,
             source=prefixes(_host(request))[0],
             within_s=max(0.0, login.until - self._clock()),
@@ -243,7 +250,3 @@ def _elsewhere(browser: str, device: str) -> str:
     """The browser's address if it is another one; nothing can be told of one that uses IPv4 and one that uses IPv6."""
     one_family = (":" in browser) is (":" in device)
     return browser if one_family and prefixes(browser)[0] != prefixes(device)[0] else ""
-
-
-def _purpose(request: Request) -> str:
-    return (request.headers.get("sec-purpose", "") + request.headers.get("purpose", "")).lower()

@@ -37,6 +37,12 @@ class SourceRate:
         return self._sources.bucket(source, self._per_minute).take(self._clock())
 
 
+def is_click(request: Request) -> bool:
+    """A person's own, and not a program that looks ahead."""
+    purpose = request.headers.get("sec-purpose", "") + request.headers.get("purpose", "")
+    return request.method == "GET" and "prefetch" not in purpose.lower()
+
+
 def _as_much_as_comes(_surplus: int) -> bool:
     return True
 

@@ -1,4 +1,5 @@
-"""The self-service pages: a person logs in and downloads the profile of an endpoint.
+"""The self-service pages: a person logs in, here or at the endpoint's identity provider (``sign_on.py``), and downloads
+the profile of an endpoint.
 
 Every form carries a word that belongs to the browser's cookie, the login form too, so that nobody is logged in as
 somebody else; a login gets a new cookie. A profile holds nothing that is the person's own, but the key that all clients
@@ -24,8 +25,9 @@ from cvpnd.auth.identity import Refused
 from cvpnd.config import EndpointConfig
 from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect
-from cvpnd.portal.requests import read_form
+from cvpnd.portal.requests import is_click, read_form
 from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
+from cvpnd.portal.sign_on import SignOn, SignOnDesk
 from cvpnd.reasons import PortalRefusal, Refusal
 
 log = logging.getLogger(__name__)
@@ -66,10 +68,15 @@ DOWNLOADS = (
              "nmcli connection import type openvpn file, and the file."),
     Download("aws", "AWS VPN Client", "File, Manage profiles, Add profile: choose the file, then Connect."),
 )  # fmt: skip
-KINDS = frozenset(download.kind for download in DOWNLOADS)
+SIGN_ON_DOWNLOADS = (
+    Download("openvpn", "OpenVPN (Linux, Windows)", "On Linux: cvpn-connect, and the file; it opens your browser. On "
+             "Windows: import the file into OpenVPN GUI by its icon in the task bar, then Connect."),
+    *(download for download in DOWNLOADS if download.kind not in ("openvpn", "networkmanager")),
+)  # fmt: skip
+"""For programs that open a browser."""
 
 
-class Desk(Protocol):
+class Desk(SignOnDesk, Protocol):
     """What the pages ask of the gateway."""
 
     def find(self, endpoint_id: str) -> EndpointConfig | None:
@@ -91,6 +98,7 @@ class SelfService:
     def __init__(
         self,
         desk: Desk,
+        acs_url: str,
         is_own_form: Callable[[Request], bool],
         refuse: Callable[[Request, PortalRefusal, str], Response],
         clock: Callable[[], float] = time.monotonic,
@@ -101,12 +109,15 @@ class SelfService:
         self._refuse = refuse
         self._clock = clock
         self._sessions = Sessions()
+        self.sign_on = SignOn(desk, acs_url, refuse, clock)
 
     def routes(self, guard: Callable[[Callable[[Request], Awaitable[Response]]], Callable[..., object]]) -> list[Route]:
         place = PATH + "{id}"
         return [
             Route(place, guard(self._start), methods=["GET"]),
             Route(place + "/login", guard(self._log_in), methods=["POST"]),
+            Route(place + "/login", guard(self._sign_on), methods=["GET"]),
+            Route(place + "/signed-on/{ticket}", guard(self._signed_on), methods=["GET"]),
             Route(place + "/code", guard(self._answer), methods=["POST"]),
             Route(place + "/logout", guard(self._log_out), methods=["POST"]),
             Route(place + "/profile/{kind}", guard(self._download), methods=["GET"]),
@@ -119,6 +130,8 @@ class SelfService:
         if endpoint is None:
             return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
         session = self._session(request, endpoint)
+        if session is None and _is_federated(endpoint):
+            return page("sign_on", endpoint=endpoint, place=PATH + endpoint.id)
         if session is None:
             return self._login_page(request, endpoint)
         if isinstance(session.proof, Asked):
@@ -127,14 +140,52 @@ class SelfService:
             "self_service",
             endpoint=endpoint,
             account=session.proof.name,
-            downloads=DOWNLOADS,
+            downloads=_downloads(endpoint),
+            federated=_is_federated(endpoint),
             place=PATH + endpoint.id,
             word=self._sessions.form_word(_cookie(request, endpoint), endpoint.id),
         )
 
-    async def _log_in(self, request: Request) -> Response:
+    async def _sign_on(self, request: Request) -> Response:
+        """A link and not a form, because a page of ours may send forms nowhere else. Being sent to log in as oneself
+        does nobody harm."""
+        if not is_click(request):
+            return Response(status_code=405, headers=HEADERS)
+        endpoint = self._desk.find(request.path_params["id"])
+        if endpoint is None or not _is_federated(endpoint):
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        return await self.sign_on.leave(request, endpoint)
+
+    async def come_back(self, request: Request, relay_state: str, response: str) -> Response | None:
+        """From an identity provider. None: not to these pages."""
+        departed = self.sign_on.departed(relay_state)
+        if departed is None:
+            return None
+        ticket = await self.sign_on.come_back(request, departed, response, _host(request))
+        if isinstance(ticket, Response):
+            return ticket
+        return redirect(f"{PATH}{departed.endpoint.id}/signed-on/{ticket}")
+
+    async def _signed_on(self, request: Request) -> Response:
+        if not is_click(request):
+            return Response(status_code=405, headers=HEADERS)
         endpoint = self._desk.find(request.path_params["id"])
         if endpoint is None:
+            return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
+        session = self.sign_on.redeem(request, endpoint, request.path_params["ticket"])
+        if isinstance(session, PortalRefusal):
+            return self._refuse(request, session, f"at {endpoint.name}")
+        cookie = self._sessions.open(session, self._clock())
+        log.info("self-service: %s logged in at %s from %s", session.username, endpoint.name, _host(request))
+        place = PATH + endpoint.id
+        # no redirect: it would still be the identity provider's navigation, along with which no strict cookie comes
+        answer = page("signed_on", headers={"Refresh": f"0; url={place}"}, endpoint=endpoint, place=place)
+        self.sign_on.forget(answer, session)
+        return _with_cookie(answer, endpoint, cookie)
+
+    async def _log_in(self, request: Request) -> Response:
+        endpoint = self._desk.find(request.path_params["id"])
+        if endpoint is None or _is_federated(endpoint):
             return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
         fields = await self._form(request, endpoint)
         if fields is None:
@@ -181,7 +232,7 @@ class SelfService:
         if request.method != "GET":
             return Response(status_code=405, headers=HEADERS)
         endpoint, kind = self._desk.find(request.path_params["id"]), request.path_params["kind"]
-        if endpoint is None or kind not in KINDS:
+        if endpoint is None or kind not in {download.kind for download in _downloads(endpoint)}:
             return self._refuse(request, PortalRefusal.SELF_SERVICE_UNKNOWN, "")
         session = self._session(request, endpoint)
         if session is None or not isinstance(session.proof, Account):
@@ -227,6 +278,14 @@ class SelfService:
     def _code_page(self, request: Request, endpoint: EndpointConfig, asked: Asked) -> Response:
         word = self._sessions.form_word(_cookie(request, endpoint), endpoint.id)
         return page("code", endpoint=endpoint, place=PATH + endpoint.id, word=word, asked=asked)
+
+
+def _is_federated(endpoint: EndpointConfig) -> bool:
+    return endpoint.user_method is not None and endpoint.user_method.is_federated
+
+
+def _downloads(endpoint: EndpointConfig) -> tuple[Download, ...]:
+    return SIGN_ON_DOWNLOADS if _is_federated(endpoint) else DOWNLOADS
 
 
 def _cookie(request: Request, endpoint: EndpointConfig) -> str:

@@ -33,6 +33,8 @@ class Session:
     proof: Account | Asked
     """Logged in, or asked for a code after a right password."""
     until: float
+    request_id: str = ""
+    """What the identity provider was asked; empty with a password."""
 
 
 class Sessions:

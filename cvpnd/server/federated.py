@@ -54,7 +54,7 @@ async def ask_browser(
     if credentials.password.startswith(FIRST):
         return saml.send_away(visitor, credentials.password)
     if not credentials.password.startswith(DYNAMIC):
-        found = saml.provider(method.portal_saml_provider or method.saml_provider)
+        found = saml.provider(method.provider_of_pages or method.saml_provider)
         if isinstance(found, Refused):
             return found
         return await log_in_by(saml, connection, found, await log_in_by_browser(control, connection, found.id))

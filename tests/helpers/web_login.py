@@ -110,9 +110,9 @@ class Browser:
         trust = ssl.create_default_context(cadata=certs.authority().certificate_pem.decode())
         self._http = httpx.Client(verify=trust, timeout=15, trust_env=False)
 
-    def get(self, url: str) -> httpx.Response:
+    def get(self, url: str, headers: dict[str, str] | None = None) -> httpx.Response:
         with self._place.entered():
-            return self._http.get(url)
+            return self._http.get(url, headers=headers)
 
     def post(self, url: str, headers: dict[str, str] | None = None, /, **fields: str) -> httpx.Response:
         with self._place.entered():
