@@ -371,6 +371,10 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
             "write ldaps://dc1.example.com, or ldap://dc1.example.com, which",
         ),
         (DIRECTORY + 'servers = ["ldaps://dc1"]\nverify = false', "directory[0].verify: is not a key"),
+        (
+            DIRECTORY + 'servers = ["ldaps://dc1"]\nuser_attribute = "x=*)(uid"',
+            "directory[0].user_attribute: 'x=*)(uid' is no",
+        ),
         (DIRECTORY.replace("corp", "local") + 'servers = ["ldaps://dc1"]', "choose another id"),
         (DIRECTORY + 'servers = ["ldaps://dc1"]\nbind = "direct"', '"direct" has no bind_dn, as users bind themselves'),
         (DIRECTORY + 'servers = ["ldaps://dc1"]\nbind_name = "{user}"', 'bind_name is for bind = "direct"'),

@@ -17,6 +17,9 @@ class Account:
     groups: frozenset[str]
     stamp: bytes = b""
     """Another one once tokens from before are to be worth nothing, as after a changed password."""
+    person: bytes = b""
+    """Another one once somebody else has the name, whose account was made after the first was gone. Empty: nobody
+    tells."""
 
 
 class DirectoryError(Exception):

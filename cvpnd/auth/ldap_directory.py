@@ -51,17 +51,19 @@ class Kind(NamedTuple):
 
     user_class: str
     user_name: str
-    """The attribute whose value is the account's name."""
+    """The attribute whose value is the account's name, unless the settings name another."""
+    group_name: str
+    """The same of a group."""
     stamps: tuple[str, ...]
-    """Attributes that change with the password."""
+    """The attribute that no two accounts ever share, and one that changes with the password."""
     state: tuple[str, ...]
 
 
 ACTIVE_DIRECTORY = Kind(
-    "(objectCategory=person)(objectClass=user)", "sAMAccountName", ("objectGUID", "pwdLastSet"),
+    "(objectCategory=person)(objectClass=user)", "sAMAccountName", "sAMAccountName", ("objectGUID", "pwdLastSet"),
     ("userAccountControl", "accountExpires", "objectSid"),
 )  # fmt: skip
-OPENLDAP = Kind("(objectClass=person)", "uid", ("entryUUID", "pwdChangedTime"), ("pwdAccountLockedTime",))
+OPENLDAP = Kind("(objectClass=person)", "uid", "cn", ("entryUUID", "pwdChangedTime"), ("pwdAccountLockedTime",))
 KINDS = {"active-directory": ACTIVE_DIRECTORY, "openldap": OPENLDAP}
 
 
@@ -73,6 +75,9 @@ class LdapSettings:
     direct_name: str
     user_base: str
     group_base: str
+    user_name: str
+    """The attributes that name users and groups here."""
+    group_name: str
     domains: frozenset[str] = frozenset()
     """In small letters: what may stand before a backslash or behind an @."""
 
@@ -89,9 +94,11 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
         raise DirectoryError(
             f"{at}: ca {config.ca} cannot be used: {error}; name a PEM file with certificates"
         ) from error
+    kind = KINDS[config.type]
     settings = LdapSettings(
-        KINDS[config.type], service, "" if service else config.direct_name, config.user_base,
-        config.group_base or config.user_base, frozenset(domain.lower() for domain in config.domains),
+        kind, service, "" if service else config.direct_name, config.user_base,
+        config.group_base or config.user_base, config.user_attribute or kind.user_name,
+        config.group_attribute or kind.group_name, frozenset(domain.lower() for domain in config.domains),
     )  # fmt: skip
     servers = LdapServers(config.servers, context, config.timeout_s)
     return LdapDirectory(settings, servers, config.looks_every_s, config.unchecked_s)
@@ -246,7 +253,7 @@ class LdapDirectory:
     @property
     def _attributes(self) -> list[str]:
         kind = self._settings.kind
-        return [kind.user_name, "memberOf", *kind.stamps, *kind.state]
+        return list(dict.fromkeys((self._settings.user_name, kind.user_name, *kind.stamps, *kind.state)))
 
     def _find(self, session: LdapSession, typed: str) -> Entry | Refused:
         for wanted in self._filters(typed):
@@ -259,17 +266,17 @@ class LdapDirectory:
 
     def _filters(self, typed: str) -> list[str]:
         """To be tried in turn: none of them can find an account by another's kind of name."""
-        kind, domains = self._settings.kind, self._settings.domains
+        kind, domains, user_name = self._settings.kind, self._settings.domains, self._settings.user_name
         domain, backslash, behind = typed.partition("\\")
         if backslash:
-            return [self._filter(kind.user_name, behind)] if behind and domain.lower() in domains else []
+            return [self._filter(user_name, behind)] if behind and domain.lower() in domains else []
         before, _, realm = typed.rpartition("@")
         own = bool(before) and realm.lower() in domains
         if kind is ACTIVE_DIRECTORY and before:
             tried = [self._filter("userPrincipalName", typed)]
-            return [*tried, self._filter(kind.user_name, before)] if own else tried
+            return [*tried, self._filter(user_name, before)] if own else tried
         name = before if own else typed
-        return [self._filter(kind.user_name, name)] if name else []
+        return [self._filter(user_name, name)] if name else []
 
     def _filter(self, attribute: str, value: str) -> str:
         return f"(&{self._settings.kind.user_class}({attribute}={escape_filter_chars(value)}))"
@@ -278,12 +285,14 @@ class LdapDirectory:
         kind = self._settings.kind
         if (refusal := _state(entry)) is not None:
             return Refused(refusal, entry.dn)
-        name = entry.text(kind.user_name)
+        name = entry.text(self._settings.user_name)
         if not name:
-            return Refused(Refusal.USER_UNKNOWN, f"{entry.dn} has no {kind.user_name}")
+            return Refused(Refusal.USER_UNKNOWN, f"{entry.dn} has no {self._settings.user_name}")
+        person = next(iter(entry.attributes.get(kind.stamps[0].lower(), [])), b"")
         stamps = [value for attribute in kind.stamps for value in entry.attributes.get(attribute.lower(), [])]
         groups = self._groups_of_ad(session, entry) if kind is ACTIVE_DIRECTORY else self._groups(session, entry)
-        return Account(name, groups, hashlib.sha256(b"\0".join([entry.dn.lower().encode(), *stamps])).digest())
+        stamp = hashlib.sha256(b"\0".join([entry.dn.lower().encode(), *stamps])).digest()
+        return Account(name, groups, stamp, person)
 
     # -- its groups, by every name that a rule may have for them ----------------------------------------------
 
@@ -292,24 +301,26 @@ class LdapDirectory:
         found = session.search(entry.dn, "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
         sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
         within = f"(&(objectClass=group)(member:1.2.840.113556.1.4.1941:={escape_filter_chars(entry.dn)}))"
-        named = session.search(self._settings.group_base, within, ["sAMAccountName", "objectSid"], most=MOST_GROUPS)
-        names = [group.text("sAMAccountName") for group in named]
+        attribute = self._settings.group_name
+        named = session.search(self._settings.group_base, within, [attribute], most=MOST_GROUPS)
+        names = [group.text(attribute) for group in named]
         return frozenset([*_usable(sids), *_usable(names, plain=True)])
 
     def _groups(self, session: LdapSession, entry: Entry) -> frozenset[str]:
-        """By DN and by cn. A group's groups are walked: memberOf has the direct ones alone."""
-        names: dict[str, str] = {}  # DN as a rule would write it -> cn
+        """By DN and by name. A group's groups are walked: memberOf has the direct ones alone."""
+        names: dict[str, str] = {}  # by DN as a rule would write it
+        attribute = self._settings.group_name
         level = [entry.dn]
         uid = escape_filter_chars(entry.text(self._settings.kind.user_name))
-        unix = f"(&(objectClass=posixGroup)(memberUid={uid}))"
+        unix = f"(&(objectClass=posixGroup)(memberUid={uid}))" if uid else ""
         for _ in range(NESTING):
             members = "".join(
-                f"({attribute}={escape_filter_chars(dn)})" for dn in level for attribute in ("member", "uniqueMember")
+                f"({member}={escape_filter_chars(dn)})" for dn in level for member in ("member", "uniqueMember")
             )
-            found = session.search(self._settings.group_base, f"(|{members}{unix})", ["cn"], most=MOST_GROUPS)
+            found = session.search(self._settings.group_base, f"(|{members}{unix})", [attribute], most=MOST_GROUPS)
             unix = ""
             level = [group.dn for group in found if group.dn not in names]
-            names |= {group.dn: group.text("cn") for group in found}
+            names |= {group.dn: group.text(attribute) for group in found}
             if not level or len(names) >= MOST_GROUPS:
                 break
         return frozenset([*_usable(names), *_usable(names.values(), plain=True)])

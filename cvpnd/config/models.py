@@ -35,6 +35,7 @@ from cvpnd.config.values import (
     DATA_CIPHERS,
     LOCAL_DIRECTORY,
     Address,
+    AttributeName,
     Banner,
     ClientCidr,
     ClientCidrV6,
@@ -160,6 +161,9 @@ class DirectoryConfig(Table):
     user_base: Printable = Field(min_length=1)
     group_base: Printable = ""
     """Empty: ``user_base``."""
+    user_attribute: AttributeName | None = None
+    """What users are called. None, here and in the next: as ``type`` has it."""
+    group_attribute: AttributeName | None = None
     domains: tuple[Printable, ...] = ()
     """What may stand before a backslash or behind an @ in a user name."""
     mfa: Mfa = "off"
@@ -206,7 +210,7 @@ class DirectoryConfig(Table):
         if self.bind_name is not None:
             return self.bind_name
         if self.type == "openldap":
-            return f"uid={{user}},{self.user_base}"
+            return f"{self.user_attribute or 'uid'}={{user}},{self.user_base}"
         realm = next((domain for domain in self.domains if "." in domain), None)
         return f"{{user}}@{realm}" if realm is not None else f"{self.domains[0]}\\{{user}}"
 

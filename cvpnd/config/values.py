@@ -391,6 +391,13 @@ def _parse_remote(value: object) -> str:
     return _parse_host(text)
 
 
+def _parse_attribute_name(value: object) -> str:
+    """It goes into filters as it is."""
+    if isinstance(value, str) and re.fullmatch("[A-Za-z][A-Za-z0-9-]{0,63}", value):
+        return value
+    raise ValueError(f'{value!r} is no attribute of a directory; write its name, like "mail"')
+
+
 def _parse_printable(value: object) -> str:
     text = _text(value, "it")
     if len(text) > 255 or not text.isprintable():
@@ -492,6 +499,7 @@ Host = Annotated[str, BeforeValidator(_parse_host)]
 Remote = Annotated[str, BeforeValidator(_parse_remote)]
 """A host; with ``*.`` before a domain every name below it is the gateway's."""
 Printable = Annotated[str, BeforeValidator(_parse_printable)]
+AttributeName = Annotated[str, BeforeValidator(_parse_attribute_name)]
 Banner = Annotated[str, BeforeValidator(_parse_banner)]
 Group = Annotated[str, BeforeValidator(_parse_group)]
 UserName = Annotated[str, BeforeValidator(_parse_user_name)]

@@ -418,6 +418,9 @@ class Gateway:
                     self.control.restart(connection, End.ACCOUNT_UNCHECKED, RESTART_TEXT)
                 else:
                     self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
+            elif account.person != connection.person:
+                log.info("%s: the account of %s is gone, and another has its name", connection.connection_id, username)
+                self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
             else:
                 connection.endpoint.set_account(self.plane, connection, account.groups)
 

@@ -84,6 +84,8 @@ class Connection:
     """The one it was let in with."""
     vouched_by: SamlProvider | None = None
     """The identity provider that let it in, as it was then."""
+    person: bytes = b""
+    """``Account.person`` of whom it was let in for."""
     assertion_digest: bytes = b""
     """Of what AWS's client brought from its browser: it may say it again with a later key, if it takes no token."""
     memory: Share | None = None

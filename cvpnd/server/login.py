@@ -108,6 +108,7 @@ def _let_in(
         raise Denied(Refusal.SAML_WRONG_ISSUER, f"{vouched_by.idp.entity_id} was replaced during the login")
     connection.identity = identity
     connection.username = identity.username
+    connection.person = b"" if account is None else account.person
     connection.certificate = credentials.certificate
     device_id = credentials.peer_info.device_id
     device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
@@ -128,7 +129,7 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
         assert before is not None  # noqa: S101 - it is established
         account = await vouch(control, connection, credentials, before)
         refusal = connection.endpoint.still_trusted(connection)
-        if refusal is not None or account.name != before.username:
+        if refusal is not None or (account.name, account.person) != (before.username, connection.person):
             raise Denied(refusal or Refusal.IDENTITY_CHANGED)
         connection.endpoint.set_account(control.plane, connection, account.groups)
         control.go_on(connection)

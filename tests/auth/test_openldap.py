@@ -9,6 +9,7 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from helpers import certs, netns
@@ -119,6 +120,52 @@ def test_a_group_cannot_be_called_like_another_ones_dn(ask: Callable[..., Accoun
     assert isinstance(account, Account) and posing not in account.groups and dn in account.groups
 
 
+@pytest.mark.parametrize("verb", ["log_in", "look_up"])
+def test_of_more_groups_than_count_the_first_do_and_of_longer_names_none(
+    ask: Callable[..., Account | Refused], server: OpenLdap, verb: str
+) -> None:
+    """As with AWS: 200 groups, ids of 255 characters."""
+    admin, base, bob = server.admin(), f"ou=many-{verb},{BASE}", user_dn("bob")
+    assert admin.add(base, ["organizationalUnit"], {"ou": f"many-{verb}"})
+    fits, too_long = ("x" * (length - len(f"cn=,{base}")) for length in (255, 256))
+    for cn in (fits, too_long, "y" * 256):
+        assert admin.add(f"cn={cn},{base}", ["groupOfNames"], {"cn": cn, "member": bob}), admin.result
+    account = ask("bob", "bob's", verb, group_base=base)
+    assert isinstance(account, Account) and account.groups == {fits, too_long, f"cn={fits},{base}"}
+    for number in range(205):
+        cn = f"group{number}"
+        assert admin.add(f"cn={cn},{base}", ["groupOfNames"], {"cn": cn, "member": bob}), admin.result
+    account = ask("bob", "bob's", verb, group_base=base)
+    assert isinstance(account, Account)
+    assert sum(group.startswith("group") for group in account.groups) in range(197, 201)
+    assert sum(group.startswith("cn=group") for group in account.groups) in range(197, 201)
+
+
+def test_users_and_groups_are_called_what_the_attributes_say_that_the_file_names(
+    ask: Callable[..., Account | Refused], direct: LdapDirectory, server: OpenLdap
+) -> None:
+    server.change(user_dn("alice"), mail="a.smith@example.org")
+    server.change(group_dn("engineers"), description="People who engineer")
+    named: dict[str, Any] = {"user_attribute": "mail", "group_attribute": "description", "domains": []}
+    account = ask("a.smith@example.org", "ecila", **named)
+    assert isinstance(account, Account) and account.name == "a.smith@example.org"
+    assert account.groups == {"People who engineer", *map(group_dn, ("engineers", "staff", "everybody", "ring"))}
+    assert account == ask("A.Smith@example.org", "ecila", "look_up", **named)
+    assert reason(ask("alice", "ecila", **named)) == Refusal.USER_UNKNOWN
+    table = tomllib.loads(server.toml_direct())["directory"][0] | {"user_attribute": "cn"}
+    assert DirectoryConfig.model_validate(table, context={"directory": server.directory}).direct_name.startswith("cn={")
+    server.change(user_dn("alice"), mail=[])
+    server.change(group_dn("engineers"), description=[])
+
+
+def test_a_name_that_several_have_is_nobodys(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
+    admin, dn = server.admin(), f"cn=twin,ou=people,{BASE}"
+    assert admin.add(dn, ["inetOrgPerson"], {"cn": "twin", "sn": "twin", "uid": "alice", "userPassword": "twin"})
+    answers = [ask("alice", password) for password in ("ecila", "twin")]
+    assert admin.delete(dn)
+    assert [reason(answer) for answer in answers] == 2 * [Refusal.USER_UNKNOWN]
+
+
 def test_the_stamp_follows_the_password(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
     before, again = ask("müller", "ümlaut"), ask("müller", "ümlaut", "look_up")
     assert isinstance(before, Account) and isinstance(again, Account) and before.stamp == again.stamp
@@ -127,7 +174,7 @@ def test_the_stamp_follows_the_password(ask: Callable[..., Account | Refused], s
     assert isinstance(again, Account) and before.stamp == again.stamp
     server.change(user_dn("müller"), userPassword="new")
     later = ask("müller", "", "look_up")
-    assert isinstance(later, Account) and later.stamp != before.stamp
+    assert isinstance(later, Account) and later.stamp != before.stamp and later.person == before.person != b""
     server.change(user_dn("müller"), userPassword="ümlaut")
 
 
@@ -274,6 +321,7 @@ def test_somebody_who_is_gone_and_made_anew_is_another(direct: LdapDirectory, se
     assert admin.delete(dn) and admin.add(dn, ["inetOrgPerson"], made)
     anew = direct.look_up("gone")
     assert isinstance(before, Account) and isinstance(anew, Account) and anew.stamp != before.stamp
+    assert before.person and anew.person and before.person != anew.person
     assert admin.delete(dn)
     assert reason(direct.look_up("gone")) == Refusal.USER_UNKNOWN
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -139,6 +141,23 @@ def test_a_recovery_code_lets_in_once(desk, store):
     assert desk.log_in(static("right", typed)) is Refusal.MFA_CODE_WRONG
     assert [e.recovery_codes for e in store.enrolled_users()] == [len(CODES) - 1, len(CODES)]
     assert desk.log_in(f"CRV1::{desk.ask()}::{CODES[4]}") == "anna"
+
+
+@pytest.mark.parametrize("kind", ["code", "recovery code"])
+def test_of_logins_that_race_with_one_code_one_is_let_in(desk, store, monkeypatch, kind):
+    """All of them have read that it is unused before any takes it."""
+    at_once, read = threading.Barrier(4), store.authenticator
+
+    def read_together(*whose):
+        enrolled = read(*whose)
+        at_once.wait(20)
+        return enrolled
+
+    monkeypatch.setattr(store, "authenticator", read_together)
+    typed, reason = (code(), Refusal.MFA_CODE_REUSED) if kind == "code" else (CODES[5], Refusal.MFA_CODE_WRONG)
+    with ThreadPoolExecutor(4) as threads:
+        outcomes = list(threads.map(desk.log_in, [static("right", typed)] * 4))
+    assert sorted(outcomes) == sorted(["anna", *[reason] * 3])
 
 
 def test_the_answer_to_a_question_is_taken_once_from_whom_it_was_put_to_while_it_is_fresh(desk):

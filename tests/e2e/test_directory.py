@@ -45,6 +45,13 @@ def test_groups_of_the_directory_open_networks_and_live_sessions_follow_it(site,
     connect("carol", "", client=other, host="198.51.100.1", name="empty").wait_for("AUTH_FAILED|empty|ERROR")
     assert alice.connected_count == 1
 
+    admin, made = corp.admin(), {"cn": "alice", "sn": "alice", "userPassword": "right"}
+    assert admin.delete(user_dn("alice")) and admin.add(user_dn("alice"), ["inetOrgPerson"], made)
+    alice.wait_for("Account disabled")  # another person has her name, and not her session
+    assert [c["end_reason"] for c in gateway.ctl_json("connection", "list") if c["username"] == "alice"] == [
+        "account-disabled"
+    ]
+
 
 def test_accounts_that_nobody_else_may_look_at_are_followed_too(site, start_corp, connect, ping):
     """Without a service account. Once a connection is lost, its session goes on for a while, and its user logs in."""
