@@ -107,10 +107,17 @@ class _Server(uvicorn.Server):
                 config=config, server_state=self.server_state, app_state=self.lifespan.state
             )
 
-        times = {} if config.ssl is None else {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": GRACE_S}
-        create = asyncio.get_running_loop().create_server
+        tls, create = config.ssl is not None, asyncio.get_running_loop().create_server
         self.servers = [
-            await create(protocol, sock=each, ssl=config.ssl, backlog=config.backlog, **times) for each in sockets
+            await create(
+                protocol,
+                sock=each,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=HANDSHAKE_S if tls else None,
+                ssl_shutdown_timeout=GRACE_S if tls else None,
+            )
+            for each in sockets
         ]
         self.started = True
         self.listening.set()

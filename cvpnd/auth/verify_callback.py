@@ -67,6 +67,8 @@ def require_certificates(context: SSL.Context, judge: Judge, *, authorities_too:
         if ok and depth > 0 and not authorities_too:
             return 1
         certificate = lib.X509_STORE_CTX_get_current_cert(store_context)
+        if certificate == ffi.NULL:  # policy checks ask without one; nothing here turns them on
+            return 0
         lib.X509_up_ref(certificate)
         connection = by_pointer[lib.X509_STORE_CTX_get_ex_data(store_context, lib.SSL_get_ex_data_X509_STORE_CTX_idx())]
         error = lib.X509_STORE_CTX_get_error(store_context)

@@ -53,6 +53,9 @@ class SelfServiceDesk:
         answer = await self._log_in(endpoint_id, username, password, host)
         if isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS:
             sources.failed(host, loop.time())
+            log.warning(
+                "self-service: %r is not let in at %s from %s: %s", username[:100], endpoint_id, host, answer.refusal
+            )
         return answer
 
     async def _log_in(self, endpoint_id: str, username: str, password: str, host: str) -> Account | Refused:

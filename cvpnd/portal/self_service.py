@@ -214,7 +214,8 @@ class SelfService:
             return self._login_page(request, endpoint, LATER if answer.refusal in PASSING else WRONG, 403)
         lifetime_s = ASKED_S if isinstance(answer, Asked) else SESSION_S
         now = self._clock()
-        cookie = self._sessions.open(Session(endpoint.id, endpoint.methods, username, answer, now + lifetime_s), now)
+        name = answer.name if isinstance(answer, Account) else username  # an answer has to come under the same as it
+        cookie = self._sessions.open(Session(endpoint.id, endpoint.methods, name, answer, now + lifetime_s), now)
         if isinstance(answer, Account):
             log.info("self-service: %s logged in at %s from %s", answer.name, endpoint.name, host)
         return _with_cookie(redirect(PATH + endpoint.id), endpoint, cookie)

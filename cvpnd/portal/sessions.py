@@ -29,7 +29,7 @@ class Session:
     methods: tuple[object, ...]
     """What a login consisted of when this one was made: it is worth nothing once that has changed."""
     username: str
-    """As it was typed."""
+    """The account's; as it was typed while a code is asked."""
     proof: Account | Asked
     """Logged in, or asked for a code after a right password."""
     until: float

@@ -128,7 +128,7 @@ def test_of_more_groups_than_count_the_first_do_and_of_longer_names_none(
     admin, base, bob = server.admin(), f"ou=many-{verb},{BASE}", user_dn("bob")
     assert admin.add(base, ["organizationalUnit"], {"ou": f"many-{verb}"})
     fits, too_long = ("x" * (length - len(f"cn=,{base}")) for length in (255, 256))
-    for cn in (fits, too_long, "y" * 256):
+    for cn in (fits, too_long):
         assert admin.add(f"cn={cn},{base}", ["groupOfNames"], {"cn": cn, "member": bob}), admin.result
     account = ask("bob", "bob's", verb, group_base=base)
     assert isinstance(account, Account) and account.groups == {fits, too_long, f"cn={fits},{base}"}
