@@ -21,6 +21,8 @@ from cvpnd.wire.wrap.tls_auth import TlsAuth
 
 HAND_WINDOW_S = 60
 PATIENCE_S = 3.0
+SOCKETS: list[socket.socket] = []
+"""Kept open: a client at a port that another one had is no stranger to the doorman, and gets no cookie."""
 FLOOD = 24
 """More than the doorman puts up with at a stretch, less than it reads at once."""
 
@@ -66,6 +68,8 @@ def open_door() -> Iterator[Callable[..., Door]]:
     yield make
     for door in opened:
         door.close()
+    while SOCKETS:
+        SOCKETS.pop().close()
 
 
 class Client:
@@ -75,6 +79,7 @@ class Client:
         self.socket = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("::1" if ":" in to else "127.0.0.1", 0))
         self.socket.settimeout(PATIENCE_S)
+        SOCKETS.append(self.socket)
 
     @property
     def address(self) -> SocketAddress:
@@ -124,7 +129,6 @@ def test_both_halves_of_a_long_hello_come_through(open_door):
         first = client.echo(cookie)
         client.socket.sendto(second, client.to)
         assert [datagram.packet for datagram in door.fetch(2)] == [first, second]
-        client.socket.close()
     assert door.doorman.drops()[DropReason.LATE_PACKET] == 0
 
 
