@@ -319,8 +319,7 @@ async def _judged(proven: Proven, second_factor: SecondFactor | None) -> Account
 
 def _plain(username: str) -> str:
     """The same for all ways to write one name, or nearly so: each of them is a guess at one account. Active Directory
-    finds "alice" for "álice" too. Of what is longer than any name no more is
-    remembered."""
+    finds "alice" for "álice" too. Of what is longer than any name no more is remembered."""
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", username).casefold())
     name = "".join(character for character in folded if not unicodedata.category(character).startswith("M"))
     return " ".join(name.rpartition("\\")[2].partition("@")[0].split())[:MAX_NAME_CHARACTERS]
