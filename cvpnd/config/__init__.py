@@ -2,9 +2,10 @@
 
 ``load`` reads, checks and cross-checks; what comes back needs no further doubt, and no other file sees a raw table.
 ``check_files`` looks at the disk apart from that, so that a configuration can be checked where it is not going to run.
-``values`` are the words (networks, listen URLs, names), ``models`` the endpoint and the file as a whole, whose other
-tables have a file for each subject; ``crosscheck`` is what only several tables together can get wrong, ``loading``
-turns every mistake into the operator's words. ``conf/cvpnd.toml`` shows each key with its default."""
+``values`` are the words (networks, names, paths), ``sockets`` where to listen and whom to ask, ``models`` the endpoint
+and the file as a whole, whose other tables have a file for each subject; ``crosscheck`` is what only several tables
+together can get wrong, ``loading`` turns every mistake into the operator's words. ``conf/cvpnd.toml`` shows each key
+with its default."""
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig, SyslogTarget
 from cvpnd.config.control_protection import ControlProtectionConfig
@@ -38,17 +39,8 @@ from cvpnd.config.networks import EgressConfig, SecurityGroupConfig, SubnetConfi
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
-from cvpnd.config.values import (
-    DATA_CIPHERS,
-    LOCAL,
-    LOCAL_DIRECTORY,
-    ApiListen,
-    LdapUrl,
-    Listen,
-    RadiusUrl,
-    SocketName,
-    covers,
-)
+from cvpnd.config.sockets import ApiListen, LdapUrl, Listen, RadiusUrl, SocketName
+from cvpnd.config.values import DATA_CIPHERS, LOCAL, LOCAL_DIRECTORY, covers
 
 __all__ = [
     "DATA_CIPHERS",

@@ -9,18 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from cvpnd.config.sockets import METRICS_LISTEN, ApiListenUrl, MetricsListen
 from cvpnd.config.table import Table
-from cvpnd.config.values import (
-    METRICS_LISTEN,
-    Address,
-    ApiListenUrl,
-    FilePath,
-    Flag,
-    MetricsListen,
-    Remote,
-    StateUrl,
-    whole,
-)
+from cvpnd.config.values import Address, FilePath, Flag, Remote, StateUrl, whole
 
 MAX_WORKERS = 64
 """What the data plane takes."""

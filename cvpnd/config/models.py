@@ -29,6 +29,7 @@ from cvpnd.config.networks import DEFAULT_GROUP, EgressConfig, SecurityGroupConf
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig
 from cvpnd.config.saml import SamlProviderConfig
+from cvpnd.config.sockets import DirectoryUrl, ListenUrl
 from cvpnd.config.table import Table
 from cvpnd.config.values import (
     CBC_CIPHERS,
@@ -39,14 +40,12 @@ from cvpnd.config.values import (
     Banner,
     ClientCidr,
     ClientCidrV6,
-    DirectoryUrl,
     Domain,
     EndpointId,
     FilePath,
     Flag,
     Group,
     Identifier,
-    ListenUrl,
     Network,
     PasswordHash,
     Printable,

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, InstanceOf, model_validator
 
+from cvpnd.config.sockets import SocketName, parse_socket_name
 from cvpnd.config.table import Table
-from cvpnd.config.values import FilePath, SocketName, parse_socket_name, show, whole
+from cvpnd.config.values import FilePath, show, whole
 
 EXAMPLE = "https://vpn.example.com"
 SELF_SERVICE_PATH = "/self-service/endpoints/"

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from cvpnd.config.sockets import RadiusServerUrl
 from cvpnd.config.table import Table
-from cvpnd.config.values import FilePath, Identifier, Printable, RadiusServerUrl, whole
+from cvpnd.config.values import FilePath, Identifier, Printable, whole
 
 
 class RadiusConfig(Table):

@@ -1,4 +1,4 @@
-"""The words of the file: networks, addresses, listen URLs, names, paths.
+"""The words of the file: networks, addresses, names, paths; sockets and servers are in ``sockets.py``.
 
 Each parser takes what TOML gave and raises ``ValueError`` with what is wrong and the fix, separated by a semicolon.
 Whatever can end up in an option pushed to clients is confined here to characters that cannot break out of one."""
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 from argon2 import Type, extract_parameters
 from argon2.exceptions import InvalidHashError
@@ -44,7 +43,7 @@ def show(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _text(value: object, what: str) -> str:
+def text_of(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{show(value)} is not text; write {what} in quotes")
     return value
@@ -60,7 +59,7 @@ _network = lru_cache(maxsize=16_384)(ip_network)
 def parse_network(value: object) -> IPNetwork:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
-    text = _text(value, "a network like 10.20.0.0/16")
+    text = text_of(value, "a network like 10.20.0.0/16")
     if "/" not in text:
         try:
             address = ip_address(text)
@@ -102,7 +101,7 @@ def _parse_network_v6(value: object) -> IPv6Network:
 def parse_address(value: object) -> IPAddress:
     if isinstance(value, IPv4Address | IPv6Address):
         return value
-    text = _text(value, "an address like 10.20.0.2")
+    text = text_of(value, "an address like 10.20.0.2")
     try:
         address = ip_address(text)
     except ValueError:
@@ -151,174 +150,6 @@ def _parse_client_cidr_v6(value: object) -> IPv6Network:
     return network
 
 
-# -- sockets ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SocketName:
-    """An address and a port of this host. ``host`` is canonical text without brackets."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """One listener of an endpoint. ``host`` is canonical text without brackets."""
-
-    transport: Literal["udp", "tcp"]
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.transport}://{SocketName(self.host, self.port)}"
-
-
-def parse_socket_name(netloc: str, example: str) -> SocketName:
-    if "@" in netloc:
-        raise ValueError(f"{show(netloc)} names a user; write {example}")
-    if netloc.count(":") > 1 and not netloc.startswith("["):
-        raise ValueError(f"{show(netloc)}: an IPv6 address needs brackets; write {example}")
-    try:
-        parts = urlsplit(f"//{netloc}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{show(netloc)}: {error}; write {example}") from None
-    if not host:
-        raise ValueError(f"{show(netloc)} has no address; write 0.0.0.0 for all of IPv4, [::] for all of IPv6")
-    try:
-        address = parse_address(host)
-    except ValueError:
-        raise ValueError(
-            f"{show(host)} is not an address of this host; write 0.0.0.0 for all of IPv4, [::] for all of IPv6"
-        ) from None
-    if port is None:
-        raise ValueError(f"{show(netloc)} has no port; write {example}")
-    if port == 0:
-        raise ValueError("0 is not a port; choose one from 1 to 65535")
-    return SocketName(str(address), port)
-
-
-def parse_listen(value: object) -> Listen:
-    if isinstance(value, Listen):
-        return value
-    text = _text(value, "a URL like udp://0.0.0.0:1194")
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("udp", "tcp"):
-        raise ValueError(f"{show(text)} begins with neither udp:// nor tcp://; write a URL like udp://0.0.0.0:1194")
-    if "/" in rest or "?" in rest or "#" in rest:
-        raise ValueError(f"{show(text)} has something after the port; write a URL like udp://0.0.0.0:1194")
-    name = parse_socket_name(rest, f"{scheme}://[::]:1194" if rest.count(":") > 1 else f"{scheme}://0.0.0.0:1194")
-    return Listen(cast(Literal["udp", "tcp"], scheme), name.host, name.port)
-
-
-def _parse_metrics_listen(value: object) -> SocketName | None:
-    if value is None or isinstance(value, SocketName):
-        return value
-    text = _text(value, "an address and port like 127.0.0.1:9176, or off")
-    if text == "off":
-        return None
-    return parse_socket_name(text or METRICS_LISTEN, METRICS_LISTEN)
-
-
-class LdapUrl(NamedTuple):
-    """``ldaps``: TLS from the first byte. Else StartTLS before anything else is said."""
-
-    ldaps: bool
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{'ldaps' if self.ldaps else 'ldap'}://{SocketName(self.host, self.port)}"
-
-
-def parse_ldap_url(value: object) -> LdapUrl:
-    if isinstance(value, LdapUrl):
-        return value
-    text = _text(value, "a URL like ldaps://dc1.example.com")
-    found = _split_server(text, "ldap", "ldaps")
-    if found is None:
-        raise ValueError(
-            f"{show(text)} is no directory server; write ldaps://dc1.example.com, or ldap://dc1.example.com, which "
-            "begins with StartTLS"
-        )
-    scheme, host, port = found
-    ldaps = scheme == "ldaps"
-    return LdapUrl(ldaps, host, port or (636 if ldaps else 389))
-
-
-class RadiusUrl(NamedTuple):
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"radius://{SocketName(self.host, self.port)}"
-
-
-RADIUS_PORT = 1812
-
-
-def _parse_radius_url(value: object) -> RadiusUrl:
-    if isinstance(value, RadiusUrl):
-        return value
-    text = _text(value, "a URL like radius://otp.example.com")
-    found = _split_server(text, "radius")
-    if found is None:
-        raise ValueError(
-            f"{show(text)} is no RADIUS server; write radius://otp.example.com, or one with :port behind it"
-        )
-    _, host, port = found
-    return RadiusUrl(_parse_host(host), port or RADIUS_PORT)
-
-
-def _split_server(text: str, *schemes: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of a URL that names a server and nothing on it; None if it is no such one."""
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return None
-    if parts.scheme not in schemes or not host or parts.path.strip("/") or parts.query or parts.username:
-        return None
-    return parts.scheme, host, port
-
-
-@dataclass(frozen=True, slots=True)
-class ApiListen:
-    """Where the API answers: TLS, or plain HTTP on loopback."""
-
-    tls: bool
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{'https' if self.tls else 'http'}://{SocketName(self.host, self.port)}"
-
-
-def _parse_api_listen(value: object) -> ApiListen | None:
-    if value is None or isinstance(value, ApiListen):
-        return value
-    text = _text(value, "a URL like https://127.0.0.1:8443, or off")
-    if text == "off":
-        return None
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("https", "http") or "/" in rest.removesuffix("/"):
-        raise ValueError(f"{show(text)} is no place for an API; write a URL like https://127.0.0.1:8443")
-    name = parse_socket_name(rest.removesuffix("/"), "https://127.0.0.1:8443")
-    if scheme == "http" and not ip_address(name.host).is_loopback:
-        raise ValueError(
-            f"{show(text)}: plain http only on loopback; write https://{name}, or http://127.0.0.1:{name.port}"
-        )
-    return ApiListen(scheme == "https", name.host, name.port)
-
-
-METRICS_LISTEN = "127.0.0.1:9176"
-"""The port that dashboards for OpenVPN exporters expect."""
-
-
 # -- names --------------------------------------------------------------------------------------------------
 
 
@@ -344,14 +175,14 @@ def _parse_ports(value: object) -> Ports | None:
 
 
 def _parse_identifier(value: object) -> str:
-    text = _text(value, "a name")
+    text = text_of(value, "a name")
     if not _IDENTIFIER.fullmatch(text):
         raise ValueError(f"{show(text)} cannot be a name; use up to 63 letters, digits, dots, dashes and underscores")
     return text
 
 
 def _parse_endpoint_id(value: object) -> str:
-    text = _text(value, "an endpoint id")
+    text = text_of(value, "an endpoint id")
     if not _ENDPOINT_ID.fullmatch(text):
         raise ValueError(
             f"{show(text)} is not an endpoint id; write cvpn-endpoint- and 17 hex digits, or leave it away to have one "
@@ -361,21 +192,21 @@ def _parse_endpoint_id(value: object) -> str:
 
 
 def _parse_interface(value: object) -> str:
-    text = _text(value, "an interface name")
+    text = text_of(value, "an interface name")
     if not _INTERFACE.fullmatch(text) or text in (".", ".."):
         raise ValueError(f"{show(text)} is not an interface name; 'ip link' lists those of this host")
     return text
 
 
 def _parse_domain(value: object) -> str:
-    text = _text(value, "a domain").removesuffix(".")
+    text = text_of(value, "a domain").removesuffix(".")
     if not _DOMAIN.fullmatch(text):
         raise ValueError(f"{show(text)} is not a domain name; write one like corp.example.com")
     return text
 
 
-def _parse_host(value: object) -> str:
-    text = _text(value, "a host name or address")
+def parse_host(value: object) -> str:
+    text = text_of(value, "a host name or address")
     try:
         return str(parse_address(text))
     except ValueError:
@@ -385,10 +216,10 @@ def _parse_host(value: object) -> str:
 
 
 def _parse_remote(value: object) -> str:
-    text = _text(value, "a host name or address")
+    text = text_of(value, "a host name or address")
     if text.startswith("*."):
         return f"*.{_parse_domain(text[2:])}"
-    return _parse_host(text)
+    return parse_host(text)
 
 
 def _parse_attribute_name(value: object) -> str:
@@ -399,7 +230,7 @@ def _parse_attribute_name(value: object) -> str:
 
 
 def _parse_printable(value: object) -> str:
-    text = _text(value, "it")
+    text = text_of(value, "it")
     if len(text) > 255 or not text.isprintable():
         raise ValueError(f"{show(text)} has control characters or is longer than 255; shorten it to plain text")
     return text
@@ -410,7 +241,7 @@ LONGEST_BANNER = 1400
 
 
 def _parse_banner(value: object) -> str:
-    text = _text(value, "it").replace("\r\n", "\n").strip()
+    text = text_of(value, "it").replace("\r\n", "\n").strip()
     if len(text) > LONGEST_BANNER or not all(line.isprintable() for line in text.split("\n")):
         raise ValueError(f"has control characters or is longer than {LONGEST_BANNER}; shorten it to plain text")
     return text
@@ -456,7 +287,7 @@ def _parse_password_hash(value: object) -> str:
 
 
 def _parse_state(value: object, info: ValidationInfo) -> str:
-    text = _text(value, "a database URL")
+    text = text_of(value, "a database URL")
     if re.match(r"postgresql(\+[a-z]+)?://[^/]*/.", text):
         return text
     if not text.startswith("sqlite:///") or text in ("sqlite:///", "sqlite:////"):
@@ -485,17 +316,12 @@ AddressV4 = Annotated[InstanceOf[IPv4Address], BeforeValidator(_parse_address_v4
 AddressV6 = Annotated[InstanceOf[IPv6Address], BeforeValidator(_parse_address_v6)]
 ClientCidr = Annotated[InstanceOf[IPv4Network], BeforeValidator(_parse_client_cidr)]
 ClientCidrV6 = Annotated[InstanceOf[IPv6Network], BeforeValidator(_parse_client_cidr_v6)]
-ListenUrl = Annotated[InstanceOf[Listen], BeforeValidator(parse_listen)]
-RadiusServerUrl = Annotated[InstanceOf[RadiusUrl], BeforeValidator(_parse_radius_url)]
-DirectoryUrl = Annotated[InstanceOf[LdapUrl], BeforeValidator(parse_ldap_url)]
-ApiListenUrl = Annotated[InstanceOf[ApiListen] | None, BeforeValidator(_parse_api_listen)]
-MetricsListen = Annotated[InstanceOf[SocketName] | None, BeforeValidator(_parse_metrics_listen)]
 PortRange = Annotated[InstanceOf[Ports] | None, BeforeValidator(_parse_ports)]
 Identifier = Annotated[str, BeforeValidator(_parse_identifier)]
 EndpointId = Annotated[str, BeforeValidator(_parse_endpoint_id)]
 Interface = Annotated[str, BeforeValidator(_parse_interface)]
 Domain = Annotated[str, BeforeValidator(_parse_domain)]
-Host = Annotated[str, BeforeValidator(_parse_host)]
+Host = Annotated[str, BeforeValidator(parse_host)]
 Remote = Annotated[str, BeforeValidator(_parse_remote)]
 """A host; with ``*.`` before a domain every name below it is the gateway's."""
 Printable = Annotated[str, BeforeValidator(_parse_printable)]

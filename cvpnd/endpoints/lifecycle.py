@@ -12,7 +12,7 @@ from typing import Any
 
 from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.config.crosscheck import managed_problems
-from cvpnd.config.values import parse_listen
+from cvpnd.config.sockets import parse_listen
 from cvpnd.endpoints import views
 from cvpnd.endpoints.arns import saml_provider_arn
 from cvpnd.endpoints.managed import CERTIFICATE, ManagedError, client_authorities, compose, methods

@@ -7,7 +7,7 @@ from typing import Any
 
 from cvpnd.api.aws.call import Answer, Call, filtered, tag_facts, tag_list, tag_map, text_time
 from cvpnd.api.aws.errors import ApiError
-from cvpnd.config.values import parse_listen
+from cvpnd.config.sockets import parse_listen
 from cvpnd.endpoints.arns import ACCOUNT, LOCAL_REGION, saml_provider_arn
 from cvpnd.endpoints.model import EndpointView, OperationError
 
