@@ -5,7 +5,7 @@ Addresses are bytes: 4 for IPv4, 16 for IPv6, none for "not known". Bit sets of 
 Descriptors belong to the callee from the call on, also when it raises. Every call releases the GIL; the errors
 are those of ``dataplane.api``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 STRAY_CONTROL: int  # (kind, listener, host, port, scope id, local, packet)
@@ -55,7 +55,7 @@ class DataPlane:
     def crypto_backend(self) -> str: ...
     def add_endpoint(self, endpoint: int, tun_fds: Sequence[int], offload: int, /) -> None: ...
     def remove_endpoint(self, endpoint: int, /) -> None: ...
-    def set_rules(self, endpoint: int, rules: Sequence[tuple[bytes, int, bytes]], /) -> None:
+    def set_rules(self, endpoint: int, rules: Iterable[tuple[bytes, int, bytes]], /) -> None:
         """Each is (network, prefix length, bit set)."""
     def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int], /) -> None: ...
     def remove_listener(self, listener: int, /) -> None: ...

@@ -283,6 +283,11 @@ class DataPlane(Protocol):
         """Replace all authorization rules in one step: (prefix, bit set of groups). Prefixes are unique."""
         ...
 
+    def change_rules(self, endpoint: int, changes: Mapping[IPNetwork, int | None]) -> None:
+        """Replace the bit sets of these prefixes in one step and leave all others; None: the prefix has none any more.
+        After an error all rules are as before."""
+        ...
+
     # listeners
     def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int]) -> None:
         """``udp_fds``: one bound, non-blocking UDP socket for each worker (packet info already switched on)."""

@@ -26,6 +26,8 @@ from cvpnd.dataplane.api import (
     host_text,
 )
 
+_PackedRule = tuple[bytes, int, bytes]
+
 DROPS = tuple(Drop(word) for word in _native.DROP_REASONS)
 
 
@@ -36,6 +38,8 @@ class NativeDataPlane:
 
     def __init__(self, workers: int, crypto: str = "auto", **settings: int) -> None:
         self._plane = _native.DataPlane(workers, crypto=crypto, **settings)
+        self._rules: dict[int, dict[tuple[bytes, int], _PackedRule]] = {}
+        """Of each endpoint, as they were given to C: packing 10,000 takes 10 ms, building its table of them 4."""
 
     @property
     def workers(self) -> int:
@@ -47,16 +51,32 @@ class NativeDataPlane:
 
     def add_endpoint(self, endpoint: int, tun_fds: Sequence[int], offload: TunOffload = TunOffload.PLAIN) -> None:
         self._plane.add_endpoint(endpoint, tun_fds, offload)
+        self._rules[endpoint] = {}
 
     def remove_endpoint(self, endpoint: int) -> None:
         self._plane.remove_endpoint(endpoint)
+        self._rules.pop(endpoint, None)
 
     def set_rules(self, endpoint: int, rules: Sequence[tuple[IPNetwork, int]]) -> None:
-        packed = [(network.network_address.packed, network.prefixlen, bit_set(groups)) for network, groups in rules]
-        # bytes are hashed ten times as fast as networks: 26 ms for 10,000 of those
-        if len({(address, length) for address, length, _ in packed}) != len(packed):
+        # by bytes, which are hashed ten times as fast as networks: 26 ms for 10,000 of those
+        packed = {_key(network): (*_key(network), bit_set(groups)) for network, groups in rules}
+        if len(packed) != len(rules):
             raise ValueError("a prefix appears twice")
-        self._plane.set_rules(endpoint, packed)
+        self._put_rules(endpoint, packed)
+
+    def change_rules(self, endpoint: int, changes: Mapping[IPNetwork, int | None]) -> None:
+        packed = self._rules.get(endpoint, {}).copy()
+        for network, groups in changes.items():
+            key = _key(network)
+            if groups is None:
+                packed.pop(key, None)
+            else:
+                packed[key] = (*key, bit_set(groups))
+        self._put_rules(endpoint, packed)
+
+    def _put_rules(self, endpoint: int, packed: dict[tuple[bytes, int], _PackedRule]) -> None:
+        self._plane.set_rules(endpoint, packed.values())
+        self._rules[endpoint] = packed
 
     def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int]) -> None:
         self._plane.add_listener(listener, endpoint, udp_fds)
@@ -138,6 +158,10 @@ class NativeDataPlane:
 
     def close(self) -> None:
         self._plane.close()
+
+
+def _key(network: IPNetwork) -> tuple[bytes, int]:
+    return network.network_address.packed, network.prefixlen
 
 
 def bit_set(groups: int) -> bytes:

@@ -384,6 +384,12 @@ class ReferenceDataPlane:
             require(all(groups >= 0 for _, groups in rules), "a bit set of groups is negative")
             changed.rules = sorted(rules, key=lambda rule: rule[0].prefixlen, reverse=True)
 
+    def change_rules(self, endpoint: int, changes: Mapping[IPNetwork, int | None]) -> None:
+        with self._lock:
+            kept = [rule for rule in self._endpoints[endpoint].rules if rule[0] not in changes]
+            new = [(network, groups) for network, groups in changes.items() if groups is not None]
+            self.set_rules(endpoint, [*kept, *new])
+
     def add_listener(self, listener: int, endpoint: int, udp_fds: Sequence[int]) -> None:
         with self._lock, closing_on_error(udp_fds):
             require_new(listener, self._listeners)

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvpnd.auth.directory import Account, DirectoryError
@@ -39,11 +39,12 @@ from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
-from cvpnd.policy.compile import compile_rules
+from cvpnd.policy.compile import compile_prefixes, compile_rules
 from cvpnd.policy.leases import LeasePool
-from cvpnd.policy.model import Rule
+from cvpnd.policy.model import IPNetwork, Rule
 from cvpnd.policy.push import push_options
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
+from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
@@ -54,6 +55,9 @@ from cvpnd.server.sockets import ListenError
 from cvpnd.store import Store, StoredLocalUser, StoreError
 
 log = logging.getLogger(__name__)
+
+MANY_PREFIXES = 100
+"""From here on rules are compiled beside the event loop."""
 
 
 class GatewayError(Exception):
@@ -213,7 +217,7 @@ class Gateway:
                 rules = await asyncio.to_thread(self._rules_of, endpoint)
                 self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules)
                 continue
-            if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != list(here.served.rules):
+            if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
             self._update(here, config, endpoint, keepers[endpoint.id])
         self._set_local_users(file, users)
@@ -248,17 +252,18 @@ class Gateway:
             if connection.established and connection.vouched_by is not None and saml.replaced(connection.vouched_by):
                 self.control.halt(connection, End.IDENTITY_PROVIDER_CHANGED, "Log in again")
 
-    def _rules_of(self, endpoint: EndpointConfig) -> list[Rule]:
+    def _rules_of(self, endpoint: EndpointConfig) -> RuleTable:
         """Those of the file before those of the store."""
         stored = self.store.rules(endpoint.id)
-        return [*endpoint_rules(endpoint), *(Rule(r.network, r.group, r.description, "store") for r in stored)]
+        of_store = (Rule(r.network, r.group, r.description, "store") for r in stored)
+        return RuleTable([*endpoint_rules(endpoint), *of_store])
 
     def _keepers(self) -> dict[str, _Keepers]:
         return {each.served.id: (each.served.trust_keeper, each.protection) for each in self._running.values()}
 
     # -- one endpoint ---------------------------------------------------------------------------------------
 
-    def _add(self, config: Config, endpoint: EndpointConfig, device: str, keepers: _Keepers, rules: list[Rule]) -> None:
+    def _add(self, config: Config, endpoint: EndpointConfig, device: str, keepers: _Keepers, rules: RuleTable) -> None:
         trust, protection = keepers
         index = next(self._indexes)
         offload = TunOffload[self._host.tun_offload(endpoint.name).name]
@@ -443,10 +448,20 @@ class Gateway:
                 return
             self._follow(directory, username, account)
 
-    async def put_rules_in_force(self, served: ServedEndpoint, rules: Sequence[Rule]) -> None:
+    async def put_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
         """Whoever is cancelled in here has changed nothing."""
         table = await asyncio.to_thread(compile_rules, rules, served.groups)
         served.set_rules(self.plane, rules, self.control.table, table)
+
+    async def put_changed_rules_in_force(
+        self, served: ServedEndpoint, rules: RuleTable, prefixes: Collection[IPNetwork]
+    ) -> None:
+        """The same, where ``rules`` differ from those in force on these prefixes only."""
+        if len(prefixes) > MANY_PREFIXES:
+            changes = await asyncio.to_thread(compile_prefixes, rules, prefixes, served.groups)
+        else:
+            changes = compile_prefixes(rules, prefixes, served.groups)
+        served.change_rules(self.plane, rules, self.control.table, changes)
 
     async def poll_trust(self, now: float) -> None:
         """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import ip_address
 
 from cvpnd.config import EgressConfig
 from cvpnd.endpoints import views
+from cvpnd.endpoints.gateway import MANY_PREFIXES
 from cvpnd.endpoints.model import Explanation, OperationError, RuleView
 from cvpnd.endpoints.operations import OperationsBase, network, one_line
 from cvpnd.policy.decide import Decision, best_route, decide
-from cvpnd.policy.model import Route, Rule
+from cvpnd.policy.model import IPAddress, IPNetwork, Route, Rule
+from cvpnd.policy.rule_table import RuleTable
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import StoredRule
 
@@ -43,24 +46,25 @@ class RuleOperations(OperationsBase):
                     raise OperationError("InvalidParameterValue", "the group has no name")
             self._check_new(served, new)
             before = served.rules
+            after = await _beside(len(new), before.with_rules, new)
             now = time.time()
             rows = [StoredRule(served.id, rule.network, rule.group, rule.description, now) for rule in new]
             await self._store(self._stored.add_rules, rows)
             change.undo(partial(self._gateway.put_rules_in_force, served, before))
-            await self._gateway.put_rules_in_force(served, [*before, *new])
+            await self._gateway.put_changed_rules_in_force(served, after, {rule.network for rule in new})
             return [views.rule_view(served, rule) for rule in new]
 
     def _check_new(self, served: ServedEndpoint, new: Sequence[Rule]) -> None:
-        taken = {(rule.network, rule.group) for rule in served.rules}
+        taken: set[tuple[IPNetwork, str | None]] = set()
         for rule in new:
-            if (rule.network, rule.group) in taken:
+            if (rule.network, rule.group) in taken or served.rules.find(rule.network, rule.group) is not None:
                 raise OperationError(
                     "InvalidClientVpnDuplicateAuthorizationRule",
                     f"{served.settings.name} has this rule for {rule.network} already",
                 )
             taken.add((rule.network, rule.group))
         quota = self._gateway.config.quotas.rules
-        if sum(rule.origin == "store" for rule in served.rules) + len(new) > quota:
+        if served.rules.stored + len(new) > quota:
             raise OperationError(
                 "ClientVpnAuthorizationRuleLimitExceeded",
                 f"{served.settings.name} may have {quota} rules; raise quotas.rules in {self._gateway.config.path}",
@@ -71,7 +75,7 @@ class RuleOperations(OperationsBase):
         async with self._change() as change:
             served = self._endpoint(endpoint)
             prefix = network(destination)
-            before, rule = served.rules, _rule(served, prefix, group)
+            before, rule = served.rules, served.rules.find(prefix, group)
             if rule is None:
                 raise OperationError(
                     "InvalidClientVpnEndpointAuthorizationRuleNotFound",
@@ -84,7 +88,7 @@ class RuleOperations(OperationsBase):
             with self._shown_as("revoking", served.id, str(prefix), group):
                 await self._store(self._stored.remove_rule, served.id, prefix, group)
                 change.undo(partial(self._gateway.put_rules_in_force, served, before))
-                await self._gateway.put_rules_in_force(served, [other for other in before if other is not rule])
+                await self._gateway.put_changed_rules_in_force(served, before.without(rule), [prefix])
             return views.rule_view(served, rule)
 
     async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:
@@ -121,13 +125,14 @@ class RuleOperations(OperationsBase):
             let_through=let_through,
         )
 
-    def _let_through(self, served: ServedEndpoint, address: IPv4Address | IPv6Address) -> tuple[str, ...] | None:
+    def _let_through(self, served: ServedEndpoint, address: IPAddress) -> tuple[str, ...] | None:
         egress = self._gateway.config.egress_of(served.settings)
         return None if egress is None else tuple(_spell(each) for each in egress if address in each.network)
 
 
-def _rule(served: ServedEndpoint, network: IPv4Network | IPv6Network, group: str | None) -> Rule | None:
-    return next((r for r in served.rules if r.network == network and r.group == group), None)
+async def _beside(size: int, make: Callable[[Sequence[Rule]], RuleTable], rules: Sequence[Rule]) -> RuleTable:
+    """In a thread if there is much to do."""
+    return await asyncio.to_thread(make, rules) if size > MANY_PREFIXES else make(rules)
 
 
 def _whom(group: str | None) -> str:

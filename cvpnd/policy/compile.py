@@ -6,8 +6,11 @@ then one AND does."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 
 from cvpnd.policy.model import IPNetwork, Rule
+from cvpnd.policy.rule_table import RuleTable
 
 EVERYBODY = 1
 """Bit 0, set for every session and in every rule for all users."""
@@ -37,9 +40,23 @@ def compile_rules(rules: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IP
     while a new prefix without them denies for a moment."""
     table: dict[IPNetwork, int] = {}
     for rule in rules:
-        bits = EVERYBODY if rule.group is None else 1 << numbers.number(rule.group)
-        table[rule.network] = table.get(rule.network, 0) | bits
+        table[rule.network] = table.get(rule.network, 0) | _bits(rule, numbers)
     return list(table.items())
+
+
+def compile_prefixes(
+    rules: RuleTable, prefixes: Iterable[IPNetwork], numbers: GroupNumbers
+) -> dict[IPNetwork, int | None]:
+    """These prefixes' entries as ``compile_rules`` would make them; None where no rule is left. As much work as there
+    are rules on them, however many others there are."""
+    return {
+        prefix: reduce(or_, (_bits(rule, numbers) for rule in on_it)) if (on_it := rules.on(prefix)) else None
+        for prefix in prefixes
+    }
+
+
+def _bits(rule: Rule, numbers: GroupNumbers) -> int:
+    return EVERYBODY if rule.group is None else 1 << numbers.number(rule.group)
 
 
 def group_bits(groups: Iterable[str], numbers: GroupNumbers) -> int:

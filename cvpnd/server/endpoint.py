@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,8 @@ from cvpnd.config import EndpointConfig
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
 from cvpnd.policy.leases import LeasePool
-from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Route, Rule
+from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Route
+from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import Refusal
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
@@ -42,8 +43,10 @@ class ServedEndpoint:
     """The network in which this host and a client with that source address both are, if there is one."""
     closing: bool = False
     """Nobody is let in any more."""
-    rules: tuple[Rule, ...] = ()
+    rules: RuleTable = field(default_factory=RuleTable)
     groups: GroupNumbers = field(default_factory=GroupNumbers)
+    groups_told: int = 0
+    """So many numbers of groups the bits of every session were made with, at least."""
     ended_counts: tuple[int, ...] = NO_STATS.counts
     """Of connections that ended. Metrics must never run backwards."""
 
@@ -87,19 +90,40 @@ class ServedEndpoint:
     def set_rules(
         self,
         plane: DataPlane,
-        rules: Sequence[Rule],
+        rules: RuleTable,
         connections: Iterable[Connection],
         table: Sequence[tuple[IPNetwork, int]] | None = None,
     ) -> None:
-        """Put ``rules`` in force for everybody at once. Sessions learn the numbers of groups that no rule named
-        before, and only then does the new table replace the old. ``table``: the rules as ``compile_rules`` made them
-        with our ``groups``, for who did that in a thread (10,000 rules take it 30 ms)."""
+        """Put ``rules`` in force for everybody at once. ``table``: the rules as ``compile_rules`` made them with our
+        ``groups``, for who did that in a thread (10,000 rules take it 30 ms)."""
         compiled = compile_rules(rules, self.groups) if table is None else table
+        self._tell_groups(plane, connections)
+        plane.set_rules(self.index, compiled)
+        self.rules = rules
+
+    def change_rules(
+        self,
+        plane: DataPlane,
+        rules: RuleTable,
+        connections: Iterable[Connection],
+        changes: Mapping[IPNetwork, int | None],
+    ) -> None:
+        """The same where ``rules`` differ from those in force on some prefixes only. ``changes``: what
+        ``compile_prefixes`` made of these with our ``groups``."""
+        self._tell_groups(plane, connections)
+        plane.change_rules(self.index, changes)
+        self.rules = rules
+
+    def _tell_groups(self, plane: DataPlane, connections: Iterable[Connection]) -> None:
+        """Sessions learn the numbers of groups that no rule named before, and only then does the new table replace the
+        old. Who logs in later has them from the start."""
+        if self.groups_told == len(self.groups):
+            return
+        numbers = len(self.groups)
         for connection in connections:
             if connection.endpoint is self and connection.peer_id is not None and connection.grant is not None:
                 plane.set_groups(connection.peer_id, group_bits(connection.grant.groups, self.groups))
-        plane.set_rules(self.index, compiled)
-        self.rules = tuple(rules)
+        self.groups_told = numbers
 
     def set_account(self, plane: DataPlane, connection: Connection, groups: frozenset[str]) -> None:
         """The user of an established connection is in these groups now."""

@@ -169,6 +169,32 @@ def test_rules_that_cannot_be_are_refused_and_the_old_ones_stay(gateway: Gateway
     assert reached(gateway, [(client, TARGET), (client, "10.21.0.1")]) == [True, False]
 
 
+def test_changed_prefixes_are_judged_anew_and_all_others_as_before(gateway: Gateway) -> None:
+    gateway.set_rules(1, {"10.0.0.0/8": 0b10, "10.20.0.0/16": 0b10, "10.21.0.0/16": 0b100, "fd20::/32": 0b10})
+    client, other = gateway.client(groups=0b10), gateway.client(2, ("10.100.0.3",), groups=0b100)
+    attempts = [(one, to) for one in (client, other) for to in (TARGET, "10.21.0.1", "10.22.0.1")]
+    assert reached(gateway, attempts) == [True, False, True, False, True, False]
+    for changes, expected in (
+        ({"10.20.0.0/16": 0b110}, [True, False, True, True, True, False]),
+        ({"10.20.0.0/16": 0b100, "10.22.0.0/24": 0b100}, [False, False, False, True, True, True]),
+        ({"10.20.0.0/16": None, "10.22.0.0/24": None}, [True, False, True, False, True, False]),
+        ({"10.23.0.0/16": None}, [True, False, True, False, True, False]),
+        ({"10.0.0.0/8": None, "10.21.0.0/16": 0}, [False] * 6),
+        ({}, [False] * 6),
+        ({"0.0.0.0/0": 0b100}, [False, False, False, True, False, True]),
+    ):
+        gateway.plane.change_rules(1, {ip_network(network): groups for network, groups in changes.items()})
+        assert reached(gateway, attempts) == expected, changes
+    for endpoint, changes, error in (
+        (1, {"10.20.0.0/16": 0b10, "10.21.0.0/16": -1}, ValueError),
+        (7, {"10.20.0.0/16": 0b10}, KeyError),
+    ):
+        with pytest.raises(error):
+            gateway.plane.change_rules(endpoint, {ip_network(network): groups for network, groups in changes.items()})
+    gateway.plane.change_rules(1, {ip_network("10.99.0.0/16"): 0b10})
+    assert reached(gateway, attempts) == [False, False, False, True, False, True]
+
+
 def test_ten_thousand_rules(gateway: Gateway) -> None:
     rules = {f"10.{high}.{low}.0/24": 1 << (high * 40 + low) % 50 for high in range(250) for low in range(40)}
     gateway.set_rules(1, rules)

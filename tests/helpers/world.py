@@ -38,6 +38,7 @@ from cvpnd.dataplane import reference
 from cvpnd.dataplane.api import DataKeys, FloatSeen, PeerSettings, SocketAddress
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Rule
+from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import session_events
 from cvpnd.server.connection import Connection, Phase
@@ -292,7 +293,7 @@ class World:
         self.door = InlineDoor(LISTENER, outlet.carry, self.loop.time)
         self.control = WatchedControl(self.plane, self.door, on_established=lambda _: None, on_ended=lambda _: None)
         self.control.admitted = set()
-        self.endpoint.set_rules(self.plane, [Rule(ip_network("10.20.0.0/16"), None, "", "test")], ())
+        self.endpoint.set_rules(self.plane, RuleTable([Rule(ip_network("10.20.0.0/16"), None, "", "test")]), ())
         self.listener = UdpListener(LISTENER, self.endpoint, self.control)
         self.listener._socket = outlet  # type: ignore[assignment] - in place of open()
         self.control.listen(LISTENER, self.listener._stranger)

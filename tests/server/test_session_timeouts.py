@@ -10,6 +10,7 @@ from helpers.packets import udp
 from helpers.served import Client, Served, wait_until
 
 from cvpnd.policy.model import Rule
+from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End
 from cvpnd.server.session_timeouts import SessionTimeouts
 
@@ -62,7 +63,7 @@ async def test_a_clock_that_is_set_back_does_not_make_a_session_eternal(served, 
 async def test_a_session_over_which_too_little_passes_is_ended_and_pings_do_not_keep_it(served, timeouts):
     allow(served, idle_timeout_s=1, idle_bytes=1000)
     idle, busy = await Client(served.udp).connect(), await Client(served.udp).connect()
-    served.endpoint.set_rules(served.plane, [Rule(ip_network("10.20.0.0/16"), None, "", "file")], ())
+    served.endpoint.set_rules(served.plane, RuleTable([Rule(ip_network("10.20.0.0/16"), None, "", "file")]), ())
     first, second = connections(served)
     source = str(second.grant.lease.v4)
     begun = time.monotonic()
