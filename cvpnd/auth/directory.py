@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cvpnd.auth.identity import Refused
+from cvpnd.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,4 +50,13 @@ class Directory(Protocol):
 
     def look_up(self, username: str) -> Account | Refused:
         """The account as it is now, without its password: for sessions that are there already."""
+        ...
+
+    def take_password(self, username: str) -> Secret | None:
+        """Of a login that was right just now, to be kept for the next start: where nobody else can look at the account.
+        ``username`` as the directory writes it. Also on the event loop."""
+        ...
+
+    def wipe_passwords(self) -> None:
+        """Those that nobody has taken in time."""
         ...

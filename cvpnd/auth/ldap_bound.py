@@ -1,9 +1,10 @@
 """Users of a directory without a service account, each with the connection on which they have bound.
 
-Nobody else may look at their accounts, and passwords are not kept. So the connection of a user's latest login stays
-open, and its user reads their own entry on it: a directory goes on answering it when the account is disabled, has other
-groups or is gone. Once it is lost, the account is as it was when it was seen last, for a while; then it is taken for
-nobody's until its user logs in again. Connections of users who are not looked at any more are closed."""
+Nobody else may look at their accounts. So the connection of a user's latest login stays open, and its user reads their
+own entry on it: a directory goes on answering it when the account is disabled, has other groups or is gone. Once it is
+lost, the account is as it was when it was seen last, for a while; then it is taken for nobody's until its user binds
+again, with the password or by what is kept of it for their token (``kept_passwords``). Connections of users who are not
+looked at any more are closed."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap import LdapSession
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ MOST_KNOWN = 50_000
 """Names, as they were typed and as the directory writes them."""
 MOST_CONNECTIONS = 1000
 """Of all gateways together a server has 5000 places (Active Directory's MaxConnections)."""
+
+PASSWORD_WAITS_S = 240.0
+"""For the second factor, which a person has three minutes for."""
 
 Look = Callable[[LdapSession, str, str], Account | Refused]
 """At the entry of whom the session is bound as: what they typed, and what they have bound as."""
@@ -62,17 +67,25 @@ class BoundUsers:
         self.unchecked_s, self.idle_s = unchecked_s, idle_s
         self._clock = clock
         self._lock = threading.Lock()
+        self._closed = False
         self._known: OrderedDict[str, _User] = OrderedDict()
         """By each of their names."""
         self._open: OrderedDict[int, tuple[_User, float]] = OrderedDict()
         """Those with a connection, by ``id``, and when it was used last: the longest unused first."""
+        self._passwords: OrderedDict[str, tuple[Secret, float]] = OrderedDict()
+        """Of whom they were right just now, by account, and until when they wait for being taken: the oldest first."""
 
-    def add(self, typed: str, bind_name: str, account: Account, session: LdapSession) -> None:
-        """Somebody has logged in; the session is this object's from now on."""
+    def add(
+        self, typed: str, bind_name: str, account: Account, session: LdapSession, password: Secret | None = None
+    ) -> None:
+        """Somebody has logged in; the session is this object's from now on, and the password if it may be kept."""
         now = self._clock()
         user = _User({typed.lower(), account.name.lower()}, typed, bind_name, account, now, session)
         gone = []
         with self._lock:
+            if self._closed:  # it was replaced while they logged in
+                session.close()
+                return
             for name in list(user.names):
                 if (before := self._known.get(name)) is not None:
                     gone.append(before)
@@ -84,6 +97,9 @@ class BoundUsers:
             while len(self._known) > MOST_KNOWN:
                 gone.append(self._known.popitem(last=False)[1])
             self._open[id(user)] = user, now
+            if password is not None:
+                self._passwords.pop(account.name, None)
+                self._passwords[account.name] = password, now + PASSWORD_WAITS_S
             for each in gone:
                 self._open.pop(id(each), None)
             gone += self._unused(now)
@@ -108,6 +124,17 @@ class BoundUsers:
             self._drop(user)
         return outcome
 
+    def take_password(self, name: str) -> Secret | None:
+        self.wipe_passwords()
+        with self._lock:
+            return self._passwords.pop(name, (None, 0.0))[0]
+
+    def wipe_passwords(self) -> None:
+        now = self._clock()
+        with self._lock:
+            while self._passwords and next(iter(self._passwords.values()))[1] <= now:
+                self._passwords.popitem(last=False)[1][0].wipe()
+
     def unchecked(self) -> int:
         """Accounts that count as they were, as nobody can look."""
         oldest = self._clock() - self.unchecked_s
@@ -118,8 +145,10 @@ class BoundUsers:
     def close(self) -> None:
         with self._lock:
             users = [user for user, _ in self._open.values()]
+            self._closed = True
             self._open.clear()
             self._known.clear()
+            self._passwords.clear()
         for user in users:
             self._drop(user)
 

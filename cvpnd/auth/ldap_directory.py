@@ -27,6 +27,7 @@ from cvpnd.auth.ldap_bound import BoundUsers
 from cvpnd.auth.ldap_reasons import bind_refusal
 from cvpnd.config import DirectoryConfig
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 T = TypeVar("T")
 
@@ -101,7 +102,9 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
         config.group_attribute or kind.group_name, frozenset(domain.lower() for domain in config.domains),
     )  # fmt: skip
     servers = LdapServers(config.servers, context, config.timeout_s)
-    return LdapDirectory(settings, servers, config.looks_every_s, config.unchecked_s)
+    return LdapDirectory(
+        settings, servers, config.looks_every_s, config.unchecked_s, keeps_passwords=config.keeps_passwords
+    )
 
 
 def _password_in(path: Path, at: str) -> str:
@@ -121,9 +124,11 @@ class LdapDirectory:
     """They wait for the network most of the time, and take turns at Python for the rest."""
 
     def __init__(
-        self, settings: LdapSettings, servers: LdapServers, good_for_s: float, unchecked_s: float = 3600
-    ) -> None:
-        """``unchecked_s``: see ``BoundUsers``."""
+        self, settings: LdapSettings, servers: LdapServers, good_for_s: float, unchecked_s: float = 3600, *,
+        keeps_passwords: bool = False,
+    ) -> None:  # fmt: skip
+        """``unchecked_s``: see ``BoundUsers``. ``keeps_passwords``: of who binds, until they are taken."""
+        self._keeps_passwords = keeps_passwords
         self.good_for_s: float | None = good_for_s
         self._settings = settings
         self._servers = servers
@@ -176,6 +181,12 @@ class LdapDirectory:
 
         return self._ask(ask)
 
+    def take_password(self, username: str) -> Secret | None:
+        return self._bound.take_password(username)
+
+    def wipe_passwords(self) -> None:
+        self._bound.wipe_passwords()
+
     def _ask(self, ask: Callable[[LdapSession], Account | Refused]) -> Account | Refused:
         problems = []
         try:
@@ -208,7 +219,8 @@ class LdapDirectory:
                 return Refused(refusal, f"{bind_name} at {session.url}: {answer.message or refusal}")
             account = self._own_account(session, username, bind_name)
             if isinstance(account, Account):
-                self._bound.add(username, bind_name, account, session.hand_over())
+                kept = Secret(password) if self._keeps_passwords else None
+                self._bound.add(username, bind_name, account, session.hand_over(), kept)
             return account
 
         return self._ask(ask)

@@ -27,6 +27,7 @@ from cvpnd.auth.identity import MAX_NAME_CHARACTERS, Refused, problem_with_name
 from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.throttle import LoginThrottle
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 MOST_PENDING = 1024
 """Of one directory, from one that waits for its turn to one that a hung server has kept past its deadline."""
@@ -53,9 +54,13 @@ OWN_FAULT = frozenset(
     }
 )
 """A directory has answered, and the answer is no. To the client all of these are one."""
+NOBODY_MAY_LOOK = (Refusal.USER_UNKNOWN, Refusal.ACCOUNT_UNCHECKED)
+"""What a directory says in which nobody but the user could look."""
 MOST_REMEMBERED = 50_000
 """Names of one directory, as they were typed and as they are written there."""
 _Answer = TypeVar("_Answer", Account | Refused, Account | Refused | Proven)
+KeptPassword = Callable[[], Secret | None]
+"""Of an earlier login. Called in the directory's threads, if the directory can be asked in no other way."""
 OURSELVES = "-"
 """The source of what no client asked for."""
 
@@ -191,7 +196,19 @@ class UserLogins:
             return Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
         return known.account
 
-    async def recall(self, directory: str, username: str, *, source: str, within_s: float) -> Refused | None:
+    def take_password(self, directory: str, username: str) -> Secret | None:
+        """Of a login that was right just now, if nobody can be asked about this account without it. Whoever takes it
+        wipes it."""
+        return self._desks[directory].directory.take_password(username)
+
+    def wipe_passwords(self) -> None:
+        """Those that nobody has taken."""
+        for desk in self._desks.values():
+            desk.directory.wipe_passwords()
+
+    async def recall(
+        self, directory: str, username: str, *, source: str, within_s: float, kept: KeptPassword | None = None
+    ) -> Refused | None:
         """Before ``look_up`` for somebody who comes without a password: ask the directory, unless it has spoken of that
         account lately. Refused: it gave no answer, or this one. Says nothing to the throttle, as nothing was proven."""
         desk = self._desks[directory]
@@ -204,16 +221,19 @@ class UserLogins:
             return crowded
         try:
             async with asyncio.timeout(within_s):
-                outcome = await self.look_again(directory, username, source=source)
+                outcome = await self.look_again(directory, username, source=source, kept=kept)
         except TimeoutError:
             return _timed_out(directory, within_s)
         return outcome if isinstance(outcome, Refused) else None
 
-    async def look_again(self, directory: str, username: str, *, source: str = OURSELVES) -> Account | Refused:
+    async def look_again(
+        self, directory: str, username: str, *, source: str = OURSELVES, kept: KeptPassword | None = None
+    ) -> Account | Refused:
         """The account as the directory has it now."""
         desk = self._desks[directory]
         desk.enter(source)
-        job = desk.ask(desk.directory.look_up, username)
+        look_up = desk.directory.look_up if kept is None else partial(_look_up_or_bind, desk.directory, kept)
+        job = desk.ask(look_up, username)
         answer = asyncio.wrap_future(job)
         answer.add_done_callback(lambda _: desk.leave(source))
         try:
@@ -309,6 +329,19 @@ def _ask(
     if second_factor is not None:
         return second_factor.prove(directory, username, password)
     return directory.log_in(username, as_bytes(password))
+
+
+def _look_up_or_bind(directory: Directory, kept: KeptPassword, username: str) -> Account | Refused:
+    account = directory.look_up(username)
+    if isinstance(account, Account) or account.refusal not in NOBODY_MAY_LOOK or (password := kept()) is None:
+        return account
+    try:
+        account = directory.log_in(username, bytes(password))
+        if isinstance(account, Account) and (again := directory.take_password(account.name)) is not None:
+            again.wipe()
+        return account
+    finally:
+        password.wipe()
 
 
 async def _judged(proven: Proven, second_factor: SecondFactor | None) -> Account | Refused:

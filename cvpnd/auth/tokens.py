@@ -3,7 +3,10 @@
 A token says who logged in where, when, and until when it is good; nothing of it is kept here but the key of the HMAC.
 Whatever a client does with it, renegotiate or reconnect a thousand times, it gets no other end than the first login
 gave it. The HMAC covers what is not in the token too: endpoint, directory, user, certificate, and the stamp of the
-account, so that a token of another is worth nothing, and none outlives a changed password."""
+account, so that a token of another is worth nothing, and none outlives a changed password.
+
+Where something is kept that only who holds the token may open (``kept_passwords``), it has a secret for that, which the
+gateway does not keep."""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import hmac
 import secrets
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Self
 
@@ -23,9 +26,12 @@ KEY_BYTES = 32
 LIFETIME_S = 86_400
 """Where the endpoint has no session timeout."""
 
+SECRET_BYTES = 18
+"""144 bits; in base64 without padding, and with everything else in the 127 characters that old clients take."""
+
 _FIELDS = struct.Struct(">12sQQ")
 _DIGEST_BYTES = 32
-_CHARACTERS = len(PREFIX) + 4 * (_FIELDS.size + _DIGEST_BYTES) // 3
+_CHARACTERS = {len(PREFIX) + 4 * (_FIELDS.size + secret + _DIGEST_BYTES) // 3 for secret in (0, SECRET_BYTES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +49,22 @@ class Token:
     logged_in_at: int
     """Seconds since the epoch, as the next."""
     expires_at: int
+    secret: bytes = field(default=b"", repr=False)
+    """The client's; empty where nothing is kept that it opens."""
 
     @classmethod
-    def new(cls, now: float, lifetime_s: int) -> Self:
-        return cls(secrets.token_bytes(12), int(now), int(now) + lifetime_s)
+    def new(cls, now: float, lifetime_s: int, *, with_secret: bool = False) -> Self:
+        secret = secrets.token_bytes(SECRET_BYTES) if with_secret else b""
+        return cls(secrets.token_bytes(12), int(now), int(now) + lifetime_s, secret)
 
-    @staticmethod
-    def login_id_of(text: str) -> bytes | None:
+    @classmethod
+    def claimed(cls, text: str) -> Self | None:
         """What a token says of itself, proven by nothing: to find out whose it is before it is read."""
         raw = _decoded(text)
-        return None if raw is None else raw[:12]
+        if raw is None:
+            return None
+        login_id, logged_in_at, expires_at = _FIELDS.unpack_from(raw)
+        return cls(login_id, logged_in_at, expires_at, raw[_FIELDS.size : -_DIGEST_BYTES])
 
 
 class Revocations:
@@ -84,7 +96,7 @@ def looks_like_token(password: str) -> bool:
 
 
 def _decoded(text: str) -> bytes | None:
-    if len(text) != _CHARACTERS or not looks_like_token(text):
+    if len(text) not in _CHARACTERS or not looks_like_token(text):
         return None
     try:
         return base64.b64decode(text[len(PREFIX) :], validate=True)
@@ -99,18 +111,15 @@ class TokenKey:
         self._key = key
 
     def write(self, token: Token, owner: TokenOwner) -> str:
-        fields = _FIELDS.pack(token.login_id, token.logged_in_at, token.expires_at)
+        fields = _FIELDS.pack(token.login_id, token.logged_in_at, token.expires_at) + token.secret
         return PREFIX + base64.b64encode(fields + self._digest(fields, owner)).decode()
 
     def read(self, text: str, owner: TokenOwner) -> Token | None:
         """None unless it was written for this owner with this key. Whether it has expired is for the caller."""
         raw = _decoded(text)
-        if raw is None:
+        if raw is None or not hmac.compare_digest(raw[-_DIGEST_BYTES:], self._digest(raw[:-_DIGEST_BYTES], owner)):
             return None
-        fields, digest = raw[: _FIELDS.size], raw[_FIELDS.size :]
-        if not hmac.compare_digest(digest, self._digest(fields, owner)):
-            return None
-        return Token(*_FIELDS.unpack(fields))
+        return Token.claimed(text)
 
     def _digest(self, fields: bytes, owner: TokenOwner) -> bytes:
         words = (owner.endpoint_id, owner.directory, owner.username, owner.certificate_fingerprint)

@@ -173,6 +173,8 @@ class DirectoryConfig(Table):
     """How often the accounts of live sessions are looked at again."""
     unchecked_s: int = whole(3600, 1, 86_400)
     """With ``bind = "direct"``: how long sessions go on whose accounts cannot be looked at any more."""
+    keep_passwords: Flag = True
+    """With ``bind = "direct"``: sealed, see ``auth.kept_passwords``."""
 
     @field_validator("id")
     @classmethod
@@ -188,6 +190,8 @@ class DirectoryConfig(Table):
                 raise ValueError(f'bind = "service" needs {key}; add {key} = … (conf/cvpnd.toml explains it)')
             if self.bind == "direct" and getattr(self, key) is not None:
                 raise ValueError(f'bind = "direct" has no {key}, as users bind themselves; leave it away')
+        if self.bind == "service" and "keep_passwords" in self.model_fields_set:
+            raise ValueError('keep_passwords is for bind = "direct", none is kept otherwise; leave it away')
         if self.bind == "service" and self.bind_name is not None:
             raise ValueError('bind_name is for bind = "direct"; leave it away')
         if self.bind == "direct" and self.bind_name is None and self.type == "active-directory" and not self.domains:
@@ -197,6 +201,10 @@ class DirectoryConfig(Table):
         if self.bind_name is not None and self.type == "openldap" and "=" not in self.bind_name:
             raise ValueError(f'bind_name "{self.bind_name}" is no DN; write one like "uid={{user}},{self.user_base}"')
         return self
+
+    @property
+    def keeps_passwords(self) -> bool:
+        return self.bind == "direct" and self.keep_passwords
 
     @property
     def looks_every_s(self) -> int:

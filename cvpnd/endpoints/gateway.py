@@ -12,12 +12,13 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.ldap_directory import LdapDirectory, open_directory
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import OWN_FAULT, UserLogins
@@ -196,6 +197,7 @@ class Gateway:
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
+        await self._set_kept_passwords(file)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
             settings = wanted.get(endpoint_id)
@@ -388,6 +390,17 @@ class Gateway:
         self._directories = wanted
         self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **wanted})
 
+    async def _set_kept_passwords(self, file: Config) -> None:
+        """Of directories that keep none any more, none is there."""
+        if any(directory.keeps_passwords for directory in file.directories):
+            secret = await asyncio.to_thread(self.store.gateway_secret, "kept-passwords")
+            self.control.kept_passwords = KeptPasswords(self.store, secret)
+        await self._tidy_passwords(file)
+
+    async def _tidy_passwords(self, file: Config) -> None:
+        keeping = [directory.id for directory in file.directories if directory.keeps_passwords]
+        await asyncio.to_thread(self.store.tidy_passwords, keeping, time.time())
+
     def _set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
         before, now = self.control.radius, {}
         for config, settings in wanted:
@@ -419,7 +432,7 @@ class Gateway:
                 continue
             if isinstance(account, Refused):
                 log.info("%s: %s: %s", connection.connection_id, account.refusal, account.detail)
-                if account.refusal is Refusal.ACCOUNT_UNCHECKED:  # its token is refused then, and its user asked
+                if account.refusal is Refusal.ACCOUNT_UNCHECKED:  # it may come back with its token, and bind again
                     self.control.restart(connection, End.ACCOUNT_UNCHECKED, RESTART_TEXT)
                 else:
                     self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
@@ -435,10 +448,13 @@ class Gateway:
         while True:
             await asyncio.sleep(1)
             now = time.monotonic()
+            self.control.users.wipe_passwords()
             for directory in self.config.directories:
                 if now >= asked_at.setdefault(directory.id, now) + directory.looks_every_s:
                     asked_at[directory.id] = now
                     await self._look_again(directory.id)
+                    if directory.keeps_passwords:
+                        await self._with_kept_passwords(self._tidy_passwords(self.config))
 
     async def _look_again(self, directory: str) -> None:
         for username in self._logged_in(directory):
@@ -446,7 +462,16 @@ class Gateway:
             if isinstance(account, Refused) and account.refusal not in OWN_FAULT:
                 log.warning("directory %s: accounts stay as they are: %s", directory, account.detail)
                 return
+            if isinstance(account, Refused) and account.refusal is not Refusal.ACCOUNT_UNCHECKED:
+                await self._with_kept_passwords(asyncio.to_thread(self.store.forget_passwords_of, directory, username))
             self._follow(directory, username, account)
+
+    async def _with_kept_passwords(self, change: Awaitable[None]) -> None:
+        """What cannot be taken away now is so later, and nobody can open it."""
+        try:
+            await change
+        except StoreError as error:
+            log.warning("kept passwords stay where they are: %s", error)
 
     async def put_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
         """Whoever is cancelled in here has changed nothing."""

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.logins import SamlLogins
@@ -94,6 +95,7 @@ class ControlPlane:
         """Told when a client that goes on waiting was sent to its browser."""
         self.on_assertion: Observer = lambda _connection: None
         """Told when the browser's part of a login is done, which goes on."""
+        self.kept_passwords: KeptPasswords | None = None
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
         self.revocations = Revocations()

@@ -103,11 +103,11 @@ def _digest(credentials: CredentialsReceived) -> bytes:
 async def recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> Account | None:
     """Who has logged in, by the token that the client came back with, which is still to be checked. Its user name says
     nothing: AWS's client has none."""
-    method, login_id = connection.endpoint.settings.user_method, Token.login_id_of(credentials.password)
-    if control.saml is None or method is None or login_id is None:
+    method, claimed = connection.endpoint.settings.user_method, Token.claimed(credentials.password)
+    if control.saml is None or method is None or claimed is None:
         return None
     for provider_id in (method.saml_provider, method.portal_saml_provider):
-        if provider_id is not None and (found := await control.saml.recall(login_id, provider_id)) is not None:
+        if provider_id is not None and (found := await control.saml.recall(claimed.login_id, provider_id)) is not None:
             account, connection.vouched_by = found
             return account
     return None

@@ -26,7 +26,7 @@ from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import CLIENT_TEXT, FINAL_TEXT, Denied
 from cvpnd.server.grants import check_limits, client_facts, make_grant, peer_settings
 from cvpnd.server.holder import identify
-from cvpnd.server.token_login import recognise, token_options, vouch_by_token
+from cvpnd.server.token_login import keep_password, recognise, token_options, vouch_by_token
 from cvpnd.server.user_method import unchanged, vouch
 from cvpnd.wire.events import CredentialsReceived
 
@@ -59,6 +59,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
                 account = await recognise(control, connection, credentials, identity)
             else:
                 account = await vouch(control, connection, credentials, identity)
+                await keep_password(control, connection, credentials, identity, account)
             certified = identify(credentials, connection.endpoint)  # again: the user method took its time
             identity = replace(certified, username=account.name, groups=account.groups)
         if connection.endpoint.settings.handler is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from cvpnd.auth.logins import OWN_FAULT, left_of_failure
 from cvpnd.auth.tokens import LIFETIME_S, Token, TokenOwner
 from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.server import federated
 from cvpnd.server.admission import prefixes
 from cvpnd.server.denied import FINAL_TEXT, Denied
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
     from cvpnd.server.control import ControlPlane
 
+log = logging.getLogger(__name__)
+
 
 async def recognise(
     control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
@@ -33,7 +37,7 @@ async def recognise(
     is asked about some and not about others."""
     begun = time.monotonic()
     try:
-        known = await _recall(control, connection, credentials)
+        known = await _recall(control, connection, credentials, identity)
         return vouch_by_token(control, connection, credentials, identity, known)
     except Denied:
         await asyncio.sleep(left_of_failure(time.monotonic() - begun))
@@ -41,7 +45,7 @@ async def recognise(
 
 
 async def _recall(
-    control: ControlPlane, connection: Connection, credentials: CredentialsReceived
+    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
 ) -> Account | Refused | None:
     """After a restart nobody here knows the account that a token is for. What is returned is somebody that no directory
     can be asked about."""
@@ -53,7 +57,12 @@ async def _recall(
     assert method is not None and method.directory is not None  # noqa: S101 - the caller's promise, the model's check
     within_s = settings.hand_window_s * LOGIN_SHARE
     source, _ = prefixes(connection.link.remote.host)
-    refused = await control.users.recall(method.directory, credentials.username, source=source, within_s=within_s)
+    kept = _Kept(control, connection, credentials, identity)
+    refused = await control.users.recall(
+        method.directory, credentials.username, source=source, within_s=within_s, kept=kept
+    )
+    if refused is not None and refused.refusal in OWN_FAULT:
+        await kept.forget()
     if refused is not None:  # the account is not what it was, which is told like a token that is not good; or no answer
         text = FINAL_TEXT[Refusal.TOKEN_INVALID] if refused.refusal in OWN_FAULT else ""
         raise Denied(refused.refusal, refused.detail, text=text)
@@ -95,6 +104,55 @@ def vouch_by_token(
         raise Denied(Refusal.TOKEN_EXPIRED, f"{time.time() - ends_at:.0f} s ago")
     connection.token = token
     return account
+
+
+async def keep_password(
+    control: ControlPlane,
+    connection: Connection,
+    credentials: CredentialsReceived,
+    identity: Identity,
+    account: Account,
+) -> None:
+    """After a login at a directory in which nobody else may look at the account: for the token that is written now."""
+    method = connection.endpoint.settings.user_method
+    if method is None or method.directory is None:
+        return
+    password = control.users.take_password(method.directory, account.name)
+    if password is None or control.token_key is None or control.kept_passwords is None:
+        return
+    token = connection.token = Token.new(time.time(), _lifetime_s(connection), with_secret=True)
+    owner = _owner(connection, Account(credentials.username, frozenset()), identity)
+    try:
+        await asyncio.to_thread(control.kept_passwords.keep, token, owner, method.directory, account.name, password)
+    except Exception:
+        log.exception("the password of %s is not kept: a restart will ask for it", account.name)
+    finally:
+        password.wipe()
+
+
+class _Kept:
+    """The password that was kept for a login, for who shows the token of it."""
+
+    def __init__(
+        self, control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+    ) -> None:
+        self._kept = control.kept_passwords
+        self._token = Token.claimed(credentials.password)
+        self._owner = _owner(connection, Account(credentials.username, frozenset()), identity)
+        self._opened = False
+
+    def __call__(self) -> Secret | None:
+        """In a thread."""
+        if self._kept is None or self._token is None:
+            return None
+        password = self._kept.open(self._token, self._owner)
+        self._opened = password is not None
+        return password
+
+    async def forget(self) -> None:
+        """If it was this token's: nobody else may have it forgotten."""
+        if self._kept is not None and self._token is not None and self._opened:
+            await asyncio.to_thread(self._kept.forget, self._token)
 
 
 def token_options(

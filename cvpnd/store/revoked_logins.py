@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, literal, or_, select
 
 from cvpnd.store.database import Database
-from cvpnd.store.tables import revoked_login
+from cvpnd.store.tables import kept_password, revoked_login
 
 KEPT_S = 31 * 86_400
 """Longer than any token is good: session timeouts are at most 30 days."""
@@ -31,5 +31,8 @@ class RevokedLoginStore(Database):
             connection.execute(
                 delete(revoked_login).where(table.subject.in_(list(subjects)) | (table.at < now - KEPT_S))
             )
+            kept = kept_password.c  # nobody can open those any more, and they are not to lie about
+            ended = [literal("login ") + kept.login_id, literal("user ") + kept.username]
+            connection.execute(delete(kept_password).where(or_(*(each.in_(list(subjects)) for each in ended))))
             connection.execute(insert(revoked_login), [{"subject": subject, "at": now} for subject in subjects])
             self._record(connection, "revoke-logins", {"subjects": sorted(subjects)}, now=now)

@@ -14,6 +14,7 @@ from cvpnd.store.authenticators import AuthenticatorStore
 from cvpnd.store.certificates import CertificateStore
 from cvpnd.store.client_keys import ClientKeyStore
 from cvpnd.store.endpoints import EndpointStore
+from cvpnd.store.kept_passwords import KeptPasswordStore
 from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
 from cvpnd.store.radius_codes import RadiusCodeStore
@@ -48,6 +49,7 @@ class Store(
     SamlProviderStore,
     SamlLoginStore,
     RadiusCodeStore,
+    KeptPasswordStore,
     SecretStore,
     RevokedLoginStore,
     AuthenticatorStore,

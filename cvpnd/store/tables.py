@@ -247,6 +247,18 @@ radius_code = Table(
     Column("until", Double, nullable=False, index=True),  # then it may be right again
 )
 
+# Passwords of logins at directories without a service account: who has no token of the login cannot open them.
+kept_password = Table(
+    "kept_password",
+    metadata,
+    Column("login_id", Text, primary_key=True),
+    Column("directory", Text, nullable=False),
+    Column("username", Text, nullable=False),  # as the directory writes it
+    Column("sealed", LargeBinary, nullable=False),
+    Column("logged_in_at", Double, nullable=False),
+    Column("until", Double, nullable=False, index=True),
+)
+
 saml_provider = Table(
     "saml_provider",
     metadata,

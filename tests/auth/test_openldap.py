@@ -272,19 +272,24 @@ def test_who_has_logged_in_is_known_after_a_reload_of_the_same_directory_and_of_
 ) -> None:
     table = tomllib.loads(server.toml_direct())["directory"][0]
 
-    def reloaded(**changes: object) -> LdapDirectory:
-        config = DirectoryConfig.model_validate(table | changes, context={"directory": server.directory})
-        directory = open_directory(config)
-        directory.succeed(direct)
-        return directory
+    def opened(**changes: object) -> LdapDirectory:
+        return open_directory(DirectoryConfig.model_validate(table | changes, context={"directory": server.directory}))
 
-    same, other = reloaded(timeout_s=7), reloaded(user_base=f"ou=other,{BASE}")
-    elsewhere = reloaded(servers=[f"ldaps://localhost:{TLS_PORT + 1}"])
-    with server.place.entered():
-        account = direct.log_in("alice", b"ecila")  # which was under way meanwhile
-    assert isinstance(account, Account) and same.look_up("alice") == account
-    for another in (other, elsewhere):
-        assert reason(another.look_up("alice")) == Refusal.USER_UNKNOWN
+    def logged_in_while(after: LdapDirectory, before: LdapDirectory) -> Account:
+        after.succeed(before)
+        with server.place.entered():
+            account = before.log_in("alice", b"ecila")  # which was under way meanwhile
+        assert isinstance(account, Account)
+        return account
+
+    same = opened(timeout_s=7)
+    assert logged_in_while(same, direct) == same.look_up("alice")
+    elsewhere = opened(servers=[f"ldaps://localhost:{TLS_PORT + 1}"])
+    for another in (opened(user_base=f"ou=other,{BASE}"), elsewhere):
+        before = opened()
+        logged_in_while(another, before)
+        assert reason(another.look_up("alice")) == reason(before.look_up("alice")) == Refusal.USER_UNKNOWN
+        assert not before._bound._open and before.take_password("alice") is None, "nobody would close it"
 
 
 def test_who_has_bound_is_looked_at_on_that_connection_and_nobody_is_asked_for_a_password(

@@ -63,6 +63,19 @@ def test_every_changed_bit_makes_it_none():
         assert KEY.read(PREFIX + base64.b64encode(changed).decode(), OWNER) is None
 
 
+def test_a_token_with_a_secret_is_as_good_and_as_easily_spoilt():
+    token = Token.new(1_700_000_000.5, 60, with_secret=True)
+    text = KEY.write(token, OWNER)
+    assert KEY.read(text, OWNER) == Token.claimed(text) == token and len(token.secret) == 18
+    assert len(text) <= 127 and text.isprintable() and token.secret.hex() not in repr(token)
+    raw = base64.b64decode(text.removeprefix(PREFIX))
+    for bit in range(8 * len(raw)):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert KEY.read(PREFIX + base64.b64encode(changed).decode(), OWNER) is None
+    assert KEY.read(PREFIX + base64.b64encode(raw[:28] + raw[46:]).decode(), OWNER) is None
+
+
 @given(st.text() | st.text().map(PREFIX.__add__) | st.integers(0, len(TEXT)).map(lambda end: TEXT[:end]))
 def test_whatever_else_is_sent_is_none_and_raises_nothing(text):
     assert text == TEXT or KEY.read(text, OWNER) is None

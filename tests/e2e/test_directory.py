@@ -4,6 +4,7 @@ directory, and nobody is asked again after a restart."""
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from helpers.lab import wait_until
@@ -68,14 +69,15 @@ def test_accounts_that_nobody_else_may_look_at_are_followed_too(site, start_corp
     corp.change(user_dn("bob"), pwdAccountLockedTime="000001010000Z")
     bob.wait_for("Account disabled")
 
+    alice.login_file.write_text("alice\nforgotten\n")
     corp.stop()
     corp.start()
     wait_until(lambda: gateway.metrics()['cvpnd_directory_unchecked_accounts{directory="corp"}'] == 1, 5)
-    wait_until(lambda: alice.connected_count == 2, 20, "her token was refused, and she has logged in")
+    wait_until(lambda: alice.connected_count == 2, 20, "by her token, for which the gateway has bound again")
     ended = [c for c in gateway.ctl_json("connection", "list") if c["username"] == "alice" and c["end_reason"]]
     assert [c["end_reason"] for c in ended] == ["account-unchecked"]
-    wait_until(lambda: "account-unchecked" in gateway.refusals(), 5, "her token")
-    assert gateway.connection_log()[-1]["authentication-method"] == "directory"
+    assert "account-unchecked" not in gateway.refusals()
+    assert gateway.connection_log()[-1]["authentication-method"] == "token"
     assert "alice cannot be looked at any more" in gateway.log()
 
 
@@ -91,3 +93,52 @@ def test_nobody_is_asked_again_after_a_restart(site, corp, connect, ping):
     methods = [(entry["username"], entry["authentication-method"]) for entry in gateway.connection_log()]
     assert list(dict.fromkeys(methods)) == [("alice", "directory"), ("alice", "token")]
     assert gateway.metrics()['cvpnd_logins_total{endpoint="staff",method="token",result="accepted"}'] == 1
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_who_has_bound_is_not_asked_again_either_unless_the_file_says_so(site, start_corp, connect, ping, keep):
+    """kill -9 in between. Each token opens what was kept for it, until the directory says no."""
+    directory = f"recheck_s = 1\ntimeout_s = 3\nkeep_passwords = {str(keep).lower()}"
+    corp = start_corp(USERS, GROUPS, endpoint="hand_window_s = 10", directory=directory, bind="direct")
+    gateway, people = site.gateway, {}
+    for name, client, host in (("alice", None, None), ("bob", site.lab.clients[1], "198.51.100.1")):
+        own = {"client": client, "host": host} if client else {}
+        people[name] = connect(name, "right", "--auth-retry", "none", "--auth-nocache", name=name, **own)
+        people[name].wait_connected()
+        people[name].login_file.write_text(f"{name}\nforgotten\n")
+
+    def restart() -> None:
+        gateway.kill()
+        gateway.start()
+        for each in people.values():
+            if each.process.running:
+                each.process.signal(signal.SIGUSR1)
+
+    restart()
+    if not keep:
+        for each in people.values():
+            each.wait_for("AUTH_FAILED,SESSION")
+        wait_until(lambda: gateway.refusals().count("user-unknown") == 2, 5)
+        return
+    for each in people.values():
+        each.wait_connected(times=2)
+    assert ping("10.30.0.10") == 1.0
+    assert [entry["authentication-method"] for entry in gateway.connection_log()[-2:]] == 2 * ["token"]
+    corp.change(group_dn("engineers"), member=[user_dn("bob")])
+    wait_until(lambda: ping("10.30.0.10", count=1) == 0.0, 10, "her account is looked at as before")
+    state = gateway.directory / "state.db"
+    assert b"right" not in b"".join(path.read_bytes() for path in state.parent.glob("state.db*"))
+
+    gateway.kill()
+    corp.change(user_dn("alice"), userPassword="another")
+    corp.change(user_dn("bob"), pwdAccountLockedTime="000001010000Z")
+    gateway.start()
+    restart()
+    for each in people.values():
+        each.wait_for("AUTH_FAILED,SESSION")
+    refused = {"wrong-password", "account-disabled"}
+    wait_until(lambda: refused <= set(gateway.refusals()), 5)
+    why = {e["username"]: e for e in gateway.connection_log() if e["authentication-method"] == "token"}
+    assert why["alice"]["connection-attempt-failure-reason"] == "wrong-password"
+    assert why["bob"]["connection-attempt-failure-reason"] in ("account-disabled", "account-locked")
+    assert all(each.connected_count == 2 for each in people.values())
