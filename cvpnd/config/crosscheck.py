@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from cvpnd.config.models import Config, EndpointConfig
 from cvpnd.config.networks import DEFAULT_GROUP, SubnetConfig
 from cvpnd.config.saml import PROVIDER_ARN
-from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers
+from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers, overlap
 
 Problem = tuple[str, str]
 
@@ -51,10 +51,6 @@ def suggest(word: str, known: Sequence[str]) -> str:
     if near := get_close_matches(word, known, n=1):
         return f'did you mean "{near[0]}"?'
     return f"known are {', '.join(known)}" if known else "there is none yet, declare it"
-
-
-def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _client_cidrs(endpoint: EndpointConfig) -> Iterator[tuple[str, IPNetwork]]:
@@ -158,7 +154,7 @@ def _client_networks(config: Config) -> Iterator[Problem]:
     for index, endpoint in enumerate(config.endpoints):
         for key, network in _client_cidrs(endpoint):
             # A subnet lies in its vpc, so one sentence each would say the same twice.
-            clash = next(((what, other) for what, other in others if _overlap(network, other)), None)
+            clash = next(((what, other) for what, other in others if overlap(network, other)), None)
             if clash is not None:
                 yield (
                     f"endpoint[{index}].{key}",
@@ -166,7 +162,7 @@ def _client_networks(config: Config) -> Iterator[Problem]:
                 )
             for earlier in config.endpoints[:index]:
                 for _, other in _client_cidrs(earlier):
-                    if _overlap(network, other):
+                    if overlap(network, other):
                         yield (
                             f"endpoint[{index}].{key}",
                             f"{network} of endpoint {endpoint.name} overlaps {other} of endpoint {earlier.name}; "

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -24,10 +25,10 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 from pyroute2 import IPRoute
 
-from cvpnd.config import Config, EndpointConfig, inherit_mfa
+from cvpnd.config import Config, EndpointConfig, RouteConfig, inherit_mfa
 from cvpnd.endpoints.arns import saml_provider_arn
 from cvpnd.host.routes import MAIN_TABLE
-from cvpnd.store import Store, StoredCertificate, StoredEndpoint
+from cvpnd.store import Store, StoredCertificate, StoredEndpoint, StoredRoute
 
 CERTIFICATE = "certificate-authentication"
 PROVIDER_KEYS = ("saml_provider", "portal_saml_provider")
@@ -50,12 +51,9 @@ def compose(
     settings = dict(stored.settings)
     certificate = {key: files[key] for key in ("certificate", "private_key", "chain") if files[key] is not None}
     trusted = {key: files[key] for key in ("client_ca", "crl") if files[key] is not None}
-    routes: dict[str, dict[str, str]] = {}
+    routes: dict[str, StoredRoute] = {}
     for route in stored.routes:  # of several ways to one destination the oldest counts
-        routes.setdefault(
-            route.destination,
-            {"destination": route.destination, "target": route.target, "description": route.description},
-        )
+        routes.setdefault(route.destination, route)
     if remote is not None:
         settings.setdefault("remote", remote)
     try:
@@ -70,13 +68,23 @@ def compose(
                     for method in inherit_mfa(methods(stored), mfa)
                 ],
                 "associate": [{"subnet": each.subnet, "nat": each.nat} for each in stored.associations],
-                "route": list(routes.values()),
+                "route": [_route(each.destination, each.target, each.description) for each in routes.values()],
             }
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ManagedError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+@lru_cache(maxsize=4096)
+def _route(destination: str, target: str, description: str) -> RouteConfig | dict[str, str]:
+    """Every change composes all routes again. One that cannot be is left to who names its place in the endpoint."""
+    route = {"destination": destination, "target": target, "description": description}
+    try:
+        return RouteConfig.model_validate(route)
+    except ValidationError:
+        return route
 
 
 def methods(stored: StoredEndpoint) -> list[dict[str, Any]]:

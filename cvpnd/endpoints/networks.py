@@ -116,15 +116,16 @@ class NetworkOperations(OperationsBase):
             self._stored.add_route(endpoint_id, route)
 
     def _check_new_routes(self, served: ServedEndpoint, stored: StoredEndpoint, new: Sequence[RouteView]) -> None:
-        taken = {(view.destination, view.target) for view in self._route_views(stored)}
+        brought = {(str(view.destination), view.target) for view in self._brought_routes(stored)}
+        taken = brought | {(route.destination, route.target) for route in stored.routes}
         for view in new:
             self._check_route(served, stored, view)
-            if (view.destination, view.target) in taken:
+            if (str(view.destination), view.target) in taken:
                 raise OperationError(
                     "InvalidClientVpnDuplicateRoute",
                     f"endpoint {stored.name} has the route {view.destination} by {view.target} already",
                 )
-            taken.add((view.destination, view.target))
+            taken.add((str(view.destination), view.target))
         quota = self._gateway.config.quotas.routes
         if len(stored.routes) + len(new) > quota:
             raise OperationError(
@@ -159,7 +160,8 @@ class NetworkOperations(OperationsBase):
         async with self._change() as change:
             _, stored = await self._managed(endpoint)
             prefix = network(destination)
-            found = [v for v in self._route_views(stored) if v.destination == prefix and target in (None, v.target)]
+            alike = replace(stored, routes=tuple(each for each in stored.routes if each.destination == str(prefix)))
+            found = [v for v in self._route_views(alike) if v.destination == prefix and target in (None, v.target)]
             if not found:
                 raise OperationError(
                     "InvalidClientVpnRouteNotFound",
@@ -223,13 +225,15 @@ class NetworkOperations(OperationsBase):
         view = AssociationView(association.id, endpoint_id, association.subnet, vpc, association.nat)
         return self._as_now(view, association.id)
 
-    def _route_views(self, stored: StoredEndpoint) -> list[RouteView]:
+    def _brought_routes(self, stored: StoredEndpoint) -> list[RouteView]:
         config = self._gateway.config
-        brought = [
+        return [
             RouteView(stored.id, cidr, association.subnet, "associate", "Default Route")
             for association in stored.associations
             for cidr in config.vpc(config.subnet(association.subnet).vpc).cidr
         ]
+
+    def _route_views(self, stored: StoredEndpoint) -> list[RouteView]:
         added = [
             self._as_now(
                 RouteView(stored.id, network(r.destination), r.target, "add-route", r.description),
@@ -239,4 +243,4 @@ class NetworkOperations(OperationsBase):
             )
             for r in stored.routes
         ]
-        return brought + added
+        return self._brought_routes(stored) + added

@@ -19,6 +19,7 @@ def host_plan(config: Config, devices: Mapping[str, str], workers: int) -> HostP
 
 
 def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, workers: int) -> EndpointPlan:
+    legs = {chosen.subnet: _legs(config.subnet(chosen.subnet)) for chosen in endpoint.associate}
     return EndpointPlan(
         name=endpoint.name,
         tun=device,
@@ -36,7 +37,7 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
             ExtraRoute(route.destination, subnet)
             for route in endpoint.route
             if route.target != LOCAL
-            for subnet in _legs(config.subnet(route.target))
+            for subnet in legs[route.target]
             if subnet.cidr.version == route.destination.version
         ),
         egress=_egress(config, endpoint),

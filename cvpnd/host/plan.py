@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cvpnd.host.tun import Offload
@@ -82,6 +82,8 @@ class EndpointPlan:
     """Target networks may open connections to clients (useful in routed mode only)."""
     dns: bool = False
     """Clients may ask a resolver on the gateway address (port 53)."""
+    _paths: list[tuple[Path, ...]] = field(default_factory=list, init=False, repr=False, compare=False)
+    """Once they were asked for: the host room asks a dozen times, and 1,000 routes take 5 ms."""
 
     @property
     def client_cidrs(self) -> tuple[IPNetwork, ...]:
@@ -95,6 +97,11 @@ class EndpointPlan:
     def paths(self) -> tuple[Path, ...]:
         """Where clients' packets go. Of several claims to one destination the first counts: a subnet's own network,
         then a declared neighbour, then an extra route, then the rest of the VPC."""
+        if not self._paths:
+            self._paths.append(self._find_paths())
+        return self._paths[0]
+
+    def _find_paths(self) -> tuple[Path, ...]:
         by_destination: dict[IPNetwork, Path] = {}
 
         def add(destination: IPNetwork, subnet: Subnet, *, on_link: bool) -> None:

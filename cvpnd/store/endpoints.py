@@ -57,10 +57,9 @@ class EndpointStore(Database):
                     StoredAssociation(row.id, row.subnet, row.nat, row.created_at)
                 )
             routes: dict[str, list[StoredRoute]] = {}
-            for row in connection.execute(select(route).order_by(route.c.number)):
-                routes.setdefault(row.endpoint_id, []).append(
-                    StoredRoute(row.destination, row.target, row.description, row.created_at)
-                )
+            columns = route.c.endpoint_id, route.c.destination, route.c.target, route.c.description, route.c.created_at
+            for endpoint_id, *of_route in connection.execute(select(*columns).order_by(route.c.number)):
+                routes.setdefault(endpoint_id, []).append(StoredRoute(*of_route))
             crls = {row.endpoint_id: row.pem for row in connection.execute(select(crl))}
             return [
                 StoredEndpoint(
