@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -16,6 +15,7 @@ import pytest
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.rules import RuleOperations
 from cvpnd.policy.model import Rule
+from cvpnd.policy.rule_table import RuleTable
 from cvpnd.store import Store, StoredRule
 
 NETWORK = IPv4Network("10.20.0.0/16")
@@ -35,7 +35,10 @@ class SlowGateway:
     def endpoints(self) -> list[Any]:
         return [self.served]
 
-    async def put_rules_in_force(self, served: Any, rules: Sequence[Rule]) -> None:
+    async def put_changed_rules_in_force(self, served: Any, rules: RuleTable, _prefixes: Any) -> None:
+        await self.put_rules_in_force(served, rules)
+
+    async def put_rules_in_force(self, served: Any, rules: RuleTable) -> None:
         self.asked.set()
         await self.go_on.wait()
         if self.fails and len(rules) == 0:
@@ -46,7 +49,7 @@ class SlowGateway:
 async def test_a_rule_that_is_being_revoked_says_so_and_is_active_again_if_that_fails(tmp_path: Path) -> None:
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
         store.add_rules([StoredRule("e", NETWORK, "eng", "", 0.0)])
-        rules = [Rule(NETWORK, "eng", "", "store")]
+        rules = RuleTable([Rule(NETWORK, "eng", "", "store")])
         gateway = SlowGateway(store, SimpleNamespace(id="e", settings=SimpleNamespace(name="lab"), rules=rules))
         operations = RuleOperations(gateway)
 
