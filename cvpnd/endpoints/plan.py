@@ -14,7 +14,13 @@ def host_plan(config: Config, devices: Mapping[str, str], workers: int) -> HostP
     """``devices``: endpoint id to the name of its TUN device."""
     return HostPlan(
         endpoints=tuple(_endpoint_plan(config, e, devices[e.id], workers) for e in config.endpoints),
-        listening_ports=frozenset(listen.port for e in config.endpoints for listen in e.listen),
+        listening_ports=frozenset(
+            listen.port
+            for listen in (
+                *(listen for endpoint in config.endpoints for listen in endpoint.listen),
+                *filter(None, (config.portal.listen, config.api.listen, config.metrics.listen)),
+            )
+        ),
     )
 
 

@@ -5,6 +5,7 @@
         10.20.0.0/24 dev eth1                  a declared subnet: on its link
         10.20.0.0/16 via 10.20.0.254 dev eth1  the rest of the VPC
         10.100.0.0/22 dev cvpn0                the `local` route, if there is one
+        unreachable 169.254.0.0/16             link-local, unless a route names a part of it
         unreachable default                    a destination without a route goes nowhere, not to the main table
 
 What is ours is known by the protocol number alone, so what a killed predecessor left is seen and replaced like anything
@@ -42,6 +43,9 @@ FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 Kind = Literal["unicast", "unreachable"]
 
 DEFAULT_V4, DEFAULT_V6 = ip_network("0.0.0.0/0"), ip_network("::/0")
+LINK_LOCAL_V4 = ip_network("169.254.0.0/16")
+"""No router may forward these (RFC 3927, 2.6.2), and the kernel would: under SNAT a cloud's metadata service would hand the
+gateway's own credentials to a client. IPv6's never leave their link by the kernel's own rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,8 @@ def wanted_routes(endpoint: EndpointPlan, table: int, *, ipv6: bool) -> list[Rou
             routes.append(
                 Route(table, cidr, interface=endpoint.tun, metric=DEFAULT_METRIC[cidr.version], label=endpoint.name)
             )
-    for default in (DEFAULT_V4, DEFAULT_V6) if ipv6 else (DEFAULT_V4,):
-        routes.append(Route(table, default, "unreachable", metric=LAST_RESORT_METRIC, label=endpoint.name))
+    for nowhere in (LINK_LOCAL_V4, DEFAULT_V4, *((DEFAULT_V6,) if ipv6 else ())):
+        routes.append(Route(table, nowhere, "unreachable", metric=LAST_RESORT_METRIC, label=endpoint.name))
     return routes
 
 

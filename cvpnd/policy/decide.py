@@ -40,6 +40,11 @@ def decide(rules: Iterable[Rule], groups: Collection[str], destination: IPAddres
 
 
 def best_route(routes: Iterable[Route], destination: IPAddress) -> Route | None:
-    """The route that carries packets to ``destination``: the one with the longest prefix."""
-    matching = [route for route in routes if destination in route.destination]
+    """The route that carries packets to ``destination``: the one with the longest prefix. What is link-local there needs
+    a route of its own."""
+    matching = [
+        route
+        for route in routes
+        if destination in route.destination and (route.destination.is_link_local or not destination.is_link_local)
+    ]
     return max(matching, key=lambda route: route.destination.prefixlen, default=None)

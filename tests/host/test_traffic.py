@@ -163,6 +163,25 @@ async def test_destination_without_a_route_is_unreachable_whatever_the_main_tabl
         assert icmp_kind(end.expect(icmp_kind_is_known, f"unreachable for {destination}")) == UNREACHABLE
 
 
+async def test_link_local_addresses_need_a_route_of_their_own(
+    lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
+) -> None:
+    """A cloud's metadata service would give the gateway's own credentials to who comes with the gateway's address."""
+    metadata = "169.254.169.254"
+    lab.target.ip_batch(f"address add {metadata}/32 dev lo", "address add 10.50.1.1/32 dev lo")
+    everywhere = ExtraRoute(IPv4Network("0.0.0.0/0"), SUBNET_A)
+    await gateway.up(plan(replace(STAFF, routes=(everywhere,))))
+    end = tunnel()
+    end.send(packets.icmp_echo(ALICE, "10.50.1.1"))
+    assert icmp_kind(end.expect(icmp_kind_is_known, "echo reply")) == ECHO_REPLY
+    end.send(packets.icmp_echo(ALICE, metadata))
+    assert icmp_kind(end.expect(icmp_kind_is_known, "unreachable")) == UNREACHABLE
+    named = ExtraRoute(IPv4Network(f"{metadata}/32"), SUBNET_A)
+    await gateway.update(plan(replace(STAFF, routes=(everywhere, named))))
+    end.send(packets.icmp_echo(ALICE, metadata))
+    assert icmp_kind(end.expect(icmp_kind_is_known, "echo reply")) == ECHO_REPLY
+
+
 # -- NAT and our ports -------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,13 @@ def test_the_best_route_is_the_most_specific_of_the_right_family() -> None:
     assert best_route(routes[1:2], IPv4Address("11.1.1.1")) is None
 
 
+def test_no_wider_route_leads_to_link_local_addresses() -> None:
+    everywhere = Route(ip_network("0.0.0.0/0"), "wide", "add-route")
+    named = Route(ip_network("169.254.169.253/32"), "resolver", "add-route")
+    assert best_route([everywhere, named], IPv4Address("169.254.169.254")) is None
+    assert best_route([everywhere, named], IPv4Address("169.254.169.253")) == named
+
+
 # -- against brute force ------------------------------------------------------------------------------------
 
 GROUPS = ["a", "b", "c"]
