@@ -50,9 +50,12 @@ _OPENSSL_ERRORS = {
     27: (Refusal.CERTIFICATE_UNKNOWN_CA, "it is not trusted"),
     32: (Refusal.CERTIFICATE_INVALID, "its issuer may not sign certificates"),
     34: (Refusal.CERTIFICATE_INVALID, "it has a critical extension that nobody here understands"),
+    47: (Refusal.CERTIFICATE_INVALID, "its name is not among those that its certificate authority may certify"),
+    48: (Refusal.CERTIFICATE_INVALID, "its name is among those that its certificate authority may not certify"),
     66: (Refusal.CERTIFICATE_WEAK_KEY, "its key is too small"),
     67: (Refusal.CERTIFICATE_WEAK_KEY, "the key of its certificate authority is too small"),
     68: (Refusal.CERTIFICATE_WEAK_KEY, "it is signed with a digest that is too weak"),
+    79: (Refusal.CERTIFICATE_INVALID, "its issuer is not a certificate authority"),
 }
 
 

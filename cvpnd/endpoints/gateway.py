@@ -52,7 +52,7 @@ from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.session_timeouts import SessionTimeouts
-from cvpnd.server.sockets import ListenError
+from cvpnd.server.sockets import ListenError, check_free
 from cvpnd.store import Store, StoredLocalUser, StoreError
 
 log = logging.getLogger(__name__)
@@ -113,6 +113,7 @@ class Gateway:
     async def start(self) -> None:
         """Raises ``GatewayError``; then the host is as it was."""
         try:
+            self._host.claim()  # before anything is written that a running gateway may have
             await self._become(self.config)
         except _FAILURES as error:
             await self.stop(0)
@@ -171,8 +172,10 @@ class Gateway:
             for running in list(self._running.values()):
                 self._remove(running)
         finally:
+            ours = self._host.is_claimed
             await self._host.down()
-            await asyncio.to_thread(self._managed.remove)
+            if ours:
+                await asyncio.to_thread(self._managed.remove)
 
     async def _become(self, file: Config, *, again: bool = True) -> None:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others
@@ -198,6 +201,7 @@ class Gateway:
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
         await self._set_kept_passwords(file)
+        self._check_new_ports(config)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
             settings = wanted.get(endpoint_id)
@@ -264,6 +268,16 @@ class Gateway:
         return {each.served.id: (each.served.trust_keeper, each.protection) for each in self._running.values()}
 
     # -- one endpoint ---------------------------------------------------------------------------------------
+
+    def _check_new_ports(self, config: Config) -> None:
+        """An address that cannot be listened on is found before anybody is sent away for it. Not where one of ours has
+        the port: that one gives way."""
+        ours = {
+            (each.transport, each.port) for running in self._running.values() for each in running.served.settings.listen
+        }
+        for listen in (listen for endpoint in config.endpoints for listen in endpoint.listen):
+            if self._running and (listen.transport, listen.port) not in ours:
+                check_free(listen.transport, listen.host, listen.port)
 
     def _add(self, config: Config, endpoint: EndpointConfig, device: str, keepers: _Keepers, rules: RuleTable) -> None:
         trust, protection = keepers

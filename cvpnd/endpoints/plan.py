@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cvpnd.config import LOCAL, Config, EndpointConfig, SubnetConfig
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, Subnet
@@ -14,14 +14,19 @@ def host_plan(config: Config, devices: Mapping[str, str], workers: int) -> HostP
     """``devices``: endpoint id to the name of its TUN device."""
     return HostPlan(
         endpoints=tuple(_endpoint_plan(config, e, devices[e.id], workers) for e in config.endpoints),
-        listening_ports=frozenset(
-            listen.port
-            for listen in (
-                *(listen for endpoint in config.endpoints for listen in endpoint.listen),
-                *filter(None, (config.portal.listen, config.api.listen, config.metrics.listen)),
-            )
-        ),
+        listening_ports=frozenset(_ports(config)),
     )
+
+
+def _ports(config: Config) -> Iterator[int]:
+    for endpoint in config.endpoints:
+        yield from (listen.port for listen in endpoint.listen)
+    if config.portal.listen is not None:
+        yield config.portal.listen.port
+    if config.api.listen is not None:
+        yield config.api.listen.port
+    if config.metrics.listen is not None:
+        yield config.metrics.listen.port
 
 
 def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, workers: int) -> EndpointPlan:

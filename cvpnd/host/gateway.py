@@ -28,6 +28,8 @@ from cvpnd.host.tun import Offload, Tun, open_tun
 
 __all__ = ["Association", "Egress", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
 
+NETWORK_NAMESPACE = Path("/proc/thread-self/ns/net")
+"""Routing tables and the firewall are its own, so there is one gateway in each."""
 SETTLE_S = 0.3
 """A link that changes does so several times in a row."""
 
@@ -48,17 +50,21 @@ class HostGateway:
         self._denied: Counter[str] = Counter()  # by endpoint, in tables before the one in place
         self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
-        self._claim: TextIO | None = None
+        self._claims: list[TextIO] = []
 
     @property
     def in_place(self) -> HostPlan | None:
         """The plan that was carried out last, to its end: what the host has, unless others have changed it."""
         return self._in_place
 
+    @property
+    def is_claimed(self) -> bool:
+        return bool(self._claims)
+
     async def up(self, plan: HostPlan) -> None:
         """Set everything up, replacing what a predecessor left. After an error nothing is left of it."""
         async with self._busy:
-            self._take_claim()
+            self.claim()
             try:
                 await self._apply(plan)
             except BaseException:
@@ -82,11 +88,13 @@ class HostGateway:
                 raise
 
     async def down(self) -> None:
-        """Undo everything; also what fails to be undone is only reported after the rest has been. Idempotent.
+        """Undo everything; also what fails to be undone is only reported after the rest has been. Idempotent. What is
+        there without a claim of ours is another gateway's, and stays.
 
         The data plane's queues should be closed by now; devices go in any case."""
         async with self._busy:
-            await self._take_down()
+            if self.is_claimed:
+                await self._take_down()
 
     def tun_queues(self, endpoint: str) -> list[int]:
         """Duplicates of the descriptors of an endpoint's TUN queues, for the data plane to own. KeyError if none."""
@@ -235,32 +243,59 @@ class HostGateway:
 
     # -- one gateway per host ------------------------------------------------------------------------------
 
-    def _take_claim(self) -> None:
-        """A lock that dies with its process: what is found on the host then belongs to nobody alive."""
-        if self._claim is not None:
+    def claim(self) -> None:
+        """Locks that die with this process: what is found on the host then belongs to nobody alive. Idempotent. Raises
+        ``HostError`` while another gateway has the runtime directory or, with a directory of its own, the network."""
+        if self._claims:
             return
         path = self._runtime_dir / "host.lock"
         try:
             self._runtime_dir.mkdir(parents=True, exist_ok=True)
-            claim = path.open("a+")
+            directory = path.open("a+")
         except OSError as error:
             raise HostError(f"{path}: {error.strerror}; the runtime directory must be writable") from error
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            claim.seek(0)
-            holder = claim.read().strip()
-            claim.close()
-            raise HostError(f"{path}: cvpnd is running already (pid {holder}); stop it first") from None
-        claim.truncate(0)
-        claim.write(f"{os.getpid()}\n")
-        claim.flush()
-        self._claim = claim
+        if not _lock(directory):
+            directory.seek(0)
+            holder = directory.read().strip()
+            directory.close()
+            raise HostError(f"{path}: cvpnd is running already (pid {holder}); stop it first")
+        network = NETWORK_NAMESPACE.open()
+        if not _lock(network):
+            holder = _holder(network)
+            directory.close()
+            network.close()
+            raise HostError(
+                f"{NETWORK_NAMESPACE}: another cvpnd is running on this host already (pid {holder}), with another "
+                "admin_socket; stop it first, or give each a network namespace"
+            )
+        directory.truncate(0)
+        directory.write(f"{os.getpid()}\n")
+        directory.flush()
+        self._claims = [directory, network]
 
     def _release_claim(self) -> None:
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        for claim in self._claims:
+            claim.close()
+        self._claims.clear()
+
+
+def _lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _holder(file: TextIO) -> str:
+    """The process id of who has locked it, as far as the kernel tells us."""
+    inode = str(os.fstat(file.fileno()).st_ino)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            match line.split():
+                case [_, "FLOCK", _, "WRITE", pid, where, *_] if where.rpartition(":")[2] == inode:
+                    return pid
+    return "unknown"
 
 
 def _host_has_ipv6() -> bool:

@@ -144,8 +144,8 @@ class EndpointPlan:
 class HostPlan:
     endpoints: tuple[EndpointPlan, ...] = ()
     listening_ports: frozenset[int] = frozenset()
-    """Every UDP and TCP port of every endpoint, of the portal, the API and the metrics; NAT never takes one of them for a
-    client."""
+    """Every UDP and TCP port of every endpoint, of the portal, the API and the metrics; NAT never takes one of them for
+    a client."""
 
     def subnets_by_interface(self) -> dict[str, set[str]]:
         """The target interfaces and the subnets that need each."""

@@ -44,8 +44,8 @@ Kind = Literal["unicast", "unreachable"]
 
 DEFAULT_V4, DEFAULT_V6 = ip_network("0.0.0.0/0"), ip_network("::/0")
 LINK_LOCAL_V4 = ip_network("169.254.0.0/16")
-"""No router may forward these (RFC 3927, 2.6.2), and the kernel would: under SNAT a cloud's metadata service would hand the
-gateway's own credentials to a client. IPv6's never leave their link by the kernel's own rules."""
+"""No router may forward these (RFC 3927, 2.6.2), and the kernel would: under SNAT a cloud's metadata service would hand
+the gateway's own credentials to a client. IPv6's never leave their link by the kernel's own rules."""
 
 
 @dataclass(frozen=True, slots=True)

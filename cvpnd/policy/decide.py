@@ -40,8 +40,8 @@ def decide(rules: Iterable[Rule], groups: Collection[str], destination: IPAddres
 
 
 def best_route(routes: Iterable[Route], destination: IPAddress) -> Route | None:
-    """The route that carries packets to ``destination``: the one with the longest prefix. What is link-local there needs
-    a route of its own."""
+    """The route that carries packets to ``destination``: the one with the longest prefix. What is link-local there
+    needs a route of its own."""
     matching = [
         route
         for route in routes

@@ -142,6 +142,14 @@ def open_tcp_socket(host: str, port: int) -> socket.socket:
     return sock
 
 
+def check_free(transport: str, host: str, port: int) -> None:
+    """Raises ``ListenError`` where nobody could listen now."""
+    if transport == "udp":
+        open_udp_group(host, port, 1).close()
+    else:
+        open_tcp_socket(host, port).close()
+
+
 def local_from_ancillary(ancillary: list[tuple[int, int, bytes]]) -> str:
     """The gateway's own address a datagram was sent to; empty if the kernel did not say."""
     for level, kind, data in ancillary:

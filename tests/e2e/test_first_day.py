@@ -32,7 +32,11 @@ def test_init_run_profile_connect_revoke(site, ping):
     gateway = GatewayProcess(host, directory, toml.replace("[pki]", '[metrics]\nlisten = "off"\n[pki]'), environment)
     gateway.start()
     first = site.lab.openvpn(directory / "client1.ovpn").wait_connected()
-    assert ping(count=1) == 1.0
+    twice = host.run(
+        sys.executable, "-m", "cvpnd", "run", "--config", directory / "cvpnd.toml", env=environment, check=False
+    )
+    assert twice.returncode == 1 and f"running already (pid {gateway.running.pid})" in twice.stdout + twice.stderr
+    assert ping(count=1) == 1.0, "it has left the host as it found it"
 
     colleague = site.lab.directory / "bob" / "bob.ovpn"
     colleague.parent.mkdir()

@@ -61,7 +61,12 @@ def test_rule_in_the_file_comes_into_force_at_reload(site, ping):
     gateway.write_config(site.toml().replace(rules, rules + ', { network = "10.30.0.0/16", all_groups = true }'))
     gateway.reload()
     wait_until(lambda: ping("10.30.0.10", 1) == 1.0, 3, "the new rule")
-    assert client.connected_count == 1
+
+    gateway.write_config(site.toml().replace("udp://0.0.0.0:443", "udp://203.0.113.77:9999"))
+    gateway.reload()
+    gateway.running.wait_for("reload refused.*203.0.113.77:9999: this host has no such address")
+    assert ping("10.30.0.10", 1) == 1.0
+    assert client.connected_count == 1 and "configuration-changed" not in gateway.log(), "nobody is sent away for it"
 
 
 def test_client_cannot_use_an_address_that_is_not_its_lease(site, ping):

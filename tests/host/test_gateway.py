@@ -143,7 +143,13 @@ async def test_second_gateway_is_refused_while_the_first_runs(
     before = host_state()
     with pytest.raises(HostError, match=f"running already.*{first.pid}"):
         await gateway.up(PLANS["staff"])
+    await gateway.down()
     assert host_state() == before
+    with pytest.raises(HostError, match=f"running on this host already.*{first.pid}"):
+        await HostGateway(runtime_dir / "another").up(PLANS["staff"])
+    assert host_state() == before
+    first.kill()
+    await gateway.up(PLANS["staff"])
 
 
 async def test_update_keeps_devices_of_endpoints_that_stay(lab: Lab, gateway: HostGateway) -> None:
