@@ -371,7 +371,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.portal.listen is not None:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
-    kept = gateway.keep_routes(), gateway.keep_accounts(), gateway.keep_metadata()
+    kept = gateway.keep_routes(), gateway.keep_firewall(), gateway.keep_accounts(), gateway.keep_metadata()
     for chore in (daemon.watch(), daemon.keep_crl_fresh(), *kept):
         daemon.do(chore)
     daemon.do(daemon.log_updates())

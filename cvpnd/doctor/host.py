@@ -148,7 +148,7 @@ def firewalls(facts: Facts) -> Iterator[Finding]:
     if facts.daemon is not None and not ours:
         yield problem(
             "firewall", "cvpnd's own nftables table is gone: nothing is translated, and nothing keeps clients apart",
-            "whoever runs 'nft flush ruleset' (an nftables.service restart) takes it along; systemctl reload cvpnd",
+            "somebody removed it and cvpnd could not put it back, its log says why; systemctl reload cvpnd",
         )  # fmt: skip
     yield from _closed_ports(facts.config, listing)
 

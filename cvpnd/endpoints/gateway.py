@@ -373,10 +373,16 @@ class Gateway:
         return len(told)
 
     async def keep_routes(self) -> None:
-        """Runs until cancelled: puts routes back when a target interface was down, and says so."""
+        """Runs until cancelled: puts routes and rules back when a target interface was down or others removed them, and
+        says so."""
         for warning in await self._host.warnings():
             log.warning("%s", warning)
         async for line in self._host.watch():
+            log.warning("%s", line)
+
+    async def keep_firewall(self) -> None:
+        """Runs until cancelled: puts the firewall back when others remove it, and says so."""
+        async for line in self._host.watch_firewall():
             log.warning("%s", line)
 
     async def host_warnings(self) -> list[str]:

@@ -18,7 +18,9 @@ import asyncio
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
@@ -28,6 +30,11 @@ from cvpnd.host.sysctl import Opened
 FAMILY, TABLE = "inet", "cvpnd"
 
 FIRST_NAT_PORT, LAST_PORT = 1024, 65535
+
+NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
+NFT_MSG_DELTABLE = 10 << 8 | 2
+"""Of the subsystem nf_tables, see linux/netfilter/nf_tables.h."""
+_NETLINK_HEADER = struct.Struct("=IH10x")
 
 Statement = dict[str, Any]
 
@@ -280,6 +287,50 @@ async def foreign_drops() -> list[str]:
         and (chain.get("hook"), chain.get("policy")) == ("forward", "drop")
         and (chain["family"], chain["table"]) != (FAMILY, TABLE)
     ]
+
+
+async def is_there() -> bool:
+    """Whether the table is."""
+    listing = json.loads(await _nft("", "-j", "list", "tables", FAMILY))
+    return any(entry.get("table", {}).get("name") == TABLE for entry in listing["nftables"])
+
+
+async def removals() -> AsyncIterator[None]:
+    """Each time that our table was removed, by whomever, replacements included; several in a row may be one."""
+    loop, removed = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        try:
+            while notice := sock.recv(1 << 16):
+                if _removes_our_table(notice):
+                    removed.set()
+        except BlockingIOError:
+            pass
+        except OSError:  # more notices than fit: one of them may have been this one
+            removed.set()
+
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
+    ) as sock:
+        sock.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
+        loop.add_reader(sock, read)
+        try:
+            while True:
+                await removed.wait()
+                removed.clear()
+                yield
+        finally:
+            loop.remove_reader(sock)
+
+
+def _removes_our_table(notice: bytes) -> bool:
+    """One datagram holds several netlink messages (nlmsghdr, nfgenmsg, attributes with the table's name)."""
+    while len(notice) >= _NETLINK_HEADER.size:
+        length, kind = _NETLINK_HEADER.unpack_from(notice)
+        if kind == NFT_MSG_DELTABLE and TABLE.encode() + b"\0" in notice[:length]:
+            return True
+        notice = notice[max(_NETLINK_HEADER.size, (length + 3) & ~3) :]
+    return False
 
 
 async def _nft(text: str, *arguments: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_LINK
+from pyroute2.netlink.rtnl import RTMGRP_IPV4_RULE, RTMGRP_IPV6_RULE, RTMGRP_LINK
 
 from cvpnd.host import firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
@@ -122,17 +122,50 @@ class HostGateway:
 
     async def watch(self) -> AsyncIterator[str]:
         """Runs until cancelled: when a target interface comes back after it was down or gone, the kernel has forgotten
-        our routes through it, so the plan is applied again. Yields a line for the log each time."""
+        our routes through it, so the plan is applied again. So it is when others remove our rules, as systemd-networkd
+        does with foreign ones when it starts. Yields a line for the log each time."""
         async with AsyncIPRoute() as netlink:
-            await netlink.bind(RTMGRP_LINK)
+            await netlink.bind(RTMGRP_LINK | RTMGRP_IPV4_RULE | RTMGRP_IPV6_RULE)
             while True:
                 async for message in netlink.get():
+                    if message["event"] == "RTM_DELRULE":
+                        if message.get("protocol") == routes.PROTOCOL and (line := await self._restore_rules()):
+                            yield line
+                        continue
                     name = message.get("ifname")
                     subnets = self._plan.subnets_by_interface().get(name)
                     if subnets is None:
                         continue
                     await asyncio.sleep(SETTLE_S)
                     yield await self._repair(name, ", ".join(sorted(subnets)))
+
+    async def watch_firewall(self) -> AsyncIterator[str]:
+        """Runs until cancelled: when others remove our table, as every ``nft flush ruleset`` does and with it each
+        restart of nftables.service, it is put back: without it nothing keeps clients from this host. Yields a line for
+        the log each time."""
+        async for _ in firewall.removals():
+            line = ""
+            async with self._busy:
+                try:
+                    if self._in_place is not None and not await firewall.is_there():
+                        await firewall.put(self._batch)
+                        line = "somebody removed cvpnd's nftables table (nft flush ruleset?): it is in place again"
+                except HostError as error:
+                    line = f"cvpnd's nftables table is gone and cannot be put back: {error}"
+            if line:
+                yield line
+
+    async def _restore_rules(self) -> str:
+        async with self._busy:
+            try:
+                async with AsyncIPRoute(strict_check=True) as netlink:
+                    if not await self._tables.lost_rules(netlink, ipv6=_host_has_ipv6()):
+                        return ""
+                await asyncio.sleep(SETTLE_S)
+                await self._apply(self._plan)
+            except (HostError, NetlinkError) as error:
+                return f"somebody removed our routing rules, which cannot be put back: {error}"
+        return "somebody removed our routing rules (systemd-networkd?): they are in place again"
 
     async def _repair(self, interface: str, subnets: str) -> str:
         try:

@@ -135,6 +135,15 @@ class RoutingTables:
         await _reconcile_rules(netlink, rules, present[1])
         self._in_place = routes, rules
 
+    async def lost_rules(self, netlink: AsyncIPRoute, *, ipv6: bool) -> bool:
+        """Whether somebody has removed rules that we put in place."""
+        if self._in_place is None:
+            return False
+        present: set[Rule] = set()
+        for version in (4, 6) if ipv6 else (4,):
+            present.update((await _read_rules(netlink, version))[0])
+        return not self._in_place[1] <= present
+
     def _assign_tables(self, plan: HostPlan, foreign: set[int]) -> None:
         """An endpoint keeps its table for life; a table that somebody else uses is left alone."""
         names = [endpoint.name for endpoint in plan.endpoints]
@@ -159,13 +168,23 @@ async def _read_kernel(
                 routes.append(_parse_route(message, version, table, names))
             else:
                 foreign.add(table)
-        async for message in await netlink.rule("dump", family=FAMILY[version]):
-            table = message.get("table")
-            if message.get("protocol") == PROTOCOL:
-                rules.append(Rule(version, message.get("iifname") or "", table, message.get("priority") or 0))
-            else:
-                foreign.add(table)
+        rules_there, tables_there = await _read_rules(netlink, version)
+        rules += rules_there
+        foreign |= tables_there
     return routes, rules, foreign
+
+
+async def _read_rules(netlink: AsyncIPRoute, version: int) -> tuple[list[Rule], set[int]]:
+    """Our rules, and the numbers of the tables that others' rules name."""
+    rules: list[Rule] = []
+    foreign: set[int] = set()
+    async for message in await netlink.rule("dump", family=FAMILY[version]):
+        table = message.get("table")
+        if message.get("protocol") == PROTOCOL:
+            rules.append(Rule(version, message.get("iifname") or "", table, message.get("priority") or 0))
+        else:
+            foreign.add(table)
+    return rules, foreign
 
 
 def _parse_route(message: Any, version: int, table: int, names: Mapping[int, str]) -> Route:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -274,6 +275,37 @@ async def test_routes_return_with_an_interface_that_was_down(lab: Lab, gateway: 
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
+
+
+async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> None:
+    await gateway.up(PLANS["both"])
+    wanted = unordered(host_state())
+    lines: list[str] = []
+
+    async def follow(source: AsyncIterator[str]) -> None:
+        async for line in source:
+            lines.append(line)
+
+    watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
+    await asyncio.sleep(0.2)
+    await gateway.update(PLANS["staff"])
+    await gateway.update(PLANS["both"])
+    assert lines == [], "our own changes are nobody's attack"
+    lab.gateway.run("nft", "flush", "ruleset")
+    ip("rule delete priority 1000")
+    ip("-6 rule delete priority 1000")
+    for _ in range(50):
+        if len(lines) >= 2 and unordered(host_state()) == wanted:
+            break
+        await asyncio.sleep(0.1)
+    assert unordered(host_state()) == wanted
+    assert {line.partition(" (")[0] for line in lines} == {
+        "somebody removed cvpnd's nftables table",
+        "somebody removed our routing rules",
+    }
+    for task in watching:
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
 
 
 async def test_host_with_ipv6_switched_off_works(lab: Lab, gateway: HostGateway) -> None:
