@@ -1,6 +1,7 @@
 /* One run is one flow's packets that a splitter would make of the first one's headers and all their payloads. A flow
  * has at most one run that still grows; a packet that cannot join ends it, and comes behind it. So a flow's packets
- * stay in order, while flows may pass each other. */
+ * stay in order, while flows may pass each other. An acknowledgement that carries nothing is a run that grows by being
+ * replaced: a later one says all that it did. */
 #include <arpa/inet.h>
 #include <stdlib.h>
 
@@ -15,7 +16,11 @@ enum {
     BUCKETS = 256,
     NOBODY = 0xFFFF,
     UDP_RUN_PACKETS = 64, /* what every kernel with UDP segmentation splits */
+    TIMESTAMP_HEADER = TCP_HEADER + 12,
 };
+
+/* Two times no operation, then a timestamp: how everybody writes it (RFC 7323 appendix A). */
+static const uint8_t TIMESTAMP_OPTION[] = {1, 1, 8, 10};
 
 /* A packet's payload; of a run's first packet, the whole packet. */
 struct piece {
@@ -32,10 +37,12 @@ struct run {
     uint16_t transport;
     uint16_t headers; /* 0 = no transport that we know */
     uint16_t packets;
+    uint16_t superseded; /* acknowledgements that this one stands for */
     uint16_t next_id;
     uint16_t first_piece, last_piece;
     uint16_t next_in_bucket;
     bool v6, tcp;
+    bool acknowledges; /* and carries nothing: grows by making place for a later one */
     bool grows;
     bool push;
 };
@@ -44,6 +51,7 @@ struct coalescer {
     unsigned runs_used, pieces_used;
     unsigned growing;
     unsigned joinable;
+    unsigned superseded;
     uint16_t buckets[BUCKETS];
     struct run runs[RUNS_MAX];
     struct piece pieces[PIECES_MAX];
@@ -62,12 +70,15 @@ void coalescer_free(struct coalescer *coalescer) { free(coalescer); }
 void coalescer_reset(struct coalescer *coalescer)
 {
     coalescer->runs_used = coalescer->pieces_used = coalescer->growing = coalescer->joinable = 0;
+    coalescer->superseded = 0;
     memset(coalescer->buckets, 0xFF, sizeof coalescer->buckets);
 }
 
 unsigned coalescer_runs(const struct coalescer *coalescer) { return coalescer->runs_used; }
 
 unsigned coalescer_joinable(const struct coalescer *coalescer) { return coalescer->joinable; }
+
+unsigned coalescer_superseded(const struct coalescer *coalescer) { return coalescer->superseded; }
 
 /* -- one packet --------------------------------------------------------------------------------------------------- */
 
@@ -77,7 +88,8 @@ struct view {
     uint32_t transport;
     uint32_t headers;
     bool v6, tcp;
-    bool joins; /* may be part of a super-packet; else it is only known which flow it is of */
+    bool joins;        /* may be part of a super-packet */
+    bool acknowledges; /* and does nothing else; if neither, it is only known which flow it is of */
 };
 
 static uint32_t payload_length(const struct view *view) { return view->length - view->headers; }
@@ -114,6 +126,11 @@ static bool checksums_good(const struct view *view)
     return checksum_add(sum, transport, size) == 0xFFFF;
 }
 
+static bool plain_tcp(const uint8_t *transport, uint8_t more_flags)
+{
+    return (transport[TCP_DATA_OFFSET] & 15) == 0 && (transport[TCP_FLAGS] & ~more_flags) == TCP_FLAG_ACK;
+}
+
 static bool may_join(struct view *view, enum tun_offload offload)
 {
     const uint8_t *transport = view->packet + view->transport;
@@ -124,8 +141,21 @@ static bool may_join(struct view *view, enum tun_offload offload)
     }
     uint32_t size = (uint32_t)(transport[TCP_DATA_OFFSET] >> 4) * 4;
     view->headers = view->transport + size;
-    bool plain = (transport[TCP_DATA_OFFSET] & 15) == 0 && (transport[TCP_FLAGS] & ~TCP_FLAG_PSH) == TCP_FLAG_ACK;
-    return plain && size >= TCP_HEADER && view->headers < view->length && checksums_good(view);
+    return plain_tcp(transport, TCP_FLAG_PSH) && size >= TCP_HEADER && view->headers < view->length &&
+           checksums_good(view);
+}
+
+/* Without payload and without any option but a timestamp: selective acknowledgements each say something of their own.
+ * To be called when may_join has found the headers. */
+static bool only_acknowledges(const struct view *view)
+{
+    const uint8_t *transport = view->packet + view->transport;
+    if (!view->tcp || view->headers != view->length || !plain_tcp(transport, 0))
+        return false;
+    uint32_t size = view->headers - view->transport;
+    bool known = size == TCP_HEADER || (size == TIMESTAMP_HEADER && memcmp(transport + TCP_HEADER, TIMESTAMP_OPTION,
+                                                                           sizeof TIMESTAMP_OPTION) == 0);
+    return known && checksums_good(view);
 }
 
 /* -- runs --------------------------------------------------------------------------------------------------------- */
@@ -203,6 +233,25 @@ static bool continues(const struct run *run, const struct view *view)
            same_headers(run, view);
 }
 
+static bool later(uint32_t one, uint32_t other) { return (int32_t)(one - other) > 0; }
+
+/* Whether nothing is lost with the run's acknowledgement when this one goes in its place (RFC 3449 5.2.3): it
+ * acknowledges more, so neither of them is a duplicate, which would count. */
+static bool supersedes(const struct run *run, const struct view *view)
+{
+    const uint8_t *a = run->packet, *b = view->packet;
+    if (run->superseded == SUPERSEDED_MAX || run->headers != view->headers)
+        return false;
+    if (view->v6 ? memcmp(a, b, IPV6_LENGTH) != 0 || a[IPV6_HOP_LIMIT] != b[IPV6_HOP_LIMIT]
+                 : a[IPV4_TOS] != b[IPV4_TOS] || a[IPV4_TTL] != b[IPV4_TTL])
+        return false;
+    a += run->transport, b += view->transport;
+    uint32_t stamps = TCP_HEADER + sizeof TIMESTAMP_OPTION;
+    return get_u32(a + TCP_SEQUENCE) == get_u32(b + TCP_SEQUENCE) &&
+           later(get_u32(b + TCP_ACKNOWLEDGEMENT), get_u32(a + TCP_ACKNOWLEDGEMENT)) &&
+           (view->headers - view->transport == TCP_HEADER || !later(get_u32(a + stamps), get_u32(b + stamps)));
+}
+
 static uint16_t new_piece(struct coalescer *coalescer, uint8_t *bytes, uint32_t length)
 {
     coalescer->pieces[coalescer->pieces_used] = (struct piece){bytes, length, NOBODY};
@@ -231,6 +280,13 @@ static void join(struct coalescer *coalescer, struct run *run, const struct view
     count_up(coalescer, run, view);
 }
 
+static void supersede(struct coalescer *coalescer, struct run *run, const struct view *view)
+{
+    coalescer->pieces[run->first_piece].bytes = run->packet = view->packet;
+    run->superseded++;
+    coalescer->superseded++;
+}
+
 static void start(struct coalescer *coalescer, const struct view *view, unsigned bucket)
 {
     uint16_t piece = new_piece(coalescer, view->packet, view->length);
@@ -243,8 +299,9 @@ static void start(struct coalescer *coalescer, const struct view *view, unsigned
         .first_piece = piece,
         .last_piece = piece,
     };
-    if (!view->joins)
+    if (!view->joins && !view->acknowledges)
         return;
+    run->acknowledges = view->acknowledges;
     run->transport = (uint16_t)view->transport;
     run->headers = (uint16_t)view->headers;
     run->v6 = view->v6;
@@ -279,11 +336,16 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
         return true;
     }
     view.joins = may_join(&view, offload);
+    view.acknowledges = !view.joins && only_acknowledges(&view);
     coalescer->joinable += view.joins;
     unsigned bucket = bucket_of(&view);
     struct run *run = growing_run(coalescer, &view, bucket);
     if (run != NULL && view.joins && continues(run, &view)) {
         join(coalescer, run, &view);
+        return true;
+    }
+    if (run != NULL && run->acknowledges && view.acknowledges && supersedes(run, &view)) {
+        supersede(coalescer, run, &view);
         return true;
     }
     if (run != NULL)

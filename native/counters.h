@@ -48,6 +48,7 @@
     X(SEND_MESSAGES, "send_messages")                                                                                \
     X(TUN_READ_CALLS, "tun_read_calls")                                                                              \
     X(TUN_WRITE_CALLS, "tun_write_calls")                                                                            \
+    X(ACKS_SUPERSEDED, "acks_superseded")                                                                            \
     X(TOO_BIG_TOLD, "too_big_told")                                                                                  \
     X(PACKETS_CUT, "packets_cut")                                                                                    \
     X(PATH_PROBES, "path_probes")                                                                                    \

@@ -3,7 +3,8 @@
  * Split: what the kernel hands out becomes the packets it stands for. Coalesce: packets that a splitter would make of
  * one super-packet become that one. Both are pure: bytes in, bytes out, no descriptor. For every list of packets,
  * splitting what coalescing made of it gives each flow's packets back, in order, byte for byte; only the
- * identification of IPv4 packets that must not be fragmented may differ, which then means nothing (RFC 6864). */
+ * identification of IPv4 packets that must not be fragmented may differ, which then means nothing (RFC 6864), and
+ * of bare TCP acknowledgements that follow each other up to SUPERSEDED_MAX are left out before one that says all they do. */
 #ifndef CVPND_OFFLOAD_H
 #define CVPND_OFFLOAD_H
 
@@ -73,7 +74,7 @@ uint32_t split_next(struct split *split, uint8_t *into);
 struct coalescer;
 
 /* Virtio header, headers and first payload, then a payload each. */
-enum { RUN_PACKETS = 128, RUN_VECTORS = RUN_PACKETS + 1 };
+enum { RUN_PACKETS = 128, RUN_VECTORS = RUN_PACKETS + 1, SUPERSEDED_MAX = 7 };
 
 struct run_vectors {
     struct virtio_header header;
@@ -91,6 +92,9 @@ void coalescer_free(struct coalescer *coalescer);
 bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *packet, uint32_t length);
 
 unsigned coalescer_runs(const struct coalescer *coalescer);
+
+/* How many acknowledgements a later one has made superfluous: they are not written. */
+unsigned coalescer_superseded(const struct coalescer *coalescer);
 
 /* How many of the packets taken may be part of a super-packet, whatever else there is. */
 unsigned coalescer_joinable(const struct coalescer *coalescer);

@@ -91,6 +91,7 @@ void tun_take_segments(struct split *split, uint8_t buffer[static TUN_BUFFER], s
 void tun_write_runs(int fd, struct coalescer *coalescer, struct counters *counters)
 {
     struct run_vectors run;
+    count_total(counters, TOTAL_ACKS_SUPERSEDED, coalescer_superseded(coalescer));
     for (unsigned i = 0; i < coalescer_runs(coalescer); i++) {
         coalescer_take(coalescer, i, &run);
         ssize_t written;

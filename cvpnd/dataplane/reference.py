@@ -83,6 +83,7 @@ TOTALS = (
     "send_messages",
     "tun_read_calls",
     "tun_write_calls",
+    "acks_superseded",
     "too_big_told",
     "packets_cut",
     "path_probes",

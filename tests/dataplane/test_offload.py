@@ -142,6 +142,17 @@ def test_packets_that_came_together_are_written_as_one(gateway: Gateway, make, f
     assert (stats.packets_in, stats.bytes_in) == (40, sum(map(len, packets)))
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_of_acknowledgements_that_came_together_the_last_of_eight_is_written(gateway: Gateway, family: int) -> None:
+    client = gateway.client()
+    ends = (client.address, TARGET) if family == 4 else (client.address_v6, TARGET_V6)
+    packets = [tcp(*ends, acknowledgement=1000 + 2800 * number) for number in range(20)]
+    send_segments(client, [client.seal(packet) for packet in packets])
+    assert [gateway.delivered() for _ in range(3)] == [packets[7], packets[15], packets[19]]
+    wait_for_totals(gateway, link_packets_in=20, tun_packets_in=3, tun_write_calls=3, acks_superseded=17)
+    assert gateway.plane.peer_stats(client.peer_id).packets_in == 20
+
+
 def test_a_denied_packet_in_the_middle_is_left_out(gateway: Gateway) -> None:
     client = gateway.client()
     packets = offload.split(offload.super_packet(tcp(client.address, TARGET, payload_of(3_000)), 1000))

@@ -99,11 +99,13 @@ def tcp(
     options: bytes = b"",
     fragment: int = 0,
     sequence: int = 7,
+    acknowledgement: int = 11,
 ) -> bytes:
     """``options`` are padded with end-of-options to a multiple of four."""
     options += b"\x00" * (-len(options) % 4)
     offset = (20 + len(options)) // 4
-    segment = struct.pack(">HHIIBBHHH", 40000, 443, sequence, 11, offset << 4, flags, 0xFFFF, 0, 0) + options + payload
+    segment = struct.pack(">HHIIBBHHH", 40000, 443, sequence, acknowledgement, offset << 4, flags, 0xFFFF, 0, 0)
+    segment += options + payload
     segment = _with_checksum(source, destination, TCP, segment, 16)
     return ip(source, destination, TCP, segment, fragment=fragment)
 

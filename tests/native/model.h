@@ -29,6 +29,7 @@ struct shape {
     uint16_t window, urgent;
     uint8_t ip_options, tcp_options; /* bytes, multiples of four */
     uint8_t option_value;            /* of the TCP options' bytes */
+    uint32_t timestamp;              /* 0 = none; else the options are as long as it needs */
     uint8_t reserved;                /* bits beside the data offset */
     uint8_t protocol;                /* 0 = TCP or UDP */
     uint32_t flow_label;
@@ -48,7 +49,7 @@ void model_split(const struct virtio_header *header, const uint8_t *packet, uint
                  struct packet_list *segments);
 
 /* Coalesces the list, cuts every run with model_split and with split.c, and checks that each flow's packets come back
- * in order, unchanged. How many runs. */
+ * in order, unchanged, but for acknowledgements that the flow's next packet stands for. How many runs. */
 unsigned check_round_trip(const struct packet_list *packets, enum tun_offload offload);
 
 #endif

@@ -209,6 +209,104 @@ static void a_packet_that_fits_no_run_keeps_its_place(void)
     }
 }
 
+/* -- acknowledgements -- */
+
+static void an_acknowledgement_makes_place_for_a_later_one(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        struct shape shape = {
+            .v6 = kind & 1, .timestamp = kind & 2 ? 0xFFFFFFF8 : 0, .ack = 0xFFFFF000, .window = 500};
+        for (unsigned i = 0; i < 2 * (SUPERSEDED_MAX + 1) + 1; i++) {
+            add(&shape);
+            shape.ack += 2800, shape.id += 3, shape.window++;
+            shape.timestamp += kind & 2 ? 1 : 0;
+            shape.timestamp += kind & 2 && shape.timestamp == 0; /* which would mean none */
+        }
+        CHECK_EQUAL(runs(), 3); /* the last of each eight, and the one behind them */
+    }
+}
+
+static void acknowledgements_of_several_flows_make_place_for_their_own(void)
+{
+    struct shape shape = {0};
+    for (unsigned i = 0; i < 4; i++, shape.ack += 1000)
+        for (unsigned flow = 0; flow < 10; flow++) {
+            shape.port = (uint16_t)(flow % 5), shape.host = (uint8_t)(flow / 5);
+            add(&shape);
+        }
+    CHECK_EQUAL(runs(), 10);
+}
+
+static void an_acknowledgement_that_says_something_of_its_own_stays(void)
+{
+    static const struct {
+        const char *what;
+        struct shape first, second;
+    } table[] = {
+        {"a duplicate", {0}, {0}},
+        {"another window only", {0}, {.window = 1}},
+        {"an earlier one", {.ack = 2}, {.ack = 1}},
+        {"half a turn ahead", {0}, {.ack = 0x80000001}},
+        {"another sequence number", {0}, {.ack = 1, .seq = 1}},
+        {"a keepalive", {.seq = 1}, {.ack = 1, .seq = 0}},
+        {"with payload", {0}, {.ack = 1, .payload = 1}},
+        {"behind payload", {.payload = 1}, {.seq = 1, .ack = 1}},
+        {"PSH", {0}, {.ack = 1, .flags = 0x18}},
+        {"PSH before", {.flags = 0x18}, {.ack = 1}},
+        {"ECE", {.flags = 0x50}, {.ack = 1, .flags = 0x50}},
+        {"ECE appears", {0}, {.ack = 1, .flags = 0x50}},
+        {"ECE disappears", {.flags = 0x50}, {.ack = 1}},
+        {"CWR", {.flags = 0x90}, {.ack = 1}},
+        {"SYN", {.flags = 0x12}, {.ack = 1}},
+        {"FIN", {0}, {.ack = 1, .flags = 0x11}},
+        {"RST", {0}, {.ack = 1, .flags = 0x14}},
+        {"URG", {.flags = 0x30}, {.ack = 1, .flags = 0x30}},
+        {"no ACK", {.flags = 0x08}, {.ack = 1, .flags = 0x08}},
+        {"reserved bit", {.reserved = 1}, {.ack = 1, .reserved = 1}},
+        {"options that are no timestamp",
+         {.tcp_options = 12, .option_value = 4},
+         {.ack = 1, .tcp_options = 12, .option_value = 4}},
+        {"more options", {.tcp_options = 16}, {.ack = 1, .tcp_options = 16}},
+        {"timestamp appears", {0}, {.ack = 1, .timestamp = 1}},
+        {"timestamp disappears", {.timestamp = 1}, {.ack = 1}},
+        {"timestamp goes back", {.timestamp = 2}, {.ack = 1, .timestamp = 1}},
+        {"TOS", {0}, {.ack = 1, .tos = 4}},
+        {"congestion mark", {.tos = 3}, {.ack = 1, .tos = 2}},
+        {"TTL", {0}, {.ack = 1, .ttl = 63}},
+        {"flow label", {.v6 = true}, {.v6 = true, .ack = 1, .flow_label = 1}},
+        {"hop limit", {.v6 = true}, {.v6 = true, .ack = 1, .ttl = 63}},
+        {"extension header", {.v6 = true, .extension = 8}, {.v6 = true, .extension = 8, .ack = 1}},
+        {"IP options", {.ip_options = 4}, {.ack = 1, .ip_options = 4}},
+        {"a fragment", {.fragment = 0x2000}, {.ack = 1, .fragment = 0x2000}},
+        {"port", {0}, {.ack = 1, .port = 1}},
+        {"host", {0}, {.ack = 1, .host = 1}},
+        {"a damaged one", {0}, {.ack = 1, .bad_sum = true}},
+        {"a damaged one before", {.bad_sum = true}, {.ack = 1}},
+        {"a damaged header", {0}, {.ack = 1, .bad_ip_sum = true}},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        add(&table[i].first);
+        add(&table[i].second);
+        unsigned count = runs();
+        if (count != 2)
+            fprintf(stderr, "%s:\n", table[i].what);
+        CHECK_EQUAL(count, 2);
+    }
+}
+
+static void nothing_of_its_flow_is_between_an_acknowledgement_and_the_one_that_stands_for_it(void)
+{
+    static const struct shape between[] = {
+        {.payload = 8}, {0}, {.flags = 0x11}, {.fragment = 0x2000, .payload = 8}, {.protocol = 1, .payload = 64}};
+    for (unsigned i = 0; i < sizeof between / sizeof between[0]; i++) {
+        const struct shape first = {0}, last = {.ack = 1};
+        add(&first);
+        add(&between[i]);
+        add(&last);
+        CHECK_EQUAL(runs(), between[i].payload == 0 && between[i].flags == 0 ? 2 : 3); /* the duplicate makes place */
+    }
+}
+
 static void a_full_coalescer_says_so_and_loses_nothing(void)
 {
     struct shape shape = {.payload = 1};
@@ -270,6 +368,11 @@ static void random_flows_come_back_as_they_were(void)
             flows[i].id = (uint16_t)next_random(&random);
             flows[i].fragment = next_random(&random) % 2 ? 0x4000 : 0;
             flows[i].tcp_options = (uint8_t)(next_random(&random) % 4 * 4);
+            if (next_random(&random) % 3 == 0) { /* one that receives */
+                flows[i].payload = 0;
+                flows[i].ack = (uint32_t)next_random(&random);
+                flows[i].timestamp = next_random(&random) % 2 ? (uint32_t)next_random(&random) | 1 : 0;
+            }
         }
         for (unsigned i = 0; i < count; i++) {
             struct shape *flow = &flows[next_random(&random) % flow_count];
@@ -286,10 +389,13 @@ static void random_flows_come_back_as_they_were(void)
             case 8: one.protocol = one.v6 ? 58 : 1; break;
             case 9: one.extension = one.v6 ? 8 : 0; break;
             case 10: one.ip_options = one.v6 ? 0 : 8; break;
+            case 11: one.timestamp += one.timestamp > 2 ? UINT32_MAX - 1 : 0; break;
+            case 12: one.window++; break;
             default: break;
             }
             add(&one);
             *flow = after(*flow);
+            flow->ack += flow->payload == 0 ? (uint32_t)(next_random(&random) % 4) * 1400 : 0;
         }
         runs_with(next_random(&random) % 2 ? TUN_TCP : TUN_TCP_UDP);
     }
@@ -433,6 +539,10 @@ int main(void)
     RUN(identification_of_unfragmentable_packets_is_free);
     RUN(each_difference_keeps_packets_apart);
     RUN(a_packet_that_fits_no_run_keeps_its_place);
+    RUN(an_acknowledgement_makes_place_for_a_later_one);
+    RUN(acknowledgements_of_several_flows_make_place_for_their_own);
+    RUN(an_acknowledgement_that_says_something_of_its_own_stays);
+    RUN(nothing_of_its_flow_is_between_an_acknowledgement_and_the_one_that_stands_for_it);
     RUN(a_full_coalescer_says_so_and_loses_nothing);
     RUN(what_may_be_part_of_a_super_packet_is_counted);
     RUN(random_flows_come_back_as_they_were);
