@@ -2,7 +2,8 @@
 
 Two ways to log in. First we only say that we can open a browser, which our gateways answer with a link while the
 connection waits. Where that is refused, the second try asks as AWS's client does, and is answered with a challenge that
-holds the identity provider's URL; its answer goes into the password of the third.
+holds the identity provider's URL; its answer goes into the password of the third. A stock openvpn lets nobody hand it
+so much, so before anybody logs in it is asked whether it reads so long a line.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ from urllib.parse import quote, urlsplit
 
 CALLBACK_PORT = 35001
 NO_NAME = "N/A"
-LONGEST_WORD = 256
-"""Of what openvpn's management interface reads; a line with a longer one gets an ``ERROR`` and openvpn waits on."""
+ANSWER_CHARACTERS = 16_384
+"""Of an identity provider's answer with a usual key and a few dozen groups, in base64. The management interface of a
+stock openvpn, up to 2.7, reads words of 256; builds that are patched for AWS's service read this many and more."""
+TRIAL = f'help "{"x" * ANSWER_CHARACTERS}"'
+"""Does nothing, and is answered with the help, or with an ``ERROR`` where such words are too long."""
+_HELP = "Management Interface for "
 _FAILED = re.compile(r">PASSWORD:Verification Failed: '([^']*)'(?: \['(.*)'\])?$")
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _NEED = re.compile(r">PASSWORD:Need '([^']*)' (username/password|password)")
@@ -57,6 +62,12 @@ class GiveUp:
     reason: str
 
 
+AWS_ONLY = (
+    "this server takes logins of AWS's client only, and openvpn lets programs like this one hand it no more than a few "
+    "hundred characters, where an identity provider's answer has thousands. Use the AWS VPN Client; or, if the server "
+    "is cvpnd, have its administrator set up [portal]"
+)
+
 Action = Say | OpenBrowser | AwaitCallback | AskSecret | Tell | GiveUp
 
 
@@ -76,6 +87,8 @@ class Conversation:
         self._password: str | None = NO_NAME
         """For the next question; None: the browser has to come back first."""
         self._asked = False
+        self._on_trial = ""
+        """The identity provider's URL, while openvpn is asked whether it reads a long line."""
 
     def hear(self, line: str) -> list[Action]:
         if found := _NEED.match(line):
@@ -85,6 +98,13 @@ class Conversation:
             return self._answer()
         if found := _FAILED.match(line):
             return self._refused(found[1], found[2] or "")
+        if line.startswith("ERROR:"):
+            return [
+                GiveUp(AWS_ONLY if self._on_trial else f"openvpn does not do what it is told: {_without_secret(line)}")
+            ]
+        if line.startswith(_HELP) and self._on_trial:
+            url, self._on_trial = self._on_trial, ""
+            return [AwaitCallback(url)]
         kind, _, rest = line.partition(":")
         match kind:
             case ">INFOMSG":
@@ -108,15 +128,10 @@ class Conversation:
         if self._password is None:
             return []
         self._asked = False
-        name, password = f"username {_quoted('Auth')} {_quoted(NO_NAME)}", self._password
-        if len(password) > LONGEST_WORD:
-            return [
-                GiveUp(
-                    f"the identity provider's answer takes {len(password)} bytes, and openvpn lets programs like this "
-                    f"one hand it {LONGEST_WORD}; ask for a gateway with [portal], or use another client"
-                )
-            ]
-        return [Say(name), Say(f"password {_quoted('Auth')} {_quoted(password)}")]
+        return [
+            Say(f"username {_quoted('Auth')} {_quoted(NO_NAME)}"),
+            Say(f"password {_quoted('Auth')} {_quoted(self._password)}"),
+        ]
 
     def _refused(self, what: str, why: str) -> list[Action]:
         if why.startswith("TEMP"):
@@ -128,8 +143,8 @@ class Conversation:
             url = url.removesuffix("::::")
             if self._way is not _Way.ASK_AS_AWS or not _is_safe(url):
                 return [GiveUp("the server asks something that this program cannot answer")]
-            self._state_id, self._password = state_id, None
-            return [AwaitCallback(url)]
+            self._state_id, self._password, self._on_trial = state_id, None, url
+            return [Say(TRIAL)]
         if self._way is _Way.WAIT_FOR_LINK and not why.startswith("SESSION:"):
             self._way, self._password = _Way.ASK_AS_AWS, f"ACS::{CALLBACK_PORT}"
             return []
@@ -164,6 +179,11 @@ def _is_safe(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and bool(_URL.fullmatch(url))
+
+
+def _without_secret(error: str) -> str:
+    """openvpn repeats what it was told, a password too."""
+    return re.sub(r"(chars max\)|parameters?\b):.*", r"\1", error.removeprefix("ERROR:").strip())[:120]
 
 
 def _quoted(text: str) -> str:

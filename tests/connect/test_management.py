@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cvpnd.connect.management import (
-    LONGEST_WORD,
+    AWS_ONLY,
+    TRIAL,
     AskSecret,
     AwaitCallback,
     Conversation,
@@ -39,7 +40,9 @@ def test_where_there_is_no_link_it_asks_as_aws_s_client_and_brings_the_answer_on
     assert talk.hear(NEED) == NOBODY
     assert talk.hear(">PASSWORD:Verification Failed: 'Auth'") == []
     assert talk.hear(NEED) == AS_AWS
-    assert talk.hear(CHALLENGE) == [AwaitCallback(IDP)]
+    assert talk.hear(CHALLENGE) == [Say(TRIAL)]
+    assert talk.hear("Management Interface for OpenVPN 2.6.14 x86_64-pc-linux-gnu") == [AwaitCallback(IDP)]
+    assert [talk.hear(line) for line in ("Commands:", "help : Print this message.", "END")] == [[], [], []]
     assert talk.hear(NEED) == [], "the browser is not back yet"
     assert talk.called_back("PHNhbWw+/w==") == [
         Say('username "Auth" "N/A"'),
@@ -50,20 +53,34 @@ def test_where_there_is_no_link_it_asks_as_aws_s_client_and_brings_the_answer_on
 
 def test_an_answer_that_comes_before_openvpn_asks_waits_for_that() -> None:
     talk = Conversation()
-    for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED, CHALLENGE):
+    for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED, CHALLENGE, "Management Interface for OpenVPN"):
         talk.hear(line)
     assert talk.called_back("abc") == []
     assert talk.hear(NEED)[1] == Say('password "Auth" "CRV1::instance-1/7/9::abc"')
 
 
-def test_an_answer_that_openvpn_would_cut_is_said_and_not_sent() -> None:
-    for length, fits in ((LONGEST_WORD - 60, True), (LONGEST_WORD, False), (100_000, False)):
-        talk = Conversation()
-        for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED, CHALLENGE, NEED):
-            talk.hear(line)
-        *_, last = talk.called_back("a" * length)
-        assert isinstance(last, Say if fits else GiveUp)
-        assert fits or "[portal]" in last.reason  # type: ignore[union-attr]
+TOO_LONG = "ERROR: Options error: Parameter at TCP:0 is too long (256 chars max): "
+
+
+@pytest.mark.parametrize("trial_is_asked_first", [True, False])
+def test_what_openvpn_cannot_be_handed_is_said_before_anybody_logs_in(trial_is_asked_first: bool) -> None:
+    talk = Conversation()
+    for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED):
+        talk.hear(line)
+    assert talk.hear(CHALLENGE) == [Say(TRIAL)]
+    if not trial_is_asked_first:
+        assert talk.hear(NEED) == []
+    assert talk.hear(f"{TOO_LONG}{'x' * 500}") == [GiveUp(AWS_ONLY)]
+    assert "[portal]" in AWS_ONLY
+
+
+def test_an_error_of_openvpn_is_no_silence_and_shows_no_secret() -> None:
+    (told,) = Conversation().hear(f"{TOO_LONG}sesame")
+    assert told == GiveUp(
+        "openvpn does not do what it is told: Options error: Parameter at TCP:0 is too long (256 chars max)"
+    )
+    (told,) = Conversation().hear("ERROR: password of type 'Auth' entered, but we need one of type 'Private Key'")
+    assert isinstance(told, GiveUp) and "of type 'Private Key'" in told.reason
 
 
 def test_who_was_refused_by_a_person_is_not_sent_to_the_browser_again() -> None:
@@ -110,7 +127,8 @@ def test_what_a_server_puts_into_its_challenge_stays_in_its_quotes(state: str) -
     talk = Conversation()
     for line in (NEED, ">PASSWORD:Verification Failed: 'Auth'", NEED):
         talk.hear(line)
-    assert talk.hear(f">PASSWORD:Verification Failed: 'Auth' ['CRV1:R,E:{state}:%%%:{IDP}']") == [AwaitCallback(IDP)]
+    assert talk.hear(f">PASSWORD:Verification Failed: 'Auth' ['CRV1:R,E:{state}:%%%:{IDP}']") == [Say(TRIAL)]
+    assert talk.hear("Management Interface for OpenVPN 2.7_patched") == [AwaitCallback(IDP)]
     talk.hear(NEED)
     (_, said) = talk.called_back("x")
     assert isinstance(said, Say)

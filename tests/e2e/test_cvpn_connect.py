@@ -21,8 +21,6 @@ from helpers.lab import wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("xmlsec1") is None, reason="needs xmlsec1")
 
-CALLBACK = "http://127.0.0.1:35001/"
-
 
 @pytest.fixture
 def start(site):
@@ -88,25 +86,20 @@ def test_it_opens_the_browser_once_and_ends_with_ctrl_c(site, start, cvpn_connec
     assert "cvpn-connect: the server refused the login: The login was declined" in declined.log()
 
 
-def test_without_a_portal_it_asks_as_aws_s_client_and_says_what_openvpn_cannot_carry(site, start, cvpn_connect):
+def test_without_a_portal_it_asks_as_aws_s_client_and_says_before_the_login_what_openvpn_cannot_carry(
+    site, start, cvpn_connect
+):
     gateway, profile = start(portal=False)
-    taken = site.lab.client.socket()
-    taken.bind(("127.0.0.1", 35001))
-    taken.listen()
-    helper = cvpn_connect("--no-browser", profile)
+    told = site.lab.directory / "told"
+    program = site.lab.directory / "browser"
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >>{told}\n')
+    program.chmod(0o755)
+    helper = cvpn_connect(profile, BROWSER=f"{program} %s")
     assert helper.wait() == 1
-    assert "port 35001 of this host is needed and cannot be had: Address already in use" in helper.log()
-    assert "log in at" not in helper.log(), "nobody logs in for nothing"
-    taken.close()
-    helper = cvpn_connect("--no-browser", profile)
-    url = helper.wait_for(r"log in at (https://\S+)")[1]
-    assert url.startswith(f"{saml_idp.LOGIN_URL}?SAMLRequest=")
-    page = web_login.Browser(site.lab.client).post(CALLBACK, SAMLResponse=saml_idp.answer(url))
-    assert "You can close this page" in page.text
-    assert helper.wait() == 1
-    assert "openvpn lets programs like this one hand it 256; ask for a gateway with [portal]" in helper.log()
+    assert "this server takes logins of AWS's client only" in helper.log() and "set up [portal]" in helper.log()
+    assert "log in at" not in helper.log() and not told.exists(), "nobody logs in for nothing"
     statuses = [entry["connection-attempt-status"] for entry in gateway.connection_log()]
-    assert statuses.count("waiting-for-assertion") == 2
+    assert statuses.count("waiting-for-assertion") == 1
 
 
 def test_ctrl_c_ends_it_before_openvpn_is_there_and_while_a_secret_is_asked_for(tmp_path: Path) -> None:
