@@ -19,6 +19,7 @@ from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.web_logins import LOGIN_PATH, WebLogin, WebLogins
 from cvpnd.config import PortalConfig
+from cvpnd.config.portal import SELF_SERVICE_PATH
 from cvpnd.ops.logs import RateLimited
 from cvpnd.portal.pages import HEADERS, message, page, redirect
 from cvpnd.portal.requests import Malformed, SourceRate, is_click, read_form
@@ -62,6 +63,15 @@ TEXTS = {
     PortalRefusal.REQUEST_TOO_SLOW: (408, "This request took too long", AGAIN),
     PortalRefusal.TOO_MANY_REQUESTS: (429, "Too many requests", "Wait a minute and try again."),
 }  # fmt: skip
+_ANEW = "Close this page, open the one for your VPN's profile again, and log in there."
+SELF_SERVICE_ADVICE = {
+    PortalRefusal.BROWSER_MISMATCH: f"If somebody sent you here, tell your administrator. If not: {_ANEW[0].lower()}"
+    f"{_ANEW[1:]}",
+    PortalRefusal.REQUEST_MALFORMED: _ANEW,
+    PortalRefusal.REQUEST_TOO_LARGE: _ANEW,
+    PortalRefusal.REQUEST_TOO_SLOW: _ANEW,
+}
+"""There no device waits."""
 
 
 class Portal:
@@ -227,7 +237,8 @@ class Portal:
                 return self._refuse(request, error.refusal)
             except Exception:
                 log.exception("the portal cannot answer %s", request.url.path.partition("/saml/")[1] or "/")
-                return message("Something went wrong here", AGAIN, 500)
+                pages = request.url.path.startswith(SELF_SERVICE_PATH)
+                return message("Something went wrong here", _ANEW if pages else AGAIN, 500)
 
         return guarded
 
@@ -235,6 +246,8 @@ class Portal:
         self.refusals[refusal] += 1
         _warn.warning(refusal, "portal: %s from %s %s", refusal, _host(request), detail)
         status, title, advice = TEXTS[refusal]
+        if request.url.path.startswith(SELF_SERVICE_PATH):
+            advice = SELF_SERVICE_ADVICE.get(refusal, advice)
         answer = message(title, advice, status)
         if refusal in (PortalRefusal.REQUEST_TOO_LARGE, PortalRefusal.REQUEST_TOO_SLOW):
             answer.headers["Connection"] = "close"  # the rest of it is not read

@@ -70,6 +70,8 @@ _MALFORMED = frozenset(
     }
 )
 """On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
+_CLIENT_RENEGOTIATE_S = 3600.0
+"""Of a client whose profile says nothing else: for half of it, it waits for a person at most."""
 _SPARE_S = 3.0
 """A client that waits for a person goes on waiting so much longer than we do, so that it hears our no."""
 
@@ -291,7 +293,8 @@ class Session:
             return 0.0
         settings, passed = self._settings, now - state.started_at
         understood = Capability.AUTH_PENDING_KW in self.peer_info.capabilities
-        longest = max(settings.renegotiate_s / 2, settings.hand_window_s) if understood else settings.hand_window_s
+        renegotiate_s = settings.renegotiate_s or _CLIENT_RENEGOTIATE_S  # it is the client's own that counts
+        longest = max(renegotiate_s / 2, settings.hand_window_s) if understood else settings.hand_window_s
         until = min(passed + wait_s, longest - _SPARE_S)
         pending = messages.auth_pending(math.ceil(until + _SPARE_S) if understood else None)
         for text in (pending, question):

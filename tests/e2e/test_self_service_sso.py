@@ -160,7 +160,9 @@ def test_nobody_is_logged_in_with_what_was_not_made_for_this_browser_now(site, g
     # what one browser brings logs no other one in: neither anna as mallory, nor mallory as anna
     for began, lured in ((mallory, anna), (anna, mallory)):
         ticket = lured.sent_on(bring(lured, *sent(began)))
-        refused("browser-mismatch", lured.get(ticket))
+        page = lured.get(ticket)
+        refused("browser-mismatch", page)
+        assert "If somebody sent you here" in page.text and "device of theirs" not in page.text, "none waits"
         refused("session-unknown", began.get(ticket))
 
     # a ticket of one endpoint at another one
