@@ -77,13 +77,12 @@ async def log_in_by(saml: SamlLogins, connection: Connection, provider: SamlProv
     provider says that it does."""
     now = time.time()
     lifetime_s = connection.endpoint.settings.session_timeout_s or LIFETIME_S
-    ends_at = now + lifetime_s
     if assertion.session_ends_at is not None:
-        ends_at = min(ends_at, assertion.session_ends_at)
+        lifetime_s = min(lifetime_s, max(0, int(assertion.session_ends_at - now)))
     account = Account(assertion.name, assertion.groups)
     connection.vouched_by = provider
-    connection.token = Token.new(now, max(0, int(ends_at - now)))
-    await saml.remember(connection.token.login_id, provider, account, ends_at)
+    connection.token = Token.new(now, lifetime_s)
+    await saml.remember(connection.token.login_id, provider, account, now + lifetime_s)
     return account
 
 

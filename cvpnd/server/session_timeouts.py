@@ -1,4 +1,5 @@
-"""Ends sessions that have lasted as long as their endpoint allows, or over which too little has passed for too long.
+"""Ends sessions that have lasted as long as their endpoint or identity provider allows, or over which too little has
+passed for too long.
 
 One timer for all, set for the session that is to be looked at next. How long a session has lasted counts on the wall
 clock from its login on, which may have been another session's; idleness on the loop's, in bytes of inner packets: pings
@@ -11,6 +12,7 @@ import heapq
 import time
 from dataclasses import dataclass
 
+from cvpnd.auth.tokens import LIFETIME_S
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
@@ -48,7 +50,7 @@ class SessionTimeouts:
     def begin(self, connection: Connection) -> None:
         """It has been let in."""
         settings = connection.endpoint.settings
-        if connection.peer_id is None or not (settings.session_timeout_s or settings.idle_timeout_s):
+        if connection.peer_id is None or not (_longest_s(connection) or settings.idle_timeout_s):
             return
         now = self._loop.time()
         if connection.connection_id not in self._watched:
@@ -71,8 +73,8 @@ class SessionTimeouts:
         """Look at it again when it may be due."""
         settings, watched = connection.endpoint.settings, self._watched[connection.connection_id]
         waits = []
-        if settings.session_timeout_s:
-            waits.append(settings.session_timeout_s - (time.time() - connection.logged_in_at))
+        if longest_s := _longest_s(connection):
+            waits.append(longest_s - (time.time() - connection.logged_in_at))
         if settings.idle_timeout_s:
             waits.append(min(watched.busy_at + settings.idle_timeout_s - now, settings.idle_timeout_s / IDLE_LOOKS))
         if not waits:
@@ -110,7 +112,8 @@ class SessionTimeouts:
     def _end_if_due(self, connection: Connection, watched: _Watched, now: float) -> bool:
         """By what the endpoint allows now: an entry may be older than that."""
         settings = connection.endpoint.settings
-        if settings.session_timeout_s and time.time() - connection.logged_in_at >= settings.session_timeout_s:
+        longest_s = _longest_s(connection)
+        if longest_s and time.time() - connection.logged_in_at >= longest_s:
             if settings.disconnect_on_session_timeout:
                 self._control.halt(connection, End.SESSION_TIMEOUT, TIMEOUT_TEXT)
             else:
@@ -131,3 +134,13 @@ class SessionTimeouts:
             current = [(watched.due, name) for name, watched in self._watched.items()]
             self._due = current
             heapq.heapify(self._due)
+
+
+def _longest_s(connection: Connection) -> int:
+    """From the login on; 0: for ever. An identity provider that says when a login ends (SessionNotOnOrAfter) ends what
+    was opened by it too (SAML profiles, 4.1.4.3), and the token says when that is."""
+    allowed, token = connection.endpoint.settings.session_timeout_s, connection.token
+    if token is None or connection.vouched_by is None:
+        return allowed
+    granted = max(1, token.expires_at - token.logged_in_at)
+    return granted if granted < (allowed or LIFETIME_S) else allowed

@@ -6,9 +6,13 @@ import time
 from ipaddress import ip_network
 
 import pytest
+from helpers import saml_idp
 from helpers.packets import udp
 from helpers.served import Client, Served, wait_until
 
+from cvpnd.auth.saml.metadata import parse_metadata
+from cvpnd.auth.saml.provider import SamlProvider
+from cvpnd.auth.tokens import Token
 from cvpnd.policy.model import Rule
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End
@@ -46,6 +50,22 @@ async def test_lowering_the_longest_time_ends_sessions_that_are_over_it_and_no_o
     assert second.end_reason is End.SESSION_TIMEOUT
     old.close()
     new.close()
+
+
+@pytest.mark.parametrize("allowed_s", [0, 300])
+async def test_a_session_ends_when_the_identity_provider_said_that_the_login_does(served, timeouts, allowed_s):
+    """Which its token says; one of a directory login that ends earlier, as its key is older, ends no session."""
+    by_browser, by_password = await Client(served.udp).connect(), await Client(served.udp).connect()
+    first, second = connections(served)
+    first.token = second.token = Token.new(time.time(), 1)
+    first.vouched_by = SamlProvider("corp", parse_metadata(saml_idp.metadata()))
+    allow(served, session_timeout_s=allowed_s)
+    timeouts.changed(served.endpoint)
+    assert await wait_until(lambda: bool(served.ended), 3)
+    assert [c.end_reason for c in served.ended] == [End.SESSION_TIMEOUT]
+    assert connections(served) == [second]
+    by_browser.close()
+    by_password.close()
 
 
 async def test_a_clock_that_is_set_back_does_not_make_a_session_eternal(served, timeouts, monkeypatch):
