@@ -93,6 +93,19 @@ def test_responses_of_another_implementation_are_understood(asked, tmp_path):
     assert answer.name == "anna@example.com" and answer.attributes["urn:oid:2.5.4.42"] == ("Anna",)
 
 
+def test_what_does_not_fit_the_schema_is_said_and_not_the_whole_document(asked):
+    request, _ = asked
+    without = (("AuthnInstant=", "x="),)
+    answer = judged(request, Response(request.id, edits=without).encoded())
+    assert reason(answer) is Refusal.SAML_MALFORMED
+    assert isinstance(answer, Refused)
+    assert answer.detail in (
+        "pysaml2: missing required attribute 'AuthnInstant'",
+        "pysaml2: 'x' attribute not allowed for element",
+    )
+    assert "anna" not in answer.detail and len(answer.detail) < 120, answer.detail
+
+
 def test_requests_are_signed_where_the_identity_provider_wants_it():
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509 import load_pem_x509_certificate

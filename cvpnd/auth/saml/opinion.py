@@ -6,6 +6,7 @@ remembers everybody who ever logged in."""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -62,9 +63,16 @@ def ask_pysaml2(
         complete = answer.loads(text, False, text).verify()
         name = None if complete is None else complete.name_id.text.strip(XML_SPACE)
     except Exception as error:  # of a dozen kinds
-        raise NotAccepted(Refusal.SAML_MALFORMED, f"pysaml2: {error or type(error).__name__}"[:300]) from None
+        raise NotAccepted(Refusal.SAML_MALFORMED, f"pysaml2: {_why(error)}"[:300]) from None
     if name is None or name[:MAX_NAME_CHARACTERS] != claimed.name or len(complete.assertions) != 1:
         raise NotAccepted(Refusal.SAML_MALFORMED, "pysaml2 does not read in it what we read")
+
+
+def _why(error: Exception) -> str:
+    """What does not fit the schema stands behind all of the document."""
+    text = str(error)
+    found = re.search(r"Reason: (.+?)\\*\n|Reason: (.+?)\\+n", text)
+    return (found[1] or found[2]).replace("\\", "") if found else text or type(error).__name__
 
 
 @lru_cache(maxsize=32)
