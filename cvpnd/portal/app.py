@@ -64,6 +64,12 @@ TEXTS = {
     PortalRefusal.TOO_MANY_REQUESTS: (429, "Too many requests", "Wait a minute and try again."),
 }  # fmt: skip
 _ANEW = "Close this page, open the one for your VPN's profile again, and log in there."
+LAST_OF_CONNECTION = {
+    PortalRefusal.REQUEST_MALFORMED,
+    PortalRefusal.REQUEST_TOO_LARGE,
+    PortalRefusal.REQUEST_TOO_SLOW,
+}
+"""The rest of it is not read, or nobody knows where it ends."""
 SELF_SERVICE_ADVICE = {
     PortalRefusal.BROWSER_MISMATCH: f"If somebody sent you here, tell your administrator. If not: {_ANEW[0].lower()}"
     f"{_ANEW[1:]}",
@@ -231,6 +237,8 @@ class Portal:
         async def guarded(request: Request) -> Response:
             if not self._rate.take(_host(request)):
                 return self._refuse(request, PortalRefusal.TOO_MANY_REQUESTS)
+            if {"content-length", "transfer-encoding"} <= set(request.headers):  # two ends (RFC 9112 6.3)
+                return self._refuse(request, PortalRefusal.REQUEST_MALFORMED)
             try:
                 return await handler(request)
             except Malformed as error:
@@ -249,8 +257,8 @@ class Portal:
         if request.url.path.startswith(SELF_SERVICE_PATH):
             advice = SELF_SERVICE_ADVICE.get(refusal, advice)
         answer = message(title, advice, status)
-        if refusal in (PortalRefusal.REQUEST_TOO_LARGE, PortalRefusal.REQUEST_TOO_SLOW):
-            answer.headers["Connection"] = "close"  # the rest of it is not read
+        if refusal in LAST_OF_CONNECTION:
+            answer.headers["Connection"] = "close"
         return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import ssl
 from collections.abc import AsyncIterator
@@ -123,6 +124,36 @@ async def test_what_is_no_http_gets_no_further_than_its_parser(site):
     ):
         assert await site.says(*head, body=body) in (0, 400, 413, 431, 501), head
     assert set(site.portal.refusals) - set(before) <= {PortalRefusal.REQUEST_TOO_LARGE, PortalRefusal.REQUEST_MALFORMED}
+
+
+async def test_a_name_that_a_browser_was_tricked_into_and_a_request_within_another_lead_nowhere(site):
+    """No address in an answer is made of what the request says; one that has two lengths is the connection's last."""
+    login, path, cookie = site.person()
+    hidden = f"GET {path} HTTP/1.1\r\nhost: vpn.example.com\r\n{cookie}\r\n\r\n".encode()
+    for lengths in (
+        ("content-length: 5", "transfer-encoding: chunked"),
+        ("transfer-encoding: chunked", "content-length: 5"),
+        ("transfer-encoding: chunked", "transfer-encoding: identity"),
+        ("transfer-encoding: chunked, identity",),
+        ("transfer-encoding:\x0bchunked", "content-length: 5"),
+    ):
+        reader, writer = await site.connect()
+        lines = ["POST /saml/acs HTTP/1.1", "host: vpn.example.com", FORM, *lengths, "", ""]
+        writer.write("\r\n".join(lines).encode() + b"0\r\n\r\n" + hidden)
+        with contextlib.suppress(TimeoutError):
+            answer = b""
+            while more := await asyncio.wait_for(reader.read(65_536), 0.5):
+                answer += more
+        writer.transport.abort()
+        assert b"anna@example.org" not in answer, (lengths, "it belongs to nobody's form")
+    for host in ("host: evil.example", "host: vpn.example.com\r\nhost: evil.example", "x-forwarded-host: evil.example"):
+        reader, writer = await site.connect()
+        name = "" if host.startswith("host") else "host: vpn.example.com\r\n"
+        writer.write(f"GET {path} HTTP/1.1\r\n{name}{host}\r\nconnection: close\r\n{cookie}\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(65_536), 5)
+        writer.transport.abort()
+        assert b"evil.example" not in answer, host
+    assert not login.outcome.done()
 
 
 async def test_many_who_say_nothing_are_gone_again_and_one_who_says_something_is_served_beside_them(site):
