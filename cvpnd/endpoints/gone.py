@@ -1,41 +1,35 @@
-"""What was taken away lately, in its last state: whoever waits for that asks for it by its id until it says so.
-
-Kept in memory. After a restart, and at another gateway, it is unknown, which such a program takes for the same.
-"""
+"""What was taken away lately, in its last state: whoever waits for that asks for it by its id until it says so, at this
+gateway or at another one on the same store."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-T = TypeVar("T")
+from pydantic import TypeAdapter
+
+from cvpnd.endpoints.model import AssociationView, EndpointView
 
 SHOWN_S = 30.0
 """Twice as long as AWS's own waiters pause between two questions."""
-MOST = 1000
+
+_ENDPOINT, _ASSOCIATION = TypeAdapter(EndpointView), TypeAdapter(AssociationView)
 
 
-class Gone(Generic[T]):
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._found: dict[str, tuple[float, T]] = {}
-        """By id, oldest first, with when it went."""
+def packed_endpoint(view: EndpointView) -> Mapping[str, Any]:
+    """For the store."""
+    found: Mapping[str, Any] = _ENDPOINT.dump_python(view, mode="json")
+    return found
 
-    def add(self, key: str, view: T) -> None:
-        self._forget()
-        while len(self._found) >= MOST:
-            del self._found[next(iter(self._found))]
-        self._found[key] = self._clock(), view
 
-    def get(self, key: str) -> T | None:
-        self._forget()
-        found = self._found.get(key)
-        return None if found is None else found[1]
+def packed_association(view: AssociationView) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _ASSOCIATION.dump_python(view, mode="json")
+    return found
 
-    def _forget(self) -> None:
-        now = self._clock()
-        for key, (since, _) in list(self._found.items()):
-            if now - since <= SHOWN_S:
-                break
-            del self._found[key]
+
+def endpoint_of(packed: Mapping[str, Any]) -> EndpointView:
+    return _ENDPOINT.validate_python(packed)
+
+
+def association_of(packed: Mapping[str, Any]) -> AssociationView:
+    return _ASSOCIATION.validate_python(packed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cvpnd.config.crosscheck import managed_problems
 from cvpnd.config.sockets import parse_listen
 from cvpnd.endpoints import views
 from cvpnd.endpoints.arns import saml_provider_arn
+from cvpnd.endpoints.gone import SHOWN_S, endpoint_of, packed_endpoint
 from cvpnd.endpoints.managed import CERTIFICATE, ManagedError, client_authorities, compose, methods
 from cvpnd.endpoints.model import EndpointView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, check_tags
@@ -58,9 +60,12 @@ class LifecycleOperations(OperationsBase):
         port: int = DEFAULT_PORT,
         vpc: str = "",
         tags: Mapping[str, str] | None = None,
+        listens_on: Sequence[int] = (),
+        dual_stack: bool = False,
     ) -> EndpointView:
         """It listens when this returns. ``settings`` are keys of an ``[[endpoint]]`` table; without ``listen`` among
-        them an address of ``[managed] listen`` is chosen for ``transport`` and ``port``. ``authentication`` among them
+        them an address of ``[managed] listen`` is chosen for ``transport`` and ``port``: of any IP version, or one of
+        each in ``listens_on``. ``dual_stack``: clients get IPv6 addresses too, of a private network. ``authentication``
         is a list of methods without files; without it, certificates of ``client_certificate`` are what is asked for."""
         check_tags(tags or {})
         async with self._change() as change:
@@ -75,7 +80,9 @@ class LifecycleOperations(OperationsBase):
             own = _checked_keys(settings)
             await self._name_stream(own, endpoint_id)
             if "listen" not in own:
-                own["listen"] = [str(self._free_listen(transport, port))]
+                own["listen"] = [str(self._free_listen(transport, port, version)) for version in listens_on or (None,)]
+            if dual_stack:
+                own.setdefault("client_cidr_v6", str(_private_network(endpoint_id)))
             if vpc and all(vpc != each.id for each in config.vpcs):
                 raise OperationError("InvalidVpcID.NotFound", f"{config.path} declares no vpc {vpc}")
             stored = StoredEndpoint(
@@ -108,7 +115,10 @@ class LifecycleOperations(OperationsBase):
             if port is not None and "listen" not in given:
                 transport = served.settings.listen[0].transport
                 if all(listen.port != port for listen in served.settings.listen):
-                    own["listen"] = [str(self._free_listen(transport, port, besides=served.settings))]
+                    versions = dict.fromkeys(ip_address(listen.host).version for listen in served.settings.listen)
+                    own["listen"] = [
+                        str(self._free_listen(transport, port, version, served.settings)) for version in versions
+                    ]
             if vpc is not None and vpc != stored.vpc:
                 self._check_vpc(vpc, stored)
             new = replace(
@@ -144,12 +154,14 @@ class LifecycleOperations(OperationsBase):
             with self._shown_as("deleting", stored.id):
                 await self._store(self._stored.delete_endpoint, stored.id)
                 await self._put_in_force(change)
-        self._gone_endpoints.add(view.endpoint_id, replace(view, status="deleted", connections=0))
+            packed = packed_endpoint(replace(view, status="deleted", connections=0))
+            await self._store(self._stored.remember_gone, stored.id, packed, time.time(), kept_s=SHOWN_S)
         return view
 
-    def deleted_endpoint(self, endpoint_id: str) -> EndpointView | None:
+    async def deleted_endpoint(self, endpoint_id: str) -> EndpointView | None:
         """What it was, for as long as that is remembered."""
-        return self._gone_endpoints.get(endpoint_id)
+        packed = await self._store(self._stored.gone, endpoint_id, time.time() - SHOWN_S)
+        return None if packed is None or packed["endpoint_id"] != endpoint_id else endpoint_of(packed)
 
     # -- checks ---------------------------------------------------------------------------------------------
 
@@ -226,7 +238,10 @@ class LifecycleOperations(OperationsBase):
                 "InvalidParameterValue", f"endpoint {stored.name} is associated with another vpc; disassociate it first"
             )
 
-    def _free_listen(self, transport: str, port: int, besides: EndpointConfig | None = None) -> Listen:
+    def _free_listen(
+        self, transport: str, port: int, version: int | None = None, besides: EndpointConfig | None = None
+    ) -> Listen:
+        """``version``: of the address; None: any."""
         taken = {
             (listen.transport, listen.host, listen.port)
             for served in self._gateway.endpoints
@@ -234,7 +249,13 @@ class LifecycleOperations(OperationsBase):
             for listen in served.settings.listen
         }
         wildcard = {"0.0.0.0", "::"}  # noqa: S104
-        for address in self._gateway.config.managed.listen:
+        wanted = [a for a in self._gateway.config.managed.listen if version in (None, a.version)]
+        if not wanted:
+            raise OperationError(
+                "InvalidParameterValue",
+                f"managed.listen in {self._gateway.config.path} has no IPv{version} address to listen on; add one",
+            )
+        for address in wanted:
             host = str(address)
             clash = any(
                 (transport, port) == (other, number)
@@ -252,6 +273,11 @@ class LifecycleOperations(OperationsBase):
             f"port {port} over {transport} is taken at every address; choose another, or add an address to "
             f"managed.listen in {self._gateway.config.path}",
         )
+
+
+def _private_network(endpoint_id: str) -> IPv6Network:
+    """A unique local network (RFC 4193), its global id by chance, as the endpoint's is."""
+    return IPv6Network((b"\xfd" + hashlib.sha256(endpoint_id.encode()).digest()[:7] + bytes(8), 64))
 
 
 _NO_FILES: dict[str, Path | None] = {

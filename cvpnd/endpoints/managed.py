@@ -132,7 +132,7 @@ class ManagedEndpoints:
             server = certificates[each.server_certificate]
             client = certificates[each.client_certificate] if each.client_certificate else None
             files = self._files(server, client, each.crl)
-            remote = None if each.settings.get("remote") else config.managed.remote or _remote(server, config)
+            remote = None if each.settings.get("remote") else config.managed.remote or _remote(server, each, config)
             try:
                 found.append(compose(each, files, remote=remote, mfa=factors, providers=providers))
             except ManagedError as error:
@@ -214,8 +214,10 @@ def _paths(endpoint: EndpointConfig) -> list[Path]:
 # -- under which name clients find it -----------------------------------------------------------------------
 
 
-def _remote(server: StoredCertificate, config: Config) -> str | None:
-    return _full_name(x509.load_pem_x509_certificate(server.certificate.encode())) or _own_address(config)
+def _remote(server: StoredCertificate, stored: StoredEndpoint, config: Config) -> str | None:
+    only_v6 = all("[" in str(listen) for listen in stored.settings.get("listen") or [""])
+    family = socket.AF_INET6 if only_v6 else socket.AF_INET
+    return _full_name(x509.load_pem_x509_certificate(server.certificate.encode())) or _own_address(config, family)
 
 
 def _full_name(certificate: x509.Certificate) -> str | None:
@@ -232,7 +234,7 @@ def _is_host(name: str) -> bool:
     return all(part and part.replace("-", "").isalnum() and part.isascii() for part in name.split("."))
 
 
-def _own_address(config: Config) -> str | None:
+def _own_address(config: Config, family: int) -> str | None:
     """An address of this host that clients may know it by: of the default route's interface, else of the first one that
     is no target network's."""
     # strict: the kernel leaves out what was not asked for, as the 1,000 routes of another table
@@ -240,11 +242,12 @@ def _own_address(config: Config) -> str | None:
         names = {link["index"]: str(link.get("ifname")) for link in netlink.get_links()}
         addresses = [
             (names[a["index"]], str(a.get("IFA_LOCAL") or a.get("IFA_ADDRESS")))
-            for a in netlink.get_addr(family=socket.AF_INET)
+            for a in netlink.get_addr(family=family)
         ]
-        main = netlink.get_routes(family=socket.AF_INET, table=MAIN_TABLE)
+        main = netlink.get_routes(family=family, table=MAIN_TABLE)
         defaults = {names.get(r.get("oif")) for r in main if r["dst_len"] == 0}
     targets = {subnet.interface for subnet in config.subnets}
-    usable = [(name, a) for name, a in addresses if not ip_address(a).is_loopback and not name.startswith("cvpn")]
+    reachable = [(name, a) for name, a in addresses if not (ip_address(a).is_loopback or ip_address(a).is_link_local)]
+    usable = [(name, a) for name, a in reachable if not name.startswith("cvpn")]
     usable.sort(key=lambda each: (each[0] not in defaults, each[0] in targets))
     return usable[0][1] if usable else None

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from cvpnd.config import LOCAL, SubnetConfig, covers
 from cvpnd.endpoints import views
+from cvpnd.endpoints.gone import SHOWN_S, association_of, packed_association
 from cvpnd.endpoints.model import AssociationView, OperationError, RouteView
 from cvpnd.endpoints.operations import OperationsBase, network, one_line
 from cvpnd.server.endpoint import ServedEndpoint
@@ -68,13 +69,16 @@ class NetworkOperations(OperationsBase):
                 await self._store(self._stored.remove_association, stored.id, gone.id)
                 await self._put_in_force(change)
             view = self._association_view(stored.id, gone)
-        self._gone_associations.add(view.association_id, replace(view, status="disassociated"))
+            packed = packed_association(replace(view, status="disassociated"))
+            await self._store(self._stored.remember_gone, gone.id, packed, time.time(), kept_s=SHOWN_S)
         return view
 
-    def disassociated(self, endpoint: str, association_id: str) -> AssociationView | None:
+    async def disassociated(self, endpoint: str, association_id: str) -> AssociationView | None:
         """What it was, for as long as that is remembered."""
-        found = self._gone_associations.get(association_id)
-        return found if found is not None and found.endpoint_id == self._endpoint(endpoint).id else None
+        packed = await self._store(self._stored.gone, association_id, time.time() - SHOWN_S)
+        if packed is None or packed["endpoint_id"] != self._endpoint(endpoint).id:
+            return None
+        return association_of(packed)
 
     # -- routes ---------------------------------------------------------------------------------------------
 

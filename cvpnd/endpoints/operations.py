@@ -21,7 +21,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from cvpnd.config.values import parse_network
 from cvpnd.endpoints.gateway import Gateway, GatewayError
-from cvpnd.endpoints.gone import Gone
 from cvpnd.endpoints.model import AssociationView, EndpointView, OperationError, RouteView, RuleView
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import Answered, Store, StoredEndpoint, StoreError
@@ -80,8 +79,6 @@ class OperationsBase:
         """Held by whatever changes the store or what is in force, so that the two cannot drift apart."""
         self._changing_to: dict[tuple[str | None, ...], str] = {}
         """By what it is the state's word of: what a change under way is about to take away."""
-        self._gone_endpoints: Gone[EndpointView] = Gone()
-        self._gone_associations: Gone[AssociationView] = Gone()
 
     @property
     def _stored(self) -> Store:

@@ -17,6 +17,7 @@ from cvpnd.endpoints.logs import LogOperations
 from cvpnd.endpoints.model import OperationError, SecurityGroupView
 from cvpnd.endpoints.networks import NetworkOperations
 from cvpnd.endpoints.profiles import ProfileOperations
+from cvpnd.endpoints.refusals import Allowance, RefusalOperations
 from cvpnd.endpoints.rules import RuleOperations
 from cvpnd.endpoints.saml import SamlOperations
 from cvpnd.endpoints.status import StatusOperations
@@ -40,6 +41,7 @@ class Operations(
     UserOperations,
     AuthenticatorOperations,
     StatusOperations,
+    RefusalOperations,
 ):
     """Raises ``OperationError``; after an error nothing has changed."""
 
@@ -50,6 +52,7 @@ class Operations(
         self._streams = streams
         self._metrics = metrics
         self._recent = recent
+        self._refusals = Allowance()
 
     def vpcs(self) -> tuple[VpcConfig, ...]:
         """As the file declares them, as the next."""

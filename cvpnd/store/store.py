@@ -14,6 +14,7 @@ from cvpnd.store.authenticators import AuthenticatorStore
 from cvpnd.store.certificates import CertificateStore
 from cvpnd.store.client_keys import ClientKeyStore
 from cvpnd.store.endpoints import EndpointStore
+from cvpnd.store.gone import GoneStore
 from cvpnd.store.kept_passwords import KeptPasswordStore
 from cvpnd.store.local_users import LocalUserStore
 from cvpnd.store.log_groups import LogGroupStore
@@ -53,8 +54,14 @@ class Store(
     SecretStore,
     RevokedLoginStore,
     AuthenticatorStore,
+    GoneStore,
 ):
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""
+
+    def record_refusal(self, details: Mapping[str, Any]) -> None:
+        """Somebody known asked for a change that is not made."""
+        with self._write() as connection:
+            self._record(connection, "refused", details)
 
     def audit_records(self, limit: int = 100) -> list[AuditRecord]:
         """The latest changes, newest first."""

@@ -174,6 +174,17 @@ client_token = Table(
     Column("created_at", Double, nullable=False),
 )
 
+Index("client_token_created", client_token.c.created_at)
+
+# What was deleted lately, as it is shown for a while to who waits for that.
+gone = Table(
+    "gone",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("view", JSON, nullable=False),
+    Column("at", Double, nullable=False),
+)
+
 # Changes that were taken, each by its signature, for as long as that is good.
 api_request = Table(
     "api_request",

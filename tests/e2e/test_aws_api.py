@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -22,12 +24,14 @@ from botocore.exceptions import ClientError
 from helpers import certs, saml_idp, web_login
 from helpers.lab import GatewayProcess, Lab
 
+from cvpnd.api.aws.app import HANDLERS, READING
+
 API = "http://127.0.0.1:8443"
 TOML = f"""
 [api]
 listen = "{API}"
 [managed]
-listen = ["192.0.2.1", "10.20.0.1"]
+listen = ["192.0.2.1", "10.20.0.1", "2001:db8:1::1"]
 remote = "*.vpn.example.com"
 [quotas]
 endpoints = 3
@@ -376,7 +380,8 @@ def test_a_second_endpoint_gets_the_next_address_until_there_is_none(api: Api, a
     api.create(arn, "10.101.0.0/22")
     listed = api.gateway.ctl_json("endpoint", "list")
     assert [each["listen"] for each in listed][1:] == [["udp://192.0.2.1:443"], ["udp://10.20.0.1:443"]]
-    assert code_of(lambda: api.create(arn, "10.102.0.0/22")) == "InvalidParameterValue"
+    full = {"EndpointIpAddressType": "ipv4"}
+    assert code_of(lambda: api.create(arn, "10.102.0.0/22", **full)) == "InvalidParameterValue"
 
 
 def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None:
@@ -411,14 +416,13 @@ def test_what_is_wrong_is_refused_and_leaves_nothing(api: Api, arn: str) -> None
         ({"ClientConnectOptions": {"LambdaFunctionArn": CHECK}}, "MissingParameter"),  # on or off?
         ({"ClientLoginBannerOptions": {"BannerText": "Hello"}}, "MissingParameter"),
         ({"DevicePostureOptions": {"TrustProviders": [{"TrustProviderType": "jamf"}]}}, "UnsupportedOperation"),
-        ({"TrafficIpAddressType": "dual-stack"}, "UnsupportedOperation"),
+        ({"TrafficIpAddressType": "ipv6"}, "UnsupportedOperation"),
         (
             {"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": "AWSClientVPN-check"}},
             "InvalidParameterValue",
         ),
         ({"ClientConnectOptions": {"Enabled": True, "LambdaFunctionArn": CHECK + "er"}}, "InvalidParameterValue"),
         ({"TransitGatewayConfiguration": {"TransitGatewayId": "tgw-1"}}, "UnsupportedOperation"),
-        ({"EndpointIpAddressType": "ipv6"}, "UnsupportedOperation"),
         ({"AuthenticationOptions": [{"Type": "federated-authentication"}]}, "MissingParameter"),
         (
             {"AuthenticationOptions": [by_browser("arn:aws:iam::000000000000:saml-provider/no")]},
@@ -510,6 +514,29 @@ def test_an_endpoint_with_ipv6_says_so(api: Api, arn: str) -> None:
     made = api.gateway.ctl_json("endpoint", "create", "10.110.0.0/22", *trust, *both)
     shown = api.describe(made["endpoint_id"])
     assert (shown["EndpointIpAddressType"], shown["TrafficIpAddressType"]) == ("dual-stack", "dual-stack")
+
+
+def test_address_types_are_what_is_listened_on_and_what_clients_get(api: Api, arn: str) -> None:
+    def types(endpoint: str) -> tuple[str, str, int]:
+        shown = api.describe(endpoint)
+        return shown["EndpointIpAddressType"], shown["TrafficIpAddressType"], shown["VpnPort"]
+
+    assert code_of(lambda: api.create(arn, TrafficIpAddressType="ipv6")) == "UnsupportedOperation"
+    both = api.create(arn, EndpointIpAddressType="dual-stack", TrafficIpAddressType="dual-stack")
+    assert types(both) == ("dual-stack", "dual-stack", 443)
+    (settings,) = [e for e in api.gateway.ctl_json("endpoint", "list") if e["endpoint_id"] == both]
+    assert settings["client_cidr_v6"].startswith("fd") and settings["client_cidr_v6"].endswith("/64")
+    api.ec2.modify_client_vpn_endpoint(ClientVpnEndpointId=both, VpnPort=1194)
+    assert types(both) == ("dual-stack", "dual-stack", 1194)
+    listening = api.gateway.namespace.run("ss", "-lunH").stdout
+    assert "192.0.2.1:1194 " in listening and "[2001:db8:1::1]:1194 " in listening
+    only = api.create(arn, "10.104.0.0/22", EndpointIpAddressType="ipv6", TrafficIpAddressType="ipv4")
+    assert types(only) == ("ipv6", "ipv4", 443)
+    plain = api.create(arn, "10.108.0.0/22", EndpointIpAddressType="ipv4")
+    assert types(plain) == ("ipv4", "ipv4", 443)
+    for endpoint in (both, only, plain):
+        profile = api.ec2.export_client_vpn_client_configuration(ClientVpnEndpointId=endpoint)["ClientConfiguration"]
+        assert "vpn.example.com" in profile
 
 
 def test_the_files_endpoint_is_shown_and_not_changed(api: Api, arn: str) -> None:
@@ -934,14 +961,125 @@ def test_a_wrong_secret_and_an_unknown_key_are_refused_in_each_services_words(ap
     assert "x" * 40 not in api.gateway.log()
 
 
+ROUTE_TO_NOWHERE = {
+    "ClientVpnEndpointId": "cvpn-endpoint-00000000000000000",
+    "DestinationCidrBlock": "172.16.0.0/16",
+    "TargetVpcSubnetId": "subnet-a",
+}
+
+
 def test_a_read_only_key_reads(api: Api, arn: str) -> None:
     reader = Api(api.gateway, "read-only")
     assert reader.ec2.describe_vpcs()["Vpcs"] and reader.acm.list_certificates()["CertificateSummaryList"]
     assert code_of(lambda: reader.create(arn)) == "UnauthorizedOperation"
     assert code_of(lambda: reader.create(arn, DryRun=True)) == "UnauthorizedOperation"
     assert code_of(lambda: reader.import_certificate()) == "AccessDeniedException"
-    api.gateway.ctl("access-key", "delete", reader.key_id)
+    writer = Api(api.gateway)
+    unknown = code_of(lambda: writer.ec2.create_client_vpn_route(**ROUTE_TO_NOWHERE))
+    assert unknown == "InvalidClientVpnEndpointId.NotFound"
+    kept = [record for record in api.gateway.ctl_json("audit") if record["action"] == "refused"]
+    assert [(each["who"], each["details"]["action"], each["details"]["reason"]) for each in kept[:4]] == [
+        (f"access-key:{writer.key_id}", "CreateClientVpnRoute", "InvalidClientVpnEndpointId.NotFound"),
+        (f"access-key:{reader.key_id}", "ImportCertificate", "read-only-key"),
+        (f"access-key:{reader.key_id}", "CreateClientVpnEndpoint", "read-only-key"),
+        (f"access-key:{reader.key_id}", "CreateClientVpnEndpoint", "read-only-key"),
+    ]
+    for _ in range(12):
+        assert code_of(lambda: reader.create(arn)) == "UnauthorizedOperation"
+    records = api.gateway.ctl_json("audit", "--limit", "100")
+    assert sum(each["who"] == f"access-key:{reader.key_id}" for each in records) == 10
+    metrics = api.gateway.metrics()
+    assert metrics['cvpnd_api_refusals_total{reason="InvalidClientVpnEndpointId.NotFound"}'] >= 1
+    assert metrics['cvpnd_api_refusals_total{reason="read-only-key"}'] >= 15
+    for key in (reader, writer):
+        api.gateway.ctl("access-key", "delete", key.key_id)
     assert code_of(reader.ec2.describe_vpcs) == "AuthFailure", "a deleted key is refused at once"
+
+
+def least(shape: Any) -> Any:
+    """The smallest thing that botocore sends as such a shape."""
+    match shape.type_name:
+        case "structure":
+            names = shape.required_members or list(shape.members)[:1]
+            return {name: least(shape.members[name]) for name in names}
+        case "list":
+            return [least(shape.member)]
+        case "boolean":
+            return True
+        case "integer" | "long" | "float" | "double":
+            return max(1, shape.metadata.get("min", 1))
+        case "timestamp":
+            return 0
+        case kind:
+            text = (getattr(shape, "enum", None) or ["x" * max(1, shape.metadata.get("min", 1))])[0]
+            return text.encode() if kind == "blob" else text
+
+
+def test_a_read_only_key_changes_nothing_by_any_action(api: Api, arn: str) -> None:
+    reader, endpoint = Api(api.gateway, "read-only"), api.create(arn)
+    before = api.gateway.ctl_json("audit", "--limit", "1000")
+    tried = 0
+    for service, handlers in HANDLERS.items():
+        client = reader.client(service)
+        for method, action in client.meta.method_to_api_mapping.items():
+            if action not in handlers or action.startswith(READING):
+                continue
+            shape = client.meta.service_model.operation_model(action).input_shape
+            given = least(shape)
+            if "ClientVpnEndpointId" in given:
+                given["ClientVpnEndpointId"] = endpoint
+            for dry in ({}, {"DryRun": True}) if "DryRun" in shape.members else ({},):
+                refused = code_of(lambda: getattr(client, method)(**given, **dry))  # noqa: B023
+                assert refused in ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException"), (action, refused)
+                tried += 1
+    assert tried >= 30
+    after = api.gateway.ctl_json("audit", "--limit", "1000")
+    assert [each for each in after if each["action"] != "refused"] == [e for e in before if e["action"] != "refused"]
+    api.gateway.ctl("access-key", "delete", reader.key_id)
+
+
+def test_of_changes_that_race_one_wins_and_nothing_is_left_half_done(api: Api, arn: str) -> None:
+    endpoint = {"ClientVpnEndpointId": api.create(arn)}
+    rule = {"TargetNetworkCidr": "10.20.0.0/16", "AuthorizeAllGroups": True}
+    given = {
+        "ClientCidrBlock": "10.104.0.0/22",
+        "ServerCertificateArn": arn,
+        "AuthenticationOptions": [mutual(arn)],
+        "ConnectionLogOptions": {"Enabled": False},
+        "ClientToken": "race",
+    }
+
+    def authorize(client: Any) -> str:
+        client.authorize_client_vpn_ingress(**endpoint, **rule)
+        return "done"
+
+    def create(client: Any) -> str:
+        return str(client.create_client_vpn_endpoint(**given)["ClientVpnEndpointId"])
+
+    def turn(client: Any, do: Callable[[Any], str]) -> str:
+        with api.gateway.namespace.entered():
+            try:
+                return do(client)
+            except ClientError as error:
+                return str(error.response["Error"]["Code"])
+
+    clients = [api.client("ec2") for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        told = list(pool.map(lambda client: turn(client, authorize), clients))
+        assert sorted(told) == ["InvalidClientVpnDuplicateAuthorizationRule"] * 5 + ["done"], told
+        made = set(pool.map(lambda client: turn(client, create), clients))
+        made.discard("AuthFailure")  # the same second and the same words are the same signature, by another connection
+        assert len(made) == 1 and api.describe(made.pop())["ClientCidrBlock"] == "10.104.0.0/22"
+        doing = [
+            lambda client: str(client.associate_client_vpn_target_network(**endpoint, SubnetId="subnet-a")["Status"]),
+            lambda client: str(client.delete_client_vpn_endpoint(**endpoint)["Status"]),
+        ]
+        told = list(pool.map(turn, clients[:2], doing))
+    there = {e["endpoint_id"] for e in api.gateway.ctl_json("endpoint", "list")}
+    if endpoint["ClientVpnEndpointId"] in there:
+        assert told[1] == "DependencyViolation", told
+    else:
+        assert told[0] == "InvalidClientVpnEndpointId.NotFound", told
 
 
 def raw(api: Api, body: str, path: str = "/", bend: Callable[[AWSRequest], None] | None = None) -> tuple[int, str]:
@@ -987,6 +1125,31 @@ def test_requests_that_no_sdk_sends(api: Api, arn: str) -> None:
     assert "UnknownParameter" in raw(api, too_long)[1]
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Content-Length: 5\r\nContent-Length: 44",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity, chunked",
+        "Transfer-Encoding : chunked",
+        "Content-Length: +5",
+        "Content-Length: 5\nTransfer-Encoding: chunked",
+        "Content-Length: 5, 44",
+    ],
+)
+def test_nothing_is_hidden_behind_a_request_of_two_lengths(daemon: GatewayProcess, head: str) -> None:
+    hidden = "POST / HTTP/1.1\r\nHost: a\r\nX-Amz-Target: hidden\r\nContent-Length: 0\r\n\r\n"
+    with daemon.namespace.entered(), socket.create_connection(("127.0.0.1", 8443), timeout=15) as connection:
+        connection.sendall(f"POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n0\r\n\r\n{hidden}".encode())
+        told = b""
+        while data := connection.recv(65536):
+            told += data
+    assert told.count(b"HTTP/1.1 ") == 1 and told.startswith(b"HTTP/1.1 4"), told
+    assert b"hidden" not in told and b"x-amz-json" not in told
+
+
 def test_a_clock_that_is_off_is_told_so(api: Api) -> None:
     for hours in (-1, 1):
         off = datetime.now(UTC) + timedelta(hours=hours)
@@ -997,6 +1160,7 @@ def test_a_clock_that_is_off_is_told_so(api: Api) -> None:
 
 def test_a_change_that_was_recorded_cannot_be_sent_again(api: Api, arn: str) -> None:
     body = f"Action=CreateTags&Version=2016-11-15&ResourceId.1={api.create(arn)}&Tag.1.Key=a&Tag.1.Value=1"
+    before = api.gateway.metrics()['cvpnd_api_refusals_total{reason="request-replayed"}']
     stamps: list[AWSRequest] = []
     assert raw(api, body, bend=stamps.append)[0] == 200
 
@@ -1008,4 +1172,4 @@ def test_a_change_that_was_recorded_cannot_be_sent_again(api: Api, arn: str) -> 
     status, text = raw(api, body, bend=as_before)  # at once, and yet by another connection
     assert status == 401 and "was accepted before" in text
     metrics = api.gateway.metrics()
-    assert metrics['cvpnd_api_refusals_total{reason="request-replayed"}'] == 1
+    assert metrics['cvpnd_api_refusals_total{reason="request-replayed"}'] == before + 1

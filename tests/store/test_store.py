@@ -190,7 +190,7 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
     assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0011",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0012",)]
     engine.dispose()
 
 

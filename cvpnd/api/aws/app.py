@@ -111,7 +111,8 @@ class AwsApi:
         """Use ``load``."""
         self._operations = operations
         self._services = services
-        self.refusals: Counter[ApiRefusal] = Counter()
+        self.refusals: Counter[str] = Counter()
+        """By ``ApiRefusal``, and by AWS's error code where an operation refused a change."""
 
     @classmethod
     async def load(cls, operations: Operations) -> AwsApi:
@@ -122,6 +123,8 @@ class AwsApi:
             return
         request = _Request(scope, receive)
         response = await self._answer(request)
+        if request.two_lengths:
+            response.headers["connection"] = "close"
         await response(scope, receive, send)
 
     async def _answer(self, request: _Request) -> Response:
@@ -129,16 +132,20 @@ class AwsApi:
             return await self._served(request)
         except Refused as refused:
             self._count(request, refused)
+            if refused.reason is ApiRefusal.READ_ONLY_KEY:
+                await self._record(request, str(refused.reason), str(refused))
             return request.error(_as_error(refused, request.protocol))
         except OperationError as error:
-            return self._refused(request, ApiError(error.code, str(error)))
+            return await self._refused(request, ApiError(error.code, str(error)))
         except ApiError as error:
-            return self._refused(request, error)
+            return await self._refused(request, error)
         except Exception:
             log.exception("%s failed (%s)", request.action or "a request to the API", request.request_id)
             return request.error(ApiError("InternalError", "The gateway failed to do this; its log has the details"))
 
     async def _served(self, request: _Request) -> Response:
+        if request.two_lengths:
+            raise ApiError("InvalidRequest", "The request has a Content-Length and a Transfer-Encoding")
         if request.method != "POST" or request.path != "/" or request.query:
             raise ApiError("InvalidAction", "Requests are POST / without a query string")
         now = datetime.now(UTC)
@@ -159,11 +166,11 @@ class AwsApi:
         operation, parameters = await _beside(len(body), _understand, service, request, body)
         acting.set(Actor(f"access-key:{credential.key_id}", f"api {request.host}"))
         if not operation.name.startswith(READING):
+            request.changes_as = credential.key_id
             if credential.role != "admin":
                 raise Refused(
                     ApiRefusal.READ_ONLY_KEY, f"access key {credential.key_id} may only read, not {operation.name}"
                 )
-            request.changes_as = credential.key_id
             if not parameters.get("DryRun"):
                 await self._check_repeat(claim, request.sender)
         answer = await self._do(service, Call(operation.name, claim.region, parameters, credential, self._operations))
@@ -195,12 +202,20 @@ class AwsApi:
             raise ApiError(DRY_RUN, "Request would have succeeded, but DryRun flag is set.")
         return answer
 
-    def _refused(self, request: _Request, error: ApiError) -> Response:
-        """A change that is not made is told to the operator as well: it leaves no audit record."""
+    async def _refused(self, request: _Request, error: ApiError) -> Response:
+        """A change that is not made is told to the operator as well."""
         if request.changes_as and error.code != DRY_RUN:
             who = f"access key {request.changes_as} from {request.host}"
+            self.refusals[error.code] += 1
             _warn.warning(error.code, "API: %s by %s refused: %s: %s", request.action, who, error.code, error.message)
+            await self._record(request, error.code, error.message)
         return request.error(error)
+
+    async def _record(self, request: _Request, reason: str, message: str) -> None:
+        try:
+            await self._operations.record_refusal(request.changes_as, request.action, reason, message)
+        except OperationError as error:  # a full disk: the refusal stands, and the log has it
+            _warn.warning("audit", "API: a refusal cannot be recorded: %s", error)
 
     def _count(self, request: _Request, refused: Refused) -> None:
         self.refusals[refused.reason] += 1
@@ -230,6 +245,11 @@ class _Request:
         self.changes_as = ""
         """The access key, once it is known that something is to be changed."""
         self._receive = receive
+
+    @property
+    def two_lengths(self) -> bool:
+        """Whoever passed it on may have taken another one for its end than we do (RFC 9112, 6.1)."""
+        return bool({"content-length", "transfer-encoding"} <= {name for name, _ in self.headers})
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key == name), "")

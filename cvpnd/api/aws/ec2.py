@@ -24,6 +24,8 @@ SWITCHED = (
 """What is switched on by its ``Enabled``, and what it cannot be on without: whoever writes the second and forgets the
 first would have no handler, or no log, and not know."""
 
+ADDRESS_TYPES = {"ipv4": (4,), "ipv6": (6,), "dual-stack": (4, 6)}
+
 Parameters = Mapping[str, Any]
 
 
@@ -35,6 +37,11 @@ async def create_endpoint(call: Call) -> Answer:
     if "ClientCidrBlock" not in call.parameters:
         raise ApiError("MissingParameter", "The request must contain the parameter ClientCidrBlock")
     settings["client_cidr"] = call.get("ClientCidrBlock")
+    if call.get("TrafficIpAddressType") == "ipv6":
+        raise ApiError(
+            "UnsupportedOperation",
+            "TrafficIpAddressType: clients always have an IPv4 address here; ask for dual-stack",
+        )
     client_certificate, methods = _authentication(call.get("AuthenticationOptions"))
     if servers := call.get("DnsServers"):
         settings["dns_servers"] = _dns_servers(servers)
@@ -51,6 +58,8 @@ async def create_endpoint(call: Call) -> Answer:
         port=_port(call.get("VpnPort", 443)),
         vpc=call.get("VpcId", ""),
         tags=tags,
+        listens_on=ADDRESS_TYPES.get(call.get("EndpointIpAddressType"), ()),
+        dual_stack=call.get("TrafficIpAddressType") == "dual-stack",
     )
     return {
         "ClientVpnEndpointId": view.endpoint_id,
@@ -89,7 +98,7 @@ async def describe_endpoints(call: Call) -> Answer:
         known = {view.endpoint_id: view for view in views}
         views = []
         for each in dict.fromkeys(wanted):  # whoever waits until one is gone names it
-            view = known.get(each) or call.operations.deleted_endpoint(each)
+            view = known.get(each) or await call.operations.deleted_endpoint(each)
             if view is None:
                 raise OperationError("InvalidClientVpnEndpointId.NotFound", f"Endpoint {each} does not exist")
             views.append(view)
@@ -235,8 +244,6 @@ def _settings(parameters: Parameters) -> dict[str, Any]:
 def _refuse_what_is_not_there(parameters: Parameters) -> None:
     """A setting that would not be kept must not be accepted. Those that ask for nothing are."""
     asked = {
-        "EndpointIpAddressType": parameters.get("EndpointIpAddressType", "ipv4") != "ipv4",
-        "TrafficIpAddressType": parameters.get("TrafficIpAddressType", "ipv4") != "ipv4",
         "TransitGatewayConfiguration": parameters.get("TransitGatewayConfiguration"),
         "DevicePostureOptions": any(parameters.get("DevicePostureOptions", {}).values()),
         "ConnectionLogOptions.IncludeAuthorizationPolicyContext": parameters.get("ConnectionLogOptions", {}).get(

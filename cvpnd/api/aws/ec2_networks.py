@@ -42,7 +42,7 @@ async def describe_target_networks(call: Call) -> Answer:
         known = {view.association_id: view for view in views}
         views = []
         for each in dict.fromkeys(wanted):  # whoever waits until one is gone names it
-            view = known.get(each) or call.operations.disassociated(endpoint, each)
+            view = known.get(each) or await call.operations.disassociated(endpoint, each)
             if view is None:
                 raise OperationError("InvalidClientVpnAssociationIdNotFound", f"Association {each} does not exist")
             views.append(view)
