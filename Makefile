@@ -289,9 +289,10 @@ soak-data: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## a gigabyte each way thro
 	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py $(ARGS) </dev/null
 
 .PHONY: crash
-crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 50 clients, and CRASHES (50) kills in the middle of one (root)
-	@CRASHES=$${CRASHES:-50} CHANGING_S=$${CHANGING_S:-60} \
-	    $(VENV)/bin/pytest -rP tests/e2e/test_managed.py -k 'many_changes or killed_at_any_moment' </dev/null
+crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 50 clients, thousands of rules, and CRASHES (50) kills in the middle of a change (root)
+	@CRASHES=$${CRASHES:-50} CHANGING_S=$${CHANGING_S:-60} RULES=$${RULES:-10000} ROUTES=$${ROUTES:-1000} \
+	    $(VENV)/bin/pytest -rP tests/e2e/test_managed.py tests/e2e/test_changes_beside_transfers.py \
+	    tests/e2e/test_price_of_changes.py -k 'beside or one_by_one or killed_at_any_moment' </dev/null
 
 .PHONY: bench
 bench: packages-lab $(VENV)/.cvpnd $(VENV)/.bench ## our daemon and the stock OpenVPN server alternately, as tables and plots (root)

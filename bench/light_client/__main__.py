@@ -49,6 +49,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--renegotiate", action="store_true", help="renew the keys after the pings, and ping again")
     parser.add_argument("--ping-interval", type=float, default=1.0, metavar="SECONDS", help="while they stay")
+    parser.add_argument("--transfer", metavar="HOST:PORT", help="datagrams to this echo server while they stay")
+    parser.add_argument("--transfer-interval", type=float, default=0.1, metavar="SECONDS")
     parser.add_argument("--logins", type=Path, metavar="FILE", help="lines of user name and password, used in turn")
     parser.add_argument("--rounds", type=int, default=1, help="come back so often from the same port, unannounced")
     parser.add_argument("--goodbyes", action="store_true", help="between rounds, and from another port each time")
@@ -80,6 +82,13 @@ def read_logins(path: Path | None) -> tuple[tuple[str, str], ...]:
         return ()
     pairs = (line.partition(" ") for line in path.read_text().splitlines())
     return tuple((name, password) for name, _, password in pairs)
+
+
+def echo_server(text: str | None) -> tuple[IPv4Address, int] | None:
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    return IPv4Address(host), int(port)
 
 
 def announcer(count: int) -> Callable[[], None]:
@@ -118,6 +127,9 @@ def summary(results: list[ClientResult], seconds: float) -> dict[str, object]:
         "round_trip_ms": _spread(trips),
         "pings_sent": sum(result.pings_sent for result in results),
         "pings_answered": len(trips),
+        "datagrams_sent": sum(result.datagrams_sent for result in results),
+        "datagrams_back": sum(result.datagrams_back for result in results),
+        "datagrams_wrong": sum(result.datagrams_wrong for result in results),
     }
 
 
@@ -179,6 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
         renegotiate=options.renegotiate,
         logins=read_logins(options.logins),
         ping_interval_s=options.ping_interval,
+        transfer=echo_server(options.transfer),
+        transfer_interval_s=options.transfer_interval,
         rounds=options.rounds,
         goodbyes=options.goodbyes,
         on_connected=announcer(options.count) if options.announce else None,

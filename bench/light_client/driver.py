@@ -22,6 +22,7 @@ from cvpnd.wire.packet import Transport
 from cvpnd.wire.stream import FrameReader, frame
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.wrapping import Wrapping
+from light_client.datagrams import content, datagram, parse_datagram, sequence_of
 from light_client.generations import Generation, Habits
 from light_client.icmp import echo_request, parse_echo_reply
 from light_client.protocol import Connected, Failed, KeyInstalled, LightClient, Told, TunnelPacket
@@ -58,6 +59,9 @@ class Plan:
     """User names and passwords, for one client each and then from the start again."""
     ping_interval_s: float = 1.0
     """While it stays."""
+    transfer: tuple[IPv4Address, int] | None = None
+    """While it stays: datagrams of known content to an echo server, one every ``transfer_interval_s``."""
+    transfer_interval_s: float = 0.1
     rounds: int = 1
     """Connect so many times from one local port, each time without a word to the server about the end of the last, and
     from the second time on with the token that was pushed, if any."""
@@ -77,6 +81,11 @@ class ClientResult:
     """Until it was known that the connection fails."""
     round_trips_ms: list[float] = field(default_factory=list)
     pings_sent: int = 0
+    datagrams_sent: int = 0
+    datagrams_back: int = 0
+    """Each once, with the content that it was sent with."""
+    datagrams_wrong: int = 0
+    """Changed, doubled, or never sent."""
     keys: int = 0
     generation: str = ""
     cipher: str = ""
@@ -169,6 +178,9 @@ class Runner:
         """The goodbye is said: a server that closes the connection now only answers it."""
         self._changed = asyncio.Event()
         self._outstanding: dict[int, float] = {}
+        self._under_way: set[int] = set()
+        """Datagrams, by their numbers."""
+        self._echo_port = 0
 
     async def serve(self) -> None:
         """Receive until cancelled; deadlines are looked after by ``_timers``."""
@@ -197,11 +209,19 @@ class Runner:
         )
         await self.pump()
 
+    async def transfer(self, source: IPv4Address, target: tuple[IPv4Address, int], sequence: int) -> None:
+        host, self._echo_port = target
+        self._under_way.add(sequence)
+        self.result.datagrams_sent += 1
+        payload = content(self.result.index, sequence)
+        self.client.send_tunnel_packet(datagram(source, host, self._echo_port, payload))
+        await self.pump()
+
     def answered(self, sequence: int) -> bool:
         return sequence not in self._outstanding
 
     def all_answered(self) -> bool:
-        return not self._outstanding
+        return not self._outstanding and not self._under_way
 
     async def pump(self) -> None:
         now = time.monotonic()
@@ -221,6 +241,15 @@ class Runner:
         self._changed.set()
 
     def _tunnel_packet(self, payload: bytes) -> None:
+        echoed = parse_datagram(payload, self._echo_port)
+        if echoed is not None:
+            sequence = sequence_of(echoed, self.result.index)
+            if sequence in self._under_way:
+                self._under_way.remove(sequence)
+                self.result.datagrams_back += 1
+            else:
+                self.result.datagrams_wrong += 1
+            return
         reply = parse_echo_reply(payload)
         if reply is not None and reply[1] == self.result.index & 0xFFFF:
             sent = self._outstanding.pop(reply[2], None)
@@ -330,12 +359,16 @@ async def _use_tunnel(runner: Runner, plan: Plan) -> bool:
         sequence = await _ping(runner, plan, sequence)
     if sequence is None:
         return False
+    interval_s = plan.ping_interval_s if plan.transfer is None else plan.transfer_interval_s
     end = time.monotonic() + plan.hold_s
     while (left := end - time.monotonic()) > 0:
-        if plan.ping is not None:
-            sequence += 1
-            await runner.ping(IPv4Address(runner.result.address), plan.ping, sequence & 0xFFFF)
-        await runner.until(lambda: False, min(plan.ping_interval_s, left))
+        sequence += 1
+        source = IPv4Address(runner.result.address)
+        if plan.transfer is not None:
+            await runner.transfer(source, plan.transfer, sequence)
+        elif plan.ping is not None:
+            await runner.ping(source, plan.ping, sequence & 0xFFFF)
+        await runner.until(lambda: False, min(interval_s, left))
         if runner.client.failed is not None:
             return False
     await runner.until(runner.all_answered, PING_INTERVAL_S)
