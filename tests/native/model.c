@@ -245,7 +245,7 @@ static bool stands_for(const struct packet_list *list, unsigned i, unsigned j)
     bool v6 = a[0] >> 4 == 6;
     if (v6 ? get_u32(a) != get_u32(b) || a[7] != b[7] : a[1] != b[1] || a[8] != b[8])
         return false;
-    bool back = length > at + 20 && get_u32(b + at + 24) - get_u32(a + at + 24) >= 0x80000000u;
+    bool back = length > at + 20 && get_u32(b + at + 24) - get_u32(a + at + 24) > 0x80000000u;
     return get_u32(a + at + 4) == get_u32(b + at + 4) && newer != older && newer - older <= 0x80000000u && !back;
 }
 
