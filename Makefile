@@ -247,10 +247,10 @@ test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active
 
 # A Node.js that does not come from Debian brings its own npm. SimpleSAMLphp's package wants a web server, so its files
 # alone are taken.
-SSO := chromium $(if $(shell command -v npm),,nodejs npm) php-cli php-xml
+SSO := chromium $(if $(shell command -v npm),,nodejs npm) php-cli php-xml python3-lasso
 
 .PHONY: test-sso
-test-sso: packages-test $(TOOLS)/simplesamlphp $(VENV)/.cvpnd $(VENV)/.dev ## logins with Chromium at SimpleSAMLphp and at samlp on Node; installs them (root)
+test-sso: packages-test $(TOOLS)/simplesamlphp $(VENV)/.cvpnd $(VENV)/.dev ## logins with Chromium at SimpleSAMLphp, samlp on Node and lasso; installs them (root)
 	@dpkg-query --show $(SSO) >/dev/null 2>&1 || { echo '==> Installing Debian packages: $(SSO)'; mkdir -p $(LOGS); \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SSO) </dev/null >$(LOGS)/sso.log 2>&1 \
 	        || { tail -n 30 $(LOGS)/sso.log >&2; exit 1; }; }

@@ -64,6 +64,7 @@ def crowd(site):
     return run
 
 
+@pytest.mark.timeout(240)
 def test_many_logins_at_once_and_tunnels_that_lose_nothing(site, crowd):
     """Stock clients send and receive meanwhile at a rate that two cores carry, each on a machine of its own by its
     routing table; what arrives is counted by its sequence."""

@@ -1,13 +1,13 @@
-"""Two identity providers of the test's own, which share no code: SimpleSAMLphp, and samlp on Node.
+"""Three identity providers of the test's own, which share no code: SimpleSAMLphp, samlp on Node, and one of lasso.
 
-They live in one namespace at two ports and know one person, anna, with the password ``secret``."""
+They live in one namespace and know one person, anna, with the password ``secret``."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from helpers import certs
+from helpers import certs, saml_idp
 from helpers.lab import wait_until
 from helpers.netns import Namespace, Process
 
@@ -42,7 +42,7 @@ _REMOTE = """<?php
 $metadata['{entity_id}'] = [
     'AssertionConsumerService' => [{acs}],
     'NameIDFormat' => 'urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress',
-    'saml20.sign.response' => true, 'saml20.sign.assertion' => true, 'validate.authnrequest' => false,
+    'saml20.sign.response' => true, 'saml20.sign.assertion' => true, {requests}
     'authproc' => [3 => ['class' => 'saml:AttributeNameID', 'attribute' => 'mail',
         'Format' => 'urn:oasis:names:tc:SAML:1.1:nameid-format:emailAddress']],
     'attributes.NameFormat' => 'urn:oasis:names:tc:SAML:2.0:attrname-format:basic',
@@ -107,8 +107,11 @@ def _answers(place: Namespace, address: str) -> bool:
         return sock.connect_ex((host, int(port))) == 0
 
 
-def simplesamlphp(place: Namespace, address: str, directory: Path, *acs: str) -> Idp:
+def simplesamlphp(place: Namespace, address: str, directory: Path, *acs: str, requests_by: str = "") -> Idp:
+    """``requests_by``: a certificate, PEM; requests that are not signed with its key are refused."""
     _prepare(directory)
+    (directory / "requests.crt").write_text(requests_by)
+    signed = "'validate.authnrequest' => true, 'certificate' => 'requests.crt',"
     for name in ("metadata", "tmp", "www"):
         (directory / name).mkdir()
     (directory / "www/simplesaml").symlink_to(SIMPLESAML / "www")
@@ -117,6 +120,7 @@ def simplesamlphp(place: Namespace, address: str, directory: Path, *acs: str) ->
         for number, url in enumerate(acs)
     )
     values = {"address": address, "directory": directory, "entity_id": ENTITY_ID, "acs": consumers, "anna": _php(ANNA)}
+    values["requests"] = signed if requests_by else "'validate.authnrequest' => false,"
 
     def write(name: str, template: str) -> None:
         for key, value in values.items():
@@ -147,4 +151,17 @@ def samlp(place: Namespace, address: str, directory: Path, acs: str) -> Idp:
     process.wait_for("^ready")
     metadata = directory / "idp.xml"
     _fetch(place, f"http://{address}/metadata", metadata)
+    return Idp(process, metadata)
+
+
+def lasso(place: Namespace, address: str, directory: Path, acs: str) -> Idp:
+    _prepare(directory)
+    (directory / "anna").write_text(json.dumps(ANNA))
+    (directory / "sp.xml").write_text(saml_idp.our_metadata(acs))
+    key = saml_idp.Key((directory / "idp.key").read_text(), (directory / "idp.crt").read_text())
+    metadata = directory / "idp.xml"
+    metadata.write_text(saml_idp.metadata(key, f"http://{address}/idp", f"http://{address}/login"))
+    program = Path(__file__).with_name("lasso_idp.py")
+    process = place.start("/usr/bin/python3", program, address, "sp.xml", label="lasso", cwd=directory)
+    process.wait_for("^ready")
     return Idp(process, metadata)
