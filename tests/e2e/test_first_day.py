@@ -32,9 +32,8 @@ def test_init_run_profile_connect_revoke(site, ping):
     gateway = GatewayProcess(host, directory, toml.replace("[pki]", '[metrics]\nlisten = "off"\n[pki]'), environment)
     gateway.start()
     first = site.lab.openvpn(directory / "client1.ovpn").wait_connected()
-    twice = host.run(
-        sys.executable, "-m", "cvpnd", "run", "--config", directory / "cvpnd.toml", env=environment, check=False
-    )
+    run = (sys.executable, "-m", "cvpnd", "run", "--config", directory / "cvpnd.toml")
+    twice = host.run(*run, env=environment, cwd=directory, check=False)  # the installed one, which has the C module
     assert twice.returncode == 1 and f"running already (pid {gateway.running.pid})" in twice.stdout + twice.stderr
     assert ping(count=1) == 1.0, "it has left the host as it found it"
 
