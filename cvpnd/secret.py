@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import hmac
+import string
 from typing import NoReturn
+
+_BASE64 = {ord(c): n for n, c in enumerate(f"{string.ascii_uppercase}{string.ascii_lowercase}{string.digits}+/")}
+
+
+class _Wiped(bytearray):
+    """Views of it keep it as it is; once there are none, and nobody else has it, nothing is left of it."""
+
+    def __del__(self) -> None:
+        self[:] = bytes(len(self))
 
 
 class Secret:
@@ -14,7 +24,7 @@ class Secret:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, data: bytes | bytearray | memoryview = b"") -> None:
-        self._data = bytearray(data)
+        self._data = _Wiped(data)
 
     @classmethod
     def of_text(cls, text: str) -> Secret:
@@ -24,7 +34,7 @@ class Secret:
     def wipe(self) -> None:
         """It is empty then."""
         self._data[:] = bytes(len(self._data))
-        self._data = bytearray()
+        self._data = _Wiped()
 
     def view(self) -> memoryview:
         """Without a copy; for a call, and not longer."""
@@ -32,6 +42,58 @@ class Secret:
 
     def copy(self) -> Secret:
         return Secret(self._data)
+
+    def text(self) -> str:
+        """Where it turns out to be none, as a token, or at a library's door."""
+        return self._data.decode("utf-8", "surrogateescape")
+
+    def startswith(self, *prefixes: bytes) -> bool:
+        return self._data.startswith(prefixes)
+
+    def partition(self, separator: bytes, start: int = 0) -> tuple[Secret, Secret] | None:
+        """What stands before it, from ``start`` on, and behind it; None: it is not there."""
+        at = self._data.find(separator, start)
+        if at < 0:
+            return None
+        with self.view() as view:
+            return Secret(view[start:at]), Secret(view[at + len(separator) :])
+
+    def from_base64(self) -> Secret | None:
+        """None: it is none. ``base64`` would leave a copy of what is in it."""
+        digits = self._data.rstrip(b"=")
+        padding = len(self._data) - len(digits)
+        if len(self._data) % 4 or padding > 2:
+            digits[:] = bytes(len(digits))
+            return None
+        found, bits, count, size = Secret(bytes(len(digits) * 3 // 4)), 0, 0, 0
+        for digit in digits:
+            if (value := _BASE64.get(digit)) is None:
+                size = -1
+                break
+            bits, count = (bits << 6 | value) & 0xFFFF, count + 6
+            if count >= 8:
+                count -= 8
+                found._data[size] = bits >> count & 0xFF
+                size += 1
+        digits[:] = bytes(len(digits))
+        return found if size >= 0 else None
+
+    def without(self, dropped: bytes) -> Secret:
+        """Those bytes, and with ASCII's capital letters in small ones."""
+        kept, size = bytearray(len(self._data)), 0
+        for byte in self._data:
+            if byte not in dropped:
+                kept[size] = byte | 0x20 if 0x41 <= byte <= 0x5A else byte
+                size += 1
+        with memoryview(kept) as view:
+            left = Secret(view[:size])
+        kept[:] = bytes(len(kept))
+        return left
+
+    def __add__(self, other: Secret) -> Secret:
+        both = Secret(bytes(len(self) + len(other)))
+        both._data[: len(self)], both._data[len(self) :] = self._data, other._data
+        return both
 
     def __bytes__(self) -> bytes:
         return bytes(self._data)
@@ -42,9 +104,6 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         """In the same time wherever they differ."""
         return hmac.compare_digest(self._data, other._data) if isinstance(other, Secret) else NotImplemented
-
-    def __del__(self) -> None:
-        self._data[:] = bytes(len(self._data))
 
     def __repr__(self) -> str:
         return "Secret(…)"

@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from OpenSSL import SSL
 
+from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.key_material import CBC_CIPHERS, DataChannelKeys, data_channel_keys, export_key2, prf_key2
 from cvpnd.wire.key_method import (
@@ -92,7 +93,7 @@ class Failed:
 
 def _serialise_wide(message: KeyMessage) -> bytes:
     """As AWS's client writes it (openvpn-wire.md section 17)."""
-    texts = (message.options, message.username, message.password, message.peer_info)
+    texts = (message.options, message.username, message.password.text(), message.peer_info)
     raw = [text.encode() + b"\0" if text else b"" for text in texts]
     random = message.source.pre_master + message.source.random1 + message.source.random2
     body = b"\2" + random + b"".join(len(each).to_bytes(4, "big") + each for each in raw)
@@ -403,7 +404,7 @@ class LightClient:
         if key.stage is _Stage.TLS and key.tls.established:
             unsaid = self._habits.said_once if self.connected else ()
             info = "".join(f"{name}={value}\n" for name, value in self._peer_info.items() if name not in unsaid)
-            message = KeyMessage(key.source, self._options, self.username, self.password, info)
+            message = KeyMessage(key.source, self._options, self.username, Secret.of_text(self.password), info)
             serialise = _serialise_wide if self._habits.wide_lengths else serialise_key_message
             key.tls.send(serialise(message))
             key.flush()

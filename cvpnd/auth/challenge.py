@@ -6,7 +6,6 @@ that whoever has no password learns nothing about second factors."""
 from __future__ import annotations
 
 import base64
-import binascii
 import secrets
 import threading
 from collections import OrderedDict
@@ -14,38 +13,37 @@ from dataclasses import dataclass, field, replace
 
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.passwords import as_bytes
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
-STATIC = "SCRV1:"
-DYNAMIC = "CRV1::"
+STATIC = b"SCRV1:"
+DYNAMIC = b"CRV1::"
 QUESTION = "Enter MFA code "
 """The text that AWS's profiles have, so that clients which look for it find it."""
 MOST_QUESTION_BYTES = 400
 """A message to a client has 1024, with the state and the user's name in base64."""
 QUESTION_LIFETIME_S = 180.0
 """A person looks for a telephone and types."""
+AS_PEOPLE_TYPE = b" -\t"
+"""What is no part of a code."""
 KEPT = 4096
 KEPT_OF_ACCOUNT = 4
 STATE_BYTES = 18
 
 
-def split_static(password: str) -> tuple[str, str] | None:
+def split_static(password: Secret) -> tuple[Secret, Secret] | None:
     """Password and answer of ``SCRV1:…:…``; None if it is none."""
-    parts = password.removeprefix(STATIC).split(":")
-    if not password.startswith(STATIC) or len(parts) != 2:
+    if not password.startswith(STATIC) or (parts := password.partition(b":", len(STATIC))) is None:
         return None
-    try:
-        typed, answer = (base64.b64decode(part, validate=True) for part in parts)
-    except (binascii.Error, ValueError):
-        return None
-    return typed.decode("utf-8", "surrogateescape"), answer.decode("utf-8", "surrogateescape")
+    typed, answer = parts[0].from_base64(), parts[1].from_base64()
+    return None if typed is None or answer is None else (typed, answer)
 
 
-def split_dynamic(password: str) -> tuple[str, str] | None:
+def split_dynamic(password: Secret) -> tuple[str, Secret] | None:
     """State and answer of ``CRV1::…::…``, in which the answer may have colons; None if it is none."""
-    state, separator, answer = password.removeprefix(DYNAMIC).partition("::")
-    return (state, answer) if password.startswith(DYNAMIC) and separator else None
+    if not password.startswith(DYNAMIC) or (parts := password.partition(b"::", len(DYNAMIC))) is None:
+        return None
+    return parts[0].text(), parts[1]
 
 
 def question_text(text: str) -> str:
@@ -72,9 +70,9 @@ class Proven:
     username: str
     """As it was typed."""
     account: Account
-    code: str = field(repr=False)
+    code: Secret
     """Empty: none came."""
-    password: bytes = field(default=b"", repr=False)
+    password: Secret = field(default_factory=Secret)
     """Empty where a question was answered, unless it was kept for that."""
     answers: bool = False
     """A question that was put, and not merely the password's."""
@@ -98,9 +96,9 @@ class Asked(Challenged):
     echo: bool
     """The answer may be seen while it is typed."""
 
-    def answered(self, text: str) -> str:
+    def answered(self, answer: Secret) -> Secret:
         """What then stands in the password's place."""
-        return f"{DYNAMIC}{self.state}::{text}"
+        return Secret(DYNAMIC + self.state.encode() + b"::") + answer
 
 
 class Questions:
@@ -112,24 +110,26 @@ class Questions:
         self._open: OrderedDict[str, tuple[Proven, float]] = OrderedDict()
         """Until when it is good; the oldest first."""
 
-    def prove(self, asker: Asker, directory: Directory, username: str, password: str, now: float) -> Proven | Refused:
+    def prove(
+        self, asker: Asker, directory: Directory, username: str, password: Secret, now: float
+    ) -> Proven | Refused:
         """Asks the directory about what came in the password field."""
         if password.startswith(DYNAMIC):
             return self._answered(asker, directory, username, password, now)
-        code = ""
+        code = Secret()
         if password.startswith(STATIC):
             if (parts := split_static(password)) is None:
                 return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password has not the form of an answered challenge")
             password, code = parts
         if not password:
             return Refused(Refusal.CREDENTIALS_MISSING, "no password beside the code")
-        account = directory.log_in(username, as_bytes(password))
+        account = directory.log_in(username, password)
         if isinstance(account, Refused):
             return account
-        return Proven(asker, username, account, code, as_bytes(password))
+        return Proven(asker, username, account, code, password.copy())
 
     def _answered(
-        self, asker: Asker, directory: Directory, username: str, password: str, now: float
+        self, asker: Asker, directory: Directory, username: str, password: Secret, now: float
     ) -> Proven | Refused:
         parts = split_dynamic(password)
         proven = None if parts is None else self._take(parts[0], asker, username, now)
@@ -149,8 +149,8 @@ class Questions:
         """``memory`` comes back with the answer, and the password if it is kept. ``echo``: a code is worth nothing a
         minute later."""
         state = secrets.token_urlsafe(STATE_BYTES)
-        password = proven.password if keep_password else b""
-        put = replace(proven, code="", password=password, answers=False, memory=memory)
+        password = proven.password if keep_password else Secret()
+        put = replace(proven, code=Secret(), password=password, answers=False, memory=memory)
         whose = (proven.asker.directory, proven.account.name)
         with self._lock:
             for old in [key for key, (_, until) in self._open.items() if until < now]:
@@ -161,7 +161,7 @@ class Questions:
             while len(self._open) >= KEPT:
                 self._open.popitem(last=False)
             self._open[state] = put, now + QUESTION_LIFETIME_S
-        name = base64.b64encode(as_bytes(proven.username)).decode()
+        name = base64.b64encode(proven.username.encode("utf-8", "surrogateescape")).decode()
         challenge = f"CRV1:{'R,E' if echo else 'R'}:{state}:{name}:{text}"
         what = f"{proven.account.name} is asked for a code"
         return Asked(Refusal.MFA_REQUIRED, what, challenge, state, text, echo)

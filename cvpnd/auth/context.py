@@ -32,6 +32,9 @@ TLS13_SUITES = "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1
 # 800 bytes. They are looked up once instead (``with_intermediates``).
 _MODE_NO_AUTO_CHAIN = 0x8
 
+# SSL_OP_CLEANSE_PLAINTEXT, which pyOpenSSL does not name: what was read is wiped inside OpenSSL once it is handed out.
+_OP_CLEANSE_PLAINTEXT = 0x2
+
 _TLS_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
 
@@ -48,7 +51,11 @@ def new_server_context(
     if settings.maximum_version is not None:
         context.set_max_proto_version(_TLS_VERSIONS[settings.maximum_version])
     context.set_options(
-        SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+        SSL.OP_NO_TICKET
+        | SSL.OP_NO_COMPRESSION
+        | SSL.OP_NO_RENEGOTIATION
+        | SSL.OP_CIPHER_SERVER_PREFERENCE
+        | _OP_CLEANSE_PLAINTEXT
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # A connection that waits for its peer gives its 34 kB of record buffers back.

@@ -44,7 +44,7 @@ class Directory(Protocol):
         """Accounts that let people go on as they were, as nobody can look at them any more."""
         ...
 
-    def log_in(self, username: str, password: bytes) -> Account | Refused:
+    def log_in(self, username: str, password: Secret) -> Account | Refused:
         """Takes as long for somebody unknown as for a wrong password."""
         ...
 

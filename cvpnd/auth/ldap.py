@@ -1,7 +1,8 @@
 """Connections to the servers of an LDAP directory: verified TLS or nothing, and the next server where one is down.
 
-``ldap3`` speaks the protocol; the TLS handshake is the standard library's, with the host name checked (ldap3 verifies
-nothing unless told to, and by a comparison of its own). For one thread at a time, each with connections of its own."""
+``ldap3`` speaks the protocol, but for the binds of users, whose passwords it would leave in memory. The TLS handshake
+is the standard library's, with the host name checked (ldap3 verifies nothing unless told to, and by a comparison of its
+own). For one thread at a time, each with connections of its own."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from ldap3.core.exceptions import LDAPCommunicationError, LDAPException, LDAPSta
 
 from cvpnd.auth.health import ServerHealth
 from cvpnd.config import LdapUrl
+from cvpnd.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +163,7 @@ class LdapServers:
         log.warning("directory server %s; the next one is asked, this one again in %.0f s", text, back_off_s)
         return text
 
-    def connect(self, url: LdapUrl, user: str, password: str | bytes) -> Connection:
+    def connect(self, url: LdapUrl, user: str | None = None, password: str | None = None) -> Connection:
         """TLS is up when this returns, and nothing was said before. Raises one of FAULTS, or another LDAPException."""
         tls = _VerifiedTls(self.context, url.host, self.timeout_s)
         server = Server(url.host, url.port, use_ssl=url.ldaps, tls=tls, get_info=NONE, connect_timeout=self.timeout_s)
@@ -207,10 +209,9 @@ class LdapSession:
         return service
 
     def hand_over(self) -> LdapSession:
-        """The connection that a user has bound to stay, in a session of whoever asks. The password goes no further."""
+        """The connection that a user has bound to stay, in a session of whoever asks."""
         connection, self._searching = self._searching, None
         assert connection is not None and not self._of_service  # noqa: S101 - a user has bound
-        connection.password = None
         session = LdapSession(self._servers, self.url, connection)
         session._of_service = False
         return session
@@ -245,16 +246,15 @@ class LdapSession:
             if found["type"] == "searchResEntry"  # and no reference to another domain
         ][:most]
 
-    def bind_as(self, dn: str, password: bytes, *, stay: bool = False) -> BindAnswer:
+    def bind_as(self, dn: str, password: Secret, *, stay: bool = False) -> BindAnswer:
         """Never with an empty password, which servers take for nobody's and answer with success, nor with a zero byte
         in it, where one may think that it ends. ``stay``: for searches, after success. Raises one of FAULTS, or another
         LDAPException."""
-        if not dn or not password or b"\0" in password:
+        if not dn or not password or 0 in password.view():
             return BindAnswer(INVALID_CREDENTIALS, "empty", b"")
-        connection = self._servers.connect(self.url, dn, password)
+        connection = self._servers.connect(self.url)
         try:
-            connection.bind(controls=[(PASSWORD_POLICY, False, None)])
-            result = connection.result
+            result = _bind(connection, dn, password)
             if result["result"] in NOT_THE_USERS_FAULT:
                 raise ServerFault(f"bind: {result['description']} {result['message']}".strip())
             policy = (result.get("controls") or {}).get(PASSWORD_POLICY, {}).get("value") or b""
@@ -266,6 +266,49 @@ class LdapSession:
         finally:
             if connection is not self._searching:
                 _close(connection)
+
+
+def _bind(connection: Connection, dn: str, password: Secret) -> dict[str, Any]:
+    """What ldap3's own does, without its copies of the password. The names are none that it documents: a version that
+    lacks them lets nobody in."""
+    message_id = connection.server.next_message_id()
+    packet = bind_request(message_id, dn, password)
+    try:
+        connection.socket.sendall(packet)
+    finally:
+        packet[:] = bytes(len(packet))
+    connection.request = connection.strategy._outstanding[message_id] = {"type": "bindRequest"}
+    connection.post_send_single_response(message_id)
+    result: dict[str, Any] = connection.result
+    connection.bound = result["result"] == SUCCESS
+    return result
+
+
+def bind_request(message_id: int, dn: str, password: Secret) -> bytearray:
+    """RFC 4511, section 4.2: a simple bind, with the control that asks for the password policy's word."""
+    name = dn.encode("utf-8", "surrogateescape")
+    before = b"\x02\x01\x03" + _ber(0x04, len(name)) + name + _ber(0x80, len(password))
+    oid = PASSWORD_POLICY.encode()
+    control = _ber(0x04, len(oid)) + oid
+    control = _ber(0x30, len(control)) + control
+    control = _ber(0xA0, len(control)) + control
+    number = message_id.to_bytes(message_id.bit_length() // 8 + 1, "big")
+    number = _ber(0x02, len(number)) + number
+    size = len(before) + len(password)
+    operation = _ber(0x60, size)
+    head = _ber(0x30, len(number) + len(operation) + size + len(control)) + number + operation + before
+    packet = bytearray(len(head) + len(password) + len(control))
+    packet[: len(head)] = head
+    packet[len(head) : len(head) + len(password)] = password.view()
+    packet[len(head) + len(password) :] = control
+    return packet
+
+
+def _ber(tag: int, length: int) -> bytes:
+    if length < 0x80:
+        return bytes((tag, length))
+    digits = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(digits))) + digits
 
 
 def _quiet(connection: Connection) -> bool:

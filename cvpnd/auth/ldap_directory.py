@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -32,7 +33,9 @@ from cvpnd.secret import Secret
 T = TypeVar("T")
 
 MOST_GROUPS = 200
-"""Of one user, as AWS: those beyond are left out."""
+"""Of one user, as AWS: those beyond are left out. Each is known by two identifiers."""
+MOST_NAMED = 1000
+"""Active Directory gives no more in one answer."""
 MOST_GROUP_CHARACTERS = 255
 NESTING = 10
 NOBODY = "no-such-person-of-this-gateway"
@@ -153,17 +156,17 @@ class LdapDirectory:
     def unchecked(self) -> int:
         return self._bound.unchecked()
 
-    def log_in(self, username: str, password: bytes) -> Account | Refused:
+    def log_in(self, username: str, password: Secret) -> Account | Refused:
         if self._settings.service is None:
             return self._log_in_directly(username, password)
 
         def ask(session: LdapSession) -> Account | Refused:
             entry = self._find(session, username)
             if isinstance(entry, Refused):
-                session.bind_as(f"cn={NOBODY},{self._settings.user_base}", NOBODY.encode())  # takes as long as anybody
+                session.bind_as(
+                    f"cn={NOBODY},{self._settings.user_base}", Secret(NOBODY.encode())
+                )  # takes as long as anybody
                 return entry
-            if not _is_text(password):  # what ldap3 could not send
-                return Refused(Refusal.WRONG_PASSWORD, f"of {entry.dn}: no UTF-8")
             answer = session.bind_as(entry.dn, password)
             if (refusal := bind_refusal(answer)) is not None:
                 return Refused(refusal, f"{entry.dn} at {session.url}: {answer.message or refusal}")
@@ -206,12 +209,10 @@ class LdapDirectory:
 
     # -- without a service account --------------------------------------------------------------------------
 
-    def _log_in_directly(self, username: str, password: bytes) -> Account | Refused:
+    def _log_in_directly(self, username: str, password: Secret) -> Account | Refused:
         bind_name = self._bind_name(username)
         if not bind_name:
             return Refused(Refusal.USER_UNKNOWN, f"{username!r} is nobody's name here")
-        if not _is_text(password):  # what ldap3 could not send
-            return Refused(Refusal.WRONG_PASSWORD, f"of {bind_name}: no UTF-8")
 
         def ask(session: LdapSession) -> Account | Refused:
             answer = session.bind_as(bind_name, password, stay=True)
@@ -219,7 +220,7 @@ class LdapDirectory:
                 return Refused(refusal, f"{bind_name} at {session.url}: {answer.message or refusal}")
             account = self._own_account(session, username, bind_name)
             if isinstance(account, Account):
-                kept = Secret(password) if self._keeps_passwords else None
+                kept = password.copy() if self._keeps_passwords else None
                 self._bound.add(username, bind_name, account, session.hand_over(), kept)
             return account
 
@@ -314,9 +315,11 @@ class LdapDirectory:
         sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
         within = f"(&(objectClass=group)(member:1.2.840.113556.1.4.1941:={escape_filter_chars(entry.dn)}))"
         attribute = self._settings.group_name
-        named = session.search(self._settings.group_base, within, [attribute], most=MOST_GROUPS)
-        names = [group.text(attribute) for group in named]
-        return frozenset([*_usable(sids), *_usable(names, plain=True)])
+        named = session.search(self._settings.group_base, within, [attribute, "objectSid"], most=MOST_NAMED)
+        names = {
+            format_sid(sid): group.text(attribute) for group in named for sid in group.attributes.get("objectsid", [])
+        }
+        return _known_as((sid, names.get(sid, "")) for sid in sids)
 
     def _groups(self, session: LdapSession, entry: Entry) -> frozenset[str]:
         """By DN and by name. A group's groups are walked: memberOf has the direct ones alone."""
@@ -335,15 +338,18 @@ class LdapDirectory:
             names |= {group.dn: group.text(attribute) for group in found}
             if not level or len(names) >= MOST_GROUPS:
                 break
-        return frozenset([*_usable(names), *_usable(names.values(), plain=True)])
+        return _known_as(names.items())
 
 
-def _usable(groups: Iterable[str], *, plain: bool = False) -> list[str]:
-    """``plain``: names that people chose, who shall not choose another group's DN or SID."""
-    fitting = [group for group in groups if 0 < len(group) <= MOST_GROUP_CHARACTERS]
-    return [group for group in fitting if not plain or not ("=" in group or group.upper().startswith("S-1-"))][
-        :MOST_GROUPS
-    ]
+def _known_as(groups: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """What rules may call the first of them, each of which has a DN or SID and a name. A name is what people chose, who
+    shall not choose another group's DN or SID."""
+    known: set[str] = set()
+    for unique, name in islice(groups, MOST_GROUPS):
+        known.add(unique)
+        if not ("=" in name or name.upper().startswith("S-1-")):
+            known.add(name)
+    return frozenset(each for each in known if 0 < len(each) <= MOST_GROUP_CHARACTERS)
 
 
 def _state(entry: Entry) -> Refusal | None:
@@ -354,11 +360,3 @@ def _state(entry: Entry) -> Refusal | None:
     if expires.isdigit() and int(expires) not in NEVER and int(expires) / 1e7 - FILETIME_EPOCH_S < time.time():
         return Refusal.ACCOUNT_EXPIRED
     return Refusal.ACCOUNT_DISABLED if entry.text("pwdAccountLockedTime") == LOCKED_FOR_GOOD else None
-
-
-def _is_text(password: bytes) -> bool:
-    try:
-        password.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -50,7 +50,7 @@ class LocalUsers:
     def unchecked(self) -> int:
         return 0
 
-    def log_in(self, username: str, password: bytes) -> Account | Refused:
+    def log_in(self, username: str, password: Secret) -> Account | Refused:
         user = self._users.get(username)
         right = verify_password(None if user is None else user.password_hash, password)
         if user is None:

@@ -24,7 +24,6 @@ from cvpnd.auth.challenge import DYNAMIC, STATIC, Proven
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.health import Latency
 from cvpnd.auth.identity import MAX_NAME_CHARACTERS, Refused, problem_with_name
-from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.throttle import LoginThrottle
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
@@ -66,7 +65,7 @@ OURSELVES = "-"
 
 
 class SecondFactor(NamedTuple):
-    prove: Callable[[Directory, str, str], Account | Refused | Proven]
+    prove: Callable[[Directory, str, Secret], Account | Refused | Proven]
     """Asks the directory about name and password as they came from the client. Called in its threads."""
     judge: Callable[[Proven], Awaitable[Account | Refused]] | None = None
     """What becomes of somebody proven, on the event loop: others are asked, and hold up none of the threads."""
@@ -250,16 +249,17 @@ class UserLogins:
         self,
         directory: str,
         username: str,
-        password: str,
+        password: Secret,
         *,
         source: str,
         within_s: float,
         second_factor: SecondFactor | None = None,
     ) -> Account | Refused:
-        """``source``: what counts as one place that logins come from."""
+        """``source``: what counts as one place that logins come from. The password stays the caller's: an attempt whose
+        client has left has a copy, which is wiped when it is over."""
         if not username or not password:
             return Refused(Refusal.CREDENTIALS_MISSING, "no user name or no password")
-        if second_factor is None and password.startswith((STATIC, DYNAMIC)):
+        if second_factor is None and password.startswith(STATIC, DYNAMIC):
             return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password answers a challenge that was not asked")
         begun, desk, pair = self._clock(), self._desks[directory], (source, _plain(username))
         if (crowded := desk.crowded(source)) is not None:
@@ -267,7 +267,7 @@ class UserLogins:
         if self._waiting[pair] >= MOST_PENDING_OF_PAIR:
             return Refused(Refusal.TOO_MANY_LOGINS, f"{self._waiting[pair]} of {username} from there are under way")
         attempt = _Attempt()
-        ask = partial(_ask, desk.directory, password, second_factor)
+        ask = partial(_ask, desk.directory, password.copy(), second_factor)
         turn = asyncio.create_task(self._in_turn(desk, pair, username, ask, second_factor, attempt))
         self._under_way.add(turn)
         self._waiting[pair] += 1
@@ -321,14 +321,14 @@ class UserLogins:
 
 
 def _ask(
-    directory: Directory, password: str, second_factor: SecondFactor | None, username: str
+    directory: Directory, password: Secret, second_factor: SecondFactor | None, username: str
 ) -> Account | Refused | Proven:
     if (problem := problem_with_name(username)) is not None:
-        directory.log_in("", as_bytes(password))  # as long as for any other that nobody has
+        directory.log_in("", password)  # as long as for any other that nobody has
         return Refused(Refusal.USER_UNKNOWN, f"the user name {problem}")
     if second_factor is not None:
         return second_factor.prove(directory, username, password)
-    return directory.log_in(username, as_bytes(password))
+    return directory.log_in(username, password)
 
 
 def _look_up_or_bind(directory: Directory, kept: KeptPassword, username: str) -> Account | Refused:
@@ -336,7 +336,7 @@ def _look_up_or_bind(directory: Directory, kept: KeptPassword, username: str) ->
     if isinstance(account, Account) or account.refusal not in NOBODY_MAY_LOOK or (password := kept()) is None:
         return account
     try:
-        account = directory.log_in(username, bytes(password))
+        account = directory.log_in(username, password)
         if isinstance(account, Account) and (again := directory.take_password(account.name)) is not None:
             again.wipe()
         return account

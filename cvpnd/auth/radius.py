@@ -9,6 +9,7 @@ server that is not there is heard of at once, and no 256 identifiers are all the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 import socket
@@ -26,6 +27,7 @@ from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.health import Latency, ServerHealth
 from cvpnd.config import RadiusConfig, RadiusUrl
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ LEAST_SECRET_BYTES = 16
 @dataclass(frozen=True, slots=True)
 class Question:
     username: str
-    password: bytes = field(repr=False)
+    password: Secret
     """Of 1 to MOST_PASSWORD_BYTES without a zero."""
     caller: str
     """The address that the client comes from."""
@@ -189,7 +191,7 @@ class RadiusServers:
         )  # fmt: skip
         request.add_message_authenticator()  # before any other attribute
         request[USER_NAME] = [question.username.encode()]
-        request[USER_PASSWORD] = [request.PwCrypt(question.password)]
+        request[USER_PASSWORD] = [_hidden(question.password, self.settings.secret, request.authenticator)]
         request[NAS_IDENTIFIER] = [self.settings.nas_identifier.encode()]
         request[NAS_PORT_TYPE] = [VIRTUAL]
         request[CALLING_STATION_ID] = [question.caller.encode()]
@@ -231,6 +233,18 @@ class RadiusServers:
             )
             return [(family, (str(address[0]), url.port)) for family, _, _, _, address in found]
         return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (url.host, url.port))]
+
+
+def _hidden(password: Secret, secret: bytes, authenticator: bytes) -> bytes:
+    """RFC 2865, section 5.2, in place. pyrad's ``PwCrypt`` leaves copies of the password."""
+    text, last = bytearray(-(-len(password) // 16) * 16), authenticator
+    text[: len(password)] = password.view()
+    for at in range(0, len(text), 16):
+        mask = hashlib.md5(secret + last, usedforsecurity=False).digest()
+        for number in range(16):
+            text[at + number] ^= mask[number]
+        last = bytes(text[at : at + 16])
+    return bytes(text)
 
 
 def _verified(request: AuthPacket, received: bytes, url: RadiusUrl) -> Answer | str:

@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from cvpnd.auth.challenge import QUESTION, Asker, Proven, Questions, question_text
+from cvpnd.auth.challenge import AS_PEOPLE_TYPE, QUESTION, Asker, Proven, Questions, question_text
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.logins import SecondFactor
-from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.radius import (
     MOST_ATTRIBUTE_BYTES,
     MOST_PASSWORD_BYTES,
@@ -38,6 +37,7 @@ from cvpnd.auth.radius import (
 from cvpnd.auth.throttle import CodeThrottle
 from cvpnd.config import RadiusConfig, RadiusUrl
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 MOST_ROUNDS = 5
 """Challenges that one login may answer."""
@@ -46,7 +46,7 @@ MOST_ROUNDS = 5
 class UsedCodes(Protocol):
     """Where they are kept (``store``). Called from threads; raises if it cannot tell, and then nobody gets in."""
 
-    def take_radius_code(self, directory: str, username: str, code: bytes, until: float, now: float) -> bool:
+    def take_radius_code(self, directory: str, username: str, code: Secret, until: float, now: float) -> bool:
         """False: it has been taken. ``until``, as ``now`` in seconds since the epoch, it is not taken again."""
         ...
 
@@ -84,13 +84,13 @@ class RadiusCodes:
         """``until``: of the loop's clock, which is that of ``time.monotonic``."""
         return SecondFactor(partial(self._prove, asker), partial(self._judge, challenge, caller, until))
 
-    def _prove(self, asker: Asker, directory: Directory, username: str, password: str) -> Proven | Refused:
+    def _prove(self, asker: Asker, directory: Directory, username: str, password: Secret) -> Proven | Refused:
         """In a thread of the directory's."""
         return self._questions.prove(asker, directory, username, password, time.monotonic())
 
     async def _judge(self, challenge: bool, caller: str, until: float, proven: Proven) -> Account | Refused:
         """``challenge``: the server asks, after the password."""
-        name, code = proven.account.name, as_bytes(proven.code)
+        name, code = proven.account.name, proven.code
         this = proven.memory if isinstance(proven.memory, _Round) else None
         joined = this is None and not challenge and self.config.sends == "password-and-code"
         first = this is None and challenge
@@ -138,15 +138,15 @@ class RadiusCodes:
         text = question_text(answer.message)
         return self._questions.ask(proven, time.monotonic(), text, echo=answer.echo, memory=memory)
 
-    async def _take(self, name: str, code: bytes) -> bool:
+    async def _take(self, name: str, code: Secret) -> bool:
         """A code counts once, also where the server takes it again, and of two logins at once one is let in."""
         if not (once_s := self.config.code_once_s):
             return True
-        now = time.time()
+        now, once = time.time(), code.without(AS_PEOPLE_TYPE)  # a server may not mind those either
         return await asyncio.to_thread(
-            self._used.take_radius_code, self.config.directory, name, code, now + once_s, now
+            self._used.take_radius_code, self.config.directory, name, once, now + once_s, now
         )
 
 
-def _sendable(text: bytes) -> bool:
-    return 0 < len(text) <= MOST_PASSWORD_BYTES and b"\0" not in text
+def _sendable(text: Secret) -> bool:
+    return 0 < len(text) <= MOST_PASSWORD_BYTES and 0 not in text.view()

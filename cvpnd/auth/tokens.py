@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Self
 
+from cvpnd.secret import Secret
+
 PREFIX = "SESS_ID_AT_"
 """The reference's, which some clients know tokens by."""
 KEY_BYTES = 32
@@ -91,12 +93,12 @@ class Revocations:
         )
 
 
-def looks_like_token(password: str) -> bool:
-    return password.startswith(PREFIX)
+def looks_like_token(password: Secret) -> bool:
+    return password.startswith(PREFIX.encode())
 
 
 def _decoded(text: str) -> bytes | None:
-    if len(text) not in _CHARACTERS or not looks_like_token(text):
+    if len(text) not in _CHARACTERS or not text.startswith(PREFIX):
         return None
     try:
         return base64.b64decode(text[len(PREFIX) :], validate=True)

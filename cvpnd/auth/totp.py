@@ -16,12 +16,12 @@ from typing import Protocol
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-from cvpnd.auth.challenge import Asker, Questions
+from cvpnd.auth.challenge import AS_PEOPLE_TYPE, Asker, Questions
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.throttle import CodeThrottle
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 SECRET_BYTES = 20
 DIGITS = 6
@@ -30,7 +30,6 @@ BESIDE = 1
 """Steps before and after this one that count too: clocks differ, and people type."""
 RECOVERY_CODES = 10
 _RECOVERY_BYTES = 10
-_NORMALISED = str.maketrans("", "", " -")
 
 
 class Enrolled(Protocol):
@@ -65,7 +64,7 @@ class Totp:
         self._questions = Questions()
         self._throttle = CodeThrottle()
 
-    def log_in(self, asker: Asker, directory: Directory, username: str, password: str) -> Account | Refused:
+    def log_in(self, asker: Asker, directory: Directory, username: str, password: Secret) -> Account | Refused:
         proven = self._questions.prove(asker, directory, username, password, self._clock())
         if isinstance(proven, Refused):
             return proven
@@ -75,12 +74,12 @@ class Totp:
             return _not_enrolled(asker.directory, proven.account.name)
         return self._questions.ask(proven, self._clock())
 
-    def _check(self, directory: str, account: Account, code: str) -> Account | Refused:
+    def _check(self, directory: str, account: Account, code: Secret) -> Account | Refused:
         enrolled = self._authenticators.authenticator(directory, account.name)
         if enrolled is None:
             return _not_enrolled(directory, account.name)
-        typed = code.translate(_NORMALISED).lower()
-        if not (len(typed) == DIGITS and typed.isascii() and typed.isdigit()):
+        typed = code.without(AS_PEOPLE_TYPE)
+        if len(typed) != DIGITS or not all(0x30 <= byte <= 0x39 for byte in typed.view()):
             digest = recovery_digest(enrolled.secret, typed)  # no guess finds one of these: never held up
             if self._authenticators.take_recovery_code(directory, account.name, digest):
                 return account
@@ -112,17 +111,17 @@ def new_recovery_codes() -> list[str]:
     return ["-".join(text[i : i + 4] for i in range(0, len(text), 4)) for text in texts]
 
 
-def recovery_digest(secret: bytes, code: str) -> str:
+def recovery_digest(secret: bytes, code: Secret) -> str:
     """What is kept of a recovery code: nothing to try codes on without the secret."""
-    return hmac.digest(secret, as_bytes(code.translate(_NORMALISED).lower()), "sha256").hex()
+    return hmac.digest(secret, code.without(AS_PEOPLE_TYPE).view(), "sha256").hex()
 
 
-def _step_of(secret: bytes, code: str, now: float) -> int | None:
+def _step_of(secret: bytes, code: Secret, now: float) -> int | None:
     """Every step takes its time, whichever is the right one. Two with the same code: the later one."""
     found = None
     here = int(now) // STEP_S
     for step in range(here - BESIDE, here + BESIDE + 1):
-        if hmac.compare_digest(_totp(secret).generate(step * STEP_S), code.encode()):
+        if hmac.compare_digest(_totp(secret).generate(step * STEP_S), code.view()):
             found = step
     return found
 

@@ -22,6 +22,7 @@ from cvpnd.config import PortalConfig, RadiusConfig, RadiusUrl
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 PATIENCE_S = 2.0
 NOBODY = "cvpnd-doctor"
@@ -67,7 +68,7 @@ async def _ask(config: RadiusConfig, server: RadiusUrl) -> Answer:
     servers = RadiusServers(replace(radius_settings(config), servers=(server,), timeout_s=PATIENCE_S, attempts=1))
     try:
         until = asyncio.get_running_loop().time() + 2 * PATIENCE_S
-        return await servers.ask(Question(NOBODY, b"no password", "127.0.0.1"), until)
+        return await servers.ask(Question(NOBODY, Secret(b"no password"), "127.0.0.1"), until)
     finally:
         servers.close()
 

@@ -10,6 +10,7 @@ from cvpnd.auth.tokens import Revocations
 from cvpnd.auth.totp import new_recovery_codes, new_secret, provisioning_uri, recovery_digest
 from cvpnd.endpoints.model import AuthenticatorView, EnrolmentView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.secret import Secret
 from cvpnd.store import StoredAuthenticator
 
 ISSUER = "cvpnd"
@@ -26,7 +27,7 @@ class AuthenticatorOperations(OperationsBase):
         if not issuer.strip() or not issuer.isprintable() or ":" in issuer:
             raise OperationError("InvalidParameterValue", f"{issuer[:64]!r} is no name of an issuer")
         secret, codes, now = new_secret(), new_recovery_codes(), time.time()
-        digests = tuple(recovery_digest(secret, code) for code in codes)
+        digests = tuple(recovery_digest(secret, Secret.of_text(code)) for code in codes)
         async with self._change():
             new = StoredAuthenticator(directory, name, secret, 0, digests, now)
             if await self._store(self._stored.enrol, new):

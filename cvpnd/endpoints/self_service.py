@@ -17,6 +17,7 @@ from cvpnd.config import EndpointConfig
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.profile import ProfileError, render_export, render_profile
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.server.admission import FAILED_LOGINS, prefixes
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.denied import Denied
@@ -45,7 +46,7 @@ class SelfServiceDesk:
         served = self._served(endpoint_id)
         return None if served is None else served.settings
 
-    async def log_in(self, endpoint_id: str, username: str, password: str, *, host: str) -> Account | Refused:
+    async def log_in(self, endpoint_id: str, username: str, password: Secret, *, host: str) -> Account | Refused:
         """What fails here counts for its source as a VPN client's failure does, and the other way round."""
         sources, loop = self._control.sources, asyncio.get_running_loop()
         if sources.has_failed_too_often(host, loop.time()):
@@ -58,7 +59,7 @@ class SelfServiceDesk:
             )
         return answer
 
-    async def _log_in(self, endpoint_id: str, username: str, password: str, host: str) -> Account | Refused:
+    async def _log_in(self, endpoint_id: str, username: str, password: Secret, host: str) -> Account | Refused:
         served = self._served(endpoint_id)
         method = None if served is None else served.settings.user_method
         if served is None or method is None or method.directory is None:

@@ -29,6 +29,7 @@ from cvpnd.portal.requests import is_click, read_form
 from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
 from cvpnd.portal.sign_on import SignOn, SignOnDesk
 from cvpnd.reasons import PortalRefusal, Refusal
+from cvpnd.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Desk(SignOnDesk, Protocol):
         """None: it does not exist, or has no self-service."""
         ...
 
-    async def log_in(self, endpoint_id: str, username: str, password: str, *, host: str) -> Account | Refused: ...
+    async def log_in(self, endpoint_id: str, username: str, password: Secret, *, host: str) -> Account | Refused: ...
 
     def still_lets_in(self, endpoint_id: str, account: Account) -> bool: ...
 
@@ -190,7 +191,9 @@ class SelfService:
         fields = await self._form(request, endpoint)
         if fields is None:
             return self._refuse(request, PortalRefusal.FORM_FORGED, "")
-        return await self._judge(request, endpoint, fields.get("username", ""), fields.get("password", ""))
+        return await self._judge(
+            request, endpoint, fields.get("username", ""), Secret.of_text(fields.get("password", ""))
+        )
 
     async def _answer(self, request: Request) -> Response:
         endpoint = self._desk.find(request.path_params["id"])
@@ -203,9 +206,11 @@ class SelfService:
         if session is None or not isinstance(session.proof, Asked):
             return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
         self._sessions.close(_cookie(request, endpoint))  # one answer to each question, also of two at once
-        return await self._judge(request, endpoint, session.username, session.proof.answered(fields.get("code", "")))
+        return await self._judge(
+            request, endpoint, session.username, session.proof.answered(Secret.of_text(fields.get("code", "")))
+        )
 
-    async def _judge(self, request: Request, endpoint: EndpointConfig, username: str, password: str) -> Response:
+    async def _judge(self, request: Request, endpoint: EndpointConfig, username: str, password: Secret) -> Response:
         host = _host(request)
         answer = await self._desk.log_in(endpoint.id, username, password, host=host)
         if isinstance(answer, Refused) and not isinstance(answer, Asked):

@@ -14,6 +14,7 @@ from cvpnd.auth.tokens import Token
 from cvpnd.dataplane.api import NO_STATS, PeerStats
 from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.reasons import End, Refusal
+from cvpnd.secret import Secret
 from cvpnd.server.link import Link
 from cvpnd.server.memory import Share
 from cvpnd.wire.session import Session
@@ -66,7 +67,7 @@ class Connection:
     unproven: bool = False
     """It began over UDP without a cookie, so its source address may be forged until the handshake goes on."""
     login: asyncio.Task[None] | None = None
-    answer: asyncio.Future[str] | None = None
+    answer: asyncio.Future[Secret] | None = None
     """Set while login waits for what the person at the client answers in text."""
     common_name: str = ""
     """From the verified certificate; for a refused one, what it claimed."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.server.denied import Denied
 from cvpnd.server.places import Engagement, proven
 from cvpnd.wire import messages
@@ -70,7 +71,7 @@ def can_answer_in_text(connection: Connection) -> bool:
 
 async def ask_in_text(
     control: ControlPlane, connection: Connection, question: str, wait_s: float, *, echo: bool = True
-) -> str:
+) -> Secret:
     """What the person at a client that ``can_answer_in_text`` says to ``question``; unproven, may be empty, may have
     any character. The client waits until login decides, and may be asked again. Raises ``Denied``."""
     answer = connection.answer = asyncio.get_running_loop().create_future()

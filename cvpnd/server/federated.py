@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from cvpnd.auth.challenge import DYNAMIC
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.passwords import as_bytes
 from cvpnd.auth.saml.logins import FIRST, SamlLogins
 from cvpnd.auth.saml.model import Assertion
 from cvpnd.auth.saml.provider import SamlProvider
@@ -51,8 +50,8 @@ async def ask_browser(
         identity.certificate_fingerprint,
         _source(method, connection.link.remote.host),
     )
-    if credentials.password.startswith(FIRST):
-        return saml.send_away(visitor, credentials.password)
+    if credentials.password.startswith(FIRST.encode()):
+        return saml.send_away(visitor, credentials.password.text())
     if not credentials.password.startswith(DYNAMIC):
         found = saml.provider(method.provider_of_pages or method.saml_provider)
         if isinstance(found, Refused):
@@ -96,13 +95,13 @@ def says_again(connection: Connection, credentials: CredentialsReceived) -> bool
 
 
 def _digest(credentials: CredentialsReceived) -> bytes:
-    return hashlib.sha256(as_bytes(credentials.password)).digest()
+    return hashlib.sha256(credentials.password.view()).digest()
 
 
 async def recall(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> Account | None:
     """Who has logged in, by the token that the client came back with, which is still to be checked. Its user name says
     nothing: AWS's client has none."""
-    method, claimed = connection.endpoint.settings.user_method, Token.claimed(credentials.password)
+    method, claimed = connection.endpoint.settings.user_method, Token.claimed(credentials.password.text())
     if control.saml is None or method is None or claimed is None:
         return None
     for provider_id in (method.saml_provider, method.portal_saml_provider):

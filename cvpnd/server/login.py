@@ -73,6 +73,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         log.exception("%s: login failed", connection.connection_id)
         control.refuse(connection, Refusal.INTERNAL_ERROR)
     finally:
+        credentials.password.wipe()
         if connection.login is asyncio.current_task():
             connection.login = None
 
@@ -140,6 +141,7 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
         log.exception("%s: login for a later key failed", connection.connection_id)
         control.refuse(connection, Refusal.INTERNAL_ERROR)
     finally:
+        credentials.password.wipe()
         if connection.login is asyncio.current_task():
             connection.login = None
 

@@ -91,7 +91,7 @@ def vouch_by_token(
         check_name(method, credentials.username, identity, typed=True)
         account = control.users.look_up(method.directory, credentials.username)
     known = Account(credentials.username, frozenset()) if isinstance(account, Refused) else account
-    token = control.token_key.read(credentials.password, _owner(connection, known, identity))
+    token = control.token_key.read(credentials.password.text(), _owner(connection, known, identity))
     if isinstance(account, Refused):  # told like a token that is not good: nobody learns who is known here
         raise Denied(account.refusal, account.detail, text=FINAL_TEXT[Refusal.TOKEN_INVALID])
     if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
@@ -137,7 +137,7 @@ class _Kept:
         self, control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
     ) -> None:
         self._kept = control.kept_passwords
-        self._token = Token.claimed(credentials.password)
+        self._token = Token.claimed(credentials.password.text())
         self._owner = _owner(connection, Account(credentials.username, frozenset()), identity)
         self._opened = False
 

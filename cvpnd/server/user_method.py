@@ -60,8 +60,8 @@ async def vouch(
             break
         if not can_answer_in_text(connection):  # it comes back with the answer in the password's place
             raise Denied(answer.refusal, answer.detail, text=answer.text)
-        text = await ask_in_text(control, connection, answer.question, QUESTION_LIFETIME_S, echo=answer.echo)
-        password = answer.answered(text)
+        typed = await ask_in_text(control, connection, answer.question, QUESTION_LIFETIME_S, echo=answer.echo)
+        password = answer.answered(typed)
     if isinstance(answer, Refused):
         raise Denied(answer.refusal, answer.detail)
     check_name(method, answer.name, identity)

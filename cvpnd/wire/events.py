@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cryptography import x509
 
 from cvpnd.reasons import End, Refusal
+from cvpnd.secret import Secret
 from cvpnd.wire.key_material import DataChannelKeys
 from cvpnd.wire.key_method import PeerInfo
 
@@ -28,7 +29,8 @@ class CredentialsReceived:
 
     key_id: int
     username: str
-    password: str = field(repr=False)
+    password: Secret
+    """The receiver's, who wipes it."""
     peer_info: PeerInfo
     options: str
     certificate: x509.Certificate | None
@@ -38,7 +40,7 @@ class CredentialsReceived:
 class QuestionAnswered:
     """To the last ``Session.ask`` that had an answer coming; at most one for each."""
 
-    answer: str = field(repr=False)
+    answer: Secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from enum import IntFlag
 from functools import lru_cache
 from types import MappingProxyType
 
+from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.packet import Reader
 from cvpnd.wire.text import printable
@@ -67,7 +68,7 @@ class KeyMessage:
     source: KeySource = field(repr=False)
     options: str
     username: str
-    password: str = field(repr=False)
+    password: Secret
     peer_info: str
 
 
@@ -77,11 +78,14 @@ def announced_length(data: bytes | bytearray, most: int) -> int:
     return whole if len(data) >= _PREFIX_BYTES and data[4] == _METHOD and _LEAST_WIDE_BYTES <= whole <= most else 0
 
 
-def parse_key_message(data: bytes, *, from_client: bool, most_wide: int = MAX_WIDE_BYTES) -> KeyMessage | None:
+def parse_key_message(
+    data: bytes | bytearray, *, from_client: bool, most_wide: int = MAX_WIDE_BYTES
+) -> KeyMessage | None:
     """Parse what has arrived so far; None means that more must come.
 
-    ``data`` ends at the end of a TLS record. A message that ends right behind the password has no peer info (very
-    old clients). Bytes behind the peer info are ignored, as the reference does. Raises ``PeerError``.
+    ``data`` stays the caller's, to be wiped, and ends at the end of a TLS record. A message that ends right behind the
+    password has no peer info (very old clients). Bytes behind the peer info are ignored, as the reference does. Raises
+    ``PeerError``.
 
     AWS's client writes it with wide lengths (section 17): the first field, which all others leave 0, is then the length
     of the whole message, and the strings end exactly there. Where they do not, the field means nothing, as ever."""
@@ -92,7 +96,7 @@ def parse_key_message(data: bytes, *, from_client: bool, most_wide: int = MAX_WI
     if from_client and (whole := announced_length(data, most_wide)):
         if len(data) < whole:
             return None
-        if (wide := _parse_wide(data[:whole])) is not None:
+        if (wide := _parse_wide(data, whole)) is not None:
             return wide
     reader = Reader(data, _PREFIX_BYTES)
     try:
@@ -101,7 +105,7 @@ def parse_key_message(data: bytes, *, from_client: bool, most_wide: int = MAX_WI
         )
         options = _take_string(reader, MAX_OPTIONS_BYTES, "options")
         username = _take_string(reader, MAX_USERNAME_BYTES, "username")
-        password = _take_string(reader, 0xFFFF, "password")
+        password = _take_secret(reader, reader.u16())
         peer_info = _take_string(reader, MAX_PEER_INFO_BYTES, "peer info") if reader.left else b""
     except PeerError as error:
         if error.reason is DropReason.TRUNCATED:
@@ -110,30 +114,31 @@ def parse_key_message(data: bytes, *, from_client: bool, most_wide: int = MAX_WI
     return _message(source, options, username, password, peer_info)
 
 
-def _message(source: KeySource, options: bytes, username: bytes, password: bytes, peer_info: bytes) -> KeyMessage:
+def _message(source: KeySource, options: bytes, username: bytes, password: Secret, peer_info: bytes) -> KeyMessage:
     return KeyMessage(
         source,
         options.decode("utf-8", "replace"),
         printable(username.decode("utf-8", "backslashreplace")),
-        password.decode("utf-8", "surrogateescape"),
+        password,
         peer_info.decode("utf-8", "replace"),
     )
 
 
-def _parse_wide(data: bytes) -> KeyMessage | None:
+def _parse_wide(data: bytes | bytearray, whole: int) -> KeyMessage | None:
     """None: the strings do not end where the message does."""
     reader = Reader(data, _PREFIX_BYTES)
     try:
         random = reader.take(PRE_MASTER_BYTES + 2 * RANDOM_BYTES)
-        strings = [_without_nul(reader.take(reader.u32())) for _ in range(4)]
+        options, username = (_without_nul(reader.take(reader.u32())) for _ in range(2))
+        password = _take_secret(reader, reader.u32())
+        peer_info = _without_nul(reader.take(reader.u32()))
     except PeerError:
         return None
-    options, username, _, peer_info = strings
-    if reader.left or len(options) > MAX_OPTIONS_BYTES or len(peer_info) > MAX_PEER_INFO_BYTES:
+    if len(data) - reader.left != whole or len(options) > MAX_OPTIONS_BYTES or len(peer_info) > MAX_PEER_INFO_BYTES:
         return None
     if len(username) > MAX_USERNAME_BYTES:
         raise PeerError(DropReason.BAD_KEY_METHOD, f"username of {len(username)} bytes")
-    return _message(KeySource.cut(random, with_pre_master=True), *strings)
+    return _message(KeySource.cut(random, with_pre_master=True), options, username, password, peer_info)
 
 
 def serialise_key_message(message: KeyMessage) -> bytes:
@@ -147,7 +152,7 @@ def serialise_key_message(message: KeyMessage) -> bytes:
             source.random2,
             _string(message.options),
             _string(message.username),
-            _string(message.password),
+            _counted(bytes(message.password)),
             _string(message.peer_info),
         )
     )
@@ -160,15 +165,31 @@ def _take_string(reader: Reader, most: int, name: str) -> bytes:
     return _without_nul(reader.take(length))
 
 
+def _take_secret(reader: Reader, length: int) -> Secret:
+    """The same of what is not to stay behind."""
+    raw = reader.take(length)
+    last = max(0, len(raw) - 1)
+    early = raw.find(b"\0", 0, last)
+    with memoryview(raw) as view:
+        secret = Secret(view[: last if early < 0 else early])
+    if isinstance(raw, bytearray):
+        raw[:] = bytes(len(raw))
+    return secret
+
+
 def _without_nul(raw: bytes) -> bytes:
     return raw[:-1].split(b"\0", 1)[0]  # the last byte is taken for the NUL that must be there
 
 
 def _string(text: str) -> bytes:
     """An absent string is length 0 with no bytes; all others count their NUL."""
-    if not text:
+    return _counted(text.encode("utf-8", "surrogateescape"))
+
+
+def _counted(raw: bytes) -> bytes:
+    if not raw:
         return bytes(2)
-    raw = text.encode("utf-8", "surrogateescape") + b"\0"
+    raw += b"\0"
     if len(raw) > 0xFFFF:
         raise UsageError("string too long for key method 2")
     return len(raw).to_bytes(2, "big") + raw

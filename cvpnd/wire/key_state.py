@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
+from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
 from cvpnd.wire.key_method import (
@@ -216,7 +217,7 @@ class KeyState:
 
     # -- packets and what is in them
 
-    def receive_packet(self, packet: ControlPacket, settings: SessionSettings) -> list[bytes]:
+    def receive_packet(self, packet: ControlPacket, settings: SessionSettings) -> list[bytearray]:
         """Acknowledge, order, decrypt; return the application data of each TLS record. Raises ``PeerError``."""
         payloads = self.reliable.receive_packet(packet)
         if self.negotiation is Negotiation.PRE_START and self.reliable.all_acknowledged:
@@ -239,15 +240,17 @@ class KeyState:
         if self.negotiation is Negotiation.SENT_KEY and self.reliable.all_acknowledged:
             self.negotiate(NegotiationInput.ALL_ACKED)
 
-    def read_key_message(self, record: bytes, settings: SessionSettings) -> KeyMessage | None:
-        """Collect the client's key method 2 message; None until it is complete. Raises ``PeerError``."""
+    def read_key_message(self, record: bytearray, settings: SessionSettings) -> KeyMessage | None:
+        """Collect the client's key method 2 message; None until it is complete. Raises ``PeerError``. The record is
+        wiped."""
         self._key_buffer += record
+        record[:] = bytes(len(record))
         size, most = len(self._key_buffer), settings.max_key_method_bytes
         if size > most or not self._held(size - settings.free_key_method_bytes):
             raise PeerError(DropReason.KEY_METHOD_TOO_LONG)
         if size < announced_length(self._key_buffer, most):
             return None
-        message = parse_key_message(bytes(self._key_buffer), from_client=True, most_wide=most)
+        message = parse_key_message(self._key_buffer, from_client=True, most_wide=most)
         if message is not None:
             self._wipe_buffer()
             self.negotiate(NegotiationInput.KEY_RECEIVED)
@@ -258,10 +261,12 @@ class KeyState:
     def send_key_message(self, options: str, random: bytes, peer_info: str = "") -> None:
         """Our answer, at once and whatever login will say: the client reads no text before it."""
         self.server_source = KeySource.cut(random, with_pre_master=False)
-        self._send(serialise_key_message(KeyMessage(self.server_source, mirror_options(options), "", "", peer_info)))
+        self._send(
+            serialise_key_message(KeyMessage(self.server_source, mirror_options(options), "", Secret(), peer_info))
+        )
         self.negotiate(NegotiationInput.KEY_SENT)
 
-    def read_text(self, record: bytes) -> list[bytes]:
+    def read_text(self, record: bytes | bytearray) -> list[bytes]:
         """Complete text messages. Raises ``PeerError``."""
         return self._messages.feed(record)
 

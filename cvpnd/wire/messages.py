@@ -6,11 +6,10 @@ at most 1024 bytes; what we send fits both.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 
 MAX_MESSAGE_BYTES = 1024
@@ -147,7 +146,7 @@ class MessageReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | bytearray) -> list[bytes]:
         """Complete messages without their NUL. Raises ``PeerError(MESSAGE_TOO_LONG)``."""
         self._buffer += data
         *complete, rest = bytes(self._buffer).split(b"\0")
@@ -169,13 +168,12 @@ def parse_message(raw: bytes) -> str:
     return text
 
 
-def parse_cr_response(text: str) -> str:
+def parse_cr_response(text: str) -> Secret:
     """What the person answered. Raises ``PeerError(BAD_MESSAGE)``."""
-    try:
-        answer = base64.b64decode(text.removeprefix(CR_RESPONSE), validate=True)
-    except (binascii.Error, ValueError):
-        raise PeerError(DropReason.BAD_MESSAGE, "CR_RESPONSE is not base64") from None
-    return answer.decode("utf-8", "surrogateescape")
+    answer = Secret.of_text(text.removeprefix(CR_RESPONSE)).from_base64()
+    if answer is None:
+        raise PeerError(DropReason.BAD_MESSAGE, "CR_RESPONSE is not base64")
+    return answer
 
 
 @dataclass(frozen=True, slots=True)

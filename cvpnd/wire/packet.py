@@ -67,7 +67,7 @@ class Reader:
 
     __slots__ = ("_data", "_position")
 
-    def __init__(self, data: bytes, position: int = 0) -> None:
+    def __init__(self, data: bytes | bytearray, position: int = 0) -> None:
         self._data = data
         self._position = position
 
@@ -76,11 +76,12 @@ class Reader:
         return len(self._data) - self._position
 
     def take(self, count: int) -> bytes:
+        """Of a ``bytearray``: another one, which the caller may wipe."""
         if count > self.left:
             raise PeerError(DropReason.TRUNCATED)
         start = self._position
         self._position = start + count
-        return self._data[start : self._position]
+        return self._data[start : self._position]  # type: ignore[return-value]
 
     def rest(self) -> bytes:
         return self.take(self.left)

@@ -500,7 +500,7 @@ class Session:
         name = common_name(tls.peer_certificate())
         self._events.append(TlsEstablished(state.key_id, self.tls_version, self.tls_cipher, name))
 
-    def _read_record(self, state: KeyState, record: bytes, now: float) -> None:
+    def _read_record(self, state: KeyState, record: bytearray, now: float) -> None:
         if state.negotiation in (Negotiation.PRE_START, Negotiation.START):
             message = state.read_key_message(record, self._settings)
             if message is not None:

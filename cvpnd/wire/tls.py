@@ -130,7 +130,7 @@ class TlsConnection:
         """Client only: write the ClientHello."""
         self._handshake()
 
-    def receive(self, data: bytes) -> list[bytes]:
+    def receive(self, data: bytes) -> list[bytearray]:
         """Feed TLS bytes; return the application data of each record they completed.
 
         Raises ``PeerError``; then ``output`` still holds the alert, to be sent once."""
@@ -153,13 +153,13 @@ class TlsConnection:
             raise PeerError(DropReason.TLS_FAILURE, f"more than {MAX_SILENT_RECORDS} records without data")
         return records
 
-    def _read_records(self, most: int) -> list[bytes]:
+    def _read_records(self, most: int) -> list[bytearray]:
         """``most``: as many as there can be. To ask for another, and be told that there is none, costs more than the
         record."""
-        records: list[bytes] = []
+        records: list[bytearray] = []
         try:
             while len(records) < most:
-                records.append(self._connection.recv(MAX_RECORD_BYTES))
+                records.append(_receive(self._connection))
             return records
         except SSL.WantReadError:
             self._has_spoken = True  # some were silent: a key update is answered
@@ -226,6 +226,23 @@ class TlsConnection:
             raise PeerError(DropReason.TLS_FAILURE, self.verdict.detail or description) from None
         self.established = True
         return True
+
+
+def _receive(connection: SSL.Connection) -> bytearray:
+    """Like ``recv``, which leaves a copy of each record in memory that it gives back: a password may be in it.
+
+    The names are none that pyOpenSSL documents; where a version lacks them, that copy stays."""
+    lib: Any = getattr(SSL, "_lib", None)
+    ffi: Any = getattr(SSL, "_ffi", None)
+    check: Any = getattr(connection, "_raise_ssl_error", None)
+    if ffi is None or check is None or not hasattr(lib, "SSL_read") or "_ssl" not in vars(connection):
+        return bytearray(connection.recv(MAX_RECORD_BYTES))
+    buffer, ssl = bytearray(MAX_RECORD_BYTES), vars(connection)["_ssl"]
+    size = lib.SSL_read(ssl, ffi.from_buffer(buffer), MAX_RECORD_BYTES)
+    check(ssl, size)
+    record = buffer[:size]
+    buffer[:size] = bytes(size)
+    return record
 
 
 def _renew_buffers(connection: SSL.Connection) -> bool:

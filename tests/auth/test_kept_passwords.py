@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import pickle
 import time
 from collections.abc import Iterator
@@ -9,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.tokens import Revocations, Token, TokenOwner
@@ -117,6 +121,18 @@ def test_it_goes_with_the_login(kept: KeptPasswords, store: Store) -> None:
     assert kept.open(last, OWNER) is None
 
 
+@given(st.binary(max_size=70) | st.text("AQz09+/=: é").map(str.encode))
+def test_base64_is_read_as_the_library_reads_it(data: bytes) -> None:
+    for text in (data, base64.b64encode(data)):
+        try:
+            wanted = base64.b64decode(text, validate=True)
+        except binascii.Error:
+            assert Secret(text).from_base64() is None
+        else:
+            assert Secret(text).from_base64() == Secret(wanted)
+            assert Secret(data).without(b" -") == Secret(data.replace(b" ", b"").replace(b"-", b"").lower())
+
+
 def test_a_secret_is_not_shown_nor_written_and_is_empty_once_wiped() -> None:
     secret = Secret.of_text("the canary")
     inside = secret._data
@@ -127,6 +143,10 @@ def test_a_secret_is_not_shown_nor_written_and_is_empty_once_wiped() -> None:
     again = secret.copy()
     secret.wipe()
     assert inside == bytes(10) and not secret and bytes(again) == b"the canary"
-    inside = again._data
+    view = again.view()
     del again
-    assert inside == bytes(10)
+    assert view == b"the canary", "it is good for as long as somebody has it"
+    data = view.obj
+    view.release()
+    data.__del__()
+    assert data == bytes(10)

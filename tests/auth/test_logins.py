@@ -23,6 +23,7 @@ from cvpnd.auth.logins import (
 from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, hash_password, verify_password
 from cvpnd.auth.throttle import FORGOTTEN_AFTER_S, FREE_FAILURES, FREE_FAILURES_OF_SOURCE, MAX_DELAY_S, LoginThrottle
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 HASH = hash_password("right")
 
@@ -42,7 +43,7 @@ async def logins(users):
 
 
 async def log_in(logins, name, password, source="192.0.2.1", within_s=5.0):
-    return await logins.log_in("local", name, password, source=source, within_s=within_s)
+    return await logins.log_in("local", name, Secret.of_text(password), source=source, within_s=within_s)
 
 
 async def test_the_right_password_brings_the_account_with_its_groups(logins):
@@ -95,9 +96,9 @@ async def test_what_is_no_password_never_reaches_the_directory(name, password, r
 
 
 def test_a_hash_of_nobody_is_never_right():
-    assert not verify_password(None, b"")
-    assert not verify_password(None, b"right")
-    assert verify_password(HASH, b"right")
+    assert not verify_password(None, Secret(b""))
+    assert not verify_password(None, Secret(b"right"))
+    assert verify_password(HASH, Secret(b"right"))
 
 
 class Hanging:
@@ -127,7 +128,7 @@ async def test_a_hung_directory_holds_up_neither_the_loop_nor_another_directory_
     logins = UserLogins({"slow": hanging, "local": users})
     try:
         waiting = [
-            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source=f"192.0.2.{n % 3}", within_s=0.5))
+            asyncio.create_task(logins.log_in("slow", f"u{n}", Secret(b"x"), source=f"192.0.2.{n % 3}", within_s=0.5))
             for n in range(MOST_PENDING + 10)
         ]
         await asyncio.sleep(0)
@@ -136,13 +137,13 @@ async def test_a_hung_directory_holds_up_neither_the_loop_nor_another_directory_
         assert reasons.count(Refusal.TOO_MANY_LOGINS) == 10
         assert reasons.count(Refusal.DIRECTORY_TIMEOUT) == MOST_PENDING
         assert hanging.asked <= hanging.at_once
-        late = await logins.log_in("slow", "late", "x", source="192.0.2.1", within_s=0.5)
+        late = await logins.log_in("slow", "late", Secret(b"x"), source="192.0.2.1", within_s=0.5)
         assert late.refusal is Refusal.DIRECTORY_TIMEOUT, "its threads are still held"
         hanging.go_on.set()
         deadline = time.monotonic() + 10
         while logins.pending()["slow"] and time.monotonic() < deadline:  # noqa: ASYNC110 - threads set no event here
             await asyncio.sleep(0.01)
-        answer = await logins.log_in("slow", "later", "x", source="192.0.2.1", within_s=5)
+        answer = await logins.log_in("slow", "later", Secret(b"x"), source="192.0.2.1", within_s=5)
         assert answer == Account("later", frozenset())
         latency = logins.latencies()["slow"]
         assert sum(latency.counts) == hanging.asked and latency.sum >= 4 * 0.5, "those that nobody waited for, too"
@@ -172,7 +173,7 @@ async def test_what_nobody_waits_for_any_more_is_not_asked(users):
     logins = UserLogins({"slow": hanging})
     try:
         waiting = [
-            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source="192.0.2.1", within_s=0.2))
+            asyncio.create_task(logins.log_in("slow", f"u{n}", Secret(b"x"), source="192.0.2.1", within_s=0.2))
             for n in range(50)
         ]
         recalls = [
@@ -182,7 +183,7 @@ async def test_what_nobody_waits_for_any_more_is_not_asked(users):
         assert {outcome.refusal for outcome in outcomes} == {Refusal.DIRECTORY_TIMEOUT}
         assert logins.pending()["slow"] == hanging.asked == hanging.at_once
         hanging.go_on.set()
-        answer = await logins.log_in("slow", "later", "x", source="192.0.2.1", within_s=5)
+        answer = await logins.log_in("slow", "later", Secret(b"x"), source="192.0.2.1", within_s=5)
         assert answer == Account("later", frozenset()) and hanging.asked == hanging.at_once + 1
     finally:
         hanging.go_on.set()
@@ -209,7 +210,7 @@ async def test_what_has_become_of_an_account_holds_under_all_names_it_has_logged
     directory = Renaming()
     logins = UserLogins({"corp": directory})
     for name in ("anna@corp.example", "anna"):
-        await logins.log_in("corp", name, "right", source="192.0.2.1", within_s=5)
+        await logins.log_in("corp", name, Secret(b"right"), source="192.0.2.1", within_s=5)
     directory.answer = Account("anna", frozenset(), b"2")
     await logins.look_again("corp", "anna")
     assert logins.look_up("corp", "anna@corp.example") == directory.answer
@@ -239,11 +240,11 @@ async def test_one_source_does_not_take_the_places_of_all(users):
     logins = UserLogins({"slow": hanging})
     try:
         ask = [
-            asyncio.create_task(logins.log_in("slow", f"u{n}", "x", source="192.0.2.1", within_s=0.5))
+            asyncio.create_task(logins.log_in("slow", f"u{n}", Secret(b"x"), source="192.0.2.1", within_s=0.5))
             for n in range(MOST_PENDING_OF_SOURCE + 10)
         ]
         await asyncio.sleep(0)
-        other = asyncio.create_task(logins.log_in("slow", "anna", "x", source="192.0.2.2", within_s=0.5))
+        other = asyncio.create_task(logins.log_in("slow", "anna", Secret(b"x"), source="192.0.2.2", within_s=0.5))
         reasons = [answer.refusal for answer in await asyncio.gather(*ask)]
         assert reasons.count(Refusal.TOO_MANY_LOGINS) == 10
         assert (await other).refusal is Refusal.DIRECTORY_TIMEOUT, "it has waited like the others"

@@ -26,6 +26,7 @@ from helpers.freeradius import (
 )
 from helpers.netns import Namespace
 from helpers.totp import static
+from pyrad.packet import AuthPacket
 
 from cvpnd.auth import logins, radius
 from cvpnd.auth.challenge import Asked, Asker
@@ -38,6 +39,7 @@ from cvpnd.auth.radius_codes import MOST_ROUNDS, RadiusCodes
 from cvpnd.auth.throttle import FREE_FAILURES
 from cvpnd.config import RadiusConfig, RadiusUrl
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.store import Store
 
 pytestmark = pytest.mark.skipif(not FREERADIUS.exists(), reason="make test unpacks freeradius")
@@ -83,7 +85,7 @@ class Desk:
         factor = self.codes.second_factor(HERE, challenge=challenge, caller="192.0.2.7", until=until)
         with self.place.entered():
             outcome = await self.logins.log_in(
-                "local", name, password, source="192.0.2.7", within_s=within_s + 5, second_factor=factor
+                "local", name, Secret.of_text(password), source="192.0.2.7", within_s=within_s + 5, second_factor=factor
             )
         return outcome if isinstance(outcome, Refused) else outcome.name
 
@@ -319,7 +321,7 @@ async def test_a_flood_of_forgeries_ends_the_question(place: Namespace, desk: Ca
 def test_whatever_comes_is_no_answer_and_raises_nothing() -> None:
     settings = RadiusSettings((), SECRET.encode(), "cvpnd", 1, 1)
     url = RadiusUrl("192.0.2.1", 1812)
-    request = RadiusServers(settings)._request(Question("anna", b"123456", "192.0.2.7"))
+    request = RadiusServers(settings)._request(Question("anna", Secret(b"123456"), "192.0.2.7"))
     reply = request.CreateReply()
     reply[18], reply[26] = [b"hello"], [bytes(6)]
     right = bytes(reply.ReplyPacket())
@@ -333,3 +335,11 @@ def test_whatever_comes_is_no_answer_and_raises_nothing() -> None:
         cut = bytes(changed[: chance.randint(0, len(changed))] if chance.random() < 0.3 else changed)
         if cut != right:
             assert isinstance(radius._verified(request, cut, url), str), cut.hex()
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 128])
+def test_passwords_are_hidden_as_pyrad_hides_them(length: int) -> None:
+    authenticator = bytes(range(16))
+    packet = AuthPacket(secret=SECRET.encode(), authenticator=authenticator)
+    password = bytes(range(1, length + 1))
+    assert radius._hidden(Secret(password), SECRET.encode(), authenticator) == packet.PwCrypt(password)

@@ -15,6 +15,7 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.config import DirectoryConfig
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="make test-samba installs Samba")
 
@@ -55,7 +56,7 @@ def ask(server: SambaAd) -> Callable[..., Account | Refused]:
         table = tomllib.loads(server.toml())["directory"][0] | changes
         directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
         with server.place.entered():
-            return directory.look_up(user) if verb == "look_up" else directory.log_in(user, password.encode())
+            return directory.look_up(user) if verb == "look_up" else directory.log_in(user, Secret(password.encode()))
 
     return run
 
@@ -153,7 +154,7 @@ def test_who_has_bound_is_looked_at_on_that_connection(server: SambaAd) -> None:
     directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
     others = f"CN=others,CN=Users,{BASE}"
     with server.place.entered():
-        before = directory.log_in("LAB\\Bob", PASSWORD.encode())
+        before = directory.log_in("LAB\\Bob", Secret(PASSWORD.encode()))
     assert isinstance(before, Account) and "others" in before.groups
     server.change(others, member=user_dn("alice"))
     after = directory.look_up("bob")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvpnd.auth.tokens import PREFIX, Revocations, Token, TokenKey, TokenOwner, looks_like_token
+from cvpnd.secret import Secret
 
 KEY = TokenKey(bytes(range(32)))
 OWNER = TokenOwner("cvpn-endpoint-0123456789abcdef0", "local", "anna", "", b"stamp")
@@ -20,7 +21,12 @@ TEXT = KEY.write(TOKEN, OWNER)
 
 def test_a_token_comes_back_as_it_was_written_and_fits_every_client():
     assert KEY.read(TEXT, OWNER) == TOKEN
-    assert looks_like_token(TEXT) and len(TEXT) <= 127 and TEXT.isprintable() and not set(TEXT) & set(', "')
+    assert (
+        looks_like_token(Secret.of_text(TEXT))
+        and len(TEXT) <= 127
+        and TEXT.isprintable()
+        and not set(TEXT) & set(', "')
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,7 @@ def test_v14_a_token_of_the_reference_has_our_form_and_is_nobodys_here():
     the fields; ours also covers where the login was made, so its tokens are none of ours even under one key."""
     raw = base64.b64decode(V14.removeprefix(PREFIX))
     assert hmac.digest(bytes(32), b"test user name" + raw[:28], "sha256") == raw[28:]
-    assert (len(V14), raw[12:28]) == (len(TEXT), bytes(16)) and looks_like_token(V14)
+    assert (len(V14), raw[12:28]) == (len(TEXT), bytes(16)) and looks_like_token(Secret.of_text(V14))
     for owner in (OWNER, TokenOwner("", "", "test user name", "", b"")):
         assert TokenKey(bytes(32)).read(V14, owner) is None
 

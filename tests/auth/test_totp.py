@@ -24,6 +24,7 @@ from cvpnd.auth.totp import (
     recovery_digest,
 )
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.store import Store, StoredAuthenticator
 
 SECRET = b"12345678901234567890"  # of RFC 6238's appendix B
@@ -42,13 +43,13 @@ class Desk:
 
     def log_in(self, password: str, name: str = "anna", asker: Asker = HERE) -> Refusal | str:
         """The account's name if it is let in."""
-        answer = self.totp.log_in(asker, self.users, name, password)
+        answer = self.totp.log_in(asker, self.users, name, Secret.of_text(password))
         assert not isinstance(answer, Challenged), "use ask"
         return answer.refusal if isinstance(answer, Refused) else answer.name
 
     def ask(self, name: str = "anna", asker: Asker = HERE) -> str:
         """The state of the question that a right password brings."""
-        answer = self.totp.log_in(asker, self.users, name, "right")
+        answer = self.totp.log_in(asker, self.users, name, Secret(b"right"))
         assert isinstance(answer, Challenged) and answer.refusal is Refusal.MFA_REQUIRED
         kind, flags, state, user, text = answer.text.split(":", 4)
         assert (kind, flags, base64.b64decode(user).decode(), text) == ("CRV1", "R,E", name, "Enter MFA code ")
@@ -58,7 +59,7 @@ class Desk:
 @pytest.fixture
 def store(tmp_path):
     opened = Store.open(f"sqlite:///{tmp_path / 'state.db'}")
-    digests = tuple(recovery_digest(SECRET, each) for each in CODES)
+    digests = tuple(recovery_digest(SECRET, Secret.of_text(each)) for each in CODES)
     for name in ("anna", "bob"):
         opened.enrol(StoredAuthenticator("local", name, SECRET, 0, digests, NOW))
     yield opened
@@ -219,9 +220,9 @@ def test_the_database_alone_has_neither_secret_nor_recovery_codes(store, tmp_pat
 
 
 def test_answers_are_taken_apart_whatever_they_are():
-    assert split_static(static("a:b", "1:2")) == ("a:b", "1:2")
-    assert split_static("SCRV1:/w==:") == ("\udcff", "")
-    assert split_dynamic("CRV1::state::a::b:") == ("state", "a::b:")
-    for text in ("", "SCRV1", "SCRV1::::", "SCRV1:=:=", "SCRV1:é:é", "right"):
-        assert split_static(text) is None
-    assert split_dynamic("CRV1::state") is None and split_dynamic("CRV1:R:x::y") is None
+    assert split_static(Secret.of_text(static("a:b", "1:2"))) == (Secret(b"a:b"), Secret(b"1:2"))
+    assert split_static(Secret(b"SCRV1:/w==:")) == (Secret(b"\xff"), Secret())
+    assert split_dynamic(Secret(b"CRV1::state::a::b:")) == ("state", Secret(b"a::b:"))
+    for text in ("", "SCRV1", "SCRV1::::", "SCRV1:=:=", "SCRV1:é:é", "right", "SCRV1:YQ:YQ==", "SCRV1:YQ==:Y Q="):
+        assert split_static(Secret.of_text(text)) is None
+    assert split_dynamic(Secret(b"CRV1::state")) is None and split_dynamic(Secret(b"CRV1:R:x::y")) is None

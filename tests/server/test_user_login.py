@@ -13,6 +13,7 @@ from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.passwords import hash_password
 from cvpnd.config import AuthenticationConfig
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.server.denied import Denied
 from cvpnd.server.holder import NOBODY_YET
 from cvpnd.server.user_method import vouch
@@ -29,7 +30,7 @@ class ChangedMeanwhile(LocalUsers):
         self.replace([LocalUser("anna", HASH)])
         self._after = after
 
-    def log_in(self, username: str, password: bytes) -> Any:
+    def log_in(self, username: str, password: Secret) -> Any:
         answer = super().log_in(username, password)
         self.replace(self._after)
         return answer
@@ -41,7 +42,7 @@ async def vouched(users: LocalUsers) -> Account:
         endpoint=SimpleNamespace(settings=SimpleNamespace(user_method=METHOD, hand_window_s=60)),
         link=SimpleNamespace(remote=SimpleNamespace(host="192.0.2.1")),
     )
-    credentials: Any = SimpleNamespace(username="anna", password="right")
+    credentials: Any = SimpleNamespace(username="anna", password=Secret(b"right"))
     control: Any = SimpleNamespace(users=logins)
     try:
         return await vouch(control, connection, credentials, NOBODY_YET)

@@ -14,6 +14,7 @@ from helpers.pump import Pump
 from light_client.protocol import PEER_INFO_26, LightClient, Told
 
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 from cvpnd.wire import messages
 from cvpnd.wire.errors import DropReason, UsageError
 from cvpnd.wire.events import (
@@ -96,13 +97,13 @@ def test_one_answer_for_each_question_that_has_one_coming() -> None:
     for text in ("CR_RESPONSE,%%%", answer("12,34"), answer("again")):
         pair.client.send_message(text)
         pair.run(seconds=1)
-    assert [event.answer for event in pair.of_server(QuestionAnswered)] == ["12,34"]
+    assert [event.answer.text() for event in pair.of_server(QuestionAnswered)] == ["12,34"]
     assert session.drops[DropReason.BAD_MESSAGE] == 1
     assert [event.text for event in pair.of_server(MessageReceived)] == [answer("again")]
     session.ask(messages.cr_text("Once more?"), 60, pair.now)
     pair.client.send_message(answer(""))
     pair.run(seconds=1)
-    assert [event.answer for event in pair.of_server(QuestionAnswered)] == ["12,34", ""]
+    assert [event.answer.text() for event in pair.of_server(QuestionAnswered)] == ["12,34", ""]
     assert "12,34" not in repr(pair.of_server(QuestionAnswered))
     session.ask(messages.web_auth(URL), 60, pair.now)
     pair.client.send_message(answer("to a browser?"))
@@ -153,7 +154,7 @@ def test_the_stock_client_waits_beyond_its_hand_window_and_then_goes_on(tmp_path
             if method == "crtext":
                 person.say(f"cr-response {base64.b64encode(b'123456').decode()}")
                 assert pump.run(lambda: bool(pump.of(QuestionAnswered))), client.log
-                assert pump.of(QuestionAnswered) == [QuestionAnswered("123456")]
+                assert pump.of(QuestionAnswered) == [QuestionAnswered(Secret(b"123456"))]
             else:
                 assert not pump.run(lambda: client.process.poll() is not None, 6.0), "longer than its hand-window"
             assert not client.completed()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.key_method import (
     MAX_USERNAME_BYTES,
@@ -27,7 +28,8 @@ TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]),
 
 def message(**changes: str) -> KeyMessage:
     fields = {"options": OCC_26, "username": "ann", "password": "s3cret", "peer_info": "IV_VER=2.6.14\n"} | changes
-    return KeyMessage(KeySource.cut(RANDOM, with_pre_master=True), **fields)
+    password = Secret.of_text(fields.pop("password"))
+    return KeyMessage(KeySource.cut(RANDOM, with_pre_master=True), password=password, **fields)
 
 
 @given(username=TEXT, password=TEXT, peer_info=TEXT)
@@ -35,7 +37,7 @@ def test_what_is_serialised_parses_back(username: str, password: str, peer_info:
     sent = message(username=username, password=password, peer_info=peer_info)
     got = parse_key_message(serialise_key_message(sent), from_client=True)
     assert got is not None
-    assert (got.options, got.username, got.password, got.peer_info) == (OCC_26, username, password, peer_info)
+    assert (got.options, got.username, got.password.text(), got.peer_info) == (OCC_26, username, password, peer_info)
     assert (got.source.pre_master, got.source.random1, got.source.random2) == (RANDOM[:48], RANDOM[48:80], RANDOM[80:])
 
 
@@ -49,7 +51,7 @@ def test_every_prefix_waits_for_more_but_the_one_without_peer_info() -> None:
 
 
 def test_servers_message_has_no_pre_master() -> None:
-    sent = KeyMessage(KeySource.cut(RANDOM[:64], with_pre_master=False), "V4,tls-server", "", "", "")
+    sent = KeyMessage(KeySource.cut(RANDOM[:64], with_pre_master=False), "V4,tls-server", "", Secret(), "")
     raw = serialise_key_message(sent)
     assert raw[:5] == b"\0\0\0\0\x02"
     assert raw[-6:] == bytes(6), "absent strings have length 0 and no bytes"
@@ -62,7 +64,7 @@ def test_last_byte_is_taken_for_the_nul_and_an_early_nul_cuts() -> None:
     raw = serialise_key_message(message(username="")).replace(b"s3cret\0", b"s3\0ret!")
     got = parse_key_message(raw, from_client=True)
     assert got is not None
-    assert got.password == "s3"
+    assert got.password.text() == "s3"
 
 
 def test_control_characters_in_the_username_become_underscores() -> None:
@@ -192,7 +194,7 @@ def test_v15_wide_lengths_of_awss_client() -> None:
     assert bytes.fromhex("000000044e2f41000000000b4143533a3a33353030310000000087") in data
     got = parse_key_message(data, from_client=True)
     assert got is not None
-    assert (got.username, got.password) == ("N/A", "ACS::35001")
+    assert (got.username, got.password.text()) == ("N/A", "ACS::35001")
     assert (got.options.rstrip(), got.peer_info.partition("\n")[0]) == ("V4,dev-type tun", "IV_VER=2.5.1")
     assert bytes(got.source.pre_master + got.source.random1 + got.source.random2) == bytes(range(112))
 
@@ -220,7 +222,7 @@ def outcome(data: bytes) -> tuple[object, ...]:
         got = parse_key_message(data, from_client=True)
     except PeerError as error:
         return ("refused", error.reason)
-    return () if got is None else (got.options, got.username, got.password, got.peer_info)
+    return () if got is None else (got.options, got.username, got.password.text(), got.peer_info)
 
 
 def test_lengths_that_do_not_meet_the_end_are_none_of_awss() -> None:

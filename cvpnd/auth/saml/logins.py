@@ -26,6 +26,7 @@ from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
 from cvpnd.ops.histogram import Histogram
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ class SamlLogins:
             f"CRV1:R:{state}:{nobody}:{url}",
         )
 
-    def taken_back(self, visitor: Visitor, password: str) -> tuple[SamlProvider, str, PendingRequest] | Refused:
+    def taken_back(self, visitor: Visitor, password: Secret) -> tuple[SamlProvider, str, PendingRequest] | Refused:
         """The second connection, from wherever to whichever gateway: what ``accept`` is to be asked."""
         provider = self.provider(visitor.provider)
         if isinstance(provider, Refused):
@@ -207,7 +208,7 @@ class SamlLogins:
             return Refused(Refusal.SAML_OTHER_ADDRESS, "its state id was given to another address")
         made_at = float(visit.made_at)
         request = PendingRequest(visit.request_id, _acs_url(visit.port), made_at, made_at + provider.login_time_s)
-        return provider, unquote(parts[1]), request
+        return provider, unquote(parts[1].text()), request
 
 
 def _result(done: asyncio.Future[Assertion | Refused]) -> str:
