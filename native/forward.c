@@ -7,7 +7,7 @@
 #include "too_big.h"
 
 enum {
-    FLOAT_EVENT_INTERVAL_MS = 1000,
+    FLOAT_EVENT_INTERVAL_MS = 200,
     CONTROL_PACKETS_PER_S = 250, /* of one peer; a busy handshake has some 50 in all */
     TOO_BIG_INTERVAL_MS = 10,    /* between two answers about one peer, so that none uses up another's */
 };

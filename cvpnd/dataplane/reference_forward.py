@@ -77,7 +77,7 @@ PACKET_MAX = 2048
 """Longest inner packet; the MTU inside is 1500 as a rule."""
 FRAMING_MAX = 2
 LINK_PACKET_MAX = PACKET_MAX + FRAMING_MAX + CBC_OVERHEAD_MAX
-FLOAT_EVENT_INTERVAL_S = 1.0
+FLOAT_EVENT_INTERVAL_S = 0.2
 TOO_BIG_INTERVAL_S = 0.01
 """Between two answers about one peer."""
 
