@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
-from helpers import netns
+from helpers import canaries, netns
 from helpers.lab import OpenVpnClient
 from helpers.netns import Namespace
 
@@ -73,6 +73,9 @@ class BootedSystem:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._init_pid:
+            journal = self.run("journalctl", "--no-pager", "--output=export", check=False).stdout
+            processes = self.run("ps", "axeww", check=False).stdout
+            canaries.look_below(self.root / "etc/cvpnd", {"the journal": journal, "ps": processes})
             # a clean halt; killing nspawn would orphan what runs inside
             subprocess.run(["kill", "-s", "RTMIN+3", str(self._init_pid)], check=False)
         if self._nspawn is not None:

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from helpers import netns, other_releases
+from helpers import canaries, netns, other_releases
 from helpers.netns import LabError, Namespace, Process
 from helpers.relay import Weather
 from helpers.target_server import content, sha256_of
@@ -106,6 +106,7 @@ class Lab:
         netns.remove_leftovers()
         self._prefix = netns.unique_prefix()
         self.directory = Path(tempfile.mkdtemp(prefix=f"{self._prefix}-"))
+        (self.directory / "witness").mkdir()
         try:
             self._build()
         except BaseException:
@@ -152,7 +153,10 @@ class Lab:
             namespace.close()
         self._namespaces.clear()
         if self.directory != Path():
-            shutil.rmtree(self.directory, ignore_errors=True)
+            try:
+                canaries.look_below(self.directory)
+            finally:
+                shutil.rmtree(self.directory, ignore_errors=True)
 
     # -- the machines --------------------------------------------------------------------------------------
 
@@ -445,7 +449,11 @@ class GatewayProcess:
         self.config_path = directory / "cvpnd.toml"
         self.admin_socket = directory / "admin.sock"
         self.log_directory = directory / "log"
-        self._env = {"PYTHONUNBUFFERED": "1", **env}
+        path = os.pathsep.join(
+            filter(None, [str(HELPERS / "witness"), env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))])
+        )
+        witness = {"PYTHONPATH": path, "CVPND_WITNESS": str(namespace.directory / "witness")}
+        self._env = {"PYTHONUNBUFFERED": "1", **env, **witness}
         self.process: Process | None = None
         self.write_config(toml)
 
@@ -538,7 +546,9 @@ log_directory = "{self.log_directory}"
     def ctl(self, *arguments: str, check: bool = True, input: str | None = None) -> subprocess.CompletedProcess[str]:
         """``cvpnctl`` with this daemon's admin socket; a failure is a LabError unless ``check`` is false."""
         command = [sys.executable, "-m", "cvpnd.ctl", "--socket", str(self.admin_socket), *arguments]
-        return self.namespace.run(*command, check=check, env=self._env, cwd=self.directory, input=input)
+        done = self.namespace.run(*command, check=check, env=self._env, cwd=self.directory, input=input)
+        canaries.note(self.namespace.directory, done.stdout, input)
+        return done
 
     def ctl_json(self, *arguments: str) -> Any:
         return netns.json_of(self.ctl(*arguments, "--json"))
