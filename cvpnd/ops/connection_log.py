@@ -9,6 +9,7 @@ calls periodic updates are entries of a type of their own, ``connection-update``
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from pathlib import Path
@@ -21,7 +22,9 @@ from cvpnd.ops.log_file import TIME_FORMAT, LogFile, Rotation
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.log_writer import Entry, LogWriter
 from cvpnd.ops.logs import stderr_is_the_journal
-from cvpnd.ops.syslog import Syslog
+from cvpnd.ops.syslog import SOCKET, Syslog, is_the_journal
+
+_log = logging.getLogger(__name__)
 
 NOT_APPLICABLE = "NA"
 MIB = 1024 * 1024
@@ -143,6 +146,12 @@ class ConnectionLog:
             self._keep_count_of(syslog[1] if syslog else None)
             self._syslog = None if target is None else (target, LogWriter(f"syslog {target}", Syslog(target)))
             _close(syslog[1] if syslog else None)
+        if self._journal is not None and target is not None and is_the_journal(target):
+            _log.warning(
+                'connection_log.syslog = "local": %s is the journal on this host, so entries are in the journal twice; '
+                'write journal = "off" beside it, a syslog daemon here has them from the journal anyway',
+                SOCKET,
+            )
 
     def _keep_count_of(self, writer: LogWriter | None) -> None:
         if writer is not None:

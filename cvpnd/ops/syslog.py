@@ -19,10 +19,16 @@ from cvpnd.ops.log_socket import connected, send_each
 from cvpnd.ops.log_writer import Entry
 
 SOCKET = Path("/dev/log")
+JOURNAL = Path("/run/systemd/journal")
 AUTHPRIV = 10
 CONNECT_S = 3.0
 RETRY_S = 5.0
 """After a daemon could not be reached, entries are lost at once for so long: waiting for each would fill the queue."""
+
+
+def is_the_journal(target: SyslogTarget) -> bool:
+    """Where systemd runs, the journal listens at /dev/log itself, and gives a syslog daemon what it has."""
+    return target.transport == "local" and SOCKET.resolve().is_relative_to(JOURNAL)
 
 
 class Syslog:

@@ -16,6 +16,7 @@ from helpers.connections import CONNECTION
 from helpers.lab import wait_until
 
 from cvpnd.config import LogFilesConfig
+from cvpnd.ops import syslog
 from cvpnd.ops.connection_log import (
     ConnectionLog,
     attempt_entry,
@@ -231,3 +232,23 @@ def test_entries_after_close_are_lost_and_counted(tmp_path: Path) -> None:
     log.close()
     log.write({"number": "1"})
     assert log.lost == 1
+
+
+def test_entries_that_reach_the_journal_twice_are_spoken_of(tmp_path, monkeypatch, caplog):
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "log").symlink_to("journal/dev-log")
+    monkeypatch.setattr(syslog, "SOCKET", tmp_path / "log")
+    monkeypatch.setattr(syslog, "JOURNAL", tmp_path / "journal")
+
+    def told(journal: str, target: str) -> bool:
+        caplog.clear()
+        settings = LogFilesConfig(journal=journal, syslog=target)
+        log = ConnectionLog(tmp_path / "connections.log", settings, LogStreams(tmp_path / "streams"))
+        log.close()
+        return "in the journal twice" in caplog.text
+
+    assert told("on", "local")
+    assert not told("off", "local")
+    assert not told("on", "udp://127.0.0.1:514")
+    monkeypatch.setattr(syslog, "JOURNAL", tmp_path / "elsewhere")
+    assert not told("on", "local"), "a syslog daemon of its own"
