@@ -36,11 +36,10 @@ enum control_drop control_parse_body(struct control_body *body, uint8_t opcode, 
         return CONTROL_TOO_MANY_ACKS;
     body->ack_count = count;
     for (unsigned i = 0; i < count; i++) {
-        uint32_t ack;
-        if (!take_u32(&rest, &ack))
+        if (!take_u32(&rest, &body->acks[i]))
             return CONTROL_TRUNCATED;
-        if (ack > body->highest_ack)
-            body->highest_ack = ack;
+        if (body->acks[i] > body->highest_ack)
+            body->highest_ack = body->acks[i];
     }
     if (count > 0 && !take_bytes(&rest, SESSION_ID_SIZE, &body->remote_session_id))
         return CONTROL_TRUNCATED;
@@ -48,5 +47,17 @@ enum control_drop control_parse_body(struct control_body *body, uint8_t opcode, 
         return CONTROL_GOOD; /* whatever follows is ignored */
     if (!take_u32(&rest, &body->packet_id))
         return CONTROL_TRUNCATED;
+    body->payload = rest;
     return cursor_left(&rest) > CONTROL_PAYLOAD_MAX ? CONTROL_TOO_LONG : CONTROL_GOOD;
+}
+
+enum control_drop control_split_client_key(const uint8_t *packet, size_t length, size_t *inner_length)
+{
+    if (length < CONTROL_HEADER + CLIENT_KEY_SHORTEST)
+        return CONTROL_TRUNCATED;
+    size_t wrapped = get_u16(packet + length - 2);
+    if (wrapped < CLIENT_KEY_SHORTEST || wrapped > CLIENT_KEY_LONGEST || wrapped > length - CONTROL_HEADER)
+        return CONTROL_BAD_CLIENT_KEY;
+    *inner_length = length - wrapped;
+    return CONTROL_GOOD;
 }

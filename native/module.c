@@ -1,4 +1,5 @@
-/* cvpnd._native: the types of data plane and doorman, and the words they count under. */
+/* cvpnd._native: the types of data plane, doorman and control channel, and the words they count under. */
+#include "channel_object.h"
 #include "dataplane_object.h"
 #include "doorman_object.h"
 
@@ -59,6 +60,8 @@ static int module_exec(PyObject *module)
         add(module, "DOOR_TOTALS", tuple_of_words(DOOR_TOTAL_WORDS, DOOR_TOTAL_COUNT)) < 0 ||
         add(module, "Doorman", PyType_FromModuleAndSpec(module, &doorman_object_spec, NULL)) < 0)
         return -1;
+    if (add_channel_types(module) < 0)
+        return -1;
     return add(module, "DataPlane", PyType_FromModuleAndSpec(module, &dataplane_object_spec, NULL));
 }
 
@@ -73,7 +76,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "cvpnd._native",
-    .m_doc = "The data plane and the doorman in C; see cvpnd/_native.pyi.",
+    .m_doc = "The data plane, the doorman and control channels in C; see cvpnd/_native.pyi.",
     .m_methods = doorman_functions,
     .m_size = 0, /* no state: the types are held by the module's dictionary */
     .m_slots = module_slots,

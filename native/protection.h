@@ -6,15 +6,9 @@
 #ifndef CVPND_PROTECTION_H
 #define CVPND_PROTECTION_H
 
-#include "control_packet.h"
+#include "control_keys.h"
 
-enum {
-    KEY2_SIZE = 256, /* a whole pre-shared key: two halves of 64 bytes for a cipher and 64 for an HMAC */
-    SERVER_KEY_SIZE = 128,
-    WRAP_OVERHEAD_MAX = MAC_MAX + 8, /* tls-auth with SHA512 */
-};
-
-enum wrapping { WRAP_REFUSED /* nobody without a key of its own */, WRAP_PLAIN, WRAP_TLS_AUTH, WRAP_TLS_CRYPT };
+enum { SERVER_KEY_SIZE = 128 };
 
 struct protection_settings {
     enum wrapping shared;

@@ -15,13 +15,10 @@ from typing import NamedTuple
 from cvpnd import _native
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane.api import SocketAddress, host_bytes, host_text
+from cvpnd.wire import channel
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.reset_cookie import ResetCookie
-from cvpnd.wire.wrap.plain import Plain
 from cvpnd.wire.wrap.protection import ControlProtection
-from cvpnd.wire.wrap.tls_auth import TlsAuth
-from cvpnd.wire.wrap.tls_crypt import TlsCrypt
-from cvpnd.wire.wrap.wrapping import Wrapping
 
 DROPS = tuple(DropReason(word) for word in _native.CONTROL_DROPS)
 
@@ -108,28 +105,9 @@ class Doorman:
 
 def describe(protection: ControlProtection) -> _native.Protection:
     """What C has to know of it. Metadata of client keys is not part of that: it is judged on this side."""
-    kind, key2, digest, direction = _describe_shared(protection.shared)
+    shared = (_native.WRAP_REFUSED, b"", "", -1) if protection.shared is None else channel.describe(protection.shared)
     server_key = b"" if protection.server_key is None else protection.server_key.key
-    return kind, key2, digest, direction, server_key, protection.allow_stateful
-
-
-def _describe_shared(shared: Wrapping | None) -> tuple[int, bytes, str, int]:
-    match shared:
-        case None:
-            return _native.WRAP_REFUSED, b"", "", -1
-        case Plain():
-            return _native.WRAP_PLAIN, b"", "", -1
-        case TlsAuth():
-            return (
-                _native.WRAP_TLS_AUTH,
-                shared.key2,
-                shared.digest,
-                -1 if shared.direction is None else shared.direction,
-            )
-        case TlsCrypt():
-            return _native.WRAP_TLS_CRYPT, shared.key2, "", -1
-        case _:
-            raise TypeError(f"{type(shared).__name__} is no wrapping that strangers share")
+    return *shared, server_key, protection.allow_stateful
 
 
 def _limits(limits: StrangersConfig) -> tuple[int, int, int, int, int]:

@@ -109,7 +109,7 @@ class KeySlots:
         """Keep the old key and try again later. A peer that heard nothing still expects the same key id."""
         state = self.pending
         assert state is not None and self.primary is not None  # noqa: S101 - checked by both callers
-        if not state.reliable.heard:
+        if not state.channel.heard(state.key_id):
             self._last_key_id = self.primary.key_id
         self._retire(state)
         self._set(None, self.primary, self.lame_duck)

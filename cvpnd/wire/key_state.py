@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
@@ -42,10 +43,11 @@ from cvpnd.wire.key_method import (
 )
 from cvpnd.wire.messages import MessageReader, serialise_message
 from cvpnd.wire.negotiation import KeyDerivation, Negotiated
-from cvpnd.wire.packet import ControlPacket
-from cvpnd.wire.reliable import ReliableLayer
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.tls import TlsConnection
+
+if TYPE_CHECKING:
+    from cvpnd.wire.channel import Channel
 
 SERVER_RANDOM_BYTES = 2 * RANDOM_BYTES
 CLIENT_RANDOM_BYTES = PRE_MASTER_BYTES + 2 * RANDOM_BYTES
@@ -139,12 +141,12 @@ class KeyState:
         "_messages",
         "_tls_bytes",
         "authentication",
+        "channel",
         "client_source",
         "expires_at",
         "has_data_keys",
         "key_id",
         "negotiation",
-        "reliable",
         "server_source",
         "slot",
         "started_at",
@@ -154,15 +156,16 @@ class KeyState:
     def __init__(
         self,
         key_id: int,
-        reliable: ReliableLayer,
+        channel: Channel,
         tls: TlsConnection,
         now: float,
         hold: Callable[[int], bool] | None = None,
     ) -> None:
-        """``hold``: asked for memory for a long key method 2 message, see ``Session``."""
+        """``channel``: the session's, in which the key id is open. ``hold``: asked for memory for a long key method 2
+        message, see ``Session``."""
         self.key_id = key_id
         self._hold = hold
-        self.reliable = reliable
+        self.channel = channel
         self.tls: TlsConnection | None = tls
         """None once nobody speaks to it any more, because it takes 39 kB."""
         self.started_at = now
@@ -201,9 +204,11 @@ class KeyState:
         if self.slot is Slot.ERROR:
             raise UsageError(f"{what.name} in {before.name}")
         if self.slot in (Slot.LAME_DUCK, Slot.RETIRED):
-            self.reliable.stop_sending()
             self.wipe()
+        if self.slot is Slot.LAME_DUCK:
+            self.channel.stop_sending(self.key_id)
         if self.slot is Slot.RETIRED:
+            self.channel.close_key(self.key_id)
             self.tls = None
 
     @property
@@ -217,14 +222,13 @@ class KeyState:
 
     # -- packets and what is in them
 
-    def receive_packet(self, packet: ControlPacket, settings: SessionSettings) -> list[bytearray]:
-        """Acknowledge, order, decrypt; return the application data of each TLS record. Raises ``PeerError``."""
-        payloads = self.reliable.receive_packet(packet)
-        if self.negotiation is Negotiation.PRE_START and self.reliable.all_acknowledged:
+    def receive(self, data: bytes, settings: SessionSettings) -> list[bytearray]:
+        """Decrypt the TLS bytes that a packet brought in order, perhaps none; return the application data of each
+        record. Raises ``PeerError``."""
+        if self.negotiation is Negotiation.PRE_START and self.channel.all_acknowledged(self.key_id):
             self.negotiate(NegotiationInput.RESET_ACKED)
-        if not payloads or self.tls is None:
+        if not data or self.tls is None:
             return []
-        data = payloads[0] if len(payloads) == 1 else b"".join(payloads)
         if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
             self._tls_bytes += len(data)
             if self._tls_bytes > settings.max_tls_bytes:
@@ -233,11 +237,11 @@ class KeyState:
             return self.tls.receive(data)
         finally:
             if output := self.tls.output():  # an alert too
-                self.reliable.queue_stream(output)
+                self.channel.queue_stream(self.key_id, output)
 
     def note_acknowledgements(self) -> None:
         """SENT_KEY becomes ACTIVE when the peer has all we sent."""
-        if self.negotiation is Negotiation.SENT_KEY and self.reliable.all_acknowledged:
+        if self.negotiation is Negotiation.SENT_KEY and self.channel.all_acknowledged(self.key_id):
             self.negotiate(NegotiationInput.ALL_ACKED)
 
     def read_key_message(self, record: bytearray, settings: SessionSettings) -> KeyMessage | None:
@@ -309,4 +313,4 @@ class KeyState:
         if self.tls is None:
             raise UsageError("nothing can be sent on this key state any more")
         self.tls.send(plaintext)
-        self.reliable.queue_stream(self.tls.output())
+        self.channel.queue_stream(self.key_id, self.tls.output())

@@ -2,7 +2,7 @@
 
 Both directions count from 0; the reset is number 0. What is received in order goes up, what is acknowledged is
 forgotten. The windows and timers are the reference implementation's, which every client is tuned to. All
-arithmetic on ids is modulo 2^32.
+arithmetic on ids is modulo 2^32. ``native/reliable.c`` does the same for the server's sessions.
 """
 
 from __future__ import annotations
@@ -232,6 +232,21 @@ class ReliableLayer:
         self._in_flight.clear()
         self._backlog.clear()
         self.backlog_bytes = 0
+
+    def inspect(self) -> tuple[int, int, int, list[tuple[int, float, int]], list[int], list[int], list[int], int]:
+        """For tests, all that a packet could change."""
+        in_flight = [(outgoing.packet_id, outgoing.due, outgoing.higher_acks) for outgoing in self._in_flight]
+        early = [self._expected + ahead & _MASK for ahead in range(self._habits.receive_window)]
+        return (
+            self._key_id,
+            self._expected,
+            self._next_id,
+            in_flight,
+            [packet_id for packet_id in early if packet_id in self._received],
+            list(self._acks),
+            list(self._recent_acks),
+            self.backlog_bytes,
+        )
 
     def _window_open(self) -> bool:
         if not self._in_flight:

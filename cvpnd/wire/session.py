@@ -8,7 +8,7 @@ What the session decides itself is what a packet, a record or a decision of the 
 - ``key_slots.py``: the key states, their order and their deadlines, which is renegotiation
 - ``agreement.py``: what the client said of itself with its first key, and what follows from it
 - ``outbox.py``: text on its way, and PUSH_REPLY
-- ``wrap/session_wrap.py``: how packets are wrapped before and after the first key
+- ``channel.py``: packets, between the network and TLS
 
 It ends in one of two ways: at once (``_close``), or after it has acknowledged and repeated its last words for a while
 (``_begin_closing``). Either way ``SessionClosed`` is its last event.
@@ -26,6 +26,7 @@ from OpenSSL import SSL
 from cvpnd.reasons import End, Refusal
 from cvpnd.wire import messages
 from cvpnd.wire.agreement import Agreement
+from cvpnd.wire.channel import ChannelMaker, native_channel
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.events import (
     CredentialsReceived,
@@ -49,13 +50,13 @@ from cvpnd.wire.key_state import (
 )
 from cvpnd.wire.negotiation import Negotiated, Unsupported
 from cvpnd.wire.outbox import Outbox, PushExchange
-from cvpnd.wire.packet import CLIENT_RESETS, HEADER_BYTES, ControlPacket, Opcode, Transport, parse_header
-from cvpnd.wire.reliable import ReliableLayer, payload_limit
+from cvpnd.wire.packet import Opcode, Transport
+from cvpnd.wire.reliable import payload_limit
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.text import printable
 from cvpnd.wire.tls import CertificateVerdict, TlsConnection, common_name
-from cvpnd.wire.wrap.session_wrap import SessionWrap, SessionWraps
-from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL
+from cvpnd.wire.wrap.session_wrap import SessionWrap
+from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, dynamic_key2
 from cvpnd.wire.wrap.wrapping import KEY2_BYTES
 
 _MALFORMED = frozenset(
@@ -72,6 +73,10 @@ _MALFORMED = frozenset(
 """On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
 _CLIENT_RENEGOTIATE_S = 3600.0
 """Of a client whose profile says nothing else: for half of it, it waits for a person at most."""
+_AUTHENTIC = frozenset(
+    {DropReason.LATE_PACKET, DropReason.UNKNOWN_KEY_ID, DropReason.FOREIGN_ACK, DropReason.BEYOND_WINDOW}
+)
+"""What is wrong with packets of the client's own."""
 _SPARE_S = 3.0
 """A client that waits for a person goes on waiting so much longer than we do, so that it hears our no."""
 
@@ -83,6 +88,7 @@ class Session:
         "_agreement",
         "_answer_due",
         "_bytes_before_login",
+        "_channel",
         "_client_waits_s",
         "_close_at",
         "_closing",
@@ -99,9 +105,10 @@ class Session:
         "_random",
         "_remote_session_id",
         "_settings",
+        "_silent",
         "_transport",
         "_verdict",
-        "_wraps",
+        "_wrap",
         "closed",
         "drops",
         "tls_cipher",
@@ -125,6 +132,7 @@ class Session:
         hold: Callable[[int], bool] | None = None,
         drops: Counter[DropReason] | None = None,
         random: Callable[[int], bytes] = secrets.token_bytes,
+        new_channel: ChannelMaker = native_channel,
     ) -> None:
         """UDP: after ``stateless.check_echo``, with ``cookie_echoed`` and its two session ids. TCP: with the session id
         of the client's reset and a random one of ours; over UDP too where a client cannot echo (``stateless.Opening``).
@@ -140,7 +148,8 @@ class Session:
         self._remote_session_id = remote_session_id
         self._local_session_id = local_session_id
         self._transport = transport
-        self._wraps = SessionWraps(wrap or SessionWrap())
+        self._wrap = wrap or SessionWrap()
+        self._channel = new_channel(local_session_id, remote_session_id, self._wrap)
         self._ipv6 = ipv6
         self._random = random
         self._hold = hold
@@ -158,6 +167,8 @@ class Session:
         self._client_waits_s = float(settings.hand_window_s)
         self._packets_before_login = 0
         self._bytes_before_login = 0
+        self._silent = False
+        """Nothing is repeated by itself yet, as nobody has proven the address that it goes to."""
         self._closing: SessionClosed | None = None
         self._close_at: float | None = None
         self._verdict = CertificateVerdict()
@@ -166,7 +177,8 @@ class Session:
         if cookie_echoed:
             first.negotiate(NegotiationInput.COOKIE_ECHOED)
         else:
-            first.reliable.retransmits = transport is Transport.TCP
+            self._silent = transport is Transport.UDP
+            self._channel.set_retransmits(0, not self._silent)
             self._send_reset(first, Opcode.HARD_RESET_SERVER_V2)
 
     # -- what is known of the client
@@ -216,14 +228,29 @@ class Session:
             self.drops[DropReason.CLOSED] += 1
             return
         try:
-            authentic = self._unwrap(packet, now)
-            self._limit_before_login(len(packet))  # its own packets; others could use up its share in its name
-            self._route(authentic, now)
-            self._limit_backlog()
+            received = self._channel.receive(packet, now)
+            if isinstance(received, str):
+                self._dropped(DropReason(received), len(packet))
+                return
+            if self._keys.primary is None:
+                self._limit_before_login(len(packet))  # its own packets; others could use up its share in its name
+            if received is None:
+                self._receive_reset(packet[0], now)
+            elif (state := self._keys.find(packet[0] & 7)) is not None:
+                self._receive(state, received, now)
         except PeerError as error:
-            self.drops[error.reason] += 1
-            if (self._transport is Transport.TCP and error.reason in _MALFORMED) or error.fatal:
-                self._close(self._violation(), str(error))
+            self._drop(error)
+
+    def _dropped(self, reason: DropReason, size: int) -> None:
+        """Raises ``PeerError``."""
+        if reason in _AUTHENTIC and self._keys.primary is None:
+            self._limit_before_login(size)
+        raise PeerError(reason)
+
+    def _drop(self, error: PeerError) -> None:
+        self.drops[error.reason] += 1
+        if (self._transport is Transport.TCP and error.reason in _MALFORMED) or error.fatal:
+            self._close(self._violation(), str(error))
 
     def packets_to_send(self, now: float) -> list[bytes]:
         """What goes out now: new, due again, or acknowledgements only."""
@@ -232,21 +259,15 @@ class Session:
             return packets
         if self._outbox.holds_text:
             self._outbox.flush(self._keys.pending, self._keys.primary)
-        for state in self._keys.states:
-            if ready := state.reliable.packets_to_send(now):
-                packets += map(self._wraps.of(state.key_id).wrap, ready)
-        return packets
+        return packets + self._channel.packets_to_send(now) if packets else self._channel.packets_to_send(now)
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout`` and then ``packets_to_send``; None: only when something arrives."""
         if self.closed:
             return None
         due = self._close_at if self._closing is not None else self._keys.next_timeout()
-        for state in self._keys.states:
-            again = state.reliable.next_timeout()
-            if again is not None and (due is None or again < due):
-                due = again
-        return due
+        again = self._channel.next_timeout()
+        return again if again is not None and (due is None or again < due) else due
 
     def handle_timeout(self, now: float) -> None:
         """Act on every deadline that has passed."""
@@ -398,15 +419,15 @@ class Session:
     def ask_alive(self) -> None:
         """Send what says nothing and what every living client acknowledges: a control packet without payload."""
         pending = self._keys.pending
-        state = pending if pending is not None and pending.reliable.heard else self._keys.primary
+        state = pending if pending is not None and self._channel.heard(pending.key_id) else self._keys.primary
         if state is not None and self._closing is None:
-            state.reliable.queue_payload(Opcode.CONTROL_V1)
+            self._channel.queue(state.key_id, Opcode.CONTROL_V1)
 
     @property
     def owes_answer(self) -> bool:
         """Whether the client has yet to acknowledge something of ours."""
         states = (self._keys.pending, self._keys.primary)
-        return any(not state.reliable.all_acknowledged for state in states if state is not None)
+        return any(not self._channel.all_acknowledged(state.key_id) for state in states if state is not None)
 
     def close(self, reason: Refusal | End, detail: str = "") -> None:
         """End it at once and without a word: the client is gone, or was replaced."""
@@ -425,8 +446,6 @@ class Session:
     # -- receiving
 
     def _limit_before_login(self, size: int) -> None:
-        if self._keys.primary is not None:
-            return
         self._packets_before_login += 1
         self._bytes_before_login += size
         settings = self._settings
@@ -436,35 +455,20 @@ class Session:
         ):
             raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, "too many packets or bytes before login")
 
-    def _limit_backlog(self) -> None:
-        """TLS 1.3 answers each key update and we each PUSH_REQUEST now and then: without end to whoever acknowledges
-        nothing."""
-        for state in self._keys.states:
-            if state.reliable.backlog_bytes > self._settings.max_backlog_bytes:
-                raise PeerError(DropReason.UNACKNOWLEDGED)
-
-    def _unwrap(self, packet: bytes, now: float) -> ControlPacket:
-        """The session id is in clear, and looked at first: no other client's packet, authentic under a key that they
-        share, may move this session's replay window."""
-        if packet[1:HEADER_BYTES] != self._remote_session_id:
-            parse_header(packet)  # which may know better what is wrong with it
-            raise PeerError(DropReason.UNROUTABLE)
-        return self._wraps.unwrap(packet, packet[0] & 7, now)
-
-    def _route(self, packet: ControlPacket, now: float) -> None:
-        if packet.opcode is Opcode.HARD_RESET_SERVER_V2:
-            raise PeerError(DropReason.BAD_OPCODE, packet.opcode.name)
-        is_reset = packet.opcode in CLIENT_RESETS or packet.opcode is Opcode.SOFT_RESET_V1
-        if is_reset and packet.packet_id != 0:
-            raise PeerError(DropReason.LATE_PACKET)
-        state = self._keys.find(packet.key_id)
+    def _receive_reset(self, first_byte: int, now: float) -> None:
+        """Raises ``PeerError``."""
+        opcode, key_id = first_byte >> 3, first_byte & 7
+        state = self._keys.find(key_id)
         if state is None:
-            if packet.opcode is not Opcode.SOFT_RESET_V1:
-                raise PeerError(DropReason.UNKNOWN_KEY_ID, str(packet.key_id))
-            state = self._accept_soft_reset(packet.key_id, now)
-        elif is_reset and state.negotiation is Negotiation.PRE_START:
-            state.reliable.restart(now)
-        self._receive(state, packet, now)
+            if opcode != Opcode.SOFT_RESET_V1:
+                raise PeerError(DropReason.UNKNOWN_KEY_ID, str(key_id))
+            state = self._accept_soft_reset(key_id, now)
+        elif state.negotiation is Negotiation.PRE_START:
+            self._channel.restart(key_id, now)
+        received = self._channel.take_reset()
+        if isinstance(received, str):
+            raise PeerError(DropReason(received))
+        self._receive(state, received, now)
 
     def _accept_soft_reset(self, key_id: int, now: float) -> KeyState:
         if self._closing is not None:
@@ -472,12 +476,16 @@ class Session:
         self._keys.check_soft_reset(key_id, now)
         return self._start_renegotiation(key_id, now, by_peer=True)
 
-    def _receive(self, state: KeyState, packet: ControlPacket, now: float) -> None:
+    def _receive(self, state: KeyState, data: bytes, now: float) -> None:
+        """A packet of this key was taken, and ``data`` is in order now."""
+        if not data and (duplicates := self._channel.take_duplicates()):
+            self.drops[DropReason.DUPLICATE] += duplicates
         was_established = state.tls is not None and state.tls.established
         try:
-            records = state.receive_packet(packet, self._settings)
-            if state.negotiation is not Negotiation.PRE_START:
-                state.reliable.retransmits = True
+            records = state.receive(data, self._settings)
+            if self._silent and state.negotiation is not Negotiation.PRE_START:
+                self._silent = False
+                self._channel.set_retransmits(state.key_id, True)
             if state.tls is not None and state.tls.established and not was_established:
                 self._tls_established(state, state.tls)
             for record in records:
@@ -489,10 +497,10 @@ class Session:
             if not error.fatal:
                 raise
             self._fail(state, error, now)
-        finally:
-            duplicates = state.reliable.take_duplicates()
-            if duplicates:
-                self.drops[DropReason.DUPLICATE] += duplicates
+        if data and self._channel.backlog_bytes() > self._settings.max_backlog_bytes:
+            # TLS 1.3 answers each key update and we each PUSH_REQUEST now and then: without end to whoever
+            # acknowledges nothing.
+            raise PeerError(DropReason.UNACKNOWLEDGED)
 
     def _tls_established(self, state: KeyState, tls: TlsConnection) -> None:
         self._verdict = tls.verdict
@@ -597,7 +605,8 @@ class Session:
         first = self._keys.primary is None
         if first and self._agreement.dynamic_tls_crypt:
             assert state.tls is not None  # noqa: S101 - it has just exchanged the keys
-            self._wraps.go_dynamic(state.tls.export(DYNAMIC_LABEL, KEY2_BYTES))
+            key2 = dynamic_key2(state.tls.export(DYNAMIC_LABEL, KEY2_BYTES), self._wrap.wrapping.key2)
+            self._channel.go_dynamic(key2, int(self._wrap.clock()))
         self._keys.establish(now)
         if first:
             if Capability.REQUEST_PUSH in self.peer_info.capabilities:
@@ -613,20 +622,14 @@ class Session:
         return state
 
     def _new_key_state(self, key_id: int, now: float, first_id: int = 0) -> KeyState:
-        reliable = ReliableLayer(
-            key_id,
-            self._local_session_id,
-            self._remote_session_id,
-            payload_limit=payload_limit(
-                self._settings.max_packet_bytes, ipv6=self._ipv6, wrap_overhead=self._wraps.of(key_id).overhead
-            ),
-            first_id=first_id,
-            first_timeout_s=self._settings.tls_timeout_s,
+        limit = payload_limit(
+            self._settings.max_packet_bytes, ipv6=self._ipv6, wrap_overhead=self._channel.overhead(key_id)
         )
-        return KeyState(key_id, reliable, TlsConnection(self._context, server=True), now, self._hold)
+        self._channel.open_key(key_id, limit, first_id, self._settings.tls_timeout_s)
+        return KeyState(key_id, self._channel, TlsConnection(self._context, server=True), now, self._hold)
 
     def _send_reset(self, state: KeyState, opcode: Opcode) -> None:
-        state.reliable.queue_payload(opcode)
+        self._channel.queue(state.key_id, opcode)
         state.negotiate(NegotiationInput.RESET_SENT)
 
     # -- ending
@@ -660,7 +663,7 @@ class Session:
             state.tls = None  # the session lives by the newer key
             return
         state.negotiate(NegotiationInput.FAILED)
-        self._farewell += map(self._wraps.of(state.key_id).wrap, state.reliable.packets_to_send(now))
+        self._farewell += self._channel.packets_to_send(now, state.key_id)
         if state.tls is not None:
             self._verdict = state.tls.verdict
         tls_verdict = self._verdict.refusal if error.reason is DropReason.TLS_FAILURE else None

@@ -27,7 +27,7 @@ from cvpnd.dataplane import reference_forward, reference_keys
 from cvpnd.dataplane.api import PeerSettings, SocketAddress
 from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.server import control
-from cvpnd.wire import agreement, negotiation, reliable, reset_cookie, session
+from cvpnd.wire import agreement, channel, negotiation, reliable, reset_cookie
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.events import SessionClosed
 from cvpnd.wire.key_method import parse_peer_info
@@ -87,15 +87,15 @@ def replay_window_takes_each_id_once() -> None:
     assert not window.accept(ReplayId(9, 4), 0.0), "an earlier run of the sender"
 
 
-def connected() -> Pair:
-    pair = Pair()
+def connected(new_channel: channel.ChannelMaker = channel.native_channel) -> Pair:
+    pair = Pair(new_channel=new_channel)
     pair.connect()
     pair.run(seconds=1)
     return pair
 
 
 def session_hears_its_own_client_only() -> None:
-    pair = connected()
+    pair = connected(channel.ReferenceChannel)
     live = pair.session
     assert live is not None
     before = live.drops[DropReason.UNROUTABLE]
@@ -279,7 +279,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     ),
     "session id": (
         session_hears_its_own_client_only,
-        [Mutant(session, "Session._unwrap", "packet[1:HEADER_BYTES] != self._remote_session_id", "False")],
+        [Mutant(channel, "ReferenceChannel._unwrap", "packet[1:HEADER_BYTES] != self._remote_session_id", "False")],
     ),
     "acknowledged session id": (
         acknowledgements_of_another_session_count_for_nothing,
@@ -399,9 +399,32 @@ C_MUTANTS = [
     ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "true"),
     ("test_stranger", "reset_cookie.c", "CRYPTO_memcmp(expected, session_id, SESSION_ID_SIZE) == 0", "false"),
     ("test_stranger", "mac.c", "CRYPTO_memcmp(result, expected, length) == 0", "true"),
-    ("test_stranger", "protection.c", "if (!mac_matches(mac, parts, 3, hmac, mac->size))", "if (false)"),
+    ("test_stranger", "control_keys.c", "if (!mac_matches(mac, parts, 3, hmac, mac->size))", "if (false)"),
     ("test_stranger", "siv.c", "&& mac_matches(&siv->mac, parts, 2, tag, SIV_TAG_SIZE)", ""),
     ("test_stranger", "protection.c", " && memcmp(client->wrapped, tag, wkc_length) == 0", ""),
+    ("test_channel", "control_keys.c", "if (!mac_matches(mac, parts, 3, hmac, mac->size))", "if (false)"),
+    ("test_channel", "siv.c", "&& mac_matches(&siv->mac, parts, 2, tag, SIV_TAG_SIZE)", ""),
+    ("test_channel", "control_channel.c", "memcmp(packet + 1, channel->remote_id, SESSION_ID_SIZE) != 0", "false"),
+    (
+        "test_channel",
+        "control_channel.c",
+        "memcmp(body->remote_session_id, channel->local_id, SESSION_ID_SIZE) != 0",
+        "false",
+    ),
+    ("test_channel", "control_channel.c", "if (!wrap->brings_key)", "if (false)"),
+    (
+        "test_channel",
+        "control_channel.c",
+        "!control_replay_accept(&wrap->seen,",
+        "false && !control_replay_accept(&wrap->seen,",
+    ),
+    ("test_channel", "control_replay.c", "if (id == 0 || (window->begun && time < window->time))", "if (id == 0)"),
+    ("test_channel", "control_replay.c", " || window->ids[id % CONTROL_REPLAY_IDS] == id", ""),
+    ("test_channel", "control_replay.c", "window->highest - id >= CONTROL_REPLAY_IDS || ", ""),
+    ("test_channel", "control_replay.c", "window->arrived[i] < now - CONTROL_REPLAY_S", "false"),
+    ("test_channel", "reliable.c", "if (!before && ahead >= RECEIVE_WINDOW)", "if (false)"),
+    ("test_channel", "reliable.c", "bool duplicate = before || ", "bool duplicate = "),
+    ("test_channel", "reliable.c", "layer->flying < SEND_WINDOW && ", ""),
     ("test_stranger", "stranger.c", "body->highest_ack > LAST_FIRST_ID || ", ""),
     ("test_stranger", "stranger.c", " || body->packet_id > LAST_FIRST_ID", ""),
     ("test_stranger", "stranger.c", "length <= request_length + REPLY_GROWTH ? length : 0", "length"),

@@ -116,24 +116,18 @@ def conversation(name: str, stage: str) -> Pair:
 
 def state_of(session: Session) -> tuple[object, ...]:
     """All that a packet could change."""
-    wraps = [session._wraps.of(0), session._wraps.of(1)]
-    windows = [(wrap._window._time, wrap._window._highest, len(wrap._window._arrivals)) for wrap in wraps]
     told = session.closed, session._closing, len(session._events), len(session._farewell), session._keys._renegotiate_at
     return (
         [state_of_key(state) for state in session._keys.states],
-        windows,
-        [wrap._sent._next_id for wrap in wraps],
+        session._channel.inspect(),
         told,
     )
 
 
 def state_of_key(state: KeyState) -> tuple[object, ...]:
-    layer = state.reliable
-    in_flight = [(o.packet_id, o.due, o.higher_acks) for o in layer._in_flight]
     return (
         (state.key_id, state.negotiation, state.authentication, state.slot, state.has_data_keys),
-        (state.started_at, state.expires_at, in_flight, len(layer._backlog)),
-        (layer._expected, layer._next_id, sorted(layer._received), list(layer._acks)),
+        (state.started_at, state.expires_at),
     )
 
 

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from light_client.protocol import ClientEvent, LightClient
 from OpenSSL import SSL, crypto
 
+from cvpnd.wire.channel import ChannelMaker, native_channel
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.events import CredentialsReceived, Event, KeysReady
 from cvpnd.wire.packet import Transport
@@ -172,6 +173,7 @@ class Pair:
     push: list[str] = field(default_factory=lambda: list(PUSHED))
     decide: Callable[[Pair, CredentialsReceived], None] | None = None
     reserve_peer_id: Callable[[], int] | None = None
+    new_channel: ChannelMaker = native_channel
     now: float = 0.0
     session: Session | None = None
     server_events: list[Event] = field(default_factory=list)
@@ -256,6 +258,7 @@ class Pair:
             cookie_echoed=cookie is not None,
             wrap=wrap,
             reserve_peer_id=self.reserve_peer_id,
+            new_channel=self.new_channel,
         )
 
     def _pump(self) -> None:

@@ -482,13 +482,14 @@ class World:
         session = connection.session
         assert connection.peer_id is not None
         peer = self.plane.forwarder.peers[connection.peer_id]
+        expected = {layer[0]: layer[1] for layer in session._channel.inspect()[2]}
         states = [s for s in session._keys.states if not (pending_may_change and s is session._keys.pending)]
         return (
             connection.peer_id,
             connection.link.remote,
             session.closed,
             session.established,
-            [(s.key_id, s.negotiation, s.authentication, s.slot, s.reliable._expected) for s in states],
+            [(s.key_id, s.negotiation, s.authentication, s.slot, expected[s.key_id]) for s in states],
             peer.remote and peer.remote[1],
             peer.last_authentic,
             None if peer.sending is None else peer.sending.key_id,

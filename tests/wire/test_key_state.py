@@ -9,6 +9,7 @@ from helpers.pair import server_context
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cvpnd.wire.channel import native_channel
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.key_state import (
     AUTHENTICATION,
@@ -22,13 +23,14 @@ from cvpnd.wire.key_state import (
     Slot,
     SlotInput,
 )
-from cvpnd.wire.reliable import ReliableLayer
 from cvpnd.wire.tls import TlsConnection
+from cvpnd.wire.wrap.session_wrap import SessionWrap
 
 
 def key_state() -> KeyState:
-    reliable = ReliableLayer(0, b"\x01" * 8, b"\x02" * 8, payload_limit=1000)
-    return KeyState(0, reliable, TlsConnection(server_context(), server=True), 0.0)
+    channel = native_channel(b"\x01" * 8, b"\x02" * 8, SessionWrap())
+    channel.open_key(0, 1000, 0, 2.0)
+    return KeyState(0, channel, TlsConnection(server_context(), server=True), 0.0)
 
 
 @given(state=st.sampled_from(Negotiation), what=st.sampled_from(NegotiationInput))

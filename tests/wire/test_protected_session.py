@@ -16,6 +16,7 @@ from light_client.data_channel import is_data
 from light_client.generations import generation
 from light_client.protocol import PEER_INFO_26, LightClient
 
+from cvpnd.wire.channel import ReferenceChannel
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.events import KeysReady, MessageReceived, PeerExit, SessionClosed
 from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet
@@ -80,7 +81,7 @@ def test_session_and_renegotiations_by_both_sides(name: str, transport: Transpor
     assert not pair.client.drops
     first_key = [p for p in pair.to_server if p[0] & 7 == 0 and not is_data(p)]
     later_keys = [p for p in pair.to_server if p[0] & 7 != 0 and not is_data(p)]
-    static = session_of(pair)._wraps.of(0).wrapping
+    static = session_of(pair)._wrap.wrapping
     assert all(opens(static, packet) for packet in first_key)
     if dynamic and name != "plain":
         assert not any(opens(static, packet) for packet in later_keys)
@@ -449,11 +450,14 @@ def test_dynamic_key_is_not_the_static_one_and_differs_by_session() -> None:
     later = []
     for _ in range(2):
         pair = pair_of(CASES["tls-crypt"])
+        pair.new_channel = ReferenceChannel
         pair.connect()
         session_of(pair).renegotiate(pair.now)
         pair.run(lambda pair: len(pair.of_server(KeysReady)) == 2, seconds=30)
-        later += [session_of(pair)._wraps.of(1).wrapping.key2]
-        assert session_of(pair)._wraps.of(0).wrapping.key2 == v.V0_STATIC_KEY
+        channel = session_of(pair)._channel
+        assert isinstance(channel, ReferenceChannel)
+        later += [channel._wraps.of(1).wrapping.key2]
+        assert channel._wraps.of(0).wrapping.key2 == v.V0_STATIC_KEY
     assert len({*later, v.V0_STATIC_KEY}) == 3
 
 

@@ -49,8 +49,8 @@ def test_connects_and_renegotiates(tmp_path: Path, name: str, transport: Transpo
     if name != "plain":
         assert re.search(STATIC_WRAPPING[kind].format(digest=name.split(" ")[-1]), client.log)
     assert DYNAMIC_WRAPPING in client.log
-    assert pump.session._wraps.of(0).overhead == case.client.overhead
-    assert pump.session._wraps.of(1).overhead == 40
+    assert pump.session._channel.overhead(0) == case.client.overhead
+    assert pump.session._channel.overhead(1) == 40
 
 
 @pytest.mark.parametrize("name", ["tls-auth 0 SHA1", "tls-crypt", "tls-crypt-v2"])

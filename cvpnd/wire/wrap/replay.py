@@ -22,6 +22,10 @@ class SendCounter:
         self._next_id = first_id
         self._time = 0
 
+    @property
+    def next_id(self) -> int:
+        return self._next_id
+
     def next(self) -> ReplayId:
         if self._time == 0 or self._next_id > _LAST_ID:
             if self._next_id > _LAST_ID:
@@ -43,6 +47,11 @@ class ReplayWindow:
         self._highest = 0
         self._arrivals: dict[int, float] = {}
         """The ids of the window that came, and when."""
+
+    @property
+    def latest(self) -> tuple[int, int]:
+        """The highest id and its time; -1: none yet."""
+        return self._highest, self._time
 
     def accept(self, replay_id: ReplayId, now: float) -> bool:
         number, time = replay_id

@@ -9,14 +9,14 @@ from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.packet import ControlPacket
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.replay import ReplayWindow, SendCounter
-from cvpnd.wire.wrap.tls_crypt import TlsCrypt, dynamic_key2
+from cvpnd.wire.wrap.tls_crypt import TlsCrypt
 from cvpnd.wire.wrap.wrapping import Wrapping
 
 
 class SessionWrap:
     """One wrapping with its counters."""
 
-    __slots__ = ("_sent", "_window", "clock", "wrapping")
+    __slots__ = ("_sent", "_window", "clock", "first_id", "wrapping")
 
     def __init__(
         self, wrapping: Wrapping = PLAIN, clock: Callable[[], float] = time.time, *, first_id: int = 1
@@ -24,6 +24,7 @@ class SessionWrap:
         """``first_id`` 2 goes on where a stateless reply was number 1."""
         self.wrapping = wrapping
         self.clock = clock
+        self.first_id = first_id
         self._sent = SendCounter(clock, first_id)
         self._window = ReplayWindow()
 
@@ -40,6 +41,10 @@ class SessionWrap:
         if replay_id is not None and not self._window.accept(replay_id, now):
             raise PeerError(DropReason.REPLAYED)
         return opened
+
+    def inspect(self) -> tuple[int, int, int]:
+        """For tests: our next id, the highest one seen and its time."""
+        return self._sent.next_id, *self._window.latest
 
 
 class SessionWraps:
@@ -72,7 +77,8 @@ class SessionWraps:
         self._of_zero = self._later
         return opened
 
-    def go_dynamic(self, exported: bytes) -> None:
-        """``exported``: from the TLS connection of the first key, under ``DYNAMIC_LABEL``."""
-        key2 = dynamic_key2(exported, self._first.wrapping.key2)
-        self._later = SessionWrap(TlsCrypt(key2, server=True), self._first.clock)
+    def go_dynamic(self, key2: bytes, wall_s: int) -> None:
+        """``key2``: see ``dynamic_key2``."""
+        if self._later is not self._first:
+            raise ValueError("a second key for later packets")
+        self._later = SessionWrap(TlsCrypt(key2, server=True), lambda: wall_s)

@@ -6,11 +6,14 @@ On the wire ``header | HMAC | replay id | body``; into the HMAC goes the replay 
 from __future__ import annotations
 
 import hmac
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.packet import HEADER_BYTES, ControlPacket, parse_body, parse_header, serialise_body
 from cvpnd.wire.wrap.wrapping import HALF_BYTES, HMAC_OFFSET, KEY2_BYTES, Opened, ReplayId, refuse_client_key
+
+if TYPE_CHECKING:
+    from cvpnd._native import ControlKeys
 
 REPLAY_ID_BYTES = 8
 MIN_BODY_BYTES = 1
@@ -25,12 +28,24 @@ class TlsAuth:
     """One side's view of a static key. ``direction`` as in OpenVPN: 0 on one side (usually the server) and 1 on the
     other, or None on both."""
 
-    __slots__ = ("_algorithm", "_digest_bytes", "_open_key", "_seal_key", "digest", "direction", "key2", "overhead")
+    __slots__ = (
+        "_algorithm",
+        "_digest_bytes",
+        "_open_key",
+        "_seal_key",
+        "digest",
+        "direction",
+        "key2",
+        "native",
+        "overhead",
+    )
 
     def __init__(self, key2: bytes, direction: Direction | None, digest: Digest = "SHA1") -> None:
         if len(key2) != KEY2_BYTES:
             raise UsageError(f"a tls-auth key has {KEY2_BYTES} bytes")
         self.key2, self.direction, self.digest = key2, direction, digest
+        self.native: ControlKeys | None = None
+        """The same in C, once a session needed it."""
         self._algorithm = digest.lower()
         self._digest_bytes = DIGEST_BYTES[digest]
         self.overhead = self._digest_bytes + REPLAY_ID_BYTES

@@ -7,12 +7,16 @@ counter of the cipher, so a packet is decrypted before it is known to be authent
 from __future__ import annotations
 
 import hmac
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.packet import HEADER_BYTES, ControlPacket, parse_body, parse_header, serialise_body
 from cvpnd.wire.wrap.wrapping import HALF_BYTES, HMAC_OFFSET, KEY2_BYTES, Opened, ReplayId, refuse_client_key
+
+if TYPE_CHECKING:
+    from cvpnd._native import ControlKeys
 
 KEY_BYTES = 32
 TAG_BYTES = 32
@@ -52,13 +56,15 @@ class SivKey:
 class TlsCrypt:
     """One side's view of 256 bytes of key. The server sends with the first half, unlike on the data channel."""
 
-    __slots__ = ("_open_key", "_seal_key", "key2")
+    __slots__ = ("_open_key", "_seal_key", "key2", "native")
     overhead = 8 + TAG_BYTES
 
     def __init__(self, key2: bytes, *, server: bool) -> None:
         if len(key2) != KEY2_BYTES:
             raise UsageError(f"a tls-crypt key has {KEY2_BYTES} bytes")
         self.key2 = key2
+        self.native: ControlKeys | None = None
+        """The server's side in C, once a session needed it."""
         first, second = (
             SivKey(key2[at : at + KEY_BYTES], key2[at + HMAC_OFFSET : at + HMAC_OFFSET + KEY_BYTES])
             for at in (0, HALF_BYTES)
