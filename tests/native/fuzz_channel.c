@@ -4,7 +4,7 @@
 #include "check.h"
 #include "control_channel.h"
 
-enum { KINDS = 4, STEPS = 200, KEY_IDS = 4 };
+enum { KINDS = 4, STEPS = 200, KEYS = 4 };
 
 static const uint8_t SERVER[SESSION_ID_SIZE] = "server-1", CLIENT[SESSION_ID_SIZE] = "client-1";
 static uint8_t key2[KEY2_SIZE], turned[KEY2_SIZE];
@@ -104,7 +104,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(control_channel_open_key(&channel, 0, 100, 0, 2));
     double now = 0;
     for (unsigned i = 0; i < STEPS && take_u8(&input, &step); i++) {
-        unsigned key_id = step >> 4 & (KEY_IDS - 1);
+        unsigned key_id = step >> 4 & (KEYS - 1);
         struct reliable *layer = channel.layers[key_id];
         const uint8_t *bytes;
         switch (step & 15) {
