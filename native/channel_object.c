@@ -138,8 +138,11 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
         return NULL;
     struct keys_object *keys = (struct keys_object *)keys_object;
     self->keys = Py_NewRef(keys_object);
-    control_channel_init(&self->channel, (const uint8_t *)local, (const uint8_t *)remote, &keys->keys,
-                         keys->brings_key, first_id, wall_s);
+    if (!control_channel_init(&self->channel, (const uint8_t *)local, (const uint8_t *)remote, &keys->keys,
+                              keys->brings_key, first_id, wall_s)) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
     return (PyObject *)self;
 }
 
@@ -420,8 +423,10 @@ static PyObject *from_ids(const uint32_t *ids, unsigned count)
 
 static PyObject *from_wrap(const struct channel_wrap *wrap)
 {
-    return Py_BuildValue("(IIL)", wrap->id, wrap->seen.highest,
-                         wrap->seen.begun ? (long long)wrap->seen.time : (long long)-1);
+    const struct control_replay *seen = wrap->seen;
+    bool begun = seen != NULL && seen->begun;
+    return Py_BuildValue("(IIL)", wrap->id, begun ? seen->highest : 0u,
+                         begun ? (long long)seen->time : (long long)-1);
 }
 
 static PyObject *from_in_flight(const struct reliable *layer)

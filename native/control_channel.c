@@ -2,28 +2,34 @@
 
 #include <stdlib.h>
 
-static void wrap_init(struct channel_wrap *wrap, struct control_keys *keys, bool brings_key, uint32_t first_id,
+static bool wrap_init(struct channel_wrap *wrap, struct control_keys *keys, bool brings_key, uint32_t first_id,
                       uint32_t wall_s)
 {
     *wrap = (struct channel_wrap){.keys = keys, .brings_key = brings_key, .id = first_id, .time = wall_s};
+    if (keys->kind != WRAP_PLAIN)
+        wrap->seen = calloc(1, sizeof *wrap->seen);
+    return keys->kind == WRAP_PLAIN || wrap->seen != NULL;
 }
 
-void control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
+bool control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
                           const uint8_t remote_id[static SESSION_ID_SIZE], struct control_keys *keys, bool brings_key,
                           uint32_t first_id, uint32_t wall_s)
 {
     *channel = (struct control_channel){0};
     memcpy(channel->local_id, local_id, SESSION_ID_SIZE);
     memcpy(channel->remote_id, remote_id, SESSION_ID_SIZE);
-    wrap_init(&channel->first, keys, brings_key, first_id, wall_s);
+    return wrap_init(&channel->first, keys, brings_key, first_id, wall_s);
 }
 
 void control_channel_destroy(struct control_channel *channel)
 {
     while (channel->layer_count > 0)
         control_channel_close_key(channel, channel->order[0]);
+    free(channel->first.seen);
+    channel->first.seen = NULL;
     if (channel->later == NULL)
         return;
+    free(channel->later->seen);
     control_keys_destroy(channel->later->keys);
     free(channel->later->keys);
     free(channel->later);
@@ -70,13 +76,13 @@ bool control_channel_go_dynamic(struct control_channel *channel, const uint8_t k
         free(keys);
         return false;
     }
-    if (!control_keys_init(keys, WRAP_TLS_CRYPT, NULL) || !control_keys_set(keys, key2, -1)) {
+    if (!control_keys_init(keys, WRAP_TLS_CRYPT, NULL) || !control_keys_set(keys, key2, -1) ||
+        !wrap_init(wrap, keys, false, 1, wall_s)) {
         control_keys_destroy(keys);
         free(wrap);
         free(keys);
         return false;
     }
-    wrap_init(wrap, keys, false, 1, wall_s);
     channel->later = wrap;
     return true;
 }
@@ -111,7 +117,7 @@ static enum control_drop unwrap(struct channel_wrap *wrap, const uint8_t *packet
     drop = control_parse_body(body, header->opcode, rest);
     if (drop != CONTROL_GOOD)
         return drop;
-    if (replay_id != NULL && !control_replay_accept(&wrap->seen, get_u32(replay_id), get_u32(replay_id + 4), now))
+    if (replay_id != NULL && !control_replay_accept(wrap->seen, get_u32(replay_id), get_u32(replay_id + 4), now))
         return CONTROL_REPLAYED;
     return CONTROL_GOOD;
 }

@@ -20,9 +20,9 @@ enum {
 /* One wrapping with its counters. */
 struct channel_wrap {
     struct control_keys *keys;
-    bool brings_key;   /* a client's own, shown again with some packets (tls-crypt-v2) */
-    uint32_t id, time; /* of our next packet; an id of 0 begins a new time */
-    struct control_replay seen;
+    bool brings_key;             /* a client's own, shown again with some packets (tls-crypt-v2) */
+    uint32_t id, time;           /* of our next packet; an id of 0 begins a new time */
+    struct control_replay *seen; /* owned; NULL where nothing counts */
 };
 
 struct control_channel {
@@ -49,8 +49,8 @@ struct channel_received {
     struct cursor in_order; /* which lies in the packet or in the caller's scratch */
 };
 
-/* `first_id`: of our first packet. */
-void control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
+/* `first_id`: of our first packet. False: memory is short; destroy it all the same. */
+bool control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
                           const uint8_t remote_id[static SESSION_ID_SIZE], struct control_keys *keys, bool brings_key,
                           uint32_t first_id, uint32_t wall_s);
 void control_channel_destroy(struct control_channel *channel);
