@@ -97,7 +97,8 @@ static bool to_key_id(PyObject *object, unsigned *key_id)
     return true;
 }
 
-/* NULL with KeyError: there is no such key. */
+/* NULL with KeyError: there is no such key. The last argument to be read: reading another may run Python, which might
+ * close the key. */
 static struct reliable *to_layer(PyObject *self, PyObject *object)
 {
     unsigned key_id;
@@ -138,11 +139,8 @@ static PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *Py_UN
         return NULL;
     struct keys_object *keys = (struct keys_object *)keys_object;
     self->keys = Py_NewRef(keys_object);
-    if (!control_channel_init(&self->channel, (const uint8_t *)local, (const uint8_t *)remote, &keys->keys,
-                              keys->brings_key, first_id, wall_s)) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
+    control_channel_init(&self->channel, (const uint8_t *)local, (const uint8_t *)remote, &keys->keys,
+                         keys->brings_key, first_id, wall_s);
     return (PyObject *)self;
 }
 
@@ -206,7 +204,7 @@ static PyObject *channel_overhead(PyObject *self, PyObject *object)
     unsigned key_id;
     if (!to_key_id(object, &key_id))
         return NULL;
-    return PyLong_FromSize_t(control_keys_overhead(control_channel_wrap(channel_of(self), key_id)->keys));
+    return PyLong_FromSize_t(control_channel_overhead(channel_of(self), key_id));
 }
 
 /* -- receiving ---------------------------------------------------------------------------------------------------- */
@@ -277,8 +275,8 @@ static PyObject *channel_heard(PyObject *self, PyObject *object)
 static PyObject *channel_restart(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     double now;
-    struct reliable *layer = has_arguments(count, 2) ? to_layer(self, args[0]) : NULL;
-    if (layer == NULL || !to_double(args[1], &now))
+    struct reliable *layer;
+    if (!has_arguments(count, 2) || !to_double(args[1], &now) || (layer = to_layer(self, args[0])) == NULL)
         return NULL;
     reliable_restart(layer, now);
     Py_RETURN_NONE;
@@ -286,9 +284,9 @@ static PyObject *channel_restart(PyObject *self, PyObject *const *args, Py_ssize
 
 static PyObject *channel_set_retransmits(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    struct reliable *layer = has_arguments(count, 2) ? to_layer(self, args[0]) : NULL;
-    int on = layer == NULL ? -1 : PyObject_IsTrue(args[1]);
-    if (on < 0)
+    int on = has_arguments(count, 2) ? PyObject_IsTrue(args[1]) : -1;
+    struct reliable *layer = on < 0 ? NULL : to_layer(self, args[0]);
+    if (layer == NULL)
         return NULL;
     layer->retransmits = on != 0;
     Py_RETURN_NONE;
@@ -298,14 +296,16 @@ static PyObject *channel_set_retransmits(PyObject *self, PyObject *const *args, 
 
 static PyObject *channel_queue(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    struct reliable *layer = has_arguments(count, 2) ? to_layer(self, args[0]) : NULL;
-    long opcode = layer == NULL ? -1 : PyLong_AsLong(args[1]);
+    long opcode = has_arguments(count, 2) ? PyLong_AsLong(args[1]) : -1;
     if (opcode == -1 && PyErr_Occurred())
         return NULL;
     if (opcode < 0 || opcode > UINT8_MAX >> 3) {
         PyErr_SetString(PyExc_ValueError, "no such opcode");
         return NULL;
     }
+    struct reliable *layer = to_layer(self, args[0]);
+    if (layer == NULL)
+        return NULL;
     if (!reliable_queue(layer, (uint8_t)opcode, NULL, 0))
         return PyErr_NoMemory();
     Py_RETURN_NONE;

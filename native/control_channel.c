@@ -1,24 +1,16 @@
 #include "control_channel.h"
 
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
-static bool wrap_init(struct channel_wrap *wrap, struct control_keys *keys, bool brings_key, uint32_t first_id,
-                      uint32_t wall_s)
-{
-    *wrap = (struct channel_wrap){.keys = keys, .brings_key = brings_key, .id = first_id, .time = wall_s};
-    if (keys->kind != WRAP_PLAIN)
-        wrap->seen = calloc(1, sizeof *wrap->seen);
-    return keys->kind == WRAP_PLAIN || wrap->seen != NULL;
-}
-
-bool control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
+void control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
                           const uint8_t remote_id[static SESSION_ID_SIZE], struct control_keys *keys, bool brings_key,
                           uint32_t first_id, uint32_t wall_s)
 {
     *channel = (struct control_channel){0};
     memcpy(channel->local_id, local_id, SESSION_ID_SIZE);
     memcpy(channel->remote_id, remote_id, SESSION_ID_SIZE);
-    return wrap_init(&channel->first, keys, brings_key, first_id, wall_s);
+    channel->first = (struct channel_wrap){.keys = keys, .brings_key = brings_key, .id = first_id, .time = wall_s};
 }
 
 void control_channel_destroy(struct control_channel *channel)
@@ -30,8 +22,8 @@ void control_channel_destroy(struct control_channel *channel)
     if (channel->later == NULL)
         return;
     free(channel->later->seen);
-    control_keys_destroy(channel->later->keys);
-    free(channel->later->keys);
+    OPENSSL_cleanse(channel->later->key2, KEY2_SIZE);
+    free(channel->later->key2);
     free(channel->later);
     channel->later = NULL;
 }
@@ -70,19 +62,14 @@ bool control_channel_go_dynamic(struct control_channel *channel, const uint8_t k
                                 uint32_t wall_s)
 {
     struct channel_wrap *wrap = malloc(sizeof *wrap);
-    struct control_keys *keys = malloc(sizeof *keys);
-    if (wrap == NULL || keys == NULL) {
+    uint8_t *own = malloc(KEY2_SIZE);
+    if (wrap == NULL || own == NULL) {
         free(wrap);
-        free(keys);
+        free(own);
         return false;
     }
-    if (!control_keys_init(keys, WRAP_TLS_CRYPT, NULL) || !control_keys_set(keys, key2, -1) ||
-        !wrap_init(wrap, keys, false, 1, wall_s)) {
-        control_keys_destroy(keys);
-        free(wrap);
-        free(keys);
-        return false;
-    }
+    memcpy(own, key2, KEY2_SIZE);
+    *wrap = (struct channel_wrap){.key2 = own, .id = 1, .time = wall_s};
     channel->later = wrap;
     return true;
 }
@@ -93,7 +80,31 @@ struct channel_wrap *control_channel_wrap(struct control_channel *channel, unsig
     return later ? channel->later : &channel->first;
 }
 
+/* `made`: the caller's, to be destroyed in any case. NULL: memory is short. */
+static struct control_keys *keys_of(const struct channel_wrap *wrap, struct control_keys *made)
+{
+    *made = (struct control_keys){0};
+    if (wrap->key2 == NULL)
+        return wrap->keys;
+    return control_keys_init(made, WRAP_TLS_CRYPT, NULL) && control_keys_set(made, wrap->key2, -1) ? made : NULL;
+}
+
+size_t control_channel_overhead(struct control_channel *channel, unsigned key_id)
+{
+    static const struct control_keys later = {.kind = WRAP_TLS_CRYPT};
+    const struct channel_wrap *wrap = control_channel_wrap(channel, key_id);
+    return control_keys_overhead(wrap->key2 == NULL ? wrap->keys : &later);
+}
+
 /* -- receiving ---------------------------------------------------------------------------------------------------- */
+
+/* Of an authentic packet. What cannot be remembered is not taken. */
+static bool is_new(struct channel_wrap *wrap, const uint8_t *replay_id, double now)
+{
+    if (wrap->seen == NULL)
+        wrap->seen = calloc(1, sizeof *wrap->seen);
+    return wrap->seen != NULL && control_replay_accept(wrap->seen, get_u32(replay_id), get_u32(replay_id + 4), now);
+}
 
 /* Only a packet that is authentic moves the window. */
 static enum control_drop unwrap(struct channel_wrap *wrap, const uint8_t *packet, size_t length, double now,
@@ -111,13 +122,15 @@ static enum control_drop unwrap(struct channel_wrap *wrap, const uint8_t *packet
     }
     struct cursor rest;
     const uint8_t *replay_id;
-    drop = control_keys_open(wrap->keys, packet, length, scratch, &rest, &replay_id);
+    struct control_keys made, *keys = keys_of(wrap, &made);
+    drop = keys == NULL ? CONTROL_NOT_AUTHENTIC : control_keys_open(keys, packet, length, scratch, &rest, &replay_id);
+    control_keys_destroy(&made);
     if (drop != CONTROL_GOOD)
         return drop;
     drop = control_parse_body(body, header->opcode, rest);
     if (drop != CONTROL_GOOD)
         return drop;
-    if (replay_id != NULL && !control_replay_accept(wrap->seen, get_u32(replay_id), get_u32(replay_id + 4), now))
+    if (replay_id != NULL && !is_new(wrap, replay_id, now))
         return CONTROL_REPLAYED;
     return CONTROL_GOOD;
 }
@@ -248,5 +261,9 @@ size_t control_channel_wrap_packet(struct control_channel *channel, unsigned key
     header[0] = (uint8_t)(packet->opcode << 3 | key_id);
     memcpy(header + 1, channel->local_id, SESSION_ID_SIZE);
     put_replay_id(wrap, replay_id);
-    return control_keys_seal(wrap->keys, header, replay_id, body, put_body(channel, packet, body), wire);
+    size_t body_length = put_body(channel, packet, body);
+    struct control_keys made, *keys = keys_of(wrap, &made);
+    size_t length = keys == NULL ? 0 : control_keys_seal(keys, header, replay_id, body, body_length, wire);
+    control_keys_destroy(&made);
+    return length;
 }

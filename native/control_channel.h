@@ -19,10 +19,11 @@ enum {
 
 /* One wrapping with its counters. */
 struct channel_wrap {
-    struct control_keys *keys;
+    struct control_keys *keys;   /* the caller's; or else */
+    uint8_t *key2;               /* of tls-crypt, owned: contexts, 3 kB and 5 us, are made for each packet */
     bool brings_key;             /* a client's own, shown again with some packets (tls-crypt-v2) */
     uint32_t id, time;           /* of our next packet; an id of 0 begins a new time */
-    struct control_replay *seen; /* owned; NULL where nothing counts */
+    struct control_replay *seen; /* owned; NULL until a packet counts */
 };
 
 struct control_channel {
@@ -49,8 +50,8 @@ struct channel_received {
     struct cursor in_order; /* which lies in the packet or in the caller's scratch */
 };
 
-/* `first_id`: of our first packet. False: memory is short; destroy it all the same. */
-bool control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
+/* `first_id`: of our first packet. */
+void control_channel_init(struct control_channel *channel, const uint8_t local_id[static SESSION_ID_SIZE],
                           const uint8_t remote_id[static SESSION_ID_SIZE], struct control_keys *keys, bool brings_key,
                           uint32_t first_id, uint32_t wall_s);
 void control_channel_destroy(struct control_channel *channel);
@@ -64,6 +65,7 @@ void control_channel_close_key(struct control_channel *channel, unsigned key_id)
 bool control_channel_go_dynamic(struct control_channel *channel, const uint8_t key2[static KEY2_SIZE],
                                 uint32_t wall_s);
 struct channel_wrap *control_channel_wrap(struct control_channel *channel, unsigned key_id);
+size_t control_channel_overhead(struct control_channel *channel, unsigned key_id);
 
 enum channel_result control_channel_receive(struct control_channel *channel, const uint8_t *packet, size_t length,
                                             double now, uint8_t scratch[static CONTROL_DATAGRAM_MAX],

@@ -415,8 +415,8 @@ C_MUTANTS = [
     (
         "test_channel",
         "control_channel.c",
-        "!control_replay_accept(wrap->seen,",
-        "false && !control_replay_accept(wrap->seen,",
+        "wrap->seen != NULL && control_replay_accept(wrap->seen,",
+        "true || control_replay_accept(wrap->seen,",
     ),
     ("test_channel", "control_replay.c", "if (id == 0 || (window->begun && time < window->time))", "if (id == 0)"),
     ("test_channel", "control_replay.c", " || window->ids[id % CONTROL_REPLAY_IDS] == id", ""),

@@ -160,3 +160,27 @@ def test_c_checks_its_arguments(wrong: Callable[[Any], object]) -> None:
     with pytest.raises((TypeError, ValueError, KeyError)):
         wrong(channel)
     assert channel.inspect()[2] == []
+
+
+def test_arguments_that_run_python_leave_no_key_behind() -> None:
+    """Reading them may close the very key that they are for: it is looked up last."""
+    channel = native_channel(SERVER, CLIENT, SessionWrap(PLAIN, lambda: WALL))
+
+    class Closing:
+        def __float__(self) -> float:
+            channel.close_key(0)
+            return 0.0
+
+        def __index__(self) -> int:
+            channel.close_key(0)
+            return Opcode.CONTROL_V1
+
+        def __bool__(self) -> bool:
+            channel.close_key(0)
+            return True
+
+    closing: Any = Closing()
+    for ask in (channel.restart, channel.queue, channel.set_retransmits):
+        channel.open_key(0, 100, 0, 2.0)
+        with pytest.raises(KeyError):
+            ask(0, closing)
