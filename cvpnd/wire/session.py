@@ -483,14 +483,15 @@ class Session:
         was_established = state.tls is not None and state.tls.established
         try:
             records = state.receive(data, self._settings)
-            if self._silent and state.negotiation is not Negotiation.PRE_START:
-                self._silent = False
-                self._channel.set_retransmits(state.key_id, True)
             if state.tls is not None and state.tls.established and not was_established:
                 self._tls_established(state, state.tls)
             for record in records:
                 self._read_record(state, record, now)
             if not self.closed:
+                if self._silent and state.negotiation is not Negotiation.PRE_START:
+                    self._silent = False
+                    self._channel.set_retransmits(state.key_id, True)
+                    self._channel.restart(state.key_id, now)  # what went out in silence is not due by itself
                 state.note_acknowledgements()
                 self._establish(state, now)
         except PeerError as error:

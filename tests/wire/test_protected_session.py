@@ -236,6 +236,42 @@ def test_each_repeated_reset_of_2_5_gets_one_more_answer() -> None:
     assert counts == [1, 0, 1, 0, 1, 0]
 
 
+class LosingAcknowledgements(NoisyLink):
+    """Of those in packets of their own, in the first seconds."""
+
+    lost = 0
+
+    def arrivals(self, now: float) -> list[float]:
+        times = super().arrivals(now)
+        bare = bool(self.pair.to_server) and self.sent != len(self.pair.to_server)
+        self.sent = len(self.pair.to_server)
+        if now < 5.0 and bare and self.pair.to_server[-1][0] >> 3 == Opcode.ACK_V1:
+            self.lost += 1
+            return []
+        return times
+
+    def watch(self, pair: Pair) -> None:
+        self.pair, self.sent = pair, 0
+
+
+def test_a_reset_whose_acknowledgement_was_lost_is_repeated_once_the_address_is_proven() -> None:
+    """2.5 acknowledges once, and the flight in one packet brings too few acknowledgements of later packets."""
+    link = LosingAcknowledgements()
+    pair = pair_of(
+        CASES["tls-crypt-v2"],
+        client_options={
+            "peer_info": generation("2.5").peer_info,
+            "habits": generation("2.5").habits,
+            "early_negotiation": False,
+        },
+        settings=SessionSettings(max_packet_bytes=1600),
+        link=link,
+    )
+    link.watch(pair)
+    pair.connect(seconds=30.0)
+    assert link.lost
+
+
 def test_2_5_is_turned_away_where_state_is_not_allowed() -> None:
     case = tls_crypt_v2(allow_stateful=False)
     refused = answer_reset(reset(case, LATE), CLIENT_ADDRESS, 0.0, COOKIE, case.protection)
