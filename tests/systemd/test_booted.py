@@ -101,25 +101,22 @@ HANDLER = """
 [[handler]]
 name = "AWSClientVPN-posture"
 executable = "/usr/local/bin/posture"
+user = "nobody"
 """
 
 
-@pytest.mark.parametrize("user", ["cvpnd", "nobody"])
-def test_a_client_is_judged_by_a_handler_without_capabilities_served_and_counted(
-    system: BootedSystem, tmp_path: Path, user: str
+def test_a_client_is_judged_by_a_handler_of_another_user_served_and_counted(
+    system: BootedSystem, tmp_path: Path
 ) -> None:
-    """The daemon's own user is that of a handler that names none."""
     program = system.root / "usr/local/bin/posture"
     program.write_text(POSTURE)
     program.chmod(0o755)
-    drop_in = system.root / "etc/systemd/system/cvpnd.service.d/handler-user.conf"
-    if user != "cvpnd":
-        shutil.copy(SYSTEMD / "handler-user.conf", drop_in)
+    shutil.copy(SYSTEMD / "handler-user.conf", system.root / "etc/systemd/system/cvpnd.service.d")
     configuration = system.root / "etc/cvpnd/cvpnd.toml"
     text = configuration.read_text()
     assert "[[endpoint]]\n" in text
     changed = text.replace("[[endpoint]]\n", '[[endpoint]]\nconnect_handler = "AWSClientVPN-posture"\n', 1)
-    configuration.write_text(changed + HANDLER + (f'user = "{user}"\n' if user != "cvpnd" else ""))
+    configuration.write_text(changed + HANDLER)
     system.run("systemctl", "daemon-reload")
     system.run("systemctl", "restart", "cvpnd")
     with machine("client", tmp_path) as client:
@@ -129,9 +126,9 @@ def test_a_client_is_judged_by_a_handler_without_capabilities_served_and_counted
         wait_until(lambda: system.property("cvpnd", "StatusText") == "serving staff; 1 connected", 20)
         (view,) = json.loads(cvpnctl(system, "connection", "list", "--json"))
         assert view["common_name"] == "client1"
-        assert view["posture_compliance_statuses"] == [user, "CapEff: 0000000000000000 NoNewPrivs: 1 "]
+        assert view["posture_compliance_statuses"] == ["nobody", "CapEff: 0000000000000000 NoNewPrivs: 1 "]
     configuration.write_text(text)
-    drop_in.unlink(missing_ok=True)
+    (system.root / "etc/systemd/system/cvpnd.service.d/handler-user.conf").unlink()
     system.run("systemctl", "daemon-reload")
     system.run("systemctl", "restart", "cvpnd")
 
