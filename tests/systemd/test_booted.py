@@ -135,6 +135,7 @@ def test_a_client_is_judged_by_a_handler_of_another_user_served_and_counted(
 
 def test_a_daemon_that_hangs_is_started_anew_by_the_watchdog(system: BootedSystem) -> None:
     before = system.property("cvpnd", "MainPID")
+    assert before != "0", "it runs; and 0 would be this program's own group"
     assert system.property("cvpnd", "WatchdogUSec") == "2s", "the drop-in's"
     system.run("kill", "-STOP", before)
     wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before), 20)
@@ -161,6 +162,7 @@ def test_a_key_that_root_alone_can_read_comes_as_a_credential(system: BootedSyst
 
 def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSystem) -> None:
     before = system.property("cvpnd", "MainPID")
+    assert before != "0", "it runs; and 0 would be this program's own group"
     system.run("kill", "-KILL", before)
     wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before), 20)
     wait_until(lambda: system.property("cvpnd", "ActiveState") == "active", 20)
