@@ -215,7 +215,7 @@ def _forms(secret: str) -> set[bytes]:
         forms |= {quote(piece, safe="").encode(), quote_plus(piece).encode(), html.escape(piece).encode()}
         if len(raw) >= 8:
             forms |= {raw.hex().encode(), raw.hex().upper().encode(), *_in_base64(raw)}
-            if re.fullmatch(r"[\w+/]{8,}={0,2}", piece) and len(piece) % 4 == 0:
+            if re.fullmatch(r"[A-Za-z0-9+/]{6,}={0,2}", piece) and len(piece) % 4 == 0:
                 decoded = base64.b64decode(piece)
                 forms |= {decoded.hex().encode(), decoded.hex().upper().encode()}
     return forms
