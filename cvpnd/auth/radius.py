@@ -236,8 +236,8 @@ class RadiusServers:
 
 
 def _hidden(password: Secret, secret: bytes, authenticator: bytes) -> bytes:
-    """RFC 2865, section 5.2, in place, at least 16 bytes. pyrad's ``PwCrypt`` leaves copies of the password."""
-    text, last = bytearray(max(1, -(-len(password) // 16)) * 16), authenticator
+    """RFC 2865, section 5.2, in place. pyrad's ``PwCrypt`` leaves copies of the password."""
+    text, last = bytearray(-(-len(password) // 16) * 16), authenticator
     text[: len(password)] = password.view()
     for at in range(0, len(text), 16):
         mask = hashlib.md5(secret + last, usedforsecurity=False).digest()
