@@ -232,7 +232,7 @@ test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVP
 SAMBA := samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user faketime
 
 .PHONY: test-logins
-test-logins: packages-test $(TOOLS)/slapd $(VENV)/.cvpnd $(VENV)/.dev ## logins by the hundred and wrong ones by the thousand at OpenLDAP, a directory that hangs, minutes of new keys; fifty in the browser at once (root)
+test-logins: packages-test $(TOOLS)/slapd $(FREERADIUS) $(VENV)/.cvpnd $(VENV)/.dev ## logins by the hundred and wrong ones by the thousand at OpenLDAP, a directory that hangs, minutes of new keys; fifty in the browser at once (root)
 	@LOGINS=full $(VENV)/bin/pytest -rP tests/e2e/test_login_load.py tests/e2e/test_federated.py tests/e2e/test_secrets_in_memory.py $(ARGS) </dev/null
 
 .PHONY: test-samba
