@@ -23,6 +23,7 @@ class Refusal(StrEnum):
     TLS_FAILURE = "tls-failure"
     HANDSHAKE_TIMEOUT = "handshake-timeout"
     HANDSHAKE_ABANDONED = "handshake-abandoned"
+    HANDSHAKE_GAVE_WAY = "handshake-gave-way"
     PROTOCOL_VIOLATION = "protocol-violation"
     IDENTITY_CHANGED = "identity-changed"
     NO_SHARED_CIPHER = "no-shared-cipher"

@@ -11,14 +11,18 @@ import logging
 from collections import OrderedDict
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane.api import HOSTS_REMEMBERED
 from cvpnd.ops.logs import RateLimited
 from cvpnd.reasons import Refusal
-from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.session_table import SessionTable
 from cvpnd.wire.errors import DropReason
+
+if TYPE_CHECKING:
+    from cvpnd.server.connection import Connection
+    from cvpnd.server.endpoint import ServedEndpoint
+    from cvpnd.server.session_table import SessionTable
 
 log = logging.getLogger(__name__)
 _warn = RateLimited(log)
@@ -73,7 +77,14 @@ FAILED_LOGINS = frozenset(
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""
 
 
-UNFINISHED = frozenset({Refusal.HANDSHAKE_TIMEOUT, Refusal.HANDSHAKE_ABANDONED, Refusal.WAITING_FOR_ASSERTION})
+UNFINISHED = frozenset(
+    {
+        Refusal.HANDSHAKE_TIMEOUT,
+        Refusal.HANDSHAKE_ABANDONED,
+        Refusal.HANDSHAKE_GAVE_WAY,
+        Refusal.WAITING_FOR_ASSERTION,
+    }
+)
 """Nobody was refused anything."""
 
 
@@ -183,10 +194,16 @@ class SourceLimits:
 
 
 def may_begin(table: SessionTable, endpoint: ServedEndpoint, host: str) -> DropReason | None:
-    """Why not one more stranger may be kept in mind."""
+    """Why not one more stranger may be kept in mind, who has proven the address; for whom ``giving_way`` makes room."""
     limits = endpoint.settings.limits
-    if table.handshakes >= limits.handshakes:
+    if table.handshakes >= limits.handshakes and giving_way(table, endpoint, host) is None:
         return DropReason.HANDSHAKE_LIMIT
     if table.handshakes_from(host) >= limits.handshakes_per_source:
         return DropReason.SOURCE_LIMIT
     return None
+
+
+def giving_way(table: SessionTable, endpoint: ServedEndpoint, host: str) -> Connection | None:
+    """Whose end makes room for one from there, where all places are taken. None: nobody's, or not by one."""
+    places = endpoint.settings.limits.handshakes
+    return table.strangers.giving_way(*prefixes(host), places) if table.handshakes == places else None

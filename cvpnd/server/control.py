@@ -30,7 +30,7 @@ from cvpnd.handlers.desk import Handlers
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal
-from cvpnd.server.admission import FAILED_LOGINS, UNFINISHED, SourceLimits, TokenBucket
+from cvpnd.server.admission import FAILED_LOGINS, UNFINISHED, SourceLimits, TokenBucket, giving_way, prefixes
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
@@ -40,7 +40,7 @@ from cvpnd.server.memory import Reserve, Share
 from cvpnd.server.places import Places
 from cvpnd.server.plane_events import plane_told
 from cvpnd.server.session_events import session_told
-from cvpnd.server.session_table import SessionTable, source_prefix
+from cvpnd.server.session_table import SessionTable
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
@@ -163,7 +163,7 @@ class ControlPlane:
         settings = endpoint.session_settings
         memory = None
         if settings.max_key_method_bytes > settings.free_key_method_bytes:
-            memory = Share(self._reserve, source_prefix(link.remote.host))
+            memory = Share(self._reserve, prefixes(link.remote.host)[0])
         session = Session(
             settings,
             self.loop.time(),
@@ -495,6 +495,13 @@ class ControlPlane:
         log.info("%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, detail)
         if connection.keys_installed or isinstance(reason, Refusal):
             self._on_ended(connection)
+
+    def make_room(self, endpoint: ServedEndpoint, host: str) -> None:
+        """For one from there who has proven that, and whom ``may_begin`` lets begin."""
+        found = giving_way(self.table, endpoint, host)
+        if found is not None:
+            self.close(found, Refusal.HANDSHAKE_GAVE_WAY, "its place went to a network that has fewer")
+            self._forget(found)
 
     def drop_endpoint(self, endpoint: ServedEndpoint) -> None:
         """End and forget everybody on it, without another word."""

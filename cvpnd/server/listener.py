@@ -130,12 +130,14 @@ class UdpListener:
         match first:
             case stateless.Established():
                 self._abandon_unfinished(source)
+                self._control.make_room(self._endpoint, source.host)
                 local_session_id = first.local_session_id
             case stateless.Opening():
                 # A tls-crypt-v2 client that cannot echo a cookie. Whoever has a client key, or has seen such a packet,
                 # can send it with a forged source: so these handshakes have a limit of their own, each reset gets one
                 # answer and no repeats, and whoever is under way at that address stays.
-                if self._control.table.unproven >= self._endpoint.settings.limits.unproven_handshakes:
+                table, limits = self._control.table, self._endpoint.settings.limits
+                if table.unproven >= limits.unproven_handshakes or table.handshakes >= limits.handshakes:
                     return self._drop(DropReason.HANDSHAKE_LIMIT)
                 local_session_id = secrets.token_bytes(8)
             case bytes():  # from the address of a session that has fallen silent: the doorman leaves the answer to us
@@ -293,6 +295,7 @@ class TcpListener:
             self._control.drops[refused] += 1
             link.close()
             return
+        self._control.make_room(self._endpoint, link.remote.host)
         connection = self._control.begin(
             self._endpoint,
             link,

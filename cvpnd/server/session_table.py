@@ -11,28 +11,19 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
-from cvpnd.dataplane.api import HOSTS_REMEMBERED, MAX_PEER_ID, SocketAddress
+from cvpnd.dataplane.api import MAX_PEER_ID, SocketAddress
 from cvpnd.reasons import Refusal
+from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
+from cvpnd.server.strangers import Strangers
 
 MUCH_LATER_S = 10.0
 """What was repeated in two seconds is acknowledged and nothing is due for an hour: no need to wake up in between."""
 SUPERSEDED_TIMERS = 64
 """So many more than there are connections may wait on the heap in vain."""
-
-
-@lru_cache(maxsize=HOSTS_REMEMBERED)
-def source_prefix(host: str) -> str:
-    """What counts as one stranger: an IPv4 address, or the /64 that an IPv6 site can pick addresses from."""
-    address = ip_address(host)
-    if isinstance(address, IPv6Address):
-        return address.packed[:8].hex()
-    return host
 
 
 class Door(Protocol):
@@ -61,6 +52,9 @@ class SessionTable:
         together."""
         self.unproven = 0
         """Those of them that began without a cookie."""
+        self.strangers = Strangers()
+        """Those of them that may have to give way: neither these, whose address may be somebody else's, nor who waits
+        for an answer to credentials, of which ``places.py`` decides."""
         self._timers: list[tuple[float, int, Connection]] = []
         self._timer_order = itertools.count()
         self._next_peer_id = 0
@@ -74,14 +68,14 @@ class SessionTable:
     # -- limits on strangers ------------------------------------------------------------------------------
 
     def handshakes_from(self, host: str) -> int:
-        return self._handshakes_from[source_prefix(host)]
+        return self._handshakes_from[prefixes(host)[0]]
 
     def count_stranger(self, host: str) -> None:
         """Somebody who is not a connection yet has a share in what one source may have."""
-        self._handshakes_from[source_prefix(host)] += 1
+        self._handshakes_from[prefixes(host)[0]] += 1
 
     def discount_stranger(self, host: str) -> None:
-        prefix = source_prefix(host)
+        prefix, _ = prefixes(host)
         self._handshakes_from[prefix] -= 1
         if self._handshakes_from[prefix] <= 0:
             del self._handshakes_from[prefix]
@@ -90,6 +84,8 @@ class SessionTable:
         """The only place that changes a phase, so that the count of strangers is always right."""
         if phase is Phase.ESTABLISHED or (phase is Phase.LOGIN and connection.certified):
             self._leave_handshake(connection)
+        if phase is Phase.LOGIN:
+            self.strangers.leave(connection)
         if phase is Phase.ENDED and connection.device is not None:
             if self._by_device.get(connection.device) is connection:
                 del self._by_device[connection.device]
@@ -117,6 +113,7 @@ class SessionTable:
             self.handshakes -= 1
             self.discount_stranger(connection.link.remote.host)
             self.unproven -= connection.unproven
+            self.strangers.leave(connection)
 
     # -- connections --------------------------------------------------------------------------------------
 
@@ -125,6 +122,8 @@ class SessionTable:
         self.handshakes += 1
         self.count_stranger(connection.link.remote.host)
         self.unproven += connection.unproven
+        if not connection.unproven:
+            self.strangers.enter(connection, *prefixes(connection.link.remote.host))
         self._link_source(connection)
 
     def remove(self, connection: Connection) -> None:

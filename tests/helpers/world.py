@@ -520,6 +520,8 @@ class World:
         waiting = [c for c in table if c.stranger]
         assert all(c.stranger for c in table if c.phase is Phase.HANDSHAKE), "a stranger does not count"
         assert table.handshakes == len(waiting) and table.unproven == sum(c.unproven for c in waiting)
+        may_give_way = {c for c in waiting if not c.unproven and c.phase is Phase.HANDSHAKE}
+        assert may_give_way <= set(table.strangers._places) <= set(waiting)
         assert self.door.known == {(LISTENER, c.link.remote, c.client_session_id): c.established for c in table}, (
             "the doorman lets through whom the table can find, and established sessions first"
         )
@@ -591,7 +593,7 @@ class World:
             "sources": table._by_source,
             "peer ids": table._by_peer,
             "identities": table._by_identity,
-            "handshakes": table.handshakes + table.unproven + len(table._handshakes_from),
+            "handshakes": table.handshakes + table.unproven + len(table._handshakes_from) + len(table.strangers),
             "timers": table.next_deadline(),
             "leases": list(self.endpoint.leases.leases()),
             "peers": plane.peers,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cvpnd.dataplane.api import SocketAddress
+from cvpnd.server.admission import prefixes
 from cvpnd.server.listener import canonical
-from cvpnd.server.session_table import source_prefix
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ def test_zone_and_mapping_are_folded_and_the_scope_stays(address, expected):
 
 
 def test_an_ipv6_site_is_one_stranger():
-    assert source_prefix("2001:db8:0:1::7") == source_prefix("2001:db8:0:1:ffff::8")
-    assert source_prefix("2001:db8:0:1::7") != source_prefix("2001:db8:0:2::7")
-    assert source_prefix("192.0.2.7") != source_prefix("192.0.2.8")
+    assert prefixes("2001:db8:0:1::7")[0] == prefixes("2001:db8:0:1:ffff::8")[0]
+    assert prefixes("2001:db8:0:1::7")[0] != prefixes("2001:db8:0:2::7")[0]
+    assert prefixes("192.0.2.7")[0] != prefixes("192.0.2.8")[0]

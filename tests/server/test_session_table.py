@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 
 from cvpnd.dataplane.api import SocketAddress
+from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
-from cvpnd.server.session_table import SUPERSEDED_TIMERS, SessionTable, source_prefix
+from cvpnd.server.session_table import SUPERSEDED_TIMERS, SessionTable
 
 HERE = SocketAddress("192.0.2.7", 40000)
 THERE = SocketAddress("198.51.100.9", 50000)
@@ -85,10 +87,40 @@ def test_open_handshakes_are_counted_by_source_until_they_leave_that_phase():
     assert (table.handshakes, table.handshakes_from("192.0.2.7")) == (1, 0)
 
 
-def test_an_ipv6_site_is_one_stranger_whatever_address_it_picks():
-    assert source_prefix("2001:db8:1:2::1") == source_prefix("2001:db8:1:2:ffff::9")
-    assert source_prefix("2001:db8:1:2::1") != source_prefix("2001:db8:1:3::1")
-    assert source_prefix("fe80::1%eth0") == source_prefix("fe80::2%eth1")
+def begun(table: SessionTable, host: str, number: int = 1) -> list[Connection]:
+    sources = [SocketAddress(host, 40_000 + each) for each in range(number)]
+    return [added(table, session_id=secrets.token_bytes(8), source=source) for source in sources]
+
+
+def test_the_oldest_of_the_largest_source_in_the_largest_network_gives_way():
+    table = SessionTable(RecordedDoor())
+    office = begun(table, "203.0.113.9", 50)
+    waiting = begun(table, "192.0.2.1", 300)
+    begun(table, "192.0.2.2", 200)
+    site = [each for part in range(450) for each in begun(table, f"2001:db8:0:{part:x}::1")]
+
+    def giving_way(host: str) -> Connection | None:
+        return table.strangers.giving_way(*prefixes(host), 1000)
+
+    assert table.handshakes == 1000
+    assert giving_way("198.51.100.1") is giving_way("203.0.113.10") is giving_way("192.0.2.3") is waiting[0]
+    assert giving_way("2001:db8:0:9999::1") is waiting[0]
+    assert giving_way("192.0.2.1") is None, "it is the largest itself"
+    for each in waiting[:100]:
+        table.set_phase(each, Phase.LOGIN)
+    assert giving_way("198.51.100.1") is site[0], "who waits for an answer to credentials gives no place"
+    for each in site:
+        table.remove(each)
+    for each in waiting[100:280]:
+        table.remove(each)
+    assert giving_way("192.0.2.3") is not None
+    for host in ("192.0.2.1", "192.0.2.2"):
+        for each in [each for each in table if each.link.remote.host == host]:
+            table.remove(each)
+    assert giving_way("198.51.100.1") is None, "an office of fifty keeps its places"
+    for each in office:
+        table.remove(each)
+    assert len(table.strangers) == len(table.strangers._networks._having) == len(table.strangers._sources) == 0
 
 
 def test_peer_ids_go_round_and_skip_those_in_use():

@@ -210,6 +210,25 @@ async def test_replacing_ones_own_handshake_again_and_again_is_limited_too(serve
     assert served.control.drops[DropReason.SOURCE_LIMIT] == 45
 
 
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+async def test_who_holds_all_handshakes_from_one_address_gives_way_to_others(serve, transport):
+    served = serve(handshakes=20, handshakes_per_source=20)
+    address = served.udp if transport is Transport.UDP else served.tcp
+    silent = [Client(address, transport) for _ in range(20)]
+    table = served.control.table
+    for each in silent:
+        assert await each.until(lambda: table.handshakes == silent.index(each) + 1)  # noqa: B023 - at once
+    first = next(iter(table))
+    refused = Client(address, transport)
+    assert not await refused.until(lambda: refused.light.connected, 0.3), "its own network has them all"
+    assert first.end_reason is None
+    people = [await Client(address, transport, source=f"127.0.1.{number}").connect() for number in (1, 2)]
+    assert first.end_reason is Refusal.HANDSHAKE_GAVE_WAY
+    assert served.control.refusals[served.endpoint.id, Refusal.HANDSHAKE_GAVE_WAY] == 1, "the second found its place"
+    for client in (*silent, refused, *people):
+        client.close()
+
+
 async def test_failed_handshakes_are_all_counted_but_not_all_written_down(served, monkeypatch, caplog):
     monkeypatch.setattr(served.control, "_strangers_logged", TokenBucket(0.001, 2))
     caplog.set_level(logging.INFO, "cvpnd.server.control")
