@@ -260,6 +260,18 @@ test-sso: packages-test $(TOOLS)/simplesamlphp $(VENV)/.cvpnd $(VENV)/.dev ## lo
 	    npm install --no-audit --no-fund --prefix build/samlp samlp@8 express@4)
 	@SSO=1 $(VENV)/bin/pytest tests/e2e/test_browsers.py $(ARGS) </dev/null
 
+# Debian 12's Node 18 runs these.
+SDK := $(foreach service,ec2 acm iam sts cloudwatch-logs,'@aws-sdk/client-$(service)@<3.900')
+
+.PHONY: test-sdk
+test-sdk: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the AWS SDK for JavaScript against the daemon; installs it (root)
+	@command -v npm >/dev/null || { echo '==> Installing Debian packages: nodejs npm'; mkdir -p $(LOGS); \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends nodejs npm </dev/null >$(LOGS)/sdk.log 2>&1 \
+	        || { tail -n 30 $(LOGS)/sdk.log >&2; exit 1; }; }
+	$(call step,Installing the AWS SDK for JavaScript into build/aws-sdk,aws-sdk,\
+	    npm install --no-audit --no-fund --prefix build/aws-sdk $(SDK))
+	@SDK=$(CURDIR)/build/aws-sdk $(VENV)/bin/pytest tests/e2e/test_javascript_sdk.py $(ARGS) </dev/null
+
 .PHONY: test-service
 test-service: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## make install, the package and a newer systemd, each in a booted system (root)
 	@TEST_SERVICE=1 $(VENV)/bin/pytest tests/systemd $(ARGS) </dev/null
