@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -24,13 +25,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cvpnd.api.listener import SharedListener
 from cvpnd.config import SocketName
+from cvpnd.ops.logs import RateLimited
+
+log = logging.getLogger(__name__)
+_warn = RateLimited(log, interval_s=10)
 
 BACKLOG = 64
-CONNECTION_LIMIT = 64
-"""Requests at a time over the Unix socket, then 503; administrators are few."""
+CONNECTIONS_PER_USER = 64
+"""At a time over the Unix socket, of one user of this host: nobody shuts another one out."""
 HEADER_LIMIT = 16 * 1024
 HEAD_S = 10
-"""How long a connection over TCP may take for the head of a request."""
+"""How long a connection may take for the head of a request."""
 HANDSHAKE_S = 10
 """And before that for its TLS handshake: asyncio would wait a minute, in which it holds one of the source's places."""
 GRACE_S = 3
@@ -44,7 +49,7 @@ class PeerCredentials(NamedTuple):
 
 
 class _PatientProtocol(H11Protocol):
-    """Strangers may connect here: whoever has not said what they want within ``HEAD_S`` makes room for others."""
+    """Whoever has not said what they want within ``HEAD_S`` makes room for others, strangers or not."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -76,14 +81,23 @@ class _PatientProtocol(H11Protocol):
             self._deadline = None
 
 
-class _AdminProtocol(H11Protocol):
+class _AdminProtocol(_PatientProtocol):
     """Puts the peer's credentials into ``request.state.peer``."""
 
+    _peer: PeerCredentials
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        self.app_state = {**self.app_state, "peer": PeerCredentials(*struct.unpack("3i", credentials))}
+        self._peer = PeerCredentials(*struct.unpack("3i", credentials))
+        beside = sum(isinstance(each, _AdminProtocol) and each._peer.uid == self._peer.uid for each in self.connections)
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "peer": self._peer}
+        if beside >= CONNECTIONS_PER_USER:
+            _warn.warning(
+                "connections", "uid %d has %d connections to the admin socket: no more", self._peer.uid, beside
+            )
+            transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -142,8 +156,6 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
-                # a listener over TCP has a limit of its own, and this one would count it once more
-                limit_concurrency=CONNECTION_LIMIT if self._unix_path else None,
                 h11_max_incomplete_event_size=HEADER_LIMIT,
                 timeout_graceful_shutdown=GRACE_S,
                 ssl_certfile=None if tls is None else tls[0],

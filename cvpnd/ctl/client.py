@@ -90,6 +90,8 @@ class Client:
             raise Unreachable(
                 f"cvpnd on {self._path} has not answered for {TIMEOUT_S} s; its log may say why"
             ) from None
+        except (ConnectionResetError, BrokenPipeError):  # which http.client.RemoteDisconnected is too
+            raise Unreachable(f"cvpnd on {self._path} hung up without an answer; its log may say why") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"{self._path}: no sensible answer from cvpnd: {error or type(error).__name__}") from None
         finally:

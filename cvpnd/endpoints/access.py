@@ -17,7 +17,7 @@ from cvpnd.store import SeenRequest, StoredAccessKey
 Role = Literal["admin", "read-only"]
 ROLES: tuple[Role, ...] = get_args(Role)
 LOOKED_UP_FOR_S = 5.0
-"""How long keys are remembered: several gateways may share one store."""
+"""How long keys are remembered, if no change makes this gateway look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,10 @@ class AccessOperations(OperationsBase):
             if not await self._store(self._stored.delete_access_key, key_id):
                 raise OperationError("NoSuchEntity.NotFound", f"there is no access key {key_id}")
         self._credentials_until = float("-inf")
+
+    async def _follow(self) -> None:
+        self._credentials_until = float("-inf")
+        await super()._follow()
 
     async def credential(self, key_id: str, now: float) -> Credential | None:
         """``now`` on a monotonic clock. Unknown ids cost no look into the store."""

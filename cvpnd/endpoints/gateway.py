@@ -128,6 +128,20 @@ class Gateway:
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
 
+    async def follow(self) -> None:
+        """What another gateway on the same store has changed. Raises ``GatewayError``; then as much of it is in force
+        as could be, who may log in and who may go where before anything else."""
+        try:
+            self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
+            self._set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
+            for served in self.endpoints:
+                rules, changed = await asyncio.to_thread(self._changed_rules, served)
+                if changed:
+                    await self.put_changed_rules_in_force(served, rules, changed)
+            await self._become(self.config, again=False)
+        except _FAILURES as error:
+            raise GatewayError(str(error)) from error
+
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
         old = self.config
@@ -263,6 +277,11 @@ class Gateway:
         stored = self.store.rules(endpoint.id)
         of_store = (Rule(r.network, r.group, r.description, "store") for r in stored)
         return RuleTable([*endpoint_rules(endpoint), *of_store])
+
+    def _changed_rules(self, served: ServedEndpoint) -> tuple[RuleTable, set[IPNetwork]]:
+        """Those that there should be, and on which prefixes others are in force."""
+        rules = self._rules_of(served.settings)
+        return rules, {rule.network for rule in {*rules} ^ {*served.rules}}
 
     def _keepers(self) -> dict[str, _Keepers]:
         return {each.served.id: (each.served.trust_keeper, each.protection) for each in self._running.values()}

@@ -79,6 +79,8 @@ class OperationsBase:
         """Held by whatever changes the store or what is in force, so that the two cannot drift apart."""
         self._changing_to: dict[tuple[str | None, ...], str] = {}
         """By what it is the state's word of: what a change under way is about to take away."""
+        self._followed: int | None = None
+        """The store's latest change that is in force here."""
 
     @property
     def _stored(self) -> Store:
@@ -126,14 +128,36 @@ class OperationsBase:
             mark = _under_way.set(change)
             try:
                 with transaction.joined():
+                    await self._catch_up()  # so that nothing is checked against what another gateway has changed
                     yield change
+                    latest = await self._latest_change()
                 end_rehearsal()
                 await self._store(transaction.commit)
+                self._followed = latest
             except BaseException:
                 await asyncio.shield(self._take_back(transaction.rollback, change))
                 raise
             finally:
                 _under_way.reset(mark)
+
+    async def _latest_change(self) -> int | None:
+        """None where nobody else makes any."""
+        return await self._store(self._stored.latest_change) if self._stored.is_shared else None
+
+    async def _catch_up(self) -> None:
+        """What other gateways on the same store have changed comes into force here. Under the lock."""
+        latest = await self._latest_change()
+        if latest != self._followed:
+            await self._follow()
+            self._followed = latest
+
+    async def _follow(self) -> None:
+        try:
+            await self._gateway.follow()
+        except GatewayError as error:
+            raise OperationError(
+                "InternalError", f"what another gateway has changed cannot be put in force here: {error}"
+            ) from error
 
     async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
         await asyncio.to_thread(rollback)

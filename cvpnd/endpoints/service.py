@@ -4,6 +4,8 @@ The skins (``api/``) call this and nothing else does. ``operations.py`` says how
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 
 from cvpnd.config import SubnetConfig, VpcConfig
@@ -23,9 +25,16 @@ from cvpnd.endpoints.saml import SamlOperations
 from cvpnd.endpoints.status import StatusOperations
 from cvpnd.endpoints.users import UserOperations
 from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.logs import RateLimited
 from cvpnd.ops.metrics import GatewayMetrics
 from cvpnd.ops.recent_log import RecentLog
 from cvpnd.store import AuditRecord
+
+log = logging.getLogger(__name__)
+_warn = RateLimited(log, interval_s=60)
+
+FOLLOWS_EVERY_S = 0.4
+"""How soon another gateway's change on the same store is looked for; putting it in force takes the rest of a second."""
 
 
 class Operations(
@@ -89,3 +98,14 @@ class Operations(
     async def poll_trust(self, now: float) -> None:
         async with self._changing:
             await self._gateway.poll_trust(now)
+
+    async def keep_following(self) -> None:
+        """Runs until cancelled: what other gateways on the same store change comes into force here as well."""
+        while self._stored.is_shared:
+            await asyncio.sleep(FOLLOWS_EVERY_S)
+            try:
+                if await self._latest_change() != self._followed:
+                    async with self._changing:
+                        await self._catch_up()
+            except OperationError as error:
+                _warn.warning("follow", "changes of other gateways are not followed: %s", error)

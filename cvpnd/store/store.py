@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from cvpnd.store.access_keys import AccessKeyStore
 from cvpnd.store.api_requests import ApiRequestStore
@@ -26,6 +26,9 @@ from cvpnd.store.saml_providers import SamlProviderStore
 from cvpnd.store.secrets import SecretStore
 from cvpnd.store.tables import audit
 from cvpnd.store.tags import TagStore
+
+REFUSED = "refused"
+"""The action of an audit record behind which nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,18 @@ class Store(
     def record_refusal(self, details: Mapping[str, Any]) -> None:
         """Somebody known asked for a change that is not made."""
         with self._write() as connection:
-            self._record(connection, "refused", details)
+            self._record(connection, REFUSED, details)
+
+    @property
+    def is_shared(self) -> bool:
+        """Other gateways may be changing it too; SQLite's file is one gateway's."""
+        return self._engine.dialect.name == "postgresql"
+
+    def latest_change(self) -> int:
+        """Another number after each change, whoever made it."""
+        with self._read() as connection:
+            latest = select(func.max(audit.c.id)).where(audit.c.action != REFUSED)
+            return connection.execute(latest).scalar() or 0
 
     def audit_records(self, limit: int = 100) -> list[AuditRecord]:
         """The latest changes, newest first."""

@@ -196,21 +196,69 @@ def test_it_runs_in_a_loop_of_another_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-async def test_whoever_says_nothing_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+async def test_whoever_says_nothing_makes_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: socket.AddressFamily
+) -> None:
     monkeypatch.setattr("cvpnd.api.server.HEAD_S", 0.2)
-    server = HttpServer(who, bind_tcp("127.0.0.1", 0))
+    path = tmp_path / "admin.sock"
+    listener = bind_unix(path) if family == socket.AF_UNIX else bind_tcp("127.0.0.1", 0)
+    server = HttpServer(who, listener)
     await server.start()
-    port = int(server.address.rpartition(":")[2])
     for said in (b"", b"GET / HTTP/1.1\r\nHost:", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /"):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        client = socket.socket(family)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, listener.getsockname())
+        reader, writer = await asyncio.open_connection(sock=client)
         writer.write(said)
         answer = await asyncio.wait_for(reader.read(), 5)
         assert answer.startswith(b"HTTP/1.1 200") == (b"\r\n\r\n" in said)
         writer.close()
     monkeypatch.setattr("cvpnd.api.server.HEAD_S", 30)  # a busy machine is no stranger
-    async with httpx.AsyncClient() as client:
+    uds = str(path) if family == socket.AF_UNIX else None
+    address = "cvpnd" if uds else server.address
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds)) as client_again:
         for _ in range(3):
-            assert (await client.get(f"http://127.0.0.1:{port}/")).status_code == 200
+            assert (await client_again.get(f"http://{address}/")).status_code == 200
+    await server.stop()
+
+
+@pytest.fixture
+def directory_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: those above it are root's alone."""
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+async def test_one_user_of_this_host_does_not_shut_another_one_out_of_the_admin_socket(
+    monkeypatch: pytest.MonkeyPatch, directory_for_all: Path
+) -> None:
+    monkeypatch.setattr("cvpnd.api.server.CONNECTIONS_PER_USER", 3)
+    server = HttpServer(who, bind_unix(directory_for_all / "admin.sock", 0o666))
+    await server.start()
+
+    async def connect(uid: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        os.seteuid(uid)  # SO_PEERCRED is who connected, whatever becomes of them
+        try:
+            client = socket.socket(socket.AF_UNIX)
+            client.connect("admin.sock")
+        finally:
+            os.seteuid(0)
+        return await asyncio.open_connection(sock=client)
+
+    idle = [await connect(12345) for _ in range(3)]
+    (reader, one_more), (answer, other) = await connect(12345), await connect(0)
+    assert await asyncio.wait_for(reader.read(), 5) == b"", "more than its share"
+    other.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert b'"uid":0' in await asyncio.wait_for(answer.read(), 5)
+    idle[0][1].close()
+    await asyncio.sleep(0.1)
+    reader, again = await connect(12345)
+    again.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert b'"uid":12345' in await asyncio.wait_for(reader.read(), 5)
+    for writer in (one_more, other, again, *(each for _, each in idle)):
+        writer.close()
     await server.stop()
 
 

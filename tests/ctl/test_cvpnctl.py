@@ -327,7 +327,7 @@ def test_something_else_on_the_socket_is_3(sock: Path, tmp_path: Path, answer: b
         done = run("endpoint", "list", "--socket", str(sock), cwd=tmp_path)
         thread.join(10)
     assert done.returncode == 3, done
-    assert "no sensible answer from cvpnd" in done.stderr
+    assert ("no sensible answer from cvpnd" if answer else "hung up without an answer") in done.stderr
 
 
 def test_nothing_heavy_is_imported_to_start() -> None:

@@ -100,7 +100,17 @@ seen.name = shown.Tags;
 seen.profile = (await ec2.exportClientVpnClientConfiguration(endpoint)).ClientConfiguration.startsWith("client");
 const again = { ...endpoint, TargetNetworkCidr: "10.20.0.0/24", AccessGroupId: "group 0 ä&=" };
 seen.duplicate = await refusal(ec2.authorizeClientVpnIngress(again));
-seen.dryRun = await refusal(ec2.deleteClientVpnEndpoint({ ...endpoint, DryRun: true }));
+seen.dryRun = await refusal(ec2.modifyClientVpnEndpoint({ ...endpoint, SplitTunnel: false, DryRun: true }));
+// An hour behind: the SDK takes the time from the refusal's Date and signs once more.
+const slow = { ...options, maxAttempts: 2, systemClockOffset: -3600e3 };
+seen.slowClock = (await new ec2Sdk.EC2(slow).describeClientVpnEndpoints({})).ClientVpnEndpoints.length;
+seen.slowClockOfLogs = (await new logsSdk.CloudWatchLogs(slow).describeLogGroups({})).logGroups.length;
+seen.wrongSecret = await refusal(
+  new ec2Sdk.EC2({ ...options, credentials: { accessKeyId: given.key, secretAccessKey: "wrong" } }).describeVpcs({}),
+);
+const token = { ...endpoint, ClientToken: "once", TargetNetworkCidr: "10.20.99.0/24", AuthorizeAllGroups: true };
+seen.once = (await Promise.all([1, 2, 3].map(() => ec2.authorizeClientVpnIngress(token)))).map((each) => each.Status.Code);
+seen.onceOnly = await refusal(ec2.authorizeClientVpnIngress({ ...token, Description: "another" }));
 seen.inUse = await refusal(ec2.deleteClientVpnEndpoint(endpoint));
 seen.certificateInUse = await refusal(acm.deleteCertificate({ CertificateArn }));
 seen.unknownProvider = await refusal(iam.getSAMLProvider({ SAMLProviderArn: `${SAMLProviderArn}x` }));

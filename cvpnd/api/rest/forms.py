@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -18,6 +19,8 @@ from cvpnd.api.rest.errors import RequestError
 
 BODY_LIMIT = 64 * 1024
 """Bytes in a request body, where there is no PEM in it."""
+BODY_S = 30
+"""How long one may take to arrive."""
 LIST_LIMIT = 8 * 1024 * 1024
 """Of one that is a list of things to import."""
 
@@ -65,6 +68,21 @@ async def read_body(request: Request, form: type[B], *, limit: int = BODY_LIMIT)
         raise RequestError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", "send the body as Content-Type: application/json"
         )
+    try:
+        async with asyncio.timeout(BODY_S):
+            body = await _read(request, limit)
+    except TimeoutError:
+        raise RequestError(
+            HTTPStatus.REQUEST_TIMEOUT, "RequestTimeout", f"the body did not arrive in {BODY_S} s"
+        ) from None
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, "MalformedBody", f"the body is not JSON: {error}") from None
+    return _validate(form, document)
+
+
+async def _read(request: Request, limit: int) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -72,11 +90,7 @@ async def read_body(request: Request, form: type[B], *, limit: int = BODY_LIMIT)
             raise RequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestTooLarge", f"a request body has at most {limit} bytes"
             )
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(HTTPStatus.BAD_REQUEST, "MalformedBody", f"the body is not JSON: {error}") from None
-    return _validate(form, document)
+    return bytes(body)
 
 
 def read_query(request: Request, form: type[Q], *, repeated: frozenset[str] = frozenset()) -> Q:
