@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LPM_NONE = 0, LPM_VALUE_MAX = (1 << 30) - 1 }; /* values are between them */
+enum { LPM_NONE = 0, LPM_VALUE_MAX = (1 << 27) - 1 }; /* values are between them */
 
 struct lpm_prefix {
     uint8_t bytes[16]; /* 4 or 16 used; host bits are ignored */
