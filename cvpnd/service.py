@@ -372,7 +372,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
     kept = gateway.keep_routes(), gateway.keep_firewall(), gateway.keep_accounts(), gateway.keep_metadata()
-    for chore in (daemon.watch(), daemon.keep_crl_fresh(), daemon.operations.keep_following(), *kept):
+    chores = daemon.watch(), daemon.keep_crl_fresh(), daemon.operations.keep_following(), *kept
+    for chore in (*chores, gateway.keep_addresses_clean()):
         daemon.do(chore)
     daemon.do(daemon.log_updates())
     if config.status_file.path is not None:

@@ -310,7 +310,11 @@ class Gateway:
             trust_keeper=trust,
             protection=protection.current,
             routes=endpoint_routes(endpoint, config),
-            leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
+            leases=LeasePool(
+                endpoint.client_cidr,
+                endpoint.client_cidr_v6,
+                on_other_user=lambda lease: self._host.changed_hands(lease.addresses),
+            ),
             lan_of=self._host.attached_network,
         )
         running = self._running[endpoint.id] = _Running(served, protection)
@@ -402,6 +406,11 @@ class Gateway:
     async def keep_firewall(self) -> None:
         """Runs until cancelled: puts the firewall back when others remove it, and says so."""
         async for line in self._host.watch_firewall():
+            log.warning("%s", line)
+
+    async def keep_addresses_clean(self) -> None:
+        """Runs until cancelled: nobody gets what was meant for the one who had their address before."""
+        async for line in self._host.watch_addresses():
             log.warning("%s", line)
 
     async def host_warnings(self) -> list[str]:

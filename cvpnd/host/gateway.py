@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -21,7 +21,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import RTMGRP_IPV4_RULE, RTMGRP_IPV6_RULE, RTMGRP_LINK
 
-from cvpnd.host import firewall, links, routes, sysctl
+from cvpnd.host import conntrack, firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
 from cvpnd.host.tun import Offload, Tun, open_tun
@@ -49,6 +49,7 @@ class HostGateway:
         self._batch: dict[str, Any] = {}  # what the firewall was given last
         self._denied: Counter[str] = Counter()  # by endpoint, in tables before the one in place
         self._attached: tuple[IPNetwork, ...] = ()
+        self._connections = conntrack.Forgetter()
         self._busy = asyncio.Lock()
         self._claims: list[TextIO] = []
 
@@ -154,6 +155,15 @@ class HostGateway:
                     line = f"cvpnd's nftables table is gone and cannot be put back: {error}"
             if line:
                 yield line
+
+    def changed_hands(self, addresses: Iterable[IPAddress]) -> None:
+        """Somebody else has these now: what the kernel tracks for them is not theirs."""
+        self._connections.ask(addresses)
+
+    def watch_addresses(self) -> AsyncIterator[str]:
+        """Runs until cancelled: forgets what ``changed_hands`` was told of, mostly at once. Yields a line for the log
+        when it cannot."""
+        return self._connections.run()
 
     async def _restore_rules(self) -> str:
         async with self._busy:
