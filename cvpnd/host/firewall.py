@@ -32,6 +32,7 @@ FAMILY, TABLE = "inet", "cvpnd"
 FIRST_NAT_PORT, LAST_PORT = 1024, 65535
 
 NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
+NFTA_TABLE_NAME = 1
 NFT_MSG_DELTABLE = 10 << 8 | 2
 """Of the subsystem nf_tables, see linux/netfilter/nf_tables.h."""
 _NETLINK_HEADER = struct.Struct("=IH10x")
@@ -323,11 +324,15 @@ async def removals() -> AsyncIterator[None]:
             loop.remove_reader(sock)
 
 
+_OUR_NAME = struct.pack("=HH", 4 + len(TABLE) + 1, NFTA_TABLE_NAME) + TABLE.encode() + b"\0"
+"""As an attribute, with its length: not the end of another name."""
+
+
 def _removes_our_table(notice: bytes) -> bool:
     """One datagram holds several netlink messages (nlmsghdr, nfgenmsg, attributes with the table's name)."""
     while len(notice) >= _NETLINK_HEADER.size:
         length, kind = _NETLINK_HEADER.unpack_from(notice)
-        if kind == NFT_MSG_DELTABLE and TABLE.encode() + b"\0" in notice[:length]:
+        if kind == NFT_MSG_DELTABLE and _OUR_NAME in notice[:length]:
             return True
         notice = notice[max(_NETLINK_HEADER.size, (length + 3) & ~3) :]
     return False

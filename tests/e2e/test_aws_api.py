@@ -574,6 +574,7 @@ def test_quota_dry_run_and_client_token(api: Api, arn: str) -> None:
     assert code_of(lambda: api.create(arn, DryRun=True)) == "DryRunOperation"
     assert code_of(lambda: api.create(arn, "10.20.0.0/22", DryRun=True)) == "InvalidParameterValue"
     assert len(api.ec2.describe_client_vpn_endpoints()["ClientVpnEndpoints"]) == 1
+    assert code_of(lambda: api.create(arn, ClientToken="t" * 65)) == "InvalidParameterValue"
     first = api.create(arn, ClientToken="once")
     assert api.create(arn, ClientToken="once") == first
     assert code_of(lambda: api.create(arn, "10.101.0.0/22", ClientToken="once")) == "IdempotentParameterMismatch"
@@ -797,6 +798,46 @@ def test_tags(api: Api, arn: str) -> None:
     )
     assert [tag["Key"] for tag in api.ec2.describe_tags()["Tags"]] == ["a"], "of several resources all or none"
     assert code_of(lambda: api.ec2.describe_tags(MaxResults=-1)) == "InvalidParameterValue"
+
+
+def test_a_filter_is_read_as_ec2_documents_it(api: Api, arn: str) -> None:
+    resource = [api.create(arn)]
+    tags = {"plain": "a*c", "a=b": "c", "länge": "größer 🙂", "path": "C:\\x", "long": "a" * 256}
+    api.ec2.create_tags(Resources=resource, Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
+
+    def found(name: str, *values: str) -> set[str]:
+        return {tag["Key"] for tag in api.ec2.describe_tags(Filters=[{"Name": name, "Values": values}])["Tags"]}
+
+    for value, keys in {
+        "a?c": {"plain"},
+        "a\\?c": set(),
+        "a\\*c": {"plain"},
+        "[a-c]": set(),
+        "A*": set(),
+        "gr??er *": {"länge"},
+        "C:\\\\x": {"path"},
+        "*a" * 60 + "b": set(),
+        "*a*": {"plain", "long"},
+    }.items():
+        assert found("value", value) == keys, value
+    assert found("key", "a=b") == found("tag:a=b", "c") == {"a=b"}
+    assert found("tag:a", "b=c") == found("tag:plain") == set()
+    assert found("key", "plain", "länge") == {"plain", "länge"}
+    shown = api.ec2.describe_client_vpn_endpoints(Filters=[{"Name": "tag-key", "Values": ["a=*"]}])
+    assert {tag["Key"]: tag["Value"] for tag in shown["ClientVpnEndpoints"][0]["Tags"]} == tags
+    assert code_of(lambda: found("colour", "red")) == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800"])
+def test_text_that_no_database_takes_is_refused_in_words(api: Api, arn: str, bad: str) -> None:
+    with pytest.raises(ClientError, match="has a character in it that is none") as refused:
+        api.acm.add_tags_to_certificate(CertificateArn=arn, Tags=[{"Key": "k", "Value": bad}])
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    if bad.isascii():  # a form has no surrogates
+        assert code_of(lambda: api.create(arn, ClientToken=bad)) == "InvalidParameterValue"
+        resources = [api.create(arn)]
+        more = [{"Key": bad, "Value": ""}]
+        assert code_of(lambda: api.ec2.create_tags(Resources=resources, Tags=more)) == "InvalidParameterValue"
 
 
 # -- certificates, revocation, profile ----------------------------------------------------------------------

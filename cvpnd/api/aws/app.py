@@ -44,6 +44,7 @@ BODY_S = 30
 """How long a request may take to arrive."""
 LONG_BODY = 64 * 1024
 """From here on a body is hashed and parsed beside the event loop."""
+LONGEST_CLIENT_TOKEN = 64
 DRY_RUN = "DryRunOperation"
 READING = ("Describe", "Get", "List", "Export", "Filter")
 
@@ -189,6 +190,10 @@ class AwsApi:
         try:
             with rehearsing:
                 token = call.get("ClientToken")
+                if token and len(token) > LONGEST_CLIENT_TOKEN:
+                    raise ApiError(
+                        "InvalidParameterValue", f"ClientToken has at most {LONGEST_CLIENT_TOKEN} characters"
+                    )
                 if not token or dry_run:
                     answer = await handler(call)
                 else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fnmatch
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,33 +66,46 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 
 def filtered(
-    items: Sequence[T], filters: Sequence[Mapping[str, Any]], facts: Mapping[str, Callable[[T], Sequence[str]]]
+    items: Sequence[T],
+    filters: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Callable[[T], Sequence[str]]],
+    tags: Callable[[T], Mapping[str, str]] | None = None,
 ) -> list[T]:
-    """EC2's filters: all of them must fit, each by one of its values, with ``*`` and ``?``. ``facts``: what an item has
-    under a filter's name; ``tag:`` stands for every ``tag:KEY``. Raises ``ApiError``."""
+    """EC2's filters: all of them must fit, each by one of its values. ``facts``: what an item has under a filter's
+    name; ``tags``: what it has under ``tag:KEY`` and, its keys, under ``tag-key``. Raises ``ApiError``."""
     found = list(items)
     for each in filters:
-        name, values = each.get("Name", ""), each.get("Values", [])
+        name, fitting = each.get("Name", ""), [_fitting(value) for value in each.get("Values", [])]
         look = facts.get(name)
-        if look is None and name.startswith("tag:") and "tag:" in facts:
-            wanted = name.removeprefix("tag:")
-            pairs = facts["tag:"]
-
-            def look(item: T, pairs: Callable[[T], Sequence[str]] = pairs, wanted: str = wanted) -> Sequence[str]:
-                return [pair.partition("=")[2] for pair in pairs(item) if pair.partition("=")[0] == wanted]
-
+        if look is None and tags is not None:
+            look = _tag_look(name, tags)
         if look is None:
             raise ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")
-        found = [item for item in found if any(_fits(text, value) for text in look(item) for value in values)]
+        found = [item for item in found if any(fits(text) for text in look(item) for fits in fitting)]
     return found
 
 
-def _fits(text: str, pattern: str) -> bool:
-    return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
+def _tag_look(name: str, tags: Callable[[T], Mapping[str, str]]) -> Callable[[T], Sequence[str]] | None:
+    if name == "tag-key":
+        return lambda item: list(tags(item))
+    if name.startswith("tag:"):
+        key = name.removeprefix("tag:")
+        return lambda item: [value] if (value := tags(item).get(key)) is not None else []
+    return None
 
 
-def tag_facts(tags: Mapping[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in tags.items()]
+def _fitting(pattern: str) -> Callable[[str], object]:
+    """``*`` is any text, ``?`` any character; behind a backslash each is itself."""
+    parts = [""]
+    for found in re.findall(r"\\.|.", pattern, re.DOTALL):
+        if found == "*":
+            parts.append("")
+        else:
+            parts[-1] += "." if found == "?" else re.escape(found[-1])
+    first, *rest = parts
+    # what is found first between two stars stays: looking for another place as well would cost a power of the text
+    between = "".join(f"(?>.*?{part})" for part in rest[:-1])
+    return re.compile(f"{first}{between}.*{rest[-1]}" if rest else first, re.DOTALL).fullmatch
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cvpnd.api.aws.call import Answer, Call, filtered, tag_facts, tag_list, tag_map, text_time
+from cvpnd.api.aws.call import Answer, Call, filtered, tag_list, tag_map, text_time
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.config.sockets import parse_listen
 from cvpnd.endpoints.arns import ACCOUNT, LOCAL_REGION, saml_provider_arn
@@ -108,9 +108,8 @@ async def describe_endpoints(call: Call) -> Answer:
         {
             "endpoint-id": lambda view: [view.endpoint_id],
             "transport-protocol": lambda view: [_first_listen(view)[0]],
-            "tag-key": lambda view: list(view.tags),
-            "tag:": lambda view: tag_facts(view.tags),
         },
+        lambda view: view.tags,
     )
     page, token = call.page(views)
     associations: dict[str, list[str]] = {}

@@ -51,8 +51,8 @@ async def describe_tags(call: Call) -> Answer:
             "resource-type": lambda _row: [ENDPOINT_TYPE],
             "key": lambda row: [row[1]],
             "value": lambda row: [row[2]],
-            "tag:": lambda row: [f"{row[1]}={row[2]}"],
         },
+        lambda row: {row[1]: row[2]},
     )
     page, token = call.page(found)
     shown = [

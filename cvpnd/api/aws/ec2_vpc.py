@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from cvpnd.api.aws.call import Answer, Call, filtered
 from cvpnd.config import EgressConfig, SecurityGroupConfig, SubnetConfig, VpcConfig
 from cvpnd.endpoints.arns import ACCOUNT
 from cvpnd.endpoints.model import OperationError
 
-UNTAGGED: Mapping[str, Callable[[object], Sequence[str]]] = {"tag-key": lambda _: (), "tag:": lambda _: ()}
-"""The file gives its networks no tags: such a filter fits none of them."""
+
+def _no_tags(_: object) -> Mapping[str, str]:
+    """The file gives its networks none: a filter of tags fits none of them."""
+    return {}
 
 
 async def describe_vpcs(call: Call) -> Answer:
@@ -31,8 +33,8 @@ async def describe_vpcs(call: Call) -> Answer:
             "is-default": lambda _vpc: ["false"],
             "isDefault": lambda _vpc: ["false"],
             "owner-id": lambda _vpc: [ACCOUNT],
-            **UNTAGGED,
         },
+        _no_tags,
     )
     page, token = call.page(vpcs)
     return {"Vpcs": [_vpc(vpc) for vpc in page], "NextToken": token}
@@ -83,8 +85,8 @@ async def describe_subnets(call: Call) -> Answer:
             "state": lambda _subnet: ["available"],
             "default-for-az": lambda _subnet: ["false"],
             "owner-id": lambda _subnet: [ACCOUNT],
-            **UNTAGGED,
         },
+        _no_tags,
     )
     page, token = call.page(subnets)
     return {"Subnets": [_subnet(subnet) for subnet in page], "NextToken": token}
@@ -127,8 +129,8 @@ async def describe_security_groups(call: Call) -> Answer:
             "vpc-id": lambda group: [group.vpc],
             "description": lambda group: [group.description],
             "owner-id": lambda _group: [ACCOUNT],
-            **UNTAGGED,
         },
+        _no_tags,
     )
     page, token = call.page(groups)
     return {"SecurityGroups": [_security_group(group) for group in page], "NextToken": token}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,8 @@ from cvpnd.api.aws.errors import ApiError
 from cvpnd.api.aws.models import Service
 
 MOST_FIELDS = 20_000
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What no database takes, and JSON can spell."""
 Form = dict[str, str]
 
 
@@ -183,6 +186,8 @@ def _expect(value: Any, kind: type | tuple[type, ...], path: str) -> None:
 
 def _checked(shape: Shape, value: Any, path: str) -> Any:
     """Against what the model says of it: choices, length, range."""
+    if isinstance(value, str) and _NO_TEXT.search(value):
+        raise ApiError("InvalidParameterValue", f"Parameter {path} has a character in it that is none")
     allowed = getattr(shape, "enum", None)
     if allowed and value not in allowed:
         raise ApiError(

@@ -1,0 +1,53 @@
+"""``cvpnctl`` has a command for every operation of the REST API, and each of them speaks JSON."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from helpers.memory_operations import MemoryOperations
+from starlette.routing import Mount
+
+import cvpnd.ctl
+from cvpnd.api.rest.app import build_admin_app
+from cvpnd.api.rest.openapi import Operation
+from cvpnd.ctl.__main__ import app
+
+FOR_PROGRAMS = {("GET", "/health"), ("GET", "/openapi.json")}
+WITHOUT_JSON = {"top", "user hash"}
+"""A screen that is drawn again and again, and one line that goes into the file."""
+
+
+def asked_for() -> Iterator[tuple[str, str]]:
+    for source in Path(cvpnd.ctl.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                path = re.sub(r"\{[^}]*\}", "{}", ast.unparse(node.args[0])).strip("f'\"")
+                if path.startswith("/"):
+                    yield node.func.attr.upper(), path
+
+
+def commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield " ".join(path), command
+        return
+    for name, each in inner.items():
+        yield from commands(each, *path, name)
+
+
+def test_every_operation_has_a_command() -> None:
+    (mount,) = (route for route in build_admin_app(MemoryOperations()).routes if isinstance(route, Mount))
+    there = {(r.method, r.path) for r in mount.routes if isinstance(r, Operation)} - FOR_PROGRAMS
+    assert len(there) > 50
+    assert {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path in there} - {*asked_for()} == set()
+
+
+def test_every_command_says_what_it_does_and_speaks_json() -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    assert {name for name, command in found.items() if not command.help} == set()
+    assert len(found) > 50
+    without = {name for name, command in found.items() if all("--json" not in each.opts for each in command.params)}
+    assert without == WITHOUT_JSON
