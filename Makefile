@@ -233,7 +233,8 @@ SAMBA := samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modul
 
 .PHONY: test-logins
 test-logins: packages-test $(TOOLS)/slapd $(FREERADIUS) $(VENV)/.cvpnd $(VENV)/.dev ## logins by the hundred and wrong ones by the thousand at OpenLDAP, a directory that hangs, minutes of new keys; fifty in the browser at once (root)
-	@LOGINS=full $(VENV)/bin/pytest -rP tests/e2e/test_login_load.py tests/e2e/test_federated.py tests/e2e/test_secrets_in_memory.py $(ARGS) </dev/null
+	@LOGINS=full $(VENV)/bin/pytest -rP tests/e2e/test_login_load.py tests/e2e/test_federated.py tests/e2e/test_secrets_in_memory.py \
+	    tests/e2e/test_two_directories.py tests/auth/test_openldap.py $(ARGS) </dev/null
 
 .PHONY: test-samba
 test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active Directory controller; installs Samba, switched off (root)

@@ -12,7 +12,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from ldap3 import AUTO_BIND_NONE, BASE, NONE, SIMPLE, SUBTREE, SYNC, Connection,
 from ldap3.core.exceptions import LDAPCommunicationError, LDAPException, LDAPStartTLSError
 
 from cvpnd.auth.health import ServerHealth
+from cvpnd.auth.ldap_socket import TimelySocket, TimelyTls
 from cvpnd.config import LdapUrl
 from cvpnd.secret import Secret
 
@@ -80,13 +81,26 @@ class _VerifiedTls(Tls):  # type: ignore[misc]
     def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002
         connection.socket.settimeout(self._timeout_s)
         connection.socket = self._context.wrap_socket(connection.socket, server_hostname=self._host)
+        connection.socket.answer_within(self._timeout_s)
 
 
 def tls_context(ca: Path | None) -> ssl.SSLContext:
     """``ca`` None: the host's own authorities. Raises OSError, ssl.SSLError."""
     context = ssl.create_default_context(cafile=ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = TimelyTls
     return context
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """ldap3 and its decoder raise whatever they stumble over in an answer that is none."""
+    try:
+        yield
+    except (LDAPException, OSError):
+        raise
+    except Exception as error:
+        raise ServerFault(f"has sent what is no answer ({type(error).__name__})") from error
 
 
 @dataclass(slots=True)
@@ -172,11 +186,18 @@ class LdapServers:
             client_strategy=SYNC, auto_referrals=False, check_names=False, read_only=True,
             receive_timeout=self.timeout_s,
         )  # fmt: skip
-        connection.open(read_server_info=False)
-        if not url.ldaps:
-            connection.start_tls(read_server_info=False)
-        if not isinstance(connection.socket, ssl.SSLSocket):
-            raise ssl.SSLError("TLS is not up")
+        try:
+            with _answers():
+                connection.open(read_server_info=False)
+                if not url.ldaps:
+                    connection.socket = TimelySocket.of(connection.socket, self.timeout_s)
+                    connection.start_tls(read_server_info=False)
+            if not isinstance(connection.socket, TimelyTls):
+                raise ssl.SSLError("TLS is not up")
+        except BaseException:
+            if connection.socket is not None:  # without a goodbye: nothing is said before TLS
+                connection.socket.close()
+            raise
         return connection
 
 
@@ -197,7 +218,9 @@ class LdapSession:
     def bind_service(self, user: str, password: str) -> None:
         """Raises one of FAULTS, or another LDAPException."""
         connection = self._searching = self._servers.connect(self.url, user, password)
-        if not connection.bind():
+        with _answers():
+            bound = connection.bind()
+        if not bound:
             raise ServerFault(f"the service account {user} is refused: {connection.result['description']}")
         self._of_service = True
 
@@ -233,10 +256,11 @@ class LdapSession:
     ) -> list[Entry]:
         """At most ``most`` entries. Raises one of FAULTS, or another LDAPException."""
         assert self._searching is not None  # noqa: S101 - bound first
-        self._searching.search(
-            base, wanted, BASE if only_base else SUBTREE, attributes=list(attributes), size_limit=most,
-            time_limit=max(1, int(self._servers.timeout_s)),
-        )  # fmt: skip
+        with _answers():
+            self._searching.search(
+                base, wanted, BASE if only_base else SUBTREE, attributes=list(attributes), size_limit=most,
+                time_limit=max(1, int(self._servers.timeout_s)),
+            )  # fmt: skip
         result = self._searching.result
         if result["description"] not in ("success", "noSuchObject", "sizeLimitExceeded"):
             raise ServerFault(f"search below {base}: {result['description']} {result['message']}".strip())
@@ -254,7 +278,8 @@ class LdapSession:
             return BindAnswer(INVALID_CREDENTIALS, "empty", b"")
         connection = self._servers.connect(self.url)
         try:
-            result = _bind(connection, dn, password)
+            with _answers():
+                result = _bind(connection, dn, password)
             if result["result"] in NOT_THE_USERS_FAULT:
                 raise ServerFault(f"bind: {result['description']} {result['message']}".strip())
             policy = (result.get("controls") or {}).get(PASSWORD_POLICY, {}).get("value") or b""

@@ -137,15 +137,17 @@ class LdapDirectory:
         self._servers = servers
         self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
 
-    def succeed(self, before: LdapDirectory) -> None:
+    def succeed(self, before: LdapDirectory) -> bool:
         """It comes in the place of ``before``, as after a reload. Who has logged in there has logged in here, provided
-        that it is the same directory: nobody else can be asked about them, and their sessions would end."""
+        that it is the same directory, which is what is returned: nobody else can be asked about them, and their
+        sessions would end."""
         if (self._settings, self._servers.urls) != (before._settings, before._servers.urls):
             before.close()
-            return
+            return False
         bound = self._bound
         self._bound = before._bound
         self._bound.unchecked_s, self._bound.idle_s = bound.unchecked_s, bound.idle_s
+        return True
 
     def close(self) -> None:
         self._bound.close()
@@ -298,14 +300,28 @@ class LdapDirectory:
         kind = self._settings.kind
         if (refusal := _state(entry)) is not None:
             return Refused(refusal, entry.dn)
-        name = entry.text(self._settings.user_name)
-        if not name:
-            return Refused(Refusal.USER_UNKNOWN, f"{entry.dn} has no {self._settings.user_name}")
+        name = self._name_of(session, entry)
+        if isinstance(name, Refused):
+            return name
         person = next(iter(entry.attributes.get(kind.stamps[0].lower(), [])), b"")
         stamps = [value for attribute in kind.stamps for value in entry.attributes.get(attribute.lower(), [])]
         groups = self._groups_of_ad(session, entry) if kind is ACTIVE_DIRECTORY else self._groups(session, entry)
         stamp = hashlib.sha256(b"\0".join([entry.dn.lower().encode(), *stamps])).digest()
         return Account(name, groups, stamp, person)
+
+    def _name_of(self, session: LdapSession, entry: Entry) -> str | Refused:
+        """Whoever may write a name into their own entry shall not choose another person's: of several the one in the DN
+        counts, else the first, and no other entry may have it."""
+        attribute = self._settings.user_name
+        names = entry.texts(attribute)
+        if not names or not names[0]:
+            return Refused(Refusal.USER_UNKNOWN, f"{entry.dn} has no {attribute}")
+        if len(names) == 1:
+            return names[0]
+        name = next((value for value in names if _names(entry.dn, attribute, value)), names[0])
+        if len(session.search(self._settings.user_base, self._filter(attribute, name), [attribute], most=2)) > 1:
+            return Refused(Refusal.USER_UNKNOWN, f"{name!r}, of {entry.dn}, is the name of others too")
+        return name
 
     # -- its groups, by every name that a rule may have for them ----------------------------------------------
 
@@ -326,8 +342,9 @@ class LdapDirectory:
         names: dict[str, str] = {}  # by DN as a rule would write it
         attribute = self._settings.group_name
         level = [entry.dn]
-        uid = escape_filter_chars(entry.text(self._settings.kind.user_name))
-        unix = f"(&(objectClass=posixGroup)(memberUid={uid}))" if uid else ""
+        uids = entry.texts(self._settings.kind.user_name)  # of several, none that others may have as well
+        uid = next((uid for uid in uids if len(uids) == 1 or _names(entry.dn, self._settings.kind.user_name, uid)), "")
+        unix = f"(&(objectClass=posixGroup)(memberUid={escape_filter_chars(uid)}))" if uid else ""
         for _ in range(NESTING):
             members = "".join(
                 f"({member}={escape_filter_chars(dn)})" for dn in level for member in ("member", "uniqueMember")
@@ -339,6 +356,12 @@ class LdapDirectory:
             if not level or len(names) >= MOST_GROUPS:
                 break
         return _known_as(names.items())
+
+
+def _names(dn: str, attribute: str, value: str) -> bool:
+    """Whether the entry is called so in its DN, which no two have."""
+    first = f"{attribute}={escape_rdn(value)}".lower()
+    return dn.lower().startswith((f"{first},", f"{first}+"))
 
 
 def _known_as(groups: Iterable[tuple[str, str]]) -> frozenset[str]:

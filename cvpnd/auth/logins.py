@@ -14,7 +14,7 @@ import math
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -156,15 +156,20 @@ class UserLogins:
         self._waiting: Counter[tuple[str, str]] = Counter()
         self._under_way: set[asyncio.Task[Account | Refused]] = set()
 
-    def replace(self, directories: Mapping[str, Directory]) -> None:
-        """Logins that are under way go on with the one that they began with."""
+    def replace(self, directories: Mapping[str, Directory], others: Collection[str] = ()) -> None:
+        """Logins that are under way go on with the one that they began with. ``others``: names under which there is
+        another directory now, which knows nothing of what the one before has said; a login there has to begin anew."""
         for name in self._desks.keys() - directories.keys():
             self._desks.pop(name).threads.shutdown(wait=False)
         for name, directory in directories.items():
-            if name in self._desks:
-                self._desks[name].directory = directory
-            else:
-                self._desks[name] = _Desk(name, directory, self._clock)
+            before = self._desks.get(name)
+            if before is not None and name not in others:
+                before.directory = directory
+                continue
+            desk = self._desks[name] = _Desk(name, directory, self._clock)
+            if before is not None:
+                desk.latency = before.latency  # metrics do not run backwards
+                before.threads.shutdown(wait=False)
 
     def close(self) -> None:
         """Threads that a server still holds end with the process."""
@@ -223,6 +228,8 @@ class UserLogins:
                 outcome = await self.look_again(directory, username, source=source, kept=kept)
         except TimeoutError:
             return _timed_out(directory, within_s)
+        if self._desks.get(directory) is not desk:
+            return _replaced(directory)
         return outcome if isinstance(outcome, Refused) else None
 
     async def look_again(
@@ -261,7 +268,7 @@ class UserLogins:
             return Refused(Refusal.CREDENTIALS_MISSING, "no user name or no password")
         if second_factor is None and password.startswith(STATIC, DYNAMIC):
             return Refused(Refusal.CHALLENGE_UNEXPECTED, "the password answers a challenge that was not asked")
-        begun, desk, pair = self._clock(), self._desks[directory], (source, _plain(username))
+        begun, desk, pair = self._clock(), self._desks[directory], (source, f"{directory} {_plain(username)}")
         if (crowded := desk.crowded(source)) is not None:
             return crowded
         if self._waiting[pair] >= MOST_PENDING_OF_PAIR:
@@ -283,6 +290,8 @@ class UserLogins:
                 turn.cancel()
             else:
                 attempt.job.cancel()
+        if self._desks.get(directory) is not desk:
+            return _replaced(directory)
         if isinstance(outcome, Refused) and outcome.refusal in OWN_FAULT:
             await asyncio.sleep(left_of_failure(self._clock() - begun))
         return outcome
@@ -361,6 +370,10 @@ def _plain(username: str) -> str:
 def left_of_failure(seconds: float) -> float:
     """How long a failure that has taken so many seconds is still to be kept back."""
     return math.ceil(max(seconds, 1e-9) / FAILURE_TAKES_S) * FAILURE_TAKES_S - seconds
+
+
+def _replaced(directory: str) -> Refused:
+    return Refused(Refusal.SHUTTING_DOWN, f"directory {directory} was replaced while it was asked")
 
 
 def _timed_out(directory: str, within_s: float) -> Refused:

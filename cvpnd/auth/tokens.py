@@ -70,14 +70,20 @@ class Token:
 
 
 class Revocations:
-    """Which tokens are worth nothing although their time is not over: of a user up to a moment, or of one login."""
+    """Which tokens are worth nothing although their time is not over: of a user or of their account in one directory up
+    to a moment, or of one login."""
 
     def __init__(self, at: Mapping[str, float] = MappingProxyType({})) -> None:
         self._at = dict(at)
 
     @staticmethod
     def of_user(username: str) -> str:
+        """Whoever has that name, in whichever directory."""
         return f"user {username}"
+
+    @staticmethod
+    def of_account(directory: str, username: str) -> str:
+        return f"account {directory} {username}"
 
     @staticmethod
     def of_login(token: Token) -> str:
@@ -86,11 +92,12 @@ class Revocations:
     def add(self, subjects: Iterable[str], now: float) -> None:
         self._at |= dict.fromkeys(subjects, now)
 
-    def covers(self, token: Token, username: str) -> bool:
+    def covers(self, token: Token, directory: str, username: str) -> bool:
         """A token knows whole seconds only: one of the same second is covered too."""
-        return self.of_login(token) in self._at or token.logged_in_at <= self._at.get(
-            self.of_user(username), float("-inf")
-        )
+        if self.of_login(token) in self._at:
+            return True
+        either = (self.of_user(username), self.of_account(directory, username))
+        return token.logged_in_at <= max(self._at.get(subject, float("-inf")) for subject in either)
 
 
 def looks_like_token(password: Secret) -> bool:

@@ -51,6 +51,7 @@ from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
+from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError, check_free
 from cvpnd.store import Store, StoredLocalUser, StoreError
@@ -172,16 +173,17 @@ class Gateway:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
         was found."""
         self.timeouts.stop()
-        self.control.users.close()
-        if self.control.saml is not None:
-            self.control.saml.close()
-        self._set_radius([])
         try:
             for running in self._running.values():
                 running.served.closing = True
                 for listener in running.listeners:
                     listener.stop_accepting()
-            if self._send_back(self.control.table, End.SHUTDOWN):
+            told = self._put_off(self.control.table) + self._send_back(self.control.table, End.SHUTDOWN)
+            self.control.users.close()
+            if self.control.saml is not None:
+                self.control.saml.close()
+            self._set_radius([])
+            if told:
                 await asyncio.sleep(grace_s)
             for running in list(self._running.values()):
                 self._remove(running)
@@ -221,6 +223,7 @@ class Gateway:
             settings = wanted.get(endpoint_id)
             if settings is None or _needs_replacing(running.served.settings, settings):
                 self._send_back(self._connections(running.served), End.CONFIGURATION_CHANGED)
+                self._put_off(self._connections(running.served))
                 self._remove(running)
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
@@ -395,6 +398,10 @@ class Gateway:
             self.control.restart(connection, reason, RESTART_TEXT)
         return len(told)
 
+    def _put_off(self, connections: Iterable[Connection]) -> int:
+        """Those who are logging in."""
+        return sum([put_off(self.control, connection) for connection in list(connections)])
+
     async def keep_routes(self) -> None:
         """Runs until cancelled: puts routes and rules back when a target interface was down or others removed them, and
         says so."""
@@ -430,13 +437,14 @@ class Gateway:
     # -- users, rules and trust ------------------------------------------------------------------------------------
 
     def _set_directories(self, wanted: dict[str, LdapDirectory]) -> None:
+        others = set()
         for name, before in self._directories.items():
-            if (directory := wanted.get(name)) is not None:
-                directory.succeed(before)
-            else:
+            if (directory := wanted.get(name)) is None:
                 before.close()
+            elif not directory.succeed(before):
+                others.add(name)
         self._directories = wanted
-        self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **wanted})
+        self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **wanted}, others)
 
     async def _set_kept_passwords(self, file: Config) -> None:
         """Of directories that keep none any more, none is there."""

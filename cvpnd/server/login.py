@@ -161,6 +161,14 @@ def go_on_by_token(control: ControlPlane, connection: Connection, credentials: C
         _refuse(control, connection, denied)
 
 
+def put_off(control: ControlPlane, connection: Connection) -> bool:
+    """What a login that is under way began with ends now: the client is told to come back. False: none is."""
+    if connection.login is None or connection.established:
+        return False
+    _refuse(control, connection, Denied(Refusal.SHUTTING_DOWN, "its login was under way"))
+    return True
+
+
 def _refuse(control: ControlPlane, connection: Connection, denied: Denied) -> None:
     passing = CLIENT_TEXT.get(denied.refusal)
     text = denied.text or passing or FINAL_TEXT.get(denied.refusal, "")

@@ -97,7 +97,7 @@ def vouch_by_token(
     if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
         raise Denied(Refusal.TOKEN_INVALID, "not written for this user, endpoint, certificate, password or session")
     check_name(method, account.name, identity)
-    if control.revocations.covers(token, account.name):
+    if control.revocations.covers(token, method.directory or "", account.name):
         raise Denied(Refusal.TOKEN_INVALID, "its login was ended by an administrator")
     ends_at = min(token.expires_at, token.logged_in_at + _lifetime_s(connection))
     if time.time() >= ends_at:

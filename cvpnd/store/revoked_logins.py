@@ -32,7 +32,8 @@ class RevokedLoginStore(Database):
                 delete(revoked_login).where(table.subject.in_(list(subjects)) | (table.at < now - KEPT_S))
             )
             kept = kept_password.c  # nobody can open those any more, and they are not to lie about
-            ended = [literal("login ") + kept.login_id, literal("user ") + kept.username]
+            account = literal("account ") + kept.directory + literal(" ") + kept.username
+            ended = [literal("login ") + kept.login_id, literal("user ") + kept.username, account]
             connection.execute(delete(kept_password).where(or_(*(each.in_(list(subjects)) for each in ended))))
             connection.execute(insert(revoked_login), [{"subject": subject, "at": now} for subject in subjects])
             self._record(connection, "revoke-logins", {"subjects": sorted(subjects)}, now=now)

@@ -229,6 +229,46 @@ async def test_each_way_to_write_a_name_is_a_guess_at_the_same_account(logins):
     assert (await log_in(logins, "Anna", "wrong")).refusal is Refusal.LOGIN_THROTTLED
 
 
+async def test_one_name_in_two_directories_is_two_accounts_for_whoever_guesses(users):
+    """Else whoever owns the name in one of them could forget the wrong guesses at the other's, again and again."""
+    others = LocalUsers()
+    others.replace([LocalUser("anna", hash_password("of hers"))])
+    logins = UserLogins({"local": users, "guests": others})
+
+    async def at_guests(password):
+        return await logins.log_in("guests", "anna", Secret.of_text(password), source="192.0.2.1", within_s=5.0)
+
+    for _ in range(2):
+        await asyncio.gather(*(log_in(logins, "anna", "guess") for _ in range(FREE_FAILURES)))
+        assert isinstance(await at_guests("of hers"), Account)
+    assert (await log_in(logins, "anna", "right")).refusal is Refusal.LOGIN_THROTTLED
+    assert (await at_guests("guess")).refusal is Refusal.WRONG_PASSWORD
+    logins.close()
+
+
+async def test_another_directory_under_the_same_name_knows_nobody_and_a_login_at_the_one_before_begins_anew(users):
+    before = Renaming()
+    logins = UserLogins({"corp": before})
+    assert isinstance(await logins.log_in("corp", "anna", Secret(b"x"), source="192.0.2.1", within_s=5), Account)
+    same = Renaming()
+    logins.replace({"corp": same})
+    assert isinstance(logins.look_up("corp", "anna"), Account)
+    hanging = Hanging()
+    logins.replace({"corp": hanging}, {"corp"})
+    assert isinstance(logins.look_up("corp", "anna"), Refused)
+    under_way = [
+        asyncio.create_task(logins.log_in("corp", "anna", Secret(b"x"), source="192.0.2.1", within_s=5)),
+        asyncio.create_task(logins.recall("corp", "bob", source="192.0.2.1", within_s=5)),
+    ]
+    while hanging.asked < len(under_way):  # noqa: ASYNC110 - threads set no event here
+        await asyncio.sleep(0.01)
+    logins.replace({"corp": same}, {"corp"})
+    hanging.go_on.set()
+    assert [answer.refusal for answer in await asyncio.gather(*under_way)] == 2 * [Refusal.SHUTTING_DOWN]
+    assert isinstance(logins.look_up("corp", "anna"), Refused)
+    logins.close()
+
+
 async def test_endless_names_are_guesses_too_and_take_no_more_memory_than_others(logins):
     for number in range(FREE_FAILURES + 1):
         await log_in(logins, f"{'n' * 1000}{number}", "wrong")

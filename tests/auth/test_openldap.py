@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
+import ssl
 import threading
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +31,7 @@ from cvpnd.secret import Secret
 pytestmark = pytest.mark.skipif(not SLAPD.exists() or os.geteuid() != 0, reason="make test unpacks slapd")
 
 USERS = {"alice": "ecila", "bob": "bob's", "o'neil (x)*": "odd", "d\\a": "slash", "müller": "ümlaut", "locked": "x1"}
+FULL = "LOGINS" in os.environ
 MANAGED = ("2.16.840.1.113730.3.4.2", True, None)
 """A control: the referral itself is meant."""
 GROUPS = {
@@ -166,6 +171,28 @@ def test_a_name_that_several_have_is_nobodys(ask: Callable[..., Account | Refuse
     answers = [ask("alice", password) for password in ("ecila", "twin")]
     assert admin.delete(dn)
     assert [reason(answer) for answer in answers] == 2 * [Refusal.USER_UNKNOWN]
+
+
+def test_of_several_names_in_an_entry_none_is_another_persons(
+    ask: Callable[..., Account | Refused], server: OpenLdap
+) -> None:
+    """In some directories people may write such attributes into their own entries."""
+    admin, dn = server.admin(), f"cn=posix,ou=groups,{BASE}"
+    assert admin.add(dn, ["posixGroup"], {"cn": "posix", "gidNumber": 7, "memberUid": "alice"})
+    server.change(user_dn("bob"), uid=["alice", "bob"])
+    bob = ask("bob", "bob's")
+    assert isinstance(bob, Account) and bob.name == "bob" and not bob.groups & {"posix", dn}
+    assert reason(ask("alice", "ecila")) == Refusal.USER_UNKNOWN, "nobody knows which of them is meant"
+    server.change(user_dn("bob"), uid=["bob"], mail=["alice@mail.test", "bob@mail.test"])
+    server.change(user_dn("alice"), mail="alice@mail.test")
+    assert reason(ask("bob@mail.test", "bob's", user_attribute="mail")) == Refusal.USER_UNKNOWN
+    server.change(user_dn("alice"), mail=[])
+    bob = ask("bob@mail.test", "bob's", user_attribute="mail")
+    assert isinstance(bob, Account) and bob.name == "alice@mail.test", "the first, which nobody else has"
+    server.change(user_dn("bob"), mail=[])
+    alice = ask("alice", "ecila")
+    assert isinstance(alice, Account) and {"posix", dn} <= alice.groups
+    assert admin.delete(dn)
 
 
 def test_the_stamp_follows_the_password(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
@@ -464,6 +491,84 @@ def test_a_server_without_starttls_hears_nothing_but_the_wish(server: OpenLdap) 
         thread.join()
     assert reason(refused) == Refusal.DIRECTORY_UNAVAILABLE
     assert b"1.3.6.1.4.1.1466.20037" in heard and b"ecila" not in heard and ADMIN.encode() not in heard
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_server_that_answers_byte_by_byte_is_given_up_and_the_next_one_asked(server: OpenLdap, tls: bool) -> None:
+    """Before TLS anybody on the way may do so."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.directory / "ldap.crt", server.directory / "ldap.key")
+    hung_up = threading.Event()
+    with server.place.entered(), socket.create_server(("127.0.0.1", 0)) as slow:
+        urls = [f"ldap{'s' * tls}://localhost:{slow.getsockname()[1]}", f"ldaps://localhost:{TLS_PORT}"]
+        directory = opened(server, servers=urls, timeout_s=1)
+
+        def answer() -> None:
+            plain, _ = slow.accept()
+            with context.wrap_socket(plain, server_side=True) if tls else plain as sock:
+                sock.recv(4096)
+                try:
+                    for byte in b"\x30\x84\x7f\xff\xff\xff" + bytes(60):
+                        sock.sendall(bytes([byte]))
+                        sock.settimeout(0.25)
+                        with suppress(TimeoutError):
+                            if not sock.recv(1):
+                                raise ConnectionResetError
+                except OSError:
+                    pass
+                else:
+                    return
+                hung_up.set()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        account = directory.log_in("alice", Secret(b"ecila"))
+        thread.join()
+    assert isinstance(account, Account) and hung_up.is_set()
+    assert list(directory.servers_up().values()) == [False, True]
+
+
+def test_whatever_a_server_answers_is_no_yes_and_raises_nothing(server: OpenLdap) -> None:
+    """What slapd has said, with bytes of it changed, to a service account's bind, a search and a user's bind."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.directory / "ldap.crt", server.directory / "ldap.key")
+    upstream = ssl.create_default_context(cafile=server.directory / "ca.crt")
+    dice = random.Random(7)
+    outcomes: Counter[str] = Counter()
+
+    def between(listening: socket.socket) -> None:
+        while True:
+            try:
+                plain, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=relay, args=(plain, dice.randrange(3)), daemon=True).start()
+
+    def relay(plain: socket.socket, spoilt: int) -> None:
+        with suppress(OSError), context.wrap_socket(plain, server_side=True) as near:
+            far = upstream.wrap_socket(socket.create_connection(("127.0.0.1", TLS_PORT)), server_hostname="localhost")
+            with far:
+                for number in range(10):
+                    if not (request := near.recv(65536)):
+                        return
+                    far.sendall(request)
+                    answer = bytearray(far.recv(65536))
+                    if number == spoilt:
+                        for _ in range(dice.choice((1, 1, 2, 8))):
+                            answer[dice.randrange(len(answer))] = dice.randrange(256)
+                    near.sendall(answer)
+
+    with server.place.entered(), socket.create_server(("127.0.0.1", 0)) as listening:
+        acceptor = threading.Thread(target=between, args=(listening,), daemon=True)
+        acceptor.start()
+        for _ in range(150 if FULL else 6):
+            directory = opened(server, servers=[f"ldaps://localhost:{listening.getsockname()[1]}"], timeout_s=1)
+            outcome = directory.log_in("alice", Secret(b"wrong"))
+            outcomes[reason(outcome)] += 1
+            directory.close()
+    print(outcomes)
+    assert set(outcomes) <= {"wrong-password", "directory-unavailable", "user-unknown"}
+    assert outcomes["directory-unavailable"] > 0
 
 
 def test_the_next_server_is_asked_and_the_dead_one_left_alone_for_a_while(server: OpenLdap) -> None:

@@ -90,12 +90,15 @@ def test_whatever_else_is_sent_is_none_and_raises_nothing(text):
 def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_up_to_then():
     other, later = replace(TOKEN, login_id=bytes(11) + b"x"), replace(TOKEN, logged_in_at=TOKEN.logged_in_at + 10)
     revoked = Revocations()
-    assert not revoked.covers(TOKEN, "anna")
+    assert not revoked.covers(TOKEN, "corp", "anna")
     revoked.add({Revocations.of_login(TOKEN)}, 0.0)
-    assert revoked.covers(TOKEN, "anna") and not revoked.covers(other, "anna")
+    assert revoked.covers(TOKEN, "corp", "anna") and not revoked.covers(other, "corp", "anna")
     revoked = Revocations({Revocations.of_user("anna"): TOKEN.logged_in_at + 0.5})
-    assert revoked.covers(TOKEN, "anna") and revoked.covers(other, "anna")
-    assert not revoked.covers(later, "anna") and not revoked.covers(TOKEN, "bob")
+    assert revoked.covers(TOKEN, "corp", "anna") and revoked.covers(other, "corp", "anna")
+    assert not revoked.covers(later, "corp", "anna") and not revoked.covers(TOKEN, "corp", "bob")
+    revoked = Revocations({Revocations.of_account("corp", "anna"): TOKEN.logged_in_at})
+    assert revoked.covers(TOKEN, "corp", "anna") and not revoked.covers(later, "corp", "anna")
+    assert not revoked.covers(TOKEN, "guests", "anna") and not revoked.covers(TOKEN, "corp", "bob")
 
 
 def test_two_logins_of_one_user_have_two_ids():

@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from helpers.crowd import Crowd, errors
 from helpers.lab import wait_until
 from helpers.openldap import SLAPD, group_dn, user_dn
 
@@ -142,3 +143,23 @@ def test_who_has_bound_is_not_asked_again_either_unless_the_file_says_so(site, s
     assert why["alice"]["connection-attempt-failure-reason"] == "wrong-password"
     assert why["bob"]["connection-attempt-failure-reason"] in ("account-disabled", "account-locked")
     assert all(each.connected_count == 2 for each in people.values())
+
+
+def test_a_login_that_is_under_way_when_its_endpoint_goes_is_told_to_come_back(site, corp):
+    gateway, logging_in = site.gateway, 'cvpnd_directory_logins_pending{directory="corp"}'
+
+    def told_while(change, *, pending: int) -> list[str]:
+        waiting = Crowd(site.lab, [("alice", "right")], "--timeout", "9")
+        wait_until(lambda: gateway.metrics()[logging_in] == pending, 10)
+        change()
+        return errors(waiting.report())
+
+    corp.process.signal(signal.SIGSTOP)
+    try:
+        gateway.write_config(gateway.config_path.read_text().replace("10.100.0.0/22", "10.104.0.0/22"))
+        told = told_while(lambda: gateway.ctl("reload"), pending=1)
+        told += told_while(gateway.stop, pending=2)  # the directory still has the first
+    finally:
+        corp.process.signal(signal.SIGCONT)
+    assert len(told) == 2 and all(text.startswith("AUTH_FAILED,TEMP") for text in told), told
+    assert gateway.refusals() == ["shutting-down", "shutting-down"]

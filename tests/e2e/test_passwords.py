@@ -159,7 +159,8 @@ def test_a_login_that_is_ended_needs_the_password_again_also_after_a_restart(sta
     connect("alice", "right").wait_connected()
 
 
-def test_a_changed_password_or_a_token_that_nobody_wrote_is_refused_and_tells_nothing(start, connect):
+def test_a_changed_password_or_a_token_that_nobody_wrote_is_refused_and_tells_nothing(site, start, connect):
+    """And so is who is somebody else at a later key, with a password that is right."""
     gateway = start(PASSWORD)
     heard = set()
     for user, reason in (("alice", "token-invalid"), ("mallory", "user-unknown")):
@@ -169,9 +170,15 @@ def test_a_changed_password_or_a_token_that_nobody_wrote_is_refused_and_tells_no
     assert heard == {"AUTH_FAILED,SESSION: token expired"}
     gateway.ctl("user", "add", "carol", input="secret\n")
     carol = connect("carol", "secret", "--reneg-sec", "5").wait_connected()
+    again = ("--reneg-sec", "5", "--auth-nocache", "--pull-filter", "ignore", "auth-token")
+    alice = connect("alice", "right", *again, client=site.lab.clients[1], host="198.51.100.1").wait_connected()
+    alice.login_file.write_text("bob\nright\n")
     gateway.ctl("user", "password", "carol", input="another\n")
     carol.wait_for("AUTH_FAILED,SESSION: token expired", 15)
-    assert carol.connected_count == 1
+    alice.wait_for("AUTH_FAILED,Identity changed during renegotiation", 15)
+    ended = "the refusal is repeated for a while before it ends"
+    wait_until(lambda: "identity-changed" in [e["connection-end-reason"] for e in gateway.connection_log()], 10, ended)
+    assert carol.connected_count == alice.connected_count == 1
 
 
 def test_guesses_from_a_whole_network_keep_no_user_out(site, start, connect):

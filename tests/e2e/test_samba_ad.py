@@ -4,6 +4,7 @@ open exactly their networks, live sessions follow the directory, and each reason
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from helpers import certs
@@ -98,3 +99,40 @@ def test_each_reason_of_the_domain_is_in_the_log_and_the_client_hears_the_same_f
     reasons = {entry["username"]: entry["connection-attempt-failure-reason"] for entry in gateway.connection_log()}
     assert reasons == REFUSED
     assert PASSWORD not in gateway.log() and BASE in str(gateway.connection_log())
+
+
+def test_after_a_kill_who_has_bound_is_asked_only_where_the_domain_says_no(site, domain, connect, ping):
+    """Without a service account: the gateway binds with the password that the client's token opens."""
+    gateway, people = site.gateway, {}
+    lines = [line for line in gateway.config_path.read_text().splitlines() if not line.startswith("bind_")]
+    gateway.write_config("\n".join([*lines, 'bind = "direct"', ""]))
+    gateway.ctl("reload")
+    for name, typed, client, host in (
+        ("alice", "LAB\\alice", None, None), ("bob", "bob@lab.test", site.lab.clients[1], "198.51.100.1")
+    ):  # fmt: skip
+        own = {"client": client, "host": host} if client else {}
+        options = ("--auth-retry", "none", "--auth-nocache")
+        people[name] = connect(typed, PASSWORD, *options, certificate=certs.client(name), name=name, **own)
+        people[name].wait_connected(20)
+        people[name].login_file.write_text(f"{typed}\nforgotten\n")
+
+    def start() -> None:
+        gateway.start()
+        for each in people.values():
+            each.process.signal(signal.SIGUSR1)
+
+    gateway.kill()
+    start()
+    for each in people.values():
+        each.wait_connected(40, times=2)
+    assert ping("10.30.0.10") == 1.0 and ping("10.20.0.10", client=site.lab.clients[1]) == 1.0
+    assert [entry["authentication-method"] for entry in gateway.connection_log()[-2:]] == 2 * ["certificate+token"]
+    gateway.kill()
+    domain.change(user_dn("alice"), unicodePwd='"Another-of-2026"'.encode("utf-16-le"))
+    domain.change(user_dn("bob"), userAccountControl="514")
+    start()
+    for each in people.values():
+        each.wait_for("AUTH_FAILED,SESSION", 40)
+    wait_until(lambda: {"wrong-password", "account-disabled"} <= set(gateway.refusals()), 5)
+    why = {entry["username"]: entry["connection-attempt-failure-reason"] for entry in gateway.connection_log()[-2:]}
+    assert why == {"LAB\\alice": "wrong-password", "bob@lab.test": "account-disabled"}

@@ -10,7 +10,8 @@ import os
 import secrets
 
 import pytest
-from helpers.freeradius import FREERADIUS
+from helpers import lab
+from helpers.freeradius import BY_CHALLENGE, FREERADIUS, SENT_CODE, FreeRadius, toml
 from helpers.lab import wait_until
 from helpers.openldap import SLAPD
 from helpers.process_memory import found_in_memory
@@ -22,6 +23,12 @@ pytestmark = pytest.mark.skipif(
     not SLAPD.exists() or not FREERADIUS.exists() or os.geteuid() != 0, reason="make test unpacks slapd and freeradius"
 )
 FULL = "LOGINS" in os.environ
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens(monkeypatch, tmp_path):
+    """What a lab's daemon otherwise writes down of its secrets (``witness``) leaves copies of them."""
+    monkeypatch.setattr(lab, "HELPERS", tmp_path)
 
 
 def canary() -> str:
@@ -37,6 +44,40 @@ def left_of(gateway, *texts: str) -> list[str]:
         for form in (raw[8:], *(base64.b64encode(raw[at:])[:40] for at in range(3))):
             found += found_in_memory(gateway.running.popen.pid, form)
     return found
+
+
+ONE_CODE = """
+        if (&User-Password == "{code}") {{
+            update control {{ &Auth-Type := Accept }}
+        }}
+"""
+
+
+@pytest.mark.parametrize("mfa", ["radius", "radius-challenge"])
+@pytest.mark.skipif(not FULL, reason="make test-logins runs it")
+def test_neither_password_nor_code_of_a_radius_login_is_left(site, start_corp, connect, mfa):
+    """Codes of forty digits and more, so that what is found is one."""
+    right, wrong, code, bad = (canary() for _ in range(4))
+    asks = BY_CHALLENGE.replace('"right"', f'"{right}"').replace(SENT_CODE, code)
+    corp = start_corp({"alice": right}, {"eng": ["alice"]})
+    FreeRadius(
+        site.lab.gateway, site.lab.directory / "radius", 18120,
+        asks if "challenge" in mfa else ONE_CODE.format(code=code),
+    ).start()  # fmt: skip
+    gateway = site.gateway
+    text = gateway.config_path.read_text().replace('mfa = "off"', f'mfa = "{mfa}"')
+    gateway.write_config(text + toml(site.lab.directory, 18120, of="corp"))
+    gateway.ctl("reload")
+    connect("alice", static(wrong, code), name="wrong").wait_for("AUTH_FAILED")
+    connect("alice", static(right, bad), name="bad").wait_for("AUTH_FAILED")
+    if "challenge" in mfa:
+        state = connect("alice", right, name="asked").wait_for(r"AUTH_FAILED,CRV1:R,E:(\S+):\S+:Code")[1]
+        connect("alice", f"CRV1::{state}::{code}", name="right").wait_connected()
+    else:
+        connect("alice", static(right, code), name="right").wait_connected()
+    assert {"wrong-password", "mfa-code-wrong"} <= set(gateway.refusals()), corp
+    assert left_of(gateway, right, wrong, code, bad) == []
+    assert found_in_memory(gateway.running.popen.pid, b"SESS_ID_AT_")
 
 
 @pytest.mark.parametrize("way", ["direct", *(["service", "service+totp", "local"] if FULL else [])])
