@@ -31,6 +31,9 @@ from cvpnd.connect.management import (
     Tell,
 )
 
+SBIN = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+"""Where openvpn is, which people have not on their PATH; the last is Homebrew's on Apple's own processors."""
+
 
 def openvpn_arguments(openvpn: str, profile: Path, management: Path, more: Sequence[str]) -> list[str]:
     """Ours come behind the profile's, and so before them: in an exported one for AWS's client ``auth-federate`` is an
@@ -193,7 +196,7 @@ async def connect(openvpn: str, profile: Path, more: Sequence[str], *, browser: 
     if helper.gave_up:
         print(f"cvpn-connect: {_printable(helper.gave_up)}", file=sys.stderr)
         return 1
-    return status
+    return 1 if status else 0
 
 
 def main() -> None:
@@ -209,7 +212,7 @@ def main() -> None:
     words = sys.argv[1:]
     border = words.index("--") if "--" in words else len(words)
     given, more = parser.parse_args(words[:border]), words[border + 1 :]
-    program = shutil.which(given.openvpn, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    program = shutil.which(given.openvpn, path=f"{os.environ.get('PATH', '')}:{SBIN}")
     if program is None:
         parser.error(f"there is no program {given.openvpn}; install openvpn, or name it with --openvpn")
     if not os.access(given.profile, os.R_OK) or not given.profile.is_file():

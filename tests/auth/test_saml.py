@@ -11,6 +11,7 @@ from helpers import saml_idp
 from helpers.saml_idp import ACS, Asked, Key, Response, encode, key, metadata
 
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.saml import signature
 from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
@@ -410,6 +411,16 @@ MISUSED = {
         TRANSFORM,
         TRANSFORM.replace("/>", "><ds:XPath>1</ds:XPath></ds:Transform>"),
     ),
+    "more prefixes than anybody has": (
+        TRANSFORM,
+        TRANSFORM.replace(
+            "/>", f'><x:InclusiveNamespaces xmlns:x="{EXCLUSIVE}" PrefixList="{"p " * 33}"/></ds:Transform>'
+        ),
+    ),
+    "prefixes twice": (
+        TRANSFORM,
+        TRANSFORM.replace("/>", ">" + f'<x:InclusiveNamespaces xmlns:x="{EXCLUSIVE}"/>' * 2 + "</ds:Transform>"),
+    ),
     "base64": (TRANSFORM, TRANSFORM.replace(EXCLUSIVE, "http://www.w3.org/2000/09/xmldsig#base64")),
     "a third transform": (TRANSFORM, TRANSFORM * 2),
     "inclusive canonicalization": (
@@ -480,6 +491,34 @@ def test_a_key_that_comes_along_in_whatever_form_is_worth_nothing(asked):
     ):
         spoiled = forged.replace("</ds:SignatureValue>", f"</ds:SignatureValue><ds:KeyInfo>{shown}</ds:KeyInfo>")
         assert reason(judged(request, encode(spoiled))) is Refusal.SAML_SIGNATURE_INVALID
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [("exec sleep 20", "not done after"), ("kill -9 $$", "signal 9"), (None, "No such file")],
+    ids=["hangs", "is killed", "is gone"],
+)
+def test_a_program_that_finds_nothing_out_is_no_yes_and_no_bad_signature(asked, tmp_path, monkeypatch, body, says):
+    """What the kernel kills for want of memory has not looked at any signature."""
+    request, url = asked
+    program = tmp_path / "xmlsec1"
+    if body is not None:
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(signature, "PROGRAM_S", 0.3)
+    monkeypatch.setattr(signature, "_program", lambda: (str(program), (1, 2, 37)))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    answer = judged(request, saml_idp.answer(url))
+    assert reason(answer) is Refusal.SAML_UNAVAILABLE and says in answer.detail
+    assert {path.name for path in tmp_path.iterdir()} <= {"xmlsec1"}, "nothing is left behind"
+
+
+def test_an_element_with_thousands_of_attributes_is_not_sorted(asked):
+    request, _ = asked
+    many = " ".join(f'a{number}=""' for number in range(65))
+    xml = Response(request.id).xml().replace("<samlp:Status>", f"<samlp:Extensions {many}/><samlp:Status>", 1)
+    answer = judged(request, encode(xml))
+    assert reason(answer) is Refusal.SAML_MALFORMED and "65 attributes" in answer.detail
 
 
 def test_bytes_of_another_encoding_are_the_same_response(asked):

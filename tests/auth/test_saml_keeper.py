@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +25,17 @@ NEW = "https://idp.example.com/new"
 class Site(http.server.BaseHTTPRequestHandler):
     body = b""
     status = 200
+    pause_s = 0.0
 
     def do_GET(self) -> None:
         self.send_response(type(self).status)
         self.send_header("Location", "/elsewhere")
         self.end_headers()
-        self.wfile.write(type(self).body)
+        body, at_once = type(self).body, 200 if self.pause_s else 1 << 20
+        with contextlib.suppress(ConnectionError):  # who has waited long enough
+            for part in range(0, len(body), at_once):
+                time.sleep(self.pause_s)
+                self.wfile.write(body[part : part + at_once])
 
     def log_message(self, *_: object) -> None:
         pass
@@ -36,7 +43,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Site.body, Site.status = saml_idp.metadata().encode(), 200
+    Site.body, Site.status, Site.pause_s = saml_idp.metadata().encode(), 200, 0.0
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/metadata"
@@ -96,6 +103,29 @@ def test_metadata_of_a_url_is_refreshed_and_outlives_its_site(store, url, caplog
     assert elsewhere.known() == {"corp": None} and entity_ids(elsewhere) == {}, (
         "and nobody is let in by the metadata of another place"
     )
+
+
+@pytest.mark.parametrize("how", ["a byte now and then", "more than there may be", "no answer"])
+def test_a_site_that_is_slow_large_or_gone_is_noticed_and_what_was_known_stays(store, url, how, monkeypatch, caplog):
+    clock = Clock()
+    keeper = SamlKeeper(store, clock)
+    keeper.read([config(url)])
+    monkeypatch.setattr("cvpnd.auth.saml.keeper.FETCHED_IN_S", 0.2)
+    if how == "a byte now and then":
+        Site.pause_s, says = 0.1, "it did not come within 0.2 s"
+    elif how == "more than there may be":
+        monkeypatch.setattr("cvpnd.auth.saml.keeper.FETCHED_IN_S", 20)
+        Site.body, says = b"<a>" + bytes(10_000_001), "is larger than 10000000 bytes"
+    else:
+        monkeypatch.setattr("cvpnd.auth.saml.keeper.FETCH_TIMEOUT_S", 0.2)
+        Site.pause_s, says = 0.6, "timed out"
+    clock.now += 3600
+    begun = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        keeper.refresh_due()
+    assert time.monotonic() - begun < 5
+    assert says in caplog.text and "the latest good one stays" in caplog.text
+    assert keeper.failures == {"corp": 1} and entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
 
 
 def test_metadata_that_has_expired_is_not_taken_and_what_was_good_ends_by_itself(store, url):

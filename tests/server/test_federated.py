@@ -254,7 +254,18 @@ async def test_client_that_takes_no_token_says_again_what_it_brought(gateway):
     second.close()
 
 
-async def test_identity_provider_that_is_replaced_during_a_login_lets_nobody_in(gateway, monkeypatch):
+@pytest.mark.parametrize(
+    ("idp", "expected"),
+    [
+        (replace(PROVIDER.idp, entity_id="urn:another"), Refusal.SAML_WRONG_ISSUER),
+        (replace(PROVIDER.idp, certificates=("another",)), Refusal.SAML_SIGNATURE_INVALID),
+        (replace(PROVIDER.idp, certificates=("another", *PROVIDER.idp.certificates)), None),
+    ],
+    ids=["another", "its key is withdrawn", "it has one more key"],
+)
+async def test_identity_provider_that_changes_during_a_login_lets_in_whom_it_still_vouches_for(
+    gateway, monkeypatch, idp, expected
+):
     served = gateway.start()
     saml = served.control.saml
     state, url = await sent_away(served)
@@ -262,11 +273,14 @@ async def test_identity_provider_that_is_replaced_during_a_login_lets_nobody_in(
 
     async def meanwhile(*arguments):
         await remember(*arguments)
-        saml.replace({"corp": replace(PROVIDER, idp=replace(PROVIDER.idp, entity_id="urn:another"))})
+        saml.replace({"corp": replace(PROVIDER, idp=idp)})
 
     monkeypatch.setattr(saml, "remember", meanwhile)
-    assert await refused(served, brought(state, saml_idp.answer(url))) == "AUTH_FAILED"
-    assert gateway.refusal() is Refusal.SAML_WRONG_ISSUER
+    if expected is None:
+        (await client(served, brought(state, saml_idp.answer(url))).connect()).close()
+    else:
+        assert await refused(served, brought(state, saml_idp.answer(url))) == "AUTH_FAILED"
+        assert gateway.refusal() is expected
 
 
 async def test_stolen_state_id_is_worth_nothing_elsewhere_and_costs_its_owner_nothing(gateway):

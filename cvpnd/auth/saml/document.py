@@ -27,6 +27,11 @@ from cvpnd.reasons import Refusal
 
 MAX_DEPTH = 32
 MAX_ELEMENTS = 10_000
+MAX_ATTRIBUTES = 64
+"""Of one element. Canonical form sorts them, which takes a second for nine thousand."""
+MAX_PREFIXES = 32
+"""That a signature names of itself. Canonical form looks for each of them at each element: without a limit a program is
+busy for seven seconds before it finds out who has signed."""
 _ID = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,255}")
 _KEY_INFO = [f"{{{SIGNATURE}}}{name}" for name in ("X509Data", "KeyName", "KeyValue")]
 """Which nobody reads. What may be there beside it in XML names files and addresses to take a key from."""
@@ -106,8 +111,11 @@ class _Writer(ContentHandler):
         self._elements += 1
         if self._depth > MAX_DEPTH or self._elements > MAX_ELEMENTS:
             raise NotAccepted(Refusal.SAML_MALFORMED, f"more than {MAX_DEPTH} levels or {MAX_ELEMENTS} elements")
+        found = attrs.items()  # type: ignore[attr-defined]
+        if len(found) > MAX_ATTRIBUTES:
+            raise NotAccepted(Refusal.SAML_MALFORMED, f"an element with {len(found)} attributes")
         self.parts.append(f"<{name}")
-        self.parts += [f" {key}={quoteattr(value)}" for key, value in attrs.items()]  # type: ignore[attr-defined]
+        self.parts += [f" {key}={quoteattr(value)}" for key, value in found]
         self.parts.append(">")
 
     def endElement(self, name: str) -> None:
@@ -225,6 +233,8 @@ def _check_signature(owner: Element) -> None:
     for transform in (canonicalization, *reference[0]):
         if any(child.tag != f"{{{_EXCLUSIVE}}}InclusiveNamespaces" for child in transform):
             raise refused("a transform of another kind")
+        if sum(len(child.get("PrefixList", "").split()) for child in transform) > MAX_PREFIXES or len(transform) > 1:
+            raise refused("its canonicalization names too many prefixes")
     for part in signature[2:]:
         if any(child.tag not in _KEY_INFO for child in part):
             raise refused(f"its KeyInfo holds {', '.join(_parts(part))[:120]}")

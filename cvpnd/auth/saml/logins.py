@@ -81,7 +81,8 @@ class SamlLogins:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def replace(self, providers: Mapping[str, SamlProvider]) -> None:
-        """By id. Logins that are under way go on with the one that they began with."""
+        """By id. An answer is judged by the keys of the moment in which it comes, whenever it was asked for: a key may
+        have been withdrawn because somebody else has it."""
         self._providers = dict(providers)
 
     def responses(self, provider_id: str) -> tuple[Histogram, Counter[str]]:
@@ -173,6 +174,11 @@ class SamlLogins:
         metadata cannot be had is none."""
         now = self._providers.get(vouched.id)
         return now is not None and now.idp.entity_id != vouched.idp.entity_id
+
+    def withdrawn(self, vouched: SamlProvider) -> bool:
+        """Whether a key that it had then is none of its own any more: of which, an assertion does not say."""
+        now = self._providers.get(vouched.id)
+        return now is not None and not set(vouched.idp.certificates) <= set(now.idp.certificates)
 
     # -- AWS's client (openvpn-wire.md section 17) ------------------------------------------------------------
 
