@@ -61,8 +61,9 @@ class SamlProvider:
         except NotAccepted as no:
             return Refused(no.refusal, no.detail)
         except OSError as error:  # no program, no file, no memory for either: nothing is known of the response
-            log.error("provider %s: a response cannot be looked at: %s", self.id, error)
-            return Refused(Refusal.SAML_UNAVAILABLE, f"{type(error).__name__}: {error}"[:200])
+            detail = f"{type(error).__name__}: {error}"[:200]
+            log.error("provider %s: a response cannot be looked at: %s", self.id, detail)
+            return Refused(Refusal.SAML_UNAVAILABLE, detail)
         except Exception as error:  # whatever it is, it is no yes
             log.exception("provider %s: a response cannot be looked at", self.id)
             return Refused(Refusal.SAML_MALFORMED, f"{type(error).__name__}: {error}"[:200])
