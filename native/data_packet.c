@@ -20,6 +20,8 @@ static bool accept_id(struct key_slot *slot, uint32_t packet_id)
 
 static enum drop_reason open_epoch(struct key_slot *slot, const struct key_limits *limits, struct packet *packet)
 {
+    if (wire_opcode(packet->bytes[0]) != P_DATA_V2)
+        return DROP_BAD_OPCODE; /* the format has no other form */
     if (packet->length <= EPOCH_OVERHEAD)
         return DROP_TRUNCATED;
     enum drop_reason reason = epoch_open(slot->epoch, &limits->epoch, packet->bytes, packet->length);

@@ -77,17 +77,18 @@ static void follow_newer_key(struct forwarder *forwarder, struct peer *peer, str
     report(forwarder, &event, NULL, 0);
 }
 
-/* Whether this is how the peer's data packets look. A key id in it decides the rest. */
+/* Whether a packet that is this peer's by the way it came may be its data. Without a peer id also from who knows them: a
+ * client that took up none sends none (openvpn-wire.md 2.3). A key id in it decides the rest. */
 static bool is_data_of(const struct peer *peer, unsigned opcode)
 {
-    return opcode == (peer->data_v1 ? P_DATA_V1 : P_DATA_V2);
+    return opcode == P_DATA_V1 || (opcode == P_DATA_V2 && !peer->data_v1);
 }
 
 /* Steps 2 to 4 for a data packet of this peer: afterwards the packet is its authentic payload. */
 static enum drop_reason open_data(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
     const struct key_limits *limits = forwarder->limits;
-    if (packet->length <= (peer->data_v1 ? DATA_V1_OVERHEAD : DATA_OVERHEAD))
+    if (packet->length <= (wire_opcode(packet->bytes[0]) == P_DATA_V1 ? DATA_V1_OVERHEAD : DATA_OVERHEAD))
         return DROP_TRUNCATED;
     struct key_slot *slot = atomic_load(&peer->keys[wire_key_id(packet->bytes[0])]);
     if (slot == NULL)

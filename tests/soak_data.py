@@ -1,9 +1,9 @@
 """The same bytes through every way a packet can take: ``--megabytes`` each way, compared by SHA-256.
 
-Every level of offload, every backend of packet crypto, both kinds of cipher, both IP versions in the tunnel, the
-devices behind the gateway with offloads of their own and without, over UDP (``--transport tcp`` for the other). Needs
-root and the stock client; a gigabyte each takes hours. ``--sanitized SITE`` runs the gateway on a module with
-AddressSanitizer and UBSan that is installed below SITE.
+Every level of offload, every backend of packet crypto, two ciphers (``--cipher`` for others), both IP versions in the
+tunnel, the devices behind the gateway with offloads of their own and without, over UDP (``--transport tcp`` for the
+other). Needs root and the stock client; a gigabyte each takes hours. ``--sanitized SITE`` runs the gateway on a module
+with AddressSanitizer and UBSan that is installed below SITE.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from helpers.lab import OTHER_LEG, TARGET_LEG, Lab
 OFFLOADS = ("auto", "tcp", "off")
 BACKENDS = ("ipsec-mb", "openssl")
 CIPHERS = ("AES-256-GCM", "CHACHA20-POLY1305")
+MORE_CIPHERS = ("AES-128-GCM", "AES-192-GCM", "AES-256-CBC", "AES-128-CBC")
 DEVICES = ("on", "off")
 DEVICE_FEATURES = ("rx", "tx", "tso", "gso", "gro", "tx-udp-segmentation")
 MEGABYTE = 1 << 20
@@ -46,7 +47,8 @@ def sanitizers(site: Path) -> dict[str, str]:
 
 def transfer(site: Site, ciphers: tuple[str, ...], length: int, transport: str) -> str:
     """What a client with these ciphers moved, in words. LabError when it arrived changed, or not at all."""
-    site.connect(None, "--data-ciphers", ":".join(ciphers), transport=transport)
+    old = ("--cipher", ciphers[0], "--auth", "SHA256", "--disable-dco") if ciphers[0].endswith("CBC") else ()
+    site.connect(None, "--data-ciphers", ":".join(ciphers), *old, transport=transport)
     done = []
     for host in (TARGET_LEG.host, TARGET_LEG.host_v6):
         patience = 60 + length / MEGABYTE * SECONDS_PER_MEGABYTE
@@ -62,7 +64,7 @@ def run(offload: str, backend: str, cipher: str, devices: str, options: argparse
         for leg in (TARGET_LEG, OTHER_LEG):
             lab.gateway.run("ethtool", "-K", leg.interface, *(w for f in DEVICE_FEATURES for w in (f, devices)))
         environment = sanitizers(options.sanitized) if options.sanitized else {}
-        more = f'data_ciphers = ["{cipher}"]'
+        more = f'{"legacy_cbc_ciphers" if cipher.endswith("CBC") else "data_ciphers"} = ["{cipher}"]'
         daemon = f'packet_crypto = "{backend}"'
         toml = site.toml(more, ipv6=True, packet_offload=offload, daemon=daemon, ping_s=10, ping_restart_s=60)
         gateway = lab.gateway_process(toml, **environment)
@@ -78,7 +80,7 @@ def main() -> None:
     parser.add_argument("--transport", choices=("udp", "tcp"), default="udp")
     parser.add_argument("--offload", choices=OFFLOADS, nargs="+", default=OFFLOADS)
     parser.add_argument("--backend", choices=("auto", *BACKENDS), nargs="+", default=BACKENDS)
-    parser.add_argument("--cipher", choices=CIPHERS, nargs="+", default=CIPHERS)
+    parser.add_argument("--cipher", choices=(*CIPHERS, *MORE_CIPHERS), nargs="+", default=CIPHERS)
     parser.add_argument("--devices", choices=DEVICES, nargs="+", default=DEVICES)
     parser.add_argument("--sanitized", type=Path, metavar="SITE")
     options = parser.parse_args()

@@ -345,8 +345,9 @@ class Forwarder:
         return self.injected_to_tun(packet, peer, now)
 
     def injected_to_tun(self, packet: bytes, peer: Peer, now: float) -> bytes | Drop | None:
-        """One data packet that is this peer's by the way it came."""
-        if packet[0] >> 3 != (P_DATA_V1 if peer.settings.data_v1 else P_DATA_V2):
+        """One data packet that is this peer's by the way it came. Without a peer id also from who knows them: a client
+        that took up none sends none (openvpn-wire.md 2.3)."""
+        if packet[0] >> 3 not in ((P_DATA_V1,) if peer.settings.data_v1 else (P_DATA_V1, P_DATA_V2)):
             return Drop.BAD_OPCODE
         payload = self._open(peer, packet, now)
         return payload if isinstance(payload, Drop) else self._admit(peer, payload, now)
@@ -389,7 +390,7 @@ class Forwarder:
             self.answers.append(answer)
 
     def _open(self, peer: Peer, packet: bytes, now: float) -> bytes | Drop:
-        if len(packet) <= (OVERHEAD_V1 if peer.settings.data_v1 else OVERHEAD):
+        if len(packet) <= (OVERHEAD_V1 if packet[0] >> 3 == P_DATA_V1 else OVERHEAD):
             return Drop.TRUNCATED
         key = peer.keys.get(packet[0] & 7)
         if key is None:

@@ -292,6 +292,8 @@ class EpochKeySlot:
         return epoch <= self._opening or epoch + FUTURE_EPOCHS + 1 <= self._limits.last_epoch
 
     def open(self, packet: bytes) -> bytes | Drop:
+        if packet[0] >> 3 != P_DATA_V2:  # the format has no other form
+            return Drop.BAD_OPCODE
         if len(packet) <= EPOCH_OVERHEAD:
             return Drop.TRUNCATED
         ad, text = packet[: HEADER + EPOCH_ID], packet[HEADER + EPOCH_ID :]

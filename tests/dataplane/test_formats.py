@@ -89,11 +89,33 @@ def test_what_is_too_short_is_truncated(gateway: Gateway, old: Client, length: i
         gateway.plane.inject(old.peer_id, old.seal(PING)[:length])
 
 
-def test_the_other_opcode_is_not_this_clients(gateway: Gateway, old: Client) -> None:
+def test_a_peer_id_is_not_for_a_client_that_knows_none(gateway: Gateway, old: Client) -> None:
     new = gateway.client(2, ("10.100.0.3",))
-    for client, other in ((old, new), (new, old)):
-        with gateway.dropping(bad_opcode=1):
-            gateway.plane.inject(client.peer_id, other.seal(PING))
+    with gateway.dropping(bad_opcode=1):
+        gateway.plane.inject(old.peer_id, new.seal(PING))
+
+
+@pytest.mark.parametrize(("cipher", "digest"), [("AES-256-GCM", ""), ("AES-256-CBC", "SHA256")], ids=["AEAD", "CBC"])
+def test_a_client_that_did_not_take_up_its_peer_id_is_heard(gateway: Gateway, cipher: str, digest: str) -> None:
+    """It sends without one and understands what we send with one: so does the stock client told to ignore it."""
+    client = gateway.client(2, ("10.100.0.3",), cipher=cipher, digest=digest)
+    packet = udp(client.address, TARGET)
+    without = client.keys[0].seal(None, packet)
+    gateway.plane.inject(client.peer_id, without)
+    assert gateway.delivered() == packet
+    with gateway.dropping(replayed=1, auth_failed=1):
+        gateway.plane.inject(client.peer_id, without)
+        gateway.plane.inject(client.peer_id, without[:-1] + bytes([without[-1] ^ 1]))
+    with gateway.dropping(bad_opcode=1):
+        client.send_raw(without)
+    gateway.inject(udp(TARGET, client.address))
+    assert client.receive().peer_id == 2
+
+
+def test_the_epoch_format_needs_a_peer_id(gateway: Gateway) -> None:
+    client = gateway.client(2, ("10.100.0.3",), epoch=True)
+    with gateway.dropping(bad_opcode=1):
+        gateway.plane.inject(client.peer_id, bytes([6 << 3]) + client.seal(PING)[1:])
 
 
 def test_its_id_means_nothing_in_a_datagram(gateway: Gateway, old: Client) -> None:

@@ -20,6 +20,7 @@ SERVED = (
     "--route-nopull --route 10.20.0.0 255.255.0.0 vpn_gateway",
     "--tran-window 1 --reneg-sec 2 --replay-window 8 3",
     "--ping 30 --ping-exit 20 --float --multihome --passtos",
+    "--pull-filter ignore peer-id",  # sends P_DATA_V1 and understands P_DATA_V2
 )
 REFUSED = {
     "--dev tap": "This server is a routed VPN: use dev tun, not dev tap",

@@ -351,7 +351,7 @@ static void tcp_stream_ends_with_the_first_forgery(void)
     batch.count = 1;
     batch.packets[0] = (struct packet){.bytes = first, .length = (uint32_t)length};
     CHECK(!tcp_to_tun(&fixture->forwarder, fixture->peer, &batch)); /* … but it is authenticated */
-    uint8_t control[] = {P_CONTROL_V1 << 3 | 1, 1, 2, 3}, odd[] = {P_DATA_V1 << 3, 1};
+    uint8_t control[] = {P_CONTROL_V1 << 3 | 1, 1, 2, 3}, odd[] = {31 << 3, 1};
     batch.count = 2;
     batch.packets[0] = (struct packet){.bytes = control, .length = sizeof control};
     batch.packets[1] = (struct packet){.bytes = odd, .length = sizeof odd};
