@@ -145,7 +145,8 @@ class OperationsBase:
         return await self._store(self._stored.latest_change) if self._stored.is_shared else None
 
     async def _catch_up(self) -> None:
-        """What other gateways on the same store have changed comes into force here. Under the lock."""
+        """What other gateways on the same store have changed comes into force here. Inside a transaction, so that it is
+        whole and stays as it is meanwhile."""
         latest = await self._latest_change()
         if latest != self._followed:
             await self._follow()

@@ -36,6 +36,9 @@ _warn = RateLimited(log, interval_s=60)
 FOLLOWS_EVERY_S = 0.4
 """How soon another gateway's change on the same store is looked for; putting it in force takes the rest of a second."""
 
+FOLLOWS_AGAIN_AFTER_S = 3.0
+"""After a failure."""
+
 
 class Operations(
     LifecycleOperations,
@@ -105,7 +108,9 @@ class Operations(
             await asyncio.sleep(FOLLOWS_EVERY_S)
             try:
                 if await self._latest_change() != self._followed:
-                    async with self._changing:
-                        await self._catch_up()
-            except OperationError as error:
-                _warn.warning("follow", "changes of other gateways are not followed: %s", error)
+                    async with self._change():
+                        pass  # every change begins with those of others, and sees them whole
+            except Exception as error:  # whatever it is, the next change of another gateway may not be missed for it
+                refused = isinstance(error, OperationError)
+                _warn.warning("follow", "changes of other gateways are not followed: %s", error, exc_info=not refused)
+                await asyncio.sleep(FOLLOWS_AGAIN_AFTER_S)
