@@ -60,9 +60,10 @@ class Host:
         text = self.get("/endpoints/lab/profile")["profile"]
         alice = certs.client()
         text += f"<cert>\n{alice.certificate_pem.decode()}</cert>\n<key>\n{alice.private_key_pem.decode()}</key>\n"
-        path = self.lab.directory / "alice.ovpn"
+        path, login = self.lab.directory / "alice.ovpn", self.lab.directory / "login"
         path.write_text(text)
-        return self.lab.openvpn(path).wait_connected()
+        login.write_text("alice\nright\n")
+        return self.lab.openvpn(path, "--auth-user-pass", str(login)).wait_connected()
 
     def passes(self) -> bool:
         return self.lab.client.ping("10.20.0.10", 1, 0.1).received == 1
@@ -93,7 +94,10 @@ def test_a_change_at_one_gateway_is_in_force_at_the_other(tmp_path: Path) -> Non
         state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
         here, there = Host(left, state, key), Host(right, state, key)
         arn = here.import_certificate()
-        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1}
+        here.done("POST", "/users", {"name": "alice", "password": "right"})
+        methods = [{"type": "certificate-authentication"}]
+        methods.append({"type": "directory-service-authentication", "directory": "local"})
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1, "authentication": methods}
         trust = {"server_certificate": arn, "client_certificate": arn}
         made = {"name": "lab", "client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
         endpoint = here.done("POST", "/endpoints", made)["endpoint"]["endpoint_id"]
@@ -112,6 +116,12 @@ def test_a_change_at_one_gateway_is_in_force_at_the_other(tmp_path: Path) -> Non
         followed("the rule again", lambda: there.get("/rules")["rules"])
         assert there.passes()
         _contradict(here, there)
+        here.done("PATCH", "/users/alice", {"disabled": True})
+        followed("a disabled user's end", lambda: "account-disabled" in str(there.get("/connections")))
+        client.stop()
+        here.done("PATCH", "/users/alice", {"disabled": False})
+        time.sleep(1)  # nothing that is shown tells when she may come back there
+        client = there.client()
 
         credentials = here.done("POST", "/access-keys", {"role": "admin"})
         at_the_other = there.ec2(credentials)
