@@ -371,7 +371,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.portal.listen is not None:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
-    kept = gateway.keep_routes(), gateway.keep_firewall(), gateway.keep_accounts(), gateway.keep_metadata()
+    accounts = gateway.accounts.keep(lambda: gateway.config)
+    kept = gateway.keep_routes(), gateway.keep_firewall(), accounts, gateway.keep_metadata()
     chores = daemon.watch(), daemon.keep_crl_fresh(), daemon.operations.keep_following(), *kept
     for chore in (*chores, gateway.keep_addresses_clean()):
         daemon.do(chore)

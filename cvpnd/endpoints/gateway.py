@@ -12,27 +12,22 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from cvpnd.auth.directory import Account, DirectoryError
+from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import CertificateSettings, TrustError
-from cvpnd.auth.identity import Refused
-from cvpnd.auth.kept_passwords import KeptPasswords
-from cvpnd.auth.ldap_directory import LdapDirectory, open_directory
-from cvpnd.auth.local_users import LocalUser, LocalUsers
-from cvpnd.auth.logins import OWN_FAULT, UserLogins
-from cvpnd.auth.radius import RadiusSettings, radius_settings
-from cvpnd.auth.radius_codes import RadiusCodes
+from cvpnd.auth.ldap_directory import open_directory
+from cvpnd.auth.radius import radius_settings
 from cvpnd.auth.saml.keeper import SamlKeeper, keep_fresh, prepare
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import Revocations, TokenKey
-from cvpnd.auth.totp import Totp
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import LOCAL_DIRECTORY, Config, ConfigError, EndpointConfig, RadiusConfig, check_files, load
+from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
+from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.ended import EndedConnections
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
@@ -54,7 +49,7 @@ from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError, check_free
-from cvpnd.store import Store, StoredLocalUser, StoreError
+from cvpnd.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +79,7 @@ class Gateway:
         self.plane = plane
         self.control = control
         self.store = store
-        self.local_users = LocalUsers()
-        self._directories: dict[str, LdapDirectory] = {}
-        control.users = UserLogins({LOCAL_DIRECTORY: self.local_users})
-        control.totp = Totp(store)
+        self.accounts = Accounts(plane, control, store)
         self.saml_keeper = SamlKeeper(store)
         self.timeouts = SessionTimeouts(control)
         self.ended = EndedConnections()
@@ -134,7 +126,7 @@ class Gateway:
         as could be, who may log in and who may go where before anything else."""
         try:
             self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
-            self._set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
+            self.accounts.set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
             for served in self.endpoints:
                 rules, changed = await asyncio.to_thread(self._changed_rules, served)
                 if changed:
@@ -179,10 +171,9 @@ class Gateway:
                 for listener in running.listeners:
                     listener.stop_accepting()
             told = self._put_off(self.control.table) + self._send_back(self.control.table, End.SHUTDOWN)
-            self.control.users.close()
+            self.accounts.close()
             if self.control.saml is not None:
                 self.control.saml.close()
-            self._set_radius([])
             if told:
                 await asyncio.sleep(grace_s)
             for running in list(self._running.values()):
@@ -210,13 +201,13 @@ class Gateway:
         radius = [(each, await asyncio.to_thread(radius_settings, each)) for each in file.radius] if again else []
         await self._set_identity_providers(config, again=again)
         if again:
-            self._set_radius(radius)
-            self._set_directories(directories)
+            self.accounts.set_radius(radius)
+            self.accounts.set_directories(directories)
             self.control.handlers.replace(handlers)
         self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
-        await self._set_kept_passwords(file)
+        await self.accounts.set_kept_passwords(file)
         self._check_new_ports(config)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
@@ -243,7 +234,7 @@ class Gateway:
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
             self._update(here, config, endpoint, keepers[endpoint.id])
-        self._set_local_users(file, users)
+        self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
 
     async def _set_identity_providers(self, config: Config, *, again: bool) -> None:
@@ -434,100 +425,7 @@ class Gateway:
         except HostError as error:
             raise GatewayError(str(error)) from error
 
-    # -- users, rules and trust ------------------------------------------------------------------------------------
-
-    def _set_directories(self, wanted: dict[str, LdapDirectory]) -> None:
-        others = set()
-        for name, before in self._directories.items():
-            if (directory := wanted.get(name)) is None:
-                before.close()
-            elif not directory.succeed(before):
-                others.add(name)
-        self._directories = wanted
-        self.control.users.replace({LOCAL_DIRECTORY: self.local_users, **wanted}, others)
-
-    async def _set_kept_passwords(self, file: Config) -> None:
-        """Of directories that keep none any more, none is there."""
-        if any(directory.keeps_passwords for directory in file.directories):
-            secret = await asyncio.to_thread(self.store.gateway_secret, "kept-passwords")
-            self.control.kept_passwords = KeptPasswords(self.store, secret)
-        await self._tidy_passwords(file)
-
-    async def _tidy_passwords(self, file: Config) -> None:
-        keeping = [directory.id for directory in file.directories if directory.keeps_passwords]
-        await asyncio.to_thread(self.store.tidy_passwords, keeping, time.time())
-
-    def _set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
-        before, now = self.control.radius, {}
-        for config, settings in wanted:
-            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(config, settings, self.store)
-            codes.replace(config, settings)
-        for directory in before.keys() - now.keys():
-            before[directory].close()
-        self.control.radius = now
-
-    def _set_local_users(self, file: Config, stored: Sequence[StoredLocalUser]) -> None:
-        """The file's count before those of the store. Sessions follow at once: what their user may not, they lose."""
-        self.local_users.replace(
-            [
-                *(LocalUser(u.name, u.password_hash, frozenset(u.groups)) for u in file.local_users),
-                *(LocalUser(u.name, u.password_hash, frozenset(u.groups), u.disabled) for u in stored),
-            ]
-        )
-        for username in self._logged_in(LOCAL_DIRECTORY):
-            self._follow(LOCAL_DIRECTORY, username, self.local_users.look_up(username))
-
-    def _logged_in(self, directory: str) -> list[str]:
-        """Users of established sessions."""
-        return sorted({name for connection in self.control.table if (name := _user(connection, directory)) is not None})
-
-    def _follow(self, directory: str, username: str, account: Account | Refused) -> None:
-        """What became of the user's account, for the sessions that there are."""
-        for connection in self.control.table:
-            if _user(connection, directory) != username:
-                continue
-            if isinstance(account, Refused):
-                log.info("%s: %s: %s", connection.connection_id, account.refusal, account.detail)
-                if account.refusal is Refusal.ACCOUNT_UNCHECKED:  # it may come back with its token, and bind again
-                    self.control.restart(connection, End.ACCOUNT_UNCHECKED, RESTART_TEXT)
-                else:
-                    self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
-            elif account.person != connection.person:
-                log.info("%s: the account of %s is gone, and another has its name", connection.connection_id, username)
-                self.control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
-            else:
-                connection.endpoint.set_account(self.plane, connection, account.groups)
-
-    async def keep_accounts(self) -> None:
-        """Runs until cancelled: asks each directory at its interval about the users of live sessions."""
-        asked_at: dict[str, float] = {}
-        while True:
-            await asyncio.sleep(1)
-            now = time.monotonic()
-            self.control.users.wipe_passwords()
-            for directory in self.config.directories:
-                if now >= asked_at.setdefault(directory.id, now) + directory.looks_every_s:
-                    asked_at[directory.id] = now
-                    await self._look_again(directory.id)
-                    if directory.keeps_passwords:
-                        await self._with_kept_passwords(self._tidy_passwords(self.config))
-
-    async def _look_again(self, directory: str) -> None:
-        for username in self._logged_in(directory):
-            account = await self.control.users.look_again(directory, username)
-            if isinstance(account, Refused) and account.refusal not in OWN_FAULT:
-                log.warning("directory %s: accounts stay as they are: %s", directory, account.detail)
-                return
-            if isinstance(account, Refused) and account.refusal is not Refusal.ACCOUNT_UNCHECKED:
-                await self._with_kept_passwords(asyncio.to_thread(self.store.forget_passwords_of, directory, username))
-            self._follow(directory, username, account)
-
-    async def _with_kept_passwords(self, change: Awaitable[None]) -> None:
-        """What cannot be taken away now is so later, and nobody can open it."""
-        try:
-            await change
-        except StoreError as error:
-            log.warning("kept passwords stay where they are: %s", error)
+    # -- rules and trust --------------------------------------------------------------------------------------------
 
     async def put_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
         """Whoever is cancelled in here has changed nothing."""
@@ -566,14 +464,6 @@ class Gateway:
         for connection in self._connections(served):
             if connection.established and served.still_trusted(connection) is Refusal.CERTIFICATE_REVOKED:
                 self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
-
-
-def _user(connection: Connection, directory: str) -> str | None:
-    """Of an established session, if this directory let it in."""
-    method, identity = connection.endpoint.settings.user_method, connection.identity
-    if not connection.established or method is None or method.directory != directory or identity is None:
-        return None
-    return identity.username
 
 
 def _read(old: Config) -> Config:

@@ -1,0 +1,146 @@
+"""Who the users are, and what becomes of sessions when that changes: the directories, the RADIUS servers that ask for
+codes, and the local users."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.kept_passwords import KeptPasswords
+from cvpnd.auth.ldap_directory import LdapDirectory
+from cvpnd.auth.local_users import LocalUser, LocalUsers
+from cvpnd.auth.logins import OWN_FAULT, UserLogins
+from cvpnd.auth.radius import RadiusSettings
+from cvpnd.auth.radius_codes import RadiusCodes
+from cvpnd.auth.totp import Totp
+from cvpnd.config import LOCAL_DIRECTORY, Config, RadiusConfig
+from cvpnd.dataplane.api import DataPlane
+from cvpnd.reasons import End, Refusal
+from cvpnd.server.connection import Connection
+from cvpnd.server.control import RESTART_TEXT, ControlPlane
+from cvpnd.store import Store, StoredLocalUser, StoreError
+
+log = logging.getLogger(__name__)
+
+
+class Accounts:
+    """Owned by the gateway, and changed as it is: by one task at a time. What is wanted has been opened before, from
+    files that could be read."""
+
+    def __init__(self, plane: DataPlane, control: ControlPlane, store: Store) -> None:
+        self._plane, self._control, self._store = plane, control, store
+        self._local = LocalUsers()
+        self._directories: dict[str, LdapDirectory] = {}
+        control.users = UserLogins({LOCAL_DIRECTORY: self._local})
+        control.totp = Totp(store)
+
+    def close(self) -> None:
+        self._control.users.close()
+        self.set_radius([])
+
+    def set_directories(self, wanted: dict[str, LdapDirectory]) -> None:
+        others = set()
+        for name, before in self._directories.items():
+            if (directory := wanted.get(name)) is None:
+                before.close()
+            elif not directory.succeed(before):
+                others.add(name)
+        self._directories = wanted
+        self._control.users.replace({LOCAL_DIRECTORY: self._local, **wanted}, others)
+
+    async def set_kept_passwords(self, file: Config) -> None:
+        """Of directories that keep none any more, none is there."""
+        if any(directory.keeps_passwords for directory in file.directories):
+            secret = await asyncio.to_thread(self._store.gateway_secret, "kept-passwords")
+            self._control.kept_passwords = KeptPasswords(self._store, secret)
+        await self._tidy_passwords(file)
+
+    async def _tidy_passwords(self, file: Config) -> None:
+        keeping = [directory.id for directory in file.directories if directory.keeps_passwords]
+        await asyncio.to_thread(self._store.tidy_passwords, keeping, time.time())
+
+    def set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
+        before, now = self._control.radius, {}
+        for config, settings in wanted:
+            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(config, settings, self._store)
+            codes.replace(config, settings)
+        for directory in before.keys() - now.keys():
+            before[directory].close()
+        self._control.radius = now
+
+    def set_local_users(self, file: Config, stored: Sequence[StoredLocalUser]) -> None:
+        """The file's count before those of the store. Sessions follow at once: what their user may not, they lose."""
+        self._local.replace(
+            [
+                *(LocalUser(u.name, u.password_hash, frozenset(u.groups)) for u in file.local_users),
+                *(LocalUser(u.name, u.password_hash, frozenset(u.groups), u.disabled) for u in stored),
+            ]
+        )
+        for username in self._logged_in(LOCAL_DIRECTORY):
+            self._follow(LOCAL_DIRECTORY, username, self._local.look_up(username))
+
+    def _logged_in(self, directory: str) -> list[str]:
+        """Users of established sessions."""
+        return sorted(
+            {name for connection in self._control.table if (name := _user(connection, directory)) is not None}
+        )
+
+    def _follow(self, directory: str, username: str, account: Account | Refused) -> None:
+        """What became of the user's account, for the sessions that there are."""
+        for connection in self._control.table:
+            if _user(connection, directory) != username:
+                continue
+            if isinstance(account, Refused):
+                log.info("%s: %s: %s", connection.connection_id, account.refusal, account.detail)
+                if account.refusal is Refusal.ACCOUNT_UNCHECKED:  # it may come back with its token, and bind again
+                    self._control.restart(connection, End.ACCOUNT_UNCHECKED, RESTART_TEXT)
+                else:
+                    self._control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
+            elif account.person != connection.person:
+                log.info("%s: the account of %s is gone, and another has its name", connection.connection_id, username)
+                self._control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
+            else:
+                connection.endpoint.set_account(self._plane, connection, account.groups)
+
+    async def keep(self, config: Callable[[], Config]) -> None:
+        """Runs until cancelled: asks each directory at its interval about the users of live sessions."""
+        asked_at: dict[str, float] = {}
+        while True:
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            self._control.users.wipe_passwords()
+            for directory in config().directories:
+                if now >= asked_at.setdefault(directory.id, now) + directory.looks_every_s:
+                    asked_at[directory.id] = now
+                    await self._look_again(directory.id)
+                    if directory.keeps_passwords:
+                        await self._with_kept_passwords(self._tidy_passwords(config()))
+
+    async def _look_again(self, directory: str) -> None:
+        for username in self._logged_in(directory):
+            account = await self._control.users.look_again(directory, username)
+            if isinstance(account, Refused) and account.refusal not in OWN_FAULT:
+                log.warning("directory %s: accounts stay as they are: %s", directory, account.detail)
+                return
+            if isinstance(account, Refused) and account.refusal is not Refusal.ACCOUNT_UNCHECKED:
+                await self._with_kept_passwords(asyncio.to_thread(self._store.forget_passwords_of, directory, username))
+            self._follow(directory, username, account)
+
+    async def _with_kept_passwords(self, change: Awaitable[None]) -> None:
+        """What cannot be taken away now is so later, and nobody can open it."""
+        try:
+            await change
+        except StoreError as error:
+            log.warning("kept passwords stay where they are: %s", error)
+
+
+def _user(connection: Connection, directory: str) -> str | None:
+    """Of an established session, if this directory let it in."""
+    method, identity = connection.endpoint.settings.user_method, connection.identity
+    if not connection.established or method is None or method.directory != directory or identity is None:
+        return None
+    return identity.username
