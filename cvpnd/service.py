@@ -16,7 +16,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +73,8 @@ WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
 
 CRL_CHECK_INTERVAL_S = 3600.0
+BEGUN_AGAIN_AFTER_S = 10.0
+"""A chore that failed: long enough not to fill the log, short enough for who is to be thrown out."""
 LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 UPDATES_AT_ONCE = 100
@@ -175,6 +178,20 @@ class Daemon:
         task = asyncio.create_task(chore)
         self._chores.add(task)
         task.add_done_callback(self._done)
+
+    def keep(self, chore: Callable[[], Coroutine[None, None, None]]) -> None:
+        """The same with something that is to go on for as long as the daemon does: what fails is begun again."""
+        self.do(self._again(chore))
+
+    async def _again(self, chore: Callable[[], Coroutine[None, None, None]]) -> None:
+        while True:
+            begun = chore()
+            try:
+                return await begun
+            except Exception:
+                what = getattr(begun, "__qualname__", "a chore")
+                log.critical("%s failed and begins again in %g s", what, BEGUN_AGAIN_AFTER_S, exc_info=True)
+            await asyncio.sleep(BEGUN_AGAIN_AFTER_S)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._chores.discard(task)
@@ -371,14 +388,12 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.portal.listen is not None:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
-    accounts = gateway.accounts.keep(lambda: gateway.config)
-    kept = gateway.keep_routes(), gateway.keep_firewall(), accounts, gateway.keep_metadata()
-    chores = daemon.watch(), daemon.keep_crl_fresh(), daemon.operations.keep_following(), *kept
-    for chore in (*chores, gateway.keep_addresses_clean()):
-        daemon.do(chore)
-    daemon.do(daemon.log_updates())
+    accounts = partial(gateway.accounts.keep, lambda: gateway.config)
+    kept = gateway.keep_routes, gateway.keep_firewall, gateway.keep_addresses_clean, gateway.keep_metadata, accounts
+    for chore in (daemon.watch, daemon.keep_crl_fresh, daemon.operations.keep_following, daemon.log_updates, *kept):
+        daemon.keep(chore)
     if config.status_file.path is not None:
-        daemon.do(daemon.keep_status_file(config.status_file))
+        daemon.keep(partial(daemon.keep_status_file, config.status_file))
     return daemon
 
 

@@ -38,6 +38,7 @@ class AccessOperations(OperationsBase):
         super().__init__(gateway)
         self._credentials: dict[str, Credential] = {}
         self._credentials_until = float("-inf")
+        self._changes = 0
 
     async def list_access_keys(self) -> list[AccessKeyView]:
         stored = await self._store(self._stored.access_keys)
@@ -52,14 +53,18 @@ class AccessOperations(OperationsBase):
         new = AccessKeyView(key_id, name, role, time.time())
         async with self._change():
             await self._store(self._stored.add_access_key, _as_stored(new), secret.encode())
-        self._credentials_until = float("-inf")
+        self._look_again()
         return new, secret
 
     async def delete_access_key(self, key_id: str) -> None:
         async with self._change():
             if not await self._store(self._stored.delete_access_key, key_id):
                 raise OperationError("NoSuchEntity.NotFound", f"there is no access key {key_id}")
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._credentials_until = float("-inf")
+        self._changes += 1
 
     async def _follow(self) -> None:
         self._credentials_until = float("-inf")
@@ -67,14 +72,16 @@ class AccessOperations(OperationsBase):
 
     async def credential(self, key_id: str, now: float) -> Credential | None:
         """``now`` on a monotonic clock. Unknown ids cost no look into the store."""
-        if now >= self._credentials_until:
+        while now >= self._credentials_until:
+            changes = self._changes
             secrets_by_id = await self._store(self._stored.access_secrets)
-            self._credentials = {
+            found = {
                 each.id: Credential(each.id, each.name, each.role, secrets_by_id[each.id])
                 for each in await self._store(self._stored.access_keys)
                 if each.id in secrets_by_id
             }
-            self._credentials_until = now + LOOKED_UP_FOR_S
+            if changes == self._changes:  # else a key that is gone may be among them
+                self._credentials, self._credentials_until = found, now + LOOKED_UP_FOR_S
         return self._credentials.get(key_id)
 
     async def see_request(self, signature: str, sender: str, now: float, *, kept_s: float) -> SeenRequest | None:

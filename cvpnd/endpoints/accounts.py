@@ -35,6 +35,8 @@ class Accounts:
         self._plane, self._control, self._store = plane, control, store
         self._local = LocalUsers()
         self._directories: dict[str, LdapDirectory] = {}
+        self._unanswered: dict[str, str] = {}
+        """Directory -> the account at which the latest look at all of them ended."""
         control.users = UserLogins({LOCAL_DIRECTORY: self._local})
         control.totp = Totp(store)
 
@@ -83,11 +85,9 @@ class Accounts:
         for username in self._logged_in(LOCAL_DIRECTORY):
             self._follow(LOCAL_DIRECTORY, username, self._local.look_up(username))
 
-    def _logged_in(self, directory: str) -> list[str]:
+    def _logged_in(self, directory: str) -> set[str]:
         """Users of established sessions."""
-        return sorted(
-            {name for connection in self._control.table if (name := _user(connection, directory)) is not None}
-        )
+        return {name for connection in self._control.table if (name := _user(connection, directory)) is not None}
 
     def _follow(self, directory: str, username: str, account: Account | Refused) -> None:
         """What became of the user's account, for the sessions that there are."""
@@ -121,9 +121,14 @@ class Accounts:
                         await self._with_kept_passwords(self._tidy_passwords(config()))
 
     async def _look_again(self, directory: str) -> None:
-        for username in self._logged_in(directory):
+        """Everybody gets their turn: whom it could not answer about comes last the next time."""
+        unanswered = self._unanswered.pop(directory, "")
+        for username in sorted(self._logged_in(directory), key=lambda name: (name <= unanswered, name)):
+            if directory not in self._directories:
+                return  # a reload took it away meanwhile
             account = await self._control.users.look_again(directory, username)
             if isinstance(account, Refused) and account.refusal not in OWN_FAULT:
+                self._unanswered[directory] = username
                 log.warning("directory %s: accounts stay as they are: %s", directory, account.detail)
                 return
             if isinstance(account, Refused) and account.refusal is not Refusal.ACCOUNT_UNCHECKED:

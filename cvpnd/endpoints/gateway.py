@@ -452,11 +452,15 @@ class Gateway:
             if await asyncio.to_thread(served.trust_keeper.poll, now) is not None:
                 self._end_untrusted(served)
 
-    async def reload_trust(self) -> None:
-        """The same at once, however short ago the files were looked at."""
+    async def reload_trust(self) -> list[TrustError]:
+        """The same at once, however short ago the files were looked at. Why it is not so everywhere."""
+        problems = []
         for served in self.endpoints:
             if await asyncio.to_thread(served.trust_keeper.reload) is not None:
                 self._end_untrusted(served)
+            elif (problem := served.trust_keeper.last_error) is not None:
+                problems.append(problem)
+        return problems
 
     def _end_untrusted(self, served: ServedEndpoint) -> None:
         """Sessions that are revoked by now end at once; who merely would not be let in any more (an expired CRL, say)

@@ -36,7 +36,12 @@ class ProfileOperations(OperationsBase):
         """On the CRL, and its live sessions ended, when this returns. Of several the newest is answered."""
         async with self._changing:
             records = await self._pki(revoke, await self._authority(), name=name, serial=serial)
-            await self._gateway.reload_trust()
+            if problems := await self._gateway.reload_trust():
+                raise OperationError(
+                    "InternalError",
+                    f"{records[0].name} is on the CRL, but endpoints go on with the one before until this is mended: "
+                    + "; ".join(map(str, problems)),
+                )
             return _certificate_view(records[0])
 
     async def list_client_keys(self, endpoint: str | None = None) -> list[ClientKeyView]:
@@ -102,6 +107,8 @@ class ProfileOperations(OperationsBase):
             return await asyncio.to_thread(do, *args, **kwargs)
         except PkiError as error:
             raise OperationError("InvalidParameterValue", str(error)) from error
+        except OSError as error:
+            raise OperationError("InternalError", str(error)) from error
 
     async def _authority(self) -> Authority:
         directory = self._gateway.config.pki.directory

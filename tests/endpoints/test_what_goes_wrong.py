@@ -1,0 +1,112 @@
+"""What goes wrong beside an operation: somebody is told, and nobody stays in or keeps a key because of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from helpers import certs
+
+from cvpnd import service
+from cvpnd.auth.directory import Account
+from cvpnd.auth.files import CertificateSettings
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.watch import TrustKeeper
+from cvpnd.endpoints.access import AccessOperations
+from cvpnd.endpoints.accounts import Accounts
+from cvpnd.endpoints.gateway import Gateway
+from cvpnd.endpoints.model import OperationError
+from cvpnd.endpoints.profiles import ProfileOperations
+from cvpnd.pki.authority import Authority
+from cvpnd.pki.issue import issue_client
+from cvpnd.pki.revocation import ensure_crl
+from cvpnd.reasons import Refusal
+from cvpnd.store import Store, StoredAccessKey
+
+
+async def test_a_chore_that_fails_is_begun_again_and_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BEGUN_AGAIN_AFTER_S", 0)
+    daemon, begun, done = service.Daemon.__new__(service.Daemon), 0, asyncio.Event()
+    daemon._chores = set()
+
+    async def look() -> None:
+        nonlocal begun
+        begun += 1
+        if begun < 3:
+            raise KeyError("planted")
+        done.set()
+
+    daemon.keep(look)
+    await asyncio.wait_for(done.wait(), 5)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2
+    assert "look failed and begins again" in caplog.text
+
+
+async def test_one_account_that_nobody_can_look_at_does_not_keep_the_others_in() -> None:
+    asked: list[str] = []
+    accounts: Any = Accounts.__new__(Accounts)
+    accounts._unanswered, accounts._directories = {}, {"corp": None}
+    accounts._logged_in = lambda _directory: {"anna", "bert", "cara"}
+    accounts._follow = lambda _directory, _username, _account: None
+
+    async def look_again(_directory: str, username: str) -> Account | Refused:
+        asked.append(username)
+        if username == "cara":
+            accounts._directories = {}  # as a reload does
+        unanswered = Refused(Refusal.DIRECTORY_UNAVAILABLE, "timeLimitExceeded")
+        return unanswered if username == "anna" else Account(username, frozenset())
+
+    accounts._control = SimpleNamespace(users=SimpleNamespace(look_again=look_again))
+    await accounts._look_again("corp")
+    assert asked == ["anna"], "whoever asks again at once may wait for as long"
+    await accounts._look_again("corp")
+    assert asked == ["anna", "bert", "cara"], "and nobody once the directory is gone"
+
+
+async def test_a_key_that_is_deleted_while_keys_are_read_is_good_for_nothing_afterwards(tmp_path: Path) -> None:
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        gateway: Any = SimpleNamespace(store=store)
+        operations = AccessOperations(gateway)
+        key, _ = await operations.create_access_key("admin")
+        read, go_on, keys = threading.Event(), threading.Event(), store.access_keys
+
+        def slow() -> list[StoredAccessKey]:
+            found = keys()
+            read.set()
+            assert go_on.wait(5)
+            return found
+
+        store.access_keys = slow  # type: ignore[method-assign]
+        reading = asyncio.create_task(operations.credential(key.access_key_id, 100.0))
+        assert await asyncio.to_thread(read.wait, 5)
+        await operations.delete_access_key(key.access_key_id)
+        go_on.set()
+        assert await reading is None
+        assert await operations.credential(key.access_key_id, 100.0) is None
+
+
+async def test_a_revocation_that_an_endpoint_cannot_read_is_no_success(tmp_path: Path) -> None:
+    authority = Authority.create(tmp_path / "pki", "Acme CA")
+    ensure_crl(authority)
+    issue_client(authority, "anna", 10)
+    (certificate, private_key), bundle = certs.server().write(tmp_path, "server"), tmp_path / "ca.crt"
+    bundle.write_bytes(certs.authority().certificate_pem)
+    keeper = TrustKeeper(CertificateSettings(certificate=certificate, private_key=private_key, client_ca=bundle))
+    gateway: Any = SimpleNamespace(
+        config=SimpleNamespace(pki=SimpleNamespace(directory=authority.directory)),
+        endpoints=[SimpleNamespace(trust_keeper=keeper)],
+        _end_untrusted=lambda _served: None,
+    )
+    gateway.reload_trust = lambda: Gateway.reload_trust(gateway)
+    operations = ProfileOperations(gateway)
+    assert (await operations.revoke_certificate("anna", None)).status == "revoked"
+    certificate.write_text("half")
+    with pytest.raises(OperationError, match=r"anna is on the CRL, but .*server\.crt"):
+        await operations.revoke_certificate("anna", None)
