@@ -152,9 +152,8 @@ class Questions:
         password = proven.password if keep_password else Secret()
         put = replace(proven, code=Secret(), password=password, answers=False, memory=memory)
         whose = (proven.asker.directory, proven.account.name)
+        self.expire(now)
         with self._lock:
-            for old in [key for key, (_, until) in self._open.items() if until < now]:
-                del self._open[old]
             own = [key for key, (each, _) in self._open.items() if (each.asker.directory, each.account.name) == whose]
             for old in own[: max(0, len(own) + 1 - KEPT_OF_ACCOUNT)]:
                 del self._open[old]
@@ -165,6 +164,12 @@ class Questions:
         challenge = f"CRV1:{'R,E' if echo else 'R'}:{state}:{name}:{text}"
         what = f"{proven.account.name} is asked for a code"
         return Asked(Refusal.MFA_REQUIRED, what, challenge, state, text, echo)
+
+    def expire(self, now: float) -> None:
+        """Nobody has answered in time; a password may be among what was kept for it."""
+        with self._lock:
+            for old in [key for key, (_, until) in self._open.items() if until < now]:
+                del self._open[old]
 
     def _take(self, state: str, asker: Asker, username: str, now: float) -> Proven | None:
         """None: it was never put, not here, not to them, or is over; a state that anybody has shown is worth nothing

@@ -80,6 +80,10 @@ class RadiusCodes:
     def close(self) -> None:
         self.servers.close()
 
+    def expire(self) -> None:
+        """Questions that nobody has answered in time."""
+        self._questions.expire(time.monotonic())
+
     def second_factor(self, asker: Asker, *, challenge: bool, caller: str, until: float) -> SecondFactor:
         """``until``: of the loop's clock, which is that of ``time.monotonic``."""
         return SecondFactor(partial(self._prove, asker), partial(self._judge, challenge, caller, until))

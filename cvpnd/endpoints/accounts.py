@@ -113,6 +113,8 @@ class Accounts:
             await asyncio.sleep(1)
             now = time.monotonic()
             self._control.users.wipe_passwords()
+            for codes in self._control.radius.values():
+                codes.expire()
             for directory in config().directories:
                 if now >= asked_at.setdefault(directory.id, now) + directory.looks_every_s:
                     asked_at[directory.id] = now

@@ -269,6 +269,15 @@ async def test_another_directory_under_the_same_name_knows_nobody_and_a_login_at
     logins.close()
 
 
+async def test_a_name_with_its_realm_may_be_longer_than_a_name():
+    logins = UserLogins({"corp": Renaming()})
+    for typed, known in ((f"anna@{'x' * 200}", True), (f"anna@{'x' * 300}", False)):
+        answer = await logins.log_in("corp", typed, Secret(b"right"), source="192.0.2.1", within_s=5)
+        assert isinstance(answer, Account) is known
+        assert isinstance(logins.look_up("corp", typed), Account) is known
+    logins.close()
+
+
 async def test_endless_names_are_guesses_too_and_take_no_more_memory_than_others(logins):
     for number in range(FREE_FAILURES + 1):
         await log_in(logins, f"{'n' * 1000}{number}", "wrong")

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers import certs, netns
+from helpers import certs, netns, odd_names
 from helpers.netns import Namespace
 from helpers.openldap import ADMIN, BASE, PORT, SLAPD, TLS_PORT, OpenLdap, group_dn, user_dn
 
@@ -284,6 +284,17 @@ def test_a_direct_bind_has_reasons_and_the_next_server_too(server: OpenLdap) -> 
         table["user_base"] = f"ou=groups,{BASE}"
         elsewhere = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
         assert reason(elsewhere.log_in("alice", Secret(b"ecila"))) == Refusal.WRONG_PASSWORD
+
+
+@pytest.mark.parametrize("bind", ["service", "direct"])
+def test_no_name_and_no_password_speaks_against_the_server(server: OpenLdap, direct: LdapDirectory, bind: str) -> None:
+    """Else anybody could have nobody let in."""
+    directory = direct if bind == "direct" else opened(server)
+    for number, name in enumerate(odd_names.names(40) if FULL else odd_names.names(30)[::5]):
+        with server.place.entered():
+            outcome = directory.log_in(name, Secret(odd_names.PASSWORDS[number % len(odd_names.PASSWORDS)]))
+        assert reason(outcome) in (Refusal.USER_UNKNOWN, Refusal.WRONG_PASSWORD), (name, outcome)
+    assert all(directory.servers_up().values())
 
 
 @pytest.mark.parametrize("password", [b"", b"\0", b"\0ecila", b"ecila\0"])

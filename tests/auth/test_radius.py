@@ -163,6 +163,11 @@ async def test_password_and_code_go_in_one_where_the_server_wants_it_so(desk: Ca
     assert await here.log_in(dynamic(asked, code()), "bob") == "bob"
     assert await here.log_in(static(PASSWORD, "000000"), "carol") is Refusal.MFA_CODE_WRONG
     assert await here.log_in(dynamic(await here.ask("carol"), ""), "carol") is Refusal.MFA_CODE_WRONG
+    await here.ask("bob")
+    ((put, until),) = here.codes._questions._open.values()
+    assert put.password == Secret(PASSWORD.encode())
+    here.codes._questions.expire(until + 1)
+    assert not here.codes._questions._open, "nor is the password kept for a code that never comes"
 
 
 async def test_a_question_of_the_server_is_put_to_the_user_and_answered_with_its_state(
@@ -173,6 +178,8 @@ async def test_a_question_of_the_server_is_put_to_the_user_and_answered_with_its
     assert asked.question == "Code from the SMS: "
     assert await here.log_in(dynamic(asked, SENT_CODE), challenge=True) == "anna"
     assert await here.log_in(dynamic(asked, SENT_CODE), challenge=True) is Refusal.CHALLENGE_UNEXPECTED
+    asked = await here.ask("carol", challenge=True)
+    assert await here.log_in(dynamic(asked, SENT_CODE), "bob", challenge=True) is Refusal.CHALLENGE_UNEXPECTED
     asked = await here.ask("bob", challenge=True)
     assert await here.log_in(dynamic(asked, "111111"), "bob", challenge=True) is Refusal.MFA_CODE_WRONG
     assert await here.log_in(dynamic(asked, SENT_CODE), "bob", challenge=True) is Refusal.CHALLENGE_UNEXPECTED

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers import netns
+from helpers import netns, odd_names
 from helpers.netns import Namespace
 from helpers.samba import BASE, INSTALLED, PASSWORD, SambaAd, user_dn
 
@@ -142,6 +142,18 @@ def test_a_direct_bind_has_the_same_reasons(
 ) -> None:
     outcome = ask(user, password, **DIRECT)
     assert isinstance(outcome, Refused) and outcome.refusal is reason, outcome
+
+
+@pytest.mark.parametrize("changes", [{}, DIRECT], ids=["service", "direct"])
+def test_no_name_and_no_password_speaks_against_the_server(server: SambaAd, changes: dict[str, object]) -> None:
+    table = tomllib.loads(server.toml())["directory"][0] | changes
+    directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+    for number, name in enumerate(odd_names.names(100)):
+        with server.place.entered():
+            outcome = directory.log_in(name, Secret(odd_names.PASSWORDS[number % len(odd_names.PASSWORDS)]))
+        assert isinstance(outcome, Refused), name
+        assert outcome.refusal in (Refusal.USER_UNKNOWN, Refusal.WRONG_PASSWORD), (name, outcome)
+    assert all(directory.servers_up().values())
 
 
 def test_who_is_not_below_the_user_base_binds_in_vain(ask: Callable[..., Account | Refused]) -> None:
