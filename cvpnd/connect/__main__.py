@@ -182,7 +182,11 @@ async def connect(openvpn: str, profile: Path, more: Sequence[str], *, browser: 
     helper = Helper(browser=browser)
     with tempfile.TemporaryDirectory(prefix="cvpn-connect-") as directory:  # nobody else may look into it
         management = Path(directory) / "management"
-        server = await asyncio.start_unix_server(helper.serve, management)
+        try:
+            server = await asyncio.start_unix_server(helper.serve, management)
+        except OSError as error:
+            print(f"cvpn-connect: no socket at {management}: {error}; set TMPDIR to a short path", file=sys.stderr)
+            return 1
         async with server:
             arguments = openvpn_arguments(openvpn, profile, management, more)
             if os.geteuid() != 0:

@@ -6,6 +6,8 @@ from cvpnd.reasons import Refusal
 
 HANDLER_TEXT = "Error establishing connection. Please contact your administrator."
 """AWS's, where the client connect handler gave no valid answer."""
+SAML_TEXT = "The answer of your identity provider was not accepted here, connect again or ask your administrator"
+"""Whatever is wrong with it: the log has the reason."""
 CLIENT_TEXT = {
     Refusal.ADDRESS_POOL_FULL: "No free address on the server, try again later",
     Refusal.SESSION_LIMIT: "Too many sessions, try again later",
@@ -24,6 +26,7 @@ CLIENT_TEXT = {
 """What a refused client is told beyond ``AUTH_FAILED``; for any other reason, nothing. These are also the ones that
 pass: a client that can is told to try again by itself."""
 FINAL_TEXT = {
+    **{refusal: SAML_TEXT for refusal in Refusal if refusal.startswith("saml-")},
     Refusal.LOGIN_THROTTLED: "Too many failed logins, try again later",
     Refusal.LOGIN_UNANSWERED: "Nobody completed the login in time",
     Refusal.LOGIN_DECLINED: "The login was declined in the browser",

@@ -288,7 +288,7 @@ class PeerInfo:
 
     @property
     def sso_methods(self) -> frozenset[str]:
-        return frozenset(filter(None, self.values.get("IV_SSO", "").split(",")))
+        return frozenset(filter(None, map(str.strip, self.values.get("IV_SSO", "").split(","))))
 
 
 @lru_cache(maxsize=TEXTS_REMEMBERED)

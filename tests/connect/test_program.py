@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,3 +78,26 @@ def test_a_mistake_on_the_command_line_is_said(
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert ended.value.code == 2 and says in capsys.readouterr().err
+
+
+async def test_a_temporary_directory_too_deep_for_a_socket_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert await program.connect("/no/openvpn", tmp_path / "a.ovpn", (), browser=False) == 1
+    assert "set TMPDIR to a short path" in capsys.readouterr().err and not list(deep.iterdir())
+
+
+async def test_a_port_that_another_program_has_is_named_and_nobody_sent_to_log_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[bytes] = []
+    helper = program.Helper(browser=False)
+    helper._writer = SimpleNamespace(write=said.append)  # type: ignore[assignment]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr("cvpnd.connect.callback.CALLBACK_PORT", taken.getsockname()[1])
+        await helper._await_callback(LINK)
+    assert "in use" in helper.gave_up and said == [b"signal SIGTERM\n"]
+    assert LINK not in capsys.readouterr().out

@@ -27,6 +27,7 @@ from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import TokenKey
 from cvpnd.auth.web_logins import WebLogins
 from cvpnd.reasons import Refusal
+from cvpnd.server.denied import SAML_TEXT
 from cvpnd.server.memory import Reserve, Share
 from cvpnd.store import Store
 from cvpnd.wire.packet import Transport
@@ -197,8 +198,11 @@ async def test_stock_framing_goes_on_working_beside_it(gateway, transport):
     second.close()
 
 
-async def test_one_byte_too_many_is_refused_in_words(gateway):
+async def test_what_is_no_answer_and_one_byte_too_many_are_refused_in_words(gateway, transport):
     served = gateway.start()
+    state, _ = await sent_away(served, transport)
+    assert SAML_TEXT in await refused(served, brought(state, "A" * 2048), transport=transport)
+    assert gateway.refusal() is Refusal.SAML_MALFORMED
     state, url = await sent_away(served)
     response = of_length(url, 128 * 1024)
     told = await refused(served, brought(state, response + " " * (128 * 1024 + 1 - len(response))))
@@ -279,7 +283,7 @@ async def test_identity_provider_that_changes_during_a_login_lets_in_whom_it_sti
     if expected is None:
         (await client(served, brought(state, saml_idp.answer(url))).connect()).close()
     else:
-        assert await refused(served, brought(state, saml_idp.answer(url))) == "AUTH_FAILED"
+        assert await refused(served, brought(state, saml_idp.answer(url))) == f"AUTH_FAILED,{SAML_TEXT}"
         assert gateway.refusal() is expected
 
 
@@ -307,7 +311,7 @@ async def test_nothing_counts_twice_also_after_a_restart(gateway):
     response = saml_idp.answer(url, assertion_id="_once")
     (await client(served, brought(state, response)).connect()).close()
     served = gateway.start()
-    assert await refused(served, brought(state, response)) == "AUTH_FAILED"
+    assert await refused(served, brought(state, response)) == f"AUTH_FAILED,{SAML_TEXT}"
     assert gateway.refusal() is Refusal.SAML_REQUEST_USED
     state, url = await sent_away(served)
     await refused(served, brought(state, saml_idp.answer(url, assertion_id="_once")))
@@ -378,6 +382,40 @@ async def test_nobody_keeps_more_of_a_long_key_exchange_in_memory_than_their_sha
     assert await second.until(lambda: bool(served.ended) and served.ended[-1].end_reason is Refusal.PROTOCOL_VIOLATION)
     assert served.control._reserve.used == 0
     second.close()
+
+
+ANNOUNCED = {
+    "webauth,openurl,crtext": "WEB_AUTH:external:https://",  # OpenVPN Connect 3, OpenVPN 3 for Linux
+    "openurl,webauth,crtext": "WEB_AUTH:external:https://",  # OpenVPN for Android, OpenVPN GUI
+    "openurl,crtext": "OPEN_URL:https://",  # the same of some years ago
+    "webauth": "WEB_AUTH:external:https://",  # Tunnelblick, and profiles that say so
+    "proxy_url, openurl": "OPEN_URL:https://",
+    "crtext": None,
+    "webauthn": None,
+}
+
+
+@pytest.mark.parametrize("sso", ANNOUNCED)
+async def test_clients_are_sent_to_a_browser_in_the_words_that_they_announce(gateway, sso):
+    served, expected = gateway.start(), ANNOUNCED[sso]
+    served.control.web_logins = WebLogins("https://vpn.example.com", 180)
+    asked = client(served, "", plays="2.6", sso=sso)
+    told: list[str] = []
+
+    def answered() -> bool:
+        told.extend(event.text for event in iter(asked.light.next_event, None) if isinstance(event, Told))
+        return any(text.startswith("INFO_PRE") for text in told) or asked.light.failed is not None
+
+    assert await asked.until(answered)
+    if expected is None:
+        assert "logs in with a browser" in (asked.light.failed or "")
+        assert not any(text.startswith("INFO_PRE") for text in told)
+        assert gateway.refusal() is Refusal.SAML_CLIENT_UNSUITED
+    else:
+        (pending,) = (text for text in told if text.startswith("AUTH_PENDING"))
+        assert pending.startswith("AUTH_PENDING,timeout ")
+        assert [text for text in told if text.startswith(f"INFO_PRE,{expected}")], told
+    asked.close()
 
 
 async def test_a_few_addresses_take_all_places_and_the_next_person_has_one_all_the_same(gateway):
