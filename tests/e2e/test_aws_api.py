@@ -203,6 +203,7 @@ def daemon() -> Iterator[GatewayProcess]:
         for network in ("10.20.1", "10.20.2", "10.20.3"):
             lab.gateway.run("ip", "address", "add", f"{network}.1/28", "dev", "lan")
         gateway = lab.gateway_process(TOML)
+        gateway.running.wait_for("ready: ")  # the admin socket answers before the API listens
         with lab.gateway.entered():
             yield gateway
         gateway.stop()

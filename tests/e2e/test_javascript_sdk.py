@@ -25,6 +25,7 @@ def test_an_administrators_program_in_javascript_sees_what_aws_would_show_it() -
         toml = f'[api]\nlisten = "{API}"\n' + lab.networks_toml()
         gateway = GatewayProcess(lab.gateway, directory, toml, {})
         gateway.start()
+        gateway.running.wait_for("ready: ")  # the admin socket answers before the API listens
         key = gateway.ctl_json("access-key", "create", "--role", "admin")
         given = {
             "api": API,

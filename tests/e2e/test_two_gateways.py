@@ -37,6 +37,7 @@ class Host:
         )
         self.gateway = GatewayProcess(lab.gateway, directory, daemon + lab.networks_toml(), {})
         self.gateway.start()
+        self.gateway.running.wait_for("ready: ")  # the admin socket answers before the API listens
         transport = httpx.HTTPTransport(uds=str(self.gateway.admin_socket))
         self.rest = httpx.Client(transport=transport, base_url="http://cvpnd/v1", timeout=20)
 
