@@ -218,17 +218,21 @@ class _Verifier:
             return refused
         if depth > 0:
             return None
-        refused = self._check_key(certificate) or _refused_name(certificate)
+        refused = _refused_key(certificate, minimum_rsa_bits(self.trust.settings)) or _refused_name(certificate)
         if refused is None:
             verdict.accepted = certificate
         return refused
 
-    def _check_key(self, certificate: x509.Certificate) -> Refused | None:
-        key = certificate.public_key()
-        minimum = minimum_rsa_bits(self.trust.settings)
-        if isinstance(key, rsa.RSAPublicKey) and key.key_size < minimum:
-            return Refused(Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {key.key_size} bits; {minimum} are required")
-        return None
+
+@lru_cache(maxsize=256)
+def _refused_key(certificate: x509.Certificate, minimum_bits: int) -> Refused | None:
+    """Of one that OpenSSL has nothing against. Its holder comes again and again."""
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < minimum_bits:
+        return Refused(
+            Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {key.key_size} bits; {minimum_bits} are required"
+        )
+    return None
 
 
 @lru_cache(maxsize=64)

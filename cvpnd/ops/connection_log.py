@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -111,6 +112,12 @@ _SERVER_NAME = platform.node() or "localhost"
 
 
 def _utc(seconds: float) -> str:
+    return _utc_second(int(seconds))
+
+
+@lru_cache(maxsize=64)
+def _utc_second(seconds: int) -> str:
+    """Two or more of an entry, and of all entries of a second."""
     return time.strftime(TIME_FORMAT, time.gmtime(seconds))
 
 

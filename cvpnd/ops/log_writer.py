@@ -5,7 +5,6 @@ login or a packet."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
@@ -56,7 +55,9 @@ class LogWriter:
     def __init__(self, name: str, destination: Destination, *, queue_limit: int = QUEUE_LIMIT) -> None:
         self._name = name
         self._destination = destination
-        self._queue: queue.Queue[Entry | None] = queue.Queue(maxsize=queue_limit)
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        """Written in C: a login waits for its entry to be in it. So the limit is ours to keep."""
+        self._queue_limit = queue_limit
         self._reopen_asked = threading.Event()
         self._closing = threading.Event()
         self._lost_lock = threading.Lock()
@@ -78,10 +79,10 @@ class LogWriter:
         if self._closing.is_set():
             self._lose(1, "the log is closed")
             return
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
+        if self._queue.qsize() >= self._queue_limit:
             self._lose(1, "they come faster than they are taken")
+            return
+        self._queue.put(entry)
 
     def reopen(self) -> None:
         """From the next entry on, go on where the name leads to now."""
@@ -97,8 +98,8 @@ class LogWriter:
             self._lose(self._queue.qsize(), "nobody took them at the end")
 
     def _wake(self) -> None:
-        with contextlib.suppress(queue.Full):  # then the thread is awake, and looks at the flags after every batch
-            self._queue.put_nowait(None)
+        if self._queue.qsize() < self._queue_limit:  # else it is awake, and looks at the flags after every batch
+            self._queue.put(None)
 
     def _run(self) -> None:
         while True:

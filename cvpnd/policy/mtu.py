@@ -6,6 +6,8 @@ They are upper bounds: the data plane finds out what a client's path really carr
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, ClientMtu, DataOverhead, Transport
 
 P_DATA_V2_EPOCH = DataOverhead(28)
@@ -55,16 +57,37 @@ def client_mtu(path_mtu: int, facts: ClientFacts, *, discovery: bool = True) -> 
     """The segment sizes fit the path and the MTU at both ends of the tunnel, whichever is smallest. ``discovery``: over
     UDP the data plane finds out what the path really carries; TCP does that for itself. Packets that are padded to
     blocks are not worth the trouble: only ancient clients send them, and those get the configured size."""
-    mtu = min(tunnel_mtu(path_mtu), tunnel_mtu(path_mtu, facts.data_overhead))
-    if facts.iv_mtu is not None:
-        mtu = max(min(mtu, facts.iv_mtu), SMALLEST_MTU)
-    fitting = min(mtu, largest_tunnel_packet(path_mtu, facts.transport, facts.address.version, facts.data_overhead))
+    return _client_mtu(
+        path_mtu,
+        facts.transport,
+        facts.address.version,
+        facts.data_overhead,
+        facts.iv_mtu,
+        facts.answers_occ,
+        discovery and facts.transport == "udp" and facts.data_overhead.block == 1,
+    )
+
+
+@lru_cache(maxsize=64)
+def _client_mtu(
+    path_mtu: int,
+    transport: Transport,
+    outer_version: int,
+    data: DataOverhead,
+    iv_mtu: int | None,
+    answers_occ: bool,
+    discovered: bool,
+) -> ClientMtu:
+    mtu = min(tunnel_mtu(path_mtu), tunnel_mtu(path_mtu, data))
+    if iv_mtu is not None:
+        mtu = max(min(mtu, iv_mtu), SMALLEST_MTU)
+    fitting = min(mtu, largest_tunnel_packet(path_mtu, transport, outer_version, data))
     return ClientMtu(
-        pushed=None if facts.iv_mtu is None else mtu,
+        pushed=None if iv_mtu is None else mtu,
         tunnel=mtu,
-        path=path_mtu if discovery and facts.transport == "udp" and facts.data_overhead.block == 1 else 0,
-        data_header=facts.data_overhead.clear + facts.data_overhead.inside,
+        path=path_mtu if discovered else 0,
+        data_header=data.clear + data.inside,
         mss_v4=fitting - IPV4_TCP_HEADERS,
         mss_v6=fitting - IPV6_TCP_HEADERS,
-        answers_occ=facts.answers_occ,
+        answers_occ=answers_occ,
     )

@@ -176,8 +176,12 @@ def _blocks_local(endpoint: EndpointConfig, facts: ClientFacts) -> bool:
         return True
     if endpoint.block_local != "auto":
         return endpoint.block_local == "always"
-    lan = facts.lan
-    return isinstance(lan, IPv4Network) and not any(lan.subnet_of(private) for private in _PRIVATE_V4)
+    return isinstance(facts.lan, IPv4Network) and not _is_private(facts.lan)
+
+
+@lru_cache(maxsize=64)
+def _is_private(network: IPv4Network) -> bool:
+    return any(network.subnet_of(private) for private in _PRIVATE_V4)
 
 
 def _pushed_networks(

@@ -155,7 +155,8 @@ class SourceLimits:
         """Why another handshake from there would be refused."""
         if self.has_failed_too_often(host, now):
             return self._refused(DropReason.FAILED_LOGINS, host)
-        if not all(bucket.has(now) for bucket in self._handshakes_of(host)):
+        near, far = self._handshakes_of(host)
+        if not (near.has(now) and far.has(now)):
             return self._refused(DropReason.HANDSHAKE_RATE, host)
         return None
 
@@ -165,7 +166,8 @@ class SourceLimits:
             bucket.take(now)
 
     def has_failed_too_often(self, host: str, now: float) -> bool:
-        return not all(bucket.has(now) for bucket in self._failures_of(host))
+        near, far = self._failures_of(host)
+        return not (near.has(now) and far.has(now))
 
     def failed(self, host: str, now: float) -> None:
         for bucket in self._failures_of(host):

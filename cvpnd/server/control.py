@@ -245,7 +245,7 @@ class ControlPlane:
         session = connection.session
         quiet = True
         try:
-            while (event := session.next_event()) is not None:
+            while session.events and (event := session.next_event()) is not None:
                 quiet = False
                 session_told(self, connection, event, now)
             for packet in session.packets_to_send(now):
@@ -259,7 +259,8 @@ class ControlPlane:
             return  # most of the time an acknowledgement, which puts deadlines off
         else:
             self.table.set_timer(connection, session.next_timeout())
-        self._arm()
+        if connection.timer is not None and (self._wake_up is None or connection.timer < self._wake_up.when()):
+            self._arm()
 
     def _cannot_go_on(self, connection: Connection) -> None:
         """From within the handler of an exception. A mistake of ours, or what the kernel refuses us, ends this one
@@ -355,11 +356,12 @@ class ControlPlane:
         Returns the refusal if the client turns out not to be servable; it has been told."""
         now = self.loop.time()
         link = connection.link
-        with contextlib.ExitStack() as undo:
-            undo.callback(self.table.free_peer_id, connection)
-            peer_id = self.table.assign_peer_id(connection)
-            self.plane.add_peer(peer_id, settings)
-            undo.callback(self.plane.remove_peer, peer_id)
+        peer_id = None
+        admitted = False
+        try:
+            wanted = self.table.assign_peer_id(connection)
+            self.plane.add_peer(wanted, settings)
+            peer_id = wanted
             if isinstance(link, UdpLink):
                 self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
             # The session comes last: once it has accepted, nothing holds the PUSH_REPLY back.
@@ -369,8 +371,12 @@ class ControlPlane:
             level = logging.INFO if legacy else logging.DEBUG
             if log.isEnabledFor(level):
                 log.log(level, "%s negotiated: %s", connection.connection_id, connection.session.negotiation)
-            if refusal is None:
-                undo.pop_all()
+            admitted = refusal is None
+        finally:
+            if not admitted:
+                if peer_id is not None:
+                    self.plane.remove_peer(peer_id)
+                self.table.free_peer_id(connection)
         if refusal is not None:
             self._last_words(connection, refusal, connection.session.negotiation)
             return refusal

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from cvpnd import _native
 from cvpnd.config import StrangersConfig
-from cvpnd.dataplane.api import SocketAddress, host_bytes, host_text
+from cvpnd.dataplane.api import HOSTS_REMEMBERED, SocketAddress, host_bytes, host_text
 from cvpnd.wire import channel
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.reset_cookie import ResetCookie
@@ -88,7 +89,7 @@ class Doorman:
         """Some of those that wait: of established sessions first, then of handshakes, then of strangers, then data
         packets that name no peer and came from where an established session is."""
         return [
-            ControlDatagram(listener, SocketAddress(host_text(host), port, scope_id), host_text(local), packet)
+            ControlDatagram(listener, _source(host, port, scope_id), host_text(local), packet)
             for listener, host, port, scope_id, local, packet in self._native.fetch(*PER_FETCH)
         ]
 
@@ -118,6 +119,12 @@ def _limits(limits: StrangersConfig) -> tuple[int, int, int, int, int]:
         limits.sessions_per_source_per_s,
         limits.unproven_sessions_per_s,
     )
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def _source(host: bytes, port: int, scope_id: int) -> SocketAddress:
+    """A client's packets come from one."""
+    return SocketAddress(host_text(host), port, scope_id)
 
 
 def _packed(source: SocketAddress) -> tuple[bytes, int, int]:

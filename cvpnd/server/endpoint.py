@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from OpenSSL import SSL
 
@@ -22,6 +22,30 @@ from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
 
 if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
+
+
+class _Derived(NamedTuple):
+    """What follows from the settings of an endpoint alone."""
+
+    settings: EndpointConfig
+    method: str
+    token_method: str
+    session_settings: SessionSettings
+
+
+def _method(settings: EndpointConfig, *, token: bool = False) -> str:
+    words = [each.word for each in settings.authentication if each.is_certificate or not token]
+    return "+".join([*sorted(words), *(["token"] if token else [])])
+
+
+def _session_settings(settings: EndpointConfig) -> SessionSettings:
+    method = settings.user_method
+    wanted = SessionSettings(
+        data_ciphers=(*settings.data_ciphers, *settings.legacy_cbc_ciphers),
+        hand_window_s=settings.hand_window_s,
+        renegotiate_s=settings.renegotiate_s,
+    )
+    return wanted.for_assertions() if method is not None and method.is_federated else wanted
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +73,7 @@ class ServedEndpoint:
     """So many numbers of groups the bits of every session were made with, at least."""
     ended_counts: tuple[int, ...] = NO_STATS.counts
     """Of connections that ended. Metrics must never run backwards."""
+    _derived: _Derived | None = None
 
     @property
     def id(self) -> str:
@@ -65,19 +90,23 @@ class ServedEndpoint:
     def method(self, *, token: bool = False) -> str:
         """What it lets in with, for the log and for metrics: ``certificate+directory+totp``, say. ``token``: with one
         in place of what the user would be asked for."""
-        methods = self.settings.authentication
-        words = [each.word for each in methods if each.is_certificate or not token]
-        return "+".join([*sorted(words), *(["token"] if token else [])])
+        derived = self._derive()
+        return derived.token_method if token else derived.method
 
     @property
     def session_settings(self) -> SessionSettings:
-        settings, method = self.settings, self.settings.user_method
-        wanted = SessionSettings(
-            data_ciphers=(*settings.data_ciphers, *settings.legacy_cbc_ciphers),
-            hand_window_s=settings.hand_window_s,
-            renegotiate_s=settings.renegotiate_s,
-        )
-        return wanted.for_assertions() if method is not None and method.is_federated else wanted
+        return self._derive().session_settings
+
+    def _derive(self) -> _Derived:
+        """Every connection asks."""
+        if self._derived is None or self._derived.settings is not self.settings:
+            self._derived = _Derived(
+                self.settings,
+                _method(self.settings),
+                _method(self.settings, token=True),
+                _session_settings(self.settings),
+            )
+        return self._derived
 
     def still_trusted(self, connection: Connection) -> Refusal | None:
         """Whether the certificate of an established connection would be let in now."""

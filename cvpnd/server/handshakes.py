@@ -39,7 +39,10 @@ class HandshakeStages:
         """Call it before the connection's phase changes, or with its first key."""
         key = connection.endpoint.id, _STAGES[connection.phase]
         self.results[*key, "completed"] += 1
-        self.times.setdefault(key, Histogram(STAGE_BUCKETS_S)).add(now - connection.stage_began_at)
+        times = self.times.get(key)
+        if times is None:
+            times = self.times[key] = Histogram(STAGE_BUCKETS_S)
+        times.add(now - connection.stage_began_at)
         connection.stage_began_at = now
 
     def failed(self, connection: Connection, reason: Refusal | End) -> None:

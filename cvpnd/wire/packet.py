@@ -58,8 +58,13 @@ _ACKS = tuple(struct.Struct(f">{count}I") for count in range(MAX_ACKS_RECEIVED +
 _COUNTED_ACKS = tuple(struct.Struct(f">B{count}I") for count in range(MAX_ACKS_RECEIVED + 1))
 
 
+_DATA_FIRST_BYTES = frozenset(
+    opcode << 3 | key_id for opcode in (Opcode.DATA_V1, Opcode.DATA_V2) for key_id in range(8)
+)
+
+
 def is_data(packet: bytes) -> bool:
-    return len(packet) > 0 and packet[0] >> 3 in (Opcode.DATA_V1, Opcode.DATA_V2)
+    return len(packet) > 0 and packet[0] in _DATA_FIRST_BYTES
 
 
 class Reader:

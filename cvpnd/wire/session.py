@@ -54,7 +54,7 @@ from cvpnd.wire.packet import Opcode, Transport
 from cvpnd.wire.reliable import payload_limit
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.text import printable
-from cvpnd.wire.tls import CertificateVerdict, TlsConnection, common_name
+from cvpnd.wire.tls import CertificateVerdict, TlsConnection, accepted_name
 from cvpnd.wire.wrap.session_wrap import SessionWrap
 from cvpnd.wire.wrap.tls_crypt import DYNAMIC_LABEL, dynamic_key2
 from cvpnd.wire.wrap.wrapping import KEY2_BYTES
@@ -77,6 +77,8 @@ _AUTHENTIC = frozenset(
     {DropReason.LATE_PACKET, DropReason.UNKNOWN_KEY_ID, DropReason.FOREIGN_ACK, DropReason.BEYOND_WINDOW}
 )
 """What is wrong with packets of the client's own."""
+_AWAITS_ACKNOWLEDGEMENT = frozenset({Negotiation.PRE_START, Negotiation.SENT_KEY})
+"""In all others a packet that brings no data changes nothing here, whatever it acknowledges."""
 _SPARE_S = 3.0
 """A client that waits for a person goes on waiting so much longer than we do, so that it hears our no."""
 
@@ -93,7 +95,6 @@ class Session:
         "_close_at",
         "_closing",
         "_context",
-        "_events",
         "_farewell",
         "_hold",
         "_ipv6",
@@ -111,6 +112,7 @@ class Session:
         "_wrap",
         "closed",
         "drops",
+        "events",
         "tls_cipher",
         "tls_version",
     )
@@ -157,7 +159,8 @@ class Session:
         self.closed = False
         self.tls_version = ""
         self.tls_cipher = ""
-        self._events: list[Event] = []
+        self.events: list[Event] = []
+        """For ``next_event``; whoever has nothing else to ask looks whether there is one."""
         self._farewell: list[bytes] = []
         self._outbox = Outbox()
         self._agreement = Agreement(settings.data_ciphers, reserve_peer_id)
@@ -173,7 +176,7 @@ class Session:
         self._close_at: float | None = None
         self._verdict = CertificateVerdict()
         first = self._new_key_state(0, now, first_id=1 if cookie_echoed else 0)
-        self._keys = KeySlots(settings, self._events, first, renegotiate_jitter)
+        self._keys = KeySlots(settings, self.events, first, renegotiate_jitter)
         if cookie_echoed:
             first.negotiate(NegotiationInput.COOKIE_ECHOED)
         else:
@@ -294,7 +297,7 @@ class Session:
             self.renegotiate(now)
 
     def next_event(self) -> Event | None:
-        return self._events.pop(0) if self._events else None
+        return self.events.pop(0) if self.events else None
 
     # -- decisions of the server
 
@@ -478,8 +481,11 @@ class Session:
 
     def _receive(self, state: KeyState, data: bytes, now: float) -> None:
         """A packet of this key was taken, and ``data`` is in order now."""
-        if not data and (duplicates := self._channel.take_duplicates()):
-            self.drops[DropReason.DUPLICATE] += duplicates
+        if not data:
+            if duplicates := self._channel.take_duplicates():
+                self.drops[DropReason.DUPLICATE] += duplicates
+            if state.negotiation not in _AWAITS_ACKNOWLEDGEMENT and not self._silent:
+                return  # every other packet
         was_established = state.tls is not None and state.tls.established
         try:
             records = state.receive(data, self._settings)
@@ -506,8 +512,8 @@ class Session:
     def _tls_established(self, state: KeyState, tls: TlsConnection) -> None:
         self._verdict = tls.verdict
         self.tls_version, self.tls_cipher = tls.version, tls.cipher
-        name = common_name(tls.peer_certificate())
-        self._events.append(TlsEstablished(state.key_id, self.tls_version, self.tls_cipher, name))
+        name = accepted_name(tls.peer_certificate())
+        self.events.append(TlsEstablished(state.key_id, self.tls_version, self.tls_cipher, name))
 
     def _read_record(self, state: KeyState, record: bytearray, now: float) -> None:
         if state.negotiation in (Negotiation.PRE_START, Negotiation.START):
@@ -533,7 +539,7 @@ class Session:
         if not self._agreement.identify(certificate, message, peer_info):
             self.refuse("Identity changed during renegotiation", now, Refusal.IDENTITY_CHANGED)
             return
-        self._events.append(
+        self.events.append(
             CredentialsReceived(
                 state.key_id,
                 message.username,
@@ -557,12 +563,12 @@ class Session:
         elif self._answer_due and text.startswith(messages.CR_RESPONSE):
             answer = messages.parse_cr_response(text)
             self._answer_due = False
-            self._events.append(QuestionAnswered(answer))
+            self.events.append(QuestionAnswered(answer))
         else:
-            self._events.append(MessageReceived(text))
+            self.events.append(MessageReceived(text))
 
     def _peer_left(self, detail: str, now: float) -> None:
-        self._events.append(PeerExit())
+        self.events.append(PeerExit())
         self._begin_closing(End.CLIENT_EXIT, detail, now, self._settings.exit_delay_s)
 
     # -- from key exchange to data keys
@@ -587,7 +593,7 @@ class Session:
         except PeerError as error:
             self._fail(state, error, now)
             return False
-        self._events.append(KeysReady(state.key_id, keys))
+        self.events.append(KeysReady(state.key_id, keys))
         return True
 
     def _establish(self, state: KeyState, now: float) -> None:
@@ -655,7 +661,7 @@ class Session:
             self._keys.tell_retired()
         self._keys.clear()
         self.closed = True
-        self._events.append(SessionClosed(reason, detail))
+        self.events.append(SessionClosed(reason, detail))
 
     def _fail(self, state: KeyState, error: PeerError, now: float) -> None:
         """A key state cannot go on. Its TLS alert, if there is one, goes out once."""

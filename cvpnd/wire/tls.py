@@ -30,7 +30,7 @@ _MOST_CIPHERTEXT_BYTES = MAX_RECORD_BYTES + 2048
 """TLS 1.2 allows that much in a record."""
 _BIO_READ_BYTES = 8192
 """More than a flight of any handshake with certificates of usual size."""
-_FIELDS = ("_ssl", "_into_ssl", "_from_ssl")
+_FIELDS = frozenset({"_ssl", "_into_ssl", "_from_ssl"})
 _FUNCTIONS = ("BIO_new", "BIO_s_mem", "BIO_free", "BIO_get_mem_data", "SSL_set_bio")
 MAX_SHOWN_CHARACTERS = 255
 """Of a name. Strangers' certificates have one of 90 kB if they like, and each goes into the log."""
@@ -189,8 +189,8 @@ class TlsConnection:
                     output += self._connection.bio_read(_BIO_READ_BYTES)
             except SSL.Error:  # WantRead: empty
                 pass
-        if self._has_grown and self.established:
-            self._has_grown = not _renew_buffers(self._connection)
+            if self._has_grown and self.established:
+                self._has_grown = not _renew_buffers(self._connection)
         return output
 
     def export(self, label: str, length: int) -> bytes:
@@ -252,10 +252,10 @@ def _renew_buffers(connection: SSL.Connection) -> bool:
     lib: Any = getattr(SSL, "_lib", None)
     ffi: Any = getattr(SSL, "_ffi", None)
     inside = vars(connection)
-    if ffi is None or not all(hasattr(lib, name) for name in _FUNCTIONS) or not all(name in inside for name in _FIELDS):
+    if ffi is None or not _has_all(lib, _FUNCTIONS) or not inside.keys() >= _FIELDS:
         return True
     nowhere = ffi.new("char **")
-    if any(lib.BIO_get_mem_data(inside[name], nowhere) > 0 for name in ("_into_ssl", "_from_ssl")):
+    if lib.BIO_get_mem_data(inside["_into_ssl"], nowhere) > 0 or lib.BIO_get_mem_data(inside["_from_ssl"], nowhere) > 0:
         return False
     reads, writes = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
     if ffi.NULL in (reads, writes):
@@ -265,6 +265,12 @@ def _renew_buffers(connection: SSL.Connection) -> bool:
     lib.SSL_set_bio(inside["_ssl"], reads, writes)  # frees what it had, and owns these
     inside["_into_ssl"], inside["_from_ssl"] = reads, writes
     return True
+
+
+@lru_cache(maxsize=4)
+def _has_all(lib: Any, names: tuple[str, ...]) -> bool:
+    """Asked of the one library there is, for every connection."""
+    return all(hasattr(lib, name) for name in names)
 
 
 @lru_cache(maxsize=CERTIFICATES_REMEMBERED)
@@ -280,6 +286,12 @@ def common_name(certificate: x509.Certificate | None) -> str:
     except (ValueError, TypeError):  # a name that cannot be decoded
         return ""
     return printable(str(names[-1].value))[:MAX_SHOWN_CHARACTERS] if names else ""
+
+
+@lru_cache(maxsize=CERTIFICATES_REMEMBERED)
+def accepted_name(certificate: x509.Certificate | None) -> str:
+    """The same of one that was let through: nobody else's is remembered."""
+    return common_name(certificate)
 
 
 def describe_ssl_error(error: SSL.Error) -> str:
