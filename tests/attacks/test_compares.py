@@ -245,7 +245,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
         [
             Mutant(reset_cookie, "ResetCookie.verify", COOKIE, "True"),
             Mutant(reset_cookie, "ResetCookie.verify", COOKIE, f"not {COOKIE}"),
-            Mutant(reset_cookie, "ResetCookie.verify", "valid = False", "valid = True"),
+            Mutant(reset_cookie, "ResetCookie.verify", "return any(", "return not any("),
         ],
     ),
     "tls-auth": (
