@@ -2,7 +2,9 @@
 # the C build. What is there already is left alone, so that a second run starts at once.
 
 PYTHON       ?= python3
+BENCH_PYTHON ?= /usr/bin/python3
 VENV         := .venv
+WHEEL        := build/wheel
 LOGS         := build/log
 FUZZ_SECONDS ?= 5
 WORKERS      ?= 3
@@ -89,7 +91,7 @@ SOURCES := pyproject.toml $(shell find meson.build meson_options.txt meson.optio
 
 $(VENV)/.cvpnd: $(VENV)/.tools $(SOURCES)
 	$(call step,Building cvpnd and installing it into $(VENV),build,\
-	    PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=build/wheel .)
+	    PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=$(WHEEL) .)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.tools
@@ -308,7 +310,12 @@ crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 5
 	    tests/e2e/test_price_of_changes.py -k 'beside or one_by_one or killed_at_any_moment' </dev/null
 
 .PHONY: bench
-bench: packages-lab $(VENV)/.cvpnd $(VENV)/.bench ## our daemon and the stock OpenVPN server alternately, as tables and plots (root)
+bench: ## our daemon and the stock OpenVPN server alternately, as tables and plots (root)
+	@$(MAKE) measured PYTHON=$(BENCH_PYTHON) VENV=build/venv-bench WHEEL=build/wheel-bench
+
+# With the Python that a service runs with (PACKAGES_install), in an environment of its own.
+.PHONY: measured
+measured: packages-lab $(VENV)/.cvpnd $(VENV)/.bench
 	$(call step,Building the micro benchmarks,release,$(call compiled,release,gcc,--buildtype=release -Dtests=true))
 	@PYTHONPATH=tests:bench $(VENV)/bin/python -P -m benchmarks $(ARGS)
 

@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from helpers.lab import UNWATCHED
+
 from benchmarks import flood, growth, handshakes, micro, packets, plots, round_trip, throughput
 from benchmarks.experiment import FULL, QUICK, Experiment
 from benchmarks.machine import machine
@@ -81,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     if os.geteuid() != 0 and not options.report:
         print("The benchmarks build network namespaces: sudo make bench", file=sys.stderr)
         return CANNOT_BEGIN
+    os.environ[UNWATCHED] = "1"
     try:
         all_results = measure(options)
     except KeyboardInterrupt:

@@ -39,6 +39,8 @@ from cvpnd.ops.log_writer import GATHER_S
 
 HELPERS = Path(__file__).resolve().parent
 REPOSITORY = HELPERS.parent.parent
+UNWATCHED = "CVPND_UNWATCHED"
+"""In the environment: no daemon writes down what it is told, which costs it time (``helpers/witness/``)."""
 
 HTTP_PORT = 8000
 ECHO_PORT = 7
@@ -439,6 +441,11 @@ class OpenVpnClient:
         self.process.kill()
 
 
+def _witness(namespace: Namespace, env: dict[str, str]) -> dict[str, str]:
+    path = [str(HELPERS / "witness"), env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, path)), "CVPND_WITNESS": str(namespace.directory / "witness")}
+
+
 class GatewayProcess:
     """The daemon under test: its configuration file, its process, and ``cvpnctl`` for it."""
 
@@ -449,10 +456,7 @@ class GatewayProcess:
         self.config_path = directory / "cvpnd.toml"
         self.admin_socket = directory / "admin.sock"
         self.log_directory = directory / "log"
-        path = os.pathsep.join(
-            filter(None, [str(HELPERS / "witness"), env.get("PYTHONPATH", os.environ.get("PYTHONPATH"))])
-        )
-        witness = {"PYTHONPATH": path, "CVPND_WITNESS": str(namespace.directory / "witness")}
+        witness = {} if UNWATCHED in os.environ else _witness(namespace, env)
         self._env = {"PYTHONUNBUFFERED": "1", **env, **witness}
         self.process: Process | None = None
         self.write_config(toml)
