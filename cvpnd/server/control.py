@@ -56,8 +56,8 @@ ANSWER_TIME_S = 1.5
 ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
 LOOK_AHEAD_S = 0.05
-"""A wake-up for one asks those too whose turn comes so soon: most of them have heard the acknowledgement that they waited
-for, and would wake the loop for nothing."""
+"""A wake-up for one asks those too whose turn comes so soon: most of them have heard the acknowledgement that they
+waited for, and would wake the loop for nothing."""
 STRANGERS_LOGGED_PER_S = 10.0
 STRANGERS_LOGGED_AT_ONCE = 200.0
 """Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person,
