@@ -46,6 +46,7 @@ PASSING = frozenset(
         Refusal.DIRECTORY_UNAVAILABLE,
         Refusal.RADIUS_UNAVAILABLE,
         Refusal.RADIUS_UNVERIFIED,
+        Refusal.SHUTTING_DOWN,
     }
 )
 """What clients of the VPN are told of too; for any other reason people hear ``WRONG``."""
