@@ -17,15 +17,15 @@ END_REASON = "connection-end-reason"
     ("initiator", "transport"), [("server", "udp"), ("client", "tcp"), ("both", "udp"), ("both", "tcp")]
 )
 def test_renegotiation_under_load_loses_no_ping_and_no_connection(site, initiator, transport):
-    gateway = site.start("renegotiate_s = 8" if initiator != "client" else "")
-    client = site.connect(None, "--reneg-sec", "8" if initiator != "server" else "0", transport=transport)
-    pinging = site.lab.client.start("ping", "-i", "0.05", "-c", "440", "-W", "3", "10.20.0.10", label="ping")
-    report = site.lab.iperf3(site.lab.client, "10.20.0.10", "--bitrate", "50M", seconds=20)
+    gateway = site.start("renegotiate_s = 5" if initiator != "client" else "")
+    client = site.connect(None, "--reneg-sec", "5" if initiator != "server" else "0", transport=transport)
+    pinging = site.lab.client.start("ping", "-i", "0.05", "-c", "260", "-W", "3", "10.20.0.10", label="ping")
+    report = site.lab.iperf3(site.lab.client, "10.20.0.10", "--bitrate", "50M", seconds=13)
     summary = pinging.wait_for(r"(\d+) packets transmitted, (\d+) received", 20)
     assert summary[1] == summary[2], {
         name: value for name, value in gateway.metrics().items() if "drop" in name and value
     }
-    assert report["end"]["sum_received"]["bytes"] > 100e6
+    assert report["end"]["sum_received"]["bytes"] > 65e6
     assert gateway.metrics()['cvpnd_renegotiations_total{endpoint="staff"}'] >= 2
     assert client.connected_count == 1
     assert not re.search("TLS Error|AEAD Decrypt error|Bad packet", client.log())
