@@ -12,6 +12,7 @@ from OpenSSL import SSL, crypto
 
 from cvpnd.auth.crl import canonical_name
 from cvpnd.auth.files import CertificateSettings, TrustError, read_private_key
+from cvpnd.auth.trial import trial_handshake
 
 MAX_CHAIN_DEPTH = 16
 """CA certificates between a client and its root; every real PKI has fewer than five."""
@@ -64,6 +65,15 @@ def new_server_context(
     _set_server_certificate(context, settings, with_intermediates(chain, authorities))
     _set_authorities(context, authorities)
     context.set_verify_depth(MAX_CHAIN_DEPTH)
+    try:
+        trial_handshake(context)
+    except SSL.Error as error:
+        raise TrustError(
+            settings.certificate,
+            f"no client could finish a handshake with this certificate and its key ({_reasons(error)}); use an ECDSA "
+            "key on P-256, P-384 or P-521, an RSA key (rsaEncryption, not RSASSA-PSS) or Ed25519, and no tls.ciphers "
+            "for another kind",
+        ) from None
     return context
 
 

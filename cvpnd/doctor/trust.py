@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
+from cvpnd.auth.trial import is_for_servers
 from cvpnd.config import ConfigError, EndpointConfig, check_files
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
@@ -64,11 +65,17 @@ def certificates(facts: Facts) -> Iterator[Finding]:
                 yield warning(
                     "certificates", f"endpoint {endpoint.name}: {WHAT[kind]} expires in {days:.1f} days", FIX[kind]
                 )
-        yield from _not_yet_valid(endpoint)
+        yield from _server_certificate(endpoint)
 
 
-def _not_yet_valid(endpoint: EndpointConfig) -> Iterator[Finding]:
+def _server_certificate(endpoint: EndpointConfig) -> Iterator[Finding]:
     certificate = read_certificates(endpoint.server_certificate.certificate)[0]
+    if not is_for_servers(certificate):
+        yield problem(
+            "certificates", f"endpoint {endpoint.name}: {endpoint.server_certificate.certificate} is not for servers: "
+            "clients with 'remote-cert-tls server' refuse it",
+            "issue it again with the extended key usage serverAuth (easyrsa build-server-full)",
+        )  # fmt: skip
     ahead_s = certificate.not_valid_before_utc.timestamp() - time.time()
     if ahead_s > 0:
         yield problem(

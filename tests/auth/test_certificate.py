@@ -1,6 +1,8 @@
 """Real handshakes in TLS 1.2 and 1.3 with every certificate that is to be let in, and every one that is not."""
 
+import dataclasses
 import gc
+import subprocess
 import warnings
 import weakref
 from collections.abc import Callable
@@ -393,6 +395,25 @@ def test_a_file_that_cannot_be_used_is_named(settings, do, problem):
 def test_a_weak_server_certificate_is_an_error_at_start(trust):
     with pytest.raises(TrustError, match=r"server\.crt: OpenSSL refuses it: ee key too small"):
         trust(server=certs.server(kind="rsa1024"))
+
+
+@pytest.mark.parametrize("key", [("RSA-PSS", "rsa_keygen_bits:2048"), ("EC", "ec_paramgen_curve:secp256k1")])
+def test_a_server_key_that_no_client_could_finish_a_handshake_with_is_an_error_at_start(settings, tmp_path, key):
+    private_key, certificate = tmp_path / "odd.key", tmp_path / "odd.crt"
+    make = ["openssl", "genpkey", "-algorithm", key[0], "-pkeyopt", key[1], "-out", private_key]
+    subprocess.run(make, check=True, capture_output=True)
+    sign = ["openssl", "req", "-x509", "-key", private_key, "-subj", "/CN=vpn", "-out", certificate]
+    subprocess.run(sign, check=True, capture_output=True)
+    odd = dataclasses.replace(settings(), certificate=certificate, private_key=private_key)
+    with pytest.raises(TrustError, match=r"odd\.crt: no client could finish a handshake .*; use an ECDSA key"):
+        CertificateTrust.load(odd)
+
+
+def test_suites_for_another_kind_of_server_key_are_an_error_at_start(trust):
+    suites = {"ciphers": "ECDHE-RSA-AES256-GCM-SHA384", "maximum_version": "1.2"}
+    assert login(trust(server=certs.server(kind="rsa2048"), **suites), certs.client(), "1.2").accepted
+    with pytest.raises(TrustError, match="no client could finish a handshake"):
+        trust(server=certs.server(kind="ec"), **suites)
 
 
 def test_no_error_and_no_repr_shows_a_private_key(settings):
