@@ -118,6 +118,7 @@ class End(StrEnum):
     SESSION_TIMEOUT = "session-timeout"
     IDLE_TIMEOUT = "idle-timeout"
     CONFIGURATION_CHANGED = "configuration-changed"
+    DEVICE_LOST = "device-lost"
     SHUTDOWN = "shutdown"
     PROTOCOL_VIOLATION = "protocol-violation"
     KEY_EXHAUSTED = "key-exhausted"

@@ -149,6 +149,8 @@ class Daemon:
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             self_service_downloads=self._self_service_downloads(),
             connection_log_lost=self.connection_log.lost,
+            host_changes=gateway.host_changes_seen,
+            host_trouble=gateway.host_trouble,
             queues={
                 "connection_log": self.connection_log.waiting,
                 "connect_handlers": sum(self.control.handlers.pending().values()),
@@ -388,9 +390,9 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.portal.listen is not None:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
-    accounts = partial(gateway.accounts.keep, lambda: gateway.config)
-    kept = gateway.keep_routes, gateway.keep_firewall, gateway.keep_addresses_clean, gateway.keep_metadata, accounts
-    for chore in (daemon.watch, daemon.keep_crl_fresh, daemon.operations.keep_following, daemon.log_updates, *kept):
+    accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
+    kept = operations.keep_host, gateway.keep_firewall, gateway.keep_addresses_clean, gateway.keep_metadata, accounts
+    for chore in (daemon.watch, daemon.keep_crl_fresh, operations.keep_following, daemon.log_updates, *kept):
         daemon.keep(chore)
     if config.status_file.path is not None:
         daemon.keep(partial(daemon.keep_status_file, config.status_file))

@@ -12,7 +12,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cvpnd.auth.directory import DirectoryError
@@ -34,7 +35,7 @@ from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
-from cvpnd.host.gateway import HostGateway
+from cvpnd.host.gateway import HostChange, HostGateway
 from cvpnd.policy.compile import compile_prefixes, compile_rules
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import IPNetwork, Rule
@@ -86,6 +87,7 @@ class Gateway:
         self.revision = 0
         self.last_reload_at: float | None = None
         self.last_reload_successful = True
+        self.host_changes_seen: Counter[str] = Counter()
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
         self._running: dict[str, _Running] = {}
@@ -393,18 +395,40 @@ class Gateway:
         """Those who are logging in."""
         return sum([put_off(self.control, connection) for connection in list(connections)])
 
-    async def keep_routes(self) -> None:
-        """Runs until cancelled: puts routes and rules back when a target interface was down or others removed them, and
-        says so."""
+    async def host_changes(self) -> AsyncIterator[HostChange]:
+        """Runs until cancelled: what others do to devices, routes, rules and forwarding. All is put right by then, but
+        for a device that is lost: ``serve_anew``."""
         for warning in await self._host.warnings():
             log.warning("%s", warning)
-        async for line in self._host.watch():
-            log.warning("%s", line)
+        async for change in self._host.watch():
+            self._tell(change)
+            yield change
 
     async def keep_firewall(self) -> None:
         """Runs until cancelled: puts the firewall back when others remove it, and says so."""
-        async for line in self._host.watch_firewall():
-            log.warning("%s", line)
+        async for change in self._host.watch_firewall():
+            self._tell(change)
+
+    def _tell(self, change: HostChange) -> None:
+        self.host_changes_seen[change.what] += 1
+        log.warning("%s", change.text)
+
+    @property
+    def host_trouble(self) -> str:
+        return self._host.trouble
+
+    async def serve_anew(self, device: str) -> None:
+        """The endpoint whose device is gone: it gets another, and its clients come back to that. Raises
+        ``GatewayError``."""
+        for running in list(self._running.values()):
+            if running.served.interface == device:
+                self._send_back(self._connections(running.served), End.DEVICE_LOST)
+                self._put_off(self._connections(running.served))
+                self._remove(running)
+        try:
+            await self._become(self.config)
+        except _FAILURES as error:
+            raise GatewayError(str(error)) from error
 
     async def keep_addresses_clean(self) -> None:
         """Runs until cancelled: nobody gets what was meant for the one who had their address before."""

@@ -98,6 +98,16 @@ class Operations(
             except GatewayError as error:
                 raise OperationError("InvalidParameterValue", str(error)) from error
 
+    async def keep_host(self) -> None:
+        """Runs until cancelled: what others change of the host is put right, and said."""
+        async for change in self._gateway.host_changes():
+            if change.lost:
+                async with self._changing:
+                    try:
+                        await self._gateway.serve_anew(change.lost)
+                    except GatewayError as error:
+                        log.critical("the device %s cannot be replaced: %s", change.lost, error)
+
     async def poll_trust(self, now: float) -> None:
         async with self._changing:
             await self._gateway.poll_trust(now)

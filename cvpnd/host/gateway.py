@@ -13,25 +13,38 @@ import fcntl
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl import RTMGRP_IPV4_RULE, RTMGRP_IPV6_RULE, RTMGRP_LINK
 
 from cvpnd.host import conntrack, firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
 from cvpnd.host.tun import Offload, Tun, open_tun
+from cvpnd.host.watch import Touched, touched
 
-__all__ = ["Association", "Egress", "EndpointPlan", "ExtraRoute", "HostError", "HostGateway", "HostPlan", "Subnet"]
+__all__ = [
+    "Association", "Egress", "EndpointPlan", "ExtraRoute", "HostChange", "HostError", "HostGateway", "HostPlan",
+    "Subnet",
+]  # fmt: skip
 
 NETWORK_NAMESPACE = Path("/proc/thread-self/ns/net")
 """Routing tables and the firewall are its own, so there is one gateway in each."""
-SETTLE_S = 0.3
-"""A link that changes does so several times in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostChange:
+    """Something of ours that somebody else has changed, and what became of it."""
+
+    what: Literal["device", "routes", "rules", "forwarding", "firewall"]
+    text: str
+    """For the log."""
+    lost: str = ""
+    """A TUN device that is gone for good: its queues lead nowhere, and its endpoint has to be made anew."""
 
 
 class HostGateway:
@@ -48,6 +61,9 @@ class HostGateway:
         self._tables = routes.RoutingTables()
         self._batch: dict[str, Any] = {}  # what the firewall was given last
         self._denied: Counter[str] = Counter()  # by endpoint, in tables before the one in place
+        self._settings: dict[str, str] = {}
+        self._tun_indexes: dict[str, int] = {}  # by name
+        self._trouble = ""
         self._attached: tuple[IPNetwork, ...] = ()
         self._connections = conntrack.Forgetter()
         self._busy = asyncio.Lock()
@@ -121,26 +137,22 @@ class HostGateway:
             now = Counter(await firewall.denied(self._plan) if self._in_place is not None else {})
             return dict(now + self._denied)
 
-    async def watch(self) -> AsyncIterator[str]:
-        """Runs until cancelled: when a target interface comes back after it was down or gone, the kernel has forgotten
-        our routes through it, so the plan is applied again. So it is when others remove our rules, as systemd-networkd
-        does with foreign ones when it starts. Yields a line for the log each time."""
-        async with AsyncIPRoute() as netlink:
-            await netlink.bind(RTMGRP_LINK | RTMGRP_IPV4_RULE | RTMGRP_IPV6_RULE)
-            while True:
-                async for message in netlink.get():
-                    if message["event"] == "RTM_DELRULE":
-                        if message.get("protocol") == routes.PROTOCOL and (line := await self._restore_rules()):
-                            yield line
-                        continue
-                    name = message.get("ifname")
-                    subnets = self._plan.subnets_by_interface().get(name)
-                    if subnets is None:
-                        continue
-                    await asyncio.sleep(SETTLE_S)
-                    yield await self._repair(name, ", ".join(sorted(subnets)))
+    @property
+    def trouble(self) -> str:
+        """What others did to the host and could not be put right, or nothing."""
+        return self._trouble
 
-    async def watch_firewall(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncIterator[HostChange]:
+        """Runs until cancelled, and puts right what others do to the host: when a target interface comes back after it
+        was down or gone, the kernel has forgotten our routes through it; systemd-networkd removes foreign rules when it
+        starts; a TUN device can be set down, forwarding be switched off. Yields each."""
+        async for seen in touched(routes.PROTOCOL):
+            async with self._busy:
+                changes = await self._look_again(seen)
+            for change in changes:
+                yield change
+
+    async def watch_firewall(self) -> AsyncIterator[HostChange]:
         """Runs until cancelled: when others remove our table, as every ``nft flush ruleset`` does and with it each
         restart of nftables.service, it is put back: without it nothing keeps clients from this host. Yields a line for
         the log each time."""
@@ -152,9 +164,9 @@ class HostGateway:
                         await firewall.put(self._batch)
                         line = "somebody removed cvpnd's nftables table (nft flush ruleset?): it is in place again"
                 except HostError as error:
-                    line = f"cvpnd's nftables table is gone and cannot be put back: {error}"
+                    self._trouble = line = f"cvpnd's nftables table is gone and cannot be put back: {error}"
             if line:
-                yield line
+                yield HostChange("firewall", line)
 
     def changed_hands(self, addresses: Iterable[IPAddress]) -> None:
         """Somebody else has these now: what the kernel tracks for them is not theirs."""
@@ -165,26 +177,6 @@ class HostGateway:
         when it cannot."""
         return self._connections.run()
 
-    async def _restore_rules(self) -> str:
-        async with self._busy:
-            try:
-                async with AsyncIPRoute(strict_check=True) as netlink:
-                    if not await self._tables.lost_rules(netlink, ipv6=_host_has_ipv6()):
-                        return ""
-                await asyncio.sleep(SETTLE_S)
-                await self._apply(self._plan)
-            except (HostError, NetlinkError) as error:
-                return f"somebody removed our routing rules, which cannot be put back: {error}"
-        return "somebody removed our routing rules (systemd-networkd?): they are in place again"
-
-    async def _repair(self, interface: str, subnets: str) -> str:
-        try:
-            async with self._busy:
-                await self._apply(self._plan)
-        except HostError as error:
-            return f"{subnets}: cannot be reached now: {error}"
-        return f"{subnets}: interface {interface} changed, routes are in place"
-
     async def __aenter__(self) -> HostGateway:
         return self
 
@@ -194,6 +186,61 @@ class HostGateway:
         await self.down()
 
     # -- with self._busy held ------------------------------------------------------------------------------
+
+    async def _look_again(self, seen: Touched) -> list[HostChange]:
+        if not self._plan.endpoints:
+            return []
+        try:
+            async with AsyncIPRoute(strict_check=True) as netlink:
+                changes = await self._changes(netlink, seen)
+                if seen.addresses or seen.everything:
+                    ours = {endpoint.tun for endpoint in self._plan.endpoints}
+                    self._attached = await links.attached_networks(netlink, ours)
+        except (HostError, NetlinkError) as error:
+            return self._in_trouble([HostChange("routes", f"this host cannot be looked at: {error}")])
+        lost = [change for change in changes if change.lost]
+        if lost:
+            return self._in_trouble(lost)  # until there is a new device, which gets all of it
+        if not changes:
+            return []
+        try:
+            await self._apply(self._plan)
+        except HostError as error:
+            return self._in_trouble([replace(each, text=f"{each.text}; not put right: {error}") for each in changes])
+        return [replace(change, text=f"{change.text}: put right") for change in changes]
+
+    def _in_trouble(self, changes: list[HostChange]) -> list[HostChange]:
+        """The same trouble is told once."""
+        before, self._trouble = self._trouble, "; ".join(change.text for change in changes)
+        return [] if self._trouble == before else changes
+
+    async def _changes(self, netlink: AsyncIPRoute, seen: Touched) -> list[HostChange]:
+        changes: list[HostChange] = []
+        indexes, ipv6 = await links.interface_indexes(netlink), _host_has_ipv6()
+        for endpoint in self._plan.endpoints:
+            index = self._tun_indexes.get(endpoint.tun)
+            if index is None or not (seen.everything or endpoint.tun in seen.interfaces):
+                continue
+            if (state := await links.state_of_tun(netlink, endpoint, index)) != "as planned":
+                text = f"endpoint {endpoint.name}: somebody changed its device {endpoint.tun} ({state})"
+                changes.append(HostChange("device", text, endpoint.tun if state == "gone" else ""))
+        targets = self._plan.subnets_by_interface()
+        touched_targets = seen.interfaces & targets.keys()
+        subnets = ", ".join(sorted({subnet for name in touched_targets for subnet in targets[name]}))
+        if self._in_place is None:  # the last attempt failed
+            return changes or [HostChange("routes", f"{subnets or 'this host'}: not as planned")]
+        if seen.everything or touched_targets or self._tables.are_wanted(seen.routes):
+            lost = await self._tables.lost_routes(netlink, indexes, ipv6=ipv6)
+            if lost:
+                whose = ", ".join(sorted({route.label for route in lost}))
+                changes.append(HostChange("routes", f"{subnets or whose}: {len(lost)} routes were gone"))
+        if (seen.everything or seen.rules) and await self._tables.lost_rules(netlink, ipv6=ipv6):
+            changes.append(HostChange("rules", "somebody removed our routing rules (systemd-networkd?)"))
+        if (seen.everything or seen.forwarding) and (differing := sysctl.differing(self._settings)):
+            changes.append(HostChange("forwarding", f"somebody changed {', '.join(differing)} (sysctl)"))
+        if seen.everything and not await firewall.is_there():
+            changes.append(HostChange("firewall", "somebody removed cvpnd's nftables table"))
+        return changes
 
     async def _apply(self, plan: HostPlan, known: HostPlan | None = None) -> None:
         """``known``: what the host is taken to have. None: nothing is known of it."""
@@ -220,11 +267,12 @@ class HostGateway:
                     for name in strict & await routes.interfaces_with_other_way_back(netlink, plan, indexes):
                         settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
                 sysctls.apply(settings)
+                self._settings = settings
                 await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
                 self._attached = await links.attached_networks(netlink, {endpoint.tun for endpoint in plan.endpoints})
         except NetlinkError as error:
             raise from_netlink(error, "netlink") from error
-        self._in_place = plan
+        self._in_place, self._trouble = plan, ""
 
     async def _replace_firewall(self, batch: dict[str, Any], known: HostPlan | None) -> None:
         if known is not None and batch == self._batch:
@@ -241,6 +289,7 @@ class HostGateway:
             if endpoint is None or (endpoint.tun, endpoint.queues) != (tun.name, tun.queue_count):
                 tun.close()
                 del self._tuns[name]
+                self._tun_indexes.pop(tun.name, None)
 
     async def _set_up_devices(self, netlink: AsyncIPRoute, plan: HostPlan, known: HostPlan | None) -> None:
         done = () if known is None else {(e.tun, e.mtu, e.client_cidrs) for e in known.endpoints}
@@ -249,8 +298,11 @@ class HostGateway:
                 self._tuns[endpoint.name] = open_tun(endpoint.tun, endpoint.queues, endpoint.offload)
             elif (endpoint.tun, endpoint.mtu, endpoint.client_cidrs) in done:
                 continue
-            index = (await links.interface_indexes(netlink))[endpoint.tun]
+            index = (await links.interface_indexes(netlink)).get(endpoint.tun)
+            if index is None:
+                raise HostError(f"{endpoint.name}: its device {endpoint.tun} is gone")
             await links.set_up_tun(netlink, endpoint, index)
+            self._tun_indexes[endpoint.tun] = index
 
     async def _take_down(self) -> None:
         problems: list[str] = []

@@ -6,11 +6,13 @@ There is nothing to undo here: all of it goes with the device.
 from __future__ import annotations
 
 from collections.abc import Collection
-from ipaddress import ip_interface
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
+from typing import Literal
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
@@ -62,6 +64,20 @@ async def set_up_tun(netlink: AsyncIPRoute, endpoint: EndpointPlan, index: int) 
         raise HostError(f"{doing}: {error}") from error
 
 
+async def state_of_tun(
+    netlink: AsyncIPRoute, endpoint: EndpointPlan, index: int
+) -> Literal["as planned", "gone", "down", "changed"]:
+    """``index``: of the device that is ours; another one of its name is not."""
+    if (await interface_indexes(netlink)).get(endpoint.tun) != index:
+        return "gone"
+    for link in await netlink.link("get", index=index):
+        if not link["flags"] & IFF_UP:
+            return "down"
+        if link.get("mtu") != endpoint.mtu:
+            return "changed"
+    return "as planned" if await _addresses(netlink, index) == _wanted_addresses(endpoint) else "changed"
+
+
 def _set_up_ipv6(endpoint: EndpointPlan) -> None:
     """No IPv6 at all for an endpoint that has none. Else no link-local address, hence no router solicitations into the
     tunnel, which is why this comes before the device goes up."""
@@ -76,15 +92,22 @@ def _set_up_ipv6(endpoint: EndpointPlan) -> None:
 
 
 async def _set_addresses(netlink: AsyncIPRoute, endpoint: EndpointPlan, index: int) -> None:
-    wanted = {
-        ip_interface(f"{address}/{cidr.prefixlen}")
-        for address, cidr in zip(endpoint.gateway_addresses, endpoint.client_cidrs, strict=True)
-    }
-    present = {
-        ip_interface(f"{message.get('local') or message.get('address')}/{message['prefixlen']}")
-        async for message in await netlink.addr("dump", index=index)
-    }
+    wanted, present = _wanted_addresses(endpoint), await _addresses(netlink, index)
     for address in present - wanted:
         await netlink.addr("delete", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
     for address in wanted - present:
         await netlink.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+
+
+def _wanted_addresses(endpoint: EndpointPlan) -> set[IPv4Interface | IPv6Interface]:
+    return {
+        ip_interface(f"{address}/{cidr.prefixlen}")
+        for address, cidr in zip(endpoint.gateway_addresses, endpoint.client_cidrs, strict=True)
+    }
+
+
+async def _addresses(netlink: AsyncIPRoute, index: int) -> set[IPv4Interface | IPv6Interface]:
+    return {
+        ip_interface(f"{message.get('local') or message.get('address')}/{message['prefixlen']}")
+        async for message in await netlink.addr("dump", index=index)
+    }

@@ -15,7 +15,7 @@ else that is no longer wanted. Replies find their way by the main table, where t
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any, Literal
@@ -143,6 +143,17 @@ class RoutingTables:
         for version in (4, 6) if ipv6 else (4,):
             present.update((await _read_rules(netlink, version))[0])
         return not self._in_place[1] <= present
+
+    def are_wanted(self, places: Collection[tuple[int, IPNetwork, int]]) -> bool:
+        """Whether any of these is a route that we put in place."""
+        return self._in_place is not None and any(route.place in places for route in self._in_place[0])
+
+    async def lost_routes(self, netlink: AsyncIPRoute, indexes: Mapping[str, int], *, ipv6: bool) -> set[Route]:
+        """Those that we put in place and that are not there any more."""
+        if self._in_place is None:
+            return set()
+        names = {index: name for name, index in indexes.items()}
+        return self._in_place[0] - set((await _read_kernel(netlink, names, ipv6=ipv6))[0])
 
     def _assign_tables(self, plan: HostPlan, foreign: set[int]) -> None:
         """An endpoint keeps its table for life; a table that somebody else uses is left alone."""

@@ -86,6 +86,11 @@ def read(path: str) -> str:
         raise HostError(f"/proc/sys/{path}: {error.strerror}") from error
 
 
+def differing(wanted: Mapping[str, str]) -> list[str]:
+    """Which of these settings are not so, as the kernel's names for them."""
+    return [path for path, value in wanted.items() if not (PROC_SYS / path).exists() or read(path) != value]
+
+
 def _write(path: str, value: str) -> None:
     try:
         (PROC_SYS / path).write_text(value)

@@ -35,6 +35,9 @@ HANDSHAKE_STAGES = ("tls", "login", "keys")
 """See ``server/handshakes.py``."""
 
 
+HOST_CHANGES = ("device", "routes", "rules", "forwarding", "firewall")
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointMetrics:
     """One endpoint now. Counters run since the daemon's start, ended connections included."""
@@ -115,6 +118,10 @@ class GatewayMetrics:
     """Counts configurations applied since the start."""
     last_reload_at: float | None = None
     last_reload_successful: bool = True
+    host_changes: Mapping[str, int] = field(default_factory=dict)
+    """Of ``HOST_CHANGES`` -> how often somebody else changed it."""
+    host_trouble: str = ""
+    """What of that could not be put right."""
     connection_log_lost: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
     """Name -> what waits in it."""
@@ -447,6 +454,12 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "cvpnd_last_reload_timestamp_seconds", "When a reload was last tried, since the epoch.", now.last_reload_at
         )
+    changes = CounterMetricFamily(
+        "cvpnd_host_changes", "Times that somebody else changed what the gateway set up on its host.", labels=["what"]
+    )
+    for what, count in _with_zeroes(now.host_changes, HOST_CHANGES):
+        changes.add_metric([what], count)
+    yield changes
     yield CounterMetricFamily(
         "cvpnd_connection_log_lost",
         "Connection log entries that could not be written.",

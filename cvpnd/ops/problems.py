@@ -38,6 +38,10 @@ def _of_daemon(metrics: GatewayMetrics) -> Iterator[Problem]:
             "the last reload was refused, an older configuration runs on",
             "cvpnd check names file, key and fix; then systemctl reload cvpnd",
         )
+    if metrics.host_trouble:
+        yield Problem(
+            "critical", "host", metrics.host_trouble, "undo that, or cvpnctl doctor says what; then cvpnctl reload"
+        )
     if metrics.connection_log_lost:
         yield Problem(
             "warning",

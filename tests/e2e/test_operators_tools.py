@@ -12,7 +12,7 @@ from functools import partial
 from argon2 import PasswordHasher
 from helpers import certs
 from helpers.ctl_inside import cvpnctl
-from helpers.lab import wait_until
+from helpers.lab import TARGET_LEG, wait_until
 
 from cvpnd.ctl.client import Client
 from cvpnd.doctor.diagnosis import diagnose
@@ -205,3 +205,34 @@ def test_the_doctor_works_where_the_daemon_does_not_start(site):
     assert done.returncode == 1
     assert "PROBLEM: configuration: " in done.stdout and "split_tunel" in done.stdout
     assert 'did you mean "split_tunnel"?' in done.stdout
+
+
+def test_a_client_outlives_what_others_do_to_the_host(site):
+    """The way to its network goes and comes back, forwarding is switched off, its device is set down and deleted."""
+    gateway, _ = start(site)
+    client = site.connect()
+    host, target = site.lab.gateway, TARGET_LEG.host
+    assert site.lab.client.ping(target, 3).received == 3
+
+    def works() -> bool:
+        return site.lab.client.ping(target, 1, 0.05, 0.3).received == 1
+
+    def changed(what: str) -> float:
+        return gateway.metrics()[f'cvpnd_host_changes_total{{what="{what}"}}']
+
+    host.run("ip", "link", "set", TARGET_LEG.interface, "down")
+    (wrong,) = wait_until(lambda: Client(gateway.admin_socket).get("/status")["status"]["problems"], 10)
+    assert (wrong["severity"], wrong["subject"]) == ("critical", "host")
+    host.run("ip", "link", "set", TARGET_LEG.interface, "up")
+    wait_until(lambda: works() and not Client(gateway.admin_socket).get("/status")["status"]["problems"], 10)
+    assert changed("routes") == 2
+    host.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv4.ip_forward=0")
+    wait_until(lambda: changed("forwarding") == 1 and works(), 10)
+    host.run("ip", "link", "set", "cvpn0", "down")
+    wait_until(lambda: changed("device") == 1 and works(), 10)
+    host.run("ip", "link", "delete", "cvpn0")
+    client.wait_connected(30, times=2)
+    wait_until(works, 10)
+    assert changed("device") == 2
+    assert "device-lost" in [entry["connection-end-reason"] for entry in gateway.connection_log()]
+    gateway.running.wait_for("changed its device cvpn0 .gone.")

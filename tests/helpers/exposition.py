@@ -73,6 +73,7 @@ BUSY = GatewayMetrics(
     reload_revision=4,
     last_reload_at=1700000100.0,
     last_reload_successful=False,
+    host_changes={"firewall": 3},
     connection_log_lost=6,
     queues={"connection_log": 51, "logins": 2},
     loop_lag=histogram(0.01, 0.2),

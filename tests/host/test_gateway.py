@@ -21,7 +21,7 @@ from helpers.tunnel_end import PARTNERS, PLANS, PORTS, STAFF, SUBNET_A, VPC_MAIN
 
 from cvpnd.host import sysctl
 from cvpnd.host.errors import HostError
-from cvpnd.host.gateway import Association, ExtraRoute, HostGateway, HostPlan, Subnet
+from cvpnd.host.gateway import Association, ExtraRoute, HostChange, HostGateway, HostPlan, Subnet
 from cvpnd.host.routes import FIRST_TABLE, PROTOCOL
 
 ENVIRONMENT = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
@@ -256,8 +256,8 @@ async def test_routes_return_with_an_interface_that_was_down(lab: Lab, gateway: 
     lines: list[str] = []
 
     async def follow() -> None:
-        async for line in gateway.watch():
-            lines.append(line)
+        async for change in gateway.watch():
+            lines.append(change.text)
 
     watching = asyncio.create_task(follow())
     await asyncio.sleep(0.1)
@@ -282,9 +282,9 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
     wanted = unordered(host_state())
     lines: list[str] = []
 
-    async def follow(source: AsyncIterator[str]) -> None:
-        async for line in source:
-            lines.append(line)
+    async def follow(source: AsyncIterator[HostChange]) -> None:
+        async for change in source:
+            lines.append(change.text)
 
     watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
     await asyncio.sleep(0.2)
@@ -297,6 +297,9 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
             await asyncio.sleep(0.1)
             if len(lines) >= told and unordered(host_state()) == wanted:
                 return
+        for each in watching:
+            if each.done():
+                each.result()
         assert unordered(host_state()) == wanted
 
     lab.gateway.run("nft", "flush", "ruleset")
@@ -308,7 +311,28 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
         "somebody removed cvpnd's nftables table",
         "somebody removed our routing rules",
     }
+    (staff, _) = PLANS["both"].endpoints
+    for change, words in (
+        (f"ip link set {staff.tun} down", f"changed its device {staff.tun} (down): put right"),
+        (f"ip address flush dev {staff.tun}", f"changed its device {staff.tun} (changed): put right"),
+        (f"ip link set {staff.tun} mtu 1300", f"changed its device {staff.tun} (changed): put right"),
+        (f"ip route flush table {FIRST_TABLE}", "routes were gone: put right"),
+        ("sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.ip_forward=0", "forwarding (sysctl): put right"),
+    ):
+        lines.clear()
+        lab.gateway.run(*change.split())
+        await comes_back(told=1)
+        assert any(words in line for line in lines), lines
+    assert gateway.trouble == ""
+    lines.clear()
+    ip(f"link delete {staff.tun}")
+    for _ in range(50):
+        if lines:
+            break
+        await asyncio.sleep(0.1)
+    assert lines == [f"endpoint {staff.name}: somebody changed its device {staff.tun} (gone)"], "and nothing is set up"
     for task in watching:
+        assert not task.done(), task
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)
 

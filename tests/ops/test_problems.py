@@ -46,6 +46,7 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert [p.what for p in problems(last_reload_successful=False)] == [
         "the last reload was refused, an older configuration runs on"
     ]
+    assert problems(host_trouble="lan is down")[0].severity == "critical"
     assert "6 entries" in problems(connection_log_lost=6)[0].what
 
 
