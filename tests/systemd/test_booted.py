@@ -101,36 +101,53 @@ HANDLER = """
 [[handler]]
 name = "AWSClientVPN-posture"
 executable = "/usr/local/bin/posture"
-user = "nobody"
 """
 
 
-def test_a_client_is_judged_by_a_handler_of_another_user_served_and_counted(
+def test_a_client_is_judged_by_a_handler_of_another_user_and_of_none_served_and_counted(
     system: BootedSystem, tmp_path: Path
 ) -> None:
+    """A handler that names no user runs as the daemon's own; neither has a capability, nor a way to one."""
     program = system.root / "usr/local/bin/posture"
     program.write_text(POSTURE)
     program.chmod(0o755)
-    shutil.copy(SYSTEMD / "handler-user.conf", system.root / "etc/systemd/system/cvpnd.service.d")
+    drop_in = system.root / "etc/systemd/system/cvpnd.service.d/handler-user.conf"
     configuration = system.root / "etc/cvpnd/cvpnd.toml"
     text = configuration.read_text()
     assert "[[endpoint]]\n" in text
-    changed = text.replace("[[endpoint]]\n", '[[endpoint]]\nconnect_handler = "AWSClientVPN-posture"\n', 1)
-    configuration.write_text(changed + HANDLER)
-    system.run("systemctl", "daemon-reload")
-    system.run("systemctl", "restart", "cvpnd")
-    with machine("client", tmp_path) as client:
-        system.connect("wan", "192.0.2.1/24", client, "192.0.2.2/24")
-        system.client(client).wait_connected()
-        assert client.ping("10.20.0.10", 3, 0.1).received == 3
+    judged = text.replace("[[endpoint]]\n", '[[endpoint]]\nconnect_handler = "AWSClientVPN-posture"\n', 1) + HANDLER
+
+    def restart() -> None:
+        system.run("systemctl", "daemon-reload")
+        system.run("systemctl", "restart", "cvpnd")
+
+    def statuses() -> list[str]:
         wait_until(lambda: system.property("cvpnd", "StatusText") == "serving staff; 1 connected", 20)
         (view,) = json.loads(cvpnctl(system, "connection", "list", "--json"))
         assert view["common_name"] == "client1"
-        assert view["posture_compliance_statuses"] == ["nobody", "CapEff: 0000000000000000 NoNewPrivs: 1 "]
-    configuration.write_text(text)
-    (system.root / "etc/systemd/system/cvpnd.service.d/handler-user.conf").unlink()
-    system.run("systemctl", "daemon-reload")
-    system.run("systemctl", "restart", "cvpnd")
+        found: list[str] = view["posture_compliance_statuses"]
+        return found
+
+    try:
+        shutil.copy(SYSTEMD / "handler-user.conf", drop_in)
+        configuration.write_text(judged + 'user = "nobody"\n')
+        restart()
+        with machine("client", tmp_path) as client:
+            system.connect("wan", "192.0.2.1/24", client, "192.0.2.2/24")
+            stock = system.client(client)
+            stock.wait_connected()
+            assert client.ping("10.20.0.10", 3, 0.1).received == 3
+            assert statuses() == ["nobody", "CapEff: 0000000000000000 NoNewPrivs: 1 "]
+
+            drop_in.unlink()
+            configuration.write_text(judged)
+            restart()
+            stock.wait_connected(30, times=2)
+            assert statuses() == ["cvpnd", "CapEff: 0000000000000000 NoNewPrivs: 1 "]
+    finally:
+        drop_in.unlink(missing_ok=True)
+        configuration.write_text(text)
+        restart()
 
 
 def test_a_daemon_that_hangs_is_started_anew_by_the_watchdog(system: BootedSystem) -> None:
