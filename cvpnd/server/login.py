@@ -106,12 +106,8 @@ def _let_in(
 ) -> None:
     """All have said yes. Raises ``Denied`` where there is no room."""
     vouched_by, saml = connection.vouched_by, control.saml
-    if vouched_by is not None and saml is not None:
-        if saml.replaced(vouched_by):  # as whoever is in was ended then
-            raise Denied(Refusal.SAML_WRONG_ISSUER, f"{vouched_by.idp.entity_id} was replaced during the login")
-        if saml.withdrawn(vouched_by):  # between the assertion and the person's consent
-            detail = f"a key of {vouched_by.idp.entity_id} was withdrawn during the login"
-            raise Denied(Refusal.SAML_SIGNATURE_INVALID, detail)
+    if vouched_by is not None and saml is not None and saml.replaced(vouched_by):  # as whoever is in was ended then
+        raise Denied(Refusal.SAML_WRONG_ISSUER, f"{vouched_by.idp.entity_id} was replaced during the login")
     connection.identity = identity
     connection.username = identity.username
     connection.person = b"" if account is None else account.person

@@ -175,11 +175,6 @@ class SamlLogins:
         now = self._providers.get(vouched.id)
         return now is not None and now.idp.entity_id != vouched.idp.entity_id
 
-    def withdrawn(self, vouched: SamlProvider) -> bool:
-        """Whether a key that it had then is none of its own any more: of which, an assertion does not say."""
-        now = self._providers.get(vouched.id)
-        return now is not None and not set(vouched.idp.certificates) <= set(now.idp.certificates)
-
     # -- AWS's client (openvpn-wire.md section 17) ------------------------------------------------------------
 
     def send_away(self, visitor: Visitor, password: str) -> Challenged | Refused:
