@@ -1,10 +1,9 @@
 # Every target installs what it needs by itself (Debian 12, Ubuntu 24.04): Debian packages, a virtual environment,
 # the C build. What is there already is left alone, so that a second run starts at once.
 
-PYTHON       ?= python3
-BENCH_PYTHON ?= /usr/bin/python3
+# The distribution's Python where there is one, as the service has it: what is tested and measured is what runs.
+PYTHON       ?= $(or $(wildcard /usr/bin/python3),python3)
 VENV         := .venv
-WHEEL        := build/wheel
 LOGS         := build/log
 FUZZ_SECONDS ?= 5
 WORKERS      ?= 3
@@ -81,7 +80,8 @@ PIP_INSTALL := $(VENV)/bin/pip install --no-input --disable-pip-version-check
 $(VENV)/.tools: pyproject.toml | packages-build
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("cvpnd needs Python 3.11 or newer: make PYTHON=…")'
 	$(call step,Preparing the virtual environment $(VENV),venv,\
-	    $(PYTHON) -m venv $(VENV) && $(call requirements,build-system requires) >$(VENV)/requirements \
+	    $(PYTHON) -m venv $$([ "$$(command -v $(PYTHON))" -ef $(VENV)/bin/python ] || echo --clear) $(VENV) \
+	    && $(call requirements,build-system requires) >$(VENV)/requirements \
 	    && $(PIP_INSTALL) -r $(VENV)/requirements)
 	@touch $@
 
@@ -91,7 +91,7 @@ SOURCES := pyproject.toml $(shell find meson.build meson_options.txt meson.optio
 
 $(VENV)/.cvpnd: $(VENV)/.tools $(SOURCES)
 	$(call step,Building cvpnd and installing it into $(VENV),build,\
-	    PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=$(WHEEL) .)
+	    PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PIP_INSTALL) --no-build-isolation --config-settings=build-dir=build/wheel .)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.tools
@@ -310,12 +310,7 @@ crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 5
 	    tests/e2e/test_price_of_changes.py -k 'beside or one_by_one or killed_at_any_moment' </dev/null
 
 .PHONY: bench
-bench: ## our daemon and the stock OpenVPN server alternately, as tables and plots (root)
-	@$(MAKE) measured PYTHON=$(BENCH_PYTHON) VENV=build/venv-bench WHEEL=build/wheel-bench
-
-# With the Python that a service runs with (PACKAGES_install), in an environment of its own.
-.PHONY: measured
-measured: packages-lab $(VENV)/.cvpnd $(VENV)/.bench
+bench: packages-lab $(VENV)/.cvpnd $(VENV)/.bench ## our daemon and the stock OpenVPN server alternately, as tables and plots (root)
 	$(call step,Building the micro benchmarks,release,$(call compiled,release,gcc,--buildtype=release -Dtests=true))
 	@PYTHONPATH=tests:bench $(VENV)/bin/python -P -m benchmarks $(ARGS)
 

@@ -55,9 +55,6 @@ ANSWER_TIME_S = 1.5
 """Longer than the round trip of any path that is fit for use, shorter than a starting client's patience (2 s)."""
 ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
-LOOK_AHEAD_S = 0.05
-"""A wake-up for one asks those too whose turn comes so soon: most of them have heard the acknowledgement that they
-waited for, and would wake the loop for nothing."""
 STRANGERS_LOGGED_PER_S = 10.0
 STRANGERS_LOGGED_AT_ONCE = 200.0
 """Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person,
@@ -300,12 +297,9 @@ class ControlPlane:
     def _timers_due(self) -> None:
         self._wake_up = None
         now = self.loop.time()
-        for connection in self.table.pop_due(now + LOOK_AHEAD_S):
-            if connection.forget_at is not None:
-                if connection.forget_at <= now:
-                    self._forget(connection)
-                else:
-                    self.table.set_timer(connection, connection.forget_at)
+        for connection in self.table.pop_due(now):
+            if connection.forget_at is not None and connection.forget_at <= now:
+                self._forget(connection)
                 continue
             try:
                 due = connection.session.next_timeout()
