@@ -183,14 +183,13 @@ class WebLogins:
             return PortalRefusal.BROWSER_MISMATCH
         return login
 
-    def decide(self, login: WebLogin, consent: str, allowed: bool) -> bool:
-        """What the person said on the page that has ``consent`` in it. False: it did not come from there."""
+    def decide(self, login: WebLogin, consent: str, allowed: bool, disowned: Refused | None = None) -> bool:
+        """What the person said on the page that has ``consent`` in it. False: it did not come from there.
+        ``disowned``: why their yes comes too late."""
         if login.assertion is None or not _same(login.consent, consent):
             return False
-        self.end(
-            login,
-            login.assertion if allowed else Refused(Refusal.LOGIN_DECLINED, "the person said no on the consent page"),
-        )
+        declined = Refused(Refusal.LOGIN_DECLINED, "the person said no on the consent page")
+        self.end(login, (disowned or login.assertion) if allowed else declined)
         return True
 
     def end(self, login: WebLogin, outcome: Assertion | Refused) -> None:

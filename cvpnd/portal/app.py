@@ -182,7 +182,7 @@ class Portal:
         if isinstance(login, PortalRefusal):
             return self._refuse(request, login)
         assert login.assertion is not None  # noqa: S101 - that is what proven means
-        account = login.assertion.name
+        assertion, account = login.assertion, login.assertion.name
         if request.method != "POST":
             return page(
                 "consent",
@@ -196,8 +196,12 @@ class Portal:
         if not self._is_own_form(request):
             return self._refuse(request, PortalRefusal.CONSENT_FORGED)
         allowed = {"allow": True, "deny": False}.get(fields.get("decision", ""))
-        if allowed is None or not self._logins.decide(login, fields.get("consent", ""), allowed):
+        saml, _ = self._provider_of(login)
+        refused = saml.disowned(login.provider, assertion) if allowed else None
+        if allowed is None or not self._logins.decide(login, fields.get("consent", ""), allowed, refused):
             return self._refuse(request, PortalRefusal.CONSENT_FORGED)
+        if refused is not None:
+            return self._refuse_login(request, login, refused)
         log.info(
             "%s: %s %s the login in a browser at %s",
             login.connection_id, account, "confirmed" if allowed else "declined", _host(request),

@@ -23,6 +23,7 @@ from cvpnd.config import AuthenticationConfig
 from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
 from cvpnd.server.admission import prefixes
+from cvpnd.server.denied import Denied
 from cvpnd.server.web_login import log_in_by_browser
 from cvpnd.wire.events import CredentialsReceived
 
@@ -73,7 +74,9 @@ async def ask_browser(
 
 async def log_in_by(saml: SamlLogins, connection: Connection, provider: SamlProvider, assertion: Assertion) -> Account:
     """Begin a login that the client's token goes back to: it ends with the session timeout, or when the identity
-    provider says that it does."""
+    provider says that it does. Raises ``Denied``: what it said counts no more."""
+    if (refused := saml.disowned(provider.id, assertion)) is not None:
+        raise Denied(refused.refusal, refused.detail)
     now = time.time()
     lifetime_s = connection.endpoint.settings.session_timeout_s or LIFETIME_S
     if assertion.session_ends_at is not None:

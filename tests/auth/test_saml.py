@@ -12,7 +12,7 @@ from helpers.saml_idp import ACS, Asked, Key, Response, encode, key, metadata
 
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml import signature
-from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
+from cvpnd.auth.saml.metadata import MetadataError, key_of, parse_metadata
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
@@ -50,6 +50,7 @@ def test_a_person_is_let_in_by_what_was_asked_for_them(asked):
     assert answer.groups == {"eng", "all"}
     assert answer.attributes["memberOf"] == ("eng", "all")
     assert answer.expires_at > time.time() + 200
+    assert (answer.issuer, answer.signed_by) == (saml_idp.ENTITY_ID, {key_of(key().certificate)})
 
 
 def test_responses_of_another_implementation_are_understood(asked, tmp_path):

@@ -60,6 +60,13 @@ def ec_key(curve: ec.EllipticCurve) -> Key:
     return _certified("idp", ec.generate_private_key(curve), 30)
 
 
+def renewed(signing: Key) -> Key:
+    """The same key with another certificate."""
+    private = serialization.load_pem_private_key(signing.private.encode(), None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    return _certified("renewed", private, 60)
+
+
 def _certified(name: str, made: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, days: float) -> Key:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

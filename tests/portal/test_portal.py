@@ -7,14 +7,18 @@ import html
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
 import httpx
 import pytest
+from helpers import saml_idp
 
 from cvpnd.auth.saml.logins import SamlLogins
+from cvpnd.auth.saml.metadata import key_of, parse_metadata
 from cvpnd.auth.saml.model import Assertion, PendingRequest
+from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.web_logins import Waiting, WebLogin, WebLogins
 from cvpnd.config import PortalConfig
 from cvpnd.portal.app import LONGEST_ANSWER, Portal
@@ -49,6 +53,7 @@ class Pages:
         self.now = 0.0
         self.logins = WebLogins(URL, 180)
         self.saml = SamlLogins(Nobody(), bytes(32))  # type: ignore[arg-type]
+        self.saml.replace({"corp": PROVIDER})
         settings = PortalConfig.model_validate(
             {"listen": "0.0.0.0:443", "url": URL, "certificate": "c", "private_key": "k", **config}
         )
@@ -76,7 +81,12 @@ class Pages:
         return login, f"/saml/consent/{ticket}"
 
 
-ANNA = Assertion("_1", "anna@example.org", frozenset(), "Anna", "Ash")
+PROVIDER = SamlProvider("corp", parse_metadata(saml_idp.metadata()))
+KEY = saml_idp.key().certificate
+ANNA = Assertion(
+    "_1", "anna@example.org", frozenset(), "Anna", "Ash",
+    issuer=saml_idp.ENTITY_ID, signed_by=frozenset({key_of(KEY)}),
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -122,6 +132,35 @@ async def test_a_browser_elsewhere_is_told_and_no_is_no(pages):
     answer = await pages.browser.post(path, data={"consent": login.consent, "decision": "deny"})
     assert "Not connected" in answer.text
     assert login.outcome.result().refusal is Refusal.LOGIN_DECLINED
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ({}, Refusal.SAML_UNAVAILABLE),
+        ({"entity_id": "urn:another"}, Refusal.SAML_WRONG_ISSUER),
+        ({"certificates": (saml_idp.key("new").certificate,)}, Refusal.SAML_SIGNATURE_INVALID),
+        ({"valid_until": 1.0}, Refusal.SAML_METADATA_EXPIRED),
+        ({"certificates": (saml_idp.key("new").certificate, KEY)}, None),
+        ({"certificates": (saml_idp.renewed(saml_idp.key()).certificate,), "login_url": "https://new"}, None),
+    ],
+    ids=["deleted", "another", "its key is withdrawn", "expired", "it has one more key", "its certificate is renewed"],
+)
+async def test_consent_lets_in_whom_the_identity_provider_still_vouches_for(pages, now, expected):
+    login, path = pages.proven(ANNA)
+    assert (await pages.browser.get(path)).status_code == 200
+    pages.saml.replace({"corp": replace(PROVIDER, idp=replace(PROVIDER.idp, **now))} if now else {})
+    assert (await pages.browser.post(path, data={"consent": "x" * 43, "decision": "allow"})).status_code == 403
+    assert not login.outcome.done()
+    answer = await pages.browser.post(path, data={"consent": login.consent, "decision": "allow"})
+    if expected is None:
+        assert answer.status_code == 200 and login.outcome.result() is ANNA
+        return
+    assert answer.status_code == 403 and "Start the connection again on your device" in answer.text
+    assert login.outcome.result().refusal is expected
+    assert pages.portal.refusals[PortalRefusal.ASSERTION_REFUSED] == 1
+    pages.saml.replace({"corp": PROVIDER})
+    assert (await pages.browser.post(path, data={"consent": login.consent, "decision": "allow"})).status_code == 404
 
 
 @pytest.mark.parametrize("payload", CORPUS)
@@ -196,6 +235,7 @@ async def test_nothing_but_a_click_uses_a_link_up(pages):
 
 
 async def test_a_provider_that_is_not_known_yet_refuses_the_client_with_its_reason(pages):
+    pages.saml.replace({})
     login = pages.login()
     answer = await pages.browser.get(f"/saml/login/{login.secret}")
     assert answer.status_code == 403 and "set-cookie" not in answer.headers

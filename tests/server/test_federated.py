@@ -286,6 +286,23 @@ async def test_identity_provider_that_changes_during_a_login_lets_in_whom_it_sti
         assert gateway.refusal() is expected
 
 
+async def test_key_that_is_withdrawn_while_an_answer_is_looked_at_lets_nobody_in(gateway, monkeypatch):
+    served = gateway.start()
+    saml = served.control.saml
+    state, url = await sent_away(served)
+    accept = saml.accept
+
+    async def slowly(*arguments, **more):
+        answer = await accept(*arguments, **more)
+        new = parse_metadata(saml_idp.metadata(saml_idp.key("new")))
+        saml.replace({"corp": replace(PROVIDER, idp=new)})
+        return answer
+
+    monkeypatch.setattr(saml, "accept", slowly)
+    assert await refused(served, brought(state, saml_idp.answer(url))) == f"AUTH_FAILED,{SAML_TEXT}"
+    assert gateway.refusal() is Refusal.SAML_SIGNATURE_INVALID
+
+
 async def test_stolen_state_id_is_worth_nothing_elsewhere_and_costs_its_owner_nothing(gateway):
     served = gateway.start()
     state, url = await sent_away(served)

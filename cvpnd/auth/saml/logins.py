@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from cvpnd.auth.challenge import Challenged, split_dynamic
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.saml.metadata import key_of
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
@@ -102,6 +103,19 @@ class SamlLogins:
         if provider.idp.expired(self._clock()):
             return Refused(Refusal.SAML_METADATA_EXPIRED, f"the metadata of SAML provider {provider_id} has expired")
         return provider
+
+    def disowned(self, provider_id: str, assertion: Assertion) -> Refused | None:
+        """Why an assertion that was accepted before lets nobody in any more, as when a person consented late: its
+        provider is gone or another, or a key that signed it was withdrawn. What else changed there is no matter."""
+        provider = self.provider(provider_id)
+        if isinstance(provider, Refused):
+            return provider
+        idp = provider.idp
+        if assertion.issuer != idp.entity_id:
+            return Refused(Refusal.SAML_WRONG_ISSUER, f"{assertion.issuer} was replaced during the login")
+        if not assertion.signed_by or not assertion.signed_by <= set(map(key_of, idp.certificates)):
+            return Refused(Refusal.SAML_SIGNATURE_INVALID, f"a key of {idp.entity_id} was withdrawn during the login")
+        return None
 
     # -- any flow -------------------------------------------------------------------------------------------
 

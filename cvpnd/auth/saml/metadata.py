@@ -9,13 +9,15 @@ import base64
 import binascii
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import Element, ParseError
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as DefusedElementTree
 
@@ -82,6 +84,13 @@ def parse_metadata(text: str | bytes, entity_id: str | None = None) -> IdpMetada
         wants_signed_requests=role.get("WantAuthnRequestsSigned") in ("true", "1"),
         certificates_end_at=max(each.not_valid_after_utc.timestamp() for each in certificates),
     )
+
+
+@lru_cache(maxsize=64)
+def key_of(certificate: str) -> str:
+    """Of a certificate in PEM. It stays the same where an identity provider renews only what it says of the key."""
+    key = x509.load_pem_x509_certificate(certificate.encode()).public_key()
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def _login_url(role: Element) -> str:

@@ -65,3 +65,7 @@ class Assertion:
     """Its SessionNotOnOrAfter, in seconds since the epoch."""
     expires_at: float = 0.0
     """From when on it would be refused anyway: until then it is remembered as used."""
+    issuer: str = ""
+    """The identity provider's entity id."""
+    signed_by: frozenset[str] = frozenset()
+    """The keys that verified it and its response (``metadata.key_of``); without one it is nobody's word."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.saml.metadata import IdpMetadata
+from cvpnd.auth.saml.metadata import IdpMetadata, key_of
 from cvpnd.auth.saml.model import DEFAULT_ENTITY_ID, Assertion, NotAccepted, PendingRequest
 from cvpnd.reasons import Refusal
 
@@ -80,14 +80,14 @@ class SamlProvider:
             raise NotAccepted(Refusal.SAML_METADATA_EXPIRED, f"the metadata of {self.idp.entity_id} has expired")
         document = read_document(response)
         backend = new_backend()
-        verify(document, self.idp.certificates, backend)
+        used = verify(document, self.idp.certificates, backend)
         claimed = read_claims(
             document, request, issuer=self.idp.entity_id, audience=self.entity_id, now=now, skew_s=self.skew_s
         )
         ask_pysaml2(
             document, request, claimed, idp=self.idp, entity_id=self.entity_id, skew_s=self.skew_s, backend=backend
         )
-        return claimed
+        return replace(claimed, issuer=self.idp.entity_id, signed_by=frozenset(map(key_of, used)))
 
 
 def new_request_id(nonce: bytes) -> str:

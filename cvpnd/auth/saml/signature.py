@@ -81,20 +81,24 @@ def new_backend() -> XmlSec1:
         raise NotAccepted(Refusal.SAML_UNAVAILABLE, f"xmlsec1: {error}"[:200]) from None
 
 
-def verify(document: Document, certificates: Iterable[str], backend: XmlSec1) -> None:
-    """``certificates``: PEM. Both signatures may be of different ones among them. Raises ``NotAccepted``, or
-    ``OSError`` where nothing can be found out."""
-    files = [make_temp(pem.encode(), suffix=".pem", decode=False) for pem in certificates]
+def verify(document: Document, certificates: Iterable[str], backend: XmlSec1) -> frozenset[str]:
+    """Those that verified it. ``certificates``: PEM. Both signatures may be of different ones among them. Raises
+    ``NotAccepted``, or ``OSError`` where nothing can be found out."""
+    files = {pem: make_temp(pem.encode(), suffix=".pem", decode=False) for pem in certificates}
+    used: set[str] = set()
     for name, node in (
         (f"{PROTOCOL}:Response", document.response_id),
         (f"{ASSERTION}:Assertion", document.assertion_id),
     ):
-        if not any(_is_good(backend, document, file.name, name, node) for file in files):
+        good = next((pem for pem, file in files.items() if _is_good(backend, document, file.name, name, node)), None)
+        if good is None:
             raise NotAccepted(
                 Refusal.SAML_SIGNATURE_INVALID,
                 f"the {name.rpartition(':')[2]} is not signed with a key of the identity provider's metadata, or was "
                 "changed since",
             )
+        used.add(good)
+    return frozenset(used)
 
 
 def _is_good(backend: XmlSec1, document: Document, key: str, name: str, node: str) -> bool:
