@@ -195,7 +195,8 @@ class HostGateway:
                 changes = await self._changes(netlink, seen)
                 if seen.addresses or seen.everything:
                     ours = {endpoint.tun for endpoint in self._plan.endpoints}
-                    self._attached = await links.attached_networks(netlink, ours)
+                    indexes = await links.interface_indexes(netlink)
+                    self._attached = await links.attached_networks(netlink, indexes, ours)
         except (HostError, NetlinkError) as error:
             return self._in_trouble([HostChange("routes", f"this host cannot be looked at: {error}")])
         lost = [change for change in changes if change.lost]
@@ -269,7 +270,8 @@ class HostGateway:
                 sysctls.apply(settings)
                 self._settings = settings
                 await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
-                self._attached = await links.attached_networks(netlink, {endpoint.tun for endpoint in plan.endpoints})
+                ours = {endpoint.tun for endpoint in plan.endpoints}
+                self._attached = await links.attached_networks(netlink, indexes, ours)
         except NetlinkError as error:
             raise from_netlink(error, "netlink") from error
         self._in_place, self._trouble = plan, ""

@@ -5,7 +5,7 @@ There is nothing to undo here: all of it goes with the device.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Literal
@@ -27,10 +27,12 @@ async def interface_indexes(netlink: AsyncIPRoute) -> dict[str, int]:
     return {link.get("ifname"): link["index"] async for link in await netlink.link("dump")}
 
 
-async def attached_networks(netlink: AsyncIPRoute, ours: Collection[str]) -> tuple[IPNetwork, ...]:
+async def attached_networks(
+    netlink: AsyncIPRoute, indexes: Mapping[str, int], ours: Collection[str]
+) -> tuple[IPNetwork, ...]:
     """The networks of this host's interfaces, without link-local ones, the loopback and ``ours`` (TUN devices). An
     address without neighbours (a /32) is no network."""
-    names = {index: name for name, index in (await interface_indexes(netlink)).items()}
+    names = {index: name for name, index in indexes.items()}
     found = set()
     async for message in await netlink.addr("dump"):
         network = ip_interface(f"{message.get('address')}/{message['prefixlen']}").network

@@ -228,8 +228,9 @@ async def _reconcile_routes(
             raise from_netlink(error, f"{route.label}: {route}") from error
         except KeyError as error:
             raise HostError(f"{route.label}: the interface {route.interface} is gone") from error
-    places = {route.place for route in wanted}
-    for route in present - wanted:
+    superfluous = present - wanted
+    places = {route.place for route in wanted} if superfluous else set()
+    for route in superfluous:
         if route.place not in places:
             arguments = _place_arguments(route) | {"scope": rt_scope["nowhere"]}  # in a deletion: any scope
             await _delete(netlink.route, f"remove {route}", **arguments)

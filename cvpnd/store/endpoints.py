@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select, update
 
@@ -20,8 +20,9 @@ class StoredAssociation:
     created_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRoute:
+class StoredRoute(NamedTuple):
+    """A tuple and no dataclass: every change reads all of them, and making 1,000 took half the time of that."""
+
     destination: str
     target: str
     description: str
@@ -58,7 +59,7 @@ class EndpointStore(Database):
                 )
             routes: dict[str, list[StoredRoute]] = {}
             columns = route.c.endpoint_id, route.c.destination, route.c.target, route.c.description, route.c.created_at
-            for endpoint_id, *of_route in connection.execute(select(*columns).order_by(route.c.number)):
+            for endpoint_id, *of_route in connection.execute(select(*columns).order_by(route.c.number)).all():
                 routes.setdefault(endpoint_id, []).append(StoredRoute(*of_route))
             crls = {row.endpoint_id: row.pem for row in connection.execute(select(crl))}
             return [
