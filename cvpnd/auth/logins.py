@@ -230,8 +230,6 @@ class UserLogins:
                 outcome = await self.look_again(directory, username, source=source, kept=kept)
         except TimeoutError:
             return _timed_out(directory, within_s)
-        if self._desks.get(directory) is not desk:
-            return _replaced(directory)
         return outcome if isinstance(outcome, Refused) else None
 
     async def look_again(
@@ -248,6 +246,8 @@ class UserLogins:
             outcome = await asyncio.shield(answer)
         finally:
             job.cancel()
+        if self._desks.get(directory) is not desk:
+            return _replaced(directory)
         if isinstance(outcome, Account):
             desk.remember(username, outcome, self._clock())
         elif outcome.refusal in OWN_FAULT:

@@ -67,7 +67,7 @@ class AccessOperations(OperationsBase):
         self._changes += 1
 
     async def _follow(self) -> None:
-        self._credentials_until = float("-inf")
+        self._look_again()
         await super()._follow()
 
     async def credential(self, key_id: str, now: float) -> Credential | None:

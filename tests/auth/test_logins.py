@@ -259,12 +259,13 @@ async def test_another_directory_under_the_same_name_knows_nobody_and_a_login_at
     under_way = [
         asyncio.create_task(logins.log_in("corp", "anna", Secret(b"x"), source="192.0.2.1", within_s=5)),
         asyncio.create_task(logins.recall("corp", "bob", source="192.0.2.1", within_s=5)),
+        asyncio.create_task(logins.look_again("corp", "cara")),
     ]
     while hanging.asked < len(under_way):  # noqa: ASYNC110 - threads set no event here
         await asyncio.sleep(0.01)
     logins.replace({"corp": same}, {"corp"})
     hanging.go_on.set()
-    assert [answer.refusal for answer in await asyncio.gather(*under_way)] == 2 * [Refusal.SHUTTING_DOWN]
+    assert [answer.refusal for answer in await asyncio.gather(*under_way)] == 3 * [Refusal.SHUTTING_DOWN]
     assert isinstance(logins.look_up("corp", "anna"), Refused)
     logins.close()
 

@@ -70,9 +70,15 @@ async def test_one_account_that_nobody_can_look_at_does_not_keep_the_others_in()
     assert asked == ["anna", "bert", "cara"], "and nobody once the directory is gone"
 
 
-async def test_a_key_that_is_deleted_while_keys_are_read_is_good_for_nothing_afterwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_key_that_is_deleted_while_keys_are_read_is_good_for_nothing_afterwards(
+    tmp_path: Path, *, elsewhere: bool
+) -> None:
+    async def follow() -> None:
+        pass
+
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
-        gateway: Any = SimpleNamespace(store=store)
+        gateway: Any = SimpleNamespace(store=store, follow=follow)
         operations = AccessOperations(gateway)
         key, _ = await operations.create_access_key("admin")
         read, go_on, keys = threading.Event(), threading.Event(), store.access_keys
@@ -86,7 +92,11 @@ async def test_a_key_that_is_deleted_while_keys_are_read_is_good_for_nothing_aft
         store.access_keys = slow  # type: ignore[method-assign]
         reading = asyncio.create_task(operations.credential(key.access_key_id, 100.0))
         assert await asyncio.to_thread(read.wait, 5)
-        await operations.delete_access_key(key.access_key_id)
+        if elsewhere:  # at another gateway on the same store, whose change is followed
+            assert store.delete_access_key(key.access_key_id)
+            await operations._follow()
+        else:
+            await operations.delete_access_key(key.access_key_id)
         go_on.set()
         assert await reading is None
         assert await operations.credential(key.access_key_id, 100.0) is None
