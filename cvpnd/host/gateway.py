@@ -160,7 +160,7 @@ class HostGateway:
             line = ""
             async with self._busy:
                 try:
-                    if self._in_place is not None and not await firewall.is_there():
+                    if self._batch and not await firewall.is_there():  # also where routes cannot be put in place
                         await firewall.put(self._batch)
                         line = "somebody removed cvpnd's nftables table (nft flush ruleset?): it is in place again"
                 except HostError as error:
@@ -313,7 +313,7 @@ class HostGateway:
                 await step()
             except HostError as error:
                 problems.append(str(error))
-        self._plan, self._in_place = HostPlan(), None
+        self._plan, self._in_place, self._batch = HostPlan(), None, {}
         self._release_claim()
         if problems:
             raise HostError("\n".join(problems))

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -331,6 +331,36 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
             break
         await asyncio.sleep(0.1)
     assert lines == [f"endpoint {staff.name}: somebody changed its device {staff.tun} (gone)"], "and nothing is set up"
+    for task in watching:
+        assert not task.done(), task
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
+
+
+async def test_firewall_comes_back_also_while_a_target_interface_is_gone(lab: Lab, gateway: HostGateway) -> None:
+    await gateway.up(PLANS["staff"])
+
+    async def follow(source: AsyncIterator[HostChange]) -> None:
+        async for _ in source:
+            pass
+
+    async def soon(true: Callable[[], bool]) -> None:
+        for _ in range(50):
+            if true():
+                return
+            await asyncio.sleep(0.1)
+        assert true()
+
+    watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
+    await asyncio.sleep(0.2)
+    ip("link set lan down")
+    ip("link set lan name away")
+    await soon(lambda: "there is no interface lan" in gateway.trouble)
+    lab.gateway.run("nft", "flush", "ruleset")
+    await soon(lambda: "table inet cvpnd" in output_of("nft", "list", "tables"))
+    await gateway.down()
+    await asyncio.sleep(0.2)
+    assert "table inet cvpnd" not in output_of("nft", "list", "tables"), "our own removal is nobody's attack"
     for task in watching:
         assert not task.done(), task
         task.cancel()
