@@ -42,7 +42,14 @@ class SchemaTooNew(StoreError):
     """A newer cvpnd made this database."""
 
 
-_joined: ContextVar[Connection | None] = ContextVar("joined", default=None)
+_joined: ContextVar[Transaction | None] = ContextVar("joined", default=None)
+
+
+def _joined_connection() -> Connection | None:
+    """Not of a change that is stored: what it made the event loop call, like a new endpoint's listener, is called with
+    its context for as long as it lives. What was taken back is done for, also for a thread that comes late."""
+    transaction = _joined.get()
+    return None if transaction is None or transaction.committed else transaction.connection
 
 
 class Transaction:
@@ -51,12 +58,13 @@ class Transaction:
 
     def __init__(self, database: Database, connection: Connection) -> None:
         self._database = database
-        self._connection = connection
+        self.connection = connection
+        self.committed = False
 
     @contextlib.contextmanager
     def joined(self) -> Iterator[None]:
         """For this task and the threads that it waits for."""
-        token = _joined.set(self._connection)
+        token = _joined.set(self)
         try:
             yield
         finally:
@@ -66,12 +74,13 @@ class Transaction:
         """Raises ``StoreError``; then nothing of it has happened."""
         try:
             with self._database.named_errors():
-                self._connection.commit()
+                self.connection.commit()
+            self.committed = True
         finally:
-            self._connection.close()
+            self.connection.close()
 
     def rollback(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
 class Database:
@@ -140,7 +149,7 @@ class Database:
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
         with self.named_errors():
-            if (connection := _joined.get()) is not None:
+            if (connection := _joined_connection()) is not None:
                 yield connection
                 return
             with self._engine.connect() as connection:
@@ -150,7 +159,7 @@ class Database:
     def _write(self) -> Iterator[Connection]:
         """The transaction that is joined; else one of its own, which has the write lock from its beginning."""
         with self.named_errors():
-            if (connection := _joined.get()) is not None:
+            if (connection := _joined_connection()) is not None:
                 with connection.begin_nested():
                     yield connection
                 return

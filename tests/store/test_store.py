@@ -286,7 +286,15 @@ def test_names_and_associations_exist_once(url: str) -> None:
 def test_several_changes_are_one_transaction_that_others_see_when_it_is_over(url: str) -> None:
     async def change(store: Store, keep: bool) -> tuple[int, int]:
         transaction = await asyncio.to_thread(store.begin)
+        over = asyncio.Event()
+
+        async def stay() -> None:
+            """With the context of the change, as a listener that it has opened."""
+            await over.wait()
+            await asyncio.to_thread(store.tidy_passwords, [], 0.0)
+
         with transaction.joined():
+            stayed = asyncio.create_task(stay())
             await asyncio.to_thread(store.add_rule, ENDPOINT, V4, None)
             with pytest.raises(DuplicateRule):
                 await asyncio.to_thread(store.add_rule, ENDPOINT, V4, None)
@@ -294,6 +302,12 @@ def test_several_changes_are_one_transaction_that_others_see_when_it_is_over(url
             inside = len(await asyncio.to_thread(store.rules))
         outside = len(await asyncio.to_thread(store.rules))
         await asyncio.to_thread(transaction.commit if keep else transaction.rollback)
+        over.set()
+        if keep:
+            await stayed
+        else:
+            with pytest.raises(StoreError):
+                await stayed
         return inside, outside
 
     with closing(Store.open(url)) as store:
