@@ -160,10 +160,10 @@ def test_the_header_is_not_covered_so_the_key_found_by_it_decides(gateway: Gatew
             client.send_raw(claimed + packet[4:])
     with gateway.dropping(no_key=1):
         client.send_raw(header(1, 2) + packet[4:])
-    with gateway.dropping(bad_opcode=1):
-        gateway.plane.inject(client.peer_id, bytes([6 << 3]) + packet[4:])
-    client.send_raw(packet)
+    gateway.plane.inject(client.peer_id, bytes([6 << 3]) + packet[4:])  # whose it is, its source has told
     assert gateway.delivered()
+    with gateway.dropping(replayed=1):
+        client.send_raw(packet)
     assert gateway.plane.peer_stats(other.peer_id).packets_in == 0
 
 
