@@ -391,7 +391,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
-    kept = operations.keep_host, gateway.keep_firewall, gateway.keep_addresses_clean, gateway.keep_metadata, accounts
+    kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, accounts
     for chore in (daemon.watch, daemon.keep_crl_fresh, operations.keep_following, daemon.log_updates, *kept):
         daemon.keep(chore)
     if config.status_file.path is not None:

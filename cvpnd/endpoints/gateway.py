@@ -306,11 +306,7 @@ class Gateway:
             trust_keeper=trust,
             protection=protection.current,
             routes=endpoint_routes(endpoint, config),
-            leases=LeasePool(
-                endpoint.client_cidr,
-                endpoint.client_cidr_v6,
-                on_other_user=lambda lease: self._host.changed_hands(lease.addresses),
-            ),
+            leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
             lan_of=self._host.attached_network,
         )
         running = self._running[endpoint.id] = _Running(served, protection)
@@ -429,11 +425,6 @@ class Gateway:
             await self._become(self.config)
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
-
-    async def keep_addresses_clean(self) -> None:
-        """Runs until cancelled: nobody gets what was meant for the one who had their address before."""
-        async for line in self._host.watch_addresses():
-            log.warning("%s", line)
 
     async def host_warnings(self) -> list[str]:
         """What else on this host keeps clients from their target networks."""

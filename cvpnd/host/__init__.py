@@ -6,7 +6,6 @@
     routes.py     a routing table per endpoint, selected by `iif` its TUN; reconciled with what the kernel has
     sysctl.py     forwarding and rp_filter per interface, with the previous values on disk
     firewall.py   the nftables table `inet cvpnd`: who may open connections, SNAT, anti-spoofing
-    conntrack.py  the connections of an address, forgotten when somebody else gets it
     gateway.py    HostGateway ties them: up, update, down
 
 Everything is made by comparing what is wanted with what there is, and carries a mark of ours: routes and rules a

@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cvpnd.host import conntrack, firewall, links, routes, sysctl
+from cvpnd.host import firewall, links, routes, sysctl
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
 from cvpnd.host.tun import Offload, Tun, open_tun
@@ -65,7 +65,6 @@ class HostGateway:
         self._tun_indexes: dict[str, int] = {}  # by name
         self._trouble = ""
         self._attached: tuple[IPNetwork, ...] = ()
-        self._connections = conntrack.Forgetter()
         self._busy = asyncio.Lock()
         self._claims: list[TextIO] = []
 
@@ -167,15 +166,6 @@ class HostGateway:
                     self._trouble = line = f"cvpnd's nftables table is gone and cannot be put back: {error}"
             if line:
                 yield HostChange("firewall", line)
-
-    def changed_hands(self, addresses: Iterable[IPAddress]) -> None:
-        """Somebody else has these now: what the kernel tracks for them is not theirs."""
-        self._connections.ask(addresses)
-
-    def watch_addresses(self) -> AsyncIterator[str]:
-        """Runs until cancelled: forgets what ``changed_hands`` was told of, mostly at once. Yields a line for the log
-        when it cannot."""
-        return self._connections.run()
 
     async def __aenter__(self) -> HostGateway:
         return self

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cvpnd.policy.model import Lease
@@ -37,16 +37,8 @@ class LeasePool:
     Kept back: the network address, the first host (the gateway's own), and the broadcast address."""
 
     def __init__(
-        self,
-        cidr: IPv4Network,
-        cidr_v6: IPv6Network | None = None,
-        *,
-        remembered_users: int = REMEMBERED_USERS,
-        on_other_user: Callable[[Lease], None] = lambda _lease: None,
+        self, cidr: IPv4Network, cidr_v6: IPv6Network | None = None, *, remembered_users: int = REMEMBERED_USERS
     ) -> None:
-        """``on_other_user`` is told of each address that goes to somebody who, as far as is remembered, is not the
-        last who had it."""
-        self._on_other_user = on_other_user
         self.cidr = cidr
         self.cidr_v6 = cidr_v6
         self.gateway = cidr.network_address + 1
@@ -74,13 +66,8 @@ class LeasePool:
         offset = self._choose(user)
         self._take(offset)
         self._holder[offset] = user
-        address = self._first + offset
-        if self._last_user.get(offset) != user:
-            self._remember(user, offset)
-            self._on_other_user(self.lease(address))
-        else:
-            self._last_of_user.move_to_end(user)
-        return address
+        self._remember(user, offset)
+        return self._first + offset
 
     def release(self, address: IPv4Address) -> None:
         """Raises NotLeased, also for the second release of one lease."""

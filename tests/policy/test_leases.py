@@ -85,15 +85,6 @@ def test_a_remembered_address_goes_to_others_before_anybody_is_refused() -> None
     assert len({pool.acquire(f"new{n}") for n in range(pool.capacity)}) == pool.capacity
 
 
-def test_an_address_that_goes_to_somebody_else_is_told_and_one_that_is_taken_again_is_not() -> None:
-    told: list[Lease] = []
-    pool = LeasePool(IPv4Network("10.0.0.0/30"), IPv6Network("fd00::/64"), on_other_user=told.append)
-    for user, news in (("alice", 1), ("alice", 1), ("bob", 2), ("bob", 2), ("alice", 3)):
-        pool.release(pool.acquire(user))
-        assert len(told) == news, user
-    assert set(told) == {Lease(IPv4Address("10.0.0.2"), IPv6Address("fd00::2"))}
-
-
 def test_memory_of_users_is_bounded() -> None:
     pool = LeasePool(SMALLEST, remembered_users=10)
     for n in range(1000):
