@@ -41,10 +41,10 @@ def test_nat_that_changes_port_every_few_seconds_loses_next_to_nothing(site):
     gateway = site.start(ping_s=2, ping_restart_s=10)
     relay = site.lab.relay(site.lab.gateway_address, 1194, Weather())
     client = site.connect(host="127.0.0.1", port=relay.port)
-    pinging = site.lab.client.start("ping", "-i", "0.05", "-c", "160", "-W", "1", "10.20.0.10", label="ping")
+    pinging = site.lab.client.start("ping", "-i", "0.05", "-c", "300", "-W", "1", "10.20.0.10", label="ping")
     ports = set()
     for _ in range(6):
-        time.sleep(1.1)
+        time.sleep(2.2)
         ports.add(live(gateway)[0]["port"])
         relay.rebind()
     sent, received = map(int, pinging.wait_for(r"(\d+) packets transmitted, (\d+) received", 20).groups())
