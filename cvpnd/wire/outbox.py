@@ -8,23 +8,23 @@ from cvpnd.wire.key_state import KeyState
 class Outbox:
     """Messages wait here for a key state that can carry them."""
 
-    __slots__ = ("_last_words", "_told", "_waiting", "holds_text")
+    __slots__ = ("_last_words", "_told", "_waiting")
 
     def __init__(self) -> None:
-        self.holds_text = False
-        """Last words are held until the end, as there may be a key that has not carried them."""
         self._waiting: list[str] = []
         self._last_words = ""
         self._told: list[int] = []
 
     def add(self, *texts: str) -> None:
         self._waiting.extend(texts)
-        self.holds_text = True
 
     def say_last(self, text: str) -> None:
         """What ends the session: AUTH_FAILED, HALT, RESTART."""
         self._last_words = text
-        self.holds_text = True
+
+    @property
+    def holds_text(self) -> bool:
+        return bool(self._waiting or self._last_words)
 
     def flush(self, pending: KeyState | None, primary: KeyState | None) -> None:
         """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
@@ -33,7 +33,6 @@ class Outbox:
         if self._waiting and state is not None and state.carries_text:
             while self._waiting:
                 state.send_text(self._waiting.pop(0))
-            self.holds_text = bool(self._last_words)
         if self._last_words:
             for state in (pending, primary):
                 if state is not None and state.carries_text and state.key_id not in self._told:

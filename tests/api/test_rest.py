@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -281,6 +282,20 @@ def test_a_body_over_the_limit_is_refused_with_and_without_its_length(client: ht
     chunks = (b"x" * 1000 for _ in range(100))
     assert refusal(client.post("/rules", content=chunks, headers=json_type))[:2] == (413, "RequestTooLarge")
     assert client.get("/health").status_code == 200
+
+
+def test_a_body_that_does_not_come_is_waited_for_no_longer(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cvpnd.api.rest.forms.BODY_S", 0.2)
+    come = threading.Event()
+
+    def late() -> Iterator[bytes]:
+        yield b"{"
+        come.wait(1)
+
+    answer = client.post("/rules", content=late(), headers={"Content-Type": "application/json"})
+    assert refusal(answer)[:2] == (408, "RequestTimeout")
 
 
 def test_openapi_describes_every_route_and_every_form_in_it(client: httpx.Client) -> None:
