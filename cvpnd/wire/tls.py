@@ -30,8 +30,17 @@ _MOST_CIPHERTEXT_BYTES = MAX_RECORD_BYTES + 2048
 """TLS 1.2 allows that much in a record."""
 _BIO_READ_BYTES = 8192
 """More than a flight of any handshake with certificates of usual size."""
+_LIB: Any = getattr(SSL, "_lib", None)
+_FFI: Any = getattr(SSL, "_ffi", None)
 _FIELDS = frozenset({"_ssl", "_into_ssl", "_from_ssl"})
-_FUNCTIONS = ("BIO_new", "BIO_s_mem", "BIO_free", "BIO_get_mem_data", "SSL_set_bio")
+_NAMES = (
+    *("BIO_free", "BIO_get_mem_data", "BIO_new", "BIO_read", "BIO_s_mem", "BIO_write", "SSL_do_handshake"),
+    *("SSL_ERROR_WANT_READ", "SSL_get_error", "SSL_read", "SSL_set_bio", "SSL_version", "SSL_write"),
+)
+_CALLS_ARE_KNOWN = _FFI is not None and all(hasattr(_LIB, name) for name in _NAMES)
+"""OpenSSL's own functions, called past pyOpenSSL's methods: a login makes twenty such calls, and what is around each of
+them takes longer than most of them do. pyOpenSSL does not document these names; where a version lacks one, its methods
+are used, clients take 6 kB more, and a copy of each record stays in memory that is given back."""
 MAX_SHOWN_CHARACTERS = 255
 """Of a name. Strangers' certificates have one of 90 kB if they like, and each goes into the log."""
 CERTIFICATES_REMEMBERED = 256
@@ -99,6 +108,7 @@ class TlsConnection:
         "_connection",
         "_has_grown",
         "_has_spoken",
+        "_inside",
         "_peer_certificate",
         "_records",
         "_server",
@@ -120,6 +130,9 @@ class TlsConnection:
         """OpenSSL may have written something since ``output`` was last asked."""
         self._peer_certificate: x509.Certificate | None = None
         self._connection = SSL.Connection(context, None)
+        inside = vars(self._connection)
+        self._inside: dict[str, Any] | None = inside if _CALLS_ARE_KNOWN and inside.keys() >= _FIELDS else None
+        """The connection's pointers, where ``_CALLS_ARE_KNOWN``."""
         self._connection.set_app_data(self.verdict)
         if server:
             self._connection.set_accept_state()
@@ -135,7 +148,10 @@ class TlsConnection:
 
         Raises ``PeerError``; then ``output`` still holds the alert, to be sent once."""
         begun, ended = self._records.count(data)
-        self._connection.bio_write(data)
+        if (inside := self._inside) is None:
+            self._connection.bio_write(data)
+        elif data and _LIB.BIO_write(inside["_into_ssl"], data, len(data)) != len(data):
+            raise MemoryError
         if not ended:  # the rest of a record is yet to come: nothing that OpenSSL could do
             return []
         first = not self.established
@@ -144,7 +160,7 @@ class TlsConnection:
                 return []
             begun, ended = 0, len(data)  # some of it was the handshake's
         records = self._read_records(ended)
-        if first and self._server and self._connection.get_protocol_version() == SSL.TLS1_3_VERSION:
+        if first and self._server and self._is_tls_1_3():
             # Our last word was said a flight ago. What there is now are tickets, which nobody uses and OpenSSL insists
             # on (auth/context.py): they go along with the next record, not in a packet that is acknowledged by itself.
             self._has_spoken = False
@@ -159,7 +175,7 @@ class TlsConnection:
         records: list[bytearray] = []
         try:
             while len(records) < most:
-                records.append(_receive(self._connection))
+                records.append(self._read_record())
             return records
         except SSL.WantReadError:
             self._has_spoken = True  # some were silent: a key update is answered
@@ -171,27 +187,83 @@ class TlsConnection:
             self._has_spoken = True
             raise PeerError(DropReason.TLS_FAILURE, describe_ssl_error(error)) from None
 
+    def _read_record(self) -> bytearray:
+        """Like ``recv``, which leaves a copy of each record in memory that it gives back: a password may be in it."""
+        if (inside := self._inside) is None:
+            return bytearray(self._connection.recv(MAX_RECORD_BYTES))
+        buffer, ssl = bytearray(MAX_RECORD_BYTES), inside["_ssl"]
+        size = _LIB.SSL_read(ssl, _FFI.from_buffer(buffer), MAX_RECORD_BYTES)
+        if size <= 0:
+            self._raise(size)
+        record = buffer[:size]
+        buffer[:size] = bytes(size)
+        return record
+
+    def _raise(self, result: int) -> None:
+        """What pyOpenSSL makes of OpenSSL's last answer."""
+        connection: Any = self._connection
+        connection._raise_ssl_error(vars(connection)["_ssl"], result)
+        raise SSL.Error([("", "", "an answer without an error")])
+
+    def _is_tls_1_3(self) -> bool:
+        if (inside := self._inside) is None:
+            return self._connection.get_protocol_version() == SSL.TLS1_3_VERSION
+        return bool(_LIB.SSL_version(inside["_ssl"]) == SSL.TLS1_3_VERSION)
+
     def send(self, plaintext: bytes) -> None:
         """Write one message; up to 16 kB it is one record, which OpenVPN 3 takes for one message."""
         if not self.established:
             raise UsageError("application data before the TLS handshake is complete")
         self._has_spoken = True
         for start in range(0, len(plaintext), MAX_RECORD_BYTES):
-            self._connection.sendall(plaintext[start : start + MAX_RECORD_BYTES])
+            record = plaintext[start : start + MAX_RECORD_BYTES]
+            if (inside := self._inside) is None:
+                self._connection.sendall(record)
+            elif (written := _LIB.SSL_write(inside["_ssl"], record, len(record))) != len(record):
+                self._raise(written)  # all or nothing, unless it is asked to write in parts
 
     def output(self) -> bytes:
         """Take what is to be sent to the peer."""
         output = b""
         if self._has_spoken:
             self._has_spoken = False
-            try:
-                while len(output) % _BIO_READ_BYTES == 0:  # a shorter read has emptied it
-                    output += self._connection.bio_read(_BIO_READ_BYTES)
-            except SSL.Error:  # WantRead: empty
-                pass
+            output = self._read_output()
             if self._has_grown and self.established:
-                self._has_grown = not _renew_buffers(self._connection)
+                self._has_grown = not self._renew_buffers()
         return output
+
+    def _read_output(self) -> bytes:
+        if (inside := self._inside) is not None:
+            out = inside["_from_ssl"]
+            size = _LIB.BIO_get_mem_data(out, _FFI.NULL)
+            if size <= 0:
+                return b""
+            buffer = _FFI.new("char[]", size)
+            if _LIB.BIO_read(out, buffer, size) != size:
+                raise MemoryError
+            return bytes(_FFI.buffer(buffer, size))
+        output = b""
+        try:
+            while len(output) % _BIO_READ_BYTES == 0:  # a shorter read has emptied it
+                output += self._connection.bio_read(_BIO_READ_BYTES)
+        except SSL.Error:  # WantRead: empty
+            pass
+        return output
+
+    def _renew_buffers(self) -> bool:
+        """Give both memory BIOs back for new ones, which saves 6 kB. False: one of them still holds something."""
+        if (inside := self._inside) is None:
+            return True
+        if any(_LIB.BIO_get_mem_data(inside[name], _FFI.NULL) > 0 for name in ("_into_ssl", "_from_ssl")):
+            return False
+        reads, writes = _LIB.BIO_new(_LIB.BIO_s_mem()), _LIB.BIO_new(_LIB.BIO_s_mem())
+        if _FFI.NULL in (reads, writes):
+            _LIB.BIO_free(reads)  # which takes NULL
+            _LIB.BIO_free(writes)
+            return False
+        _LIB.SSL_set_bio(inside["_ssl"], reads, writes)  # frees what it had, and owns these
+        inside["_into_ssl"], inside["_from_ssl"] = reads, writes
+        return True
 
     def export(self, label: str, length: int) -> bytes:
         """RFC 5705 keying material without a context (which differs from an empty one in TLS 1.2)."""
@@ -216,7 +288,15 @@ class TlsConnection:
     def _handshake(self) -> bool:
         self._has_spoken = True
         try:
-            self._connection.do_handshake()
+            if (inside := self._inside) is None:
+                self._connection.do_handshake()
+            else:
+                ssl = inside["_ssl"]
+                result = _LIB.SSL_do_handshake(ssl)
+                if result != 1:
+                    if _LIB.SSL_get_error(ssl, result) == _LIB.SSL_ERROR_WANT_READ:  # as after most packets
+                        return False
+                    self._raise(result)
         except SSL.WantReadError:
             return False
         except SSL.Error as error:
@@ -226,51 +306,6 @@ class TlsConnection:
             raise PeerError(DropReason.TLS_FAILURE, self.verdict.detail or description) from None
         self.established = True
         return True
-
-
-def _receive(connection: SSL.Connection) -> bytearray:
-    """Like ``recv``, which leaves a copy of each record in memory that it gives back: a password may be in it.
-
-    The names are none that pyOpenSSL documents; where a version lacks them, that copy stays."""
-    lib: Any = getattr(SSL, "_lib", None)
-    ffi: Any = getattr(SSL, "_ffi", None)
-    check: Any = getattr(connection, "_raise_ssl_error", None)
-    if ffi is None or check is None or not hasattr(lib, "SSL_read") or "_ssl" not in vars(connection):
-        return bytearray(connection.recv(MAX_RECORD_BYTES))
-    buffer, ssl = bytearray(MAX_RECORD_BYTES), vars(connection)["_ssl"]
-    size = lib.SSL_read(ssl, ffi.from_buffer(buffer), MAX_RECORD_BYTES)
-    check(ssl, size)
-    record = buffer[:size]
-    buffer[:size] = bytes(size)
-    return record
-
-
-def _renew_buffers(connection: SSL.Connection) -> bool:
-    """Give both memory BIOs back for new ones, which saves 6 kB. False: one of them still holds something.
-
-    The names are none that pyOpenSSL documents; where a version lacks them, nothing is given back."""
-    lib: Any = getattr(SSL, "_lib", None)
-    ffi: Any = getattr(SSL, "_ffi", None)
-    inside = vars(connection)
-    if ffi is None or not _has_all(lib, _FUNCTIONS) or not inside.keys() >= _FIELDS:
-        return True
-    nowhere = ffi.new("char **")
-    if lib.BIO_get_mem_data(inside["_into_ssl"], nowhere) > 0 or lib.BIO_get_mem_data(inside["_from_ssl"], nowhere) > 0:
-        return False
-    reads, writes = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
-    if ffi.NULL in (reads, writes):
-        lib.BIO_free(reads)  # which takes NULL
-        lib.BIO_free(writes)
-        return False
-    lib.SSL_set_bio(inside["_ssl"], reads, writes)  # frees what it had, and owns these
-    inside["_into_ssl"], inside["_from_ssl"] = reads, writes
-    return True
-
-
-@lru_cache(maxsize=4)
-def _has_all(lib: Any, names: tuple[str, ...]) -> bool:
-    """Asked of the one library there is, for every connection."""
-    return all(hasattr(lib, name) for name in names)
 
 
 @lru_cache(maxsize=CERTIFICATES_REMEMBERED)
