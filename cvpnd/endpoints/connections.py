@@ -9,7 +9,7 @@ from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
 from cvpnd.reasons import End
-from cvpnd.server.connection import Phase
+from cvpnd.server.connection import Connection, Phase
 
 TERMINATED_TEXT = "Terminated by the administrator"
 
@@ -30,13 +30,19 @@ class ConnectionOperations(OperationsBase):
         sessions is an empty answer, not an error; tokens of theirs end all the same."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
+        if username == "":  # who has no user name has this one, and so has everybody else without
+            raise OperationError("InvalidParameterValue", "username: is empty; name a user")
         only = self._endpoint(endpoint) if endpoint is not None else None
+
+        def meant(c: Connection) -> bool:
+            if username is None:
+                return c.connection_id == connection_id
+            return username in (c.username, c.common_name)
+
         chosen = [
             c
             for c in self._gateway.control.table
-            if c.established
-            and (only is None or c.endpoint is only)
-            and (c.connection_id == connection_id or username in (c.username or None, c.common_name))
+            if c.established and (only is None or c.endpoint is only) and meant(c)
         ]
         if connection_id is not None and not chosen:
             raise OperationError("InvalidConnectionId.NotFound", f"{connection_id}: no such active connection")

@@ -66,12 +66,12 @@ def test_terminated_client_goes_and_does_not_come_back_by_itself(site, ping):
     gateway = site.start()
     client = site.connect()
     (connection,) = gateway.ctl_json("connection", "list")
+    site.connect(certs.client("bob"), name="bob", client=site.lab.clients[1])
     gateway.ctl("connection", "terminate", connection["connection_id"])
     client.wait_for("Terminated by the administrator", 3)
     assert ping(count=1) == 0.0
-    (ended,) = gateway.ctl_json("connection", "list")
-    assert ended["status"] == "terminated"
-    assert ended["end_reason"] == "terminated"
+    seen = {c["common_name"]: (c["status"], c["end_reason"]) for c in gateway.ctl_json("connection", "list")}
+    assert seen == {connection["common_name"]: ("terminated", "terminated"), "bob": ("active", "")}
 
 
 def test_client_that_reconnects_from_the_same_port_replaces_its_old_session(site, ping):

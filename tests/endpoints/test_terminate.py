@@ -11,23 +11,58 @@ import pytest
 
 from cvpnd.auth.tokens import Revocations
 from cvpnd.endpoints.connections import ConnectionOperations
+from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.operations import Rehearsed
 from cvpnd.store import Store
 
 
-async def test_a_rehearsal_ends_nobody_and_the_rest_is_recorded(tmp_path: Path) -> None:
+def session(connection_id: str, *, username: str = "", common_name: str = "") -> Any:
+    return SimpleNamespace(
+        established=True,
+        connection_id=connection_id,
+        username=username,
+        common_name=common_name,
+        token=None,
+        endpoint=None,
+    )
+
+
+def operations_on(store: Store, *sessions: Any) -> tuple[ConnectionOperations, list[str]]:
+    """And the ids of those that are ended."""
     halted: list[str] = []
+    control: Any = SimpleNamespace(
+        table=sessions,
+        token_key=None,
+        revocations=Revocations({}),
+        halt=lambda connection, _end, _text: halted.append(connection.connection_id),
+    )
+    gateway: Any = SimpleNamespace(store=store, control=control, endpoints=[])
+    return ConnectionOperations(gateway), halted
+
+
+async def test_one_connection_is_one_and_a_user_is_nobody_else(tmp_path: Path) -> None:
+    sessions = (
+        session("c-1", common_name="alice"),  # who has a certificate only has no user name
+        session("c-2", common_name="bob"),
+        session("c-3", username="carol"),
+        session("c-4", username="dora", common_name="laptop"),
+    )
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
-        session: Any = SimpleNamespace(
-            established=True, connection_id="c-1", username="", common_name="alice", token=None, endpoint=None
-        )
-        control = SimpleNamespace(
-            table=[session],
-            token_key=None,
-            revocations=Revocations({}),
-            halt=lambda connection, _end, _text: halted.append(connection.connection_id),
-        )
-        operations = ConnectionOperations(SimpleNamespace(store=store, control=control, endpoints=[]))
+        operations, halted = operations_on(store, *sessions)
+        with pytest.raises(OperationError, match="no such active connection"):
+            await operations.terminate_connections(connection_id="c-9")
+        for nobody in ({"username": ""}, {"connection_id": ""}):
+            with pytest.raises(OperationError):
+                await operations.terminate_connections(**nobody)
+        assert halted == []
+        assert await operations.terminate_connections(connection_id="c-1") == ["c-1"] == halted
+        assert await operations.terminate_connections(username="carol") == ["c-3"] == halted[1:]
+        assert await operations.terminate_connections(username="laptop") == ["c-4"] == halted[2:]
+
+
+async def test_a_rehearsal_ends_nobody_and_the_rest_is_recorded(tmp_path: Path) -> None:
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        operations, halted = operations_on(store, session("c-1", common_name="alice"))
         with pytest.raises(Rehearsed), operations.rehearsal():
             await operations.terminate_connections(connection_id="c-1")
         assert (halted, store.audit_records(10)) == ([], [])
