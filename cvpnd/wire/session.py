@@ -17,7 +17,7 @@ It ends in one of two ways: at once (``_close``), or after it has acknowledged a
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -95,6 +95,7 @@ class Session:
         "_close_at",
         "_closing",
         "_context",
+        "_dynamic_due",
         "_farewell",
         "_hold",
         "_ipv6",
@@ -133,7 +134,7 @@ class Session:
         reserve_peer_id: Callable[[], int] | None = None,
         hold: Callable[[int], bool] | None = None,
         drops: Counter[DropReason] | None = None,
-        random: Callable[[int], bytes] = secrets.token_bytes,
+        random: Callable[[int], bytes] = os.urandom,
         new_channel: ChannelMaker = native_channel,
     ) -> None:
         """UDP: after ``stateless.check_echo``, with ``cookie_echoed`` and its two session ids. TCP: with the session id
@@ -167,6 +168,8 @@ class Session:
         self._push = PushExchange(settings.push_repeat_s)
         self._answer_due = False
         """A question is with the client whose answer comes in text."""
+        self._dynamic_due = False
+        """Later keys have a wrapping of their own, whose key is not exported yet."""
         self._client_waits_s = float(settings.hand_window_s)
         self._packets_before_login = 0
         self._bytes_before_login = 0
@@ -231,6 +234,8 @@ class Session:
             self.drops[DropReason.CLOSED] += 1
             return
         try:
+            if self._dynamic_due and packet and packet[0] & 7:
+                self._go_dynamic()
             received = self._channel.receive(packet, now)
             if isinstance(received, str):
                 self._dropped(DropReason(received), len(packet))
@@ -610,10 +615,8 @@ class Session:
             return
         state.negotiate(NegotiationInput.KEYS_GENERATED)
         first = self._keys.primary is None
-        if first and self._agreement.dynamic_tls_crypt:
-            assert state.tls is not None  # noqa: S101 - it has just exchanged the keys
-            key2 = dynamic_key2(state.tls.export(DYNAMIC_LABEL, KEY2_BYTES), self._wrap.wrapping.key2)
-            self._channel.go_dynamic(key2, int(self._wrap.clock()))
+        if first:
+            self._dynamic_due = self._agreement.dynamic_tls_crypt
         self._keys.establish(now)
         if first:
             if Capability.REQUEST_PUSH in self.peer_info.capabilities:
@@ -622,7 +625,18 @@ class Session:
 
     # -- new key states
 
+    def _go_dynamic(self) -> None:
+        """With the first packet of a later key, or of who says that it is one: most sessions end before, and the export
+        takes longer than most steps of a login do."""
+        self._dynamic_due = False
+        first = self._keys.primary
+        if first is not None and first.tls is not None:
+            key2 = dynamic_key2(first.tls.export(DYNAMIC_LABEL, KEY2_BYTES), self._wrap.wrapping.key2)
+            self._channel.go_dynamic(key2, int(self._wrap.clock()))
+
     def _start_renegotiation(self, key_id: int, now: float, *, by_peer: bool) -> KeyState:
+        if self._dynamic_due:
+            self._go_dynamic()
         state = self._new_key_state(key_id, now)
         self._keys.begin(state, now, by_peer=by_peer)
         self._send_reset(state, Opcode.SOFT_RESET_V1)
