@@ -16,7 +16,6 @@ import datetime
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, Protocol, Self
 
@@ -28,8 +27,10 @@ from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_con
 from cvpnd.auth.crl import CertificateKey, Crl, IssuerCrl, certificate_key
 from cvpnd.auth.files import CertificateSettings, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
+from cvpnd.auth.presented import parsed
 from cvpnd.auth.verify_callback import require_certificates
 from cvpnd.reasons import Refusal
+from cvpnd.remembered import remembered
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +114,8 @@ class CertificateTrust:
 
         For every session after a reload and at each renegotiation; costs one set lookup. The chain is not built again:
         a CA taken out of the bundle is noticed when the renegotiation's own handshake fails."""
-        if certificate.not_valid_after_utc < self.clock():
-            return Refused(Refusal.CERTIFICATE_EXPIRED, f"expired on {certificate.not_valid_after_utc:%Y-%m-%d}")
+        if (end := _end(certificate)) < self.clock():
+            return Refused(Refusal.CERTIFICATE_EXPIRED, f"expired on {end:%Y-%m-%d}")
         return self.check_revocation(certificate)
 
     def check_revocation(self, certificate: x509.Certificate) -> Refused | None:
@@ -211,7 +212,7 @@ class _Verifier:
             return _refused_by_openssl(error, depth)
         if depth > 0 and self.trust.crl is None:
             return None
-        certificate = presented.to_cryptography()
+        certificate = parsed(presented)
         if depth > 0 and _signed_by_itself(certificate):
             return None  # a root is trusted by being in the bundle, not by a CRL it would sign itself
         if (refused := self.trust.check_revocation(certificate)) is not None:
@@ -224,18 +225,26 @@ class _Verifier:
         return refused
 
 
-@lru_cache(maxsize=256)
 def _refused_key(certificate: x509.Certificate, minimum_bits: int) -> Refused | None:
-    """Of one that OpenSSL has nothing against. Its holder comes again and again."""
-    key = certificate.public_key()
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size < minimum_bits:
-        return Refused(
-            Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {key.key_size} bits; {minimum_bits} are required"
-        )
+    bits = _rsa_bits(certificate)
+    if bits is not None and bits < minimum_bits:
+        return Refused(Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {bits} bits; {minimum_bits} are required")
     return None
 
 
-@lru_cache(maxsize=64)
+@remembered
+def _rsa_bits(certificate: x509.Certificate) -> int | None:
+    """None: its key is of another kind."""
+    key = certificate.public_key()
+    return key.key_size if isinstance(key, rsa.RSAPublicKey) else None
+
+
+@remembered
+def _end(certificate: x509.Certificate) -> datetime.datetime:
+    return certificate.not_valid_after_utc
+
+
+@remembered
 def _signed_by_itself(authority: x509.Certificate) -> bool:
     return authority.issuer == authority.subject
 

@@ -11,11 +11,12 @@ and a reload then keeps what it had.
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NewType
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
+
+from cvpnd.remembered import remembered
 
 CanonicalName = NewType("CanonicalName", str)
 """A distinguished name in a form that compares as RFC 5280 section 7.1 asks."""
@@ -46,7 +47,7 @@ def _canonical_value(value: str | bytes) -> str:
     return repr(" ".join(value.split()).casefold())
 
 
-@lru_cache(maxsize=256)
+@remembered
 def certificate_key(certificate: x509.Certificate) -> CertificateKey:
     """Asked several times while it logs in."""
     return canonical_name(certificate.issuer), certificate.serial_number

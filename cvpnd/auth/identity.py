@@ -10,12 +10,12 @@ ub-common-name, and OpenVPN's own limit)."""
 
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from cvpnd.reasons import Refusal
+from cvpnd.remembered import remembered
 
 MAX_NAME_CHARACTERS = 64
 
@@ -31,7 +31,7 @@ class Refused:
     detail: str
 
 
-@lru_cache(maxsize=256)
+@remembered
 def common_name(certificate: x509.Certificate) -> str | Refused:
     """The identity in a certificate, or why there is none. Never raises for what a certificate contains. Asked several
     times while it logs in."""

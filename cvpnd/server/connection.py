@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
@@ -35,6 +35,7 @@ class DeviceKey(NamedTuple):
 
 
 class Phase(Enum):
+    __hash__ = object.__hash__  # an enumeration's own is written in Python
     HANDSHAKE = "handshake"
     """Until the credentials are here."""
     LOGIN = "login"
@@ -45,7 +46,7 @@ class Phase(Enum):
 
 
 def new_connection_id() -> str:
-    return f"cvpn-connection-{secrets.token_hex(9)[:17]}"
+    return f"cvpn-connection-{os.urandom(9).hex()[:17]}"
 
 
 @dataclass(slots=True, eq=False)

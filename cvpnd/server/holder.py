@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.config import AuthenticationConfig
 from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
+from cvpnd.remembered import remembered
 from cvpnd.server.denied import Denied
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.tls import fingerprint
@@ -30,9 +33,18 @@ def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Iden
     refused = endpoint.trust.check(certificate)
     if refused is not None:
         raise Denied(refused.refusal, refused.detail)
+    holder = _holder(certificate)
+    if isinstance(holder, Refused):
+        raise Denied(holder.refusal, holder.detail)
+    return holder
+
+
+@remembered
+def _holder(certificate: x509.Certificate) -> Identity | Refused:
+    """As it says itself."""
     name = common_name(certificate)
     if isinstance(name, Refused):
-        raise Denied(name.refusal, name.detail)
+        return name
     return Identity(
         common_name=name,
         username="",

@@ -8,7 +8,6 @@ there why it refused, so that the log can say more than "handshake failure".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from cryptography import x509
@@ -17,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
 
 from cvpnd.reasons import Refusal
+from cvpnd.remembered import remembered
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.text import printable
 
@@ -41,10 +41,9 @@ _CALLS_ARE_KNOWN = _FFI is not None and all(hasattr(_LIB, name) for name in _NAM
 """OpenSSL's own functions, called past pyOpenSSL's methods: a login makes twenty such calls, and what is around each of
 them takes longer than most of them do. pyOpenSSL does not document these names; where a version lacks one, its methods
 are used, clients take 6 kB more, and a copy of each record stays in memory that is given back."""
+_VERSIONS = {SSL.TLS1_2_VERSION: "TLSv1.2", SSL.TLS1_3_VERSION: "TLSv1.3"}
 MAX_SHOWN_CHARACTERS = 255
 """Of a name. Strangers' certificates have one of 90 kB if they like, and each goes into the log."""
-CERTIFICATES_REMEMBERED = 256
-"""What is read of a certificate is asked several times while it logs in."""
 _NO_CERTIFICATE = "peer did not return a certificate"
 """OpenSSL's words for SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE."""
 
@@ -279,6 +278,8 @@ class TlsConnection:
     @property
     def version(self) -> str:
         """As OpenSSL names it: ``TLSv1.3``."""
+        if (inside := self._inside) is not None and (name := _VERSIONS.get(_LIB.SSL_version(inside["_ssl"]))):
+            return name
         return self._connection.get_protocol_version_name()
 
     @property
@@ -308,7 +309,7 @@ class TlsConnection:
         return True
 
 
-@lru_cache(maxsize=CERTIFICATES_REMEMBERED)
+@remembered
 def fingerprint(certificate: x509.Certificate) -> bytes:
     """SHA-256 over DER, which a login asks for several times."""
     return certificate.fingerprint(hashes.SHA256())
@@ -323,7 +324,7 @@ def common_name(certificate: x509.Certificate | None) -> str:
     return printable(str(names[-1].value))[:MAX_SHOWN_CHARACTERS] if names else ""
 
 
-@lru_cache(maxsize=CERTIFICATES_REMEMBERED)
+@remembered
 def accepted_name(certificate: x509.Certificate | None) -> str:
     """The same of one that was let through: nobody else's is remembered."""
     return common_name(certificate)

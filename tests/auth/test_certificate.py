@@ -435,6 +435,8 @@ def test_reload_makes_a_new_trust_and_names_who_is_newly_revoked(settings):
     old = CertificateTrust.load(settings(certs.certificate_revocation_list(revoked=[certs.client("bob")])))
     alice = certs.client("alice").certificate
     assert old.check(alice) is None
+    known = [login(old, certs.client("alice")).verdict.accepted for _ in range(2)]
+    assert known[0] is known[1], "it is read once"
     old.settings.crl.write_bytes(
         certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client("bob"), certs.client("alice")]))
     )
@@ -442,6 +444,7 @@ def test_reload_makes_a_new_trust_and_names_who_is_newly_revoked(settings):
     assert newly_revoked(old, new) == {certificate_key(alice)}
     assert newly_revoked(new, new) == set()
     assert new.check(alice).refusal is Refusal.CERTIFICATE_REVOKED
+    assert login(new, certs.client("alice")).verdict.refusal is Refusal.CERTIFICATE_REVOKED, "as well known as it is"
     assert old.check(alice) is None, "the old trust did not change"
 
 
