@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,8 @@ from cvpnd.ops.logs import escape_controls
 
 PIPE_WIDTH = 10_000
 """Into a pipe or file, lines are never wrapped."""
+GAP = 2
+"""Spaces between two columns."""
 
 
 def print_json(document: object) -> None:
@@ -22,8 +25,9 @@ def print_line(text: str) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
-    """Aligned columns; a heading that ends in ``>`` is of numbers. ``empty`` is said when there are no rows."""
-    rows = list(rows)
+    """Aligned columns; a heading that ends in ``>`` is of numbers. ``empty`` is said when there are no rows. In a
+    terminal cells are wrapped between words only, so that ids can be copied; what is still too wide it wraps itself."""
+    rows = [[escape_controls(cell) for cell in row] for row in rows]
     if not rows:
         sys.stderr.write(f"{empty}\n")
         return
@@ -31,12 +35,31 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading.rstrip(">"), justify="right" if heading.endswith(">") else "left", overflow="fold")
+    columns = [[heading.rstrip(">"), *(row[index] for row in rows)] for index, heading in enumerate(headings)]
+    numbers = [heading.endswith(">") for heading in headings]
+    widths = [_widest(column) for column in columns]
+    least = [
+        width if number else _widest(word for cell in column for word in cell.split())
+        for column, number, width in zip(columns, numbers, widths, strict=True)
+    ]
+    gaps = GAP * (len(columns) - 1)
+    room = (shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH) - gaps
+    while sum(widths) > room and widths != least:
+        widest = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
+        widths[widest] -= 1
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for (title, *_), number, width in zip(columns, numbers, widths, strict=True):
+        table.add_column(title, justify="right" if number else "left", width=width, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(escape_controls(cell)) for cell in row))  # Text, as a name may contain [markup]
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False).print(table)
+        table.add_row(*map(Text, row))  # Text, as a name may contain [markup]
+    Console(width=sum(widths) + gaps, highlight=False).print(table)
+
+
+def _widest(texts: Iterable[str]) -> int:
+    """Cells of a terminal; some letters take two."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, texts), default=0)
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Annotated, Any
 
 import typer
 
 from cvpnd.ctl.client import Client
 from cvpnd.ctl.options import JsonOption, SocketOption
-from cvpnd.ctl.output import duration, local_time, print_json, print_line, print_table, size
+from cvpnd.ctl.output import GAP, duration, local_time, print_json, print_line, print_table, size
 
 WRONG = 1
 RATE_OVER_S = 0.5
 """How long ``status`` looks at the counters to say how fast they grow."""
 DAY_S = 86_400
+LINES_BESIDE_ROWS = 3
+"""Of ``top``: its head, the headings, and where the cursor is."""
+LEAST_COLUMNS = 3
 
 
 def status(socket: SocketOption, as_json: JsonOption = False) -> None:
@@ -40,18 +47,27 @@ def top(
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2, max=3600)] = 2.0,
     count: Annotated[int, typer.Option(help="How many looks; 0: until Ctrl-C.", min=0)] = 0,
     rows: Annotated[int, typer.Option(help="How many connections, the busiest first.", min=1, max=1000)] = 20,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show the busiest connections and threads, again and again."""
+    """Show the busiest connections and threads, again and again, as many as fit in the terminal. --json: a line for
+    each look."""
     client = Client(socket)
     looks = 0
-    before = _look(client)
+    redraws = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     try:
+        before = _look(client)
         while count == 0 or looks < count:
             time.sleep(interval)
             now = _look(client)
-            if sys.stdout.isatty():
-                sys.stdout.write("\x1b[H\x1b[2J")
-            _print_top(before, now, rows)
+            look = _top(before, now, rows)
+            if as_json:
+                print(json.dumps(look))
+            else:
+                if redraws:
+                    sys.stdout.write("\x1b[H\x1b[2J")
+                elif looks:
+                    print()
+                _print_top(look, redraws)
             sys.stdout.flush()
             before = now
             looks += 1
@@ -70,7 +86,8 @@ def _print_head(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         f"{now['workers']} workers, {now['crypto']}"
     )
     busy = ", ".join(f"{name} {share:.0%}" for name, share in _busy(before, now))
-    print_line(f"{connections} connected; busy: {busy or 'nothing'}\n")
+    print_line(f"{connections} connected; busy: {busy or 'nothing'}")
+    print()
 
 
 def _busy(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -86,7 +103,7 @@ def _print_endpoints(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     earlier = {endpoint["name"]: endpoint for endpoint in before["endpoints"]}
     seconds = now["now"] - before["now"] or 1.0
     print_table(
-        ["ENDPOINT", "LISTENS ON", "CONNECTED>", "LEASES>", "IN>", "OUT>", "REFUSED>", "CRL", "CERTIFICATE"],
+        ["ENDPOINT", "LISTENS ON", "NOW>", "LEASES>", "IN>", "OUT>", "REFUSED>", "CRL", "CERT"],
         (
             [
                 endpoint["name"],
@@ -126,15 +143,17 @@ def _days(at: float | None, now: float) -> str:
 # -- top ------------------------------------------------------------------------------------------------------
 
 
-def _look(client: Client) -> tuple[dict[str, Any], dict[str, Any]]:
+Look = tuple[dict[str, Any], dict[str, Any]]
+"""The status, and the live connections by id."""
+
+
+def _look(client: Client) -> Look:
     connections = client.get("/connections")["connections"]
     active = {each["connection_id"]: each for each in connections if each["status"] == "active"}
     return client.get("/status")["status"], active
 
 
-def _print_top(
-    before: tuple[dict[str, Any], dict[str, Any]], now: tuple[dict[str, Any], dict[str, Any]], rows: int
-) -> None:
+def _top(before: Look, now: Look, rows: int) -> dict[str, Any]:
     (status_before, earlier), (status_now, connections) = before, now
     seconds = status_now["now"] - status_before["now"] or 1.0
 
@@ -142,26 +161,50 @@ def _print_top(
         last = earlier.get(connection["connection_id"])
         return 0.0 if last is None else max(0, connection[key] - last[key]) / seconds
 
-    busiest = sorted(connections.values(), key=lambda c: -(speed(c, "ingress_bytes") + speed(c, "egress_bytes")))
-    busy = ", ".join(f"{name} {share:.0%}" for name, share in _busy(status_before, status_now))
-    wrong = len(status_now["problems"])
-    print_line(
-        f"{local_time(status_now['now'])}  {len(connections)} connected  busy: {busy or 'nothing'}"
-        + (f"  {wrong} problem{'' if wrong == 1 else 's'}: cvpnctl status" if wrong else "")
+    speeds = [
+        connection
+        | {
+            "ingress_bytes_per_second": speed(connection, "ingress_bytes"),
+            "egress_bytes_per_second": speed(connection, "egress_bytes"),
+        }
+        for connection in connections.values()
+    ]
+    speeds.sort(key=lambda c: -(c["ingress_bytes_per_second"] + c["egress_bytes_per_second"]))
+    return {
+        "now": status_now["now"],
+        "connected": len(connections),
+        "busy": dict(_busy(status_before, status_now)),
+        "problems": len(status_now["problems"]),
+        "connections": speeds[:rows],
+    }
+
+
+def _print_top(look: Mapping[str, Any], cut: bool) -> None:
+    """``cut``: to what the terminal shows at once, the columns that say most first."""
+    busy = ", ".join(f"{name} {share:.0%}" for name, share in look["busy"].items())
+    wrong = look["problems"]
+    head = f"{local_time(look['now'])}  {look['connected']} connected  busy: {busy or 'nothing'}" + (
+        f"  {wrong} problem{'' if wrong == 1 else 's'}: cvpnctl status" if wrong else ""
     )
-    print_table(
-        ["IN>", "OUT>", "NAME", "ENDPOINT", "ADDRESS", "SINCE", "ID"],
-        (
-            [
-                f"{size(int(speed(connection, 'ingress_bytes')))}/s",
-                f"{size(int(speed(connection, 'egress_bytes')))}/s",
-                connection["username"] or connection["common_name"] or "-",
-                connection["endpoint_name"],
-                connection["client_ip"] or "-",
-                local_time(connection["connected_at"]),
-                connection["connection_id"],
-            ]
-            for connection in busiest[:rows]
-        ),
-        empty="nobody is connected",
-    )
+    headings = ["IN>", "OUT>", "NAME", "ADDRESS", "ENDPOINT", "SINCE", "ID"]
+    rows = [
+        [
+            f"{size(int(connection['ingress_bytes_per_second']))}/s",
+            f"{size(int(connection['egress_bytes_per_second']))}/s",
+            connection["username"] or connection["common_name"] or "-",
+            connection["client_ip"] or "-",
+            connection["endpoint_name"],
+            local_time(connection["connected_at"]),
+            connection["connection_id"],
+        ]
+        for connection in look["connections"]
+    ]
+    if cut:
+        columns, lines = shutil.get_terminal_size()
+        rows = rows[: max(1, lines - LINES_BESIDE_ROWS)]
+        widths = [max(map(len, column)) + GAP for column in zip(headings, *rows, strict=True)]
+        shown = max(LEAST_COLUMNS, sum(total <= columns + GAP for total in accumulate(widths)))
+        headings, rows = headings[:shown], [row[:shown] for row in rows]
+        head = head[:columns]
+    print_line(head)
+    print_table(headings, rows, empty="nobody is connected")

@@ -144,7 +144,7 @@ _BREAKING = re.compile(r"[\x00-\x1f\x7f,]")
 
 
 def render_status(clients: Sequence[ClientMetrics], *, title: str, version: int, now: float) -> str:
-    """What ``--status-version 2`` or ``3`` writes. What would break a line out of its columns becomes "_"."""
+    """What OpenVPN 2.6 writes with ``--status-version 2`` or ``3``. What would break out of its column becomes "_"."""
     rows: list[tuple[object, ...]] = [
         ("TITLE", title),
         ("TIME", _local(now), int(now)),
@@ -163,7 +163,7 @@ def render_status(clients: Sequence[ClientMetrics], *, title: str, version: int,
         for address in (c.address, c.address_v6):
             if address:
                 rows.append(("ROUTING_TABLE", address, c.common_name or "UNDEF", c.remote, _local(heard), int(heard)))
-    rows += [("GLOBAL_STATS", "Max bcast/mcast queue length", 0), ("END",)]
+    rows += [("GLOBAL_STATS", "Max bcast/mcast queue length", 0), ("GLOBAL_STATS", "dco_enabled", 0), ("END",)]
     return "".join(SEPARATORS[version].join(_BREAKING.sub("_", str(cell)) for cell in row) + "\n" for row in rows)
 
 

@@ -173,4 +173,7 @@ def test_a_status_file_has_openvpns_columns_whatever_clients_call_themselves(
         found = [dict(zip(columns[kind], line[1:], strict=True)) for line in lines if line[0] == kind]
         assert len(found) == rows
         assert found[0]["Common Name"] == "device-1" and found[0]["Real Address"] == "192.0.2.7:5000"
+    assert [line[1:] for line in lines if line[0] == "GLOBAL_STATS"] == [
+        ["Max bcast/mcast queue length", "0"], ["dco_enabled", "0"],
+    ]  # fmt: skip
     assert [line[1] for line in lines if line[0] == "CLIENT_LIST"] == ["device-1", "eve__CLIENT_LIST_x"]
