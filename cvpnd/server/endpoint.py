@@ -31,6 +31,8 @@ class _Derived(NamedTuple):
     method: str
     token_method: str
     session_settings: SessionSettings
+    asks_certificate: bool
+    asks_somebody: bool
 
 
 def _method(settings: EndpointConfig, *, token: bool = False) -> str:
@@ -97,6 +99,15 @@ class ServedEndpoint:
     def session_settings(self) -> SessionSettings:
         return self._derive().session_settings
 
+    @property
+    def asks_certificate(self) -> bool:
+        return self._derive().asks_certificate
+
+    @property
+    def asks_somebody(self) -> bool:
+        """Whether a login takes time: a user's password or a handler's word on top of the certificate."""
+        return self._derive().asks_somebody
+
     def _derive(self) -> _Derived:
         """Every connection asks."""
         if self._derived is None or self._derived.settings is not self.settings:
@@ -105,6 +116,8 @@ class ServedEndpoint:
                 _method(self.settings),
                 _method(self.settings, token=True),
                 _session_settings(self.settings),
+                self.settings.certificate_method is not None,
+                self.settings.user_method is not None or self.settings.handler is not None,
             )
         return self._derived
 

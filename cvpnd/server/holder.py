@@ -24,7 +24,7 @@ NOBODY_YET = Identity("", "", frozenset(), "", "")
 def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Identity:
     """Who the certificate says this is, if the endpoint asks for one. With certificates alone its name is the user's;
     what the client typed proves nothing and is not used."""
-    if endpoint.settings.certificate_method is None:
+    if not endpoint.asks_certificate:
         return NOBODY_YET
     certificate = credentials.certificate
     if certificate is None:

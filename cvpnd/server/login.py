@@ -79,8 +79,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
 
 
 def somebody_is_asked(endpoint: ServedEndpoint) -> bool:
-    """Whether a login takes time: a user's password or a handler's word on top of the certificate."""
-    return endpoint.settings.user_method is not None or endpoint.settings.handler is not None
+    return endpoint.asks_somebody
 
 
 def log_in_at_once(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:

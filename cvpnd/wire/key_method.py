@@ -32,6 +32,12 @@ TEXTS_REMEMBERED = 64
 """Clients of one release on one system say the same of themselves, word for word. At most 1 MB of text."""
 NO_PEER_ID = 0xFFFFFF
 _METHOD = 2
+_STRINGS = (
+    ("options", MAX_OPTIONS_BYTES),
+    ("username", MAX_USERNAME_BYTES),
+    ("password", 0xFFFF),
+    ("peer info", MAX_PEER_INFO_BYTES),
+)
 _PREFIX_BYTES = 5
 _LEAST_WIDE_BYTES = _PREFIX_BYTES + PRE_MASTER_BYTES + 2 * RANDOM_BYTES + 4 * 4
 
@@ -41,14 +47,14 @@ class KeySource:
 
     __slots__ = ("pre_master", "random1", "random2")
 
-    def __init__(self, pre_master: bytes, random1: bytes, random2: bytes) -> None:
+    def __init__(self, pre_master: bytes | bytearray, random1: bytes | bytearray, random2: bytes | bytearray) -> None:
         self.pre_master = bytearray(pre_master)
         """Empty for the server, which has none."""
         self.random1 = bytearray(random1)
         self.random2 = bytearray(random2)
 
     @classmethod
-    def cut(cls, random: bytes, *, with_pre_master: bool) -> KeySource:
+    def cut(cls, random: bytes | bytearray, *, with_pre_master: bool) -> KeySource:
         """From 112 (client) or 64 (server) random bytes."""
         head = PRE_MASTER_BYTES if with_pre_master else 0
         if len(random) != head + 2 * RANDOM_BYTES:
@@ -98,23 +104,33 @@ def parse_key_message(
             return None
         if (wide := _parse_wide(data, whole)) is not None:
             return wide
-    reader = Reader(data, _PREFIX_BYTES)
-    try:
-        source = KeySource.cut(
-            reader.take((PRE_MASTER_BYTES if from_client else 0) + 2 * RANDOM_BYTES), with_pre_master=from_client
-        )
-        options = _take_string(reader, MAX_OPTIONS_BYTES, "options")
-        username = _take_string(reader, MAX_USERNAME_BYTES, "username")
-        password = _take_secret(reader, reader.u16())
-        peer_info = _take_string(reader, MAX_PEER_INFO_BYTES, "peer info") if reader.left else b""
-    except PeerError as error:
-        if error.reason is DropReason.TRUNCATED:
+    random = _PREFIX_BYTES, _PREFIX_BYTES + (PRE_MASTER_BYTES if from_client else 0) + 2 * RANDOM_BYTES
+    ends, position, size = [], random[1], len(data)
+    for name, most in _STRINGS:
+        if position == size and name == "peer info":
+            break
+        if size - position < 2:
             return None
-        raise
-    return _message(source, options, username, password, peer_info)
+        length = data[position] << 8 | data[position + 1]
+        if length > most:
+            raise PeerError(DropReason.BAD_KEY_METHOD, f"{name} of {length} bytes")
+        position += 2 + length
+        if position > size:
+            return None
+        ends.append((position - length, position))
+    source = KeySource.cut(data[slice(*random)], with_pre_master=from_client)
+    options, username = (_without_nul(data[slice(*each)]) for each in ends[:2])
+    peer_info = _without_nul(data[slice(*ends[3])]) if len(ends) > 3 else b""
+    return _message(source, options, username, _secret(data[slice(*ends[2])]), peer_info)
 
 
-def _message(source: KeySource, options: bytes, username: bytes, password: Secret, peer_info: bytes) -> KeyMessage:
+def _message(
+    source: KeySource,
+    options: bytes | bytearray,
+    username: bytes | bytearray,
+    password: Secret,
+    peer_info: bytes | bytearray,
+) -> KeyMessage:
     return KeyMessage(
         source,
         options.decode("utf-8", "replace"),
@@ -130,7 +146,7 @@ def _parse_wide(data: bytes | bytearray, whole: int) -> KeyMessage | None:
     try:
         random = reader.take(PRE_MASTER_BYTES + 2 * RANDOM_BYTES)
         options, username = (_without_nul(reader.take(reader.u32())) for _ in range(2))
-        password = _take_secret(reader, reader.u32())
+        password = _secret(reader.take(reader.u32()))
         peer_info = _without_nul(reader.take(reader.u32()))
     except PeerError:
         return None
@@ -158,16 +174,8 @@ def serialise_key_message(message: KeyMessage) -> bytes:
     )
 
 
-def _take_string(reader: Reader, most: int, name: str) -> bytes:
-    length = reader.u16()
-    if length > most:
-        raise PeerError(DropReason.BAD_KEY_METHOD, f"{name} of {length} bytes")
-    return _without_nul(reader.take(length))
-
-
-def _take_secret(reader: Reader, length: int) -> Secret:
-    """The same of what is not to stay behind."""
-    raw = reader.take(length)
+def _secret(raw: bytes | bytearray) -> Secret:
+    """``_without_nul`` of what is not to stay behind."""
     last = max(0, len(raw) - 1)
     early = raw.find(b"\0", 0, last)
     with memoryview(raw) as view:
@@ -177,7 +185,7 @@ def _take_secret(reader: Reader, length: int) -> Secret:
     return secret
 
 
-def _without_nul(raw: bytes) -> bytes:
+def _without_nul(raw: bytes | bytearray) -> bytes | bytearray:
     return raw[:-1].split(b"\0", 1)[0]  # the last byte is taken for the NUL that must be there
 
 
