@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 PUBLIC = frozenset(
     {
@@ -36,6 +36,8 @@ _PEM = re.compile(
     r"-----BEGIN ([^-\n]*(?:private|static|secret|tls-crypt)[^\n]*?)-----.*?-----END \1-----", re.DOTALL | re.IGNORECASE
 )
 _SECRET_WORDS = ("password", "secret", "hash", "token")
+_URLS = frozenset({"url", "metadata"})
+"""What these have behind a question mark may be a key to them."""
 _SECRET_FILES = frozenset({"private_key", "signing_key", "key", "server_key", "state_key"})
 
 
@@ -67,9 +69,9 @@ def secrets_of(config_path: Path) -> Iterator[str]:
     """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read."""
     for key, value in _texts(_read(config_path)):
         if key == "state":
-            written = urlsplit(value).password or ""
-            yield from filter(None, [written, unquote(written)])
-        elif key == "url":
+            for written in _passwords(urlsplit(value)):
+                yield from {written, unquote_plus(written), unquote(written)}
+        elif key in _URLS:
             yield from filter(None, [urlsplit(value).query])
         elif key not in PUBLIC and any(word in key for word in _SECRET_WORDS):
             yield value
@@ -82,6 +84,15 @@ def secret_files(config_path: Path) -> Iterator[Path]:
     for key, value in _texts(_read(config_path)):
         if key in _SECRET_FILES or key.endswith("_file"):
             yield config_path.parent / value
+
+
+def _passwords(database: SplitResult) -> Iterator[str]:
+    """As the URL writes them: before the host, or as parameters (``password``, ``sslpassword``)."""
+    if database.password:
+        yield database.password
+    for name, _, written in (pair.partition("=") for pair in database.query.split("&")):
+        if "password" in name.lower() and written:
+            yield written
 
 
 def _read(config_path: Path) -> dict[str, Any]:

@@ -79,6 +79,10 @@ def test_each_kind_of_entry_reaches_the_journal_with_its_own_id_and_a_field_for_
         Journal(tmp_path / "journal").append(ENTRIES)
         received = [parsed(daemon.recv(65536)) for _ in ENTRIES]
     assert [dict(fields)["MESSAGE_ID"] for fields in received] == list(MESSAGE_IDS.values())
+    guide = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
+    assert {
+        name: number for number, name in re.findall("(?m)^\\| `([0-9a-f]{32})` \\| `([a-z-]+)`", guide)
+    } == MESSAGE_IDS
     assert len(set(MESSAGE_IDS.values())) == 6 and all(re.fullmatch("[0-9a-f]{32}", i) for i in MESSAGE_IDS.values())
     for fields, entry in zip(received, ENTRIES, strict=True):
         for key, value in entry.items():
