@@ -407,11 +407,18 @@ class Gateway:
 
     def _tell(self, change: HostChange) -> None:
         self.host_changes_seen[change.what] += 1
-        log.warning("%s", change.text)
+        if change.text:
+            log.warning("%s", change.text)
 
     @property
     def host_trouble(self) -> str:
         return self._host.trouble
+
+    @property
+    def is_as_configured(self) -> bool:
+        """Every endpoint of the file is being served."""
+        served = {running.served.settings.name for running in self._running.values()}
+        return served >= {endpoint.name for endpoint in self.config.endpoints}
 
     async def serve_anew(self, device: str) -> None:
         """The endpoint whose device is gone: it gets another, and its clients come back to that. Raises

@@ -39,6 +39,9 @@ FOLLOWS_EVERY_S = 0.4
 FOLLOWS_AGAIN_AFTER_S = 3.0
 """After a failure."""
 
+DEVICE_AGAIN_S, DEVICE_AGAIN_AT_MOST_S = 1.0, 60.0
+"""A lost device that cannot be replaced is tried again, ever more slowly."""
+
 
 class Operations(
     LifecycleOperations,
@@ -100,13 +103,28 @@ class Operations(
 
     async def keep_host(self) -> None:
         """Runs until cancelled: what others change of the host is put right, and said."""
-        async for change in self._gateway.host_changes():
-            if change.lost:
-                async with self._changing:
-                    try:
-                        await self._gateway.serve_anew(change.lost)
-                    except GatewayError as error:
-                        log.critical("the device %s cannot be replaced: %s", change.lost, error)
+        async with asyncio.TaskGroup() as replacements:
+            async for change in self._gateway.host_changes():
+                if change.lost:
+                    replacements.create_task(self._replace_device(change.lost))
+
+    async def _replace_device(self, device: str) -> None:
+        """As often as it takes, unless the endpoint has got another one meanwhile, or is gone."""
+        pause_s, told = DEVICE_AGAIN_S, ""
+        while True:
+            async with self._changing:
+                if told and self._gateway.is_as_configured:
+                    return
+                try:
+                    await self._gateway.serve_anew(device)
+                except GatewayError as error:
+                    if str(error) != told:
+                        told = str(error)
+                        log.critical("the device %s cannot be replaced; it is tried again: %s", device, told)
+                else:
+                    return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, DEVICE_AGAIN_AT_MOST_S)
 
     async def poll_trust(self, now: float) -> None:
         async with self._changing:

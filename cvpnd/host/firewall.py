@@ -18,9 +18,8 @@ import asyncio
 import itertools
 import json
 import shutil
-import socket
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
@@ -33,9 +32,9 @@ FIRST_NAT_PORT, LAST_PORT = 1024, 65535
 
 NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7
 NFTA_TABLE_NAME = 1
-NFT_MSG_DELTABLE = 10 << 8 | 2
-"""Of the subsystem nf_tables, see linux/netfilter/nf_tables.h."""
-_NETLINK_HEADER = struct.Struct("=IH10x")
+"""The table's name in every message, be it of a table, chain, rule, set or counter (linux/netfilter/nf_tables.h)."""
+NFNL_SUBSYS_NFTABLES = 10
+_NETLINK_HEADER = struct.Struct("=IH6xI")
 
 Statement = dict[str, Any]
 
@@ -257,9 +256,11 @@ def nat_ports(listening: Iterable[int]) -> tuple[int, int]:
 # -- the kernel --------------------------------------------------------------------------------------------
 
 
-async def put(batch: dict[str, Any]) -> None:
-    """Put what was rendered in place, or in the place of what is there. All or nothing."""
-    await _nft(json.dumps(batch), "-j", "-f", "-")
+async def put(batch: dict[str, Any]) -> int:
+    """Put what was rendered in place, or in the place of what is there. All or nothing. Returns the netlink port by
+    which the kernel calls who has done it: libmnl's sockets have the number of the process."""
+    _, process = await _nft(json.dumps(batch), "-j", "-f", "-")
+    return process
 
 
 async def remove() -> None:
@@ -272,14 +273,14 @@ async def denied(plan: HostPlan) -> dict[str, int]:
     names = {denied_counter(endpoint): endpoint.name for endpoint in plan.endpoints if endpoint.egress is not None}
     if not names:
         return {}
-    listing = json.loads(await _nft("", "-j", "list", "counters", "table", FAMILY, TABLE))
+    listing = json.loads((await _nft("", "-j", "list", "counters", "table", FAMILY, TABLE))[0])
     counters = (entry["counter"] for entry in listing["nftables"] if "counter" in entry)
     return {names[each["name"]]: each["packets"] for each in counters if each["name"] in names}
 
 
 async def foreign_drops() -> list[str]:
     """Warnings about other tables whose forward chain drops what it does not know: ours cannot overrule them."""
-    listing = json.loads(await _nft("", "-j", "list", "chains"))
+    listing = json.loads((await _nft("", "-j", "list", "chains"))[0])
     return [
         f"table {chain['family']} {chain['table']}, chain {chain['name']}, drops forwarded packets by its policy: "
         f"clients reach nothing unless a rule there accepts packets from and to the TUN devices"
@@ -291,54 +292,29 @@ async def foreign_drops() -> list[str]:
 
 
 async def is_there() -> bool:
-    """Whether the table is."""
-    listing = json.loads(await _nft("", "-j", "list", "tables", FAMILY))
-    return any(entry.get("table", {}).get("name") == TABLE for entry in listing["nftables"])
-
-
-async def removals() -> AsyncIterator[None]:
-    """Each time that our table was removed, by whomever, replacements included; several in a row may be one."""
-    loop, removed = asyncio.get_running_loop(), asyncio.Event()
-
-    def read() -> None:
-        try:
-            while notice := sock.recv(1 << 16):
-                if _removes_our_table(notice):
-                    removed.set()
-        except BlockingIOError:
-            pass
-        except OSError:  # more notices than fit: one of them may have been this one
-            removed.set()
-
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, NETLINK_NETFILTER
-    ) as sock:
-        sock.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
-        loop.add_reader(sock, read)
-        try:
-            while True:
-                await removed.wait()
-                removed.clear()
-                yield
-        finally:
-            loop.remove_reader(sock)
+    """Whether the table is. (Not as JSON: nft 1.0.6 crashes as it writes the flags of a dormant one.)"""
+    return f"table {FAMILY} {TABLE}" in (await _nft("", "list", "tables", FAMILY))[0].splitlines()
 
 
 _OUR_NAME = struct.pack("=HH", 4 + len(TABLE) + 1, NFTA_TABLE_NAME) + TABLE.encode() + b"\0"
 """As an attribute, with its length: not the end of another name."""
 
 
-def _removes_our_table(notice: bytes) -> bool:
-    """One datagram holds several netlink messages (nlmsghdr, nfgenmsg, attributes with the table's name)."""
+def note(by: set[int], notice: bytes) -> bool:
+    """Adds to ``by`` whose messages, by netlink port, changed our table or anything in it; whether there was one. One
+    datagram holds several (nlmsghdr, nfgenmsg, attributes with the table's name)."""
+    found = False
     while len(notice) >= _NETLINK_HEADER.size:
-        length, kind = _NETLINK_HEADER.unpack_from(notice)
-        if kind == NFT_MSG_DELTABLE and _OUR_NAME in notice[:length]:
-            return True
+        length, kind, port = _NETLINK_HEADER.unpack_from(notice)
+        if kind >> 8 == NFNL_SUBSYS_NFTABLES and _OUR_NAME in notice[:length]:
+            by.add(port)
+            found = True
         notice = notice[max(_NETLINK_HEADER.size, (length + 3) & ~3) :]
-    return False
+    return found
 
 
-async def _nft(text: str, *arguments: str) -> str:
+async def _nft(text: str, *arguments: str) -> tuple[str, int]:
+    """What it says, and the number of its process."""
     program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
     if program is None:
         raise HostError("nft is not installed on this host: install the package nftables")
@@ -355,4 +331,4 @@ async def _nft(text: str, *arguments: str) -> str:
         if "Operation not permitted" in message:
             message = NEEDS_CAPABILITY
         raise HostError(f"nft: {message}")
-    return output.decode()
+    return output.decode(), process.pid

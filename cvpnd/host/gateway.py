@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections import Counter
+import socket
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,13 @@ from typing import Any, Literal, TextIO
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cvpnd.host import firewall, links, routes, sysctl
+from cvpnd.host import firewall, links, routes, sysctl, watch
 from cvpnd.host.errors import HostError, from_netlink
+from cvpnd.host.notices import SETTLE_S, Notices
+from cvpnd.host.patience import Patience
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
 from cvpnd.host.tun import Offload, Tun, open_tun
-from cvpnd.host.watch import Touched, touched
+from cvpnd.host.watch import Touched
 
 __all__ = [
     "Association", "Egress", "EndpointPlan", "ExtraRoute", "HostChange", "HostError", "HostGateway", "HostPlan",
@@ -34,6 +37,8 @@ __all__ = [
 
 NETWORK_NAMESPACE = Path("/proc/thread-self/ns/net")
 """Routing tables and the firewall are its own, so there is one gateway in each."""
+FIREWALL_SETTLE_S, FIREWALL_AGAIN_S = 0.02, 2.0
+"""Without the table nothing is kept back: it waits for no more than the rest of what one change is told with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class HostChange:
 
     what: Literal["device", "routes", "rules", "forwarding", "firewall"]
     text: str
-    """For the log."""
+    """For the log; nothing where enough has been said."""
     lost: str = ""
     """A TUN device that is gone for good: its queues lead nowhere, and its endpoint has to be made anew."""
 
@@ -63,7 +68,10 @@ class HostGateway:
         self._denied: Counter[str] = Counter()  # by endpoint, in tables before the one in place
         self._settings: dict[str, str] = {}
         self._tun_indexes: dict[str, int] = {}  # by name
-        self._trouble = ""
+        self._trouble = self._firewall_trouble = ""
+        self._patience = Patience()
+        self._look_at: float | None = None  # when to look at everything, by the loop's clock
+        self._our_ports: deque[int] = deque(maxlen=64)  # by which the kernel calls our latest changes to the firewall
         self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
         self._claims: list[TextIO] = []
@@ -139,33 +147,53 @@ class HostGateway:
     @property
     def trouble(self) -> str:
         """What others did to the host and could not be put right, or nothing."""
-        return self._trouble
+        return "; ".join(filter(None, (self._trouble, self._firewall_trouble)))
 
     async def watch(self) -> AsyncIterator[HostChange]:
         """Runs until cancelled, and puts right what others do to the host: when a target interface comes back after it
         was down or gone, the kernel has forgotten our routes through it; systemd-networkd removes foreign rules when it
-        starts; a TUN device can be set down, forwarding be switched off. Yields each."""
-        async for seen in touched(routes.PROTOCOL):
-            async with self._busy:
-                changes = await self._look_again(seen)
-            for change in changes:
-                yield change
+        starts; a TUN device can be set down, forwarding be switched off. Yields each. What failed is tried again, and
+        who keeps changing the same is answered ever more slowly."""
+        seen, time = Touched(), asyncio.get_running_loop().time
+
+        def note(notice: bytes) -> bool:
+            return watch.note(seen, notice, routes.PROTOCOL)
+
+        with Notices(socket.NETLINK_ROUTE, watch.GROUPS, note) as notices:
+            while True:
+                again_at = self._look_at
+                lost = await notices.wait(None if again_at is None else max(0.0, again_at - time()))
+                now_seen, seen = seen, Touched()
+                now_seen.another_try = again_at is not None and time() >= again_at
+                now_seen.everything = lost or now_seen.another_try
+                async with self._busy:
+                    changes = await self._look_again(now_seen, time())
+                for change in changes:
+                    yield change
 
     async def watch_firewall(self) -> AsyncIterator[HostChange]:
         """Runs until cancelled: when others remove our table, as every ``nft flush ruleset`` does and with it each
-        restart of nftables.service, it is put back: without it nothing keeps clients from this host. Yields a line for
-        the log each time."""
-        async for _ in firewall.removals():
-            line = ""
-            async with self._busy:
-                try:
-                    if self._batch and not await firewall.is_there():  # also where routes cannot be put in place
-                        await firewall.put(self._batch)
-                        line = "somebody removed cvpnd's nftables table (nft flush ruleset?): it is in place again"
-                except HostError as error:
-                    self._trouble = line = f"cvpnd's nftables table is gone and cannot be put back: {error}"
-            if line:
-                yield HostChange("firewall", line)
+        restart of nftables.service, or change anything in it, it is put back: without it nothing keeps clients from
+        this host. Yields each."""
+        by: set[int] = set()
+        loop, again_s = asyncio.get_running_loop(), None
+
+        def note(notice: bytes) -> bool:
+            return firewall.note(by, notice)
+
+        groups = (firewall.NFNLGRP_NFTABLES,)
+        with Notices(firewall.NETLINK_NETFILTER, groups, note, FIREWALL_SETTLE_S) as notices:
+            while True:
+                lost, line = await notices.wait(again_s), None
+                async with self._busy:  # thus after our own change, with its port
+                    strangers, by = by.difference(self._our_ports), set()
+                    if self._batch and (strangers or lost or again_s is not None):
+                        line = await self._put_firewall_back(loop.time(), suspected=not strangers)
+                again_s = FIREWALL_AGAIN_S if self._firewall_trouble else None
+                if line is not None:
+                    yield HostChange("firewall", line)
+                if loop.time() < self._patience.due("firewall"):
+                    await asyncio.sleep(SETTLE_S)  # against whoever removes it in a loop
 
     async def __aenter__(self) -> HostGateway:
         return self
@@ -177,7 +205,30 @@ class HostGateway:
 
     # -- with self._busy held ------------------------------------------------------------------------------
 
-    async def _look_again(self, seen: Touched) -> list[HostChange]:
+    async def _put_firewall_back(self, now: float, *, suspected: bool) -> str | None:
+        """What to say about it. ``suspected``: nobody is known to have changed it, but that may have been missed."""
+        before = self._firewall_trouble
+        try:
+            there, counted = await firewall.is_there(), {}
+            if there:
+                with contextlib.suppress(HostError):  # the counters are the least of it
+                    counted = await firewall.denied(self._plan)
+            self._our_ports.append(await firewall.put(self._batch))  # also where routes cannot be put in place
+            self._denied.update(counted)
+        except HostError as error:
+            self._firewall_trouble = f"cvpnd's nftables table is not as it should be and cannot be put back: {error}"
+            return None if before == self._firewall_trouble else self._firewall_trouble
+        self._firewall_trouble = ""
+        if there and suspected and not before:
+            return None
+        what = "changed" if there else "removed"
+        why = "" if there else " (nft flush ruleset?)"
+        return self._patience.told(
+            f"somebody {what} cvpnd's nftables table{why}: it is in place again", "firewall", now
+        )
+
+    async def _look_again(self, seen: Touched, now: float) -> list[HostChange]:
+        self._look_at = None
         if not self._plan.endpoints:
             return []
         try:
@@ -188,20 +239,37 @@ class HostGateway:
                     indexes = await links.interface_indexes(netlink)
                     self._attached = await links.attached_networks(netlink, indexes, ours)
         except (HostError, NetlinkError) as error:
-            return self._in_trouble([HostChange("routes", f"this host cannot be looked at: {error}")])
+            text = f"this host cannot be looked at: {error}"
+            return self._in_trouble([HostChange("routes", text)], now, seen.another_try)
         lost = [change for change in changes if change.lost]
         if lost:
             return self._in_trouble(lost)  # until there is a new device, which gets all of it
         if not changes:
             return []
+        due = min(self._patience.due(change.what) for change in changes)
+        if now < due:
+            self._look_at = due
+            self._trouble = "; ".join(f"{change.text}, again and again" for change in changes)
+            return []
         try:
             await self._apply(self._plan)
         except HostError as error:
-            return self._in_trouble([replace(each, text=f"{each.text}; not put right: {error}") for each in changes])
-        return [replace(change, text=f"{change.text}: put right") for change in changes]
+            failed = [replace(each, text=f"{each.text}; not put right: {error}") for each in changes]
+            return self._in_trouble(failed, now, seen.another_try)
+        return [
+            replace(change, text=self._patience.told(f"{change.text}: put right", change.what, now))
+            for change in changes
+        ]
 
-    def _in_trouble(self, changes: list[HostChange]) -> list[HostChange]:
-        """The same trouble is told once."""
+    def _in_trouble(
+        self, changes: list[HostChange], now: float | None = None, another_try: bool = False
+    ) -> list[HostChange]:
+        """The same trouble is told once. ``now``: to try again later."""
+        if now is not None:
+            self._patience.tried("trouble", now)
+            self._look_at = max(now + SETTLE_S, self._patience.due("trouble"))
+        if another_try and self._trouble:
+            return []
         before, self._trouble = self._trouble, "; ".join(change.text for change in changes)
         return [] if self._trouble == before else changes
 
@@ -218,6 +286,10 @@ class HostGateway:
         targets = self._plan.subnets_by_interface()
         touched_targets = seen.interfaces & targets.keys()
         subnets = ", ".join(sorted({subnet for name in touched_targets for subnet in targets[name]}))
+        away = sorted(targets.keys() - indexes.keys()) if seen.everything or seen.interfaces else []
+        if away:
+            whose = ", ".join(sorted({subnet for name in away for subnet in targets[name]}))
+            return [*changes, HostChange("routes", f"{whose}: {', '.join(away)} is gone or has another name")]
         if self._in_place is None:  # the last attempt failed
             return changes or [HostChange("routes", f"{subnets or 'this host'}: not as planned")]
         if seen.everything or touched_targets or self._tables.are_wanted(seen.routes):
@@ -270,7 +342,7 @@ class HostGateway:
         if known is not None and batch == self._batch:
             return
         counted = {} if known is None else await firewall.denied(known)
-        await firewall.put(batch)
+        self._our_ports.append(await firewall.put(batch))
         self._batch = batch
         self._denied.update(counted)
 

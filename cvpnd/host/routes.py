@@ -153,7 +153,13 @@ class RoutingTables:
         if self._in_place is None:
             return set()
         names = {index: name for name, index in indexes.items()}
-        return self._in_place[0] - set((await _read_kernel(netlink, names, ipv6=ipv6))[0])
+        present: set[Route] = set()
+        for version, table in {(route.destination.version, route.table) for route in self._in_place[0]}:
+            if version == 4 or ipv6:
+                async for message in await netlink.route("dump", family=FAMILY[version], table=table):
+                    if (message.get("table"), message["proto"]) == (table, PROTOCOL):
+                        present.add(_parse_route(message, version, table, names))
+        return self._in_place[0] - present
 
     def _assign_tables(self, plan: HostPlan, foreign: set[int]) -> None:
         """An endpoint keeps its table for life; a table that somebody else uses is left alone."""

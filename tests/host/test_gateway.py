@@ -300,7 +300,7 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
         for each in watching:
             if each.done():
                 each.result()
-        assert unordered(host_state()) == wanted
+        assert unordered(host_state()) == wanted, lines
 
     lab.gateway.run("nft", "flush", "ruleset")
     await comes_back(told=1)
@@ -318,6 +318,10 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
         (f"ip link set {staff.tun} mtu 1300", f"changed its device {staff.tun} (changed): put right"),
         (f"ip route flush table {FIRST_TABLE}", "routes were gone: put right"),
         ("sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.ip_forward=0", "forwarding (sysctl): put right"),
+        ("nft flush table inet cvpnd", "somebody changed cvpnd's nftables table: it is in place again"),
+        ("nft flush chain inet cvpnd spoofing", "changed cvpnd's"),
+        ("nft insert rule inet cvpnd from_clients accept", "changed cvpnd's"),
+        ("nft add table inet cvpnd { flags dormant ; }", "changed cvpnd's"),
     ):
         lines.clear()
         lab.gateway.run(*change.split())
@@ -331,6 +335,54 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
             break
         await asyncio.sleep(0.1)
     assert lines == [f"endpoint {staff.name}: somebody changed its device {staff.tun} (gone)"], "and nothing is set up"
+    for task in watching:
+        assert not task.done(), task
+        task.cancel()
+    await asyncio.gather(*watching, return_exceptions=True)
+
+
+async def test_who_keeps_changing_things_and_who_changes_thousands_do_not_hold_the_daemon(
+    lab: Lab, gateway: HostGateway
+) -> None:
+    await gateway.up(PLANS["staff"])
+    told: list[HostChange] = []
+
+    async def follow(source: AsyncIterator[HostChange]) -> None:
+        async for change in source:
+            told.append(change)
+
+    async def soon(true: Callable[[], bool]) -> None:
+        for _ in range(300):
+            if true():
+                return
+            await asyncio.sleep(0.1)
+        assert true(), told
+
+    watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
+    await asyncio.sleep(0.1)
+    for number in range(9):  # each is put right, whoever removes it however often; what is said of it ends
+        await soon(lambda: "from_clients" in output_of("nft", "list", "ruleset"))
+        await soon(lambda number=number: len(told) >= number)
+        lab.gateway.run("nft", "flush", "ruleset")
+    await soon(lambda: len(told) >= 9 and "from_clients" in output_of("nft", "list", "ruleset"))
+    assert [bool(change.text) for change in told] == [True] * 5 + [False] * 4
+    assert told[4].text.endswith("for the 5th time: somebody keeps doing it, and no more is said of it")
+    told.clear()
+
+    for _ in range(7):
+        lab.gateway.sysctl("net/ipv4/conf/lan/forwarding", "0")
+        await asyncio.sleep(0.45)
+    assert [bool(change.text) for change in told] == [True] * 5 + [False] * (len(told) - 5)
+    assert len(told) < 7 and told[4].text.endswith("no more is said of it")
+    told.clear()
+
+    # Thousands of changes of somebody else's in one go: what was lost among them is seen
+    flood = "\n".join(f"route add 10.9{n % 10}.{n // 10 % 250}.{n // 2500}/32 dev lan2" for n in range(2500))
+    (lab.directory / "flood").write_text(flood)
+    adding = await asyncio.create_subprocess_exec("ip", "-batch", lab.directory / "flood")
+    await adding.wait()
+    ip("rule delete priority 1000")
+    await soon(lambda: any(change.what == "rules" for change in told) and f"lookup {FIRST_TABLE}" in ip("rule"))
     for task in watching:
         assert not task.done(), task
         task.cancel()
