@@ -178,11 +178,12 @@ def test_a_key_that_root_alone_can_read_comes_as_a_credential(system: BootedSyst
 
 
 def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSystem) -> None:
-    before = system.property("cvpnd", "MainPID")
-    assert before != "0", "it runs; and 0 would be this program's own group"
-    system.run("kill", "-KILL", before)
-    wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before), 20)
-    wait_until(lambda: system.property("cvpnd", "ActiveState") == "active", 20)
+    for signal in ("-TERM", *["-KILL"] * (12 if os.environ.get("TEST_SERVICE") else 1)):
+        before = system.property("cvpnd", "MainPID")
+        assert before != "0", "it runs; and 0 would be this program's own group"
+        system.run("kill", signal, before)
+        wait_until(lambda before=before: system.property("cvpnd", "MainPID") not in ("0", before), 20)
+        wait_until(lambda: system.property("cvpnd", "ActiveState") == "active", 20)
     assert "10.100.0.1/22" in system.run("ip", "-4", "address").stdout
 
     system.run("systemctl", "stop", "cvpnd")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,8 +35,8 @@ def system(tmp_path: Path) -> Iterator[BootedSystem]:
     with BootedSystem(tmp_path, packages=packages()) as system, machine("target", tmp_path) as target:
         unit_files(system.root)
         source_drop_in(system.root)
-        drop_in = system.root / "etc/systemd/system/cvpnd.service.d/notify-reload.conf"
-        drop_in.write_text((SYSTEMD / "notify-reload.conf").read_text())
+        for name in ("notify-reload.conf", "restart-steps.conf"):
+            shutil.copy(SYSTEMD / name, system.root / "etc/systemd/system/cvpnd.service.d")
         system.boot()
         system.run("chmod", "0666", "/dev/net/tun")
         system.connect("lan", "10.20.0.1/24", target, "10.20.0.10/24")
@@ -47,6 +48,7 @@ def system(tmp_path: Path) -> Iterator[BootedSystem]:
 
 def test_a_reload_is_over_when_systemctl_returns_and_a_refused_one_changes_nothing(system: BootedSystem) -> None:
     assert system.property("cvpnd", "Type") == "notify-reload"
+    assert system.property("cvpnd", "RestartSteps") == "8"
     first = system.property("cvpnd", "MainPID")
     configuration = system.root / "etc/cvpnd/cvpnd.toml"
     text = configuration.read_text()
