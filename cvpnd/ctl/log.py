@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 import time
@@ -15,10 +16,12 @@ from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 from cvpnd.ops.journal import kind
 from cvpnd.ops.recent_log import MOST as MOST_AT_ONCE
+from cvpnd.reasons import End, Refusal
 
 app = typer.Typer(no_args_is_help=True)
 
 POLL_S = 0.5
+WORDS = tuple(map(str, (*Refusal, *End)))
 
 Group = Annotated[str, typer.Argument(help="The log group.", autocompletion=completion.log_groups)]
 
@@ -95,7 +98,12 @@ def follow(
         ),
     ] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Only with this reason, e.g. crl-expired.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Only with this reason, e.g. crl-expired.",
+            show_default=False,
+            autocompletion=lambda incomplete: [word for word in WORDS if word.startswith(incomplete)],
+        ),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only refused attempts.")] = False,
     last: Annotated[
@@ -105,6 +113,10 @@ def follow(
     as_json: JsonOption = False,
 ) -> None:
     """Print who comes, who is refused and who goes, as it happens."""
+    if reason is not None and reason not in WORDS:
+        near = difflib.get_close_matches(reason, WORDS, 1)
+        fix = f"did you mean {near[0]}?" if near else "docs/troubleshooting.md has them all"
+        raise typer.BadParameter(f"nothing is ever refused or ended for {reason}; {fix}", param_hint="--reason")
     client, newest, limit = Client(socket), 0, last
     wanted = {"endpoint": endpoint, "user": user, "reason": reason, "failed": failed or None}
     try:

@@ -16,8 +16,8 @@ from cvpnd.api.rest.openapi import Operation
 from cvpnd.ctl.__main__ import app
 
 FOR_PROGRAMS = {("GET", "/health"), ("GET", "/openapi.json")}
-WITHOUT_JSON = {"top", "user hash"}
-"""A screen that is drawn again and again, and one line that goes into the file."""
+WITHOUT_JSON = {"user hash"}
+"""One line, which goes into the file."""
 
 
 def asked_for() -> Iterator[tuple[str, str]]:

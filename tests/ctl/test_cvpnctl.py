@@ -111,6 +111,7 @@ def test_hostile_names_stay_harmless_in_what_is_shown_live(ctl: Ctl) -> None:
         "2023-11-14 22:13:20  refused    staff  alice  198.51.100.7:50096/udp  10.100.0.2  crl-expired"
     )
     assert ctl("log", "follow", "--once", "--reason", "tls-failure").stdout == ""
+    assert "tls-failure?" in ctl("log", "follow", "--once", "--reason", "tls-failed", code=2).stderr
     assert len(ctl("log", "follow", "--once", "-n", "1").stdout.splitlines()) == 1
 
 
