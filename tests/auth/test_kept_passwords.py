@@ -125,6 +125,8 @@ def test_it_goes_with_the_login(kept: KeptPasswords, store: Store) -> None:
 def test_base64_is_read_as_the_library_reads_it(data: bytes) -> None:
     for text in (data, base64.b64encode(data)):
         try:
+            if len(text) % 4:  # of which the library overlooks some, "////=" for one
+                raise binascii.Error
             wanted = base64.b64decode(text, validate=True)
         except binascii.Error:
             assert Secret(text).from_base64() is None
