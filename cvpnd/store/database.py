@@ -29,6 +29,11 @@ BUSY_TIMEOUT_S = 5
 """How long a change waits for another process's (a backup, a second ``cvpnd`` at its end)."""
 LEAST_SPACE = 256 * 1024
 """On the disk, before a change is begun: far more than one writes."""
+SILENT_TIMEOUT_S = 15
+"""A PostgreSQL whose host has vanished: TCP alone would wait for a quarter of an hour, and every change with it."""
+IDLE_TIMEOUT_S = 60
+"""A gateway whose host has vanished in the middle of a change, which holds the lock of all others. A change that lives
+asks the database something far more often."""
 WRITERS_LOCK = 0x63_76_70_6E_64
 """PostgreSQL's advisory lock that a writing transaction holds ("cvpnd")."""
 _EXAMPLES = "write sqlite:////var/lib/cvpnd/state.db or postgresql://user@host/cvpnd"
@@ -304,8 +309,20 @@ def _on_begin(connection: Connection) -> None:
 
 
 def _open_postgresql(location: URL) -> Engine:
+    patience = {
+        "connect_timeout": BUSY_TIMEOUT_S,
+        "tcp_user_timeout": SILENT_TIMEOUT_S * 1000,  # while it owes an acknowledgement; else it is asked for life:
+        "keepalives_idle": SILENT_TIMEOUT_S // 3,
+        "keepalives_interval": SILENT_TIMEOUT_S // 3,
+        "keepalives_count": 2,
+    }
     try:
-        engine = create_engine(location, pool_pre_ping=True, connect_args={"connect_timeout": BUSY_TIMEOUT_S})
+        engine = create_engine(
+            location,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+            connect_args={key: value for key, value in patience.items() if key not in location.query},
+        )
     except (ImportError, NoSuchModuleError):
         raise StoreError("PostgreSQL needs its driver: pip install 'cvpnd[postgresql]'") from None
     event.listen(engine, "begin", _on_begin_postgresql)
@@ -313,7 +330,9 @@ def _open_postgresql(location: URL) -> Engine:
 
 
 def _on_begin_postgresql(connection: Connection) -> None:
-    """Of several gateways on one database one writes at a time, as in SQLite."""
+    """Of several gateways on one database one writes at a time, as in SQLite, and sees what the one before it wrote,
+    whatever the server's default isolation is."""
     if connection.get_execution_options().get("writes"):
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S}s'")
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from helpers.postgresql import PostgreSql
 from sqlalchemy import URL, create_engine, make_url, text
 
 from cvpnd.store import (
@@ -36,6 +37,7 @@ from cvpnd.store import (
     StoredRule,
     StoreError,
     acting,
+    database,
 )
 from cvpnd.store.tables import metadata
 
@@ -281,6 +283,23 @@ def test_names_and_associations_exist_once(url: str) -> None:
             store.add_route(ENDPOINT, StoredRoute("10.9.0.0/16", "subnet-a", "again", 1.0))
         records = [record.action for record in store.audit_records()]
         assert records == ["add-route", "associate", "create-endpoint"], "what was refused left no record"
+
+
+def test_a_gateway_that_dies_inside_a_change_does_not_hold_up_the_others(
+    postgresql: PostgreSql, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its host is gone: nobody closes its connection, and it says nothing more."""
+    monkeypatch.setattr(database, "IDLE_TIMEOUT_S", 1)
+    url = postgresql.new_database("abandoned")
+    with closing(Store.open(url, key_file)) as dead, closing(Store.open(url, key_file)) as alive:
+        change = dead.begin()
+        with change.joined():
+            dead.add_rule(ENDPOINT, V4, None)
+        alive.add_rule(ENDPOINT, V6, None)
+        assert [rule.network for rule in alive.rules()] == [V6]
+        with pytest.raises(StoreError):
+            change.commit()
+        dead.add_rule(ENDPOINT, V4, None)
 
 
 def test_several_changes_are_one_transaction_that_others_see_when_it_is_over(url: str) -> None:
