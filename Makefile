@@ -303,6 +303,10 @@ fuzz-python: $(VENV)/.cvpnd $(VENV)/.dev ## random stories and the parsers for F
 soak-data: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## a gigabyte each way through every offload, backend and cipher: hours (root)
 	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_data.py $(ARGS) </dev/null
 
+.PHONY: soak-daemon
+soak-daemon: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## clients by the thousand, changes and faults for MINUTES (15), and what the daemon keeps of them (root)
+	@PYTHONPATH=tests $(VENV)/bin/python tests/soak_daemon.py --minutes $${MINUTES:-15} </dev/null
+
 .PHONY: crash
 crash: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## hundreds of changes beside 50 clients, thousands of rules, and CRASHES (50) kills in the middle of a change (root)
 	@CRASHES=$${CRASHES:-50} CHANGING_S=$${CHANGING_S:-60} RULES=$${RULES:-10000} ROUTES=$${ROUTES:-1000} \
