@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 
+#include "acknowledgement.h"
 #include "checksum.h"
 #include "inner.h"
 #include "offload.h"
@@ -16,11 +17,8 @@ enum {
     BUCKETS = 256,
     NOBODY = 0xFFFF,
     UDP_RUN_PACKETS = 64, /* what every kernel with UDP segmentation splits */
-    TIMESTAMP_HEADER = TCP_HEADER + 12,
+    HEARD_BITS = 10,
 };
-
-/* Two times no operation, then a timestamp: how everybody writes it (RFC 7323 appendix A). */
-static const uint8_t TIMESTAMP_OPTION[] = {1, 1, 8, 10};
 
 /* A packet's payload; of a run's first packet, the whole packet. */
 struct piece {
@@ -38,13 +36,22 @@ struct run {
     uint16_t headers; /* 0 = no transport that we know */
     uint16_t packets;
     uint16_t superseded; /* acknowledgements that this one stands for */
+    uint16_t repeats;    /* of an acknowledgement: how many before it had its number */
     uint16_t next_id;
     uint16_t first_piece, last_piece;
     uint16_t next_in_bucket;
     bool v6, tcp;
-    bool acknowledges; /* and carries nothing: grows by making place for a later one */
+    bool acknowledges;           /* and carries nothing: grows by making place for a later one */
+    struct acknowledgement said; /* then */
     bool grows;
     bool push;
+};
+
+/* What a flow has acknowledged last, also in batches before. Flows that share a place forget of each other. */
+struct heard {
+    uint32_t flow; /* its hash */
+    uint32_t acknowledgement;
+    uint16_t repeats;
 };
 
 struct coalescer {
@@ -55,11 +62,12 @@ struct coalescer {
     uint16_t buckets[BUCKETS];
     struct run runs[RUNS_MAX];
     struct piece pieces[PIECES_MAX];
+    struct heard heard[1 << HEARD_BITS];
 };
 
 struct coalescer *coalescer_new(void)
 {
-    struct coalescer *coalescer = malloc(sizeof *coalescer);
+    struct coalescer *coalescer = calloc(1, sizeof *coalescer);
     if (coalescer != NULL)
         coalescer_reset(coalescer);
     return coalescer;
@@ -87,6 +95,9 @@ struct view {
     uint32_t length;
     uint32_t transport;
     uint32_t headers;
+    uint32_t hash;    /* of its flow */
+    uint16_t repeats; /* as of a run */
+    struct acknowledgement said;
     bool v6, tcp;
     bool joins;        /* may be part of a super-packet */
     bool acknowledges; /* and does nothing else; if neither, it is only known which flow it is of */
@@ -145,17 +156,12 @@ static bool may_join(struct view *view, enum tun_offload offload)
            checksums_good(view);
 }
 
-/* Without payload and without any option but a timestamp: selective acknowledgements each say something of their own.
- * To be called when may_join has found the headers. */
-static bool only_acknowledges(const struct view *view)
+/* Without payload. To be called when may_join has found the headers. */
+static bool only_acknowledges(struct view *view)
 {
     const uint8_t *transport = view->packet + view->transport;
-    if (!view->tcp || view->headers != view->length || !plain_tcp(transport, 0))
-        return false;
-    uint32_t size = view->headers - view->transport;
-    bool known = size == TCP_HEADER || (size == TIMESTAMP_HEADER && memcmp(transport + TCP_HEADER, TIMESTAMP_OPTION,
-                                                                           sizeof TIMESTAMP_OPTION) == 0);
-    return known && checksums_good(view);
+    return view->tcp && view->headers == view->length && plain_tcp(transport, 0) &&
+           acknowledgement_read(&view->said, transport, view->headers - view->transport) && checksums_good(view);
 }
 
 /* -- runs --------------------------------------------------------------------------------------------------------- */
@@ -174,15 +180,14 @@ static bool same_flow(const struct run *run, const struct view *view)
            memcmp(run->packet + run->transport, view->packet + view->transport, PORTS_SIZE) == 0;
 }
 
-static unsigned bucket_of(const struct view *view)
+static uint32_t hash_of(const struct view *view)
 {
     /* What tells clients' flows apart: the ends of both addresses, and the ports. */
     const uint8_t *addresses = view->packet + (view->v6 ? IPV6_ADDRESSES : IPV4_ADDRESSES);
     size_t each = view->v6 ? IPV6_ADDRESSES_SIZE / 2 : IPV4_ADDRESSES_SIZE / 2;
     uint32_t hash = get_u32(addresses + each - 4) * 0x9E3779B1u;
     hash = (hash ^ get_u32(addresses + 2 * each - 4)) * 0x85EBCA6Bu;
-    hash = (hash ^ get_u32(view->packet + view->transport)) * 0xC2B2AE35u;
-    return hash >> 24;
+    return (hash ^ get_u32(view->packet + view->transport)) * 0xC2B2AE35u;
 }
 
 static void stop_growing(struct coalescer *coalescer, struct run *run)
@@ -233,23 +238,35 @@ static bool continues(const struct run *run, const struct view *view)
            same_headers(run, view);
 }
 
-static bool later(uint32_t one, uint32_t other) { return (int32_t)(one - other) > 0; }
+/* -- acknowledgements ---------------------------------------------------------------------------------------------- */
 
-/* Whether nothing is lost with the run's acknowledgement when this one goes in its place (RFC 3449 5.2.3): it
- * acknowledges more, so neither of them is a duplicate, which would count. */
-static bool supersedes(const struct run *run, const struct view *view)
+/* Notes what the packet acknowledges; how many before it had the same number. */
+static uint16_t hear(struct coalescer *coalescer, const struct run *run, const struct view *view)
+{
+    struct heard *heard = &coalescer->heard[view->hash >> (32 - HEARD_BITS)];
+    uint32_t acknowledgement = get_u32(view->packet + view->transport + TCP_ACKNOWLEDGEMENT);
+    uint16_t before = heard->repeats;
+    bool again = heard->flow == view->hash && heard->acknowledgement == acknowledgement;
+    if (run != NULL && run->acknowledges) { /* it is of this batch, and sure */
+        before = run->repeats;
+        again = get_u32(run->packet + run->transport + TCP_ACKNOWLEDGEMENT) == acknowledgement;
+    }
+    uint16_t repeats = !again ? 0 : before < UINT16_MAX ? before + 1 : before;
+    *heard = (struct heard){view->hash, acknowledgement, repeats};
+    return repeats;
+}
+
+static bool same_way(const struct run *run, const struct view *view)
 {
     const uint8_t *a = run->packet, *b = view->packet;
-    if (run->superseded == SUPERSEDED_MAX || run->headers != view->headers)
-        return false;
-    if (view->v6 ? memcmp(a, b, IPV6_LENGTH) != 0 || a[IPV6_HOP_LIMIT] != b[IPV6_HOP_LIMIT]
-                 : a[IPV4_TOS] != b[IPV4_TOS] || a[IPV4_TTL] != b[IPV4_TTL])
-        return false;
-    a += run->transport, b += view->transport;
-    uint32_t stamps = TCP_HEADER + sizeof TIMESTAMP_OPTION;
-    return get_u32(a + TCP_SEQUENCE) == get_u32(b + TCP_SEQUENCE) &&
-           later(get_u32(b + TCP_ACKNOWLEDGEMENT), get_u32(a + TCP_ACKNOWLEDGEMENT)) &&
-           (view->headers - view->transport == TCP_HEADER || !later(get_u32(a + stamps), get_u32(b + stamps)));
+    return view->v6 ? memcmp(a, b, IPV6_LENGTH) == 0 && a[IPV6_HOP_LIMIT] == b[IPV6_HOP_LIMIT]
+                    : a[IPV4_TOS] == b[IPV4_TOS] && a[IPV4_TTL] == b[IPV4_TTL];
+}
+
+static bool supersedes(const struct run *run, const struct view *view)
+{
+    return run->superseded < SUPERSEDED_MAX && same_way(run, view) &&
+           acknowledgement_says_all(&view->said, &run->said, run->repeats);
 }
 
 static uint16_t new_piece(struct coalescer *coalescer, uint8_t *bytes, uint32_t length)
@@ -282,7 +299,12 @@ static void join(struct coalescer *coalescer, struct run *run, const struct view
 
 static void supersede(struct coalescer *coalescer, struct run *run, const struct view *view)
 {
-    coalescer->pieces[run->first_piece].bytes = run->packet = view->packet;
+    coalescer->pieces[run->first_piece] = (struct piece){view->packet, view->length, NOBODY};
+    run->packet = view->packet;
+    run->length = view->length;
+    run->headers = (uint16_t)view->headers;
+    run->repeats = view->repeats;
+    run->said = view->said;
     run->superseded++;
     coalescer->superseded++;
 }
@@ -302,6 +324,8 @@ static void start(struct coalescer *coalescer, const struct view *view, unsigned
     if (!view->joins && !view->acknowledges)
         return;
     run->acknowledges = view->acknowledges;
+    run->repeats = view->repeats;
+    run->said = view->said;
     run->transport = (uint16_t)view->transport;
     run->headers = (uint16_t)view->headers;
     run->v6 = view->v6;
@@ -338,8 +362,11 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
     view.joins = may_join(&view, offload);
     view.acknowledges = !view.joins && only_acknowledges(&view);
     coalescer->joinable += view.joins;
-    unsigned bucket = bucket_of(&view);
+    view.hash = hash_of(&view);
+    unsigned bucket = view.hash >> 24;
     struct run *run = growing_run(coalescer, &view, bucket);
+    if (view.acknowledges)
+        view.repeats = hear(coalescer, run, &view);
     if (run != NULL && view.joins && continues(run, &view)) {
         join(coalescer, run, &view);
         return true;
@@ -348,6 +375,8 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
         supersede(coalescer, run, &view);
         return true;
     }
+    if (view.joins && view.tcp)
+        hear(coalescer, run, &view);
     if (run != NULL)
         stop_growing(coalescer, run);
     start(coalescer, &view, bucket);

@@ -4,7 +4,8 @@
  * one super-packet become that one. Both are pure: bytes in, bytes out, no descriptor. For every list of packets,
  * splitting what coalescing made of it gives each flow's packets back, in order, byte for byte; only the
  * identification of IPv4 packets that must not be fragmented may differ, which then means nothing (RFC 6864), and
- * of bare TCP acknowledgements that follow each other up to SUPERSEDED_MAX are left out before one that says all they do. */
+ * of bare TCP acknowledgements that follow each other up to SUPERSEDED_MAX are left out before one that says all they do
+ * (acknowledgement.h). */
 #ifndef CVPND_OFFLOAD_H
 #define CVPND_OFFLOAD_H
 

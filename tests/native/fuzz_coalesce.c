@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         data += length, size -= length;
     }
-    check_round_trip(&packets, TUN_TCP_UDP);
+    check_round_trip(&packets, TUN_TCP_UDP, 40);
     list_clear(&packets);
     return 0;
 }

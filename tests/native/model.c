@@ -95,7 +95,12 @@ static uint32_t make_ip(uint8_t *into, const struct shape *shape, uint32_t body)
 
 uint32_t make_packet(uint8_t *into, const struct shape *shape)
 {
-    uint32_t options = shape->timestamp != 0 ? 12 : shape->tcp_options;
+    uint32_t blocks = 0, stamp = shape->timestamp != 0 ? 12 : 0;
+    while (blocks < 4 && shape->sack[2 * blocks + 1] != 0)
+        blocks++;
+    uint32_t options = stamp + (blocks > 0 ? 4 + 8 * blocks : 0);
+    if (options == 0)
+        options = shape->tcp_options;
     uint32_t header = shape->udp ? 8 : 20u + options;
     uint32_t transport = make_ip(into, shape, header + shape->payload);
     uint32_t length = transport + header + shape->payload;
@@ -119,6 +124,10 @@ uint32_t make_packet(uint8_t *into, const struct shape *shape)
             put_u32(at + 24, shape->timestamp);
             put_u32(at + 28, 0);
         }
+        if (blocks > 0)
+            put_u32(at + 20 + stamp, 0x01010500 + 2 + 8 * blocks);
+        for (uint32_t i = 0; i < 2 * blocks; i++)
+            put_u32(at + 24 + stamp + 4 * i, shape->sack[i]);
     }
     for (uint32_t i = 0; i < shape->payload; i++)
         at[header + i] = (uint8_t)(shape->fill + i * 7);
@@ -221,32 +230,102 @@ static bool order_matters(const struct packet_list *list, unsigned i, unsigned j
     return a[v6 ? 6 : 9] == b[v6 ? 6 : 9] && memcmp(a + ports_a, b + ports_b, 4) == 0;
 }
 
-/* An acknowledgement and nothing else, with right sums. */
-static bool bare_acknowledgement(const uint8_t *packet, uint32_t length)
+/* An acknowledgement and nothing else, with right sums; all that matters of it. */
+struct bare {
+    uint32_t seq, ack;
+    uint16_t window;
+    bool stamped;
+    uint32_t stamp;
+    unsigned blocks;
+    uint32_t edges[8];
+};
+
+static bool bare_acknowledgement(const uint8_t *packet, uint32_t length, struct bare *bare)
 {
     bool v6 = packet[0] >> 4 == 6;
     uint32_t at = ports_at(packet, length);
     if (at == 0 || packet[v6 ? 6 : 9] != 6 || (!v6 && folded(plain_sum(packet, 20)) != 0xFFFF))
         return false;
-    if (model_sum(packet, length, at, 6) != 0xFFFF || packet[at + 13] != 0x10)
+    const uint8_t *tcp = packet + at;
+    if (model_sum(packet, length, at, 6) != 0xFFFF || tcp[13] != 0x10 || (tcp[12] & 15) != 0 ||
+        length != at + (tcp[12] >> 4) * 4u)
         return false;
-    return (packet[at + 12] == 0x50 && length == at + 20) ||
-           (packet[at + 12] == 0x80 && length == at + 32 && get_u32(packet + at + 20) == 0x0101080A);
+    *bare = (struct bare){.seq = get_u32(tcp + 4), .ack = get_u32(tcp + 8), .window = get_u16(tcp + 14)};
+    const uint8_t *option = tcp + 20, *end = packet + length;
+    if (end - option >= 12 && get_u32(option) == 0x0101080A) {
+        bare->stamped = true;
+        bare->stamp = get_u32(option + 4);
+        option += 12;
+    }
+    if (end - option >= 12 && get_u32(option) == 0x01010500u + (uint32_t)(end - option) - 2 &&
+        (end - option) % 8 == 4) {
+        for (option += 4; option < end; option += 8, bare->blocks++) {
+            bare->edges[2 * bare->blocks] = get_u32(option);
+            bare->edges[2 * bare->blocks + 1] = get_u32(option + 4);
+        }
+    }
+    return option == end;
+}
+
+static bool before_or_at(uint32_t one, uint32_t other) { return other - one < 0x80000000u || one == other; }
+
+static bool in_block(const struct bare *bare, unsigned i, const uint32_t *edges)
+{
+    return before_or_at(bare->edges[2 * i], edges[0]) && before_or_at(edges[1], bare->edges[2 * i + 1]);
+}
+
+static bool in_any_block(const struct bare *bare, unsigned from, const uint32_t *edges)
+{
+    for (unsigned i = from; i < bare->blocks; i++)
+        if (in_block(bare, i, edges))
+            return true;
+    return false;
+}
+
+/* How many packets of the flow have acknowledged the same: all of them, and those right before it. */
+static void count_repeats(const struct packet_list *list, unsigned i, uint32_t ack, unsigned *all, unsigned *direct)
+{
+    bool chain = true;
+    struct bare bare;
+    *all = *direct = 0;
+    for (unsigned j = i; j-- > 0;) {
+        if (!order_matters(list, j, i))
+            continue;
+        uint32_t at = ports_at(list->bytes[j], list->lengths[j]);
+        *all += at != 0 && get_u32(list->bytes[j] + at + 8) == ack;
+        chain = chain && bare_acknowledgement(list->bytes[j], list->lengths[j], &bare) && bare.ack == ack;
+        *direct += chain;
+    }
 }
 
 /* Whether nobody misses `i` when `j` comes, the flow's next packet. */
 static bool stands_for(const struct packet_list *list, unsigned i, unsigned j)
 {
-    const uint8_t *a = list->bytes[i], *b = list->bytes[j];
-    uint32_t length = list->lengths[i];
-    if (length != list->lengths[j] || !bare_acknowledgement(a, length) || !bare_acknowledgement(b, length))
+    struct bare a, b;
+    const uint8_t *x = list->bytes[i], *y = list->bytes[j];
+    if (!bare_acknowledgement(x, list->lengths[i], &a) || !bare_acknowledgement(y, list->lengths[j], &b))
         return false;
-    uint32_t at = ports_at(a, length), older = get_u32(a + at + 8), newer = get_u32(b + at + 8);
-    bool v6 = a[0] >> 4 == 6;
-    if (v6 ? get_u32(a) != get_u32(b) || a[7] != b[7] : a[1] != b[1] || a[8] != b[8])
+    bool v6 = x[0] >> 4 == 6;
+    if (v6 ? get_u32(x) != get_u32(y) || x[7] != y[7] : x[1] != y[1] || x[8] != y[8])
         return false;
-    bool back = length > at + 20 && get_u32(b + at + 24) - get_u32(a + at + 24) > 0x80000000u;
-    return get_u32(a + at + 4) == get_u32(b + at + 4) && newer != older && newer - older <= 0x80000000u && !back;
+    if (a.seq != b.seq || a.stamped != b.stamped || (a.stamped && !before_or_at(a.stamp, b.stamp)))
+        return false;
+    for (unsigned k = 0; k < a.blocks; k++) {
+        const uint32_t *edges = a.edges + 2 * k;
+        if (before_or_at(edges[0], a.ack)) /* of duplicates */
+            return false;
+        if (!before_or_at(edges[1], b.ack) && !in_any_block(&b, 0, edges))
+            return false;
+    }
+    if (a.blocks > 0 && in_any_block(&a, 1, a.edges))
+        return false;
+    unsigned all, direct;
+    count_repeats(list, i, a.ack, &all, &direct);
+    if (direct > 0 && (all <= 3 || a.blocks == 0))
+        return false;
+    if (a.ack == b.ack)
+        return all > 3 && a.window == b.window && b.blocks > 0 && !in_any_block(&a, 0, b.edges);
+    return before_or_at(a.ack, b.ack);
 }
 
 static bool next_stands_for(const struct packet_list *list, unsigned i)
@@ -323,7 +402,7 @@ static unsigned write_all(struct coalescer *coalescer, struct packet_list *came,
     return runs;
 }
 
-unsigned check_round_trip(const struct packet_list *packets, enum tun_offload offload)
+unsigned check_round_trip(const struct packet_list *packets, enum tun_offload offload, unsigned together)
 {
     static struct packet_list copies, came;
     struct coalescer *coalescer = coalescer_new();
@@ -331,6 +410,8 @@ unsigned check_round_trip(const struct packet_list *packets, enum tun_offload of
     unsigned runs = 0, superseded = 0;
     for (unsigned i = 0; i < packets->count; i++) {
         list_add(&copies, packets->bytes[i], packets->lengths[i]); /* headers are changed in place */
+        if (i > 0 && i % together == 0)
+            runs += write_all(coalescer, &came, &superseded);
         if (coalesce(coalescer, offload, copies.bytes[i], copies.lengths[i]))
             continue;
         runs += write_all(coalescer, &came, &superseded);

@@ -30,8 +30,9 @@ struct shape {
     uint8_t ip_options, tcp_options; /* bytes, multiples of four */
     uint8_t option_value;            /* of the TCP options' bytes */
     uint32_t timestamp;              /* 0 = none; else the options are as long as it needs */
-    uint8_t reserved;                /* bits beside the data offset */
-    uint8_t protocol;                /* 0 = TCP or UDP */
+    uint32_t sack[8]; /* edges of blocks, pairs of left and right, behind it; 0 as a right one ends them */
+    uint8_t reserved; /* bits beside the data offset */
+    uint8_t protocol; /* 0 = TCP or UDP */
     uint32_t flow_label;
     uint8_t extension; /* bytes of a destination options header, a multiple of eight */
     uint32_t payload;  /* bytes, which differ with `fill` */
@@ -49,7 +50,7 @@ void model_split(const struct virtio_header *header, const uint8_t *packet, uint
                  struct packet_list *segments);
 
 /* Coalesces the list, cuts every run with model_split and with split.c, and checks that each flow's packets come back
- * in order, unchanged, but for acknowledgements that the flow's next packet stands for. How many runs. */
-unsigned check_round_trip(const struct packet_list *packets, enum tun_offload offload);
+ * in order, unchanged, but for acknowledgements that the flow's next packet stands for. How many runs. `together` at most go into one batch. */
+unsigned check_round_trip(const struct packet_list *packets, enum tun_offload offload, unsigned together);
 
 #endif

@@ -11,7 +11,7 @@ static void add(const struct shape *shape) { list_add(&packets, room, make_packe
 /* Into how many runs the list goes; the list is empty afterwards. */
 static unsigned runs_with(enum tun_offload offload)
 {
-    unsigned runs = check_round_trip(&packets, offload);
+    unsigned runs = check_round_trip(&packets, offload, MODEL_PACKETS);
     list_clear(&packets);
     return runs;
 }
@@ -263,6 +263,14 @@ static void an_acknowledgement_that_says_something_of_its_own_stays(void)
         {"URG", {.flags = 0x30}, {.ack = 1, .flags = 0x30}},
         {"no ACK", {.flags = 0x08}, {.ack = 1, .flags = 0x08}},
         {"reserved bit", {.reserved = 1}, {.ack = 1, .reserved = 1}},
+        {"blocks of its own", {.sack = {100, 200}}, {.ack = 1, .sack = {300, 400}}},
+        {"blocks beyond what is acknowledged later", {.sack = {100, 200}}, {.ack = 199}},
+        {"a block that grows to the left alone", {.sack = {100, 200}}, {.ack = 1, .sack = {101, 250}}},
+        {"a second block", {.sack = {300, 400, 100, 200}}, {.ack = 1, .sack = {300, 500}}},
+        {"the first duplicate", {0}, {.sack = {100, 200}}},
+        {"a duplicate segment", {.ack = 50, .sack = {10, 20}}, {.ack = 1000}},
+        {"a duplicate segment behind a hole", {.sack = {100, 200, 100, 300}}, {.ack = 1000}},
+        {"an option like blocks", {.tcp_options = 12, .option_value = 0}, {.ack = 1}},
         {"options that are no timestamp",
          {.tcp_options = 12, .option_value = 4},
          {.ack = 1, .tcp_options = 12, .option_value = 4}},
@@ -299,11 +307,80 @@ static void nothing_of_its_flow_is_between_an_acknowledgement_and_the_one_that_s
     static const struct shape between[] = {
         {.payload = 8}, {0}, {.flags = 0x11}, {.fragment = 0x2000, .payload = 8}, {.protocol = 1, .payload = 64}};
     for (unsigned i = 0; i < sizeof between / sizeof between[0]; i++) {
-        const struct shape first = {0}, last = {.ack = 1};
+        const struct shape first = {.ack = 7}, last = {.ack = 8};
+        struct shape other = between[i];
+        other.ack = 7;
         add(&first);
-        add(&between[i]);
+        add(&other);
         add(&last);
-        CHECK_EQUAL(runs(), between[i].payload == 0 && between[i].flags == 0 ? 2 : 3); /* the duplicate makes place */
+        CHECK_EQUAL(runs(), 3);
+    }
+}
+
+static void duplicates_stay_also_those_of_a_batch_before(void)
+{
+    const struct shape first = {.ack = 7}, later = {.ack = 9};
+    for (unsigned together = 1; together <= 6; together++)
+        for (unsigned payload = 0; payload < 2; payload++) { /* what had the number first may carry something */
+            struct shape one = first;
+            one.seq -= one.payload = payload;
+            add(&one);
+            for (unsigned i = 0; i < 5; i++)
+                add(&first);
+            add(&later);
+            CHECK_EQUAL(check_round_trip(&packets, TUN_TCP_UDP, together), 7);
+            list_clear(&packets);
+        }
+}
+
+/* What a client sends that misses a segment: each duplicate has all that the one before had, and more. */
+static void of_many_duplicates_with_growing_blocks_the_last_stands_for_them(void)
+{
+    for (int kind = 0; kind < 4; kind++) {
+        struct shape shape = {.v6 = kind & 1, .timestamp = kind & 2 ? 5 : 0, .ack = 0xFFFFFC00, .window = 500};
+        add(&shape);
+        shape.sack[0] = 0xFFFFFF00, shape.sack[1] = 0xFFFFFF80;
+        for (unsigned i = 0; i < 3 + 2 * (SUPERSEDED_MAX + 1); i++, shape.sack[1] += 0x80) {
+            if (i == 3 + SUPERSEDED_MAX + 1) { /* and of several the newest comes first */
+                shape.sack[2] = shape.sack[0], shape.sack[3] = shape.sack[1];
+                shape.sack[0] = shape.sack[1] + 0x100, shape.sack[1] = shape.sack[0] + 0x80;
+            }
+            if (shape.sack[1] == 0)
+                shape.sack[1]++; /* which would mean none */
+            add(&shape);
+        }
+        CHECK_EQUAL(runs(), 4 + 2); /* the three that are counted, and the last of each eight */
+    }
+}
+
+static void a_duplicate_with_blocks_that_says_something_of_its_own_stays(void)
+{
+    static const struct {
+        const char *what;
+        struct shape first, second;
+    } table[] = {
+        {"the same again", {.sack = {100, 200}}, {.sack = {100, 200}}},
+        {"less", {.sack = {100, 200}}, {.sack = {100, 150}}},
+        {"a block forgotten", {.sack = {300, 400, 100, 200}}, {.sack = {300, 500}}},
+        {"no blocks", {.sack = {100, 200}}, {0}},
+        {"another window", {.sack = {100, 200}}, {.sack = {100, 300}, .window = 1}},
+        {"without blocks before", {0}, {.sack = {100, 200}}},
+        {"a duplicate segment", {.sack = {100, 200, 100, 300}}, {.sack = {100, 400}}},
+        {"ECE", {.sack = {100, 200}}, {.sack = {100, 300}, .flags = 0x50}},
+        {"TOS", {.sack = {100, 200}}, {.sack = {100, 300}, .tos = 4}},
+        {"timestamp goes back", {.sack = {100, 200}, .timestamp = 2}, {.sack = {100, 300}, .timestamp = 1}},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        for (unsigned repeat = 0; repeat < 4; repeat++) {
+            struct shape earlier = {.sack = {100, 101}, .timestamp = table[i].first.timestamp};
+            add(&earlier);
+        }
+        add(&table[i].first);
+        add(&table[i].second);
+        unsigned count = runs();
+        if (count != 6)
+            fprintf(stderr, "%s:\n", table[i].what);
+        CHECK_EQUAL(count, 6);
     }
 }
 
@@ -352,6 +429,31 @@ static void what_may_be_part_of_a_super_packet_is_counted(void)
     coalescer_free(coalescer);
 }
 
+/* A receiver goes on, or has got something behind a hole. */
+static void acknowledge_on(struct shape *flow, uint64_t *random)
+{
+    uint32_t *sack = flow->sack;
+    switch (next_random(random) % 8) {
+    case 0:
+    case 1:
+        flow->ack += (uint32_t)(next_random(random) % 4) * 1400;
+        memset(sack, 0, sizeof flow->sack);
+        break;
+    case 2:
+        memmove(sack + 2, sack, 6 * sizeof sack[0]);
+        sack[0] = flow->ack + 1400 * (uint32_t)(next_random(random) % 20);
+        sack[1] = sack[0] + 1400;
+        if (flow->timestamp != 0)
+            sack[6] = sack[7] = 0; /* no room for four */
+        break;
+    case 3: break;
+    default: sack[1] += sack[1] != 0 ? 1400 : 0;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        if (sack[2 * i + 1] == 0)
+            memset(sack + 2 * i, 0, (8 - 2 * i) * sizeof sack[0]);
+}
+
 static void random_flows_come_back_as_they_were(void)
 {
     uint64_t random = 88172645463325252;
@@ -395,9 +497,12 @@ static void random_flows_come_back_as_they_were(void)
             }
             add(&one);
             *flow = after(*flow);
-            flow->ack += flow->payload == 0 ? (uint32_t)(next_random(&random) % 4) * 1400 : 0;
+            if (flow->payload == 0)
+                acknowledge_on(flow, &random);
         }
-        runs_with(next_random(&random) % 2 ? TUN_TCP : TUN_TCP_UDP);
+        enum tun_offload offload = next_random(&random) % 2 ? TUN_TCP : TUN_TCP_UDP;
+        check_round_trip(&packets, offload, next_random(&random) % 2 ? MODEL_PACKETS : 16);
+        list_clear(&packets);
     }
 }
 
@@ -543,6 +648,9 @@ int main(void)
     RUN(acknowledgements_of_several_flows_make_place_for_their_own);
     RUN(an_acknowledgement_that_says_something_of_its_own_stays);
     RUN(nothing_of_its_flow_is_between_an_acknowledgement_and_the_one_that_stands_for_it);
+    RUN(duplicates_stay_also_those_of_a_batch_before);
+    RUN(of_many_duplicates_with_growing_blocks_the_last_stands_for_them);
+    RUN(a_duplicate_with_blocks_that_says_something_of_its_own_stays);
     RUN(a_full_coalescer_says_so_and_loses_nothing);
     RUN(what_may_be_part_of_a_super_packet_is_counted);
     RUN(random_flows_come_back_as_they_were);
