@@ -113,7 +113,7 @@ class CertificateTrust:
         """Whether an established session's certificate would still do: CRL and end of validity.
 
         For every session after a reload and at each renegotiation; costs one set lookup. The chain is not built again:
-        a CA taken out of the bundle is noticed when the renegotiation's own handshake fails."""
+        a CA taken out of the bundle is noticed when the renegotiation's own handshake, by the new trust, fails."""
         if (end := _end(certificate)) < self.clock():
             return Refused(Refusal.CERTIFICATE_EXPIRED, f"expired on {end:%Y-%m-%d}")
         return self.check_revocation(certificate)

@@ -85,8 +85,8 @@ class ServedEndpoint:
     def trust(self) -> CertificateTrust:
         return self.trust_keeper.current
 
-    @property
     def ssl_context(self) -> SSL.Context:
+        """For a handshake that begins now."""
         return self.trust.ssl_context
 
     def method(self, *, token: bool = False) -> str:

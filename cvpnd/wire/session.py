@@ -94,7 +94,6 @@ class Session:
         "_client_waits_s",
         "_close_at",
         "_closing",
-        "_context",
         "_dynamic_due",
         "_farewell",
         "_hold",
@@ -108,6 +107,7 @@ class Session:
         "_remote_session_id",
         "_settings",
         "_silent",
+        "_ssl_context",
         "_transport",
         "_verdict",
         "_wrap",
@@ -123,7 +123,7 @@ class Session:
         settings: SessionSettings,
         now: float,
         *,
-        ssl_context: SSL.Context,
+        ssl_context: Callable[[], SSL.Context],
         remote_session_id: bytes,
         local_session_id: bytes,
         transport: Transport = Transport.UDP,
@@ -141,13 +141,16 @@ class Session:
         of the client's reset and a random one of ours; over UDP too where a client cannot echo (``stateless.Opening``).
         Either way, hand the packet itself to ``receive_packet`` next. ``wrap`` None: no wrapping.
 
+        ``ssl_context``: asked anew for each key, so that a session of weeks neither shows a certificate that was
+        replaced nor trusts an authority that no longer is.
+
         ``reserve_peer_id``: asked at most once, for a client that wants to hear its peer id in the key exchange; None:
         it is pushed to everybody. ``hold``: told by how many bytes a message is longer than ``free_key_method_bytes``
         now; False ends the session. ``renegotiate_jitter``: a random number 0..1, fixed for the session. ``drops``: a
         counter to share.
         """
         self._settings = settings
-        self._context = ssl_context
+        self._ssl_context = ssl_context
         self._remote_session_id = remote_session_id
         self._local_session_id = local_session_id
         self._transport = transport
@@ -647,7 +650,7 @@ class Session:
             self._settings.max_packet_bytes, ipv6=self._ipv6, wrap_overhead=self._channel.overhead(key_id)
         )
         self._channel.open_key(key_id, limit, first_id, self._settings.tls_timeout_s)
-        return KeyState(key_id, self._channel, TlsConnection(self._context, server=True), now, self._hold)
+        return KeyState(key_id, self._channel, TlsConnection(self._ssl_context(), server=True), now, self._hold)
 
     def _send_reset(self, state: KeyState, opcode: Opcode) -> None:
         self._channel.queue(state.key_id, opcode)

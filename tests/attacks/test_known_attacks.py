@@ -173,7 +173,7 @@ def test_control_packet_of_any_size_is_taken_or_dropped() -> None:
         assert (outcome is DropReason.TOO_LONG) == (size > 1600)
         if size % 50 == 0:
             session = Session(
-                SessionSettings(), 0.0, ssl_context=server_context(), remote_session_id=b"client-1",
+                SessionSettings(), 0.0, ssl_context=server_context, remote_session_id=b"client-1",
                 local_session_id=sid, cookie_echoed=True,
             )  # fmt: skip
             session.receive_packet(serialise_packet(echo), 0.0)

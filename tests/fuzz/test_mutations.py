@@ -212,7 +212,7 @@ def new_session(packet: bytes, drops: Counter[DropReason], dice: random.Random) 
     return Session(
         SessionSettings(),
         0.0,
-        ssl_context=server_context(),
+        ssl_context=server_context,
         remote_session_id=packet[1:9] if packet[1:9] != bytes(8) else b"client-1",
         local_session_id=packet[-12:-4],
         transport=dice.choice(tuple(Transport)),

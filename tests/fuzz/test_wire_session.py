@@ -117,7 +117,7 @@ def test_session_survives_any_packets(data: st.DataObject, conversation: tuple[b
     session = Session(
         SessionSettings(),
         0.0,
-        ssl_context=server_context(),
+        ssl_context=server_context,
         remote_session_id=conversation[0][1:9],
         local_session_id=b"\x02" * 8,
         cookie_echoed=data.draw(st.booleans()),

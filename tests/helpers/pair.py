@@ -251,7 +251,7 @@ class Pair:
         self.session = Session(
             self.settings,
             self.now,
-            ssl_context=self.context,
+            ssl_context=lambda: self.context,
             remote_session_id=remote,
             local_session_id=cookie or b"\x5a" * 8,
             transport=self.transport,

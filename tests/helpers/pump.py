@@ -139,7 +139,7 @@ class Pump:
         self.session = Session(
             self._settings,
             time.monotonic(),
-            ssl_context=self._context,
+            ssl_context=lambda: self._context,
             remote_session_id=remote,
             local_session_id=cookie or b"\x5a" * 8,
             transport=self._transport,

@@ -146,6 +146,31 @@ async def test_renegotiation_refused_ends_an_established_connection_for_good(ser
     client.close()
 
 
+async def test_a_later_key_is_judged_by_the_authorities_and_shown_the_certificate_of_now(served):
+    """Each was another when the session began: one authority is no longer trusted, and the server has a new key."""
+    other, mine = certs.authority("Another CA"), certs.authority()
+    (served.directory / "ca.crt").write_bytes(mine.certificate_pem + other.certificate_pem)
+    served.keeper.reload()
+    stays = await Client(served.udp).connect()
+    goes = await Client(served.udp, certificate=certs.client_of_another_authority()).connect()
+    (served.directory / "ca.crt").write_bytes(mine.certificate_pem)
+    certs.server("renewed.example.com").write(served.directory, "server")
+    served.keeper.reload()
+    now = asyncio.get_running_loop().time()
+    for connection in served.established:
+        connection.session.renegotiate(now)
+        served.control.pump(connection, now)
+    assert await goes.until(lambda: len(served.ended) == 1)
+    assert served.ended == [served.established[1]]
+    assert served.ended[0].end_reason is Refusal.CERTIFICATE_UNKNOWN_CA
+    kept = served.established[0]
+    assert await stays.until(lambda: kept.session._keys.primary.key_id == 1)
+    shown = stays.light._newest.tls.peer_certificate()
+    assert shown == certs.server("renewed.example.com").certificate
+    stays.close()
+    goes.close()
+
+
 async def test_closed_session_absorbs_what_is_still_under_way(served, monkeypatch):
     monkeypatch.setattr(control_module, "ABSORB_S", 3.0)
     client = Client(served.udp, certificate=certs.client_of_another_authority())

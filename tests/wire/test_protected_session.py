@@ -203,7 +203,7 @@ def test_unproven_address_hears_no_more_than_it_says(transport: Transport) -> No
     assert isinstance(outcome, Opening)
     pair = pair_of(case)
     session = Session(
-        SessionSettings(), 0.0, ssl_context=pair.context, remote_session_id=SID, local_session_id=b"server-1",
+        SessionSettings(), 0.0, ssl_context=lambda: pair.context, remote_session_id=SID, local_session_id=b"server-1",
         wrap=outcome.wrap, transport=transport,
     )  # fmt: skip
     sent = []
@@ -225,7 +225,7 @@ def test_each_repeated_reset_of_2_5_gets_one_more_answer() -> None:
     outcome = answer_reset(reset(case, LATE), CLIENT_ADDRESS, 0.0, COOKIE, case.protection)
     assert isinstance(outcome, Opening)
     session = Session(
-        SessionSettings(), 0.0, ssl_context=pair_of(case).context, remote_session_id=SID,
+        SessionSettings(), 0.0, ssl_context=lambda: pair_of(case).context, remote_session_id=SID,
         local_session_id=b"server-1", wrap=outcome.wrap,
     )  # fmt: skip
     counts = []

@@ -282,7 +282,7 @@ def direct_session(transport: Transport = Transport.UDP, settings: SessionSettin
     return Session(
         settings or SessionSettings(),
         0.0,
-        ssl_context=server_context(),
+        ssl_context=server_context,
         remote_session_id=b"\x01" * 8,
         local_session_id=b"\x02" * 8,
         transport=transport,
