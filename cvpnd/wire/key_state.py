@@ -151,6 +151,7 @@ class KeyState:
         "slot",
         "started_at",
         "tls",
+        "withholds",
     )
 
     def __init__(
@@ -168,6 +169,9 @@ class KeyState:
         self.channel = channel
         self.tls: TlsConnection | None = tls
         """None once nobody speaks to it any more, because it takes 39 kB."""
+        self.withholds = False
+        """TLS says nothing before the client has acknowledged our reset: nobody has proven the address yet, and a
+        flight is several times what brings it about."""
         self.started_at = now
         self.expires_at: float | None = None
         """Set when a successor's negotiation starts; not postponed by its repeats."""
@@ -227,6 +231,7 @@ class KeyState:
         record. Raises ``PeerError``."""
         if self.negotiation is Negotiation.PRE_START and self.channel.all_acknowledged(self.key_id):
             self.negotiate(NegotiationInput.RESET_ACKED)
+            self._queue_output()
         if not data or self.tls is None:
             return []
         if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
@@ -236,8 +241,8 @@ class KeyState:
         try:
             return self.tls.receive(data)
         finally:
-            if output := self.tls.output():  # an alert too
-                self.channel.queue_stream(self.key_id, output)
+            if not (self.withholds and self.negotiation is Negotiation.PRE_START):
+                self._queue_output()  # an alert too
 
     def note_acknowledgements(self) -> None:
         """SENT_KEY becomes ACTIVE when the peer has all we sent."""
@@ -299,6 +304,10 @@ class KeyState:
                 source.wipe()
         self.client_source = self.server_source = None
         self._wipe_buffer()
+
+    def _queue_output(self) -> None:
+        if self.tls is not None and (output := self.tls.output()):
+            self.channel.queue_stream(self.key_id, output)
 
     def _held(self, surplus: int) -> bool:
         return self._hold is None or self._hold(max(0, surplus))

@@ -186,7 +186,7 @@ class Session:
         if cookie_echoed:
             first.negotiate(NegotiationInput.COOKIE_ECHOED)
         else:
-            self._silent = transport is Transport.UDP
+            self._silent = first.withholds = transport is Transport.UDP
             self._channel.set_retransmits(0, not self._silent)
             self._send_reset(first, Opcode.HARD_RESET_SERVER_V2)
 
@@ -502,7 +502,9 @@ class Session:
             for record in records:
                 self._read_record(state, record, now)
             if not self.closed:
-                if self._silent and state.negotiation is not Negotiation.PRE_START:
+                if self._silent and (data or state.negotiation is not Negotiation.PRE_START):
+                    # Whoever says more may have had its acknowledgement lost, which 2.5 gives once: our reset is
+                    # repeated, and nothing else yet (``KeyState.withholds``). All of it is less than what has come.
                     self._silent = False
                     self._channel.set_retransmits(state.key_id, True)
                     self._channel.restart(state.key_id, now)  # what went out in silence is not due by itself

@@ -24,6 +24,7 @@ from cvpnd.wire.reset_cookie import ResetCookie
 from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.stateless import Established, Opening, answer_reset, check_echo, open_stream
+from cvpnd.wire.tls import TlsConnection
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.protection import ControlProtection
 from cvpnd.wire.wrap.tls_crypt import TlsCrypt
@@ -218,6 +219,38 @@ def test_unproven_address_hears_no_more_than_it_says(transport: Transport) -> No
     assert sum(map(len, sent)) <= len(packet) or transport is Transport.TCP
     assert (len(sent) == 1) == (transport is Transport.UDP)
     assert now == 60.0
+
+
+def test_unproven_address_hears_no_tls_before_it_acknowledges_our_reset() -> None:
+    """A holder of one client key forged resets and hellos of others, who got a flight of 2 to 4 kB for each."""
+    case = tls_crypt_v2()
+    outcome = answer_reset(reset(case, LATE), CLIENT_ADDRESS, 0.0, COOKIE, case.protection)
+    assert isinstance(outcome, Opening)
+    pair = pair_of(case)
+    session = Session(
+        SessionSettings(), 0.0, ssl_context=lambda: pair.context, remote_session_id=SID, local_session_id=b"server-1",
+        wrap=outcome.wrap,
+    )  # fmt: skip
+    session.receive_packet(reset(case, LATE), 0.0)
+    (our_reset,) = session.packets_to_send(0.0)
+    tls = TlsConnection(client_context(), server=False)
+    tls.start()
+    hello = tls.output()
+    said, heard, now = [reset(case, LATE)], [our_reset], 1.0
+    for number, at in enumerate(range(0, len(hello), 1100), 1):
+        piece = ControlPacket(Opcode.CONTROL_V1, 0, SID, packet_id=number, payload=hello[at : at + 1100])
+        said.append(case.client.seal(piece, ReplayId(LATE.id + number, LATE.time)))
+        session.receive_packet(said[-1], now)
+        heard += session.packets_to_send(now)
+    while (due := session.next_timeout()) is not None and due < 40.0:
+        now = due
+        session.handle_timeout(now)
+        heard += session.packets_to_send(now)
+    assert sum(map(len, heard)) <= sum(map(len, said)) + 12
+    assert max(map(len, heard)) <= len(our_reset) + 4 * len(said), "the reset, and what it acknowledges"
+    acknowledgement = ControlPacket(Opcode.ACK_V1, 0, SID, acks=(0,), remote_session_id=b"server-1")
+    session.receive_packet(case.client.seal(acknowledgement, ReplayId(LATE.id + 9, LATE.time)), now)
+    assert sum(map(len, session.packets_to_send(now))) > 500, "its flight, now that somebody lives there"
 
 
 def test_each_repeated_reset_of_2_5_gets_one_more_answer() -> None:
