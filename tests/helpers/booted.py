@@ -38,7 +38,7 @@ class BootedSystem:
         """``with_source``: the virtual environment and the package under test appear inside. ``packages``: their files
         take the place of this machine's, such as another systemd's."""
         self._directory = directory / "system"
-        self._with_source = with_source
+        self.with_source = with_source
         self._packages = packages
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._init_pid = 0
@@ -100,7 +100,7 @@ class BootedSystem:
                 [
                     *("systemd-nspawn", "--boot", "--register=no", "--keep-unit", "--private-network"),
                     *("--capability=CAP_NET_ADMIN", "--console=read-only", "--quiet", f"--directory={self.root}"),
-                    *(binds if self._with_source else ()),
+                    *(binds if self.with_source else ()),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -126,7 +126,12 @@ class BootedSystem:
         return self._init_pid
 
     def run(
-        self, *command: str, check: bool = True, timeout_s: float = 60, outside_network: bool = False
+        self,
+        *command: str,
+        check: bool = True,
+        timeout_s: float = 60,
+        outside_network: bool = False,
+        input: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """A command inside, as root. With ``check`` a failure shows what it said. ``outside_network``: for what
         downloads."""
@@ -137,6 +142,7 @@ class BootedSystem:
             text=True,
             timeout=timeout_s,
             check=False,
+            input=input,
         )
         if check and done.returncode:
             journal = ""
@@ -165,9 +171,9 @@ class BootedSystem:
 
 
 @contextlib.contextmanager
-def machine(name: str, directory: Path) -> Iterator[Namespace]:
-    """Another one beside the booted system."""
-    with contextlib.closing(Namespace(f"{netns.unique_prefix()}-{name}", directory)) as namespace:
+def machine(name: str, directory: Path, *, of: int | None = None) -> Iterator[Namespace]:
+    """Another one beside the booted system; or with its ``init_pid`` its network, for servers on its loopback."""
+    with contextlib.closing(Namespace(f"{netns.unique_prefix()}-{name}", directory, of=of)) as namespace:
         yield namespace
 
 
@@ -195,13 +201,15 @@ def unit_files(root: Path) -> None:
     shutil.copy(SYSTEMD / "cvpnd.tmpfiles.conf", root / "usr/lib/tmpfiles.d/cvpnd.conf")
 
 
-def python_module(system: BootedSystem, module: str, *arguments: str) -> str:
-    return system.run("env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", module, *arguments).stdout
-
-
 def cvpnd(system: BootedSystem, *arguments: str) -> str:
-    return python_module(system, "cvpnd", *arguments)
+    return _command(system, "cvpnd", "cvpnd", arguments)
 
 
-def cvpnctl(system: BootedSystem, *arguments: str) -> str:
-    return python_module(system, "cvpnd.ctl", *arguments)
+def cvpnctl(system: BootedSystem, *arguments: str, input: str | None = None) -> str:
+    return _command(system, "cvpnctl", "cvpnd.ctl", arguments, input)
+
+
+def _command(system: BootedSystem, name: str, module: str, arguments: Sequence[str], input: str | None = None) -> str:
+    """The installed one, or the one under test."""
+    command = ["env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", module] if system.with_source else [name]
+    return system.run(*command, *arguments, input=input).stdout

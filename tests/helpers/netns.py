@@ -176,11 +176,13 @@ class PingStatistics:
 class Namespace:
     """One network namespace. ``directory`` takes the logs of what runs inside."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, *, of: int | None = None) -> None:
+        """A new one, or by another name the one that the process ``of`` has."""
         self.name = name
         self.directory = directory
         self.processes: list[Process] = []
-        subprocess.run(["ip", "netns", "add", name], check=True)
+        made = ["add", name] if of is None else ["attach", name, str(of)]
+        subprocess.run(["ip", "netns", *made], check=True)
         self.ip_batch("link set lo up")
 
     @contextlib.contextmanager

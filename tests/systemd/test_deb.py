@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,25 +9,10 @@ from pathlib import Path
 import pytest
 from helpers.booted import BootedSystem
 
-REPOSITORY = Path(__file__).parents[2]
-
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("TEST_SERVICE"), reason="builds a package for minutes: make test-service"),
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def packages() -> list[Path]:
-    """Of one version and of the next, with the same in both."""
-
-    def build(version: str, **more: str) -> Path:
-        environment = {**os.environ, "DEB_VERSION": version, "DEB_OPTIONS": "-Zgzip -z1", **more}
-        done = subprocess.run([REPOSITORY / "packaging/build-deb"], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return REPOSITORY / done.stdout.splitlines()[-1]
-
-    return [build("0.1.0~test1"), build("0.1.0~test2", DEB_REUSE="1")]
 
 
 @pytest.fixture(scope="module")
