@@ -46,6 +46,7 @@ from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.leftovers import Leftovers, forget_all
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
@@ -91,6 +92,8 @@ class Gateway:
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
         self._running: dict[str, _Running] = {}
+        self._pools: dict[str, LeasePool] = {}
+        """Of endpoints that are being replaced: their clients come back to their addresses."""
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
         self._listener_numbers = itertools.count()
@@ -231,11 +234,13 @@ class Gateway:
             here = self._running.get(endpoint.id)
             if here is None:
                 rules = await asyncio.to_thread(self._rules_of, endpoint)
-                self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules)
+                pool = await self._pool_for(endpoint)
+                self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules, pool)
                 continue
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
             self._update(here, config, endpoint, keepers[endpoint.id])
+        self._pools.clear()
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
 
@@ -294,7 +299,22 @@ class Gateway:
             if self._running and (listen.transport, listen.port) not in ours:
                 check_free(listen.transport, listen.host, listen.port)
 
-    def _add(self, config: Config, endpoint: EndpointConfig, device: str, keepers: _Keepers, rules: RuleTable) -> None:
+    async def _pool_for(self, endpoint: EndpointConfig) -> LeasePool:
+        pool = self._pools.pop(endpoint.id, None)
+        if pool is None or (pool.cidr, pool.cidr_v6) != (endpoint.client_cidr, endpoint.client_cidr_v6):
+            pool = LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6)
+            await asyncio.to_thread(forget_all, pool)
+        return pool
+
+    def _add(
+        self,
+        config: Config,
+        endpoint: EndpointConfig,
+        device: str,
+        keepers: _Keepers,
+        rules: RuleTable,
+        pool: LeasePool,
+    ) -> None:
         trust, protection = keepers
         index = next(self._indexes)
         offload = TunOffload[self._host.tun_offload(endpoint.name).name]
@@ -306,7 +326,8 @@ class Gateway:
             trust_keeper=trust,
             protection=protection.current,
             routes=endpoint_routes(endpoint, config),
-            leases=LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6),
+            leases=pool,
+            leftovers=Leftovers(pool),
             lan_of=self._host.attached_network,
         )
         running = self._running[endpoint.id] = _Running(served, protection)
@@ -373,6 +394,9 @@ class Gateway:
     def _remove(self, running: _Running) -> None:
         served = running.served
         self.control.drop_endpoint(served)
+        self._pools[served.id] = served.leases
+        if served.leftovers is not None:
+            served.leftovers.close()
         for listener in running.listeners:
             listener.close()
         self.plane.remove_endpoint(served.index)

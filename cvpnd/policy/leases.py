@@ -1,16 +1,20 @@
 """The client CIDR as a pool of addresses.
 
 The free addresses are a shuffled deck that is only written down where it differs from a sorted one: ``_at[place]``
-and ``_place[offset]`` hold the exceptions, the first ``free`` places are the free addresses, and taking one swaps it
+and ``_place[offset]`` hold the exceptions, the first ``clean`` places are the free addresses, and taking one swaps it
 with the last of those. So any address, wanted or arbitrary, is taken and given back in constant time, also with one
-left, and a /12 costs no memory for its million addresses, only for those in use."""
+left, and a /12 costs no memory for its million addresses, only for those in use.
+
+An address that is given back *rests*: what the kernel tracks of its last holder's connections would lead to the next
+one. Only the last holder may have it again until somebody has seen to it that the kernel has forgotten
+(``begin_forgetting``, ``end_forgetting``), which costs a look at everything tracked and is done for many at once."""
 
 from __future__ import annotations
 
 import hashlib
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cvpnd.policy.model import Lease
@@ -23,8 +27,14 @@ REMEMBERED_USERS = 65_536
 """Some 15 MB at most. Whoever is forgotten still has the addresses of their name's hash."""
 
 
+NOBODY = ""
+"""Is no user's name."""
+MOST_RESTING = 65_536
+"""At once, in a pool that has more."""
+
+
 class PoolFull(Exception):
-    """Every address of the client CIDR is leased."""
+    """Every address of the client CIDR is leased, or rests."""
 
 
 class NotLeased(Exception):
@@ -48,10 +58,14 @@ class LeasePool:
         if cidr_v6 is not None and cidr_v6.num_addresses < cidr.num_addresses:
             raise ValueError(f"{cidr_v6} has fewer addresses than {cidr}")
         self._first = cidr.network_address + 2
-        self._free = self.capacity
+        self._clean = self.capacity
         self._at: dict[int, int] = {}
         self._place: dict[int, int] = {}
         self._holder: dict[int, str] = {}
+        self._resting: OrderedDict[int, str] = OrderedDict()
+        """And who held them last; longest first."""
+        self._forgetting: dict[int, str] = {}
+        """Those of them that are nobody's just now."""
         self._last_of_user: OrderedDict[str, int] = OrderedDict()
         """Least recently leased first; at most ``remembered_users``."""
         self._last_user: dict[int, str] = {}
@@ -61,21 +75,63 @@ class LeasePool:
     def acquire(self, user: str) -> IPv4Address:
         """An address that nobody holds: the user's last one if it is free, else one that only the name determines, else
         any. Raises PoolFull. The caller releases it exactly once. A user may hold several."""
-        if self._free == 0:
-            raise PoolFull(f"all {self.capacity} addresses of {self.cidr} are leased")
         offset = self._choose(user)
-        self._take(offset)
+        if offset is None:
+            resting = f"; {self.free} of them rest" if self.free else ""
+            raise PoolFull(f"all {self.capacity} addresses of {self.cidr} are leased{resting}")
+        if self._resting.pop(offset, None) is None:
+            self._take(offset)
         self._holder[offset] = user
         self._remember(user, offset)
         return self._first + offset
 
     def release(self, address: IPv4Address) -> None:
-        """Raises NotLeased, also for the second release of one lease."""
+        """From here on it rests. Raises NotLeased, also for the second release of one lease."""
         offset = self._offset(address)
-        if self._holder.pop(offset, None) is None:
+        user = self._holder.pop(offset, None)
+        if user is None:
             raise NotLeased(f"{address} is not leased")
-        self._swap(self._place.get(offset, offset), self._free)
-        self._free += 1
+        self._resting[offset] = user
+
+    # -- resting ------------------------------------------------------------------------------------------
+
+    def rest(self, address: IPv4Address) -> None:
+        """Of an address that nobody has held yet something is tracked all the same."""
+        offset = self._offset(address)
+        if 0 <= offset < self.capacity:
+            self._take(offset)
+            self._resting[offset] = NOBODY
+
+    @property
+    def should_forget(self) -> bool:
+        """Fewer addresses are ready for new holders than rest: the fuller the pool, the sooner."""
+        return not self._forgetting and len(self._resting) > min(self._clean, MOST_RESTING)
+
+    @property
+    def waits(self) -> bool:
+        """Nobody new gets an address before some are forgotten, which they can be."""
+        return self._clean == 0 and bool(self._resting or self._forgetting)
+
+    def begin_forgetting(self) -> list[IPv4Address]:
+        """The half that has rested longest. Nobody gets one of these, also not who held it, until ``end_forgetting``;
+        one at a time."""
+        for _ in range((len(self._resting) + 1) // 2):
+            offset, user = self._resting.popitem(last=False)
+            self._forgetting[offset] = user
+        return [self._first + offset for offset in self._forgetting]
+
+    def end_forgetting(self, still_tracked: Collection[IPv4Address]) -> None:
+        """All others are free for everybody."""
+        rest_on = {self._offset(address) for address in still_tracked}
+        for offset, user in self._forgetting.items():
+            if offset in rest_on:
+                self._resting[offset] = user
+            else:
+                self._swap(self._place.get(offset, offset), self._clean)
+                self._clean += 1
+        self._forgetting.clear()
+
+    # -- who and where ------------------------------------------------------------------------------------
 
     def lease(self, address: IPv4Address) -> Lease:
         """``address`` with the IPv6 address that goes with it: the same distance into the IPv6 prefix."""
@@ -95,31 +151,34 @@ class LeasePool:
 
     @property
     def free(self) -> int:
-        return self._free
+        """Leased to nobody, be it that they rest."""
+        return self.capacity - len(self._holder)
 
     # -- choice -------------------------------------------------------------------------------------------
 
-    def _choose(self, user: str) -> int:
+    def _choose(self, user: str) -> int | None:
         """Last, hashed, any; those that are some other user's last address only when nothing else of them is free."""
         taken: int | None = None
         for offset in self._candidates(user):
-            if offset in self._holder:
+            if self._resting.get(offset) == user:
+                return offset
+            if offset in self._holder or offset in self._resting or offset in self._forgetting:
                 continue
             if self._last_user.get(offset, user) == user:
                 return offset
             if taken is None:
                 taken = offset
-        assert taken is not None  # noqa: S101 - any that are free are among the candidates
         return taken
 
     def _candidates(self, user: str) -> Iterator[int]:
+        """If any are free to be had, at least one of them is here."""
+        words = _WORDS.unpack(hashlib.sha256(user.encode()).digest())
         if (last := self._last_of_user.get(user)) is not None:
             yield last
-        words = _WORDS.unpack(hashlib.sha256(user.encode()).digest())
         for word in words:
             yield word % self.capacity
-        for word in words:
-            yield self._offset_at(word % self._free)
+        for word in words if self._clean else ():
+            yield self._offset_at(word % self._clean)
 
     def _remember(self, user: str, offset: int) -> None:
         if (before := self._last_of_user.pop(user, None)) is not None:
@@ -141,8 +200,8 @@ class LeasePool:
         return self._at.get(place, place)
 
     def _take(self, offset: int) -> None:
-        self._free -= 1
-        self._swap(self._place.get(offset, offset), self._free)
+        self._clean -= 1
+        self._swap(self._place.get(offset, offset), self._clean)
 
     def _swap(self, one: int, other: int) -> None:
         first, second = self._offset_at(one), self._offset_at(other)

@@ -14,9 +14,10 @@ from cvpnd.config import EndpointConfig
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
 from cvpnd.policy.leases import LeasePool
-from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Route
+from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Lease, Route
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import Refusal
+from cvpnd.server.leftovers import Leftovers
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
 
@@ -63,6 +64,8 @@ class ServedEndpoint:
     trust_keeper: TrustKeeper
     routes: tuple[Route, ...]
     leases: LeasePool
+    leftovers: Leftovers | None = None
+    """None: nothing tracks connections, and what rests goes on resting."""
     protection: ControlProtection = UNPROTECTED
     """Of the control channel. Sessions keep the wrapping they began with."""
     lan_of: Callable[[IPAddress], IPNetwork | None] = lambda _address: None
@@ -175,7 +178,21 @@ class ServedEndpoint:
         connection.grant, connection.identity = replace(grant, groups=groups), replace(identity, groups=groups)
         plane.set_groups(connection.peer_id, group_bits(groups, self.groups))
 
+    def lease(self, holder: str) -> Lease:
+        """Raises PoolFull. Whoever gets it gives it back."""
+        lease = self.leases.lease(self.leases.acquire(holder))
+        self._leases_changed()
+        return lease
+
+    def give_back(self, lease: Lease) -> None:
+        self.leases.release(lease.v4)
+        self._leases_changed()
+
+    def _leases_changed(self) -> None:
+        if self.leftovers is not None:
+            self.leftovers.look()
+
     def release(self, grant: Grant, stats: PeerStats) -> None:
         """The connection that held ``grant`` is over."""
-        self.leases.release(grant.lease.v4)
+        self.give_back(grant.lease)
         self.ended_counts = add_counts(self.ended_counts, stats.counts)

@@ -61,13 +61,13 @@ def make_grant(endpoint: ServedEndpoint, identity: Identity, device_id: str, fac
     comes back to."""
     holder = f"{identity.user} {device_id}" if device_id else identity.user
     try:
-        lease = endpoint.leases.lease(endpoint.leases.acquire(holder))
+        lease = endpoint.lease(holder)
     except PoolFull as error:
         raise Denied(Refusal.ADDRESS_POOL_FULL, str(error)) from None
     try:
         options = push_options(endpoint.settings, endpoint.routes, lease, facts)
     except BaseException:
-        endpoint.leases.release(lease.v4)
+        endpoint.give_back(lease)
         raise
     sizes = client_mtu(endpoint.settings.path_mtu, facts, discovery=endpoint.settings.path_discovery)
     return Grant(lease, identity.groups, tuple(options), sizes)

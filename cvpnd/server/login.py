@@ -66,6 +66,9 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
             connection.username = identity.username
             await _ask_handler(control, connection, credentials, identity)
             identity = _as_of_now(control, connection, credentials, account)  # again: the handler took its time
+        if connection.endpoint.leases.waits and connection.endpoint.leftovers is not None:
+            await connection.endpoint.leftovers.ready()
+            identity = _as_of_now(control, connection, credentials, account)
         _let_in(control, connection, credentials, identity, account)
     except Denied as denied:
         _refuse(control, connection, denied)
@@ -78,12 +81,13 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
             connection.login = None
 
 
-def somebody_is_asked(endpoint: ServedEndpoint) -> bool:
-    return endpoint.asks_somebody
+def takes_time(endpoint: ServedEndpoint) -> bool:
+    """Somebody is asked, or an address has to be waited for."""
+    return endpoint.asks_somebody or endpoint.leases.waits
 
 
 def log_in_at_once(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
-    """The same where the certificate decides alone, before the answer to its key leaves."""
+    """The same where the certificate decides alone and addresses are ready, before the answer to its key leaves."""
     try:
         connection.device_type = credentials.peer_info.platform
         identity = identify(credentials, connection.endpoint)

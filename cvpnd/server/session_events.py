@@ -13,7 +13,7 @@ from cvpnd.dataplane import api as dataplane
 from cvpnd.reasons import End
 from cvpnd.server.connection import Phase
 from cvpnd.server.link import TcpLink
-from cvpnd.server.login import go_on_by_token, log_in, log_in_again, log_in_at_once, somebody_is_asked
+from cvpnd.server.login import go_on_by_token, log_in, log_in_again, log_in_at_once, takes_time
 from cvpnd.wire import events as wire
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _credentials_received(
     connection.certified = event.certificate is not None
     control.handshakes.passed(connection, now)
     control.table.set_phase(connection, Phase.LOGIN)
-    if somebody_is_asked(connection.endpoint):
+    if takes_time(connection.endpoint):
         connection.login = control.loop.create_task(log_in(control, connection, event))
     else:
         log_in_at_once(control, connection, event)

@@ -270,9 +270,7 @@ class World:
         clock = SimpleNamespace(monotonic=self.loop.time)
         self._outside.enter_context(mock.patch.object(reference, "time", clock))
         self._outside.enter_context(mock.patch.object(session_events, "log_in", self._log_in))
-        self._outside.enter_context(
-            mock.patch.object(session_events, "somebody_is_asked", lambda _endpoint: self.login_s > 0)
-        )
+        self._outside.enter_context(mock.patch.object(session_events, "takes_time", lambda _endpoint: self.login_s > 0))
         self.devices = [
             Device(self, n, user, SocketAddress(f"192.0.2.{n + 1}", 40000), generations[n])
             for n, user in enumerate(DEVICES)

@@ -17,6 +17,12 @@ TINY = IPv4Network("10.0.0.0/28")
 """Smaller than the configuration allows, so that tests fill it often."""
 
 
+def forget(pool: LeasePool) -> None:
+    """All that rest."""
+    while pool.begin_forgetting():
+        pool.end_forgetting(())
+
+
 def test_network_gateway_and_broadcast_are_kept_back_and_all_others_given() -> None:
     pool = LeasePool(SMALLEST)
     given = {pool.acquire(f"user{n}") for n in range(pool.capacity)}
@@ -31,6 +37,7 @@ def test_a_full_pool_refuses_and_names_itself() -> None:
     with pytest.raises(PoolFull, match=r"all 13 addresses of 10\.0\.0\.0/28 are leased"):
         pool.acquire("one more")
     pool.release(held[4])
+    forget(pool)
     assert pool.acquire("one more") == held[4]
 
 
@@ -82,7 +89,54 @@ def test_a_remembered_address_goes_to_others_before_anybody_is_refused() -> None
     pool = LeasePool(TINY)
     for n in range(pool.capacity):
         pool.release(pool.acquire(f"gone{n}"))
+    forget(pool)
     assert len({pool.acquire(f"new{n}") for n in range(pool.capacity)}) == pool.capacity
+
+
+def test_resting_address_is_its_last_holders_until_it_is_forgotten() -> None:
+    pool = LeasePool(TINY)
+    held = {name: pool.acquire(name) for name in (f"user{n}" for n in range(pool.capacity))}
+    pool.release(held["user3"])
+    with pytest.raises(PoolFull, match="1 of them rest"):
+        pool.acquire("somebody else")
+    assert pool.waits and pool.should_forget
+    assert pool.acquire("user3") == held["user3"]
+    assert not pool.waits
+    pool.release(held["user3"])
+    assert pool.begin_forgetting() == [held["user3"]]
+    for name in ("user3", "somebody else"):
+        with pytest.raises(PoolFull):
+            pool.acquire(name)
+    assert pool.waits and not pool.should_forget, "one at a time"
+    pool.end_forgetting({held["user3"]})
+    with pytest.raises(PoolFull):
+        pool.acquire("somebody else")
+    assert pool.acquire("user3") == held["user3"]
+    pool.release(held["user3"])
+    forget(pool)
+    assert pool.acquire("somebody else") == held["user3"]
+
+
+def test_addresses_rest_undisturbed_while_more_are_ready_for_others() -> None:
+    pool = LeasePool(TINY)
+    held = [pool.acquire(f"user{n}") for n in range(8)]
+    for address in held[:5]:
+        pool.release(address)
+        assert not pool.should_forget
+    pool.release(held[5])
+    assert pool.should_forget
+    assert pool.begin_forgetting() == held[:3], "those that have rested longest"
+
+
+def test_address_with_leftovers_of_others_is_nobodys_until_they_are_forgotten() -> None:
+    pool = LeasePool(TINY)
+    for address in TINY:
+        pool.rest(address)
+    assert pool.free == pool.capacity
+    with pytest.raises(PoolFull):
+        pool.acquire("alice")
+    forget(pool)
+    assert len({pool.acquire(f"user{n}") for n in range(pool.capacity)}) == pool.capacity
 
 
 def test_memory_of_users_is_bounded() -> None:
@@ -98,6 +152,7 @@ def test_the_largest_pool_costs_nothing_until_it_is_used_and_little_when_it_is_f
     assert sys.getsizeof(pool._at) + sys.getsizeof(pool._place) + sys.getsizeof(pool._holder) < 1000
     for n in range(1000):
         pool.release(pool.acquire(f"user{n}"))
+    forget(pool)
     assert len(pool._at) <= 2000, "what was given back costs no more than what was ever in use at once"
 
 
@@ -146,11 +201,14 @@ def test_a_pool_needs_room_in_both_families(cidr: str, cidr_v6: str | None) -> N
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Whatever the order of logins and goodbyes: never two holders, never a reserved address, nothing gets lost."""
+    """Whatever the order of logins, goodbyes and forgetting: never two holders, never a reserved address, never one
+    with somebody else's leftovers, and nothing gets lost."""
 
     def __init__(self) -> None:
         super().__init__()
         self.held: dict[IPv4Address, str] = {}
+        self.resting: dict[IPv4Address, str] = {}
+        self.forgetting: dict[IPv4Address, str] = {}
         self.last: dict[str, IPv4Address] = {}
 
     @initialize(remembered=st.sampled_from([1, 3, 100]))
@@ -159,15 +217,18 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from([f"user{n}" for n in range(20)]))
     def login(self, user: str) -> None:
-        if len(self.held) == self.pool.capacity:
-            with pytest.raises(PoolFull):
-                self.pool.acquire(user)
-            return
+        before = {**self.held, **self.resting, **self.forgetting}
         remembered = self.pool._last_of_user.get(user)
-        address = self.pool.acquire(user)
-        assert address not in self.held
-        if remembered is not None and self.last[user] not in self.held:
-            assert address == self.last[user]
+        try:
+            address = self.pool.acquire(user)
+        except PoolFull:
+            assert len(before) == self.pool.capacity
+            assert user not in self.resting.values() or remembered is None or self.last[user] not in self.resting
+            return
+        assert self.resting.pop(address, user) == user
+        assert address not in self.held and address not in self.forgetting
+        if remembered is not None and before.get(self.last[user], user) == user and self.last[user] not in self.held:
+            assert address == self.last[user] or self.last[user] in self.forgetting
         self.held[address] = user
         self.last[user] = address
 
@@ -176,7 +237,21 @@ class AnyOrder(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         address = data.draw(st.sampled_from(sorted(self.held)))
         self.pool.release(address)
-        del self.held[address]
+        self.resting[address] = self.held.pop(address)
+
+    @precondition(lambda self: not self.forgetting)
+    @rule()
+    def begin(self) -> None:
+        begun = self.pool.begin_forgetting()
+        assert begun == list(self.resting)[: (len(self.resting) + 1) // 2]
+        self.forgetting = {address: self.resting.pop(address) for address in begun}
+
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        left = data.draw(st.sets(st.sampled_from(sorted(self.forgetting)))) if self.forgetting else set()
+        self.pool.end_forgetting(left)
+        self.resting |= {address: user for address, user in self.forgetting.items() if address in left}
+        self.forgetting = {}
 
     @rule(address=st.sampled_from(list(TINY)))
     def release_what_may_not_be_leased(self, address: IPv4Address) -> None:
@@ -191,7 +266,8 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.held.keys() & {TINY[0], TINY[1], TINY[-1]}
         deck = [self.pool._offset_at(place) for place in range(self.pool.capacity)]
         assert sorted(deck) == list(range(self.pool.capacity))
-        assert {TINY[offset + 2] for offset in deck[self.pool.free :]} == self.held.keys()
+        taken = self.held.keys() | self.resting.keys() | self.forgetting.keys()
+        assert {TINY[offset + 2] for offset in deck[self.pool._clean :]} == taken
 
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)

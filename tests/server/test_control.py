@@ -193,7 +193,7 @@ async def test_push_request_yields_nothing_until_login_has_ended_with_a_yes(serv
         control.refuse(connection, Refusal.CERTIFICATE_REVOKED)
 
     monkeypatch.setattr(session_events, "log_in", slow_log_in)
-    monkeypatch.setattr(session_events, "somebody_is_asked", lambda _endpoint: True)
+    monkeypatch.setattr(session_events, "takes_time", lambda _endpoint: True)
     client = Client(address(served, transport), transport)
     assert await client.until(lambda: bool(waiting))
     assert await client.until(lambda: client.light._newest.server is not None)

@@ -1,0 +1,124 @@
+"""What is left of a client's connections when it leaves: the next to have its address gets none of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network
+
+import pytest
+from helpers import certs
+from helpers.crowd import crowd_command
+from helpers.lab import CLIENT_LEGS, TARGET_LEG, OpenVpnClient, wait_until
+
+from cvpnd.policy.leases import LeasePool
+
+CLIENT_CIDR = "10.100.0.0/22"
+SECRET = b"for the one who asked"
+ROUTED = 'associate = [{ subnet = "subnet-a", nat = false }]'
+
+
+@pytest.fixture(params=["translated", "routed"])
+def start(request, site):
+    """Starts the gateway."""
+    if request.param == "routed":
+        site.lab.target.ip_batch(f"route add {CLIENT_CIDR} via {TARGET_LEG.gateway}")
+
+    def run(more: str = ""):
+        toml = site.toml(more)
+        if request.param == "routed":
+            toml = toml.replace('associate = ["subnet-a", "subnet-b"]', ROUTED)
+        site._gateway = site.lab.gateway_process(toml)
+        return site.gateway
+
+    return run
+
+
+@contextmanager
+def stream(site, client: OpenVpnClient) -> Iterator[socket.socket]:
+    """The client asks, and the target answers for ever: each look into the socket sends one more."""
+    with (
+        site.lab.target.socket(kind=socket.SOCK_DGRAM) as target,
+        client.namespace.socket(kind=socket.SOCK_DGRAM) as asking,
+    ):
+        target.bind((TARGET_LEG.host, 5000))
+        target.settimeout(3)
+        asking.bind((client.address, 4000))
+        asking.sendto(b"ask", (TARGET_LEG.host, 5000))
+        _, back = target.recvfrom(100)
+        target.connect(back)
+        target.send(SECRET)
+        asking.settimeout(3)
+        assert asking.recv(100) == SECRET
+        yield target
+
+
+def reached_by(target: socket.socket, client: OpenVpnClient, seconds: float = 1.0) -> int:
+    """How many packets of the stream get to that client's machine."""
+    seen, until = 0, time.monotonic() + seconds
+    with client.namespace.socket(kind=socket.SOCK_RAW, protocol=socket.IPPROTO_UDP) as listening:
+        listening.settimeout(0.05)
+        while time.monotonic() < until:
+            try:
+                target.send(SECRET)
+                seen += SECRET in listening.recv(2000)
+            except (TimeoutError, ConnectionRefusedError):
+                continue
+    return seen
+
+
+def same_choice(other: str) -> str:
+    """Another name whose first address is that one's."""
+    network = IPv4Network(CLIENT_CIDR)
+    wanted = LeasePool(network).acquire(other)
+    return next(name for n in range(100_000) if LeasePool(network).acquire(name := f"person{n}") == wanted)
+
+
+def second_machine(site) -> dict:
+    return {"client": site.lab.clients[1], "host": CLIENT_LEGS[1].gateway}
+
+
+def test_who_gets_the_only_free_address_gets_nothing_of_who_left_it(site, start):
+    gateway = start("limits = { handshakes = 2000, handshakes_per_source = 2000, sessions_per_identity = 2000 }")
+    pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
+    alice = site.connect(certs.client("alice"), name="alice")
+    address = alice.address
+    command, env = crowd_command(site.lab, "--count", str(pool - 1), "--tcp", "--hold", "90", client=1)
+    site.lab.clients[1].start(*command, env=env, label="crowd")
+    used = 'cvpnd_lease_pool_used{endpoint="staff"}'
+    wait_until(lambda: gateway.metrics()[used] == pool, 60, "a full pool")
+    with stream(site, alice) as target:
+        assert reached_by(target, alice) > 0, "which makes the silence below mean something"
+        alice.stop()
+        bob = site.connect(certs.client("bob"), name="bob")
+        assert bob.address == address
+        assert reached_by(target, bob) == 0
+    assert site.lab.client.ping(TARGET_LEG.host).received == 3
+    assert set(gateway.refusals()) == {"NA"}, "and had to wait for nothing"
+
+
+def test_connections_of_before_a_restart_are_nobodys(site, start):
+    gateway = start()
+    alice = site.connect(certs.client("alice"), name="alice")
+    address = alice.address
+    with stream(site, alice) as target:
+        alice.stop()
+        gateway.stop()
+        gateway.start()
+        name = same_choice("alice")
+        bob = site.connect(certs.client(name), name="bob", **second_machine(site))
+        assert bob.address == address
+        assert reached_by(target, bob) == 0
+
+
+def test_device_that_comes_back_to_its_address_finds_its_connections_there(site, start):
+    start()
+    alice = site.connect(certs.client("alice"), name="alice")
+    address = alice.address
+    with stream(site, alice) as target:
+        alice.stop()
+        again = site.connect(certs.client("alice"), name="again")
+        assert again.address == address
+        assert reached_by(target, again) > 0
