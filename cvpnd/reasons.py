@@ -87,6 +87,7 @@ class Refusal(StrEnum):
     TOO_MANY_LOGINS = "too-many-logins"
     DIRECTORY_TIMEOUT = "directory-timeout"
     DIRECTORY_UNAVAILABLE = "directory-unavailable"
+    DATABASE_UNAVAILABLE = "database-unavailable"
     CLIENT_CONNECT_FAILED = "client-connect-failed"
     """The client connect handler said no. AWS's word, as the next five are, for a handler that gave no valid answer."""
     CLIENT_CONNECT_HANDLER_TIMED_OUT = "client-connect-handler-timed-out"

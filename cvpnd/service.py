@@ -128,6 +128,7 @@ class Daemon:
 
     def metrics(self) -> GatewayMetrics:
         plane, gateway = self.gateway.plane, self.gateway
+        outage = gateway.store.outage
         return GatewayMetrics(
             version=self._version,
             crypto_backend=plane.crypto_backend,
@@ -148,6 +149,8 @@ class Daemon:
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             self_service_downloads=self._self_service_downloads(),
+            store_outage="" if outage is None else outage.reason,
+            store_outage_since=None if outage is None else outage.since,
             connection_log_lost=self.connection_log.lost,
             host_changes=gateway.host_changes_seen,
             host_trouble=gateway.host_trouble,
@@ -298,7 +301,8 @@ class Daemon:
         names = ", ".join(served.settings.name for served in endpoints)
         connected = sum(self.control.sessions_of(served) for served in endpoints)
         refused = "" if self.gateway.last_reload_successful else "; the last reload was refused"
-        return f"serving {names or 'no endpoint'}; {connected} connected{refused}"
+        lost = "" if self.gateway.store.outage is None else "; the state database cannot be used"
+        return f"serving {names or 'no endpoint'}; {connected} connected{refused}{lost}"
 
 
 async def serve(config: Config) -> None:

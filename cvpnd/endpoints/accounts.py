@@ -22,7 +22,7 @@ from cvpnd.dataplane.api import DataPlane
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
-from cvpnd.store import Store, StoredLocalUser, StoreError
+from cvpnd.store import Store, StoredLocalUser, StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +141,8 @@ class Accounts:
         """What cannot be taken away now is so later, and nobody can open it."""
         try:
             await change
+        except StoreUnavailable:  # which is said already
+            pass
         except StoreError as error:
             log.warning("kept passwords stay where they are: %s", error)
 

@@ -23,7 +23,7 @@ from cvpnd.config.values import parse_network
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import AssociationView, EndpointView, OperationError, RouteView, RuleView
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.store import Answered, Store, StoredEndpoint, StoreError
+from cvpnd.store import Answered, Store, StoredEndpoint, StoreError, StoreUnavailable
 
 P = ParamSpec("P")
 V = TypeVar("V", EndpointView, AssociationView, RouteView, RuleView)
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+ASTRAY = -1
+"""No change of the store: what is in force here is of none of its moments."""
 LONGEST_TEXT = 255
 MOST_TAGS = 50
 LONGEST_TAG = (128, 256)
@@ -80,7 +82,7 @@ class OperationsBase:
         self._changing_to: dict[tuple[str | None, ...], str] = {}
         """By what it is the state's word of: what a change under way is about to take away."""
         self._followed: int | None = None
-        """The store's latest change that is in force here."""
+        """The store's latest change that is in force here, or ``ASTRAY``."""
 
     @property
     def _stored(self) -> Store:
@@ -157,7 +159,7 @@ class OperationsBase:
             await self._gateway.follow()
         except GatewayError as error:
             raise OperationError(
-                "InternalError", f"what another gateway has changed cannot be put in force here: {error}"
+                _code(error, "InternalError"), f"what another gateway has changed cannot be put in force here: {error}"
             ) from error
 
     async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
@@ -165,7 +167,8 @@ class OperationsBase:
         try:
             await change.take_back()
         except GatewayError as error:
-            log.critical("what was in force before a change that failed cannot be put back: %s", error)
+            self._followed = ASTRAY
+            log.critical("what was in force before a change that failed cannot be put back yet: %s", error)
 
     async def _put_in_force(self, change: Change) -> None:
         """What the store says inside the change."""
@@ -173,11 +176,13 @@ class OperationsBase:
         try:
             await self._gateway.refresh()
         except GatewayError as error:
-            raise OperationError("InvalidParameterValue", str(error)) from error
+            raise OperationError(_code(error, "InvalidParameterValue"), str(error)) from error
 
     async def _store(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await asyncio.to_thread(change, *args, **kwargs)
+        except StoreUnavailable as error:
+            raise OperationError("Unavailable", str(error)) from error
         except StoreError as error:
             raise OperationError("InternalError", str(error)) from error
 
@@ -226,6 +231,10 @@ class OperationsBase:
             if stored.id == served.id:
                 return served, stored
         raise OperationError("InternalError", f"endpoint {served.settings.name} is not in the store any more")
+
+
+def _code(error: GatewayError, otherwise: str) -> str:
+    return "Unavailable" if isinstance(error.__cause__, StoreUnavailable) else otherwise
 
 
 def network(text: str) -> IPv4Network | IPv6Network:

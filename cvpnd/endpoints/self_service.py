@@ -23,6 +23,7 @@ from cvpnd.server.control import ControlPlane
 from cvpnd.server.denied import Denied
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.user_method import LOGIN_SHARE, second_factor
+from cvpnd.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,10 @@ class SelfServiceDesk:
         sources, loop = self._control.sources, asyncio.get_running_loop()
         if sources.has_failed_too_often(host, loop.time()):
             return Refused(Refusal.LOGIN_THROTTLED, "its address had too many failed logins, see [daemon.strangers]")
-        answer = await self._log_in(endpoint_id, username, password, host)
+        try:
+            answer = await self._log_in(endpoint_id, username, password, host)
+        except StoreError as error:
+            return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
         if isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS:
             sources.failed(host, loop.time())
             log.warning(
@@ -115,7 +119,10 @@ class SelfServiceDesk:
         if saml is None:
             return Refused(Refusal.SAML_UNAVAILABLE, "the identity provider went while somebody logged in")
         source, _ = prefixes(host)
-        return await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
+        try:
+            return await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
+        except StoreError as error:
+            return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
 
     def vouched(self, provider: SamlProvider, assertion: Assertion) -> Account:
         return Account(assertion.name, assertion.groups, _stamp(provider))

@@ -36,6 +36,9 @@ _warn = RateLimited(log, interval_s=60)
 FOLLOWS_EVERY_S = 0.4
 """How soon another gateway's change on the same store is looked for; putting it in force takes the rest of a second."""
 
+CHECKS_EVERY_S = 5.0
+"""How soon a disk is noticed that takes no change, where nobody else makes any."""
+
 FOLLOWS_AGAIN_AFTER_S = 3.0
 """After a failure."""
 
@@ -131,14 +134,18 @@ class Operations(
             await self._gateway.poll_trust(now)
 
     async def keep_following(self) -> None:
-        """Runs until cancelled: what other gateways on the same store change comes into force here as well."""
-        while self._stored.is_shared:
-            await asyncio.sleep(FOLLOWS_EVERY_S)
+        """Runs until cancelled: looks whether the store can be used, and what other gateways on it change comes into
+        force here as well."""
+        while True:
+            await asyncio.sleep(FOLLOWS_EVERY_S if self._stored.is_shared else CHECKS_EVERY_S)
             try:
+                await self._store(self._stored.check)
                 if await self._latest_change() != self._followed:
                     async with self._change():
                         pass  # every change begins with those of others, and sees them whole
             except Exception as error:  # whatever it is, the next change of another gateway may not be missed for it
+                if self._stored.outage is not None:  # which is said already
+                    continue
                 refused = isinstance(error, OperationError)
                 _warn.warning("follow", "changes of other gateways are not followed: %s", error, exc_info=not refused)
                 await asyncio.sleep(FOLLOWS_AGAIN_AFTER_S)

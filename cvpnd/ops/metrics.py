@@ -122,6 +122,9 @@ class GatewayMetrics:
     """Of ``HOST_CHANGES`` -> how often somebody else changed it."""
     host_trouble: str = ""
     """What of that could not be put right."""
+    store_outage: str = ""
+    """Why the state database cannot be used."""
+    store_outage_since: float | None = None
     connection_log_lost: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
     """Name -> what waits in it."""
@@ -453,6 +456,17 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
     if now.last_reload_at is not None:
         yield GaugeMetricFamily(
             "cvpnd_last_reload_timestamp_seconds", "When a reload was last tried, since the epoch.", now.last_reload_at
+        )
+    yield GaugeMetricFamily(
+        "cvpnd_store_up",
+        "1 if the state database can be used; 0: nothing is changed, and who needs it cannot log in.",
+        value=int(now.store_outage_since is None),
+    )
+    if now.store_outage_since is not None:
+        yield GaugeMetricFamily(
+            "cvpnd_store_outage_start_timestamp_seconds",
+            "Since when the state database cannot be used.",
+            now.store_outage_since,
         )
     changes = CounterMetricFamily(
         "cvpnd_host_changes", "Times that somebody else changed what the gateway set up on its host.", labels=["what"]

@@ -26,11 +26,19 @@ class Problem:
 
 def find_problems(metrics: GatewayMetrics, now: float) -> list[Problem]:
     """The critical ones first."""
-    found = [*_of_daemon(metrics), *(problem for each in metrics.endpoints for problem in _of_endpoint(each, now))]
+    found = [*_of_daemon(metrics, now), *(problem for each in metrics.endpoints for problem in _of_endpoint(each, now))]
     return sorted(found, key=lambda problem: problem.severity != "critical")
 
 
-def _of_daemon(metrics: GatewayMetrics) -> Iterator[Problem]:
+def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
+    if metrics.store_outage_since is not None:
+        yield Problem(
+            "critical",
+            "state database",
+            f"for {max(0.0, now - metrics.store_outage_since):.0f} s it could not be used: {metrics.store_outage}; "
+            "nothing is changed, and logins that need it are put off",
+            "see to that server or disk (daemon.state); all goes on by itself then",
+        )
     if not metrics.last_reload_successful:
         yield Problem(
             "warning",

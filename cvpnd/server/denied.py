@@ -15,6 +15,7 @@ CLIENT_TEXT = {
     Refusal.TOO_MANY_LOGINS: "Too many logins at this moment, try again later",
     Refusal.DIRECTORY_TIMEOUT: "The login service does not answer, try again later",
     Refusal.DIRECTORY_UNAVAILABLE: "The login service does not answer, try again later",
+    Refusal.DATABASE_UNAVAILABLE: "The login service does not answer, try again later",
     Refusal.SAML_UNAVAILABLE: "The login service does not answer, try again later",
     Refusal.CLIENT_CONNECT_HANDLER_TIMED_OUT: HANDLER_TEXT,
     Refusal.CLIENT_CONNECT_HANDLER_THROTTLED: HANDLER_TEXT,

@@ -28,6 +28,7 @@ from cvpnd.server.grants import check_limits, client_facts, make_grant, peer_set
 from cvpnd.server.holder import identify
 from cvpnd.server.token_login import keep_password, recognise, token_options, vouch_by_token
 from cvpnd.server.user_method import unchanged, vouch
+from cvpnd.store import StoreError
 from cvpnd.wire.events import CredentialsReceived
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         _let_in(control, connection, credentials, identity, account)
     except Denied as denied:
         _refuse(control, connection, denied)
+    except StoreError as error:
+        _refuse(control, connection, Denied(Refusal.DATABASE_UNAVAILABLE, str(error)))
     except Exception:
         log.exception("%s: login failed", connection.connection_id)
         control.refuse(connection, Refusal.INTERNAL_ERROR)
@@ -140,6 +143,8 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
         control.go_on(connection)
     except Denied as denied:
         _refuse(control, connection, denied)
+    except StoreError as error:
+        _refuse(control, connection, Denied(Refusal.DATABASE_UNAVAILABLE, str(error)))
     except Exception:
         log.exception("%s: login for a later key failed", connection.connection_id)
         control.refuse(connection, Refusal.INTERNAL_ERROR)

@@ -20,6 +20,7 @@ from cvpnd.server.admission import prefixes
 from cvpnd.server.denied import FINAL_TEXT, Denied
 from cvpnd.server.holder import check_name
 from cvpnd.server.user_method import LOGIN_SHARE
+from cvpnd.store import StoreError
 from cvpnd.wire.agreement import NO_NAME
 from cvpnd.wire.events import CredentialsReceived
 
@@ -124,6 +125,8 @@ async def keep_password(
     owner = _owner(connection, Account(credentials.username, frozenset()), identity)
     try:
         await asyncio.to_thread(control.kept_passwords.keep, token, owner, method.directory, account.name, password)
+    except StoreError as error:
+        log.warning("the password of %s is not kept, a restart will ask for it: %s", account.name, error)
     except Exception:
         log.exception("the password of %s is not kept: a restart will ask for it", account.name)
     finally:

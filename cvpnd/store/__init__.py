@@ -1,8 +1,9 @@
 """What must survive a restart: endpoints, rules and whatever else is made at run time, and who changed what.
 
 Endpoints and rules of the TOML file are not here; they belong to the file. ``tables.py`` says what the tables look like
-now, ``migrations/`` how a database of any earlier version gets there (run at every open). ``database.py`` knows SQLite
-and PostgreSQL, ``sealing.py`` keeps private keys and access keys secret, every other file is one noun.
+now, ``migrations/`` how a database of any earlier version gets there (run at every open). ``database.py`` has the
+transactions, ``sqlite.py`` and ``postgresql.py`` what is under them, ``outage.py`` says when that cannot be used,
+``sealing.py`` keeps private keys and access keys secret, every other file is one noun.
 """
 
 from cvpnd.store.access_keys import StoredAccessKey
@@ -11,7 +12,7 @@ from cvpnd.store.api_requests import SeenRequest
 from cvpnd.store.authenticators import StoredAuthenticator
 from cvpnd.store.certificates import StoredCertificate
 from cvpnd.store.client_keys import StoredClientKey
-from cvpnd.store.database import SchemaTooNew, StoreError, Transaction
+from cvpnd.store.database import SchemaTooNew, StoreError, StoreUnavailable, Transaction
 from cvpnd.store.endpoints import StoredAssociation, StoredEndpoint, StoredRoute
 from cvpnd.store.local_users import StoredLocalUser
 from cvpnd.store.log_groups import StoredLogGroup
@@ -31,6 +32,7 @@ __all__ = [
     "SeenRequest",
     "Store",
     "StoreError",
+    "StoreUnavailable",
     "StoredAccessKey",
     "StoredAssociation",
     "StoredAuthenticator",

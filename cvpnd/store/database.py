@@ -7,40 +7,32 @@ another in the middle, and is on disk when it is over.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from cvpnd.store import sqlite
 from cvpnd.store.actor import Actor, acting
+from cvpnd.store.outage import Availability, Loss, Outage
 from cvpnd.store.schema import UnknownSchema, migrate
 from cvpnd.store.sealing import MADE, Seal, SealError
 from cvpnd.store.tables import audit, sealing
 
-BUSY_TIMEOUT_S = 5
-"""How long a change waits for another process's (a backup, a second ``cvpnd`` at its end)."""
-LEAST_SPACE = 256 * 1024
-"""On the disk, before a change is begun: far more than one writes."""
-SILENT_TIMEOUT_S = 15
-"""A PostgreSQL whose host has vanished: TCP alone would wait for a quarter of an hour, and every change with it."""
-IDLE_TIMEOUT_S = 60
-"""A gateway whose host has vanished in the middle of a change, which holds the lock of all others. A change that lives
-asks the database something far more often."""
-WRITERS_LOCK = 0x63_76_70_6E_64
-"""PostgreSQL's advisory lock that a writing transaction holds ("cvpnd")."""
 _EXAMPLES = "write sqlite:////var/lib/cvpnd/state.db or postgresql://user@host/cvpnd"
 
 
 class StoreError(Exception):
     """The store cannot be opened, read or written; the text says which and why. Nothing was changed."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be used now, whatever it is asked."""
 
 
 class SchemaTooNew(StoreError):
@@ -76,11 +68,17 @@ class Transaction:
             _joined.reset(token)
 
     def commit(self) -> None:
-        """Raises ``StoreError``; then nothing of it has happened."""
+        """Raises ``StoreError``; then nothing of it has happened, unless the text says that this is not known."""
         try:
             with self._database.named_errors():
                 self.connection.commit()
             self.committed = True
+        except StoreUnavailable as error:
+            if not self._database.is_shared:
+                raise
+            raise StoreUnavailable(
+                f"{error}; whether the change was made is not known until it can be used again: look then"
+            ) from error
         finally:
             self.connection.close()
 
@@ -91,10 +89,12 @@ class Transaction:
 class Database:
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""
 
-    def __init__(self, engine: Engine, name: str, key_file: Path) -> None:
-        """Use ``open``."""
+    def __init__(self, engine: Engine, loss: Callable[[BaseException], Loss | None], name: str, key_file: Path) -> None:
+        """Use ``open``. ``loss``: whether a driver's error means that the database cannot be used."""
         self._engine = engine
         self._name = name
+        self._loss = loss
+        self._availability = Availability()
         self.key_file = key_file
         self._seal: Seal | None = None
 
@@ -106,10 +106,10 @@ class Database:
         Raises ``StoreError``, ``SchemaTooNew`` among them."""
         location = _parse(url)
         if location.get_backend_name() == "sqlite":
-            engine, name = _open_sqlite(location), str(location.database)
+            (engine, loss), name = _open_sqlite(location), str(location.database)
         else:
-            engine, name = _open_postgresql(location), location.render_as_string(hide_password=True)
-        database = cls(engine, name, key_file or default_key_file(url))
+            (engine, loss), name = _open_postgresql(location), location.render_as_string(hide_password=True)
+        database = cls(engine, loss, name, key_file or default_key_file(url))
         try:
             with database._write() as connection:
                 migrate(connection)
@@ -126,10 +126,34 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
+    @property
+    def is_shared(self) -> bool:
+        """Other gateways may be changing it too; SQLite's file is one gateway's."""
+        return self._engine.dialect.name == "postgresql"
+
+    @property
+    def outage(self) -> Outage | None:
+        """None: the database can be used, as far as anybody who asked it knows."""
+        return self._availability.outage
+
+    def check(self) -> None:
+        """Whether the database can be used, asked of one that hangs too. Raises ``StoreUnavailable``."""
+        if not self.is_shared:
+            self._check_disk()
+        if self.outage is None:
+            return
+        with (
+            self.named_errors(whatever=True),
+            self._engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+        self._availability.found()
+
     def begin(self) -> Transaction:
         """Raises ``StoreError``."""
-        if self._engine.dialect.name == "sqlite":
-            self._check_space()
+        if not self.is_shared:
+            self._check_disk()
         with self.named_errors():
             connection = self._engine.connect().execution_options(writes=True)
             try:
@@ -139,17 +163,10 @@ class Database:
                 raise
             return Transaction(self, connection)
 
-    def _check_space(self) -> None:
-        """SQLite writes at the commit, and by then the change is in force: a disk that will not take it is found out
-        before, so that no session ends for a change that has to be taken back."""
-        try:
-            disk = os.statvfs(Path(self._name).parent)
-        except OSError as error:
-            raise StoreError(f"{self._name}: {error.strerror}") from None
-        if disk.f_flag & os.ST_RDONLY:
-            raise StoreError(f"{self._name}: the file system is read-only")
-        if disk.f_bavail * disk.f_frsize < LEAST_SPACE:
-            raise StoreError(f"{self._name}: the disk is full: less than {LEAST_SPACE // 1024} kB are left")
+    def _check_disk(self) -> None:
+        if (problem := sqlite.problem_with_disk(Path(self._name))) is not None:
+            self._availability.lost("refuses", f"{self._name}: {problem}")
+            raise StoreUnavailable(f"{self._name}: {problem}")
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -172,12 +189,20 @@ class Database:
                 yield connection
 
     @contextlib.contextmanager
-    def named_errors(self) -> Iterator[None]:
+    def named_errors(self, *, whatever: bool = False) -> Iterator[None]:
+        """``whatever``: also ask a database that hangs. Else one at a time waits for it (``check``), and not every
+        thread, nor whoever waits for a change's end, one after the other."""
+        if not whatever and (outage := self.outage) is not None and outage.loss == "hangs":
+            raise StoreUnavailable(outage.reason)
         try:
             yield
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error
-            raise StoreError(f"{self._name}: {str(reason).strip()}") from error
+            text = f"{self._name}: {str(reason).strip()}"
+            if (loss := self._loss(reason)) is not None:
+                self._availability.lost(loss, text)
+                raise StoreUnavailable(text) from error
+            raise StoreError(text) from error
 
     def _record(
         self,
@@ -262,77 +287,19 @@ def _parse(url: str) -> URL:
     return location
 
 
-# -- SQLite -------------------------------------------------------------------------------------------------
+_Opened = tuple[Engine, Callable[[BaseException], Loss | None]]
 
 
-def _open_sqlite(location: URL) -> Engine:
-    path = Path(str(location.database))
+def _open_sqlite(location: URL) -> _Opened:
     try:
-        _prepare_file(path)
+        return sqlite.open_sqlite(location), sqlite.loss
     except OSError as error:
-        raise StoreError(f"{path}: the state database cannot be made: {error.strerror}") from None
-    engine = create_engine(location, connect_args={"timeout": BUSY_TIMEOUT_S})
-    event.listen(engine, "connect", _on_connect)
-    event.listen(engine, "begin", _on_begin)
-    return engine
+        raise StoreError(f"{location.database}: the state database cannot be made: {error.strerror}") from None
 
 
-def _prepare_file(path: Path) -> None:
-    """SQLite would make the file by the umask; its -wal and -shm files take this one's mode and owner."""
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+def _open_postgresql(location: URL) -> _Opened:
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except FileExistsError:
-        return
-    try:
-        os.fchmod(file, 0o640)
-    finally:
-        os.close(file)
-
-
-def _on_connect(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # the driver's own idea of transactions leaves DDL out of them; BEGIN is ours (_on_begin)
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = FULL")  # an answered change survives a power cut
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
-
-
-# -- PostgreSQL ---------------------------------------------------------------------------------------------
-
-
-def _open_postgresql(location: URL) -> Engine:
-    patience = {
-        "connect_timeout": BUSY_TIMEOUT_S,
-        "tcp_user_timeout": SILENT_TIMEOUT_S * 1000,  # while it owes an acknowledgement; else it is asked for life:
-        "keepalives_idle": SILENT_TIMEOUT_S // 3,
-        "keepalives_interval": SILENT_TIMEOUT_S // 3,
-        "keepalives_count": 2,
-    }
-    try:
-        engine = create_engine(
-            location,
-            pool_pre_ping=True,
-            isolation_level="READ COMMITTED",
-            connect_args={key: value for key, value in patience.items() if key not in location.query},
-        )
-    except (ImportError, NoSuchModuleError):
+        from cvpnd.store import postgresql
+    except ImportError:
         raise StoreError("PostgreSQL needs its driver: pip install 'cvpnd[postgresql]'") from None
-    event.listen(engine, "begin", _on_begin_postgresql)
-    return engine
-
-
-def _on_begin_postgresql(connection: Connection) -> None:
-    """Of several gateways on one database one writes at a time, as in SQLite, and sees what the one before it wrote,
-    whatever the server's default isolation is."""
-    if connection.get_execution_options().get("writes"):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{BUSY_TIMEOUT_S}s'")
-        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
+    return postgresql.open_postgresql(location), postgresql.loss

@@ -66,11 +66,6 @@ class Store(
         with self._write() as connection:
             self._record(connection, REFUSED, details)
 
-    @property
-    def is_shared(self) -> bool:
-        """Other gateways may be changing it too; SQLite's file is one gateway's."""
-        return self._engine.dialect.name == "postgresql"
-
     def latest_change(self) -> int:
         """Another number after each change, whoever made it."""
         with self._read() as connection:

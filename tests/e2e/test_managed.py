@@ -21,6 +21,7 @@ import pytest
 from helpers import certs, saml_idp
 from helpers.lab import CLIENT_LEGS, GatewayProcess, Lab, LabError, wait_until
 from helpers.postgresql import PostgreSql
+from helpers.totp import code_of, static
 
 CRASHES = int(os.environ.get("CRASHES", "4"))
 """``make crash`` tries fifty."""
@@ -43,7 +44,13 @@ class Managed:
         self.toml = QUOTAS + lab.networks_toml()
         self.gateway = GatewayProcess(lab.gateway, self.directory, self.toml, {})
 
-    def start(self) -> GatewayProcess:
+    def start(self, state: str | None = None) -> GatewayProcess:
+        """``state``: another database than that of the lab."""
+        if state is not None:
+            self.gateway.write_config(
+                f'[daemon]\nstate = "{state}"\nadmin_socket = "{self.gateway.admin_socket}"\n'
+                f'log_directory = "{self.gateway.log_directory}"\n' + self.toml
+            )
         self.gateway.start()
         return self.gateway
 
@@ -363,11 +370,7 @@ def test_a_full_or_read_only_disk_refuses_changes_and_leaves_sessions_and_store_
     lab.gateway.run("true")
     os.system(f"mount -t tmpfs -o size=2m tmpfs {state}")
     try:
-        managed.gateway.write_config(
-            f'[daemon]\nstate = "sqlite:///{state}/state.db"\nadmin_socket = "{managed.gateway.admin_socket}"\n'
-            f'log_directory = "{managed.gateway.log_directory}"\n' + managed.toml
-        )
-        gateway = managed.start()
+        gateway = managed.start(state=f"sqlite:///{state}/state.db")
         arn = managed.import_certificate()
         managed.create(arn, "--name", "lab", *SPLIT)
         gateway.ctl("network", "add", "lab", "subnet-a")
@@ -384,9 +387,9 @@ def test_a_full_or_read_only_disk_refuses_changes_and_leaves_sessions_and_store_
                 filler.flush()
         refused = gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups", check=False)
         assert refused.returncode == 1 and "the disk is full" in refused.stderr
-        assert "InternalError" in gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a", check=False).stderr
-        assert "InternalError" in gateway.ctl("network", "remove", "lab", "subnet-a", check=False).stderr
-        assert "InternalError" in gateway.ctl("endpoint", "modify", "lab", "--port", "443", check=False).stderr
+        assert "Unavailable" in gateway.ctl("route", "add", "lab", "172.16.0.0/16", "subnet-a", check=False).stderr
+        assert "Unavailable" in gateway.ctl("network", "remove", "lab", "subnet-a", check=False).stderr
+        assert "Unavailable" in gateway.ctl("endpoint", "modify", "lab", "--port", "443", check=False).stderr
         after = (
             gateway.ctl_json("endpoint", "list"),
             gateway.ctl_json("rule", "list"),
@@ -415,18 +418,14 @@ def test_postgresql_may_go_and_come_back_under_sessions(managed: Managed, ping: 
     lab = managed.lab
     with PostgreSql() as server:
         state = server.everywhere(server.new_database("gateway"))
-        managed.gateway.write_config(
-            f'[daemon]\nstate = "{state}"\nadmin_socket = "{managed.gateway.admin_socket}"\n'
-            f'log_directory = "{managed.gateway.log_directory}"\n' + managed.toml
-        )
-        gateway = managed.start()
+        gateway = managed.start(state=state)
         managed.create(managed.import_certificate(), "--name", "lab", *SPLIT, "--set", "ping_restart_s=3")
         gateway.ctl("network", "add", "lab", "subnet-a")
         gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
         client = lab.openvpn(managed.profile()).wait_connected()
         server.stop()
         refused = gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups", check=False)
-        assert refused.returncode == 1 and "InternalError" in refused.stderr, refused.stderr
+        assert refused.returncode == 1 and "Unavailable" in refused.stderr, refused.stderr
         assert state.partition("@")[0] not in refused.stderr + gateway.log(), "the password is in there"
         assert (ping(), client.connected_count, len(gateway.ctl_json("rule", "list"))) == (1.0, 1, 1)
         server.start()
@@ -544,3 +543,59 @@ def test_a_listener_that_cannot_be_opened_takes_the_change_back(managed: Managed
     wait_until(lambda: ":1194 " in place.run("ss", "-lunH").stdout, what="the old port again")
     gateway.ctl("endpoint", "modify", "lab", "--port", "443")
     assert gateway.ctl_json("endpoint", "list")[0]["listen"] == ["udp://0.0.0.0:443"]
+
+
+def test_a_postgresql_that_hangs_is_given_up_and_logins_that_need_it_come_back(
+    managed: Managed, ping: Callable[..., float]
+) -> None:
+    lab = managed.lab
+    with PostgreSql() as server:
+        state = server.everywhere(server.new_database("gateway"))
+        gateway, arn = managed.start(state=state), managed.import_certificate()
+        api = Api(gateway)
+        managed.create(arn, "--name", "lab", *SPLIT)
+        gateway.ctl("network", "add", "lab", "subnet-a")
+        gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+        profile = managed.profile()
+        codes = {"type": "directory-service-authentication", "directory": "local", "mfa": "totp"}
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "authentication": [codes]}
+        made = {"name": "codes", "client_cidr": "10.104.0.0/22", "port": 1195, "settings": settings}
+        api("POST", "/endpoints", {**made, "server_certificate": arn})
+        api("POST", "/users", {"name": "bob", "password": "right"})
+        enrolment = gateway.ctl_json("user", "totp", "enrol", "bob", "--directory", "local")
+        client = lab.openvpn(profile).wait_connected()
+
+        def cannot_add() -> float:
+            begun = time.monotonic()
+            refused = gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups", check=False)
+            assert refused.returncode == 1 and "Unavailable" in refused.stderr, refused.stderr
+            assert state.partition("@")[0] not in refused.stderr
+            return time.monotonic() - begun
+
+        server.pause()
+        try:
+            first, later = cannot_add(), cannot_add()
+            print(f"given up after {first:.1f} s, then refused within {later:.1f} s")
+            assert first < 25 and later < 5
+            assert (ping(), client.connected_count) == (1.0, 1)
+            assert gateway.metrics()["cvpnd_store_up"] == 0
+            problems = {each["subject"]: each for each in api("GET", "/status")["status"]["problems"]}
+            problem = problems["state database"]
+            assert problem["severity"] == "critical" and state.partition("@")[0] not in str(problem)
+            client.stop()
+            client = lab.openvpn(profile).wait_connected()  # nothing of the store is needed for a certificate
+            text = api("GET", "/endpoints/codes/profile")["profile"]
+            path, login = lab.directory / "codes.ovpn", lab.directory / "login"
+            path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("static-challenge")))
+            login.write_text(f"bob\n{static('right', code_of(enrolment))}\n")
+            bob = lab.openvpn(path, "--auth-user-pass", str(login))
+            assert bob.wait_for(r"AUTH: Received control message: (.*)")[1].startswith("AUTH_FAILED,TEMP")
+            wait_until(lambda: "database-unavailable" in gateway.refusals(), 5)
+        finally:
+            server.resume()
+        bob.wait_for(bob.COMPLETED, 30)
+        wait_until(lambda: gateway.metrics()["cvpnd_store_up"] == 1, 10)
+        gateway.ctl("rule", "add", "lab", "10.30.0.0/16", "--all-groups")
+        assert (ping(), client.connected_count) == (1.0, 1)
+        told = [line for line in gateway.log().splitlines() if "state database" in line or "Traceback" in line]
+        assert len(told) == 2 and "cannot be used" in told[0] and "can be used again" in told[1], told

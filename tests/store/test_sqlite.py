@@ -108,7 +108,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, url: s
 
 
 def test_a_locked_database_is_an_error_and_then_works_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvpnd.store.database.BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("cvpnd.store.sqlite.BUSY_TIMEOUT_S", 0.1)
     with closing(Store.open(url)) as store:
         other = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -37,7 +37,6 @@ from cvpnd.store import (
     StoredRule,
     StoreError,
     acting,
-    database,
 )
 from cvpnd.store.tables import metadata
 
@@ -289,7 +288,7 @@ def test_a_gateway_that_dies_inside_a_change_does_not_hold_up_the_others(
     postgresql: PostgreSql, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its host is gone: nobody closes its connection, and it says nothing more."""
-    monkeypatch.setattr(database, "IDLE_TIMEOUT_S", 1)
+    monkeypatch.setattr("cvpnd.store.postgresql.IDLE_TIMEOUT_S", 1)
     url = postgresql.new_database("abandoned")
     with closing(Store.open(url, key_file)) as dead, closing(Store.open(url, key_file)) as alive:
         change = dead.begin()

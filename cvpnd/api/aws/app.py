@@ -87,6 +87,7 @@ _TRANSLATED = {
         "InvalidNextToken": "ValidationException",
         "TagLimitExceeded": "TooManyTagsException",
         "InternalError": "InternalFailure",
+        "Unavailable": "InternalFailure",
         "UnsupportedOperation": "ValidationException",
     },
     "logs": {
@@ -95,13 +96,15 @@ _TRANSLATED = {
         "InvalidNextToken": "InvalidParameterException",
         "ValidationException": "InvalidParameterException",
         "InternalError": "ServiceUnavailableException",
+        "Unavailable": "ServiceUnavailableException",
     },
     "iam": {
         "InvalidParameterValue": "ValidationError",
         "IncorrectState": "InvalidInput",
         "InternalError": "ServiceFailure",
+        "Unavailable": "ServiceFailure",
     },
-    "sts": {"InternalError": "InternalFailure"},
+    "sts": {"InternalError": "InternalFailure", "Unavailable": "InternalFailure"},
 }
 
 

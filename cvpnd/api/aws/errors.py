@@ -18,6 +18,7 @@ _STATUS = {
     "InternalFailure": 500,
     "InternalServerException": 500,
     "ServiceUnavailable": 503,
+    "Unavailable": 503,
     "NoSuchEntity": 404,
     "EntityAlreadyExists": 409,
     "DeleteConflict": 409,

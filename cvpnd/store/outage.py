@@ -1,0 +1,49 @@
+"""Whether the database can be used: said once when it cannot any more, and once when it can again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+log = logging.getLogger(__name__)
+
+
+Loss = Literal["refuses", "hangs"]
+"""Hangs: it does not even say no, and whoever asks it waits for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """From when on the database could not be used, and why."""
+
+    since: float
+    loss: Loss
+    reason: str
+
+
+class Availability:
+    """Of one database. Any thread may tell and ask; ``outage`` is replaced as a whole, under ``_lock``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.outage: Outage | None = None
+
+    def lost(self, loss: Loss, reason: str) -> None:
+        with self._lock:
+            before = self.outage
+            self.outage = Outage(time.time() if before is None else before.since, loss, reason)
+        if before is None:
+            log.critical(
+                "the state database cannot be used: %s; sessions go on, and no change is made and nobody logs in "
+                "who needs it until it can",
+                reason,
+            )
+
+    def found(self) -> None:
+        with self._lock:
+            before, self.outage = self.outage, None
+        if before is not None:
+            log.critical("the state database can be used again, after %.0f s", time.time() - before.since)

@@ -1,0 +1,108 @@
+"""What a database can do to whoever asks it: hang, go away, come back."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from helpers.postgresql import PostgreSql
+
+from cvpnd.store import Store, StoreUnavailable
+
+pytest.importorskip("psycopg")
+from cvpnd.store import postgresql as backend
+
+ENDPOINT = "cvpn-endpoint-0123456789abcdef0"
+V4, V6 = ip_network("10.30.0.0/16"), ip_network("fd00::/8")
+PATIENCE_S = 1.0
+
+
+@contextmanager
+def paused(server: PostgreSql) -> Iterator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "ANSWER_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(backend, "CONNECT_TIMEOUT_S", 2)
+
+
+def test_a_server_that_is_stopped_is_given_up_and_found_again(
+    postgresql: PostgreSql, key_file: Path, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cvpnd")
+    with closing(Store.open(postgresql.new_database("stopped"), key_file)) as store:
+        store.add_rule(ENDPOINT, V4, None)
+        with paused(postgresql):
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=r"has not answered within 1 s|timeout"):
+                store.add_rule(ENDPOINT, V6, None)
+            assert time.monotonic() - begun < PATIENCE_S + 2 + 1
+            outage = store.outage
+            assert outage is not None and outage.loss == "hangs"
+            begun = time.monotonic()
+            for _ in range(100):  # nobody waits for what is known to hang
+                with pytest.raises(StoreUnavailable):
+                    store.add_rule(ENDPOINT, V6, None)
+            assert time.monotonic() - begun < 0.5
+            with pytest.raises(StoreUnavailable):
+                store.check()
+        store.check()
+        assert store.outage is None
+        assert [rule.network for rule in store.rules()] == [V4]
+        store.add_rule(ENDPOINT, V6, None)
+    told = [record for record in caplog.records if "state database" in record.getMessage()]
+    assert [record.levelname for record in told] == ["CRITICAL", "CRITICAL"]
+    assert "can be used again, after" in told[1].getMessage()
+
+
+def test_a_server_that_stops_inside_a_change_leaves_nothing_of_it_and_at_its_end_may_have_made_it(
+    postgresql: PostgreSql, key_file: Path, impatient: None
+) -> None:
+    with closing(Store.open(postgresql.new_database("inside"), key_file)) as store:
+        for at_its_end in (False, True):
+            change = store.begin()
+            with change.joined():
+                store.add_rule(ENDPOINT, V4, None)
+                with paused(postgresql), pytest.raises(StoreUnavailable) as refused:
+                    change.commit() if at_its_end else store.add_rule(ENDPOINT, V6, None)
+            change.rollback()
+            assert ("whether the change was made is not known" in str(refused.value)) is at_its_end
+            store.check()
+            assert len(store.rules()) == len(store.audit_records()), "all of it or nothing"
+            assert at_its_end or store.rules() == []
+
+
+def test_a_slow_server_that_answers_is_no_outage(postgresql: PostgreSql, key_file: Path, impatient: None) -> None:
+    with closing(Store.open(postgresql.new_database("slow"), key_file)) as store:
+        pauses = threading.Thread(target=lambda: (postgresql.pause(), time.sleep(0.5), postgresql.resume()))
+        pauses.start()
+        time.sleep(0.1)
+        store.add_rule(ENDPOINT, V4, None)
+        pauses.join()
+        assert (store.outage, len(store.rules())) == (None, 1)
+
+
+def test_a_server_that_crashes_and_comes_back_needs_nobody(postgresql: PostgreSql, key_file: Path) -> None:
+    with closing(Store.open(postgresql.new_database("crashed"), key_file)) as store:
+        store.add_rule(ENDPOINT, V4, None)
+        postgresql.stop()
+        try:
+            for _ in range(2):
+                with pytest.raises(StoreUnavailable, match=r"refused|closed the connection"):
+                    store.add_rule(ENDPOINT, V6, None)
+        finally:
+            postgresql.start()
+        store.add_rule(ENDPOINT, V6, None)  # it refuses at once while it is away, so everybody may ask
+        assert store.outage is not None
+        store.check()
+        assert (store.outage, len(store.rules())) == (None, 2)
