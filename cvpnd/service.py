@@ -37,6 +37,7 @@ from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.self_service import SelfServiceDesk
 from cvpnd.endpoints.service import Operations
+from cvpnd.host.firewall import Denied
 from cvpnd.host.gateway import HostGateway
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic, render_status, write_status
 from cvpnd.ops.connection_log import (
@@ -111,7 +112,7 @@ class Daemon:
         self.user_traffic = UserTraffic()
         self._loop_lag = Histogram(LAG_BUCKETS_S)
         self._chores: set[asyncio.Task[None]] = set()
-        self._kept_back: dict[str, int] = {}
+        self._kept_back: dict[Denied, int] = {}
         self._kept_back_at = float("-inf")
         self._started_at = time.time()
         self._version = version("cvpnd")
@@ -124,7 +125,7 @@ class Daemon:
         try:
             self._kept_back = await self.gateway.denied()
         except GatewayError as error:
-            log.warning("what security groups kept back cannot be read: %s", error)
+            log.warning("what the firewall kept back cannot be read: %s", error)
 
     def metrics(self) -> GatewayMetrics:
         plane, gateway = self.gateway.plane, self.gateway

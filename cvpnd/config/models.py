@@ -279,6 +279,7 @@ class LimitsConfig(Table):
     waiting_logins: int = whole(500, 1, 100_000)
     waiting_logins_per_source: int = whole(100, 1, 100_000)
     first_packet_s: int = whole(10, 1, 300)
+    flows_per_client: int = whole(4096, 0, 1_000_000)
 
 
 def _spell_out(value: object) -> object:

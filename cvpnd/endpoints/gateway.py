@@ -35,6 +35,7 @@ from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
+from cvpnd.host.firewall import Denied
 from cvpnd.host.gateway import HostChange, HostGateway
 from cvpnd.policy.compile import compile_prefixes, compile_rules
 from cvpnd.policy.leases import LeasePool
@@ -464,8 +465,8 @@ class Gateway:
         except HostError as error:
             raise GatewayError(str(error)) from error
 
-    async def denied(self) -> dict[str, int]:
-        """By endpoint name: packets that its security groups kept back since the start."""
+    async def denied(self) -> dict[Denied, int]:
+        """Packets that the firewall kept back from clients since the start."""
         try:
             return await self._host.denied()
         except HostError as error:

@@ -52,6 +52,7 @@ def _endpoint_plan(config: Config, endpoint: EndpointConfig, device: str, worker
             if subnet.cidr.version == route.destination.version
         ),
         egress=_egress(config, endpoint),
+        flows_per_client=endpoint.limits.flows_per_client,
         client_to_client=any(route.target == LOCAL for route in endpoint.route),
     )
 

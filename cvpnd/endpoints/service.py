@@ -24,6 +24,7 @@ from cvpnd.endpoints.rules import RuleOperations
 from cvpnd.endpoints.saml import SamlOperations
 from cvpnd.endpoints.status import StatusOperations
 from cvpnd.endpoints.users import UserOperations
+from cvpnd.host.firewall import Denied
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import RateLimited
 from cvpnd.ops.metrics import GatewayMetrics
@@ -87,7 +88,13 @@ class Operations(
         endpoints = await self.list_endpoints()
         return [
             SecurityGroupView(
-                group, group.name, {e.name: denied.get(e.name, 0) for e in endpoints if group.id in e.security_groups}
+                group,
+                group.name,
+                {
+                    e.name: denied.get(Denied(e.name, "security-groups"), 0)
+                    for e in endpoints
+                    if group.id in e.security_groups
+                },
             )
             for group in self._gateway.config.all_security_groups
         ]

@@ -14,6 +14,7 @@ from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig, SocketName
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
+from cvpnd.host.firewall import Denied
 from cvpnd.ops.client_metrics import ClientMetrics
 from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
 from cvpnd.ops.saml_metrics import SamlMetrics
@@ -177,10 +178,9 @@ def file_association_id(endpoint_id: str, subnet: str) -> str:
 
 
 def endpoint_metrics(
-    control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[str, int]
+    control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[Denied, int]
 ) -> list[EndpointMetrics]:
-    """One pass over the connections, whatever the number of endpoints. ``kept_back``: by endpoint name, packets that
-    its security groups did not let through."""
+    """One pass over the connections, whatever the number of endpoints. ``kept_back``: by the firewall."""
     active: Counter[str] = Counter()
     open_handshakes: Counter[str] = Counter()
     counts = {e.id: e.ended_counts for e in endpoints}
@@ -247,7 +247,10 @@ def endpoint_metrics(
                 egress_bytes=bytes_out,
                 ingress_packets=packets_in,
                 egress_packets=packets_out,
-                denied={"rules": packets_denied, "security-groups": kept_back.get(endpoint.settings.name, 0)},
+                denied={
+                    "rules": packets_denied,
+                    **{each.by: count for each, count in kept_back.items() if each.endpoint == endpoint.settings.name},
+                },
                 lease_pool_size=endpoint.leases.capacity,
                 lease_pool_used=endpoint.leases.capacity - endpoint.leases.free,
                 authorization_rules=len(endpoint.rules),

@@ -2,7 +2,7 @@
 
     spoofing     prerouting, raw   client addresses only come out of their TUN; nobody writes to them from elsewhere
     forward      clients open connections to their endpoint's target interfaces, as far as its security groups let
-                 them; only replies come back
+                 them and not too many at once; only replies come back
     input        from a tunnel, the gateway host answers pings, and DNS where configured, and nothing else
     output       no ICMP redirects into a tunnel (the kernel sends them for traffic between clients)
     source_nat   per association, with source ports that are none of ours (CVE-2021-3773, "port shadow")
@@ -20,7 +20,7 @@ import json
 import shutil
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
 from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
@@ -37,6 +37,14 @@ NFNL_SUBSYS_NFTABLES = 10
 _NETLINK_HEADER = struct.Struct("=IH6xI")
 
 Statement = dict[str, Any]
+
+
+class Denied(NamedTuple):
+    """Packets of clients, for one reason."""
+
+    endpoint: str
+    by: Literal["security-groups", "flows"]
+
 
 ACCEPT: Statement = {"accept": None}
 DROP: Statement = {"drop": None}
@@ -61,10 +69,12 @@ def render(plan: HostPlan, opened: Opened | None = None) -> dict[str, Any]:
         chain(name, rules, type=kind, hook=hook, prio=priority, policy="accept")
 
     # a counter and a chain must exist before a rule names them
+    for name in _counters(plan):
+        commands.append({"add": {"counter": {"family": FAMILY, "table": TABLE, "name": name}}})
     for endpoint in plan.endpoints:
         if endpoint.egress is not None:
-            commands.append({"add": {"counter": {"family": FAMILY, "table": TABLE, "name": denied_counter(endpoint)}}})
             chain(egress_chain(endpoint), _egress(endpoint))
+    chain("too_many_flows", _too_many_flows(plan))
     chain("from_clients", _from_clients(plan))
     chain("to_clients", _to_clients(plan))
     chain("clients_to_host", _clients_to_host(plan))
@@ -157,8 +167,29 @@ def _replies() -> list[list[Statement]]:
     return [[_state("established", "related"), ACCEPT], [_state("invalid"), COUNT, DROP]]
 
 
+def _too_many_flows(plan: HostPlan) -> list[list[Statement]]:
+    """Of one client, which could else fill the table of all. What is tracked already goes on.
+
+    For a new one the kernel looks through those that the client has: measured (Linux 6.18) it takes 6 us more where
+    they are 4,000, 30 us where they are 8,000, next to nothing where they are 1,000. Packets of what is tracked never
+    come here. When the table is replaced, counting begins anew. A ``meter``: in JSON nft 1.0.6 knows no dynamic set."""
+    rules: list[list[Statement]] = []
+    for endpoint in plan.endpoints:
+        for cidr in endpoint.client_cidrs if endpoint.flows_per_client else ():
+            protocol = "ip" if cidr.version == 4 else "ip6"
+            meter = {
+                "name": f"flows_{endpoint.tun}_{protocol}",
+                "key": {"payload": {"protocol": protocol, "field": "saddr"}},
+                "size": endpoint.client_cidr.num_addresses,
+                "stmt": {"ct count": {"val": endpoint.flows_per_client, "inv": True}},
+            }
+            refused = {"counter": refused_flows_counter(endpoint)}
+            rules.append([_meta("iifname", endpoint.tun), {"meter": meter}, refused, DROP])
+    return rules
+
+
 def _from_clients(plan: HostPlan) -> list[list[Statement]]:
-    rules = _replies()
+    rules = [*_replies(), [_jump("too_many_flows")]]
     for endpoint in plan.endpoints:
         from_tun = _meta("iifname", endpoint.tun)
         if endpoint.client_to_client:
@@ -175,6 +206,17 @@ def egress_chain(endpoint: EndpointPlan) -> str:
 
 def denied_counter(endpoint: EndpointPlan) -> str:
     return f"denied_{endpoint.tun}"
+
+
+def refused_flows_counter(endpoint: EndpointPlan) -> str:
+    return f"refused_flows_{endpoint.tun}"
+
+
+def _counters(plan: HostPlan) -> dict[str, Denied]:
+    """By name, and what each counts."""
+    egress = {denied_counter(e): Denied(e.name, "security-groups") for e in plan.endpoints if e.egress is not None}
+    flows = {refused_flows_counter(e): Denied(e.name, "flows") for e in plan.endpoints if e.flows_per_client}
+    return egress | flows
 
 
 def _egress(endpoint: EndpointPlan) -> list[list[Statement]]:
@@ -206,7 +248,7 @@ def _to_clients(plan: HostPlan) -> list[list[Statement]]:
 
 
 def _clients_to_host(plan: HostPlan) -> list[list[Statement]]:
-    rules = _replies()
+    rules = [*_replies(), [_jump("too_many_flows")]]
     for endpoint in plan.endpoints:
         for address in endpoint.gateway_addresses:
             there = [_meta("iifname", endpoint.tun), _match(
@@ -268,9 +310,9 @@ async def remove() -> None:
     await put(render_removal())
 
 
-async def denied(plan: HostPlan) -> dict[str, int]:
-    """By endpoint: packets that its security groups kept back since they were last put in place."""
-    names = {denied_counter(endpoint): endpoint.name for endpoint in plan.endpoints if endpoint.egress is not None}
+async def denied(plan: HostPlan) -> dict[Denied, int]:
+    """Packets that were kept back since the table was last put in place."""
+    names = _counters(plan)
     if not names:
         return {}
     listing = json.loads((await _nft("", "-j", "list", "counters", "table", FAMILY, TABLE))[0])

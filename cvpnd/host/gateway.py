@@ -65,7 +65,7 @@ class HostGateway:
         self._tuns: dict[str, Tun] = {}  # by endpoint
         self._tables = routes.RoutingTables()
         self._batch: dict[str, Any] = {}  # what the firewall was given last
-        self._denied: Counter[str] = Counter()  # by endpoint, in tables before the one in place
+        self._denied: Counter[firewall.Denied] = Counter()  # in tables before the one in place
         self._settings: dict[str, str] = {}
         self._tun_indexes: dict[str, int] = {}  # by name
         self._trouble = self._firewall_trouble = ""
@@ -138,8 +138,8 @@ class HostGateway:
         """What else on this host keeps clients from their target networks."""
         return await firewall.foreign_drops()
 
-    async def denied(self) -> dict[str, int]:
-        """By endpoint with security groups: packets that they kept back since the start."""
+    async def denied(self) -> dict[firewall.Denied, int]:
+        """Packets of clients that were kept back since the start."""
         async with self._busy:
             now = Counter(await firewall.denied(self._plan) if self._in_place is not None else {})
             return dict(now + self._denied)
@@ -314,7 +314,7 @@ class HostGateway:
             # strict: the kernel leaves out what a dump did not ask for, as the other tables of 1,000 routes
             async with AsyncIPRoute(strict_check=True) as netlink:
                 links.check_interfaces(plan, await links.interface_indexes(netlink))
-                self._plan = plan
+                before, self._plan = self._plan, plan
                 self._close_devices_not_in(plan)
                 settings, opened = sysctl.forwarding(
                     sysctls,
@@ -322,7 +322,7 @@ class HostGateway:
                     sorted(plan.subnets_by_interface()),
                     ipv6=any(endpoint.client_cidr_v6 is not None for endpoint in plan.endpoints),
                 )
-                await self._replace_firewall(firewall.render(plan, opened), known)
+                await self._replace_firewall(firewall.render(plan, opened), before, known)
                 await self._set_up_devices(netlink, plan, known)
                 indexes = await links.interface_indexes(netlink)
                 strict = {name for name in plan.subnets_by_interface() if sysctl.is_strict(sysctls, name)}
@@ -338,10 +338,12 @@ class HostGateway:
             raise from_netlink(error, "netlink") from error
         self._in_place, self._trouble = plan, ""
 
-    async def _replace_firewall(self, batch: dict[str, Any], known: HostPlan | None) -> None:
+    async def _replace_firewall(self, batch: dict[str, Any], before: HostPlan, known: HostPlan | None) -> None:
         if known is not None and batch == self._batch:
             return
-        counted = {} if known is None else await firewall.denied(known)
+        counted: dict[firewall.Denied, int] = {}
+        with contextlib.suppress(HostError):  # the table may be gone
+            counted = await firewall.denied(before)
         self._our_ports.append(await firewall.put(batch))
         self._batch = batch
         self._denied.update(counted)

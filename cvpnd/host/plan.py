@@ -80,6 +80,8 @@ class EndpointPlan:
     """None: everything."""
     allow_inbound: bool = False
     """Target networks may open connections to clients (useful in routed mode only)."""
+    flows_per_client: int = 0
+    """Connections that the kernel tracks for one address of a client at once; 0: any number."""
     dns: bool = False
     """Clients may ask a resolver on the gateway address (port 53)."""
     _paths: list[tuple[Path, ...]] = field(default_factory=list, init=False, repr=False, compare=False)

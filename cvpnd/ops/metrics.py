@@ -30,7 +30,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 HANDSHAKE_RESULTS = ("completed", "refused", "abandoned")
 LOGIN_RESULTS = ("accepted", "refused")
-DENIED_BY = ("rules", "security-groups")
+DENIED_BY = ("rules", "security-groups", "flows")
 HANDSHAKE_STAGES = ("tls", "login", "keys")
 """See ``server/handshakes.py``."""
 
@@ -279,7 +279,8 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         yield counter(f"cvpnd_{name}", help_text, values)
     denied = CounterMetricFamily(
         "cvpnd_denied_packets",
-        "Packets of clients that the endpoint's authorization rules, or its security groups, did not let through.",
+        "Packets of clients that went no further: by the authorization rules, the security groups, or as flows beyond "
+        "flows_per_client.",
         labels=["endpoint", "by"],
     )
     for endpoint in endpoints:
