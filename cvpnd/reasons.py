@@ -111,6 +111,7 @@ class End(StrEnum):
     TCP_CLOSED = "tcp-closed"
     RENEGOTIATION_FAILED = "renegotiation-failed"
     CERTIFICATE_REVOKED = "certificate-revoked"
+    CERTIFICATE_UNKNOWN_CA = "certificate-unknown-ca"
     CRL_EXPIRED = "crl-expired"
     ACCOUNT_DISABLED = "account-disabled"
     IDENTITY_PROVIDER_CHANGED = "identity-provider-changed"

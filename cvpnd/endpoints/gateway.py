@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.ldap_directory import open_directory
@@ -240,7 +241,7 @@ class Gateway:
                 continue
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
-            self._update(here, config, endpoint, keepers[endpoint.id])
+            await self._update(here, config, endpoint, keepers[endpoint.id])
         self._pools.clear()
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
@@ -352,11 +353,11 @@ class Gateway:
             running.listeners.append(listener)
             log.info("endpoint %s listens on %s", endpoint.name, listen)
 
-    def _update(self, running: _Running, config: Config, endpoint: EndpointConfig, keepers: _Keepers) -> None:
+    async def _update(self, running: _Running, config: Config, endpoint: EndpointConfig, keepers: _Keepers) -> None:
         served = running.served
         if endpoint.legacy_cbc_ciphers != served.settings.legacy_cbc_ciphers:
             _warn_of_cbc(endpoint)
-        routes, trust = endpoint_routes(endpoint, config), served.trust_keeper
+        routes, keeper = endpoint_routes(endpoint, config), served.trust_keeper
         timeouts_changed = any(
             getattr(served.settings, key) != getattr(endpoint, key) for key in ("session_timeout_s", "idle_timeout_s")
         )
@@ -364,8 +365,8 @@ class Gateway:
         served.settings, served.routes = endpoint, routes
         served.trust_keeper, running.protection = keepers
         self._protect(running)
-        if served.trust_keeper is not trust:
-            self._end_untrusted(served)
+        if served.trust_keeper is not keeper:
+            await self._end_untrusted(served, keeper.current)
         if told_differently:
             allowed = served.session_settings.data_ciphers
             strays = (c for c in self._connections(served) if c.cipher not in allowed)
@@ -496,24 +497,33 @@ class Gateway:
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
             self._protect(running)
-            if await asyncio.to_thread(served.trust_keeper.poll, now) is not None:
-                self._end_untrusted(served)
+            if (before := await asyncio.to_thread(served.trust_keeper.poll, now)) is not None:
+                await self._end_untrusted(served, before)
 
     async def reload_trust(self) -> list[TrustError]:
         """The same at once, however short ago the files were looked at. Why it is not so everywhere."""
         problems = []
         for served in self.endpoints:
-            if await asyncio.to_thread(served.trust_keeper.reload) is not None:
-                self._end_untrusted(served)
+            if (before := await asyncio.to_thread(served.trust_keeper.reload)) is not None:
+                await self._end_untrusted(served, before)
             elif (problem := served.trust_keeper.last_error) is not None:
                 problems.append(problem)
         return problems
 
-    def _end_untrusted(self, served: ServedEndpoint) -> None:
-        """Sessions that are revoked by now end at once; who merely would not be let in any more (an expired CRL, say)
-        stays until renegotiation asks again."""
-        for connection in self._connections(served):
-            if connection.established and served.still_trusted(connection) is Refusal.CERTIFICATE_REVOKED:
+    async def _end_untrusted(self, served: ServedEndpoint, before: CertificateTrust) -> None:
+        """Sessions that are revoked by now, or whose authority was taken away, end at once; who merely would not be let
+        in any more (an expired CRL, say) stays until renegotiation asks again. Who logs in meanwhile is judged by the
+        trust of now."""
+        established = [connection for connection in self._connections(served) if connection.established]
+        forsaken = set()
+        if not served.trust.keeps_authorities_of(before):
+            forsaken = await asyncio.to_thread(served.forsaken, established)
+        for connection in established:
+            if not connection.established:
+                continue
+            if connection in forsaken:
+                self.control.halt(connection, End.CERTIFICATE_UNKNOWN_CA, "Certificate authority removed")
+            elif served.still_trusted(connection) is Refusal.CERTIFICATE_REVOKED:
                 self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
 
 

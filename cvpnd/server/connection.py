@@ -84,6 +84,8 @@ class Connection:
     """Of the login that it goes back to, where a user method was asked; pushed to the client."""
     certificate: x509.Certificate | None = None
     """The one it was let in with."""
+    intermediates: tuple[x509.Certificate, ...] = ()
+    """That came with it, and lead from it to an authority."""
     vouched_by: SamlProvider | None = None
     """The identity provider that let it in, as it was then."""
     person: bytes = b""

@@ -132,6 +132,16 @@ class ServedEndpoint:
         refused = self.trust.check(certificate)
         return refused.refusal if refused is not None else None
 
+    def forsaken(self, connections: Iterable[Connection]) -> set[Connection]:
+        """Behind whose certificates none of our authorities stands any more, as at login one did. For a thread."""
+        trust = self.trust
+        return {
+            connection
+            for connection in connections
+            if connection.certificate is not None
+            and trust.check_chain(connection.certificate, connection.intermediates) is not None
+        }
+
     def set_rules(
         self,
         plane: DataPlane,

@@ -29,8 +29,10 @@ def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Iden
     certificate = credentials.certificate
     if certificate is None:
         raise Denied(Refusal.CERTIFICATE_MISSING)
-    # It may be revoked since its TLS handshake began, which the client may have drawn out.
+    # It may have lost trust since its TLS handshake began, which the client may have drawn out.
     refused = endpoint.trust.check(certificate)
+    if refused is None and credentials.context is not endpoint.trust.ssl_context:
+        refused = endpoint.trust.check_chain(certificate, credentials.intermediates)
     if refused is not None:
         raise Denied(refused.refusal, refused.detail)
     holder = _holder(certificate)

@@ -117,7 +117,7 @@ def _let_in(
     connection.identity = identity
     connection.username = identity.username
     connection.person = b"" if account is None else account.person
-    connection.certificate = credentials.certificate
+    connection.certificate, connection.intermediates = credentials.certificate, credentials.intermediates
     device_id = credentials.peer_info.device_id
     device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
     control.end_predecessors(connection, device)

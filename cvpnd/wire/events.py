@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
+from OpenSSL import SSL
 
 from cvpnd.reasons import End, Refusal
 from cvpnd.secret import Secret
@@ -34,6 +35,10 @@ class CredentialsReceived:
     peer_info: PeerInfo
     options: str
     certificate: x509.Certificate | None
+    intermediates: tuple[x509.Certificate, ...]
+    """That came with it, and lead from it to an authority."""
+    context: SSL.Context
+    """Which let it pass: there may be another by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -557,6 +557,8 @@ class Session:
                 peer_info,
                 printable(message.options),
                 certificate,
+                state.tls.peer_intermediates(),
+                state.tls.context,
             )
         )
 

@@ -275,6 +275,19 @@ class TlsConnection:
             self._peer_certificate = known or self._connection.get_peer_certificate(as_cryptography=True)
         return self._peer_certificate
 
+    def peer_intermediates(self) -> tuple[x509.Certificate, ...]:
+        """Which of the certificates that the peer sent beside its own lead from there to an authority."""
+        sent = self._connection.get_peer_cert_chain(as_cryptography=True) if self._server and self.established else None
+        if not sent:
+            return ()
+        proven = self._connection.get_verified_chain(as_cryptography=True) or []
+        return tuple(each for each in sent if each in proven)
+
+    @property
+    def context(self) -> SSL.Context:
+        """By which its peer was judged."""
+        return self._connection.get_context()
+
     @property
     def version(self) -> str:
         """As OpenSSL names it: ``TLSv1.3``."""

@@ -459,6 +459,30 @@ def test_a_session_is_checked_for_its_own_end_and_for_the_crl_as_a_whole(trust):
     assert trust(forged).check(alice).refusal is Refusal.CRL_UNUSABLE
 
 
+def test_a_session_is_checked_for_whether_an_authority_still_stands_behind_it(trust):
+    other, middle = certs.authority("Another CA"), certs.intermediate()
+    namesake = certs.issue(None, AUTHORITY.certificate.subject, is_ca=True)
+    signs_without_saying_by_which_key = certs.without_key_identifiers(certs.client("old"), AUTHORITY)
+    before, after = trust(authorities=(AUTHORITY, other)), trust()
+    assert after.keeps_authorities_of(after)
+    assert before.keeps_authorities_of(after)
+    assert not after.keeps_authorities_of(before)
+    assert after.check_chain(certs.client().certificate) is None
+    partner = certs.client_of_another_authority().certificate
+    assert before.check_chain(partner) is None
+    assert after.check_chain(partner).refusal is Refusal.CERTIFICATE_UNKNOWN_CA
+    below = certs.client("bob", issuer=middle)
+    assert after.check_chain(below.certificate, below.intermediates) is None
+    assert trust(authorities=(middle,)).check_chain(below.certificate) is None
+    for taken_away in (after.check_chain(below.certificate), trust(authorities=(other,)).check_chain(
+        below.certificate, (*below.intermediates, AUTHORITY.certificate)  # as a client may send its root
+    )):  # fmt: skip
+        assert taken_away.refusal is Refusal.CERTIFICATE_UNKNOWN_CA
+    for certificate in (certs.client().certificate, signs_without_saying_by_which_key):
+        assert before.check_chain(certificate) is None
+        assert trust(authorities=(namesake,)).check_chain(certificate) is not None
+
+
 def test_days_to_expiry_count_down_to_the_first_that_ends(trust):
     lists = (
         certs.certificate_revocation_list(end=START + 30 * DAY),

@@ -220,6 +220,17 @@ def client_with_subject(subject: x509.Name) -> TestCertificate:
     return _client_with(subject)
 
 
+def without_key_identifiers(certificate: TestCertificate, issuer: TestCertificate) -> x509.Certificate:
+    """The same, by an issuer that leaves away what tells it from another of its name."""
+    was = certificate.certificate
+    builder = x509.CertificateBuilder(was.issuer, was.subject, was.public_key(), was.serial_number)
+    builder = builder.not_valid_before(was.not_valid_before_utc).not_valid_after(was.not_valid_after_utc)
+    for extension in was.extensions:
+        if not isinstance(extension.value, x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier):
+            builder = builder.add_extension(extension.value, extension.critical)
+    return builder.sign(issuer.private_key, _signing_hash(issuer.private_key))
+
+
 def _client_with(
     subject: x509.Name,
     usage: Sequence[x509.ObjectIdentifier] = (ExtendedKeyUsageOID.CLIENT_AUTH,),

@@ -108,8 +108,22 @@ def _for(session, replacement):
     return handle_timeout
 
 
-async def test_certificate_revoked_during_the_handshake_does_not_get_in(served):
-    """Checked against the old list in the TLS handshake, revoked before the credentials came."""
+def _revoke(served):
+    served.write_crl(certs.client("stolen"))
+    return Refusal.CERTIFICATE_REVOKED
+
+
+def _take_the_authority_away(served):
+    (served.directory / "ca.crt").write_bytes(certs.authority("Another CA").certificate_pem)
+    (served.directory / "crl.pem").write_bytes(
+        certs.crl_pem(certs.certificate_revocation_list(certs.authority("Another CA")))
+    )
+    return Refusal.CERTIFICATE_UNKNOWN_CA
+
+
+@pytest.mark.parametrize("change", [_revoke, _take_the_authority_away])
+async def test_certificate_that_loses_trust_during_the_handshake_does_not_get_in(served, change):
+    """It was in order in the TLS handshake, and is not any more when the credentials come."""
     stolen = certs.client("stolen")
     client = Client(served.udp, certificate=stolen)
     held: list[bytes] = []
@@ -121,14 +135,14 @@ async def test_certificate_revoked_during_the_handshake_does_not_get_in(served):
 
     assert await client.until(established)
     client.step()
-    served.write_crl(stolen)
+    reason = change(served)
     served.keeper.reload()
     client.send = light_send  # type: ignore[method-assign]
     for packet in held:
         client.send(packet)
     assert await client.until(lambda: len(served.ended) == 1)
     assert not client.light.connected
-    assert served.ended[0].end_reason is Refusal.CERTIFICATE_REVOKED
+    assert served.ended[0].end_reason is reason
     assert served.established == []
     client.close()
 
