@@ -235,6 +235,7 @@ class Daemon:
             due_at = loop.time() + WATCH_INTERVAL_S
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._loop_lag.add(max(0.0, loop.time() - due_at))
+            self.streams.close_idle()
             self.notifier.watchdog()
             if self._status() != told:
                 told = self._status()
@@ -397,7 +398,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
     kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, accounts
-    for chore in (daemon.watch, daemon.keep_crl_fresh, operations.keep_following, daemon.log_updates, *kept):
+    stored = operations.keep_following, operations.keep_audit
+    for chore in (daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
         daemon.keep(chore)
     if config.status_file.path is not None:
         daemon.keep(partial(daemon.keep_status_file, config.status_file))

@@ -11,6 +11,7 @@ from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig, Sys
 from cvpnd.config.control_protection import ControlProtectionConfig
 from cvpnd.config.daemon import (
     ApiConfig,
+    AuditConfig,
     DaemonConfig,
     ManagedConfig,
     MetricsConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "ApiConfig",
     "ApiListen",
     "AssociationConfig",
+    "AuditConfig",
     "AuthenticationConfig",
     "Config",
     "ConfigError",

@@ -88,6 +88,14 @@ class ApiConfig(Table):
         return self
 
 
+class AuditConfig(Table):
+    """How much of who changed what is kept."""
+
+    keep_days: int = whole(365, 0, 36_500)
+    """0: for ever, as the next has it for no limit."""
+    keep_entries: int = whole(1_000_000, 0, 1_000_000_000)
+
+
 class ManagedConfig(Table):
     """What endpoints that are made at run time share."""
 

@@ -16,6 +16,7 @@ from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
 from cvpnd.config.control_protection import ControlProtectionConfig
 from cvpnd.config.daemon import (
     ApiConfig,
+    AuditConfig,
     DaemonConfig,
     ManagedConfig,
     MetricsConfig,
@@ -453,6 +454,7 @@ class Config(Table):
     status_file: StatusFileConfig = StatusFileConfig()
     api: ApiConfig = ApiConfig()
     portal: PortalConfig = PortalConfig()
+    audit: AuditConfig = AuditConfig()
     managed: ManagedConfig = ManagedConfig()
     quotas: QuotasConfig = QuotasConfig()
     pki: PkiConfig = PkiConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -18,7 +19,8 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Who changed what, when and from where."""
-    records = Client(socket).get("/audit", limit=limit)["records"]
+    found = Client(socket).get("/audit", limit=limit)
+    records, extent = found["records"], found["extent"]
     if as_json:
         print_json(records)
         return
@@ -30,3 +32,6 @@ def audit(
         ),
         empty="nothing has been changed at run time",
     )
+    if records:
+        since = local_time(extent["since"])
+        sys.stderr.write(f"{len(records)} of {extent['records']} entries, which reach back to {since}\n")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from cvpnd.config import SubnetConfig, VpcConfig
 from cvpnd.endpoints.access import AccessOperations
+from cvpnd.endpoints.audit import AuditOperations
 from cvpnd.endpoints.authenticators import AuthenticatorOperations
 from cvpnd.endpoints.connections import ConnectionOperations
 from cvpnd.endpoints.gateway import Gateway, GatewayError
@@ -29,7 +30,6 @@ from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import RateLimited
 from cvpnd.ops.metrics import GatewayMetrics
 from cvpnd.ops.recent_log import RecentLog
-from cvpnd.store import AuditRecord
 
 log = logging.getLogger(__name__)
 _warn = RateLimited(log, interval_s=60)
@@ -61,6 +61,7 @@ class Operations(
     AuthenticatorOperations,
     StatusOperations,
     RefusalOperations,
+    AuditOperations,
 ):
     """Raises ``OperationError``; after an error nothing has changed."""
 
@@ -98,10 +99,6 @@ class Operations(
             )
             for group in self._gateway.config.all_security_groups
         ]
-
-    async def audit_records(self, limit: int) -> list[AuditRecord]:
-        """The latest changes, newest first."""
-        return await self._store(self._stored.audit_records, limit)
 
     async def reload(self) -> dict[str, object]:
         """Read the configuration again. A mistake in it keeps everything as it was."""

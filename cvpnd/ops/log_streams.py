@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +14,8 @@ from urllib.parse import quote
 from cvpnd.ops.log_file import LogFile, Rotation, rotated, seconds
 from cvpnd.ops.log_writer import Entry, LogWriter
 
+IDLE_S = 60.0
+"""After which a stream is closed. Longer than a batch takes to be written, so that no two threads write to one file."""
 LONGEST_NAME = 150
 """Of a file; a longer stream name ends in a digest."""
 MAX_LAST_LINE = 64 * 1024
@@ -29,42 +32,68 @@ class Line:
     text: str
 
 
-class LogStreams:
-    """Opened when first written to. Owned by the daemon; used from the event loop, but for ``read``."""
+@dataclass(slots=True)
+class _Open:
+    file: LogFile
+    writer: LogWriter
+    written_at: float
 
-    def __init__(self, directory: Path, rotation: Rotation = Rotation()) -> None:  # noqa: B008 - it is frozen
+
+class LogStreams:
+    """A stream is open, which is a file and a thread, from when it is written to until it has not been for a while.
+    Owned by the daemon; used from the event loop, but for ``read``."""
+
+    def __init__(
+        self,
+        directory: Path,
+        rotation: Rotation = Rotation(),  # noqa: B008 - it is frozen
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._directory = directory
         self._rotation = rotation
-        self._open: dict[tuple[str, str], tuple[LogFile, LogWriter]] = {}
+        self._clock = clock
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._lost_before = 0
+        """By those that are closed."""
 
     def write(self, group: str, stream: str, entry: Entry) -> None:
         opened = self._open.get((group, stream))
         if opened is None:
             file = LogFile(self.path(group, stream), self._rotation)
-            opened = self._open[group, stream] = file, LogWriter(str(file.path), file)
-        opened[1].write(entry)
+            opened = self._open[group, stream] = _Open(file, LogWriter(str(file.path), file), 0.0)
+        opened.written_at = self._clock()
+        opened.writer.write(entry)
+
+    def close_idle(self) -> None:
+        """Those of endpoints that are gone, or that nobody uses: there may be any number of them over the years."""
+        now = self._clock()
+        for key, opened in list(self._open.items()):
+            if now >= opened.written_at + IDLE_S and opened.writer.is_idle:
+                opened.writer.leave()
+                self._lost_before += opened.writer.lost
+                del self._open[key]
 
     @property
     def waiting(self) -> int:
-        return sum(writer.waiting for _, writer in self._open.values())
+        return sum(opened.writer.waiting for opened in self._open.values())
 
     @property
     def lost(self) -> int:
-        return sum(writer.lost for _, writer in self._open.values())
+        return self._lost_before + sum(opened.writer.lost for opened in self._open.values())
 
     def rotate(self, rotation: Rotation) -> None:
         """From now on so."""
         self._rotation = rotation
-        for file, _ in self._open.values():
-            file.rotation = rotation
+        for opened in self._open.values():
+            opened.file.rotation = rotation
 
     def reopen(self) -> None:
-        for _, writer in self._open.values():
-            writer.reopen()
+        for opened in self._open.values():
+            opened.writer.reopen()
 
     def close(self) -> None:
-        for _, writer in self._open.values():
-            writer.close()
+        for opened in self._open.values():
+            opened.writer.close()
         self._open.clear()
 
     def path(self, group: str, stream: str) -> Path:

@@ -60,6 +60,8 @@ class LogWriter:
         self._queue_limit = queue_limit
         self._reopen_asked = threading.Event()
         self._closing = threading.Event()
+        self._writing = False
+        """By its thread, which may hang in there with its disk."""
         self._lost_lock = threading.Lock()
         self._lost = 0
         self._thread = threading.Thread(target=self._run, name="connection-log", daemon=True)
@@ -73,6 +75,10 @@ class LogWriter:
     @property
     def waiting(self) -> int:
         return self._queue.qsize()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._writing and not self.waiting
 
     def write(self, entry: Entry) -> None:
         """Queue one entry; when the queue is full (or the log closed) it is lost and counted."""
@@ -89,10 +95,14 @@ class LogWriter:
         self._reopen_asked.set()
         self._wake()
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Write out what is queued and end the thread. What is not taken in ``timeout_s`` is lost."""
+    def leave(self) -> None:
+        """Write out what is queued and end the thread, which nobody waits for."""
         self._closing.set()
         self._wake()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """The same, waited for. What is not taken in ``timeout_s`` is lost."""
+        self.leave()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._lose(self._queue.qsize(), "nobody took them at the end")
@@ -104,6 +114,7 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             batch = [self._queue.get()]
+            self._writing = True
             self._closing.wait(GATHER_S)
             while len(batch) < BATCH_LIMIT and not self._queue.empty():
                 batch.append(self._queue.get())
@@ -112,6 +123,7 @@ class LogWriter:
                 self._reopen_asked.clear()
                 self._destination.reopen()
             self._append([entry for entry in batch if entry is not None])
+            self._writing = False
             if self._closing.is_set() and self._queue.empty():
                 self._destination.close()
                 return

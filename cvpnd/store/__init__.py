@@ -9,6 +9,7 @@ transactions, ``sqlite.py`` and ``postgresql.py`` what is under them, ``outage.p
 from cvpnd.store.access_keys import StoredAccessKey
 from cvpnd.store.actor import Actor, acting
 from cvpnd.store.api_requests import SeenRequest
+from cvpnd.store.audit import AuditExtent, AuditRecord, fair_share
 from cvpnd.store.authenticators import StoredAuthenticator
 from cvpnd.store.certificates import StoredCertificate
 from cvpnd.store.client_keys import StoredClientKey
@@ -19,12 +20,13 @@ from cvpnd.store.log_groups import StoredLogGroup
 from cvpnd.store.rules import DuplicateRule, NoSuchRule, StoredRule
 from cvpnd.store.saml_logins import StoredSamlLogin
 from cvpnd.store.saml_providers import StoredSamlProvider
-from cvpnd.store.store import AuditRecord, Store
+from cvpnd.store.store import Store
 from cvpnd.store.tags import Answered
 
 __all__ = [
     "Actor",
     "Answered",
+    "AuditExtent",
     "AuditRecord",
     "DuplicateRule",
     "NoSuchRule",
@@ -47,4 +49,5 @@ __all__ = [
     "StoredSamlProvider",
     "Transaction",
     "acting",
+    "fair_share",
 ]

@@ -13,7 +13,7 @@ import pytest
 from helpers.lab import wait_until
 
 from cvpnd.ops.log_file import LogFile, Rotation, rotated
-from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.log_streams import IDLE_S, LogStreams
 from cvpnd.ops.log_writer import EntriesLost, LogWriter
 
 
@@ -82,6 +82,33 @@ def test_a_stream_is_read_across_its_files_and_its_lines_keep_their_numbers(tmp_
     assert after[:4] == before
     assert (after[4].number, json.loads(after[4].text)["number"]) == (4 * LINE, "0004")
     assert len(rotated(streams.path("vpn", "staff"))) == 1
+
+
+def test_a_stream_is_closed_once_nobody_writes_to_it_and_opened_again(tmp_path: Path) -> None:
+    now = 0.0
+
+    def held() -> tuple[int, int]:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir()), sum(1 for _ in Path("/proc/self/task").iterdir())
+
+    streams, before = LogStreams(tmp_path, clock=lambda: now), held()
+    for number in range(300):
+        streams.write("vpn", f"cvpn-endpoint-{number}", entry(number))
+        streams.write("vpn", "staff", entry(number))
+        now += IDLE_S / 2
+        wait_until(lambda: not streams.waiting, 5)
+        streams.close_idle()
+    wait_until(lambda: held()[1] <= before[1] + 4, 5)
+    assert held()[0] <= before[0] + 4
+    for number in (0, 299):
+        streams.write("vpn", f"cvpn-endpoint-{number}", entry(number))
+    streams.close()
+    assert numbers(streams.path("vpn", "staff")) == list(range(300))
+    assert [numbers(streams.path("vpn", f"cvpn-endpoint-{number}")) for number in (0, 1, 299)] == [
+        [0, 0],
+        [1],
+        [299] * 2,
+    ]
+    assert (streams.lost, held()) == (0, before)
 
 
 def test_only_the_newest_of_a_stream_are_looked_through_wherever_its_files_begin(

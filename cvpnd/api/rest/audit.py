@@ -20,6 +20,7 @@ class Newest(Query):
 def audit_routes(operations: Operations) -> list[Operation]:
     async def list_records(request: Request) -> Response:
         query = read_query(request, Newest)
-        return answer(records=await operations.audit_records(query.limit))
+        records, extent = await operations.audit_records(query.limit), await operations.audit_extent()
+        return answer(records=records, extent=extent)
 
     return [Operation("GET", "/audit", list_records, query=Newest)]
