@@ -41,6 +41,10 @@ class Link(Protocol):
     def close(self) -> None: ...
 
 
+def _nobody_listens(_said: bytes | str) -> None:
+    pass
+
+
 class UdpLink:
     """The control socket is shared by all clients of the listener and is not ours to close."""
 
@@ -120,11 +124,15 @@ class TcpLink:
 
     def close(self) -> None:
         """Send what the kernel takes, then close. After ``hand_over`` the worker's side closes with the peer."""
-        if self._socket is None:
-            return
-        self._closing = True
-        self._flush()
-        self._drop()
+        if self._socket is not None:
+            self._closing = True
+            self._flush()
+            self._drop()
+        self._forget_server()
+
+    def _forget_server(self) -> None:
+        """Nobody is told anything any more. Who was knows this link: see ``Agreement.close``."""
+        self._on_packet = self._on_closed = _nobody_listens
 
     def _readable(self) -> None:
         sock = self._socket
@@ -204,6 +212,7 @@ class TcpLink:
         if not self._closing:
             self._closing = True
             self._on_closed(detail)
+            self._forget_server()
 
     def _drop(self) -> None:
         sock, self._socket = self._socket, None

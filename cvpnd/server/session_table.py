@@ -55,7 +55,8 @@ class SessionTable:
         self.strangers = Strangers()
         """Those of them that may have to give way: neither these, whose address may be somebody else's, nor who waits
         for an answer to credentials, of which ``places.py`` decides."""
-        self._timers: list[tuple[float, int, Connection]] = []
+        self._timers: list[tuple[float, int, str]] = []
+        """By their ids: connections that are forgotten are not to be held until the hour in which they were due."""
         self._timer_order = itertools.count()
         self._next_peer_id = 0
 
@@ -224,25 +225,29 @@ class SessionTable:
         if deadline is None or (timer is not None and timer <= deadline <= timer + MUCH_LATER_S):
             return
         connection.timer = deadline
-        heapq.heappush(self._timers, (deadline, next(self._timer_order), connection))
+        heapq.heappush(self._timers, (deadline, next(self._timer_order), connection.connection_id))
         if len(self._timers) > 2 * len(self._by_id) + SUPERSEDED_TIMERS:
             self._drop_superseded()
 
     def _drop_superseded(self) -> None:
-        """They would hold their connections, also those long forgotten, until the hour in which they were due."""
-        current = {id(entry[2]): entry for entry in self._timers if entry[2].timer == entry[0]}
+        current = {entry[2]: entry for entry in self._timers if self._waiting(entry) is not None}
         self._timers = list(current.values())
         heapq.heapify(self._timers)
 
+    def _waiting(self, entry: tuple[float, int, str]) -> Connection | None:
+        """Whom it wakes; None: it is superseded by an earlier one, or the connection is gone."""
+        connection = self._by_id.get(entry[2])
+        return connection if connection is not None and connection.timer == entry[0] else None
+
     def next_deadline(self) -> float | None:
-        while self._timers and self._timers[0][2].timer != self._timers[0][0]:
-            heapq.heappop(self._timers)  # superseded by an earlier one, or the connection is gone
+        while self._timers and self._waiting(self._timers[0]) is None:
+            heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
     def pop_due(self, now: float) -> list[Connection]:
         due = []
         while (deadline := self.next_deadline()) is not None and deadline <= now:
-            connection = heapq.heappop(self._timers)[2]
+            connection = self._by_id[heapq.heappop(self._timers)[2]]
             connection.timer = None
             due.append(connection)
         return due

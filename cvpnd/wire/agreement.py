@@ -78,6 +78,11 @@ class Agreement:
             self._outcome = None
         return identity == self._identity
 
+    def close(self) -> None:
+        """Nothing is asked any more. Who is asked for a peer id knows the session: each would keep the other in memory
+        until the garbage collector looks there, minutes later."""
+        self._reserve_peer_id = None
+
     # -- what follows from it
 
     @property

@@ -681,6 +681,7 @@ class Session:
         if self._closing is None:
             self._keys.tell_retired()
         self._keys.clear()
+        self._agreement.close()
         self.closed = True
         self.events.append(SessionClosed(reason, detail))
 

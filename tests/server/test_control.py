@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 
@@ -14,9 +15,11 @@ from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import control as control_module
 from cvpnd.server import session_events
-from cvpnd.server.connection import Phase
+from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.doorman import ControlDatagram
+from cvpnd.server.link import TcpLink
 from cvpnd.wire.packet import Transport, parse_packet
+from cvpnd.wire.session import Session
 
 
 def address(served, transport):
@@ -39,6 +42,34 @@ async def test_client_gets_in_and_gives_everything_back(served, transport):
     assert served.ended[0].end_reason is (End.CLIENT_EXIT if transport is Transport.UDP else End.TCP_CLOSED)
     assert served.leases_used == 0
     client.close()
+
+
+async def test_nothing_of_a_client_that_is_gone_waits_for_the_garbage_collector(served, transport, monkeypatch):
+    """Thousands of clients come and go between two of its looks, and their secrets would stay as long."""
+    monkeypatch.setattr(control_module, "ABSORB_S", 0.05)
+
+    def kept() -> list[str]:
+        kinds = (Connection, Session, TcpLink)
+        return [type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        others = kept()
+        for _ in range(3):
+            silent = Client(address(served, transport), transport)
+            client = await Client(address(served, transport), transport).connect()
+            silent.close()
+            client.light.exit()
+            client.step()
+            client.close()
+            assert await wait_until(lambda: len(served.ended) == 1)
+            served.established.clear()
+            served.ended.clear()
+        assert await wait_until(lambda: not len(served.control.table), 15.0)
+        assert kept() == others
+    finally:
+        gc.enable()
 
 
 async def test_what_a_client_sent_together_is_acknowledged_together(served, monkeypatch):
