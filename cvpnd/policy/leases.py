@@ -27,6 +27,8 @@ REMEMBERED_USERS = 65_536
 """Some 15 MB at most. Whoever is forgotten still has the addresses of their name's hash."""
 
 
+Holder = str | tuple[str, str]
+"""A user, or one device of a user: names of either kind are anybody's choice, and no two may be taken for one."""
 NOBODY = ""
 """Is no user's name."""
 MOST_RESTING = 65_536
@@ -61,18 +63,18 @@ class LeasePool:
         self._clean = self.capacity
         self._at: dict[int, int] = {}
         self._place: dict[int, int] = {}
-        self._holder: dict[int, str] = {}
-        self._resting: OrderedDict[int, str] = OrderedDict()
+        self._holder: dict[int, Holder] = {}
+        self._resting: OrderedDict[int, Holder] = OrderedDict()
         """And who held them last; longest first."""
-        self._forgetting: dict[int, str] = {}
+        self._forgetting: dict[int, Holder] = {}
         """Those of them that are nobody's just now."""
-        self._last_of_user: OrderedDict[str, int] = OrderedDict()
+        self._last_of_user: OrderedDict[Holder, int] = OrderedDict()
         """Least recently leased first; at most ``remembered_users``."""
-        self._last_user: dict[int, str] = {}
+        self._last_user: dict[int, Holder] = {}
         """The inverse, so that others leave a remembered address alone while there is another."""
         self._remembered_users = remembered_users
 
-    def acquire(self, user: str) -> IPv4Address:
+    def acquire(self, user: Holder) -> IPv4Address:
         """An address that nobody holds: the user's last one if it is free, else one that only the name determines, else
         any. Raises PoolFull. The caller releases it exactly once. A user may hold several."""
         offset = self._choose(user)
@@ -142,10 +144,10 @@ class LeasePool:
             return None
         return self.cidr_v6.network_address + (int(address) - int(self.cidr.network_address))
 
-    def holder(self, address: IPv4Address) -> str | None:
+    def holder(self, address: IPv4Address) -> Holder | None:
         return self._holder.get(self._offset(address))
 
-    def leases(self) -> Iterator[tuple[IPv4Address, str]]:
+    def leases(self) -> Iterator[tuple[IPv4Address, Holder]]:
         """Every address in use and who holds it."""
         return ((self._first + offset, user) for offset, user in self._holder.items())
 
@@ -156,7 +158,7 @@ class LeasePool:
 
     # -- choice -------------------------------------------------------------------------------------------
 
-    def _choose(self, user: str) -> int | None:
+    def _choose(self, user: Holder) -> int | None:
         """Last, hashed, any; those that are some other user's last address only when nothing else of them is free."""
         taken: int | None = None
         for offset in self._candidates(user):
@@ -170,9 +172,9 @@ class LeasePool:
                 taken = offset
         return taken
 
-    def _candidates(self, user: str) -> Iterator[int]:
+    def _candidates(self, user: Holder) -> Iterator[int]:
         """If any are free to be had, at least one of them is here."""
-        words = _WORDS.unpack(hashlib.sha256(user.encode()).digest())
+        words = _WORDS.unpack(hashlib.sha256(repr(user).encode()).digest())
         if (last := self._last_of_user.get(user)) is not None:
             yield last
         for word in words:
@@ -180,7 +182,7 @@ class LeasePool:
         for word in words if self._clean else ():
             yield self._offset_at(word % self._clean)
 
-    def _remember(self, user: str, offset: int) -> None:
+    def _remember(self, user: Holder, offset: int) -> None:
         if (before := self._last_of_user.pop(user, None)) is not None:
             del self._last_user[before]
         if (displaced := self._last_user.get(offset)) is not None:

@@ -13,7 +13,7 @@ from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import EndpointConfig
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
-from cvpnd.policy.leases import LeasePool
+from cvpnd.policy.leases import Holder, LeasePool
 from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Lease, Route
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import Refusal
@@ -188,7 +188,7 @@ class ServedEndpoint:
         connection.grant, connection.identity = replace(grant, groups=groups), replace(identity, groups=groups)
         plane.set_groups(connection.peer_id, group_bits(groups, self.groups))
 
-    def lease(self, holder: str) -> Lease:
+    def lease(self, holder: Holder) -> Lease:
         """Raises PoolFull. Whoever gets it gives it back."""
         lease = self.leases.lease(self.leases.acquire(holder))
         self._leases_changed()

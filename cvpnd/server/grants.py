@@ -59,7 +59,7 @@ def client_facts(connection: Connection, credentials: CredentialsReceived) -> Cl
 def make_grant(endpoint: ServedEndpoint, identity: Identity, device_id: str, facts: ClientFacts) -> Grant:
     """Takes the lease: whoever gets the grant gives it back. Each device of a user has an address of its own that it
     comes back to."""
-    holder = f"{identity.user} {device_id}" if device_id else identity.user
+    holder = (identity.user, device_id) if device_id else identity.user
     try:
         lease = endpoint.lease(holder)
     except PoolFull as error:

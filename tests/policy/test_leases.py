@@ -181,6 +181,21 @@ def test_ipv6_addresses_go_with_the_ipv4_ones_and_are_as_distinct() -> None:
     assert LeasePool(TINY).lease(IPv4Address("10.0.0.2")).addresses == (IPv4Address("10.0.0.2"),)
 
 
+def test_no_choice_of_a_device_id_makes_a_device_anybody_elses() -> None:
+    """A user of that name, of two, of another with a shorter name: each is hashed and remembered by itself."""
+    alike = ["bob x y", ("bob", "x y"), ("bob x", "y"), "('bob', 'x y')"]
+    held = {}
+    for holder in alike:
+        pool = LeasePool(IPv4Network("10.96.0.0/12"))
+        held[holder] = pool.acquire(holder)
+    assert len(set(held.values())) == len(alike)
+    pool = LeasePool(IPv4Network("10.96.0.0/12"))
+    address = pool.acquire(alike[0])
+    pool.release(address)
+    assert address not in {pool.acquire(holder) for holder in alike[1:]}
+    assert pool.acquire(alike[0]) == address
+
+
 def test_who_holds_what_can_be_listed() -> None:
     pool = LeasePool(TINY)
     address = pool.acquire("alice")
