@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
 from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
-from cvpnd.auth.crl import CertificateKey, Crl, IssuerCrl, certificate_key
-from cvpnd.auth.files import CertificateSettings, read_authorities, read_certificates, read_crl_file
+from cvpnd.auth.crl import CertificateKey, Crl, CrlSource, IssuerCrl, certificate_key, source_of
+from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.presented import parsed
 from cvpnd.auth.verify_callback import require_certificates
@@ -86,28 +86,45 @@ class CertificateTrust:
     """For every new TLS connection of this endpoint."""
     clock: Callable[[], datetime.datetime] = field(repr=False, default=_utc_now)
     """Wall clock for CRL expiry; OpenSSL reads the system's own for certificates."""
+    lists: Mapping[CrlSource, IssuerCrl] = field(repr=False, default_factory=dict)
+    """The latest of each authority that was in force here or before a reload: none goes back behind them."""
 
     @classmethod
-    def load(cls, settings: CertificateSettings, clock: Callable[[], datetime.datetime] = _utc_now) -> Self:
-        """Read every file once. Raises TrustError naming the first that cannot be used."""
+    def load(
+        cls,
+        settings: CertificateSettings,
+        clock: Callable[[], datetime.datetime] = _utc_now,
+        before: "CertificateTrust | None" = None,
+    ) -> Self:
+        """Read every file once. Raises TrustError naming the first that cannot be used. ``before``: what this is to
+        take the place of, if anything. Who names another CRL file may go back, as by that they say what they mean."""
         chain = read_certificates(settings.certificate)
         if settings.chain is not None:
             chain += read_certificates(settings.chain)
         authorities = () if settings.client_ca is None else read_authorities(settings.client_ca)
-        crl = None
+        crl, lists = None, dict[CrlSource, IssuerCrl]()
         if settings.crl is not None:
             crl = read_crl_file(settings.crl, authorities)
+            if before is not None and before.settings.crl == settings.crl:
+                sources = set(map(source_of, authorities))
+                lists.update((source, each) for source, each in before.lists.items() if source in sources)
             if crl.problem is not None:
                 log.error("%s: %s; nobody can connect until it is replaced", settings.crl, crl.problem)
+            elif (problem := crl.goes_back_from(lists)) is not None:
+                raise TrustError(
+                    settings.crl, f"crl-goes-back: {problem}; if that is meant, name it by another file name in crl"
+                )
+            now = clock()  # one that is not in force yet may be a mistake, and the next one right
+            lists.update((source, each) for source, each in crl.by_source().items() if each.this_update <= now)
         context = new_server_context(settings, chain, authorities)
-        trust = cls(settings, tuple(chain), authorities, crl, context, clock)
+        trust = cls(settings, tuple(chain), authorities, crl, context, clock, lists)
         if settings.client_ca is not None:
             require_certificates(context, _Verifier(trust), authorities_too=crl is not None)
         return trust
 
     def reload(self) -> Self:
         """The same files read again, as a new object. Raises TrustError; this object stays good to use."""
-        return self.load(self.settings, self.clock)
+        return self.load(self.settings, self.clock, self)
 
     def check(self, certificate: x509.Certificate) -> Refused | None:
         """Whether an established session's certificate would still do: CRL and end of validity.

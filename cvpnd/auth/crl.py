@@ -4,9 +4,12 @@ A CRL file holds one list (PEM or DER), or several PEM lists: one for each CA of
 wrong with a complete list (nobody in the bundle signed it, a delta or indirect list, a critical extension we do not
 know) makes the whole file unusable, and then nobody connects: an operator who asked for revocation must not get a
 gateway that ignores it. A file that does not parse at all is another matter, since it may be half written: it raises,
-and a reload then keeps what it had.
+and a reload then keeps what it had. So does an older list than the one in force, which whoever signed it has replaced:
+it may come from a backup or from somebody who was revoked since.
 
 20,000 entries: 3 ms to parse, 11 ms for the set, 6 ms to verify; the lookup does not depend on the size."""
+
+from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import NewType
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
 from cvpnd.remembered import remembered
@@ -23,6 +27,9 @@ CanonicalName = NewType("CanonicalName", str)
 
 CertificateKey = tuple[CanonicalName, int]
 """What a CRL knows a certificate by: its issuer and its serial number."""
+
+CrlSource = tuple[CanonicalName, bytes]
+"""Who signs a CRL: an authority's name and its public key, which its renewed certificate has too."""
 
 PEM_CRL_BEGIN = b"-----BEGIN X509 CRL-----"
 PEM_CRL_END = b"-----END X509 CRL-----"
@@ -61,10 +68,26 @@ class IssuerCrl:
     issuer_text: str
     this_update: datetime.datetime
     next_update: datetime.datetime | None
+    number: int | None
+    """None: its CA does not count its lists."""
+    source: CrlSource
     serials: frozenset[int] = field(repr=False)
 
     def expired(self, now: datetime.datetime) -> bool:
         return self.next_update is not None and now >= self.next_update
+
+    def older_than(self, other: IssuerCrl) -> bool:
+        """Neither its date nor its number is a later one. A CA that was set up anew may count from the beginning, and
+        one whose clock was put right goes back in time."""
+        dates = (self.this_update > other.this_update) - (self.this_update < other.this_update)
+        numbers = 0
+        if self.number is not None and other.number is not None:
+            numbers = (self.number > other.number) - (self.number < other.number)
+        return max(dates, numbers) <= 0 and min(dates, numbers) < 0
+
+    def edition(self) -> str:
+        number = "" if self.number is None else f"number {self.number} "
+        return f"{number}of {self.this_update:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,23 @@ class Crl:
     def names_serial(self, serial: int) -> bool:
         """Whether any CA here has revoked a certificate of that number: for what only knows the number."""
         return any(serial in each.serials for lists in self.by_issuer.values() for each in lists)
+
+    def by_source(self) -> Mapping[CrlSource, IssuerCrl]:
+        return {each.source: each for lists in self.by_issuer.values() for each in lists}
+
+    def goes_back_from(self, known: Mapping[CrlSource, IssuerCrl]) -> str | None:
+        """What is older here than a list that was in force, or is not here any more; None: nothing."""
+        here = self.by_source()
+        for source, before in known.items():
+            now = here.get(source)
+            if now is None:
+                return f"the CRL of {before.issuer_text}, which is in force, is not in it any more"
+            if now.older_than(before):
+                return (
+                    f"the CRL of {now.issuer_text} in it, {now.edition()}, is older than the one in force, "
+                    f"{before.edition()}"
+                )
+        return None
 
     def next_update(self) -> datetime.datetime | None:
         """When the first of the lists expires."""
@@ -114,7 +154,7 @@ def parse_crls(data: bytes) -> list[x509.CertificateRevocationList]:
 
 def read_crl(data: bytes, authorities: Sequence[x509.Certificate]) -> Crl:
     """Parse a CRL file and verify each list against the CA bundle. Raises ValueError when it does not parse."""
-    newest: dict[tuple[CanonicalName, int], IssuerCrl] = {}
+    newest: dict[CrlSource, IssuerCrl] = {}
     for each in parse_crls(data):
         problem = _unsupported(each)
         signer = None if problem else _signer(each, authorities)
@@ -128,15 +168,28 @@ def read_crl(data: bytes, authorities: Sequence[x509.Certificate]) -> Crl:
             issuer_text=each.issuer.rfc4514_string(),
             this_update=each.last_update_utc,
             next_update=each.next_update_utc,
+            number=_number(each),
+            source=source_of(signer),
             serials=frozenset(entry.serial_number for entry in each),
         )
-        key = usable.issuer, signer
-        if key not in newest or newest[key].this_update < usable.this_update:
-            newest[key] = usable
+        if (known := newest.get(usable.source)) is None or known.this_update < usable.this_update:
+            newest[usable.source] = usable
     by_issuer: dict[CanonicalName, tuple[IssuerCrl, ...]] = {}
-    for (issuer_name, _), usable in newest.items():
-        by_issuer[issuer_name] = (*by_issuer.get(issuer_name, ()), usable)
+    for usable in newest.values():
+        by_issuer[usable.issuer] = (*by_issuer.get(usable.issuer, ()), usable)
     return Crl(by_issuer)
+
+
+def source_of(authority: x509.Certificate) -> CrlSource:
+    key = authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return canonical_name(authority.subject), key
+
+
+def _number(crl: x509.CertificateRevocationList) -> int | None:
+    try:
+        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except x509.ExtensionNotFound:
+        return None
 
 
 def _unsupported(crl: x509.CertificateRevocationList) -> str | None:
@@ -155,15 +208,15 @@ def _unsupported(crl: x509.CertificateRevocationList) -> str | None:
     return None
 
 
-def _signer(crl: x509.CertificateRevocationList, authorities: Iterable[x509.Certificate]) -> int | None:
-    """Index of the CA that signed this list: its name, its key, and allowed to sign CRLs."""
+def _signer(crl: x509.CertificateRevocationList, authorities: Iterable[x509.Certificate]) -> x509.Certificate | None:
+    """The CA that signed this list: its name, its key, and allowed to sign CRLs."""
     issuer = canonical_name(crl.issuer)
-    for index, authority in enumerate(authorities):
+    for authority in authorities:
         if canonical_name(authority.subject) != issuer or not _may_sign_crls(authority):
             continue
         try:
             if crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # a TypeError is caught below
-                return index
+                return authority
         except (TypeError, ValueError):
             continue
     return None

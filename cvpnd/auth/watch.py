@@ -58,10 +58,16 @@ class TrustKeeper:
     A file that is missing, half written or does not fit the others leaves ``current`` as it was and is logged by name;
     the next change of any of them is another attempt."""
 
-    def __init__(self, settings: CertificateSettings, interval_s: float = POLL_INTERVAL_S) -> None:
-        """Read the files. Raises TrustError: without a good state to begin with there is nothing to keep."""
+    def __init__(
+        self,
+        settings: CertificateSettings,
+        interval_s: float = POLL_INTERVAL_S,
+        before: CertificateTrust | None = None,
+    ) -> None:
+        """Read the files, in place of what there was before. Raises TrustError: without a good state to begin with
+        there is nothing to keep."""
         self._watch = FileWatch(settings.paths, interval_s)
-        self.current = CertificateTrust.load(settings)
+        self.current = CertificateTrust.load(settings, before=before)
         self.last_error: TrustError | None = None
         """Why the files as they are now are not in use; None when they are."""
 

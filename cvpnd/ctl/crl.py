@@ -26,10 +26,11 @@ def import_crl(
     endpoint: Endpoint,
     file: Annotated[Path, typer.Argument(help="PEM file of the list; - is standard input.")],
     socket: SocketOption,
+    older: Annotated[bool, typer.Option("--older", help="Also if it is older than the one in force.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put a revocation list in force. Whoever it names is sent away at once."""
-    Client(socket).put(f"/endpoints/{segment(endpoint)}/crl", {"pem": read_text(file)})
+    Client(socket).put(f"/endpoints/{segment(endpoint)}/crl", {"pem": read_text(file), "older": older})
     if as_json:
         print_json({"imported": endpoint})
     else:

@@ -201,7 +201,7 @@ class Gateway:
             raise ManagedError("\n".join(lines))
         config = file.model_copy(update={"endpoints": (*file.endpoints, *managed)})
         self.control.set_limits(config.daemon.strangers)
-        keepers = await asyncio.to_thread(_read_files, config.endpoints, {} if again else self._keepers())
+        keepers = await asyncio.to_thread(_read_files, config.endpoints, self._keepers(), again=again)
         users = await asyncio.to_thread(self.store.local_users)
         directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
         handlers = [await asyncio.to_thread(open_handler, each) for each in file.handlers] if again else []
@@ -542,14 +542,16 @@ _Keepers = tuple[TrustKeeper, ProtectionKeeper]
 _FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)
 
 
-def _read_files(endpoints: Iterable[EndpointConfig], known: Mapping[str, _Keepers]) -> dict[str, _Keepers]:
-    """``known`` keepers stay in place where they keep what is wanted."""
+def _read_files(
+    endpoints: Iterable[EndpointConfig], known: Mapping[str, _Keepers], *, again: bool
+) -> dict[str, _Keepers]:
+    """``known`` keepers stay in place where they keep what is wanted, but for ``again``."""
     keepers = {}
     for endpoint in endpoints:
         settings, known_here = CertificateSettings.of_endpoint(endpoint), known.get(endpoint.id)
         trust, protection = known_here or (None, None)
-        if trust is None or trust.current.settings != settings:
-            trust, protection = TrustKeeper(settings), None
+        if trust is None or trust.current.settings != settings or again:
+            trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current), None
         if protection is None or protection.settings != endpoint.control_protection:
             protection = ProtectionKeeper(endpoint.control_protection, trust)
         keepers[endpoint.id] = trust, protection

@@ -87,15 +87,17 @@ class ImportOperations(OperationsBase):
 
     # -- revocation lists -----------------------------------------------------------------------------------
 
-    async def import_crl(self, endpoint: str, pem: str) -> None:
-        """Sessions of whoever it revokes have ended when this returns."""
+    async def import_crl(self, endpoint: str, pem: str, *, older: bool = False) -> None:
+        """Sessions of whoever it revokes have ended when this returns. ``older``: it may go back behind the one that is
+        in force."""
         async with self._change() as change:
             _, stored = await self._managed(endpoint)
             if not stored.client_certificate:
                 raise OperationError("InvalidParameterValue", f"endpoint {stored.name} asks clients for no certificate")
             certificates = {each.arn: each for each in await self._store(self._stored.imported_certificates)}
             authorities = client_authorities(certificates[stored.client_certificate])
-            entries = await asyncio.to_thread(_check_crl, pem, authorities)
+            before = None if older else stored.crl
+            entries = await asyncio.to_thread(_check_crl, pem, authorities, before)
             quota = self._gateway.config.quotas.crl_entries
             if entries > quota:
                 raise OperationError(
@@ -148,16 +150,23 @@ def _plain_key(private_key: bytes) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _check_crl(pem: str, authorities: str) -> int:
-    """How many entries it has. Raises ``OperationError``."""
+def _check_crl(pem: str, authorities: str, before: str | None) -> int:
+    """How many entries it has. ``before``: what it may not go back behind. Raises ``OperationError``."""
+    bundle = x509.load_pem_x509_certificates(authorities.encode())
     try:
         data = pem.encode("ascii")
-        found = read_crl(data, x509.load_pem_x509_certificates(authorities.encode()))
+        found = read_crl(data, bundle)
         entries = sum(len(each) for each in parse_crls(data))
     except ValueError:
         raise OperationError("InvalidParameterValue", "is not a complete certificate revocation list in PEM") from None
     if found.problem is not None:
         raise OperationError("InvalidParameterValue", found.problem)
+    if before is not None:
+        problem = found.goes_back_from(read_crl(before.encode(), bundle).by_source())
+        if problem is not None:
+            raise OperationError(
+                "InvalidParameterValue", f"crl-goes-back: {problem}; if that is meant: cvpnctl crl import --older"
+            )
     return entries
 
 

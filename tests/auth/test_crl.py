@@ -158,3 +158,48 @@ def test_der_that_is_cut_off_raises(length):
     der = certs.certificate_revocation_list(revoked=[1, 2, 3]).public_bytes(serialization.Encoding.DER)
     with pytest.raises(ValueError):
         read_crl(der[:length], BUNDLE)
+
+
+# --- going back -------------------------------------------------------------------------------------------------------
+
+
+def _list(*, days: float = 1, number: int = 1, issuer: certs.TestCertificate = AUTHORITY):
+    crl = certs.certificate_revocation_list(issuer, start=START - days * DAY, number=number)
+    return read_crl(certs.crl_pem(crl), BUNDLE)
+
+
+@pytest.mark.parametrize(
+    ("days", "number", "goes_back"),
+    [
+        (10, 5, False),  # the same
+        (9, 6, False),
+        (9, 5, False),  # by a CA that does not count
+        (10, 6, False),
+        (9, 1, False),  # by a CA that was set up anew
+        (11, 6, False),  # by a CA whose clock was put right
+        (11, 4, True),
+        (11, 5, True),
+        (10, 4, True),
+    ],
+)
+def test_a_list_goes_back_where_nothing_of_it_is_later_and_something_earlier(days, number, goes_back):
+    known = _list(days=10, number=5).by_source()
+    problem = _list(days=days, number=number).goes_back_from(known)
+    assert (problem is not None) == goes_back
+    if goes_back:
+        assert f"number {number} of " in problem and "number 5 of " in problem and "CN=Test CA" in problem
+
+
+def test_going_back_is_a_matter_of_each_authority_and_of_what_is_not_there_any_more():
+    both = certs.crl_pem(certs.certificate_revocation_list(), certs.certificate_revocation_list(MIDDLE))
+    known = read_crl(both, BUNDLE).by_source()
+    assert len(known) == 2
+    assert "CN=Test Intermediate CA, which is in force, is not in it" in _list().goes_back_from(known)
+    assert read_crl(both, BUNDLE).goes_back_from(_list(days=2, issuer=MIDDLE).by_source()) is None
+    rekeyed = certs.issue(None, AUTHORITY.certificate.subject, is_ca=True)
+    theirs = certs.crl_pem(certs.certificate_revocation_list(rekeyed, start=START - 5 * DAY, number=0))
+    bundle = (*BUNDLE, rekeyed.certificate)
+    assert "is not in it" in read_crl(theirs, bundle).goes_back_from(_list().by_source())
+    assert read_crl(theirs + certs.crl_pem(certs.certificate_revocation_list()), bundle).goes_back_from(
+        _list().by_source()
+    ) is None  # fmt: skip

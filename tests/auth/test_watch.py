@@ -1,7 +1,9 @@
 """Files that change while the gateway runs: noticed once, taken in whole or not at all."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import certs
@@ -124,3 +126,56 @@ def test_a_look_at_any_time_does_not_stop_the_regular_ones(tmp_path):
     path.write_text("three")
     assert not watch.changed(5.5)
     assert watch.changed(6.0)
+
+
+def _write(path: Path, *revoked: certs.TestCertificate, **edition: Any) -> None:
+    path.write_bytes(certs.crl_pem(certs.certificate_revocation_list(revoked=revoked, **edition)))
+
+
+def test_an_older_list_keeps_the_one_in_force_until_a_newer_comes(settings, caplog):
+    alice, path = certs.client("alice"), settings(certs.certificate_revocation_list()).crl
+    keeper = TrustKeeper(settings(certs.certificate_revocation_list(revoked=[alice], number=2)), interval_s=0)
+    before = keeper.current
+    for attempt in range(2):
+        _write(path, start=certs.START - (3 + attempt) * certs.DAY)
+        assert keeper.poll(attempt) is None
+        assert keeper.current is before
+        assert "crl-goes-back" in str(keeper.last_error)
+        assert "number 1 of" in caplog.text and "stay in use" in caplog.text
+        assert before.check(alice.certificate).refusal is Refusal.CERTIFICATE_REVOKED
+    with pytest.raises(TrustError, match="crl-goes-back"):
+        TrustKeeper(before.settings, before=before)
+    named = replace(before.settings, crl=path.with_name("restored.pem"))
+    path.rename(named.crl)
+    assert TrustKeeper(named, before=before).current.check(alice.certificate) is None, "its operator names it"
+    _write(path, number=3)
+    assert keeper.poll(9) is before
+    assert keeper.current.check(alice.certificate) is None
+
+
+def test_no_way_back_leads_over_a_list_that_nobody_signed_or_one_of_tomorrow(settings):
+    alice, other = certs.client("alice"), certs.authority("Another CA")
+    keeper = TrustKeeper(settings(certs.certificate_revocation_list(revoked=[alice], number=2)), interval_s=0)
+    path = keeper.current.settings.crl
+    _write(path, signer=other)
+    assert keeper.reload() is not None
+    assert keeper.current.check(alice.certificate).refusal is Refusal.CRL_UNUSABLE
+    _write(path, start=certs.START - 3 * certs.DAY)
+    assert keeper.reload() is None
+    _write(path, alice, start=certs.START + certs.DAY, number=2)
+    assert keeper.reload() is not None
+    _write(path, alice, number=2)
+    assert keeper.reload() is not None, "the next one is right again, and need not be later than a mistake"
+    assert keeper.current.check(alice.certificate).refusal is Refusal.CERTIFICATE_REVOKED
+
+
+def test_an_authority_takes_its_list_with_it(settings):
+    other = certs.authority("Another CA")
+    both = (certs.certificate_revocation_list(), certs.certificate_revocation_list(other))
+    keeper = TrustKeeper(settings(*both, authorities=(certs.authority(), other)), interval_s=0)
+    kept = keeper.current.settings
+    _write(kept.crl)
+    assert keeper.reload() is None
+    assert "is not in it any more" in str(keeper.last_error)
+    kept.client_ca.write_bytes(certs.authority().certificate_pem)
+    assert keeper.reload() is not None

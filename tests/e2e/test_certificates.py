@@ -90,6 +90,30 @@ def test_newly_revoked_client_is_disconnected_at_once_and_stays_out(site, ping):
     wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
 
 
+def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):
+    path = site.directory / "crl.pem"
+    last_month = certs.crl_pem(certs.certificate_revocation_list(start=certs.START - 20 * certs.DAY))
+    path.write_bytes(last_month)
+    gateway = site.start()
+    site.write_crl(certs.client("stolen"), number=2)
+    gateway.ctl("reload")
+    path.write_bytes(last_month)
+    wait_until(lambda: "crl-goes-back" in gateway.log(), 5)
+    refused = gateway.ctl("reload", check=False)
+    assert refused.returncode == 1 and f"{path}: crl-goes-back" in refused.stderr
+    site.connect(certs.client("stolen"), name="stolen", wait=False)
+    wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
+    assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
+    site.connect(certs.client("bob"), name="bob", client=site.lab.clients[1], host="198.51.100.1")
+    assert ping(client=site.lab.clients[1]) == 1.0
+    path.rename(site.directory / "restored.pem")  # that is how its operator says so
+    config = gateway.config_path
+    config.write_text(config.read_text().replace('crl = "crl.pem"', 'crl = "restored.pem"'))
+    gateway.ctl("reload")
+    site._clients[0].kill()
+    site.connect(certs.client("stolen"), name="let-in")
+
+
 def test_half_written_crl_keeps_the_old_one(site, ping):
     gateway = site.start()
     site.connect()

@@ -261,6 +261,13 @@ def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
     assert "none was imported" in gateway.ctl("crl", "export", "lab").stderr
     assert gateway.ctl("crl", "import", "lab", str(crl)).stdout == "in force: lab\n"
     assert gateway.ctl("crl", "export", "lab").stdout == crl.read_text()
+    old = directory / "old.pem"
+    old.write_bytes(certs.crl_pem(certs.certificate_revocation_list(start=certs.START - 9 * certs.DAY)))
+    refused = gateway.ctl("crl", "import", "lab", str(old), check=False)
+    assert refused.returncode == 1 and "crl-goes-back" in refused.stderr and "--older" in refused.stderr
+    assert gateway.ctl("crl", "export", "lab").stdout == crl.read_text()
+    assert gateway.ctl("crl", "import", "lab", str(old), "--older").returncode == 0
+    assert gateway.ctl("crl", "export", "lab").stdout == old.read_text()
 
     assert gateway.ctl("certificate", "imported").stdout.count("arn:aws:acm:") == 2
     assert "ResourceInUseException" in gateway.ctl("certificate", "delete", arn, check=False).stderr

@@ -139,7 +139,7 @@ def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
     host.run("ip", "address", "add", "10.100.2.1/24", "dev", "wan2")
     host.run("ip", "link", "set", "wan1", "mtu", "1400")
     now = datetime.datetime.now(datetime.UTC)
-    site.write_crl(start=now - datetime.timedelta(days=9), end=now - datetime.timedelta(hours=1))
+    site.write_crl(start=now - datetime.timedelta(days=9), end=now - datetime.timedelta(hours=1), number=2)
     (site.directory / "server.key").chmod(0o644)
     faults = 'remote = "vpn.invalid"\ndns_servers = ["10.20.0.10"]\n'
     text = gateway.config_path.read_text()

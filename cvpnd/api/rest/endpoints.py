@@ -43,6 +43,8 @@ class ModifyEndpoint(Body):
 
 class ImportCrl(Body):
     pem: Pem
+    older: bool = False
+    """It may go back behind the list that is in force."""
 
 
 def endpoint_routes(operations: Operations) -> list[Operation]:
@@ -89,7 +91,7 @@ def endpoint_routes(operations: Operations) -> list[Operation]:
 
     async def import_crl(request: Request) -> Response:
         body = await read_body(request, ImportCrl, limit=CRL_BYTES)
-        await operations.import_crl(request.path_params["endpoint"], body.pem)
+        await operations.import_crl(request.path_params["endpoint"], body.pem, older=body.older)
         return answer()
 
     async def export_profile(request: Request) -> Response:
