@@ -12,7 +12,7 @@ import typer
 
 from cvpnd.ctl import completion
 from cvpnd.ctl.client import Client
-from cvpnd.ctl.options import JsonOption, SocketOption
+from cvpnd.ctl.options import JsonOption, OnlyEndpoint, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 from cvpnd.ops.journal import kind
 from cvpnd.ops.recent_log import MOST as MOST_AT_ONCE
@@ -87,10 +87,7 @@ def show(
 @app.command("follow")
 def follow(
     socket: SocketOption,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="Only of this endpoint.", show_default=False, autocompletion=completion.endpoints),
-    ] = None,
+    endpoint: OnlyEndpoint = None,
     user: Annotated[
         str | None,
         typer.Option(

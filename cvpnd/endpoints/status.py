@@ -80,8 +80,11 @@ class StatusOperations(OperationsBase):
         )
 
     async def recent_log(self, after: int, wanted: LogFilter, limit: int) -> tuple[int, list[Entry]]:
-        """The number to ask with the next time, and the entries."""
-        return self._recent.newest, self._recent.after(after, wanted, limit)
+        """The number to ask with the next time, and the entries. There may be some of an endpoint that is gone."""
+        found = self._recent.after(after, wanted, limit)
+        if not found and wanted.endpoint is not None:
+            self._endpoint(wanted.endpoint)
+        return self._recent.newest, found
 
 
 def _endpoint_status(endpoint: EndpointMetrics, interface: str, listen: tuple[object, ...]) -> EndpointStatus:

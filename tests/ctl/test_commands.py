@@ -51,3 +51,15 @@ def test_every_command_says_what_it_does_and_speaks_json() -> None:
     assert len(found) > 50
     without = {name for name, command in found.items() if all("--json" not in each.opts for each in command.params)}
     assert without == WITHOUT_JSON
+
+
+def test_an_endpoint_is_an_argument_and_an_option_only_beside_what_a_command_is_about() -> None:
+    found = 0
+    for name, command in commands(typer.main.get_command(app)):
+        kinds = {each.name: each.param_type_name for each in command.params}
+        if "endpoint" in kinds:
+            found += 1
+            others = [each for each, kind in kinds.items() if kind == "argument" and each != "endpoint"]
+            first = next((each.name for each in command.params if each.param_type_name == "argument"), None)
+            assert (kinds["endpoint"] == "argument" and first == "endpoint") or others, name
+    assert found > 20

@@ -95,9 +95,12 @@ def test_an_operator_sees_who_is_there_and_what_is_wrong_and_a_bundle_tells_no_s
     lines = ctl("log", "follow", "--once").splitlines()
     assert len(lines) == 2 and "connected" in lines[0] and "alice" in lines[0]
     assert "refused" in lines[1] and "anna" in lines[1] and "wrong-password" in lines[1]
-    (only,) = ctl("log", "follow", "--once", "--failed", "--endpoint", "guests", "--json").splitlines()
+    (only,) = ctl("log", "follow", "--once", "--failed", "guests", "--json").splitlines()
     assert json.loads(only)["connection-attempt-failure-reason"] == "wrong-password"
     assert ctl("log", "follow", "--once", "--user", "nobody") == ""
+    mistyped = gateway.ctl("log", "follow", "guest", check=False)
+    assert (mistyped.returncode, mistyped.stdout) == (1, "")
+    assert "no endpoint guest; there are: staff, guests" in mistyped.stderr
 
     key = json.loads(ctl("access-key", "create", "--role", "admin", "--json"))["secret_access_key"]
     enrolment = json.loads(ctl("user", "totp", "enrol", "anna", "--json"))
