@@ -276,7 +276,7 @@ test-sdk: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the AWS SDK for JavaScrip
 	@SDK=$(CURDIR)/build/aws-sdk $(VENV)/bin/pytest tests/e2e/test_javascript_sdk.py $(ARGS) </dev/null
 
 .PHONY: test-service
-test-service: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## make install, the package and a newer systemd, each in a booted system (root)
+test-service: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## make install, the package, a newer systemd and other firewalls, each in a booted system (root)
 	@TEST_SERVICE=1 $(VENV)/bin/pytest tests/systemd $(ARGS) </dev/null
 
 .PHONY: test-paths

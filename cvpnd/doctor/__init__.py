@@ -2,7 +2,8 @@
 
     findings.py   what a check says
     facts.py      what checks look at: the file, the daemon's answers, interfaces
-    host.py       kernel, interfaces, forwarding, firewalls, buffers, ports
+    host.py       kernel, interfaces, forwarding, buffers, ports
+    firewalls.py  our own table, and other firewalls
     trust.py      configuration, certificates, keys, the clock
     names.py      names in profiles, resolvers
     logins.py     directories, RADIUS servers, identity providers, the portal

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvpnd.doctor import host, logins, names, trust
+from cvpnd.doctor import firewalls, host, logins, names, trust
 from cvpnd.doctor.facts import Facts, gather
 from cvpnd.doctor.findings import Finding, warning
 
@@ -22,7 +22,7 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Iterator[Finding]]], ...] = (
     ("interfaces", host.interfaces),
     ("addresses", host.overlaps),
     ("forwarding", host.forwarding),
-    ("firewall", host.firewalls),
+    ("firewall", firewalls.firewalls),
     ("ports", host.ports),
     ("buffers", host.buffers),
     ("mtu", host.mtu),

@@ -1,28 +1,21 @@
-"""The host: kernel, interfaces, forwarding, firewalls, buffers, ports, room on disks."""
+"""The host: kernel, interfaces, forwarding, buffers, ports, room on disks."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import json
 import os
-import re
 import shutil
 import socket
 import stat
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
 
 from pyroute2 import IPRoute
 
 from cvpnd.config import Config, EndpointConfig, Listen, covers
 from cvpnd.doctor.facts import Facts, is_root
 from cvpnd.doctor.findings import Finding, problem, warning
-from cvpnd.host import firewall
-from cvpnd.host.errors import HostError
 from cvpnd.ops.udp_sockets import read_udp_sockets
 from cvpnd.policy.mtu import tunnel_mtu
 
@@ -53,7 +46,7 @@ def tun_device(_facts: Facts) -> Iterator[Finding]:
 
 
 def programs(_facts: Facts) -> Iterator[Finding]:
-    if _nft() is None:
+    if program("nft") is None:
         yield problem("programs", "nft is not installed", "apt-get install nftables")
 
 
@@ -129,73 +122,13 @@ def forwarding(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def firewalls(facts: Facts) -> Iterator[Finding]:
-    if _nft() is None or not is_root():
-        return
-    try:
-        others = asyncio.run(firewall.foreign_drops())
-        listing = _ruleset()
-    except (HostError, OSError, ValueError, subprocess.SubprocessError) as error:
-        yield warning("firewall", f"nftables cannot be read: {error}", "run cvpnctl doctor as root")
-        return
-    docker = any(chain.get("name") == "DOCKER-USER" for chain in _entries(listing, "chain"))
-    for text in others:
-        fix = 'add accept rules for iifname "cvpn*" and oifname "cvpn*", for good where that table is made'
-        if docker:
-            fix = "iptables -I DOCKER-USER -i cvpn+ -j ACCEPT; iptables -I DOCKER-USER -o cvpn+ -j ACCEPT"
-        yield problem("firewall", text, fix)
-    ours = [t for t in _entries(listing, "table") if (t["family"], t["name"]) == (firewall.FAMILY, firewall.TABLE)]
-    if facts.daemon is not None and not ours:
-        yield problem(
-            "firewall", "cvpnd's own nftables table is gone: nothing is translated, and nothing keeps clients apart",
-            "somebody removed it and cvpnd could not put it back, its log says why; systemctl reload cvpnd",
-        )  # fmt: skip
-    yield from _closed_ports(facts.config, listing)
-
-
-def _closed_ports(config: Config | None, listing: Mapping[str, Any]) -> Iterator[Finding]:
-    """Input chains that drop by policy and mention no port of ours in any rule. A warning, as a rule may let everything
-    of an interface in."""
-    dropping = [
-        chain
-        for chain in _entries(listing, "chain")
-        if (chain.get("hook"), chain.get("policy")) == ("input", "drop") and chain["table"] != firewall.TABLE
-    ]
-    for chain in dropping:
-        rules = [r for r in _entries(listing, "rule") if (r["family"], r["table"]) == (chain["family"], chain["table"])]
-        text = json.dumps([rule["expr"] for rule in rules])
-        ranges = [(int(low), int(high)) for low, high in re.findall(r'"range": \[(\d+), (\d+)\]', text)]
-        for endpoint, listen in _listeners(config):
-            named = re.search(rf"[ \[]{listen.port}\b", text) is not None
-            if not named and not any(low <= listen.port <= high for low, high in ranges):
-                yield warning(
-                    "firewall",
-                    f"table {chain['family']} {chain['table']}, chain {chain['name']}, drops what it does not know, "
-                    f"and no rule there names port {listen.port}: clients of endpoint {endpoint.name} may not get in",
-                    f"nft add rule {chain['family']} {chain['table']} {chain['name']} "
-                    f"{listen.transport} dport {listen.port} accept",
-                )
-
-
-def _ruleset() -> Mapping[str, Any]:
-    program = _nft()
-    assert program is not None  # noqa: S101 - the caller has looked
-    done = subprocess.run([program, "-j", "list", "ruleset"], capture_output=True, check=True, timeout=30)
-    loaded: Mapping[str, Any] = json.loads(done.stdout)
-    return loaded
-
-
-def _entries(listing: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
-    return [entry[kind] for entry in listing["nftables"] if kind in entry]
-
-
-def _nft() -> str | None:
-    return shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
+def program(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
 def buffers(facts: Facts) -> Iterator[Finding]:
     sockets = read_udp_sockets()
-    for endpoint, listen in _listeners(facts.config, "udp"):
+    for endpoint, listen in listeners(facts.config, "udp"):
         seen = sockets.get((ip_address(listen.host), listen.port))
         if seen is not None and seen.dropped:
             yield warning(
@@ -295,7 +228,7 @@ def disks(facts: Facts) -> Iterator[Finding]:
 
 
 def _all_listeners(config: Config) -> Iterator[tuple[str, Listen]]:
-    for endpoint, listen in _listeners(config):
+    for endpoint, listen in listeners(config):
         yield f"endpoint {endpoint.name}", listen
     for who, place in (
         ("api", config.api.listen),
@@ -306,7 +239,7 @@ def _all_listeners(config: Config) -> Iterator[tuple[str, Listen]]:
             yield who, Listen("tcp", place.host, place.port)
 
 
-def _listeners(config: Config | None, transport: str | None = None) -> Iterator[tuple[EndpointConfig, Listen]]:
+def listeners(config: Config | None, transport: str | None = None) -> Iterator[tuple[EndpointConfig, Listen]]:
     for endpoint in () if config is None else config.endpoints:
         for listen in endpoint.listen:
             if transport in (None, listen.transport):

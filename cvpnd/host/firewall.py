@@ -9,7 +9,7 @@
 
 The table is replaced as a whole in one transaction, so there is no moment without it and no difference between start,
 reload and repair. Its chains accept what they do not speak of: other tables decide on that, and on ours as well, since
-in nftables any table can drop (see `foreign_drops`).
+in nftables any table can drop (`foreign.py`).
 """
 
 from __future__ import annotations
@@ -320,17 +320,9 @@ async def denied(plan: HostPlan) -> dict[Denied, int]:
     return {names[each["name"]]: each["packets"] for each in counters if each["name"] in names}
 
 
-async def foreign_drops() -> list[str]:
-    """Warnings about other tables whose forward chain drops what it does not know: ours cannot overrule them."""
-    listing = json.loads((await _nft("", "-j", "list", "chains"))[0])
-    return [
-        f"table {chain['family']} {chain['table']}, chain {chain['name']}, drops forwarded packets by its policy: "
-        f"clients reach nothing unless a rule there accepts packets from and to the TUN devices"
-        for entry in listing["nftables"]
-        if (chain := entry.get("chain")) is not None
-        and (chain.get("hook"), chain.get("policy")) == ("forward", "drop")
-        and (chain["family"], chain["table"]) != (FAMILY, TABLE)
-    ]
+async def ruleset() -> list[dict[str, Any]]:
+    """All tables of this host, without what is in their sets."""
+    return list(json.loads((await _nft("", "-t", "-j", "list", "ruleset"))[0])["nftables"])
 
 
 async def is_there() -> bool:

@@ -22,7 +22,7 @@ from typing import Any, Literal, TextIO
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from cvpnd.host import firewall, links, routes, sysctl, watch
+from cvpnd.host import firewall, foreign, links, routes, sysctl, watch
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.notices import SETTLE_S, Notices
 from cvpnd.host.patience import Patience
@@ -136,7 +136,8 @@ class HostGateway:
 
     async def warnings(self) -> list[str]:
         """What else on this host keeps clients from their target networks."""
-        return await firewall.foreign_drops()
+        ruleset = foreign.Ruleset(await firewall.ruleset())
+        return [drop.text for drop in foreign.forward_drops(ruleset, foreign.forwarded(self._plan))]
 
     async def denied(self) -> dict[firewall.Denied, int]:
         """Packets of clients that were kept back since the start."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,17 +29,7 @@ def matrix() -> Iterator[Matrix]:
 def desktop(matrix: Matrix, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
     """A system with NetworkManager, one link away from the gateway."""
     with BootedSystem(tmp_path_factory.mktemp("desktop")) as system:
-        packages = system.root / "packages"
-        packages.mkdir()
-        for package in other_releases.network_manager():
-            shutil.copy(package, packages)
-        subprocess.run(
-            ["chroot", system.root, "sh", "-c", "DEBIAN_FRONTEND=noninteractive dpkg --install /packages/*.deb"],
-            check=True,
-            capture_output=True,
-        )
-        for wants in (system.root / "etc/systemd/system").glob("*.wants"):
-            shutil.rmtree(wants)
+        system.install(other_releases.network_manager())
         (system.root / "etc/NetworkManager/NetworkManager.conf").write_text(SETTINGS)
         system.boot()
         system.run("chmod", "0666", "/dev/net/tun")

@@ -56,9 +56,7 @@ class BootedSystem:
                 path.mkdir()
             options = f"lowerdir=/,upperdir={upper},workdir={work}"
             subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root], check=True)
-            # of this machine's services none is wanted
-            for wants in (self.root / "etc/systemd/system").glob("*.wants"):
-                shutil.rmtree(wants)
+            self._unwant()  # of this machine's services, all
             for package in self._packages:
                 files = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
                 # /lib is a link to usr/lib, and stays one
@@ -89,6 +87,23 @@ class BootedSystem:
     def _unmount(self) -> None:
         for path in (self.root, self._directory):
             subprocess.run(["umount", "--lazy", path], check=False, stderr=subprocess.DEVNULL)
+
+    def install(self, packages: Sequence[Path]) -> None:
+        """Before it boots, and none of their services with it."""
+        place = self.root / "packages"
+        place.mkdir()
+        for package in packages:
+            shutil.copy(package, place)
+        subprocess.run(
+            ["chroot", self.root, "sh", "-c", "DEBIAN_FRONTEND=noninteractive dpkg --install /packages/*.deb"],
+            check=True,
+            capture_output=True,
+        )
+        self._unwant()
+
+    def _unwant(self) -> None:
+        for wants in (self.root / "etc/systemd/system").glob("*.wants"):
+            shutil.rmtree(wants)
 
     def boot(self, timeout_s: float = 30) -> None:
         source = find_spec("cvpnd")

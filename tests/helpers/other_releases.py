@@ -134,16 +134,24 @@ def _apt(place: Path) -> list[str]:
 
 
 def network_manager() -> list[Path]:
-    """NetworkManager with its OpenVPN plugin, of this machine's own release: the packages that are not installed here,
-    for a system that can be thrown away. Raises Unavailable."""
-    place = DIRECTORY / "network-manager"
+    """NetworkManager with its OpenVPN plugin. Raises Unavailable."""
+    return _of_this_release("network-manager", "network-manager-openvpn", "dbus", "openvpn")
+
+
+def firewalls() -> list[Path]:
+    """Raises Unavailable."""
+    return _of_this_release("firewalld", "ufw", "iptables", "dbus")
+
+
+def _of_this_release(*packages: str) -> list[Path]:
+    """Those that are not installed here, for a system that can be thrown away."""
+    place = DIRECTORY / packages[0]
     if not place.exists():
         coming = place.with_suffix(".coming")
         shutil.rmtree(coming, ignore_errors=True)
         (coming / "archives/partial").mkdir(parents=True)
         apt = ["apt-get", "--yes", f"--option=Dir::Cache={coming}", "--option=APT::Sandbox::User=root"]
-        wanted = ("network-manager", "network-manager-openvpn", "dbus", "openvpn")
-        _run(*apt, "install", "--no-install-recommends", "--download-only", *wanted)
+        _run(*apt, "install", "--no-install-recommends", "--download-only", *packages)
         coming.rename(place)
     return sorted(place.glob("archives/*.deb"))
 
