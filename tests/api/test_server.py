@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import os
+import selectors
 import signal
 import socket
 import ssl
 import stat
 import threading
+import time
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
@@ -182,6 +185,35 @@ async def test_headers_without_an_end_are_refused(tmp_path: Path) -> None:
     assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
     writer.close()
     await server.stop()
+
+
+class _CountingSelector(selectors.EpollSelector):
+    looks = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.looks += 1
+        return super().select(timeout)
+
+
+def test_a_server_that_nobody_asks_sleeps_and_knows_what_time_it_is_and_stops_at_once(tmp_path: Path) -> None:
+    selector = _CountingSelector()
+
+    async def idle() -> None:
+        path = tmp_path / "admin.sock"
+        server = HttpServer(who, bind_unix(path))
+        await server.start()
+        before = selector.looks
+        await asyncio.sleep(2.5)
+        assert selector.looks - before < 15
+        async with client_of(path) as client:
+            answered = parsedate_to_datetime((await client.get("/")).headers["Date"])
+        assert abs(answered.timestamp() - time.time()) < 2.2
+        began = time.monotonic()
+        await server.stop()
+        assert time.monotonic() - began < 0.5
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(idle())
 
 
 def test_it_runs_in_a_loop_of_another_thread(tmp_path: Path) -> None:
