@@ -30,7 +30,7 @@ PACKAGES_run   := $(PACKAGES_build) iproute2 nftables xmlsec1
 PACKAGES_install := $(PACKAGES_run) dpkg-dev python3 python3-dev python3-venv
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
-PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql systemd systemd-container
+PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa faketime libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql systemd systemd-container
 
 PACKAGE_SETS := packages-build packages-run packages-install packages-lint packages-lab packages-test
 
@@ -231,7 +231,7 @@ test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVP
 
 # Installing Samba's packages would also start it on this host, and again at each boot: a policy forbids the first, and
 # the services are switched off for the second.
-SAMBA := samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user faketime
+SAMBA := samba samba-ad-dc samba-ad-provision samba-dsdb-modules samba-vfs-modules winbind krb5-user
 
 .PHONY: test-logins
 test-logins: packages-test $(TOOLS)/slapd $(FREERADIUS) $(VENV)/.cvpnd $(VENV)/.dev ## logins by the hundred and wrong ones by the thousand at OpenLDAP, a directory that hangs, minutes of new keys; fifty in the browser at once (root)
@@ -240,7 +240,7 @@ test-logins: packages-test $(TOOLS)/slapd $(FREERADIUS) $(VENV)/.cvpnd $(VENV)/.
 
 .PHONY: test-samba
 test-samba: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## logins at a real Active Directory controller; installs Samba, switched off (root)
-	@command -v samba-tool faketime >/dev/null || { echo '==> Installing Debian packages: $(SAMBA)'; mkdir -p $(LOGS); \
+	@command -v samba-tool >/dev/null || { echo '==> Installing Debian packages: $(SAMBA)'; mkdir -p $(LOGS); \
 	    policy=/usr/sbin/policy-rc.d; [ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; ours=1; }; \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(SAMBA) </dev/null >$(LOGS)/samba.log 2>&1 \
 	        || { tail -n 30 $(LOGS)/samba.log >&2; failed=1; }; \

@@ -155,6 +155,7 @@ class Daemon:
             connection_log_lost=self.connection_log.lost,
             host_changes=gateway.host_changes_seen,
             host_trouble=gateway.host_trouble,
+            clock_trouble=gateway.timekeeper.trouble,
             queues={
                 "connection_log": self.connection_log.waiting,
                 "connect_handlers": sum(self.control.handlers.pending().values()),
@@ -248,7 +249,7 @@ class Daemon:
                 await self.operations.keep_crl_fresh()
             except OperationError as error:
                 log.error("the CRL cannot be signed again: %s", error)
-            await asyncio.sleep(CRL_CHECK_INTERVAL_S)
+            await self.gateway.timekeeper.until_step(CRL_CHECK_INTERVAL_S)
 
     def log(self, connection: Connection, entry: Entry) -> None:
         if entry["connection-log-type"] != UPDATE:  # they would leave no room for who comes and goes
@@ -397,7 +398,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
-    kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, accounts
+    kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, gateway.timekeeper.keep, accounts
     stored = operations.keep_following, operations.keep_audit
     for chore in (daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
         daemon.keep(chore)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -47,7 +48,7 @@ class UsedCodes(Protocol):
     """Where they are kept (``store``). Called from threads; raises if it cannot tell, and then nobody gets in."""
 
     def take_radius_code(self, directory: str, username: str, code: Secret, until: float, now: float) -> bool:
-        """False: it has been taken. ``until``, as ``now`` in seconds since the epoch, it is not taken again."""
+        """False: it has been taken. ``until``, as ``now`` on the steady clock, it is not taken again."""
         ...
 
 
@@ -63,12 +64,16 @@ class _Round:
 class RadiusCodes:
     """Of one directory. On the event loop's thread, but for what ``second_factor`` says."""
 
-    def __init__(self, config: RadiusConfig, settings: RadiusSettings, used: UsedCodes) -> None:
+    def __init__(
+        self, config: RadiusConfig, settings: RadiusSettings, used: UsedCodes, clock: Callable[[], float]
+    ) -> None:
+        """``clock``: the steady one."""
         self.config = config
         self.servers = RadiusServers(settings)
         self._questions = Questions()
         self._throttle = CodeThrottle()
         self._used = used
+        self._clock = clock
 
     def replace(self, config: RadiusConfig, settings: RadiusSettings) -> None:
         """Questions that are open and who is slowed down stay so."""
@@ -146,7 +151,7 @@ class RadiusCodes:
         """A code counts once, also where the server takes it again, and of two logins at once one is let in."""
         if not (once_s := self.config.code_once_s):
             return True
-        now, once = time.time(), code.without(AS_PEOPLE_TYPE)  # a server may not mind those either
+        now, once = self._clock(), code.without(AS_PEOPLE_TYPE)  # a server may not mind those either
         return await asyncio.to_thread(
             self._used.take_radius_code, self.config.directory, name, once, now + once_s, now
         )

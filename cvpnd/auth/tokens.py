@@ -1,6 +1,8 @@
 """auth-token: what a client shows instead of its user's password once that was right (openvpn-wire.md 15.4).
 
-A token says who logged in where, when, and until when it is good; nothing of it is kept here but the key of the HMAC.
+A token says which login it is of, when that was and for how long it is good; nothing of it is kept here but the key of
+the HMAC. Clocks are set, and stand wrong for as long as nobody notices: so a token says the time of two, the wall clock
+and the steady one (``server/steady_clock.py``), and what ends it before its time has no date at all but a mark.
 Whatever a client does with it, renegotiate or reconnect a thousand times, it gets no other end than the first login
 gave it. The HMAC covers what is not in the token too: endpoint, directory, user, certificate, and the stamp of the
 account, so that a token of another is worth nothing, and none outlives a changed password.
@@ -31,9 +33,19 @@ LIFETIME_S = 86_400
 SECRET_BYTES = 18
 """144 bits; in base64 without padding, and with everything else in the 127 characters that old clients take."""
 
-_FIELDS = struct.Struct(">12sQQ")
+MARK_BYTES = 6
+NO_MARK = bytes(MARK_BYTES)
+
+_FIELDS = struct.Struct(f">12sQII{MARK_BYTES}s")
+_FIELDS_1 = struct.Struct(">12sQQ")
+"""Of tokens that cvpnd wrote before there was a steady clock: login id, login and expiry in seconds since the epoch."""
 _DIGEST_BYTES = 32
-_CHARACTERS = {len(PREFIX) + 4 * (_FIELDS.size + secret + _DIGEST_BYTES) // 3 for secret in (0, SECRET_BYTES)}
+_FORMS = {
+    fields.size + secret + _DIGEST_BYTES: fields for fields in (_FIELDS, _FIELDS_1) for secret in (0, SECRET_BYTES)
+}
+"""By length. All are multiples of three, which base64 does not pad."""
+_CHARACTERS = {len(PREFIX) + 4 * size // 3 for size in _FORMS}
+_LABELS = {_FIELDS: b"cvpnd auth-token 2", _FIELDS_1: b"cvpnd auth-token 1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +61,26 @@ class TokenOwner:
 class Token:
     login_id: bytes
     logged_in_at: int
-    """Seconds since the epoch, as the next."""
-    expires_at: int
+    """Seconds since the epoch."""
+    lifetime_s: int
+    steady_at: int = 0
+    """The same moment on the steady clock, which is no older than tokens that do not say it."""
+    mark: bytes = NO_MARK
+    """``Revocations.mark`` of then."""
     secret: bytes = field(default=b"", repr=False)
     """The client's; empty where nothing is kept that it opens."""
 
     @classmethod
-    def new(cls, now: float, lifetime_s: int, *, with_secret: bool = False) -> Self:
+    def new(
+        cls, now: float, lifetime_s: int, *, steady: float = 0.0, mark: bytes = NO_MARK, with_secret: bool = False
+    ) -> Self:
         secret = secrets.token_bytes(SECRET_BYTES) if with_secret else b""
-        return cls(secrets.token_bytes(12), int(now), int(now) + lifetime_s, secret)
+        return cls(secrets.token_bytes(12), int(now), lifetime_s, int(steady), mark, secret)
+
+    @property
+    def expires_at(self) -> int:
+        """Seconds since the epoch."""
+        return self.logged_in_at + self.lifetime_s
 
     @classmethod
     def claimed(cls, text: str) -> Self | None:
@@ -65,16 +88,31 @@ class Token:
         raw = _decoded(text)
         if raw is None:
             return None
-        login_id, logged_in_at, expires_at = _FIELDS.unpack_from(raw)
-        return cls(login_id, logged_in_at, expires_at, raw[_FIELDS.size : -_DIGEST_BYTES])
+        form = _FORMS[len(raw)]
+        secret = raw[form.size : -_DIGEST_BYTES]
+        if form is _FIELDS_1:
+            login_id, logged_in_at, expires_at = form.unpack_from(raw)
+            return cls(login_id, logged_in_at, expires_at - logged_in_at, secret=secret)
+        login_id, logged_in_at, lifetime_s, steady_at, mark = form.unpack_from(raw)
+        return cls(login_id, logged_in_at, lifetime_s, steady_at, mark, secret)
+
+    def age_s(self, now: float, steady: float) -> float:
+        """By the clock that says more. One that is behind the login by so much counts as if it were ahead: how much
+        time has passed it cannot say, and a clock that was years ahead must not have written tokens for years."""
+        return max(steady - self.steady_at, abs(now - self.logged_in_at))
 
 
 class Revocations:
-    """Which tokens are worth nothing although their time is not over: of a user or of their account in one directory up
-    to a moment, or of one login."""
+    """Which tokens are worth nothing although their time is not over: those of one login, or those of a user, or of
+    their account in one directory, of before.
 
-    def __init__(self, at: Mapping[str, float] = MappingProxyType({})) -> None:
-        self._at = dict(at)
+    What was before no clock says. Each time a user's logins are ended they get another mark, a random number, and a
+    token is good for as long as its own is the one of its user. So nothing counts up that a database restored from a
+    backup could count up once more."""
+
+    def __init__(self, marks: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """By subject; of a login that there is one says enough."""
+        self._marks = dict(marks)
 
     @staticmethod
     def of_user(username: str) -> str:
@@ -89,15 +127,21 @@ class Revocations:
     def of_login(token: Token) -> str:
         return f"login {token.login_id.hex()}"
 
-    def add(self, subjects: Iterable[str], now: float) -> None:
-        self._at |= dict.fromkeys(subjects, now)
+    @staticmethod
+    def new_marks(subjects: Iterable[str]) -> dict[str, bytes]:
+        return {subject: secrets.token_bytes(MARK_BYTES) for subject in subjects}
+
+    def add(self, marks: Mapping[str, bytes]) -> None:
+        self._marks |= marks
+
+    def mark(self, directory: str, username: str) -> bytes:
+        """What tokens of now get: it is another once either of the two is."""
+        either = (self.of_user(username), self.of_account(directory, username))
+        user, account = (self._marks.get(subject, NO_MARK) for subject in either)
+        return bytes(a ^ b for a, b in zip(user, account, strict=True))
 
     def covers(self, token: Token, directory: str, username: str) -> bool:
-        """A token knows whole seconds only: one of the same second is covered too."""
-        if self.of_login(token) in self._at:
-            return True
-        either = (self.of_user(username), self.of_account(directory, username))
-        return token.logged_in_at <= max(self._at.get(subject, float("-inf")) for subject in either)
+        return self.of_login(token) in self._marks or token.mark != self.mark(directory, username)
 
 
 def looks_like_token(password: Secret) -> bool:
@@ -108,9 +152,10 @@ def _decoded(text: str) -> bytes | None:
     if len(text) not in _CHARACTERS or not text.startswith(PREFIX):
         return None
     try:
-        return base64.b64decode(text[len(PREFIX) :], validate=True)
+        raw = base64.b64decode(text[len(PREFIX) :], validate=True)
     except (binascii.Error, ValueError):
         return None
+    return raw if len(raw) in _FORMS else None
 
 
 class TokenKey:
@@ -120,18 +165,20 @@ class TokenKey:
         self._key = key
 
     def write(self, token: Token, owner: TokenOwner) -> str:
-        fields = _FIELDS.pack(token.login_id, token.logged_in_at, token.expires_at) + token.secret
-        return PREFIX + base64.b64encode(fields + self._digest(fields, owner)).decode()
+        packed = _FIELDS.pack(token.login_id, token.logged_in_at, token.lifetime_s, token.steady_at, token.mark)
+        fields = packed + token.secret
+        return PREFIX + base64.b64encode(fields + self._digest(_FIELDS, fields, owner)).decode()
 
     def read(self, text: str, owner: TokenOwner) -> Token | None:
         """None unless it was written for this owner with this key. Whether it has expired is for the caller."""
         raw = _decoded(text)
-        if raw is None or not hmac.compare_digest(raw[-_DIGEST_BYTES:], self._digest(raw[:-_DIGEST_BYTES], owner)):
+        if raw is None:
             return None
-        return Token.claimed(text)
+        digest = self._digest(_FORMS[len(raw)], raw[:-_DIGEST_BYTES], owner)
+        return Token.claimed(text) if hmac.compare_digest(raw[-_DIGEST_BYTES:], digest) else None
 
-    def _digest(self, fields: bytes, owner: TokenOwner) -> bytes:
+    def _digest(self, form: struct.Struct, fields: bytes, owner: TokenOwner) -> bytes:
         words = (owner.endpoint_id, owner.directory, owner.username, owner.certificate_fingerprint)
-        parts = [b"cvpnd auth-token 1", *(word.encode() for word in words), owner.stamp, fields]
+        parts = [_LABELS[form], *(word.encode() for word in words), owner.stamp, fields]
         message = b"".join(struct.pack(">I", len(part)) + part for part in parts)
         return hmac.digest(self._key, message, "sha256")

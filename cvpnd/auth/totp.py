@@ -58,8 +58,15 @@ class Authenticators(Protocol):
 class Totp:
     """Any thread may ask."""
 
-    def __init__(self, authenticators: Authenticators, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        authenticators: Authenticators,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``wall``: the authenticator apps' time; everything else goes by ``clock``."""
         self._authenticators = authenticators
+        self._wall = wall
         self._clock = clock
         self._questions = Questions()
         self._throttle = CodeThrottle()
@@ -87,7 +94,7 @@ class Totp:
         key, now = (directory, account.name), self._clock()
         if (wait_s := self._throttle.begin(key, now)) > 0:
             return Refused(Refusal.MFA_THROTTLED, f"{account.name} may send a code again in {wait_s:.0f} s")
-        step = _step_of(enrolled.secret, typed, now)
+        step = _step_of(enrolled.secret, typed, self._wall())
         if step is None:
             return Refused(Refusal.MFA_CODE_WRONG, f"the code of {account.name} is not that of this minute")
         if step <= enrolled.last_step or not self._authenticators.take_step(directory, account.name, step):

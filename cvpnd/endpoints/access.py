@@ -85,7 +85,7 @@ class AccessOperations(OperationsBase):
         return self._credentials.get(key_id)
 
     async def see_request(self, signature: str, sender: str, now: float, *, kept_s: float) -> SeenRequest | None:
-        """How a change with this signature was seen first; None: just now."""
+        """How a change with this signature was seen first; None: just now. ``now``: ``steady_now``."""
         async with self._changing:
             return await self._store(self._stored.see_request, signature, sender, now, kept_s=kept_s)
 

@@ -68,7 +68,9 @@ class Accounts:
     def set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
         before, now = self._control.radius, {}
         for config, settings in wanted:
-            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(config, settings, self._store)
+            codes = now[config.directory] = before.get(config.directory) or RadiusCodes(
+                config, settings, self._store, self._control.clock.now
+            )
             codes.replace(config, settings)
         for directory in before.keys() - now.keys():
             before[directory].close()

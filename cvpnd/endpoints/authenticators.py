@@ -31,7 +31,7 @@ class AuthenticatorOperations(OperationsBase):
         async with self._change():
             new = StoredAuthenticator(directory, name, secret, 0, digests, now)
             if await self._store(self._stored.enrol, new):
-                await self._end_logins(directory, name, now)
+                await self._end_logins(directory, name)
         return EnrolmentView(directory, name, provisioning_uri(secret, name, issuer), tuple(codes))
 
     async def remove_authenticator(self, directory: str, name: str) -> None:
@@ -39,7 +39,7 @@ class AuthenticatorOperations(OperationsBase):
         async with self._change():
             if not await self._store(self._stored.remove_authenticator, directory, name):
                 raise OperationError("NoSuchEntity.NotFound", f"{name} of directory {directory} has no authenticator")
-            await self._end_logins(directory, name, time.time())
+            await self._end_logins(directory, name)
 
     async def _user(self, directory: str, name: str) -> str:
         """As the directory writes it."""
@@ -53,7 +53,8 @@ class AuthenticatorOperations(OperationsBase):
             raise OperationError("NoSuchEntity.NotFound", f"{name} of directory {directory}: {account.detail}")
         return account.name
 
-    async def _end_logins(self, directory: str, name: str, now: float) -> None:
-        subject = Revocations.of_account(directory, name)
-        await self._store(self._stored.revoke_logins, {subject}, now)
-        self._gateway.control.revocations.add({subject}, now)
+    async def _end_logins(self, directory: str, name: str) -> None:
+        control = self._gateway.control
+        marks = Revocations.new_marks({Revocations.of_account(directory, name)})
+        await self._store(self._stored.revoke_logins, marks, control.clock.now())
+        control.revocations.add(marks)

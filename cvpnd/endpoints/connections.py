@@ -46,19 +46,20 @@ class ConnectionOperations(OperationsBase):
         ]
         if connection_id is not None and not chosen:
             raise OperationError("InvalidConnectionId.NotFound", f"{connection_id}: no such active connection")
-        control, now = self._gateway.control, time.time()
+        control = self._gateway.control
         subjects = {Revocations.of_login(connection.token) for connection in chosen if connection.token is not None}
         if username is not None and only is None and control.token_key is not None:
             subjects.add(Revocations.of_user(username))
         end_rehearsal()
-        control.revocations.add(subjects, now)
+        marks = Revocations.new_marks(subjects)
+        control.revocations.add(marks)
         for connection in chosen:
             control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
         ended = [connection.connection_id for connection in chosen]
-        if ended or subjects:  # after the sessions: a full disk must not keep them alive
+        if ended or marks:  # after the sessions: a full disk must not keep them alive
             async with self._change():
-                await self._store(self._stored.record_terminated, ended, username, now)
-                if subjects:
-                    await self._store(self._stored.revoke_logins, subjects, now)
-                    control.revocations.add(subjects, now)  # again, if a reload came in between
+                await self._store(self._stored.record_terminated, ended, username)
+                if marks:
+                    await self._store(self._stored.revoke_logins, marks, control.clock.now())
+                    control.revocations.add(marks)  # again, if a reload came in between
         return ended

@@ -34,6 +34,7 @@ from cvpnd.endpoints.ended import EndedConnections
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.endpoints.timekeeping import Timekeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
 from cvpnd.host.firewall import Denied
@@ -86,6 +87,7 @@ class Gateway:
         self.accounts = Accounts(plane, control, store)
         self.saml_keeper = SamlKeeper(store)
         self.timeouts = SessionTimeouts(control)
+        self.timekeeper = Timekeeper(control.clock, store)
         self.ended = EndedConnections()
         self.revision = 0
         self.last_reload_at: float | None = None
@@ -114,6 +116,7 @@ class Gateway:
         """Raises ``GatewayError``; then the host is as it was."""
         try:
             self._host.claim()  # before anything is written that a running gateway may have
+            await self.timekeeper.begin()
             await self._become(self.config)
         except _FAILURES as error:
             await self.stop(0)
@@ -258,7 +261,8 @@ class Gateway:
         await asyncio.to_thread(self.saml_keeper.read_stored, {each.arn: each.metadata for each in stored})
         if self.control.saml is None:
             await asyncio.to_thread(prepare)
-            self.control.saml = SamlLogins(self.store, await asyncio.to_thread(self.store.gateway_secret, "saml-state"))
+            key = await asyncio.to_thread(self.store.gateway_secret, "saml-state")
+            self.control.saml = SamlLogins(self.store, key, self.control.clock.now)
         self._follow_providers(self.saml_keeper.providers())
 
     async def keep_metadata(self) -> None:

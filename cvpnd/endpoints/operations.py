@@ -88,6 +88,9 @@ class OperationsBase:
     def _stored(self) -> Store:
         return self._gateway.store
 
+    def steady_now(self) -> float:
+        return self._gateway.control.clock.now()
+
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """Changes inside are checked and not made: they end with ``Rehearsed``."""
@@ -103,7 +106,7 @@ class OperationsBase:
         """Do it, unless this token's request has been done already: then the answer is the one that it got."""
         digest = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
         async with self._change():
-            before = await self._store(self._stored.answered, action, token)
+            before = await self._store(self._stored.answered, action, token, self.steady_now())
             if before is not None and before.request != digest:
                 raise OperationError(
                     "IdempotentParameterMismatch", "the client token was used before, with other parameters"
@@ -111,7 +114,8 @@ class OperationsBase:
             if before is not None:
                 return before.answer
             answer = await do()
-            await self._store(self._stored.remember_answer, action, token, Answered(digest, answer))
+            answered = Answered(digest, answer)
+            await self._store(self._stored.remember_answer, action, token, answered, self.steady_now())
             return answer
 
     def together(self) -> AbstractAsyncContextManager[Change]:

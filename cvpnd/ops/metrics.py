@@ -125,6 +125,8 @@ class GatewayMetrics:
     store_outage: str = ""
     """Why the state database cannot be used."""
     store_outage_since: float | None = None
+    clock_trouble: str = ""
+    """What the wall clock has done lately."""
     connection_log_lost: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
     """Name -> what waits in it."""

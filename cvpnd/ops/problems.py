@@ -50,6 +50,13 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
         yield Problem(
             "critical", "host", metrics.host_trouble, "undo that, or cvpnctl doctor says what; then cvpnctl reload"
         )
+    if metrics.clock_trouble:
+        yield Problem(
+            "warning",
+            "clock",
+            f"{metrics.clock_trouble}; certificates, tokens and codes go by it",
+            "timedatectl says whether it is right now; if it is, so is everything, and this goes after a day",
+        )
     if metrics.connection_log_lost:
         yield Problem(
             "warning",

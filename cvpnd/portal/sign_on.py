@@ -84,10 +84,9 @@ class SignOn:
         provider = self._desk.provider(endpoint)
         if isinstance(provider, Refused):
             return self._refuse_login(request, endpoint, provider)
-        now = time.time()
-        relay_state, request_id = self._states.new(_visitor(endpoint), 0, now)
+        relay_state, request_id = self._states.new(_visitor(endpoint), 0, self._clock())
         _, url = await asyncio.to_thread(  # the first one loads pysaml2
-            provider.begin, now, self._acs_url, request_id=request_id, relay_state=relay_state
+            provider.begin, time.time(), self._acs_url, request_id=request_id, relay_state=relay_state
         )
         answer = redirect(url)
         answer.set_cookie(
@@ -113,8 +112,7 @@ class SignOn:
         provider = self._desk.provider(endpoint)
         if isinstance(provider, Refused):
             return self._refuse_login(request, endpoint, provider)
-        made_at = float(visit.made_at)
-        asked = PendingRequest(visit.request_id, self._acs_url, made_at, made_at + provider.login_time_s)
+        asked = visit.request(self._acs_url, provider.login_time_s, steady=self._clock(), wall=time.time())
         assertion = await self._desk.accept(provider, response, asked, host=host)
         if isinstance(assertion, Refused):
             return self._refuse_login(request, endpoint, assertion)

@@ -59,6 +59,8 @@ class Connection:
     client_session_id: bytes
     started_at: float
     """Seconds since the epoch, for people."""
+    logged_in_at: float
+    """On the steady clock: from here a session timeout counts, however often its client has reconnected."""
     connection_id: str = field(default_factory=new_connection_id)
     phase: Phase = Phase.HANDSHAKE
     stranger: bool = True
@@ -121,11 +123,6 @@ class Connection:
     @property
     def established(self) -> bool:
         return self.phase is Phase.ESTABLISHED
-
-    @property
-    def logged_in_at(self) -> float:
-        """Seconds since the epoch: from here a session timeout counts, however often its client has reconnected."""
-        return self.started_at if self.token is None else self.token.logged_in_at
 
     @property
     def cipher(self) -> str:

@@ -41,6 +41,7 @@ from cvpnd.server.places import Places
 from cvpnd.server.plane_events import plane_told
 from cvpnd.server.session_events import session_told
 from cvpnd.server.session_table import SessionTable
+from cvpnd.server.steady_clock import SteadyClock
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
@@ -122,6 +123,7 @@ class ControlPlane:
         self._strangers_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self._waiting_logged = TokenBucket(STRANGERS_LOGGED_PER_S, STRANGERS_LOGGED_AT_ONCE)
         self.loop = asyncio.get_running_loop()
+        self.clock = SteadyClock(self.loop.time)
         self._wake_up: asyncio.TimerHandle | None = None
         self.loop.add_reader(plane.event_fd(), self._plane_events)
         self.loop.add_reader(door.event_fd(), self._control_packets)
@@ -179,7 +181,10 @@ class ControlPlane:
             hold=None if memory is None else memory.hold,
             drops=self.drops,
         )
-        connection = Connection(endpoint, session, link, remote_session_id, time.time(), method=endpoint.method())
+        method = endpoint.method()
+        connection = Connection(
+            endpoint, session, link, remote_session_id, time.time(), self.clock.now(), method=method
+        )
         connection.memory = memory
         connection.stage_began_at = self.loop.time()
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed

@@ -57,7 +57,7 @@ async def ask_browser(
         found = saml.provider(method.provider_of_pages or method.saml_provider)
         if isinstance(found, Refused):
             return found
-        return await log_in_by(saml, connection, found, await log_in_by_browser(control, connection, found.id))
+        return await log_in_by(control, saml, connection, found, await log_in_by_browser(control, connection, found.id))
     brought = saml.taken_back(visitor, credentials.password)
     if isinstance(brought, Refused):
         return brought
@@ -69,10 +69,12 @@ async def ask_browser(
     connection.username = assertion.name
     control.on_assertion(connection)
     connection.assertion_digest = _digest(credentials)
-    return await log_in_by(saml, connection, provider, assertion)
+    return await log_in_by(control, saml, connection, provider, assertion)
 
 
-async def log_in_by(saml: SamlLogins, connection: Connection, provider: SamlProvider, assertion: Assertion) -> Account:
+async def log_in_by(
+    control: ControlPlane, saml: SamlLogins, connection: Connection, provider: SamlProvider, assertion: Assertion
+) -> Account:
     """Begin a login that the client's token goes back to: it ends with the session timeout, or when the identity
     provider says that it does. Raises ``Denied``: what it said counts no more."""
     if (refused := saml.disowned(provider.id, assertion)) is not None:
@@ -83,18 +85,20 @@ async def log_in_by(saml: SamlLogins, connection: Connection, provider: SamlProv
         lifetime_s = min(lifetime_s, max(0, int(assertion.session_ends_at - now)))
     account = Account(assertion.name, assertion.groups)
     connection.vouched_by = provider
-    connection.token = Token.new(now, lifetime_s)
+    mark = control.revocations.mark("", account.name)
+    connection.token = Token.new(now, lifetime_s, steady=control.clock.now(), mark=mark)
+    connection.logged_in_at = control.clock.now()
     await saml.remember(connection.token.login_id, provider, account, now + lifetime_s)
     return account
 
 
-def says_again(connection: Connection, credentials: CredentialsReceived) -> bool:
+def says_again(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> bool:
     """Whether this connection, which is let in, has said the same before: a client that takes no token says it with
     each key. It lasts no longer than a token would."""
     token, digest = connection.token, connection.assertion_digest
     if token is None or not digest or not hmac.compare_digest(digest, _digest(credentials)):
         return False
-    return time.time() < token.expires_at
+    return control.clock.now() - connection.logged_in_at < token.lifetime_s
 
 
 def _digest(credentials: CredentialsReceived) -> bytes:

@@ -1,15 +1,14 @@
 """Ends sessions that have lasted as long as their endpoint or identity provider allows, or over which too little has
 passed for too long.
 
-One timer for all, set for the session that is to be looked at next. How long a session has lasted counts on the wall
-clock from its login on, which may have been another session's; idleness on the loop's, in bytes of inner packets: pings
-and the control channel keep nobody busy."""
+One timer for all, set for the session that is to be looked at next. How long a session has lasted counts from its login
+on, which may have been another session's, and by the steady clock: whoever sets the wall clock ends nobody and makes
+nothing last for ever. Idleness counts in bytes of inner packets: pings and the control channel keep nobody busy."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from dataclasses import dataclass
 
 from cvpnd.auth.tokens import LIFETIME_S
@@ -22,8 +21,6 @@ TIMEOUT_TEXT = "Session timeout"
 IDLE_TEXT = "Idle for too long"
 IDLE_LOOKS = 4
 """In the time after which a session is idle: it ends at most a quarter of it late."""
-LONGEST_WAIT_S = 3600.0
-"""The wall clock may be set meanwhile."""
 SPARE = 1024
 """Entries of sessions that ended by themselves are dropped once there are this many more than half."""
 
@@ -74,14 +71,17 @@ class SessionTimeouts:
         settings, watched = connection.endpoint.settings, self._watched[connection.connection_id]
         waits = []
         if longest_s := _longest_s(connection):
-            waits.append(longest_s - (time.time() - connection.logged_in_at))
+            waits.append(longest_s - self._lasted_s(connection))
         if settings.idle_timeout_s:
             waits.append(min(watched.busy_at + settings.idle_timeout_s - now, settings.idle_timeout_s / IDLE_LOOKS))
         if not waits:
             del self._watched[connection.connection_id]
             return
-        watched.due = now + min(*waits, LONGEST_WAIT_S)
+        watched.due = now + min(waits)
         heapq.heappush(self._due, (watched.due, connection.connection_id))
+
+    def _lasted_s(self, connection: Connection) -> float:
+        return self._control.clock.now() - connection.logged_in_at
 
     def _bytes(self, connection: Connection) -> int:
         if connection.peer_id is None:
@@ -113,7 +113,7 @@ class SessionTimeouts:
         """By what the endpoint allows now: an entry may be older than that."""
         settings = connection.endpoint.settings
         longest_s = _longest_s(connection)
-        if longest_s and time.time() - connection.logged_in_at >= longest_s:
+        if longest_s and self._lasted_s(connection) >= longest_s:
             if settings.disconnect_on_session_timeout:
                 self._control.halt(connection, End.SESSION_TIMEOUT, TIMEOUT_TEXT)
             else:
@@ -142,5 +142,5 @@ def _longest_s(connection: Connection) -> int:
     allowed, token = connection.endpoint.settings.session_timeout_s, connection.token
     if token is None or connection.vouched_by is None:
         return allowed
-    granted = max(1, token.expires_at - token.logged_in_at)
+    granted = max(1, token.lifetime_s)
     return granted if granted < (allowed or LIFETIME_S) else allowed

@@ -100,11 +100,28 @@ def vouch_by_token(
     check_name(method, account.name, identity)
     if control.revocations.covers(token, method.directory or "", account.name):
         raise Denied(Refusal.TOKEN_INVALID, "its login was ended by an administrator")
-    ends_at = min(token.expires_at, token.logged_in_at + _lifetime_s(connection))
-    if time.time() >= ends_at:
-        raise Denied(Refusal.TOKEN_EXPIRED, f"{time.time() - ends_at:.0f} s ago")
+    _check_age(control, connection, token)
     connection.token = token
     return account
+
+
+def _check_age(control: ControlPlane, connection: Connection, token: Token) -> None:
+    """Of a session that is there the steady clock knows it, however often the wall clock is set meanwhile. Who comes
+    anew may have been away while no gateway ran. Raises ``Denied``."""
+    now, wall = control.clock.now(), time.time()
+    lifetime_s = min(token.lifetime_s, _lifetime_s(connection))
+    if connection.token is None:
+        age_s = token.age_s(wall, now)
+        connection.logged_in_at = now - max(now - token.steady_at, wall - token.logged_in_at)
+    else:
+        age_s = now - connection.logged_in_at
+    if age_s < lifetime_s:
+        return
+    if connection.token is None and token.logged_in_at - wall >= lifetime_s:
+        raise Denied(
+            Refusal.TOKEN_EXPIRED, f"of a login {token.logged_in_at - wall:.0f} s from now: the clock was set back"
+        )
+    raise Denied(Refusal.TOKEN_EXPIRED, f"{age_s - lifetime_s:.0f} s ago")
 
 
 async def keep_password(
@@ -121,7 +138,7 @@ async def keep_password(
     password = control.users.take_password(method.directory, account.name)
     if password is None or control.token_key is None or control.kept_passwords is None:
         return
-    token = connection.token = Token.new(time.time(), _lifetime_s(connection), with_secret=True)
+    token = _begin_login(control, connection, account, with_secret=True)
     owner = _owner(connection, Account(credentials.username, frozenset()), identity)
     try:
         await asyncio.to_thread(control.kept_passwords.keep, token, owner, method.directory, account.name, password)
@@ -164,10 +181,19 @@ def token_options(
     """The token of a first login, or again the one that the client came with; and a name for it if it has none."""
     if account is None or control.token_key is None:
         return ()
-    if connection.token is None:
-        connection.token = Token.new(time.time(), _lifetime_s(connection))
-    token = f"auth-token {control.token_key.write(connection.token, _owner(connection, account, identity))}"
+    begun = connection.token or _begin_login(control, connection, account)
+    token = f"auth-token {control.token_key.write(begun, _owner(connection, account, identity))}"
     return (token,) if username else (token, f"auth-token-user {base64.b64encode(NO_NAME.encode()).decode()}")
+
+
+def _begin_login(
+    control: ControlPlane, connection: Connection, account: Account, *, with_secret: bool = False
+) -> Token:
+    method, now = connection.endpoint.settings.user_method, control.clock.now()
+    mark = control.revocations.mark("" if method is None else method.directory or "", account.name)
+    connection.logged_in_at = now
+    connection.token = Token.new(time.time(), _lifetime_s(connection), steady=now, mark=mark, with_secret=with_secret)
+    return connection.token
 
 
 def _owner(connection: Connection, account: Account, identity: Identity) -> TokenOwner:

@@ -83,7 +83,7 @@ def unchanged(control: ControlPlane, connection: Connection, account: Account) -
 async def _by_browser(
     control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity, within_s: float
 ) -> Account:
-    if (before := connection.identity) is not None and federated.says_again(connection, credentials):
+    if (before := connection.identity) is not None and federated.says_again(control, connection, credentials):
         return Account(before.username, before.groups)
     answer = await federated.ask_browser(control, connection, credentials, identity, within_s)
     if isinstance(answer, Challenged):

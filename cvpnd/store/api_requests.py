@@ -16,6 +16,7 @@ class SeenRequest:
     sender: str
     """Which connection it came by."""
     at: float
+    """On the steady clock."""
 
 
 class ApiRequestStore(Database):

@@ -13,26 +13,24 @@ from cvpnd.store.secrets import SecretStore
 from cvpnd.store.tables import radius_code
 
 CLOCKS_DIFFER_S = 60.0
-"""Those of gateways on one database: a code counts as taken for so much longer."""
-KEPT_LONGER_S = 3600.0
-"""As the clock of another gateway on this database may be behind that of the one which removes it."""
+"""The steady ones of gateways on one database: a code counts as taken for so much longer."""
 
 
 class RadiusCodeStore(SecretStore):
     def take_radius_code(self, directory: str, username: str, code: Secret, until: float, now: float) -> bool:
         """False: it has let this user in before, and is not to do so again yet. Until then a digest of it is kept, on
-        which nobody can try codes without a secret of the gateway's."""
+        which nobody can try codes without a secret of the gateway's. Times are those of the steady clock."""
         digesting = hmac.new(self.gateway_secret("radius-codes"), digestmod="sha256")
         for word in (directory.encode(), username.encode(), code.view()):
             digesting.update(struct.pack(">I", len(word)))
             digesting.update(word)
         digest = digesting.hexdigest()
         with self._write() as connection:
-            connection.execute(delete(radius_code).where(radius_code.c.until <= now - KEPT_LONGER_S))
-            found = select(radius_code.c.until).where(radius_code.c.digest == digest)
-            if (taken := connection.execute(found).scalar()) is not None:
-                if taken > now - CLOCKS_DIFFER_S:
-                    return False
-                connection.execute(delete(radius_code).where(radius_code.c.digest == digest))
+            connection.execute(delete(radius_code).where(radius_code.c.until <= now - CLOCKS_DIFFER_S))
+            if (
+                connection.execute(select(radius_code.c.until).where(radius_code.c.digest == digest)).first()
+                is not None
+            ):
+                return False
             connection.execute(insert(radius_code).values(digest=digest, until=until))
             return True

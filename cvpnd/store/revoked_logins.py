@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, insert, literal, or_, select
 
@@ -10,30 +10,32 @@ from cvpnd.store.database import Database
 from cvpnd.store.tables import kept_password, revoked_login
 
 KEPT_S = 31 * 86_400
-"""Longer than any token is good: session timeouts are at most 30 days."""
+"""What ends one login, on the steady clock: longer than any token is good by it, as session timeouts are at most 30
+days. What the tokens of a user are marked with stays, or those of before were good again."""
+_LOGIN = "login "
 
 
 class RevokedLoginStore(Database):
-    def revoked_logins(self) -> dict[str, float]:
-        """By subject (``auth.tokens.Revocations``): every login of it up to then."""
+    def revoked_logins(self) -> dict[str, bytes]:
+        """Marks by subject (``auth.tokens.Revocations``)."""
         with self._read() as connection:
-            return {row.subject: row.at for row in connection.execute(select(revoked_login))}
+            return {row.subject: row.mark for row in connection.execute(select(revoked_login))}
 
-    def record_terminated(self, connections: Sequence[str], username: str | None, now: float) -> None:
+    def record_terminated(self, connections: Sequence[str], username: str | None) -> None:
         """Who ended which sessions."""
         with self._write() as connection:
-            details = {"connections": list(connections), "username": username}
-            self._record(connection, "terminate-connections", details, now=now)
+            self._record(connection, "terminate-connections", {"connections": list(connections), "username": username})
 
-    def revoke_logins(self, subjects: Collection[str], now: float) -> None:
+    def revoke_logins(self, marks: Mapping[str, bytes], now: float) -> None:
+        """``now``: of the steady clock."""
         with self._write() as connection:
-            table = revoked_login.c
-            connection.execute(
-                delete(revoked_login).where(table.subject.in_(list(subjects)) | (table.at < now - KEPT_S))
-            )
+            table, subjects = revoked_login.c, list(marks)
+            over = table.subject.startswith(_LOGIN) & (table.at < now - KEPT_S)
+            connection.execute(delete(revoked_login).where(table.subject.in_(subjects) | over))
             kept = kept_password.c  # nobody can open those any more, and they are not to lie about
             account = literal("account ") + kept.directory + literal(" ") + kept.username
-            ended = [literal("login ") + kept.login_id, literal("user ") + kept.username, account]
-            connection.execute(delete(kept_password).where(or_(*(each.in_(list(subjects)) for each in ended))))
-            connection.execute(insert(revoked_login), [{"subject": subject, "at": now} for subject in subjects])
-            self._record(connection, "revoke-logins", {"subjects": sorted(subjects)}, now=now)
+            ended = [literal(_LOGIN) + kept.login_id, literal("user ") + kept.username, account]
+            connection.execute(delete(kept_password).where(or_(*(each.in_(subjects) for each in ended))))
+            rows = [{"subject": subject, "at": now, "mark": mark} for subject, mark in marks.items()]
+            connection.execute(insert(revoked_login), rows)
+            self._record(connection, "revoke-logins", {"subjects": sorted(subjects)})

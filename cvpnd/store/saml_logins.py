@@ -10,8 +10,9 @@ from sqlalchemy import delete, insert, select, update
 from cvpnd.store.database import Database
 from cvpnd.store.tables import saml_login, saml_metadata, saml_spent
 
-KEPT_LONGER_S = 3600.0
-"""Than the gateway that wrote it says: the clock of another one on this database may be ahead of that."""
+KEPT_LONGER_S = 7 * 86_400.0
+"""Than the gateway that wrote it says. That is what the identity provider and the wall clock made of it, which may be
+put back; and the steady clock of another gateway on this database may be ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class StoredSamlLogin:
 
 class SamlLoginStore(Database):
     def spend_saml(self, key: str, until: float, now: float) -> bool:
-        """False: it has been spent before, on whichever gateway. Remembered until it would be refused anyway."""
+        """False: it has been spent before, on whichever gateway. Remembered until it would be refused anyway, by the
+        steady clock."""
         with self._write() as connection:
             connection.execute(delete(saml_spent).where(saml_spent.c.until < now - KEPT_LONGER_S))
             if connection.execute(select(saml_spent.c.until).where(saml_spent.c.key == key)).scalar() is not None:

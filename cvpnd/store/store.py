@@ -19,6 +19,7 @@ from cvpnd.store.rules import RuleStore
 from cvpnd.store.saml_logins import SamlLoginStore
 from cvpnd.store.saml_providers import SamlProviderStore
 from cvpnd.store.secrets import SecretStore
+from cvpnd.store.steady_clock import SteadyClockStore
 from cvpnd.store.tags import TagStore
 
 
@@ -41,5 +42,6 @@ class Store(
     AuthenticatorStore,
     GoneStore,
     AuditStore,
+    SteadyClockStore,
 ):
     """Synchronous; call it from a thread (``asyncio.to_thread``). Any number of threads may."""

@@ -1,6 +1,7 @@
 """The tables as they are now. A change here needs a migration beside it; a test compares the two.
 
-Times are seconds since the epoch, as everywhere. Networks are canonical text: the databases have no common type
+Times are seconds since the epoch, except where they are of the steady clock: what has been used and what was ended is
+remembered for a while, whatever day it is said to be. Networks are canonical text: the databases have no common type
 for them, and longest-prefix questions are answered by the compiled tables, never here.
 """
 
@@ -163,6 +164,15 @@ tag = Table(
     Column("value", Text, nullable=False),
 )
 
+# For how long gateways on this database have run (server/steady_clock.py), and what their wall clock said then.
+steady_clock = Table(
+    "steady_clock",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="steady_clock_once"), primary_key=True, autoincrement=False),
+    Column("seconds", Double, nullable=False),
+    Column("wall", Double, nullable=False),
+)
+
 # What was answered to a request that may be repeated.
 client_token = Table(
     "client_token",
@@ -171,7 +181,7 @@ client_token = Table(
     Column("token", Text, primary_key=True),
     Column("request", Text, nullable=False),  # digest of its parameters
     Column("answer", JSON, nullable=False),
-    Column("created_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),  # steady
 )
 
 Index("client_token_created", client_token.c.created_at)
@@ -191,7 +201,7 @@ api_request = Table(
     metadata,
     Column("signature", Text, primary_key=True),
     Column("sender", Text, nullable=False),  # the connection that it came by
-    Column("at", Double, nullable=False),
+    Column("at", Double, nullable=False),  # steady
 )
 
 Index("api_request_at", api_request.c.at)
@@ -219,12 +229,13 @@ gateway_secret = Table(
     Column("secret", LargeBinary, nullable=False),  # sealed
 )
 
-# A user or one login, whose tokens up to then are refused.
+# A user, their account in one directory, or one login, whose tokens with another mark are refused.
 revoked_login = Table(
     "revoked_login",
     metadata,
     Column("subject", Text, primary_key=True),
-    Column("at", Double, nullable=False),
+    Column("at", Double, nullable=False),  # steady
+    Column("mark", LargeBinary, nullable=False),
 )
 
 # The directory "local", besides the users of the file.
@@ -255,7 +266,7 @@ radius_code = Table(
     "radius_code",
     metadata,
     Column("digest", Text, primary_key=True),
-    Column("until", Double, nullable=False, index=True),  # then it may be right again
+    Column("until", Double, nullable=False, index=True),  # steady; then it may be right again
 )
 
 # Passwords of logins at directories without a service account: who has no token of the login cannot open them.
@@ -284,7 +295,7 @@ saml_spent = Table(
     "saml_spent",
     metadata,
     Column("key", Text, primary_key=True),
-    Column("until", Double, nullable=False, index=True),  # then it would be refused anyway
+    Column("until", Double, nullable=False, index=True),  # steady; then it would be refused anyway
 )
 
 # Who logged in there, for those who come back with the token of that login.

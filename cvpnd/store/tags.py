@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,10 +48,10 @@ class TagStore(Database):
                 details = {"resource": resource, "keys": None if keys is None else list(keys)}
                 self._record(connection, "delete-tags", details)
 
-    def answered(self, action: str, token: str) -> Answered | None:
-        """What this token's request was answered within the last day."""
+    def answered(self, action: str, token: str, now: float) -> Answered | None:
+        """What this token's request was answered within the last day, on the steady clock."""
         table = client_token.c
-        oldest = time.time() - TOKEN_LIFETIME_S
+        oldest = now - TOKEN_LIFETIME_S
         with self._read() as connection:
             row = connection.execute(
                 select(table.request, table.answer).where(
@@ -61,9 +60,8 @@ class TagStore(Database):
             ).one_or_none()
             return None if row is None else Answered(row.request, row.answer)
 
-    def remember_answer(self, action: str, token: str, answered: Answered) -> None:
+    def remember_answer(self, action: str, token: str, answered: Answered, now: float) -> None:
         """Together with the change that it answers. Older ones are forgotten on this occasion."""
-        now = time.time()
         with self._write() as connection:
             connection.execute(delete(client_token).where(client_token.c.created_at <= now - TOKEN_LIFETIME_S))
             connection.execute(

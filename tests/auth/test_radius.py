@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Desk:
         servers = [f"radius://127.0.0.1:{port}" for port in ports]
         table = {"directory": "local", "servers": servers, "secret_file": secret_file, "timeout_s": 1, "attempts": 1}
         config = RadiusConfig.model_validate(table | changes)
-        self.codes = RadiusCodes(config, radius.radius_settings(config), store)
+        self.codes = RadiusCodes(config, radius.radius_settings(config), store, time.monotonic)
         self.users = LocalUsers()
         self.users.replace([LocalUser(name, HASH) for name in NAMES])
         self.logins = UserLogins({"local": self.users})
@@ -145,6 +146,17 @@ async def test_a_code_is_right_once_by_either_challenge_and_a_wrong_one_is_wrong
     again = desk(CODE)
     assert await again.log_in(static(PASSWORD, used)) is Refusal.MFA_CODE_REUSED, "after a restart, at another gateway"
     assert await again.log_in(static(PASSWORD, used), "carol") == "carol", "hers is another one"
+
+
+async def test_a_code_stays_used_when_the_clock_is_put_ahead_and_back(
+    desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, used, good, wall = desk(CODE), code(), code(), time.time
+    assert await here.log_in(static(PASSWORD, used)) == "anna"
+    monkeypatch.setattr(time, "time", lambda: wall() + 7200)
+    assert await here.log_in(static(PASSWORD, good), "bob") == "bob", "who has what is over forgotten"
+    monkeypatch.undo()
+    assert await here.log_in(static(PASSWORD, used)) is Refusal.MFA_CODE_REUSED
 
 
 async def test_of_two_logins_with_one_code_at_the_same_time_one_is_let_in(desk: Callable[..., Desk]) -> None:

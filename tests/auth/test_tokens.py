@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import struct
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from cvpnd.secret import Secret
 
 KEY = TokenKey(bytes(range(32)))
 OWNER = TokenOwner("cvpn-endpoint-0123456789abcdef0", "local", "anna", "", b"stamp")
-TOKEN = Token(bytes(12), 1_700_000_000, 1_700_028_800)
+TOKEN = Token(bytes(12), 1_700_000_000, 28_800, 500, b"marked")
 TEXT = KEY.write(TOKEN, OWNER)
 
 
@@ -52,7 +53,7 @@ def test_v14_a_token_of_the_reference_has_our_form_and_is_nobodys_here():
     the fields; ours also covers where the login was made, so its tokens are none of ours even under one key."""
     raw = base64.b64decode(V14.removeprefix(PREFIX))
     assert hmac.digest(bytes(32), b"test user name" + raw[:28], "sha256") == raw[28:]
-    assert (len(V14), raw[12:28]) == (len(TEXT), bytes(16)) and looks_like_token(Secret.of_text(V14))
+    assert raw[12:28] == bytes(16) and looks_like_token(Secret.of_text(V14))
     for owner in (OWNER, TokenOwner("", "", "test user name", "", b"")):
         assert TokenKey(bytes(32)).read(V14, owner) is None
 
@@ -70,7 +71,7 @@ def test_every_changed_bit_makes_it_none():
 
 
 def test_a_token_with_a_secret_is_as_good_and_as_easily_spoilt():
-    token = Token.new(1_700_000_000.5, 60, with_secret=True)
+    token = Token.new(1_700_000_000.5, 60, steady=7.5, mark=b"123456", with_secret=True)
     text = KEY.write(token, OWNER)
     assert KEY.read(text, OWNER) == Token.claimed(text) == token and len(token.secret) == 18
     assert len(text) <= 127 and text.isprintable() and token.secret.hex() not in repr(token)
@@ -79,7 +80,7 @@ def test_a_token_with_a_secret_is_as_good_and_as_easily_spoilt():
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
         assert KEY.read(PREFIX + base64.b64encode(changed).decode(), OWNER) is None
-    assert KEY.read(PREFIX + base64.b64encode(raw[:28] + raw[46:]).decode(), OWNER) is None
+    assert KEY.read(PREFIX + base64.b64encode(raw[:34] + raw[52:]).decode(), OWNER) is None
 
 
 @given(st.text() | st.text().map(PREFIX.__add__) | st.integers(0, len(TEXT)).map(lambda end: TEXT[:end]))
@@ -87,20 +88,54 @@ def test_whatever_else_is_sent_is_none_and_raises_nothing(text):
     assert text == TEXT or KEY.read(text, OWNER) is None
 
 
-def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_up_to_then():
-    other, later = replace(TOKEN, login_id=bytes(11) + b"x"), replace(TOKEN, logged_in_at=TOKEN.logged_in_at + 10)
+def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_of_before():
+    """Of before, not of an earlier time: the same second, another day, a clock that was put back are all the same."""
     revoked = Revocations()
-    assert not revoked.covers(TOKEN, "corp", "anna")
-    revoked.add({Revocations.of_login(TOKEN)}, 0.0)
-    assert revoked.covers(TOKEN, "corp", "anna") and not revoked.covers(other, "corp", "anna")
-    revoked = Revocations({Revocations.of_user("anna"): TOKEN.logged_in_at + 0.5})
-    assert revoked.covers(TOKEN, "corp", "anna") and revoked.covers(other, "corp", "anna")
-    assert not revoked.covers(later, "corp", "anna") and not revoked.covers(TOKEN, "corp", "bob")
-    revoked = Revocations({Revocations.of_account("corp", "anna"): TOKEN.logged_in_at})
-    assert revoked.covers(TOKEN, "corp", "anna") and not revoked.covers(later, "corp", "anna")
-    assert not revoked.covers(TOKEN, "guests", "anna") and not revoked.covers(TOKEN, "corp", "bob")
+    token = Token.new(1_700_000_000, 60, mark=revoked.mark("corp", "anna"))
+    other = replace(token, login_id=bytes(12))
+    assert not revoked.covers(token, "corp", "anna")
+    revoked.add(Revocations.new_marks({Revocations.of_login(token)}))
+    assert revoked.covers(token, "corp", "anna") and not revoked.covers(other, "corp", "anna")
+    before = [other]
+    for subject in (Revocations.of_user("anna"), Revocations.of_account("corp", "anna"), Revocations.of_user("anna")):
+        revoked.add(Revocations.new_marks({subject}))
+        assert all(revoked.covers(each, "corp", "anna") for each in before)
+        assert not revoked.covers(other, "corp", "bob")
+        later = replace(other, mark=revoked.mark("corp", "anna"))
+        assert not revoked.covers(later, "corp", "anna")
+        before.append(later)
+    elsewhere = Revocations(Revocations.new_marks({Revocations.of_account("corp", "anna")}))
+    assert elsewhere.covers(other, "corp", "anna") and not elsewhere.covers(other, "guests", "anna")
+
+
+def of_the_release_before(login_id: bytes, logged_in_at: int, expires_at: int, secret: bytes = b"") -> str:
+    """As cvpnd wrote tokens before there was a steady clock."""
+    fields = struct.pack(">12sQQ", login_id, logged_in_at, expires_at) + secret
+    words = (OWNER.endpoint_id, OWNER.directory, OWNER.username, OWNER.certificate_fingerprint)
+    parts = [b"cvpnd auth-token 1", *(word.encode() for word in words), OWNER.stamp, fields]
+    message = b"".join(struct.pack(">I", len(part)) + part for part in parts)
+    return PREFIX + base64.b64encode(fields + hmac.digest(bytes(range(32)), message, "sha256")).decode()
+
+
+@pytest.mark.parametrize("secret", [b"", bytes(18)])
+def test_a_token_of_the_release_before_is_good_unless_logins_of_its_user_were_ended_since_ever(secret):
+    text = of_the_release_before(b"login id -12", 1_700_000_000, 1_700_003_600, secret)
+    token = KEY.read(text, OWNER)
+    assert token == Token.claimed(text) == Token(b"login id -12", 1_700_000_000, 3600, secret=secret)
+    assert not Revocations().covers(token, "local", "anna")
+    assert Revocations({Revocations.of_user("anna"): b"marked"}).covers(token, "local", "anna")
+    assert Revocations({Revocations.of_login(token): b"marked"}).covers(token, "local", "anna")
+    assert KEY.read(KEY.write(token, OWNER), OWNER) == token
+
+
+def test_the_clock_that_says_more_says_how_old_a_login_is_and_one_that_is_behind_says_it_too():
+    token = Token.new(1_000_000.0, 3600, steady=500.0)
+    assert token.age_s(1_000_010.0, 510.0) == 10
+    assert token.age_s(1_000_010.0, 900.0) == 400, "the wall clock was put back"
+    assert token.age_s(1_007_200.0, 510.0) == 7200, "no gateway ran meanwhile"
+    assert token.age_s(992_800.0, 510.0) == 7200, "it was ahead, or is behind"
 
 
 def test_two_logins_of_one_user_have_two_ids():
     assert Token.new(1.0, 60).login_id != Token.new(1.0, 60).login_id
-    assert replace(Token.new(100.9, 60), login_id=b"") == Token(b"", 100, 160)
+    assert replace(Token.new(100.9, 60, steady=5.9), login_id=b"") == Token(b"", 100, 60, 5)

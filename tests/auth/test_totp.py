@@ -39,7 +39,7 @@ class Desk:
         self.now = NOW
         self.users = LocalUsers()
         self.users.replace([LocalUser(name, HASH) for name in ("anna", "bob", "carol")])
-        self.totp = Totp(store, lambda: self.now)
+        self.totp = Totp(store, lambda: self.now, lambda: self.now)
 
     def log_in(self, password: str, name: str = "anna", asker: Asker = HERE) -> Refusal | str:
         """The account's name if it is let in."""
@@ -90,7 +90,7 @@ def test_a_right_code_lets_in_once_and_so_does_none_before_it(desk, store):
     assert desk.log_in(static("right", code())) == "anna"
     assert desk.log_in(static("right", code())) is Refusal.MFA_CODE_REUSED
     assert desk.log_in(static("right", code(NOW - STEP_S))) is Refusal.MFA_CODE_REUSED
-    desk.totp = Totp(store, lambda: desk.now)  # as after a restart, or on another gateway
+    desk.totp = Totp(store, lambda: desk.now, lambda: desk.now)  # as after a restart, or on another gateway
     assert desk.log_in(static("right", code())) is Refusal.MFA_CODE_REUSED
     assert desk.log_in(static("right", code(NOW + STEP_S))) == "anna"
     assert desk.log_in(static("right", code()), "bob") == "bob"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import signal
@@ -13,11 +12,11 @@ from collections import Counter
 import pytest
 from helpers import certs, flood
 from helpers.lab import wait_until
+from helpers.tokens import written_token
 from helpers.totp import code_of, static
 
 from cvpnd.auth.passwords import hash_password
-from cvpnd.auth.tokens import Token, TokenKey, TokenOwner
-from cvpnd.store import Store
+from cvpnd.auth.tokens import Token
 
 CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
@@ -136,17 +135,8 @@ def test_a_token_ends_when_it_was_said_at_login_however_often_the_client_reconne
 
 
 def test_a_login_that_is_ended_needs_the_password_again_also_after_a_restart(start, connect):
-    """The token is written here with the gateway's own key: a stock client that is sent away forgets the one it had."""
     gateway = start(PASSWORD)
-    (endpoint,) = gateway.ctl_json("endpoint", "list")
-    store = Store.open(f"sqlite:///{gateway.directory}/state.db")
-    try:
-        key = TokenKey(store.gateway_secret("auth-token"))
-    finally:
-        store.close()
-    stamp = hashlib.sha256(HASH.encode()).digest()
-    owner = TokenOwner(endpoint["endpoint_id"], "local", "alice", "", stamp)
-    token = key.write(Token.new(time.time(), 3600), owner)
+    token = written_token(gateway, Token.new(time.time(), 3600), "alice", HASH)
     client = connect("alice", token, name="token").wait_connected()
     assert asked(gateway) == 0, "no password was asked for"
     gateway.ctl("connection", "terminate", "--username", "alice")
@@ -266,12 +256,7 @@ def test_a_code_is_asked_once_by_either_challenge_and_for_no_later_key_reconnect
         assert ping(client=site.lab.clients[1]) == 1.0
         bob.stop()
 
-    store = Store.open(f"sqlite:///{gateway.directory}/state.db")
-    key = TokenKey(store.gateway_secret("auth-token"))
-    store.close()
-    (endpoint,) = gateway.ctl_json("endpoint", "list")
-    owner = TokenOwner(endpoint["endpoint_id"], "local", "bob", "", hashlib.sha256(HASH.encode()).digest())
-    without_code = key.write(Token.new(time.time() + 5, 3600), owner)
+    without_code = written_token(gateway, Token.new(time.time() + 5, 3600), "bob", HASH)
     wrong = {
         "mfa-code-reused": used,
         "mfa-code-wrong": static("right", "000000x"),

@@ -49,6 +49,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert problems(host_trouble="lan is down")[0].severity == "critical"
     (lost,) = problems(store_outage="state.db: the disk is full", store_outage_since=NOW - 61)
     assert lost.severity == "critical" and "for 61 s it could not be used: state.db: the disk is full" in lost.what
+    (clock,) = problems(clock_trouble="the clock was put back by 2.0 hours")
+    assert (clock.severity, clock.subject) == ("warning", "clock") and "put back by 2.0 hours" in clock.what
     assert "6 entries" in problems(connection_log_lost=6)[0].what
 
 

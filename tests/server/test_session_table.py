@@ -25,7 +25,7 @@ class Client:
 
     def __post_init__(self) -> None:
         link = UdpLink(None, 0, self.source, "")  # type: ignore[arg-type]
-        self.connection = Connection(None, None, link, self.session_id, 0.0)  # type: ignore[arg-type]
+        self.connection = Connection(None, None, link, self.session_id, 0.0, 0.0)  # type: ignore[arg-type]
 
 
 class RecordedDoor:

@@ -191,7 +191,7 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
     assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0012",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0013",)]
     engine.dispose()
 
 
@@ -416,9 +416,10 @@ def test_tags_are_set_replaced_and_removed(url: str) -> None:
 
 def test_an_answer_is_remembered_by_action_and_token(url: str) -> None:
     with closing(Store.open(url)) as store:
-        store.remember_answer("create", "t", Answered("digest", {"id": "x", "n": [1]}))
-        assert store.answered("create", "t") == Answered("digest", {"id": "x", "n": [1]})
-        assert store.answered("create", "u") is None and store.answered("delete", "t") is None
+        store.remember_answer("create", "t", Answered("digest", {"id": "x", "n": [1]}), 1000.0)
+        assert store.answered("create", "t", 1000.0) == Answered("digest", {"id": "x", "n": [1]})
+        assert store.answered("create", "u", 1000.0) is None and store.answered("delete", "t", 1000.0) is None
+        assert store.answered("create", "t", 1000.0 + 86_400) is None
 
 
 def test_log_groups_have_streams(url: str) -> None:

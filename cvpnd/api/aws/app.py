@@ -181,7 +181,7 @@ class AwsApi:
         return render(service, operation, answer, request.request_id)
 
     async def _check_repeat(self, claim: Claim, sender: str) -> None:
-        now = time.time()
+        now = self._operations.steady_now()
         first = await self._operations.see_request(claim.signature, sender, now, kept_s=REMEMBERED_S)
         check_repeat(first, sender, now)
 

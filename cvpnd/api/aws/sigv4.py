@@ -109,9 +109,9 @@ def verify(claim: Claim, secret: bytes, headers: Headers, body: bytes) -> None:
         raise Refused(ApiRefusal.SIGNATURE_MISMATCH, "the signature does not fit the request and the key's secret")
 
 
-REMEMBERED_S = 2 * SKEW_S + 60.0
-"""How long the signature of a change is: its clock may have been as much ahead as it may be behind, and between the
-look at its time and this one lies the time that its body may take."""
+REMEMBERED_S = 7 * 86_400.0
+"""How long the signature of a change is, on the steady clock. It is good for some minutes, which come again when the
+wall clock is put back."""
 HONEST_REPEAT_S = 2.0
 """Two requests with the same parameters, signed within one second, have the same signature (seen with boto3). So much
 later at most an honest second one arrives."""
@@ -119,7 +119,8 @@ later at most an honest second one arrives."""
 
 def check_repeat(first: SeenRequest | None, sender: str, now: float) -> None:
     """A recorded change must not do its work again; reading may be repeated. ``first``: when it was taken before, if
-    it ever was, and by which connection: only who holds that one can have signed the same again."""
+    it ever was, and by which connection: only who holds that one can have signed the same again. ``now``: of the
+    steady clock."""
     if first is None or (first.sender == sender and now - first.at <= HONEST_REPEAT_S):
         return
     raise Refused(ApiRefusal.REQUEST_REPLAYED, "this very request was accepted before")

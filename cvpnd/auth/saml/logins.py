@@ -53,7 +53,7 @@ class Records(Protocol):
     """Where it is remembered (``store``). Called from threads; raises if it cannot tell, and then nobody gets in."""
 
     def spend_saml(self, key: str, until: float, now: float) -> bool:
-        """False: it has been spent before."""
+        """False: it has been spent before. Times are those of the steady clock."""
         ...
 
     def remember_saml_login(
@@ -66,10 +66,18 @@ class Records(Protocol):
 class SamlLogins:
     """On the event loop's thread only."""
 
-    def __init__(self, records: Records, key: bytes, clock: Callable[[], float] = time.time) -> None:
-        """``key``: of state ids."""
+    def __init__(
+        self,
+        records: Records,
+        key: bytes,
+        steady: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``key``: of state ids. ``clock``: the wall clock, by which identity providers say when an answer is good.
+        What was used is remembered by the steady one."""
         self._records = records
         self._states = States(key)
+        self._steady = steady
         self._clock = clock
         self._providers: dict[str, SamlProvider] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saml")
@@ -156,15 +164,18 @@ class SamlLogins:
         now = self._clock()
         if now >= request.good_until:
             return Refused(Refusal.SAML_REQUEST_EXPIRED, f"{now - request.good_until:.0f} s too late")
-        if not self._records.spend_saml(f"request {request.id}", request.good_until, now):
+        if not self._spend(f"request {request.id}", request.good_until - now):
             return Refused(Refusal.SAML_REQUEST_USED, "there was a response to this request before")
         answer = provider.accept(response, request, now)
         if isinstance(answer, Refused):
             return answer
-        assertion = f"assertion {provider.idp.entity_id} {answer.id}"
-        if not self._records.spend_saml(assertion, answer.expires_at, self._clock()):
+        if not self._spend(f"assertion {provider.idp.entity_id} {answer.id}", answer.expires_at - self._clock()):
             return Refused(Refusal.SAML_REPLAYED, f"assertion {answer.id} has let somebody in before")
         return answer
+
+    def _spend(self, key: str, good_for_s: float) -> bool:
+        now = self._steady()
+        return self._records.spend_saml(key, now + good_for_s, now)
 
     async def remember(self, login_id: bytes, provider: SamlProvider, account: Account, until: float) -> None:
         """For whoever comes back with the token of this login."""
@@ -199,7 +210,7 @@ class SamlLogins:
         digits = password.removeprefix(FIRST)
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and 1 <= int(digits) <= 65_535):
             return Refused(Refusal.CHALLENGE_UNEXPECTED, f"{digits[:20]!r} is no port")
-        state, request_id = self._states.new(visitor, int(digits), self._clock())
+        state, request_id = self._states.new(visitor, int(digits), self._steady())
         _, url = provider.begin(self._clock(), _acs_url(int(digits)), request_id=request_id)
         nobody = base64.b64encode(NOBODY.encode()).decode()
         return Challenged(
@@ -221,8 +232,7 @@ class SamlLogins:
             )
         if not visit.same_source:
             return Refused(Refusal.SAML_OTHER_ADDRESS, "its state id was given to another address")
-        made_at = float(visit.made_at)
-        request = PendingRequest(visit.request_id, _acs_url(visit.port), made_at, made_at + provider.login_time_s)
+        request = visit.request(_acs_url(visit.port), provider.login_time_s, steady=self._steady(), wall=self._clock())
         return provider, unquote(parts[1].text()), request
 
 

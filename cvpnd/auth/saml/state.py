@@ -2,7 +2,8 @@
 response: its state id, on whichever gateway and after whichever restart it comes back.
 
 Nothing is kept of those who are sent away, who may be anybody: the state id says itself what it is good for. An HMAC
-covers that and, unsaid, endpoint, provider and certificate. Its use is what the store remembers (``SamlLogins``)."""
+covers that and, unsaid, endpoint, provider and certificate. Its use is what the store remembers (``SamlLogins``), and
+for how long it is good nobody changes by setting the wall clock."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import secrets
 import struct
 from dataclasses import dataclass, field
 
+from cvpnd.auth.saml.model import PendingRequest
 from cvpnd.auth.saml.provider import REQUEST_ID_BYTES, new_request_id
 
 TAG_BYTES = 8
@@ -36,9 +38,13 @@ class Visitor:
 class Visit:
     request_id: str
     made_at: int
-    """Seconds since the epoch."""
+    """On the steady clock."""
     port: int
     same_source: bool
+
+    def request(self, acs_url: str, within_s: float, *, steady: float, wall: float) -> PendingRequest:
+        """What is to be answered, for as long as there is left of ``within_s``."""
+        return PendingRequest(self.request_id, acs_url, wall, wall + within_s - abs(steady - self.made_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,10 @@ class States:
     key: bytes = field(repr=False)
     """The same on every gateway that shares the store."""
 
-    def new(self, visitor: Visitor, port: int, now: float) -> tuple[str, str]:
+    def new(self, visitor: Visitor, port: int, steady: float) -> tuple[str, str]:
         """A state id, and the id of the request that belongs to it. There is no colon in it, which clients cut at."""
         nonce = secrets.token_bytes(REQUEST_ID_BYTES)
-        fields = _FIELDS.pack(nonce, int(now), port, self._tag(visitor.source))
+        fields = _FIELDS.pack(nonce, int(steady), port, self._tag(visitor.source))
         text = base64.urlsafe_b64encode(fields + self._mac(fields, visitor)).rstrip(b"=").decode()
         return text, new_request_id(nonce)
 
@@ -70,6 +76,6 @@ class States:
 
     def _mac(self, fields: bytes, visitor: Visitor) -> bytes:
         words = (visitor.endpoint_id, visitor.provider, visitor.certificate_fingerprint)
-        parts = [b"cvpnd saml state 1", *(word.encode() for word in words), fields]
+        parts = [b"cvpnd saml state 2", *(word.encode() for word in words), fields]
         message = b"".join(struct.pack(">I", len(part)) + part for part in parts)
         return hmac.digest(self.key, message, "sha256")[:MAC_BYTES]

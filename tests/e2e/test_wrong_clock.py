@@ -1,0 +1,114 @@
+"""The daemon's wall clock is set while it runs, by hours and by years, under libfaketime; the clients' is right."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from helpers.lab import GatewayProcess, wait_until
+from helpers.tokens import written_token
+from helpers.wall_clock import LIBRARY, WallClock
+
+from cvpnd.auth.passwords import hash_password
+from cvpnd.auth.tokens import Token
+
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the Debian package faketime is not installed")
+
+CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
+PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
+HASH = hash_password("right")
+AWAY = "table inet away { chain out { type filter hook output priority 0; udp dport 1194 drop; }; }"
+
+
+@pytest.fixture
+def clock(site) -> WallClock:
+    return WallClock(site.directory / "wall-clock")
+
+
+@pytest.fixture
+def start(site, clock):
+    """A gateway by that clock, on which alice and bob log in by password."""
+
+    def run(more: str = "") -> GatewayProcess:
+        toml = site.toml(more).replace(f"[{CERTIFICATE}]", f"[{PASSWORD}]")
+        toml = toml.replace('private_key = "server.key"', 'private_key = "server.key", chain = "ca.crt"')
+        for name in ("alice", "bob"):
+            toml += f'[[local_users]]\nname = "{name}"\npassword_hash = "{HASH}"\n'
+        site._gateway = site.lab.gateway_process(toml, **clock.environment)
+        return site._gateway
+
+    return run
+
+
+def sessions(gateway: GatewayProcess, user: str) -> list[dict[str, object]]:
+    return [each for each in gateway.ctl_json("connection", "list") if each["username"] == user]
+
+
+def test_logins_that_are_ended_while_the_clock_is_behind_stay_ended_and_no_others_end(site, start, clock, connect):
+    gateway = start()
+    alice = connect("alice", "right").wait_connected()
+    bob = connect("bob", "right", client=site.lab.clients[1], host="198.51.100.1").wait_connected()
+    alice.namespace.run("nft", "-f", "-", input=AWAY)
+    ended = "else her session's own login were what is ended"
+    wait_until(lambda: all(e["status"] != "active" for e in sessions(gateway, "alice")), 15, ended)
+    clock.set("-2h")
+    gateway.ctl("connection", "terminate", "--username", "alice", check=False)  # which says that she is not there
+    alice.namespace.run("nft", "delete", "table", "inet", "away")
+    alice.wait_for("AUTH_FAILED,SESSION: token expired")
+    wait_until(lambda: "token-invalid" in gateway.refusals(), 5)
+    wait_until(lambda: alice.connected_count == 2, 15, "with the password, which it kept")
+    bob.process.signal(signal.SIGUSR1)
+    bob.wait_connected(times=2)
+    assert gateway.metrics()['cvpnd_directory_seconds_count{directory="local"}'] == 3
+    told = "the clock was put back by 2.0 hours"
+    assert told in gateway.ctl("status", "--json", check=False).stdout and told in gateway.log()
+
+    clock.set("+0")
+    gateway.stop()
+    gateway.start()
+    wait_until(lambda: alice.connected_count == bob.connected_count == 3, 30)
+    assert gateway.metrics()['cvpnd_directory_seconds_count{directory="local"}'] == 0, "by their tokens"
+
+
+def test_what_was_ended_is_not_forgotten_because_the_clock_was_far_ahead_for_a_while(start, clock, connect):
+    gateway = start()
+    token = written_token(gateway, Token.new(time.time(), 3600), "alice", HASH)
+    connect("alice", token, name="first").wait_connected().kill()
+    gateway.ctl("connection", "terminate", "--username", "alice")
+    clock.set("+40y")
+    connect("bob", "right", name="bob").wait_connected().kill()
+    gateway.ctl("connection", "terminate", "--username", "bob")
+    clock.set("+0")
+    gateway.stop()
+    gateway.start()
+    connect("alice", token, name="again").wait_for("AUTH_FAILED,SESSION: token expired")
+    wait_until(lambda: "token-invalid" in gateway.refusals(), 5)
+
+
+def test_a_token_that_was_written_when_the_clock_was_far_ahead_is_not_good_for_years(start, clock, connect):
+    clock.set("+40y")
+    gateway = start("renegotiate_s = 5")
+    client = connect("alice", "right", "--reneg-sec", "0").wait_connected()
+    clock.set("+0")
+    renegotiations = 'cvpnd_renegotiations_total{endpoint="staff"}'
+    wait_until(lambda: gateway.metrics()[renegotiations] >= 2, 20, "whoever is there stays")
+    client.process.signal(signal.SIGUSR1)
+    client.wait_for("AUTH_FAILED,SESSION: token expired")
+    wait_until(lambda: "token-expired" in gateway.refusals(), 5)
+    wait_until(lambda: client.connected_count == 2, 15, "with the password, which it kept")
+
+
+@pytest.mark.parametrize("away", ["-2h", "+2h"])
+def test_a_session_ends_when_its_time_has_passed_whatever_the_clock_says(start, clock, connect, away):
+    gateway = start("session_timeout_s = 8\nrenegotiate_s = 0")
+    begun = time.monotonic()
+    client = connect("alice", "right").wait_connected()
+    clock.set(away)
+    gateway.write_config(gateway.config_path.read_text().replace("_timeout_s = 8", "_timeout_s = 9"))
+    gateway.reload()
+    wait_until(lambda: gateway.metrics()["cvpnd_reload_revision"] >= 2)
+    time.sleep(max(0.0, begun + 6 - time.monotonic()))
+    assert [each["status"] for each in sessions(gateway, "alice")] == ["active"]
+    client.wait_for("Session timeout", 8)
+    assert 9 <= time.monotonic() - begun < 12

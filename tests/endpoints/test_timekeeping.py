@@ -1,0 +1,114 @@
+"""Both clocks looked after: one goes on after a restart, and it is said when the other jumps."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cvpnd.endpoints import timekeeping
+from cvpnd.endpoints.timekeeping import SHOWN_S, Timekeeper
+from cvpnd.server.steady_clock import SteadyClock
+from cvpnd.store import Store
+
+
+class Host:
+    """Its clocks are numbers."""
+
+    def __init__(self, store: Store) -> None:
+        self.monotonic, self.uptime, self.wall = 100.0, 200.0, 1_000_000.0
+        self.clock = SteadyClock(lambda: self.monotonic)
+        self.keeper = Timekeeper(self.clock, store, lambda: self.wall, lambda: self.uptime)
+
+    def pass_time(self, seconds: float, *, asleep: bool = False) -> None:
+        self.monotonic += 0 if asleep else seconds
+        self.uptime += seconds
+        self.wall += seconds
+
+    def look(self) -> str:
+        self.pass_time(1)
+        self.keeper.look()
+        return self.keeper.trouble
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as opened:
+        yield opened
+
+
+async def test_a_clock_that_is_set_is_told_once_and_one_that_is_slewed_or_slept_through_is_not(store, caplog):
+    host = Host(store)
+    for drift in (0.0, 0.5, -0.5, 4.0, -4.0):
+        host.wall += drift
+        assert host.look() == ""
+    host.pass_time(8 * 3600, asleep=True)
+    assert host.look() == ""
+    for step, said in ((7200, "ahead by 2.0 hours"), (-7200, "back by 2.0 hours"), (40 * 365 * 86_400, "40.0 years")):
+        host.wall += step
+        assert said in host.look()
+        assert host.look() == host.look()
+    assert len(caplog.records) == 3
+    host.pass_time(SHOWN_S)
+    assert host.look() == ""
+
+
+async def test_readings_that_are_far_apart_say_nothing(store):
+    host = Host(store)
+
+    def held_up() -> float:
+        host.uptime += 60
+        return host.uptime
+
+    host.keeper._uptime = held_up
+    assert host.look() == ""
+
+
+async def test_the_steady_clock_goes_on_after_a_restart_and_follows_the_gateway_that_is_ahead(store, monkeypatch):
+    monkeypatch.setattr(timekeeping, "LOOKS_EVERY_S", 0.001)
+    first = Host(store)
+    await first.keeper.begin()
+    assert first.clock.now() == 0.0
+    keeping = asyncio.create_task(first.keeper.keep())
+    await asyncio.sleep(0.01)
+    first.pass_time(500)
+    await kept(store, 500.0)
+    keeping.cancel()
+    again = Host(store)
+    again.wall = first.wall
+    await again.keeper.begin()
+    assert again.clock.now() == 500.0 and again.keeper.trouble == ""
+    keeping = asyncio.create_task(again.keeper.keep())
+    store.keep_clock(600.0, again.wall)
+    await asyncio.sleep(0.01)
+    again.pass_time(timekeeping.KEPT_EVERY_S)
+    await asyncio.wait_for(until(lambda: again.clock.now() == 600.0), 5)
+    keeping.cancel()
+
+
+async def test_a_clock_that_is_behind_the_latest_run_is_told_at_the_start(store):
+    store.keep_clock(0.0, 1_000_000.0 + 10 * 86_400)
+    host = Host(store)
+    await host.keeper.begin()
+    assert host.keeper.trouble == "the clock is 10.0 days behind what it was when a gateway ran last"
+
+
+async def test_whoever_waits_for_a_step_is_woken_by_it(store):
+    host = Host(store)
+    waiting = asyncio.create_task(host.keeper.until_step(60))
+    await asyncio.sleep(0)
+    host.wall += 3600
+    host.look()
+    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(host.keeper.until_step(0.01), 5)
+
+
+async def kept(store: Store, seconds: float) -> None:
+    await asyncio.wait_for(until(lambda: store.keep_clock(0.0, 1_000_500.0).seconds == seconds), 5)
+
+
+async def until(condition) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for happens in the store
+        await asyncio.sleep(0.005)
