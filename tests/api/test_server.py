@@ -315,9 +315,31 @@ async def test_a_tls_handshake_that_stalls_and_a_goodbye_that_does_not_come_make
             arrived.write(await reader.read(65_536))
             with contextlib.suppress(ssl.SSLWantReadError):
                 client.do_handshake()
-        writer.write(leaving.read())
+            writer.write(leaving.read())
         assert await asyncio.wait_for(reader.read(), 5), "it hears until the end, to which it says nothing"
         writer.close()
+    await server.stop()
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+async def test_no_client_chooses_a_key_exchange_that_is_work_for_us_alone(tmp_path: Path, renewed: bool) -> None:
+    """CVE-2002-20001: whoever offers ffdhe8192 alone, for which he computes nothing, keeps the loop busy for 244 ms."""
+    listener = bind_tcp("127.0.0.1", 0)
+    server = HttpServer(who, listener, tls=certs.server("localhost").write(tmp_path, "api"))
+    await server.start()
+    if renewed:
+        server.reload_certificate()
+
+    async def shakes_hands(*options: str) -> bool:
+        port, silent = listener.getsockname()[1], asyncio.subprocess.DEVNULL
+        command = ("openssl", "s_client", "-connect", f"127.0.0.1:{port}", *options)
+        client = await asyncio.create_subprocess_exec(*command, stdin=silent, stdout=silent, stderr=silent)
+        return await asyncio.wait_for(client.wait(), 10) == 0
+
+    for group in ("ffdhe2048", "ffdhe3072", "ffdhe8192"):
+        assert not await shakes_hands("-groups", group)
+    for options in (("-tls1_3", "-groups", "X25519:P-256"), ("-tls1_3", "-groups", "P-256"), ("-tls1_2",), ()):
+        assert await shakes_hands(*options)
     await server.stop()
 
 
