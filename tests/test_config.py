@@ -181,6 +181,28 @@ def test_a_syntax_error_names_its_line(file: Path, text: str, problem: str) -> N
     assert problems_of(file, text) == (problem,)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[handler]]\nname = "x"\nurl = "https://u:{}@h/x"', "handler[0].url: 'https://u:…@h/x' is no URL"),
+        ('[[handler]]\nname = "x"\nurl = "ftp://h/x?k={}"', "handler[0].url: 'ftp://h/x?…' is no URL"),
+        ('[[saml_provider]]\nid = "x"\nmetadata = "https://u:{}@h/m"', "metadata: 'https://u:…@h/m' is no place"),
+        ('[connection_log]\nsyslog = "udp://u:{}@h:514"', "connection_log.syslog: 'udp://u:…@h:514' is no syslog"),
+        ('[metrics]\nlisten = "u:{}@127.0.0.1:1"', "metrics.listen: 'u:…@127.0.0.1:1' names a user"),
+        ('[api]\nlisten = "https://u:{}/@/@h"', "api.listen: 'https://u:…@h' is no place"),
+        ('[[radius]]\ndirectory = "x"\nservers = ["radius://:{}@h/x"]', "servers[0]: 'radius://:…@h/x' is no RADIUS"),
+        ('[api]\ncertificate = """-----BEGIN\n{}"""', "api.certificate: is more than one line"),
+        ('secret = {}"', "line 1, column 10: invalid value; correct 'secret = …'"),
+        ("[daemon]\nstate = postgresql://u:{}@h/db", "correct 'state = postgresql://u:…@h/db'"),
+        ('[daemon]\nstate = "postgres://u:{}@h/db"', "daemon.state: is neither an SQLite file nor"),
+    ],
+)
+def test_no_mistake_makes_a_secret_part_of_what_is_said_of_it(file: Path, text: str, told: str) -> None:
+    problems = "\n".join(problems_of(file, text.format("c4nary-s3cret")))
+    assert told in problems
+    assert "c4nary" not in problems
+
+
 def test_a_file_in_another_encoding_names_the_line(file: Path) -> None:
     file.write_bytes(b"[daemon]\n# caf\xe9\n")
     with pytest.raises(ConfigError, match="line 2: is not UTF-8"):

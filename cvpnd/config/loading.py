@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from cvpnd.config.crosscheck import Problem, cross_check, suggest
 from cvpnd.config.models import Config
-from cvpnd.config.values import show
+from cvpnd.config.values import SECRET_WORDS, show
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, parse_v2_server_key
 
 
@@ -78,6 +78,9 @@ def _syntax(message: str, text: str) -> str:
     )
     lines = text.splitlines()
     source = lines[line - 1].strip() if found and line <= len(lines) else ""
+    key, equals, _ = source.partition("=")
+    if equals and any(word in key for word in SECRET_WORDS):
+        source = f"{key}= …"
     return f"{where}: {what[:1].lower()}{what[1:]}; correct {show(source) if source else 'the last table or value'}"
 
 

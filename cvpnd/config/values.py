@@ -34,11 +34,17 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _INTERFACE = re.compile(r"[^\s/:%*\"'\\\x00-\x1f\x7f]{1,15}")
+_PASSWORD = re.compile(r"((?://|^(?!.*//))[^:/@]*:).*@", re.DOTALL)
+_QUERY = re.compile(r"(://[^?\s]*\?).*", re.DOTALL)
+SECRET_WORDS = ("password", "secret", "hash", "token")
+"""Keys with one of them in their name are followed by a secret."""
 _ENDPOINT_ID = re.compile(r"cvpn-endpoint-[0-9a-f]{17}")
 
 
 def show(value: object) -> str:
-    """``value`` as TOML would spell it, shortened."""
+    """``value`` as TOML would spell it, shortened, and without what may be a secret in a URL: journals have it."""
+    if isinstance(value, str):
+        value = _QUERY.sub(r"\1…", _PASSWORD.sub(r"\1…@", value))
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -309,6 +315,8 @@ def resolve(value: object, info: ValidationInfo) -> Path:
     """Relative paths are relative to the file they stand in."""
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError(f"{show(value)} is not a path; write one in quotes")
+    if "\n" in str(value):
+        raise ValueError("is more than one line, as what is in a key file; write the path of a file with that in it")
     if "\0" in str(value):
         raise ValueError(f"{show(value)} contains a NUL; correct the path")
     base: Path | None = (info.context or {}).get("directory")

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
+from cvpnd.config.values import SECRET_WORDS
+
 PUBLIC = frozenset(
     {
         "id", "vpc", "cidr", "cidr_v6", "interface", "gateway", "gateway_v6", "zone", "name", "description",
@@ -35,7 +37,6 @@ LONGEST_FILE = 64 * 1024
 _PEM = re.compile(
     r"-----BEGIN ([^-\n]*(?:private|static|secret|tls-crypt)[^\n]*?)-----.*?-----END \1-----", re.DOTALL | re.IGNORECASE
 )
-_SECRET_WORDS = ("password", "secret", "hash", "token")
 _URLS = frozenset({"url", "metadata"})
 """What these have behind a question mark may be a key to them."""
 _SECRET_FILES = frozenset({"private_key", "signing_key", "key", "server_key", "state_key"})
@@ -73,7 +74,7 @@ def secrets_of(config_path: Path) -> Iterator[str]:
                 yield from {written, unquote_plus(written), unquote(written)}
         elif key in _URLS:
             yield from filter(None, [urlsplit(value).query])
-        elif key not in PUBLIC and any(word in key for word in _SECRET_WORDS):
+        elif key not in PUBLIC and any(word in key for word in SECRET_WORDS):
             yield value
     for path in secret_files(config_path):
         yield from _lines(path)
