@@ -36,6 +36,7 @@ def test_two_hundred_clients_connect_at_once_and_each_reaches_its_target(site, t
 
 def test_full_pool_refuses_by_name_and_whoever_has_an_address_keeps_it(site):
     gateway = site.start("limits = { handshakes = 2000, handshakes_per_source = 2000, sessions_per_identity = 2000 }")
+    series = gateway.metrics().keys()
     pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
     status, report = crowd(site, pool + 4, "--tcp", hold_s=20)  # the first is to be there when the last comes
     assert status == 1
@@ -45,3 +46,5 @@ def test_full_pool_refuses_by_name_and_whoever_has_an_address_keeps_it(site):
     assert len({result["address"] for result in report["results"] if not result["error"]}) == pool
     reasons = [entry["connection-attempt-failure-reason"] for entry in gateway.connection_log()]
     assert reasons.count("address-pool-full") == 4
+    new = gateway.metrics().keys() - series
+    assert 0 < len(new) < 100, "words that are used for the first time, and nothing of a thousand clients"
