@@ -31,8 +31,9 @@ PACKAGES_install := $(PACKAGES_run) dpkg-dev python3 python3-dev python3-venv
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
 PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa faketime libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql systemd systemd-container
+PACKAGES_service := $(PACKAGES_install) lintian
 
-PACKAGE_SETS := packages-build packages-run packages-install packages-lint packages-lab packages-test
+PACKAGE_SETS := packages-build packages-run packages-install packages-lint packages-lab packages-test packages-service
 
 .PHONY: $(PACKAGE_SETS)
 $(PACKAGE_SETS): packages-%:
@@ -276,7 +277,7 @@ test-sdk: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the AWS SDK for JavaScrip
 	@SDK=$(CURDIR)/build/aws-sdk $(VENV)/bin/pytest tests/e2e/test_javascript_sdk.py $(ARGS) </dev/null
 
 .PHONY: test-service
-test-service: packages-test packages-install $(VENV)/.cvpnd $(VENV)/.dev ## make install, the package, a newer systemd and other firewalls, each in a booted system (root)
+test-service: packages-test packages-service $(VENV)/.cvpnd $(VENV)/.dev ## make install, the package, a newer systemd and other firewalls, each in a booted system (root)
 	@TEST_SERVICE=1 $(VENV)/bin/pytest tests/systemd $(ARGS) </dev/null
 
 .PHONY: test-paths

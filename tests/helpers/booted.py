@@ -214,6 +214,7 @@ def unit_files(root: Path) -> None:
     shutil.copy(SYSTEMD / "cvpnd.service", root / "etc/systemd/system")
     shutil.copy(SYSTEMD / "cvpnd.sysusers.conf", root / "usr/lib/sysusers.d/cvpnd.conf")
     shutil.copy(SYSTEMD / "cvpnd.tmpfiles.conf", root / "usr/lib/tmpfiles.d/cvpnd.conf")
+    shutil.copy(SYSTEMD / "cvpnd.catalog", root / "usr/lib/systemd/catalog")
 
 
 def cvpnd(system: BootedSystem, *arguments: str) -> str:

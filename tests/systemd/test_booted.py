@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,10 @@ def test_the_connection_log_is_found_in_the_journal_by_its_fields(system: Booted
     (entry,) = found("CVPND_USERNAME=anna", f"MESSAGE_ID={MESSAGE_IDS['failed']}")
     assert entry["CVPND_CONNECTION_ATTEMPT_FAILURE_REASON"] == "wrong-password"
     assert (entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"]) == ("5", "cvpnd")
+    system.run("journalctl", "--update-catalog")  # as a package does
+    explained = system.run("journalctl", "--no-pager", "-x", f"MESSAGE_ID={MESSAGE_IDS['failed']}").stdout
+    assert "Subject: A VPN client was refused" in explained and "from 192.0.2.1, because of:" in explained
+    assert re.search(r"^\S+ +wrong-password$", explained, re.MULTILINE), explained
     (message,) = found("SYSLOG_FACILITY=10", "SYSLOG_IDENTIFIER=cvpnd")
     assert json.loads(message["MESSAGE"])["username"] == "anna"
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,15 @@ def ours(system: BootedSystem) -> set[str]:
         "find", "/etc", "/opt", "/usr", "/var", "-xdev", "-iname", "*cvpn*", "-not", "-path", "*/dpkg/*"
     ).stdout
     return {path for path in found.split() if "/systemd/timers/" not in path and "/cvpnd-source" not in path}
+
+
+def test_lintian_finds_nothing_that_is_not_answered(packages: list[Path]) -> None:
+    """What it is answered, and why, stands in packaging/debian/lintian-overrides."""
+    if shutil.which("lintian") is None:
+        pytest.skip("needs lintian")
+    command = ["lintian", "--allow-root", "--fail-on", "error,warning", packages[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_from_installation_to_purge(system: BootedSystem) -> None:
