@@ -80,6 +80,8 @@ LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 UPDATES_AT_ONCE = 100
 """Of the connection log: a few milliseconds of the event loop."""
+METRICS_FILES_KEPT_FREE = 16
+"""Of those that strangers leave: when files are short, somebody should be told."""
 PORTAL_CONNECTIONS = (1000, 200)
 """At a time, and of one source: a whole office may come at once."""
 
@@ -386,12 +388,10 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     await stack.enter_async_context(_http(build_admin_app(daemon.operations), bind_unix(config.daemon.admin_socket)))
     if config.metrics.listen is not None:
         listen = config.metrics.listen
-        await stack.enter_async_context(
-            _http(
-                build_metrics_app(_registry(config.metrics, daemon), daemon.prepare_metrics),
-                bind_tcp(listen.host, listen.port),
-            )
-        )
+        listener = bind_tcp(listen.host, listen.port)
+        listener.files_kept_free = METRICS_FILES_KEPT_FREE
+        app = build_metrics_app(_registry(config.metrics, daemon), daemon.prepare_metrics)
+        await stack.enter_async_context(_http(app, listener))
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
     if config.portal.listen is not None:

@@ -1,7 +1,8 @@
 """A listening TCP socket of which each source gets its share.
 
 Connections are counted where they are accepted, so one that never gets through its TLS handshake, or says nothing
-behind it, counts as well. Those beyond the share are closed at once.
+behind it, counts as well. Those beyond the share are closed at once, as are those that would take the last files: where
+there is none, asyncio tries 64 times in a row for each listener, with a traceback each time, and does nothing else.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from cvpnd.ops.logs import RateLimited
 from cvpnd.server.admission import prefixes
+from cvpnd.server.sockets import FILES_KEPT_FREE, takes_one_of_the_last_files
 
 log = logging.getLogger(__name__)
 _warn = RateLimited(log, interval_s=10)
@@ -30,6 +32,7 @@ class SharedListener(socket.socket):
 
     refused = 0
     """Connections, so far."""
+    files_kept_free = FILES_KEPT_FREE
 
     def __init__(
         self, family: socket.AddressFamily, most: int | None = None, most_of_source: int | None = None
@@ -47,6 +50,13 @@ class SharedListener(socket.socket):
             accepted, address = super().accept()
             host = str(address[0])
             source, _ = prefixes(host.partition("%")[0])
+            if takes_one_of_the_last_files(accepted, self.files_kept_free):
+                accepted.close()
+                self.refused += 1
+                _warn.warning(
+                    "no-files", "no room for connections over HTTP: the limit of open files is reached (LimitNOFILE)"
+                )
+                continue
             if self._open[source] < self._most_of_source and self._open.total() < self._most:
                 self._open[source] += 1
                 return _Connection(accepted, self, source), address

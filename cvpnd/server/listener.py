@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import resource
 import secrets
 import socket
 from ipaddress import IPv6Address, ip_address
@@ -24,7 +23,7 @@ from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import ControlDatagram
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
-from cvpnd.server.sockets import open_tcp_socket, open_udp_group
+from cvpnd.server.sockets import FILES_KEPT_FREE, open_tcp_socket, open_udp_group, takes_one_of_the_last_files
 from cvpnd.wire import stateless
 from cvpnd.wire.errors import DropReason
 
@@ -34,9 +33,6 @@ _warn = RateLimited(log)
 ACCEPTS_PER_WAKE_UP = 64
 """Then the loop serves the others."""
 ACCEPT_PAUSE_S = 1.0
-FILES_KEPT_FREE = 32
-"""For the admin socket, the store, logs and reloads. The kernel gives out the lowest free number, so that a connection
-with one of the highest means that others are hardly left."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -228,7 +224,7 @@ class TcpListener:
             self._control.drops[refused] += 1
             sock.close()
             return
-        files_short = sock.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - FILES_KEPT_FREE
+        files_short = takes_one_of_the_last_files(sock, FILES_KEPT_FREE)
         if self._waiting and (files_short or len(self._waiting) >= self._endpoint.settings.limits.handshakes):
             # A client speaks at once: who has been silent for longest makes room, or silence would keep others out.
             self._silent(next(iter(self._waiting)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import resource
 import socket
 import struct
 from dataclasses import dataclass
@@ -23,10 +24,17 @@ SO_RCVBUFFORCE = 33
 CONTROL_BUFFER_BYTES = 16 << 20
 """The default holds some 150 small datagrams: two hundred clients that start at once would lose half of them. This is a
 third of a second of a flood of 100,000 a second: who reads them may not get a core any sooner. Used only then."""
+FILES_KEPT_FREE = 32
+"""For the admin socket, metrics, the store, logs and reloads."""
 
 _LD_WORD, _TAX, _RSH, _JEQ, _TXA, _AND, _MOD, _ADD, _RET_A, _RET = 0x20, 7, 0x74, 0x15, 0x87, 0x54, 0x94, 0x04, 0x16, 6
 _DATA_V2 = 9
 _NO_PEER_ID = 0xFFFFFF
+
+
+def takes_one_of_the_last_files(accepted: socket.socket, kept_free: int) -> bool:
+    """The kernel gives out the lowest free number, so that one of the highest means that others are hardly left."""
+    return accepted.fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - kept_free
 
 
 class ListenError(Exception):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import resource
 import secrets
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -252,6 +254,39 @@ def test_half_open_connections_are_closed_in_time_and_keep_nobody_out(site):
         sock.close()
     assert drops(gateway)["tcp_silent"] == 51
     site.connect(transport="tcp")
+
+
+def test_connections_to_every_listener_leave_the_last_files_to_the_daemon(site, victim, ping):
+    """Descriptor exhaustion: from two hundred addresses, each below its share."""
+    certs.server("vpn.example.com").write(site.directory, "portal")
+    listen = """[portal]
+listen = "0.0.0.0:8444"
+url = "https://vpn.example.com:8444"
+certificate = "portal.crt"
+private_key = "portal.key"
+[api]
+listen = "https://0.0.0.0:8443"
+"""
+    gateway = site.start(listen)
+    client, pid = victim(), gateway.running.pid
+    site.lab.gateway.ip_batch(f"route add 100.64.0.0/24 via {site.lab.client.run('hostname', '-I').stdout.split()[0]}")
+    site.lab.client.ip_batch("route add local 100.64.0.0/24 dev lo")
+    most = len(list(Path(f"/proc/{pid}/fd").iterdir())) + 120
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.ExitStack() as opened:
+        for _ in range(3):
+            for port, number in itertools.product((8444, 8443, 1194, 443), range(60)):
+                sock = opened.enter_context(site.lab.client.socket())
+                sock.bind((f"100.64.0.{1 + number}", 0))
+                sock.setblocking(False)
+                sock.connect_ex((site.lab.gateway_address, port))
+            wait_until(gateway.admin_answers, 2)
+        assert len(list(Path(f"/proc/{pid}/fd").iterdir())) > most - 40, "else it was not tried"
+        assert gateway.metrics()[ACTIVE] == 1
+        site.connect(certs.client("genuine"), name="genuine", host="198.51.100.1", client=site.lab.clients[1])
+    assert ping(client=client.namespace) == 1.0
+    assert 1 <= gateway.log().count("the limit of open files is reached") <= 3, "one line for each kind of listener"
+    assert "Too many open files" not in gateway.log()
 
 
 def test_data_under_somebody_elses_peer_id_moves_nothing(site, victim, ping):
