@@ -27,7 +27,8 @@ def ensure_crl(authority: Authority) -> bool:
 def revoke(authority: Authority, *, name: str | None = None, serial: str | None = None) -> list[CertificateRecord]:
     """Put every certificate of a name, or the one of a serial number, on the CRL; newest first in the answer.
 
-    Those that are on it stay with their date, expired ones are left alone. Raises PkiError when nothing matches."""
+    Those that are on it stay with their date. One that has expired comes on it too: that is what a clock says which may
+    be years ahead. Raises PkiError when nothing matches."""
     if (name is None) == (serial is None):
         raise PkiError("name either a certificate's holder or its serial number")
     wanted = parse_serial(serial) if serial is not None else None
@@ -36,19 +37,21 @@ def revoke(authority: Authority, *, name: str | None = None, serial: str | None 
         if not found:
             what = f"of {name}" if name is not None else f"with serial {serial}"
             raise PkiError(f"no certificate {what} was issued by the authority in {authority.directory}")
-        if to_revoke := [record.serial for record in found if record.status == "valid"]:
+        if to_revoke := [record.serial for record in found if record.status != "revoked"]:
             _write_crl(authority, read_crl(authority), to_revoke)
-        return [replace(record, status="revoked") if record.status == "valid" else record for record in found]
+        return [replace(record, status="revoked") for record in found]
 
 
 def sign_again_if_due(authority: Authority, *, now: datetime.datetime | None = None) -> bool:
-    """Give the CRL a new validity once half of it has passed; True if it did. Cheap enough to ask every hour."""
+    """Give the CRL a new validity once half of it has passed, or if it is not valid yet: then the clock was ahead when
+    it was signed. True if it did. Cheap enough to ask every hour, and whenever the clock was set."""
     with locked(authority.directory):
         crl = read_crl(authority)
         if crl is None or crl.next_update_utc is None:
             return False
-        remaining = crl.next_update_utc - (now or utc_now())
-        if remaining > datetime.timedelta(days=CRL_DAYS) / 2:
+        now = now or utc_now()
+        remaining = crl.next_update_utc - now
+        if crl.last_update_utc <= now and remaining > datetime.timedelta(days=CRL_DAYS) / 2:
             return False
         _write_crl(authority, crl, (), now=now)
         return True

@@ -6,18 +6,23 @@ import signal
 import time
 
 import pytest
+from helpers import certs
 from helpers.lab import GatewayProcess, wait_until
 from helpers.tokens import written_token
 from helpers.wall_clock import LIBRARY, WallClock
 
 from cvpnd.auth.passwords import hash_password
 from cvpnd.auth.tokens import Token
+from cvpnd.pki.authority import Authority
+from cvpnd.pki.issue import issue_client
+from cvpnd.pki.revocation import ensure_crl
 
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the Debian package faketime is not installed")
 
 CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 PASSWORD = '{ type = "directory-service-authentication", directory = "local" }'
 HASH = hash_password("right")
+YEAR_S = 365 * 86_400
 AWAY = "table inet away { chain out { type filter hook output priority 0; udp dport 1194 drop; }; }"
 
 
@@ -112,3 +117,23 @@ def test_a_session_ends_when_its_time_has_passed_whatever_the_clock_says(start, 
     assert [each["status"] for each in sessions(gateway, "alice")] == ["active"]
     client.wait_for("Session timeout", 8)
     assert 9 <= time.monotonic() - begun < 12
+
+
+def test_a_certificate_that_is_revoked_while_the_clock_is_far_ahead_is_revoked_and_others_get_in_again(site, clock):
+    authority = Authority.create(site.directory / "pki", "Acme CA")
+    ensure_crl(authority)
+    alice, bob = (certs.as_client(issue_client(authority, name)) for name in ("alice", "bob"))
+    toml = site.toml().replace('client_ca = "ca.crt", crl = "crl.pem"', 'client_ca = "pki/ca.crt", crl = "pki/crl.pem"')
+    site._gateway = gateway = site.lab.gateway_process('[pki]\ndirectory = "pki"\n' + toml, **clock.environment)
+    site.connect(alice).kill()
+    clock.set("+40y")
+    wait_until(lambda: "the clock was put ahead by 40" in gateway.log(), 5)
+    gateway.ctl("certificate", "revoke", "alice")
+    clock.set("+0")
+    expires = 'cvpnd_crl_expiry_timestamp_seconds{endpoint="staff"}'
+    wait_until(
+        lambda: gateway.metrics()[expires] < time.time() + YEAR_S, 10, "it is signed again when the clock is set"
+    )
+    site.connect(alice, wait=False, name="again").wait_for("fatal SSL alert")
+    wait_until(lambda: "certificate-revoked" in gateway.refusals(), 10)
+    site.connect(bob, name="bob", client=site.lab.clients[1], host=site.lab.gateway_address_of(1, 4))

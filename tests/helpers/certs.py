@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cvpnd.pki.issue import IssuedCertificate
+
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 KeyKind = Literal["ec", "ec384", "ed25519", "rsa1024", "rsa2048", "rsa4096"]
 
@@ -61,6 +63,12 @@ class TestCertificate:
         certificate.write_bytes(self.chain_pem)
         private_key.write_bytes(self.private_key_pem)
         return certificate, private_key
+
+
+def as_client(issued: IssuedCertificate) -> TestCertificate:
+    """What an authority of the product's own has issued."""
+    key = serialization.load_pem_private_key(issued.private_key, None)
+    return TestCertificate(x509.load_pem_x509_certificate(issued.certificate), key)
 
 
 def new_key(kind: KeyKind = "ec") -> PrivateKey:

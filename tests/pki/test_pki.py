@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from helpers import certs
 from helpers.handshake import client_context, shake_hands
@@ -20,7 +19,7 @@ from cvpnd.pki import files
 from cvpnd.pki.authority import Authority
 from cvpnd.pki.files import PkiError, locked, write_file
 from cvpnd.pki.index import certificates, format_serial, parse_serial, read_crl, revoked_serials
-from cvpnd.pki.issue import IssuedCertificate, issue_client, issue_server
+from cvpnd.pki.issue import issue_client, issue_server
 from cvpnd.pki.revocation import CRL_DAYS, ensure_crl, revoke, sign_again_if_due
 from cvpnd.reasons import Refusal
 
@@ -42,12 +41,6 @@ def trust_of(authority: Authority) -> CertificateTrust:
     )
 
 
-def as_client(issued: IssuedCertificate) -> certs.TestCertificate:
-    return certs.TestCertificate(
-        x509.load_pem_x509_certificate(issued.certificate), load_pem_private_key(issued.private_key, None)
-    )
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -60,7 +53,7 @@ def test_what_it_issues_logs_in_until_it_is_revoked(tmp_path, algorithm):
     authority = Authority.create(tmp_path / "pki", "Acme CA", algorithm=algorithm)
     issue_server(authority, "vpn.example.com")
     ensure_crl(authority)
-    alice, bob = as_client(issue_client(authority, "alice")), as_client(issue_client(authority, "bob"))
+    alice, bob = certs.as_client(issue_client(authority, "alice")), certs.as_client(issue_client(authority, "bob"))
     trust = trust_of(authority)
     for version in ("1.2", "1.3"):
         assert shake_hands(trust.ssl_context, client_context(alice, version)).accepted
@@ -101,7 +94,7 @@ def test_a_server_may_be_called_by_its_address(authority, address):
 
 def test_keys_are_of_the_authoritys_kind(tmp_path):
     rsa_ca = Authority.create(tmp_path / "rsa", "Acme CA", algorithm="rsa")
-    key = as_client(issue_client(rsa_ca, "alice")).private_key
+    key = certs.as_client(issue_client(rsa_ca, "alice")).private_key
     assert isinstance(key, rsa.RSAPrivateKey)
     assert key.key_size >= 2048
     assert isinstance(Authority.create(tmp_path / "ec", "Acme CA").private_key, ec.EllipticCurvePrivateKey)
@@ -115,7 +108,7 @@ def test_no_certificate_outlives_its_authority(tmp_path):
 def test_opening_finds_the_same_authority(authority):
     again = Authority.open(authority.directory)
     assert again.certificate == authority.certificate
-    issued = as_client(issue_client(again, "alice"))
+    issued = certs.as_client(issue_client(again, "alice"))
     issued.certificate.verify_directly_issued_by(authority.certificate)
 
 
@@ -343,6 +336,27 @@ def test_the_crl_is_signed_again_when_half_of_its_life_is_over(authority):
     assert after.next_update_utc == later + datetime.timedelta(days=CRL_DAYS)
     assert revoked_serials(after) == revoked_serials(before) != frozenset()
     assert not sign_again_if_due(authority, now=later)
+
+
+def test_what_is_revoked_while_the_clock_is_years_ahead_is_revoked_and_others_get_in_once_it_is_right(
+    authority, monkeypatch
+):
+    issue_server(authority, "vpn.example.com")
+    ensure_crl(authority)
+    alice, bob = certs.as_client(issue_client(authority, "alice")), certs.as_client(issue_client(authority, "bob"))
+    ahead = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=40 * 365)
+    with monkeypatch.context() as patched:
+        for module in ("index", "revocation"):
+            patched.setattr(f"cvpnd.pki.{module}.utc_now", lambda: ahead)
+        assert [record.status for record in revoke(authority, name="alice")] == ["revoked"]
+        assert not sign_again_if_due(authority)
+    trust = trust_of(authority)
+    early = shake_hands(trust.ssl_context, client_context(bob))
+    assert early.verdict.refusal is Refusal.CRL_UNUSABLE
+    assert sign_again_if_due(authority) and not sign_again_if_due(authority)
+    after = trust.reload()
+    assert shake_hands(after.ssl_context, client_context(alice)).verdict.refusal is Refusal.CERTIFICATE_REVOKED
+    assert shake_hands(after.ssl_context, client_context(bob)).accepted
 
 
 def test_a_crl_of_somebody_else_is_not_built_upon(authority):
