@@ -190,7 +190,10 @@ def _server_authorities(trust: CertificateTrust) -> bytes:
         current = issuer
     if not found:
         issuer_name = trust.server_certificate.issuer.rfc4514_string()
-        raise ProfileError(f"the server's certificate authority ({issuer_name}) is in no file; add it as `chain`")
+        raise ProfileError(
+            f"the server's certificate authority ({issuer_name}) is in no file; add its certificate as `chain` to the "
+            "endpoint's server_certificate, or import that with --chain"
+        )
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in found)
 
 

@@ -282,3 +282,31 @@ def test_a_code_is_asked_once_by_either_challenge_and_for_no_later_key_reconnect
     gateway.ctl("user", "totp", "remove", "alice")
     assert [each["username"] for each in gateway.ctl_json("user", "totp", "list")] == ["bob"]
     alice.wait_for("AUTH_FAILED,SESSION: token expired", 15)
+
+
+def test_what_a_reload_takes_away_is_gone_with_it(site, start, connect, ping):
+    """A group, a user, a way to log in: of the file, under live sessions."""
+    gateway = start(PASSWORD, more="renegotiate_s = 0")
+    second = site.lab.clients[1]
+    alice = connect("alice", "right").wait_connected()
+    bob = connect("bob", "right", client=second, host="198.51.100.1").wait_connected()
+    assert ping("10.30.0.10", count=1) == 1.0
+
+    def change(old: str, new: str) -> None:
+        text = gateway.config_path.read_text()
+        assert old in text
+        gateway.config_path.write_text(text.replace(old, new))
+        gateway.ctl("reload")
+
+    change('groups = ["eng"]', "groups = []")
+    assert ping("10.30.0.10", count=1) == 0.0
+    assert ping(count=1) == 1.0
+    change(f'[[local_users]]\nname = "bob"\npassword_hash = "{HASH}"\ngroups = []\n', "")
+    bob.wait_for("Account disabled", 3)
+    assert ping(client=second, count=1) == 0.0
+    assert alice.connected_count == 1
+    change(f"[{PASSWORD}]", f"[{CERTIFICATE}, {PASSWORD}]")
+    wait_until(lambda: "certificate-missing" in gateway.refusals(), 8)
+    assert ping(count=1) == 0.0
+    resets = [e for e in gateway.connection_log() if e["connection-log-type"] == "connection-reset"]
+    assert [e["connection-end-reason"] for e in resets] == ["account-disabled", "configuration-changed"]
