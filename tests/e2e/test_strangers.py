@@ -269,6 +269,7 @@ listen = "https://0.0.0.0:8443"
 """
     gateway = site.start(listen)
     client, pid = victim(), gateway.running.pid
+    wait_until(lambda: "ready: serving" in gateway.log(), what="the portal and the API, which open last")
     site.lab.gateway.ip_batch(f"route add 100.64.0.0/24 via {site.lab.client.run('hostname', '-I').stdout.split()[0]}")
     site.lab.client.ip_batch("route add local 100.64.0.0/24 dev lo")
     most = len(list(Path(f"/proc/{pid}/fd").iterdir())) + 120
