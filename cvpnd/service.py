@@ -152,6 +152,7 @@ class Daemon:
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
             self_service_downloads=self._self_service_downloads(),
+            set_aside=gateway.set_aside,
             store_outage="" if outage is None else outage.reason,
             store_outage_since=None if outage is None else outage.since,
             connection_log_lost=self.connection_log.lost,

@@ -31,7 +31,7 @@ from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.ended import EndedConnections
-from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
+from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.endpoints.timekeeping import Timekeeper
@@ -93,6 +93,9 @@ class Gateway:
         self.last_reload_at: float | None = None
         self.last_reload_successful = True
         self.host_changes_seen: Counter[str] = Counter()
+        self.set_aside: dict[str, str] = {}
+        """By id, why an endpoint of a shared store cannot be served here as it says there: one that was served goes on
+        as it was, another one is not served. No change of others waits for it."""
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
         self._running: dict[str, _Running] = {}
@@ -117,7 +120,7 @@ class Gateway:
         try:
             self._host.claim()  # before anything is written that a running gateway may have
             await self.timekeeper.begin()
-            await self._become(self.config)
+            await self._become(self.config, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             await self.stop(0)
             raise GatewayError(str(error)) from error
@@ -132,8 +135,9 @@ class Gateway:
             raise GatewayError(str(error)) from error
 
     async def follow(self) -> None:
-        """What another gateway on the same store has changed. Raises ``GatewayError``; then as much of it is in force
-        as could be, who may log in and who may go where before anything else."""
+        """What another gateway on the same store has changed, but for endpoints that cannot be served here, which are
+        ``set_aside``. Raises ``GatewayError``; then as much of it is in force as could be, who may log in and who may
+        go where before anything else."""
         try:
             self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
             self.accounts.set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
@@ -141,7 +145,7 @@ class Gateway:
                 rules, changed = await asyncio.to_thread(self._changed_rules, served)
                 if changed:
                     await self.put_changed_rules_in_force(served, rules, changed)
-            await self._become(self.config, again=False)
+            await self._become(self.config, again=False, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
 
@@ -194,17 +198,16 @@ class Gateway:
             if ours:
                 await asyncio.to_thread(self._managed.remove)
 
-    async def _become(self, file: Config, *, again: bool = True) -> None:
+    async def _become(self, file: Config, *, again: bool = True, setting_aside: bool = False) -> None:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others
         did to the host. Else rules and host are looked at only where the change concerns them: with 10,000 rules and
-        1,000 routes all of it takes a second."""
-        managed = await asyncio.to_thread(self._managed.read, file)
-        if problems := managed_problems(file, managed):
-            lines = (f"endpoint {endpoint.name}, made at run time: {problem}" for endpoint, problem in problems)
-            raise ManagedError("\n".join(lines))
+        1,000 routes all of it takes a second. ``setting_aside``: decide anew which endpoints that is done to."""
+        if setting_aside:
+            managed, keepers = await self._as_far_as_possible(file, again=again)
+        else:
+            managed, keepers = await self._checked(file, self.set_aside, again=again)
         config = file.model_copy(update={"endpoints": (*file.endpoints, *managed)})
         self.control.set_limits(config.daemon.strangers)
-        keepers = await asyncio.to_thread(_read_files, config.endpoints, self._keepers(), again=again)
         users = await asyncio.to_thread(self.store.local_users)
         directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
         handlers = [await asyncio.to_thread(open_handler, each) for each in file.handlers] if again else []
@@ -218,7 +221,6 @@ class Gateway:
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
         await self.accounts.set_kept_passwords(file)
-        self._check_new_ports(config)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
             settings = wanted.get(endpoint_id)
@@ -248,6 +250,48 @@ class Gateway:
         self._pools.clear()
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
+
+    async def _checked(
+        self, file: Config, aside: Collection[str], *, again: bool
+    ) -> tuple[tuple[EndpointConfig, ...], dict[str, _Keepers]]:
+        """Managed endpoints, and all files. What can be refused of an endpoint is refused here, before anything is
+        done. Raises ``EndpointFault``, and others where it is not the fault of one that is managed."""
+        running = {endpoint_id: here.served.settings for endpoint_id, here in self._running.items()}
+        instead = {endpoint_id: running.get(endpoint_id) for endpoint_id in aside}
+        managed = await asyncio.to_thread(self._managed.read, file, instead)
+        for endpoint, problem in managed_problems(file, managed):
+            raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
+        known, keepers = self._keepers(), {}
+        for endpoint in (*file.endpoints, *managed):
+            try:
+                keepers[endpoint.id] = await asyncio.to_thread(
+                    _read_files, endpoint, known.get(endpoint.id), again=again
+                )
+                self._check_new_ports(endpoint)
+            except (TrustError, ListenError) as error:
+                if endpoint not in managed:
+                    raise
+                raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {error}") from error
+        return managed, keepers
+
+    async def _as_far_as_possible(
+        self, file: Config, *, again: bool
+    ) -> tuple[tuple[EndpointConfig, ...], dict[str, _Keepers]]:
+        aside: dict[str, str] = {}
+        while True:
+            try:
+                checked = await self._checked(file, aside, again=again)
+                break
+            except EndpointFault as fault:
+                if fault.endpoint_id in aside:
+                    raise
+                aside[fault.endpoint_id] = str(fault)
+        for endpoint_id in aside.keys() - self.set_aside.keys():
+            log.critical("%s; another gateway has made that, and it cannot be served here", aside[endpoint_id])
+        for endpoint_id in self.set_aside.keys() - aside.keys():
+            log.warning("endpoint %s is again as the store has it, or gone", endpoint_id)
+        self.set_aside = aside
+        return checked
 
     async def _set_identity_providers(self, config: Config, *, again: bool) -> None:
         """Those of the file and, where an endpoint logs people in by SAML, those of the store."""
@@ -295,14 +339,14 @@ class Gateway:
 
     # -- one endpoint ---------------------------------------------------------------------------------------
 
-    def _check_new_ports(self, config: Config) -> None:
+    def _check_new_ports(self, endpoint: EndpointConfig) -> None:
         """An address that cannot be listened on is found before anybody is sent away for it. Not where one of ours has
         the port: that one gives way."""
         ours = {
             (each.transport, each.port) for running in self._running.values() for each in running.served.settings.listen
         }
-        for listen in (listen for endpoint in config.endpoints for listen in endpoint.listen):
-            if self._running and (listen.transport, listen.port) not in ours:
+        for listen in endpoint.listen:
+            if (listen.transport, listen.port) not in ours:
                 check_free(listen.transport, listen.host, listen.port)
 
     async def _pool_for(self, endpoint: EndpointConfig) -> LeasePool:
@@ -546,20 +590,14 @@ _Keepers = tuple[TrustKeeper, ProtectionKeeper]
 _FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)
 
 
-def _read_files(
-    endpoints: Iterable[EndpointConfig], known: Mapping[str, _Keepers], *, again: bool
-) -> dict[str, _Keepers]:
+def _read_files(endpoint: EndpointConfig, known: _Keepers | None, *, again: bool) -> _Keepers:
     """``known`` keepers stay in place where they keep what is wanted, but for ``again``."""
-    keepers = {}
-    for endpoint in endpoints:
-        settings, known_here = CertificateSettings.of_endpoint(endpoint), known.get(endpoint.id)
-        trust, protection = known_here or (None, None)
-        if trust is None or trust.current.settings != settings or again:
-            trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current), None
-        if protection is None or protection.settings != endpoint.control_protection:
-            protection = ProtectionKeeper(endpoint.control_protection, trust)
-        keepers[endpoint.id] = trust, protection
-    return keepers
+    settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
+    if trust is None or trust.current.settings != settings or again:
+        trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current), None
+    if protection is None or protection.settings != endpoint.control_protection:
+        protection = ProtectionKeeper(endpoint.control_protection, trust)
+    return trust, protection
 
 
 def _warn_of_cbc(endpoint: EndpointConfig) -> None:

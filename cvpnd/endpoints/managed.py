@@ -38,6 +38,14 @@ class ManagedError(Exception):
     """A managed endpoint cannot be made so; the text names it."""
 
 
+class EndpointFault(ManagedError):
+    """The same, of one that is known."""
+
+    def __init__(self, endpoint_id: str, text: str) -> None:
+        super().__init__(text)
+        self.endpoint_id = endpoint_id
+
+
 def compose(
     stored: StoredEndpoint,
     files: Mapping[str, Path | None],
@@ -111,23 +119,25 @@ class ManagedEndpoints:
         self._store = store
         self._directory = directory
 
-    def read(self, config: Config) -> tuple[EndpointConfig, ...]:
-        """As of now, which is inside the transaction that is joined, if any. Raises ``ManagedError``, ``StoreError`` or
-        ``OSError``."""
-        stored = self._store.managed_endpoints()
+    def read(self, config: Config, instead: Mapping[str, EndpointConfig | None]) -> tuple[EndpointConfig, ...]:
+        """As of now, which is inside the transaction that is joined, if any. ``instead``: by id, what those of them are
+        to be that cannot be made so here, or None. Raises ``EndpointFault``, ``StoreError`` or ``OSError``."""
+        there_are = self._store.managed_endpoints()
+        stored = [each for each in there_are if each.id not in instead]
+        found = [kept for each in there_are if (kept := instead.get(each.id)) is not None]
         if not stored:
-            return ()
+            return tuple(found)
         certificates = {each.arn: each for each in self._store.imported_certificates()}
         factors = {directory.id: directory.mfa for directory in config.directories}
         providers = self._providers(config, stored)
-        found = []
         for each in stored:
             declared = [association for association in each.associations if config.has_subnet(association.subnet)]
             if len(declared) < len(each.associations):
                 gone = next(a.subnet for a in each.associations if a not in declared)
-                raise ManagedError(
+                raise EndpointFault(
+                    each.id,
                     f"endpoint {each.name}, made at run time, is associated with {gone}, which {config.path} does not "
-                    "declare any more; declare it again, or disassociate it first"
+                    "declare any more; declare it again, or disassociate it first",
                 )
             server = certificates[each.server_certificate]
             client = certificates[each.client_certificate] if each.client_certificate else None
@@ -136,7 +146,7 @@ class ManagedEndpoints:
             try:
                 found.append(compose(each, files, remote=remote, mfa=factors, providers=providers))
             except ManagedError as error:
-                raise ManagedError(f"endpoint {each.name}, made at run time: {error}") from None
+                raise EndpointFault(each.id, f"endpoint {each.name}, made at run time: {error}") from None
         return tuple(found)
 
     def _providers(self, config: Config, stored: Sequence[StoredEndpoint]) -> dict[str, str]:
@@ -148,9 +158,10 @@ class ManagedEndpoints:
         for each in stored:
             for arn in sorted(named_providers(each)):
                 if arn.startswith("arn:") and arn not in own and arn not in found:
-                    raise ManagedError(
+                    raise EndpointFault(
+                        each.id,
                         f"endpoint {each.name}, made at run time, logs people in by {arn}, which {config.path} does "
-                        "not declare any more; declare it again, or delete the endpoint first"
+                        "not declare any more; declare it again, or delete the endpoint first",
                     )
         return {arn: name for arn, name in found.items() if arn not in own}
 

@@ -226,6 +226,8 @@ class OperationsBase:
     async def _managed(self, name_or_id: str) -> tuple[ServedEndpoint, StoredEndpoint]:
         """One that may be changed. Raises ``OperationError`` for one that is the file's."""
         served = self._endpoint(name_or_id)
+        if (why := self._gateway.set_aside.get(served.id)) is not None:
+            raise OperationError("IncorrectState", f"it cannot be served here as it is; change it elsewhere: {why}")
         if not self._gateway.is_managed(served):
             raise OperationError(
                 "IncorrectState",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from cvpnd.config import SubnetConfig, VpcConfig
@@ -19,6 +20,7 @@ from cvpnd.endpoints.lifecycle import LifecycleOperations
 from cvpnd.endpoints.logs import LogOperations
 from cvpnd.endpoints.model import OperationError, SecurityGroupView
 from cvpnd.endpoints.networks import NetworkOperations
+from cvpnd.endpoints.operations import ASTRAY
 from cvpnd.endpoints.profiles import ProfileOperations
 from cvpnd.endpoints.refusals import Allowance, RefusalOperations
 from cvpnd.endpoints.rules import RuleOperations
@@ -42,6 +44,9 @@ CHECKS_EVERY_S = 5.0
 
 FOLLOWS_AGAIN_AFTER_S = 3.0
 """After a failure."""
+
+ASIDE_AGAIN_S = 60.0
+"""How soon endpoints are tried again that cannot be served here, where no change is a reason to."""
 
 DEVICE_AGAIN_S, DEVICE_AGAIN_AT_MOST_S = 1.0, 60.0
 """A lost device that cannot be replaced is tried again, ever more slowly."""
@@ -140,11 +145,15 @@ class Operations(
     async def keep_following(self) -> None:
         """Runs until cancelled: looks whether the store can be used, and what other gateways on it change comes into
         force here as well."""
+        aside_again_at = float("-inf")
         while True:
             await asyncio.sleep(FOLLOWS_EVERY_S if self._stored.is_shared else CHECKS_EVERY_S)
             try:
                 await self._store(self._stored.check)
-                if await self._latest_change() != self._followed:
+                again = self._gateway.set_aside and time.monotonic() >= aside_again_at
+                if again or await self._latest_change() != self._followed:
+                    if again:
+                        self._followed, aside_again_at = ASTRAY, time.monotonic() + ASIDE_AGAIN_S
                     async with self._change():
                         pass  # every change begins with those of others, and sees them whole
             except Exception as error:  # whatever it is, the next change of another gateway may not be missed for it

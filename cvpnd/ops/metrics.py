@@ -122,6 +122,8 @@ class GatewayMetrics:
     """Of ``HOST_CHANGES`` -> how often somebody else changed it."""
     host_trouble: str = ""
     """What of that could not be put right."""
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    """``Gateway.set_aside``."""
     store_outage: str = ""
     """Why the state database cannot be used."""
     store_outage_since: float | None = None
@@ -464,6 +466,11 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         "cvpnd_store_up",
         "1 if the state database can be used; 0: nothing is changed, and who needs it cannot log in.",
         value=int(now.store_outage_since is None),
+    )
+    yield GaugeMetricFamily(
+        "cvpnd_endpoints_set_aside",
+        "Endpoints that another gateway has made, or changed, so that they cannot be served here.",
+        value=len(now.set_aside),
     )
     if now.store_outage_since is not None:
         yield GaugeMetricFamily(

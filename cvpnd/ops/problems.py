@@ -39,6 +39,13 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             "nothing is changed, and logins that need it are put off",
             "see to that server or disk (daemon.state); all goes on by itself then",
         )
+    for endpoint_id, why in metrics.set_aside.items():
+        yield Problem(
+            "critical",
+            endpoint_id,
+            f"another gateway has made it so that it cannot be served here: {why}",
+            "free here what it needs, or change it at the other gateway; it is tried again every minute",
+        )
     if not metrics.last_reload_successful:
         yield Problem(
             "warning",

@@ -3,6 +3,7 @@ is over, and of two that contradict each other one is refused in words."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -174,3 +175,57 @@ def _contradict(here: Host, there: Host) -> None:
     rules = here.get("/rules")["rules"]
     assert len(rules) == 6
     followed("the rules of both", lambda: sorted(map(str, there.get("/rules")["rules"])) == sorted(map(str, rules)))
+
+
+@pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed, or this is not root")
+def test_what_one_gateway_cannot_serve_keeps_it_from_no_other_change(tmp_path: Path) -> None:
+    """An endpoint that another gateway has made, on a port that something else has here."""
+    with PostgreSql() as server, Lab() as left, Lab() as right:
+        state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
+        here, there = Host(left, state, key), Host(right, state, key)
+        arn = here.import_certificate()
+        trust = {"server_certificate": arn, "client_certificate": arn}
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1}
+        made = {"client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
+        here.done("POST", "/endpoints", {"name": "lab", **made})
+        followed("an endpoint", lambda: [e["name"] for e in there.get("/endpoints")["endpoints"]] == ["lab"])
+        here.done("POST", "/networks", {"endpoint": "lab", "subnet": "subnet-a"})
+        here.done("POST", "/users", {"name": "alice", "password": "right"})
+        rule = {"endpoint": "lab", "network": "10.20.0.0/16", "all_groups": True}
+        here.done("POST", "/rules", rule)
+        followed("a rule", lambda: there.get("/rules")["rules"])
+        followed("a user", lambda: there.get("/users")["users"])
+        client = there.client()
+        wait_until(there.passes, PROMPT_S, "traffic")
+
+        occupies = "import socket, time; s = socket.socket(type=2); s.bind(('', 1300)); print('bound', flush=True)"
+        occupant = there.lab.gateway.start(sys.executable, "-c", occupies + "; time.sleep(300)", label="occupant")
+        occupant.wait_for("bound")
+        here.done("POST", "/endpoints", {**made, "name": "taken", "client_cidr": "10.104.0.0/22", "port": 1300})
+        followed("that it cannot be served", lambda: "taken" in str(there.get("/status")["status"]["problems"]))
+        (problem,) = [p for p in there.get("/status")["status"]["problems"] if "taken" in p["what"]]
+        assert problem["severity"] == "critical" and "1300" in problem["what"]
+        assert [e["name"] for e in there.get("/endpoints")["endpoints"]] == ["lab"] and there.passes()
+        there.done("PATCH", "/users/alice", {"disabled": True})
+        there.done("POST", "/rules", {**rule, "network": "10.30.0.0/16"})
+        here.done("DELETE", "/rules", **{**rule, "all_groups": "true"})
+        followed("a rule that is gone", lambda: len(there.get("/rules")["rules"]) == 1)
+        assert not there.passes()
+        revoked = certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client()]))
+        there.done("PUT", "/endpoints/lab/crl", {"pem": revoked.decode()})
+        wait_until(
+            lambda: "certificate-revoked" in str(there.get("/connections")), PROMPT_S, "a revoked certificate's end"
+        )
+        client.stop()
+        assert there.gateway.log().count("it cannot be served here") == 1, "it is said once"
+        there.gateway.kill()
+        there.gateway.start()
+        assert [e["name"] for e in there.get("/endpoints")["endpoints"]] == ["lab"], "it starts without it"
+        assert there.gateway.log().count("it cannot be served here") == 1
+
+        occupant.kill()
+        here.done("POST", "/users", {"name": "bob", "password": "right"})
+        followed("an endpoint that can be served now", lambda: len(there.get("/endpoints")["endpoints"]) == 2)
+        assert not [p for p in there.get("/status")["status"]["problems"] if "cannot be served" in p["what"]]
+        for host in (here, there):
+            host.gateway.stop()

@@ -74,6 +74,7 @@ BUSY = GatewayMetrics(
     last_reload_at=1700000100.0,
     last_reload_successful=False,
     host_changes={"firewall": 3},
+    set_aside={"cvpn-endpoint-1": "its port is taken"},
     store_outage="state.db: the disk is full",
     store_outage_since=1700000200.0,
     connection_log_lost=6,

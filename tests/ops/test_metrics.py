@@ -102,6 +102,7 @@ def test_every_fact_of_the_source_is_a_sample() -> None:
         ("cvpnd_last_reload_timestamp_seconds",): 1700000100,
         ("cvpnd_host_changes_total", "firewall"): 3,
         ("cvpnd_host_changes_total", "device"): 0,
+        ("cvpnd_endpoints_set_aside",): 1,
         ("cvpnd_store_up",): 0,
         ("cvpnd_store_outage_start_timestamp_seconds",): 1700000200,
         ("cvpnd_connection_log_lost_total",): 6,

@@ -47,6 +47,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
         "the last reload was refused, an older configuration runs on"
     ]
     assert problems(host_trouble="lan is down")[0].severity == "critical"
+    (aside,) = problems(set_aside={"cvpn-endpoint-1": "its port is taken"})
+    assert aside.severity == "critical" and "cannot be served here: its port is taken" in aside.what
     (lost,) = problems(store_outage="state.db: the disk is full", store_outage_since=NOW - 61)
     assert lost.severity == "critical" and "for 61 s it could not be used: state.db: the disk is full" in lost.what
     (clock,) = problems(clock_trouble="the clock was put back by 2.0 hours")
