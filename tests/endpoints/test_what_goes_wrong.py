@@ -112,7 +112,7 @@ async def test_a_revocation_that_an_endpoint_cannot_read_is_no_success(tmp_path:
     gateway: Any = SimpleNamespace(
         config=SimpleNamespace(pki=SimpleNamespace(directory=authority.directory)),
         endpoints=[SimpleNamespace(trust_keeper=keeper)],
-        _end_untrusted=lambda *_: None,
+        _end_untrusted=lambda *_: asyncio.sleep(0),
     )
     gateway.reload_trust = lambda: Gateway.reload_trust(gateway)
     operations = ProfileOperations(gateway)
