@@ -2,7 +2,8 @@
 
 Each round some hundred clients come and go, over UDP and TCP, each judged by a handler; the configuration, rules and
 the CRL change, logs are rotated, the firewall is flushed by somebody else. What the daemon holds is a row of the table,
-once everybody has gone. It fails if it holds more in the last third of the rounds than in the one before.
+once everybody has gone. It fails if it holds more in the last third of the rounds than in the one before, or if each
+client leaves something.
 
 Memory grows by what stays visible of a connection for an hour, 0.8 kB, up to ten thousand of them. In the first ten
 rounds it grows by 17 MiB besides: the C library keeps what two hundred clients at once have taken (10 to 18 MiB of
@@ -17,6 +18,7 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -29,10 +31,11 @@ from helpers.process_cost import resident_bytes
 UDP, TCP = 150, 50
 ROUNDS = 30
 """At least: before, the C library's heap is not yet as large as it becomes."""
-MOST_GROWN = {"RSS": 1 << 20, "files": 3, "threads": 2, "store": 128 << 10}
+MOST_GROWN = {"RSS": 12 << 20, "files": 3, "threads": 2, "store": 128 << 10}
 """Between thirds: memory is not given back page by page, and a moment may find a file more open."""
 MOST_OF_A_CLIENT = 2 << 10
-"""Bytes of RSS besides, for each client that came in between: some 900 of them are what stays visible of it."""
+"""Bytes of RSS, in the median of the later rounds: 500 to 1,050 were measured, 3,700 with a handler that keeps 2,500.
+The median, as the heap also grows by 4 MiB at once now and then."""
 LEASES = 'cvpnd_lease_pool_used{endpoint="staff"}'
 ANSWER = (
     '{"allow": true, "error-msg-on-denied-connection": "", "posture-compliance-statuses": [], "schema-version": "v3"}'
@@ -146,10 +149,12 @@ def main() -> int:
     third = len(rows) // 3
     before, last = rows[-2 * third : -third], rows[-third:]
     grown = {name: median(row[name] for row in last) - median(row[name] for row in before) for name in rows[0]}
-    most = {**MOST_GROWN, "RSS": MOST_GROWN["RSS"] + MOST_OF_A_CLIENT * third * (UDP + TCP)}
-    too_much = {name: more for name, more in grown.items() if more > most[name]}
-    print(f"grown between thirds: {grown}; RSS by {grown['RSS'] / third / (UDP + TCP):.0f} bytes a client")
-    print(f"too much: {too_much or 'nothing'}")
+    too_much = {name: more for name, more in grown.items() if more > MOST_GROWN[name]}
+    later = [row["RSS"] for row in rows[third:]]
+    of_a_client = median(after - before for before, after in pairwise(later)) / (UDP + TCP)
+    if of_a_client > MOST_OF_A_CLIENT:
+        too_much["RSS of a client"] = of_a_client
+    print(f"grown between thirds: {grown}; RSS by {of_a_client:.0f} bytes a client; too much: {too_much or 'nothing'}")
     print(f"troubles in the log: {troubles[:5] or 'none'}")
     return 1 if too_much or troubles else 0
 
