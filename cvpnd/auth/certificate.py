@@ -139,7 +139,7 @@ class CertificateTrust:
         self, certificate: x509.Certificate, intermediates: Sequence[x509.Certificate] = ()
     ) -> Refused | None:
         """Whether one of the authorities still stands behind a certificate that another trust let in with these
-        intermediates: a CA may have been taken out of the bundle. 0.1 ms."""
+        intermediates: a CA may have been taken out of the bundle. 0.3 ms."""
         if (store := self.ssl_context.get_cert_store()) is None:
             raise MemoryError("an OpenSSL context without a certificate store")
         leaf, *others = (crypto.X509.from_cryptography(each) for each in (certificate, *intermediates))
