@@ -49,6 +49,7 @@ from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.lease_record import LeaseRecord, Resting
 from cvpnd.server.leftovers import Leftovers, forget_all
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
@@ -98,6 +99,9 @@ class Gateway:
         as it was, another one is not served. No change of others waits for it."""
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
+        self._lease_record = LeaseRecord(config.daemon.admin_socket.parent / "leases.json")
+        self._rested: Mapping[str, Resting] = {}
+        """By endpoint id, whom addresses rest for since the gateway stopped."""
         self._running: dict[str, _Running] = {}
         self._pools: dict[str, LeasePool] = {}
         """Of endpoints that are being replaced: their clients come back to their addresses."""
@@ -120,6 +124,7 @@ class Gateway:
         try:
             self._host.claim()  # before anything is written that a running gateway may have
             await self.timekeeper.begin()
+            self._rested = await asyncio.to_thread(self._lease_record.take)
             await self._become(self.config, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             await self.stop(0)
@@ -197,6 +202,8 @@ class Gateway:
             await self._host.down()
             if ours:
                 await asyncio.to_thread(self._managed.remove)
+                if self.revision:
+                    await asyncio.to_thread(self._lease_record.write, self._pools)
 
     async def _become(self, file: Config, *, again: bool = True, setting_aside: bool = False) -> None:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others
@@ -248,6 +255,7 @@ class Gateway:
                 await self.put_rules_in_force(here.served, rules)
             await self._update(here, config, endpoint, keepers[endpoint.id])
         self._pools.clear()
+        self._rested = {}
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
 
@@ -353,6 +361,8 @@ class Gateway:
         pool = self._pools.pop(endpoint.id, None)
         if pool is None or (pool.cidr, pool.cidr_v6) != (endpoint.client_cidr, endpoint.client_cidr_v6):
             pool = LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6)
+            for address, holder in self._rested.get(endpoint.id, ()):
+                pool.rest(address, holder)
             await asyncio.to_thread(forget_all, pool)
         return pool
 

@@ -97,12 +97,19 @@ class LeasePool:
 
     # -- resting ------------------------------------------------------------------------------------------
 
-    def rest(self, address: IPv4Address) -> None:
-        """Of an address that nobody has held yet something is tracked all the same."""
+    def rest(self, address: IPv4Address, user: Holder = NOBODY) -> None:
+        """Nobody has held it yet here, and still something of ``user``'s connections is tracked. What is not in the
+        pool or rests already is left alone."""
         offset = self._offset(address)
-        if 0 <= offset < self.capacity:
+        if 0 <= offset < self.capacity and offset not in self._resting:
             self._take(offset)
-            self._resting[offset] = NOBODY
+            self._resting[offset] = user
+            if user != NOBODY:
+                self._remember(user, offset)
+
+    def resting(self) -> Iterator[tuple[IPv4Address, Holder]]:
+        """And who may have each again."""
+        return ((self._first + offset, user) for offset, user in self._resting.items() if user != NOBODY)
 
     @property
     def should_forget(self) -> bool:

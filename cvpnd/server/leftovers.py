@@ -102,14 +102,17 @@ def forget_addresses(leases: LeasePool, addresses: Collection[IPv4Address]) -> s
 
 
 def forget_all(leases: LeasePool) -> None:
-    """Before anybody has an address: what others used it for, or this gateway before its restart. Blocking."""
+    """Before anybody has an address: what others used it for, or this gateway before a crash. What rests for somebody
+    stays. Blocking."""
     networks = (leases.cidr,) if leases.cidr_v6 is None else (leases.cidr, leases.cidr_v6)
     places = {len(n.network_address.packed): (int(n.network_address), n.num_addresses) for n in networks}
+
+    kept = {int(address) - int(leases.cidr.network_address) for address, _ in leases.resting()}
 
     def place(packed: bytes) -> int:
         first, size = places.get(len(packed), (0, 0))
         found = int.from_bytes(packed) - first
-        return found if 0 <= found < size else -1
+        return found if 0 <= found < size and found not in kept else -1
 
     for left in {place(packed) for packed in tracked.forget(lambda packed: place(packed) >= 0)}:
         leases.rest(leases.cidr.network_address + left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,13 +100,13 @@ def test_who_gets_the_only_free_address_gets_nothing_of_who_left_it(site, start)
     assert set(gateway.refusals()) == {"NA"}, "and had to wait for nothing"
 
 
-def test_connections_of_before_a_restart_are_nobodys(site, start):
+def test_connections_of_before_a_crash_are_nobodys(site, start):
     gateway = start()
     alice = site.connect(certs.client("alice"), name="alice")
     address = alice.address
     with stream(site, alice) as target:
         alice.stop()
-        gateway.stop()
+        gateway.kill()
         gateway.start()
         name = same_choice("alice")
         bob = site.connect(certs.client(name), name="bob", **second_machine(site))
@@ -122,3 +123,44 @@ def test_device_that_comes_back_to_its_address_finds_its_connections_there(site,
         again = site.connect(certs.client("alice"), name="again")
         assert again.address == address
         assert reached_by(target, again) > 0
+
+
+def test_connections_of_before_a_restart_stay_their_clients(site, start):
+    gateway = start()
+    alice = site.connect(certs.client("alice"), name="alice")
+    address = alice.address
+    with stream(site, alice) as target:
+        record = gateway.directory / "leases.json"
+        gateway.stop()
+        assert stat.S_IMODE(record.stat().st_mode) == 0o600
+        gateway.start()
+        assert not record.exists()
+        bob = site.connect(certs.client(same_choice("alice")), name="bob", **second_machine(site))
+        alice.wait_connected(30, times=2)
+        assert (alice.address, bob.address != address) == (address, True)
+        assert reached_by(target, bob) == 0
+        assert reached_by(target, alice) > 0
+
+
+def test_quiet_tcp_connection_outlasts_a_restart(site, start):
+    """One over which the target sends meanwhile does not where addresses are translated and nobody else has rules for
+    that: the gateway host takes what comes for its own, and resets it."""
+    gateway = start()
+    alice = site.connect(certs.client("alice"), name="alice")
+    with site.lab.target.socket() as listening, alice.namespace.socket() as client:
+        listening.bind((TARGET_LEG.host, 5000))
+        listening.listen()
+        client.bind((alice.address, 0))
+        client.settimeout(5)
+        client.connect((TARGET_LEG.host, 5000))
+        target, _ = listening.accept()
+        with target:
+            gateway.stop()
+            gateway.start()
+            alice.wait_connected(30, times=2)
+            target.settimeout(20)
+            client.settimeout(20)
+            target.send(b"after the restart")
+            assert client.recv(100) == b"after the restart"
+            client.send(b"and back")
+            assert target.recv(100) == b"and back"

@@ -1,0 +1,89 @@
+"""Who had which address when the gateway stopped, told to the one that starts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from cvpnd.policy.leases import LeasePool, PoolFull
+from cvpnd.server.lease_record import GOOD_FOR_S, LeaseRecord
+
+CIDR = IPv4Network("10.1.0.0/29")
+PHONE = ("alice", "phone")
+TOO_OLD = '{"at": -1000}'
+
+
+def restored(record: LeaseRecord, cidr: IPv4Network = CIDR) -> LeasePool:
+    pool = LeasePool(cidr)
+    for address, holder in record.take().get("cvpn-endpoint-1", ()):
+        pool.rest(address, holder)
+    return pool
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> LeaseRecord:
+    return LeaseRecord(tmp_path / "leases.json")
+
+
+def stopped(record: LeaseRecord) -> dict:
+    pool = LeasePool(CIDR)
+    leases = {holder: pool.acquire(holder) for holder in ("alice", PHONE, "bob")}
+    for address in leases.values():
+        pool.release(address)
+    record.write({"cvpn-endpoint-1": pool})
+    return leases
+
+
+def test_everybody_comes_back_to_their_address_and_nobody_else_gets_one(record):
+    before = stopped(record)
+    pool = restored(record)
+    others = [pool.acquire(f"stranger{n}") for n in range(pool.capacity - len(before))]
+    assert not set(others) & set(before.values())
+    with pytest.raises(PoolFull):
+        pool.acquire("one stranger more")
+    assert {holder: pool.acquire(holder) for holder in before} == before
+
+
+def test_it_is_good_once(record):
+    stopped(record)
+    assert record.take()
+    assert not record.take()
+
+
+def test_it_is_not_good_for_long(record, monkeypatch):
+    stopped(record)
+    real = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + GOOD_FOR_S + 1)
+    assert not record.take()
+
+
+def test_addresses_of_another_client_cidr_are_left_out(record):
+    stopped(record)
+    assert not list(restored(record, IPv4Network("10.2.0.0/29")).resting())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "7",
+        TOO_OLD,
+        json.dumps({"at": time.clock_gettime(time.CLOCK_BOOTTIME), "resting": {"e": [["x", "y"]]}}),
+    ],
+)
+def test_what_cannot_be_read_is_said_and_holds_nothing_up(tmp_path, record, text, caplog):
+    (tmp_path / "leases.json").write_text(text)
+    with caplog.at_level(logging.WARNING):
+        assert not record.take()
+    assert ("leases.json" in caplog.text) == (text != TOO_OLD)
+
+
+def test_a_directory_that_takes_no_record_is_said(tmp_path, caplog):
+    LeaseRecord(tmp_path / "gone" / "leases.json").write({})
+    assert "clients' connections begin anew" in caplog.text
