@@ -80,10 +80,13 @@ class Transaction:
                 f"{error}; whether the change was made is not known until it can be used again: look then"
             ) from error
         finally:
-            self.connection.close()
+            self.rollback()
 
     def rollback(self) -> None:
-        self.connection.close()
+        """Raises nothing: what is in force has yet to be taken back, and a server that does not answer drops the
+        transaction with its connection."""
+        with contextlib.suppress(SQLAlchemyError):
+            self.connection.close()
 
 
 class Database:

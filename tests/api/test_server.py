@@ -207,10 +207,10 @@ def test_a_server_that_nobody_asks_sleeps_and_knows_what_time_it_is_and_stops_at
         assert selector.looks - before < 15
         async with client_of(path) as client:
             answered = parsedate_to_datetime((await client.get("/")).headers["Date"])
-        assert abs(answered.timestamp() - time.time()) < 2.2
+        assert abs(answered.timestamp() - time.time()) < 4
         began = time.monotonic()
         await server.stop()
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 2
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(idle())
