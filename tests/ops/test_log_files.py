@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import stat
 import subprocess
 import time
@@ -108,7 +109,9 @@ def test_a_stream_is_closed_once_nobody_writes_to_it_and_opened_again(tmp_path: 
         [1],
         [299] * 2,
     ]
-    assert (streams.lost, held()) == (0, before)
+    assert streams.lost == 0
+    # a thread is there for a moment after it was joined, nobody joins idle ones, and other tests' may end meanwhile
+    wait_until(lambda: all(map(operator.le, held(), before)), 5)
 
 
 def test_only_the_newest_of_a_stream_are_looked_through_wherever_its_files_begin(
