@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.directory import DirectoryError
@@ -26,14 +27,15 @@ from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import Revocations, TokenKey
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
+from cvpnd.config import Config, ConfigError, EndpointConfig, Listen, check_files, load
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.ended import EndedConnections
-from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError
+from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError, SetAside
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.endpoints.set_aside import EndpointsAside
 from cvpnd.endpoints.timekeeping import Timekeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
@@ -94,9 +96,7 @@ class Gateway:
         self.last_reload_at: float | None = None
         self.last_reload_successful = True
         self.host_changes_seen: Counter[str] = Counter()
-        self.set_aside: dict[str, str] = {}
-        """By id, why an endpoint of a shared store cannot be served here as it says there: one that was served goes on
-        as it was, another one is not served. No change of others waits for it."""
+        self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
         self._lease_record = LeaseRecord(config.daemon.admin_socket.parent / "leases.json")
@@ -112,6 +112,11 @@ class Gateway:
     @property
     def endpoints(self) -> list[ServedEndpoint]:
         return [running.served for running in self._running.values()]
+
+    @property
+    def set_aside(self) -> Mapping[str, str]:
+        """By id, why an endpoint of a shared store cannot be served here as it says there."""
+        return self._aside.why
 
     def is_managed(self, served: ServedEndpoint) -> bool:
         """It lives in the store; else it belongs to the file."""
@@ -209,10 +214,8 @@ class Gateway:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others
         did to the host. Else rules and host are looked at only where the change concerns them: with 10,000 rules and
         1,000 routes all of it takes a second. ``setting_aside``: decide anew which endpoints that is done to."""
-        if setting_aside:
-            managed, keepers = await self._as_far_as_possible(file, again=again)
-        else:
-            managed, keepers = await self._checked(file, self.set_aside, again=again)
+        check = partial(self._checked, file, again=again)
+        managed, keepers = await (self._aside.decide(check) if setting_aside else check(self._aside.as_before()))
         config = file.model_copy(update={"endpoints": (*file.endpoints, *managed)})
         self.control.set_limits(config.daemon.strangers)
         users = await asyncio.to_thread(self.store.local_users)
@@ -239,6 +242,9 @@ class Gateway:
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
             for e in config.endpoints
         }
+        for endpoint in config.endpoints:  # whom nobody trusts any more goes first, whatever the host makes of the rest
+            if (here := self._running.get(endpoint.id)) is not None:
+                await self._trust(here, keepers[endpoint.id])
         plan = host_plan(config, devices, self.plane.workers)
         if not self.revision:
             await self._host.up(plan)
@@ -253,20 +259,18 @@ class Gateway:
                 continue
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
-            await self._update(here, config, endpoint, keepers[endpoint.id])
+            self._update(here, config, endpoint)
         self._pools.clear()
         self._rested = {}
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
 
     async def _checked(
-        self, file: Config, aside: Collection[str], *, again: bool
+        self, file: Config, aside: Mapping[str, SetAside], *, again: bool
     ) -> tuple[tuple[EndpointConfig, ...], dict[str, _Keepers]]:
         """Managed endpoints, and all files. What can be refused of an endpoint is refused here, before anything is
         done. Raises ``EndpointFault``, and others where it is not the fault of one that is managed."""
-        running = {endpoint_id: here.served.settings for endpoint_id, here in self._running.items()}
-        instead = {endpoint_id: running.get(endpoint_id) for endpoint_id in aside}
-        managed = await asyncio.to_thread(self._managed.read, file, instead)
+        managed = await asyncio.to_thread(self._managed.read, file, aside)
         for endpoint, problem in managed_problems(file, managed):
             raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
         known, keepers = self._keepers(), {}
@@ -282,24 +286,9 @@ class Gateway:
                 raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {error}") from error
         return managed, keepers
 
-    async def _as_far_as_possible(
-        self, file: Config, *, again: bool
-    ) -> tuple[tuple[EndpointConfig, ...], dict[str, _Keepers]]:
-        aside: dict[str, str] = {}
-        while True:
-            try:
-                checked = await self._checked(file, aside, again=again)
-                break
-            except EndpointFault as fault:
-                if fault.endpoint_id in aside:
-                    raise
-                aside[fault.endpoint_id] = str(fault)
-        for endpoint_id in aside.keys() - self.set_aside.keys():
-            log.critical("%s; another gateway has made that, and it cannot be served here", aside[endpoint_id])
-        for endpoint_id in self.set_aside.keys() - aside.keys():
-            log.warning("endpoint %s is again as the store has it, or gone", endpoint_id)
-        self.set_aside = aside
-        return checked
+    def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:
+        running = self._running.get(endpoint_id)
+        return () if running is None else running.served.settings.listen
 
     async def _set_identity_providers(self, config: Config, *, again: bool) -> None:
         """Those of the file and, where an endpoint logs people in by SAML, those of the store."""
@@ -411,20 +400,23 @@ class Gateway:
             running.listeners.append(listener)
             log.info("endpoint %s listens on %s", endpoint.name, listen)
 
-    async def _update(self, running: _Running, config: Config, endpoint: EndpointConfig, keepers: _Keepers) -> None:
+    async def _trust(self, running: _Running, keepers: _Keepers) -> None:
+        served, before = running.served, running.served.trust_keeper
+        served.trust_keeper, running.protection = keepers
+        self._protect(running)
+        if served.trust_keeper is not before:
+            await self._end_untrusted(served, before.current)
+
+    def _update(self, running: _Running, config: Config, endpoint: EndpointConfig) -> None:
         served = running.served
         if endpoint.legacy_cbc_ciphers != served.settings.legacy_cbc_ciphers:
             _warn_of_cbc(endpoint)
-        routes, keeper = endpoint_routes(endpoint, config), served.trust_keeper
+        routes = endpoint_routes(endpoint, config)
         timeouts_changed = any(
             getattr(served.settings, key) != getattr(endpoint, key) for key in ("session_timeout_s", "idle_timeout_s")
         )
         told_differently = (served.settings, served.routes) != (endpoint, routes)
         served.settings, served.routes = endpoint, routes
-        served.trust_keeper, running.protection = keepers
-        self._protect(running)
-        if served.trust_keeper is not keeper:
-            await self._end_untrusted(served, keeper.current)
         if told_differently:
             allowed = served.session_settings.data_ciphers
             strays = (c for c in self._connections(served) if c.cipher not in allowed)

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +26,8 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 from pyroute2 import IPRoute
 
-from cvpnd.config import Config, EndpointConfig, RouteConfig, inherit_mfa
+from cvpnd.config import Config, EndpointConfig, Listen, RouteConfig, inherit_mfa
+from cvpnd.config.values import LOCAL
 from cvpnd.endpoints.arns import saml_provider_arn
 from cvpnd.host.routes import MAIN_TABLE
 from cvpnd.store import Store, StoredCertificate, StoredEndpoint, StoredRoute
@@ -112,6 +114,24 @@ def named_providers(stored: StoredEndpoint) -> set[str]:
     return {str(method[key]) for method in methods(stored) for key in PROVIDER_KEYS if method.get(key)}
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """How an endpoint goes on that cannot be served here as the store has it: where it listens and over what networks
+    is this gateway's, who gets in and where they may go is as the store says, or nobody does."""
+
+    listen: tuple[Listen, ...]
+    """Where it does that already; nowhere: nobody gets in here by it."""
+
+    def as_far_as_possible(self, stored: StoredEndpoint, config: Config) -> StoredEndpoint:
+        """Without networks that are not declared here."""
+        return replace(
+            stored,
+            settings={**stored.settings, "listen": [str(each) for each in self.listen]},
+            associations=tuple(each for each in stored.associations if config.has_subnet(each.subnet)),
+            routes=tuple(each for each in stored.routes if each.target == LOCAL or config.has_subnet(each.target)),
+        )
+
+
 class ManagedEndpoints:
     """The store's endpoints as the gateway serves them. Synchronous; call it from a thread."""
 
@@ -119,14 +139,17 @@ class ManagedEndpoints:
         self._store = store
         self._directory = directory
 
-    def read(self, config: Config, instead: Mapping[str, EndpointConfig | None]) -> tuple[EndpointConfig, ...]:
-        """As of now, which is inside the transaction that is joined, if any. ``instead``: by id, what those of them are
-        to be that cannot be made so here, or None. Raises ``EndpointFault``, ``StoreError`` or ``OSError``."""
-        there_are = self._store.managed_endpoints()
-        stored = [each for each in there_are if each.id not in instead]
-        found = [kept for each in there_are if (kept := instead.get(each.id)) is not None]
+    def read(self, config: Config, aside: Mapping[str, SetAside]) -> tuple[EndpointConfig, ...]:
+        """As of now, which is inside the transaction that is joined, if any. ``aside``: by id, those of them that
+        cannot be made so here. Raises ``EndpointFault``, ``StoreError`` or ``OSError``."""
+        stored = [
+            aside[each.id].as_far_as_possible(each, config) if each.id in aside else each
+            for each in self._store.managed_endpoints()
+            if each.id not in aside or aside[each.id].listen
+        ]
         if not stored:
-            return tuple(found)
+            return ()
+        found = []
         certificates = {each.arn: each for each in self._store.imported_certificates()}
         factors = {directory.id: directory.mfa for directory in config.directories}
         providers = self._providers(config, stored)

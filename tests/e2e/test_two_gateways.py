@@ -18,6 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from helpers import certs
 from helpers.lab import CLIENT_LEGS, GatewayProcess, Lab, OpenVpnClient, wait_until
+from helpers.netns import Process
 from helpers.postgresql import PostgreSql, installed
 
 API = "http://127.0.0.1:8443"
@@ -26,7 +27,7 @@ PROMPT_S = 5
 
 
 class Host:
-    def __init__(self, lab: Lab, state: str, key: Path) -> None:
+    def __init__(self, lab: Lab, state: str, key: Path, toml: str = "") -> None:
         self.lab = lab
         directory = lab.directory / "gateway"
         directory.mkdir()
@@ -36,7 +37,7 @@ class Host:
             f'[daemon]\nstate = "{state}"\nstate_key = "{key}"\nadmin_socket = "{directory}/admin.sock"\n'
             f'log_directory = "{directory}/log"\n[api]\nlisten = "{API}"\n'
         )
-        self.gateway = GatewayProcess(lab.gateway, directory, daemon + lab.networks_toml(), {})
+        self.gateway = GatewayProcess(lab.gateway, directory, daemon + lab.networks_toml() + toml, {})
         self.gateway.start()
         self.gateway.running.wait_for("ready: ")  # the admin socket answers before the API listens
         transport = httpx.HTTPTransport(uds=str(self.gateway.admin_socket))
@@ -58,14 +59,30 @@ class Host:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def client(self) -> OpenVpnClient:
+    def client(self, *, wait: bool = True) -> OpenVpnClient:
         text = self.get("/endpoints/lab/profile")["profile"]
         alice = certs.client()
         text += f"<cert>\n{alice.certificate_pem.decode()}</cert>\n<key>\n{alice.private_key_pem.decode()}</key>\n"
         path, login = self.lab.directory / "alice.ovpn", self.lab.directory / "login"
         path.write_text(text)
         login.write_text("alice\nright\n")
-        return self.lab.openvpn(path, "--auth-user-pass", str(login)).wait_connected()
+        client = self.lab.openvpn(path, "--auth-user-pass", str(login))
+        return client.wait_connected() if wait else client
+
+    def refused(self, reason: str) -> bool:
+        tried = [e for e in self.gateway.connection_log() if e["connection-log-type"] == "connection-attempt"]
+        return any(e.get("connection-attempt-failure-reason") == reason for e in tried)
+
+    def occupy(self, port: int) -> Process:
+        """Something else on this host has that UDP port."""
+        program = f"import socket, time; s = socket.socket(type=2); s.bind(('', {port})); print('bound', flush=True)"
+        occupant = self.lab.gateway.start(sys.executable, "-c", program + "; time.sleep(300)", label="occupant")
+        occupant.wait_for("bound")
+        return occupant
+
+    def problems(self) -> list[dict[str, str]]:
+        found = self.get("/status")["status"]["problems"]
+        return [each for each in found if "cannot be served here" in each["what"]]
 
     def passes(self) -> bool:
         return self.lab.client.ping("10.20.0.10", 1, 0.1).received == 1
@@ -198,12 +215,10 @@ def test_what_one_gateway_cannot_serve_keeps_it_from_no_other_change(tmp_path: P
         client = there.client()
         wait_until(there.passes, PROMPT_S, "traffic")
 
-        occupies = "import socket, time; s = socket.socket(type=2); s.bind(('', 1300)); print('bound', flush=True)"
-        occupant = there.lab.gateway.start(sys.executable, "-c", occupies + "; time.sleep(300)", label="occupant")
-        occupant.wait_for("bound")
+        occupant = there.occupy(1300)
         here.done("POST", "/endpoints", {**made, "name": "taken", "client_cidr": "10.104.0.0/22", "port": 1300})
-        followed("that it cannot be served", lambda: "taken" in str(there.get("/status")["status"]["problems"]))
-        (problem,) = [p for p in there.get("/status")["status"]["problems"] if "taken" in p["what"]]
+        followed("that it cannot be served", there.problems)
+        (problem,) = there.problems()
         assert problem["severity"] == "critical" and "1300" in problem["what"]
         assert [e["name"] for e in there.get("/endpoints")["endpoints"]] == ["lab"] and there.passes()
         there.done("PATCH", "/users/alice", {"disabled": True})
@@ -226,6 +241,61 @@ def test_what_one_gateway_cannot_serve_keeps_it_from_no_other_change(tmp_path: P
         occupant.kill()
         here.done("POST", "/users", {"name": "bob", "password": "right"})
         followed("an endpoint that can be served now", lambda: len(there.get("/endpoints")["endpoints"]) == 2)
-        assert not [p for p in there.get("/status")["status"]["problems"] if "cannot be served" in p["what"]]
+        assert not there.problems()
         for host in (here, there):
             host.gateway.stop()
+
+
+@pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed, or this is not root")
+def test_whom_another_gateway_revokes_is_out_also_where_the_endpoint_is_set_aside(tmp_path: Path) -> None:
+    """It moves to a port that something else has here, and so stays on its old one: in all else it follows."""
+    with PostgreSql() as server, Lab() as left, Lab() as right:
+        state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
+        handler = '[[handler]]\nname = "AWSClientVPN-here"\nurl = "https://127.0.0.1:9/"\n'
+        here, there = Host(left, state, key, handler), Host(right, state, key)
+        own = here.import_certificate()
+        trusted = here.import_certificate()
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1}
+        trust = {"server_certificate": own, "client_certificate": trusted}
+        made = {"name": "lab", "client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
+        here.done("POST", "/endpoints", made)
+        here.done("POST", "/networks", {"endpoint": "lab", "subnet": "subnet-a"})
+        here.done("POST", "/rules", {"endpoint": "lab", "network": "10.20.0.0/16", "all_groups": True})
+        followed("a rule", lambda: there.get("/endpoints")["endpoints"] and there.get("/rules")["rules"])
+        there.occupy(1300)
+        here.done("PATCH", "/endpoints/lab", {"port": 1300})
+        followed("that it cannot be served", there.problems)
+        (set_aside,) = there.problems()
+        assert "goes on listening where it did" in set_aside["what"]
+
+        client = there.client()
+        wait_until(there.passes, PROMPT_S, "traffic")
+        here.done("PUT", "/endpoints/lab/crl", {"pem": _list(certs.client())})
+        followed("a revoked certificate's end", lambda: "certificate-revoked" in str(there.get("/connections")))
+        client.stop()
+        client = there.client(wait=False)
+        wait_until(lambda: there.refused("certificate-revoked"), PROMPT_S, "that a revoked one is not let in")
+        client.stop()
+
+        here.done("PUT", "/endpoints/lab/crl", {"pem": _list(number=2)})
+        time.sleep(3)  # nothing that is shown there tells when the new list is in force
+        client = there.client()
+        other = certs.authority("Another CA")
+        pem = {"certificate": other.certificate_pem.decode(), "private_key": other.private_key_pem.decode()}
+        here.done("POST", "/imported-certificates", {**pem, "arn": trusted})
+        followed("an authority's end", lambda: "certificate-unknown-ca" in str(there.get("/connections")))
+        client.stop()
+        client = there.client(wait=False)
+        wait_until(lambda: there.refused("certificate-unknown-ca"), PROMPT_S, "that its people are not let in")
+        client.stop()
+
+        here.done("PATCH", "/endpoints/lab", {"settings": {"connect_handler": "AWSClientVPN-here"}})
+        followed("that nobody there can be asked who gets in", lambda: there.get("/endpoints")["endpoints"] == [])
+        (set_aside,) = there.problems()
+        assert "AWSClientVPN-here" in set_aside["what"] and "nobody gets in by it" in set_aside["what"]
+        for host in (here, there):
+            host.gateway.stop()
+
+
+def _list(*revoked: certs.TestCertificate, number: int = 1) -> str:
+    return certs.crl_pem(certs.certificate_revocation_list(revoked=revoked, number=number)).decode()
