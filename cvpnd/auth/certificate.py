@@ -16,6 +16,7 @@ import datetime
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol, Self
 
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
 from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
-from cvpnd.auth.crl import CertificateKey, Crl, CrlSource, IssuerCrl, certificate_key, source_of
+from cvpnd.auth.crl import CertificateKey, Crl, CrlEdition, CrlSource, IssuerCrl, certificate_key, source_of
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.presented import parsed
@@ -60,6 +61,14 @@ _OPENSSL_ERRORS = {
 }
 
 
+class CrlGoesBack(TrustError):
+    """A CRL that is older than one that was in force."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        self.problem = f"crl-goes-back: {problem}; if that is meant, name it by another file name in crl"
+        super().__init__(path, self.problem)
+
+
 class CertificateVerdict(Protocol):
     """What the verify callback fills in; `wire.tls` sets an object of this shape as the connection's app data."""
 
@@ -86,7 +95,7 @@ class CertificateTrust:
     """For every new TLS connection of this endpoint."""
     clock: Callable[[], datetime.datetime] = field(repr=False, default=_utc_now)
     """Wall clock for CRL expiry; OpenSSL reads the system's own for certificates."""
-    lists: Mapping[CrlSource, IssuerCrl] = field(repr=False, default_factory=dict)
+    lists: Mapping[CrlSource, CrlEdition] = field(repr=False, default_factory=dict)
     """The latest of each authority that was in force here or before a reload: none goes back behind them."""
 
     @classmethod
@@ -94,28 +103,27 @@ class CertificateTrust:
         cls,
         settings: CertificateSettings,
         clock: Callable[[], datetime.datetime] = _utc_now,
-        before: "CertificateTrust | None" = None,
+        known: Mapping[CrlSource, CrlEdition] = MappingProxyType({}),
+        *,
+        crl_problem: str | None = None,
     ) -> Self:
-        """Read every file once. Raises TrustError naming the first that cannot be used. ``before``: what this is to
-        take the place of, if anything. Who names another CRL file may go back, as by that they say what they mean."""
+        """Read every file once. Raises TrustError naming the first that cannot be used, ``CrlGoesBack`` for a CRL that
+        is older than ``known``. ``crl_problem``: why the CRL is not to be relied upon, whatever is in it."""
         chain = read_certificates(settings.certificate)
         if settings.chain is not None:
             chain += read_certificates(settings.chain)
         authorities = () if settings.client_ca is None else read_authorities(settings.client_ca)
-        crl, lists = None, dict[CrlSource, IssuerCrl]()
+        crl, lists = None, dict[CrlSource, CrlEdition]()
         if settings.crl is not None:
-            crl = read_crl_file(settings.crl, authorities)
-            if before is not None and before.settings.crl == settings.crl:
-                sources = set(map(source_of, authorities))
-                lists.update((source, each) for source, each in before.lists.items() if source in sources)
+            sources = set(map(source_of, authorities))
+            lists.update((source, each) for source, each in known.items() if source in sources)
+            crl = read_crl_file(settings.crl, authorities) if crl_problem is None else Crl({}, crl_problem)
             if crl.problem is not None:
                 log.error("%s: %s; nobody can connect until it is replaced", settings.crl, crl.problem)
             elif (problem := crl.goes_back_from(lists)) is not None:
-                raise TrustError(
-                    settings.crl, f"crl-goes-back: {problem}; if that is meant, name it by another file name in crl"
-                )
+                raise CrlGoesBack(settings.crl, problem)
             now = clock()  # one that is not in force yet may be a mistake, and the next one right
-            lists.update((source, each) for source, each in crl.by_source().items() if each.this_update <= now)
+            lists.update((source, each) for source, each in crl.editions().items() if each.this_update <= now)
         context = new_server_context(settings, chain, authorities)
         trust = cls(settings, tuple(chain), authorities, crl, context, clock, lists)
         if settings.client_ca is not None:
@@ -124,7 +132,7 @@ class CertificateTrust:
 
     def reload(self) -> Self:
         """The same files read again, as a new object. Raises TrustError; this object stays good to use."""
-        return self.load(self.settings, self.clock, self)
+        return self.load(self.settings, self.clock, self.lists)
 
     def check(self, certificate: x509.Certificate) -> Refused | None:
         """Whether an established session's certificate would still do: CRL and end of validity.
@@ -163,19 +171,28 @@ class CertificateTrust:
         key = certificate_key(certificate)
         for crl in self.crl.of_issuer(key[0]):
             if key[1] in crl.serials:
-                return Refused(Refusal.CERTIFICATE_REVOKED, f"serial {key[1]:x} is on the CRL of {crl.issuer_text}")
+                return Refused(
+                    Refusal.CERTIFICATE_REVOKED, f"serial {key[1]:x} is on the CRL of {crl.edition.issuer_text}"
+                )
             if (refused := self._check_crl_dates(crl)) is not None:
                 return refused
         return None
 
     def _check_crl_dates(self, crl: IssuerCrl) -> Refused | None:
         now = self.clock()
-        if now < crl.this_update:
-            when = f"{crl.this_update:%Y-%m-%d %H:%M:%S} UTC"
-            return Refused(Refusal.CRL_UNUSABLE, f"the CRL of {crl.issuer_text} is valid only from {when}")
+        if now < crl.edition.this_update:
+            when = f"{crl.edition.this_update:%Y-%m-%d %H:%M:%S} UTC"
+            return Refused(Refusal.CRL_UNUSABLE, f"the CRL of {crl.edition.issuer_text} is valid only from {when}")
         if crl.expired(now) and self.settings.crl_expired == "refuse":
-            return Refused(Refusal.CRL_EXPIRED, f"the CRL of {crl.issuer_text} expired on {crl.next_update:%Y-%m-%d}")
+            return Refused(
+                Refusal.CRL_EXPIRED, f"the CRL of {crl.edition.issuer_text} expired on {crl.next_update:%Y-%m-%d}"
+            )
         return None
+
+    @property
+    def crl_problem(self) -> str:
+        """Why nobody gets in by a certificate, whatever it is; empty: they do."""
+        return "" if self.crl is None or self.crl.problem is None else self.crl.problem
 
     @property
     def server_certificate(self) -> x509.Certificate:

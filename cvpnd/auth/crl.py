@@ -14,12 +14,14 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import NewType
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID
 
+from cvpnd.pki.crl_number import crl_number
 from cvpnd.remembered import remembered
 
 CanonicalName = NewType("CanonicalName", str)
@@ -28,8 +30,8 @@ CanonicalName = NewType("CanonicalName", str)
 CertificateKey = tuple[CanonicalName, int]
 """What a CRL knows a certificate by: its issuer and its serial number."""
 
-CrlSource = tuple[CanonicalName, bytes]
-"""Who signs a CRL: an authority's name and its public key, which its renewed certificate has too."""
+CrlSource = NewType("CrlSource", str)
+"""Who signs a CRL: a digest of an authority's name and of its public key, which its renewed certificate has too."""
 
 PEM_CRL_BEGIN = b"-----BEGIN X509 CRL-----"
 PEM_CRL_END = b"-----END X509 CRL-----"
@@ -61,22 +63,15 @@ def certificate_key(certificate: x509.Certificate) -> CertificateKey:
 
 
 @dataclass(frozen=True)
-class IssuerCrl:
-    """The list in force of one CA."""
+class CrlEdition:
+    """Which of the lists of one CA it is."""
 
-    issuer: CanonicalName
     issuer_text: str
     this_update: datetime.datetime
-    next_update: datetime.datetime | None
     number: int | None
     """None: its CA does not count its lists."""
-    source: CrlSource
-    serials: frozenset[int] = field(repr=False)
 
-    def expired(self, now: datetime.datetime) -> bool:
-        return self.next_update is not None and now >= self.next_update
-
-    def older_than(self, other: IssuerCrl) -> bool:
+    def older_than(self, other: CrlEdition) -> bool:
         """Neither its date nor its number is a later one. A CA that was set up anew may count from the beginning, and
         one whose clock was put right goes back in time."""
         dates = (self.this_update > other.this_update) - (self.this_update < other.this_update)
@@ -85,9 +80,23 @@ class IssuerCrl:
             numbers = (self.number > other.number) - (self.number < other.number)
         return max(dates, numbers) <= 0 and min(dates, numbers) < 0
 
-    def edition(self) -> str:
+    def __str__(self) -> str:
         number = "" if self.number is None else f"number {self.number} "
         return f"{number}of {self.this_update:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True)
+class IssuerCrl:
+    """The list in force of one CA."""
+
+    issuer: CanonicalName
+    edition: CrlEdition
+    next_update: datetime.datetime | None
+    source: CrlSource
+    serials: frozenset[int] = field(repr=False)
+
+    def expired(self, now: datetime.datetime) -> bool:
+        return self.next_update is not None and now >= self.next_update
 
 
 @dataclass(frozen=True)
@@ -109,21 +118,18 @@ class Crl:
         """Whether any CA here has revoked a certificate of that number: for what only knows the number."""
         return any(serial in each.serials for lists in self.by_issuer.values() for each in lists)
 
-    def by_source(self) -> Mapping[CrlSource, IssuerCrl]:
-        return {each.source: each for lists in self.by_issuer.values() for each in lists}
+    def editions(self) -> Mapping[CrlSource, CrlEdition]:
+        return {each.source: each.edition for lists in self.by_issuer.values() for each in lists}
 
-    def goes_back_from(self, known: Mapping[CrlSource, IssuerCrl]) -> str | None:
+    def goes_back_from(self, known: Mapping[CrlSource, CrlEdition]) -> str | None:
         """What is older here than a list that was in force, or is not here any more; None: nothing."""
-        here = self.by_source()
+        here = self.editions()
         for source, before in known.items():
             now = here.get(source)
             if now is None:
                 return f"the CRL of {before.issuer_text}, which is in force, is not in it any more"
             if now.older_than(before):
-                return (
-                    f"the CRL of {now.issuer_text} in it, {now.edition()}, is older than the one in force, "
-                    f"{before.edition()}"
-                )
+                return f"the CRL of {now.issuer_text} in it, {now}, is older than the one in force, {before}"
         return None
 
     def next_update(self) -> datetime.datetime | None:
@@ -165,14 +171,12 @@ def read_crl(data: bytes, authorities: Sequence[x509.Certificate]) -> Crl:
             )
         usable = IssuerCrl(
             issuer=canonical_name(each.issuer),
-            issuer_text=each.issuer.rfc4514_string(),
-            this_update=each.last_update_utc,
+            edition=CrlEdition(each.issuer.rfc4514_string(), each.last_update_utc, crl_number(each)),
             next_update=each.next_update_utc,
-            number=_number(each),
             source=source_of(signer),
             serials=frozenset(entry.serial_number for entry in each),
         )
-        if (known := newest.get(usable.source)) is None or known.this_update < usable.this_update:
+        if (known := newest.get(usable.source)) is None or known.edition.this_update < each.last_update_utc:
             newest[usable.source] = usable
     by_issuer: dict[CanonicalName, tuple[IssuerCrl, ...]] = {}
     for usable in newest.values():
@@ -182,14 +186,8 @@ def read_crl(data: bytes, authorities: Sequence[x509.Certificate]) -> Crl:
 
 def source_of(authority: x509.Certificate) -> CrlSource:
     key = authority.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return canonical_name(authority.subject), key
-
-
-def _number(crl: x509.CertificateRevocationList) -> int | None:
-    try:
-        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except x509.ExtensionNotFound:
-        return None
+    name = canonical_name(authority.subject).encode()
+    return CrlSource(sha256(sha256(name).digest() + sha256(key).digest()).hexdigest())
 
 
 def _unsupported(crl: x509.CertificateRevocationList) -> str | None:

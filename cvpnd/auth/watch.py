@@ -5,10 +5,12 @@ place, renamed over, a symbolic link turned. One `stat` each; a change is a new 
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.certificate import CertificateTrust, CrlGoesBack
+from cvpnd.auth.crl import CrlEdition, CrlSource
 from cvpnd.auth.files import CertificateSettings, TrustError
 
 log = logging.getLogger(__name__)
@@ -63,13 +65,24 @@ class TrustKeeper:
         settings: CertificateSettings,
         interval_s: float = POLL_INTERVAL_S,
         before: CertificateTrust | None = None,
+        known: Mapping[CrlSource, CrlEdition] = MappingProxyType({}),
     ) -> None:
         """Read the files, in place of what there was before. Raises TrustError: without a good state to begin with
-        there is nothing to keep."""
+        there is nothing to keep. ``known``: which CRLs were in force of the file when there was nothing before; by one
+        that goes back behind them nobody gets in. Who names another CRL file may go back, as by that they say what
+        they mean."""
         self._watch = FileWatch(settings.paths, interval_s)
-        self.current = CertificateTrust.load(settings, before=before)
         self.last_error: TrustError | None = None
         """Why the files as they are now are not in use; None when they are."""
+        if before is not None:
+            known = before.lists if before.settings.crl == settings.crl else {}
+        try:
+            self.current = CertificateTrust.load(settings, known=known)
+        except CrlGoesBack as error:
+            if before is not None:
+                raise
+            self.current = CertificateTrust.load(settings, known=known, crl_problem=error.problem)
+            self.last_error = error
 
     def poll(self, now: float) -> CertificateTrust | None:
         """Reload if a file changed. Returns the trust that was replaced, for `newly_revoked(old, keeper.current)`."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.crl import CrlEdition, CrlSource
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.ldap_directory import open_directory
@@ -31,6 +32,7 @@ from cvpnd.config import Config, ConfigError, EndpointConfig, Listen, check_file
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.accounts import Accounts
+from cvpnd.endpoints.crl_memory import CrlMemory
 from cvpnd.endpoints.ended import EndedConnections
 from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError, SetAside
 from cvpnd.endpoints.plan import host_plan
@@ -91,6 +93,7 @@ class Gateway:
         self.saml_keeper = SamlKeeper(store)
         self.timeouts = SessionTimeouts(control)
         self.timekeeper = Timekeeper(control.clock, store)
+        self._crl_memory = CrlMemory(store, control.clock)
         self.ended = EndedConnections()
         self.revision = 0
         self.last_reload_at: float | None = None
@@ -276,8 +279,10 @@ class Gateway:
         known, keepers = self._keepers(), {}
         for endpoint in (*file.endpoints, *managed):
             try:
+                new = endpoint.id not in known and endpoint not in managed
+                crls = await asyncio.to_thread(self._crl_memory.known, endpoint) if new else {}
                 keepers[endpoint.id] = await asyncio.to_thread(
-                    _read_files, endpoint, known.get(endpoint.id), again=again
+                    _read_files, endpoint, known.get(endpoint.id), crls, again=again
                 )
                 self._check_new_ports(endpoint)
             except (TrustError, ListenError) as error:
@@ -549,6 +554,7 @@ class Gateway:
             self._protect(running)
             if (before := await asyncio.to_thread(served.trust_keeper.poll, now)) is not None:
                 await self._end_untrusted(served, before)
+        await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
 
     async def reload_trust(self) -> list[TrustError]:
         """The same at once, however short ago the files were looked at. Why it is not so everywhere."""
@@ -592,11 +598,14 @@ _Keepers = tuple[TrustKeeper, ProtectionKeeper]
 _FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)
 
 
-def _read_files(endpoint: EndpointConfig, known: _Keepers | None, *, again: bool) -> _Keepers:
-    """``known`` keepers stay in place where they keep what is wanted, but for ``again``."""
+def _read_files(
+    endpoint: EndpointConfig, known: _Keepers | None, crls: Mapping[CrlSource, CrlEdition], *, again: bool
+) -> _Keepers:
+    """``known`` keepers stay in place where they keep what is wanted, but for ``again``. ``crls``: where there are no
+    keepers, which lists were in force before."""
     settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
     if trust is None or trust.current.settings != settings or again:
-        trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current), None
+        trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current, known=crls), None
     if protection is None or protection.settings != endpoint.control_protection:
         protection = ProtectionKeeper(endpoint.control_protection, trust)
     return trust, protection

@@ -162,7 +162,7 @@ def _check_crl(pem: str, authorities: str, before: str | None) -> int:
     if found.problem is not None:
         raise OperationError("InvalidParameterValue", found.problem)
     if before is not None:
-        problem = found.goes_back_from(read_crl(before.encode(), bundle).by_source())
+        problem = found.goes_back_from(read_crl(before.encode(), bundle).editions())
         if problem is not None:
             raise OperationError(
                 "InvalidParameterValue", f"crl-goes-back: {problem}; if that is meant: cvpnctl crl import --older"

@@ -76,7 +76,9 @@ class EndpointMetrics:
     client_ca_expires_at: float | None = None
     """Of the first authority to expire."""
     files_usable: bool = True
-    """The certificates and the CRL on disk are those in use; False: they cannot be used, and earlier ones are."""
+    """The certificates and the CRL on disk are those in use; False: they cannot be used, and earlier ones are, or
+    ``crl_problem`` says why nobody gets in."""
+    crl_problem: str = ""
     waiting_bytes: int = 0
     """In the kernel's buffers of its UDP sockets."""
     socket_drops: int = 0
@@ -324,7 +326,7 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     )
     yield gauge(
         "cvpnd_certificate_files_usable",
-        "1 if the certificates and the CRL on disk are in use, 0 if they cannot be used and those read before are.",
+        "1 if the certificates and the CRL on disk are in use, 0 if they cannot be used.",
         ((e.name, int(e.files_usable)) for e in endpoints),
     )
     yield gauge(

@@ -98,7 +98,14 @@ def _of_endpoint(endpoint: EndpointMetrics, now: float) -> Iterator[Problem]:
         endpoint.client_ca_expires_at, now, AUTHORITY_DAYS, subject, "an authority of its clients",
         "then their certificates are worth nothing", "put its successor beside it into client_ca",
     )  # fmt: skip
-    if not endpoint.files_usable:
+    if endpoint.crl_problem:
+        yield Problem(
+            "critical",
+            subject,
+            f"nobody gets in by a certificate, because of its revocation list: {endpoint.crl_problem}",
+            "put the latest list of each authority that has one into the file; it is read within a second",
+        )
+    elif not endpoint.files_usable:
         yield Problem(
             "warning",
             subject,

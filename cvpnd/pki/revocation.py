@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
 from cvpnd.pki.authority import CLOCK_SKEW, Authority, utc_now
+from cvpnd.pki.crl_number import crl_number
 from cvpnd.pki.files import PUBLIC_FILE, PkiError, locked, write_file
 from cvpnd.pki.index import CertificateRecord, certificates, parse_serial, read_crl
 
@@ -67,6 +68,7 @@ def _write_crl(
     """Caller holds the directory's lock."""
     now = now or utc_now()
     entries = list(previous) if previous is not None else []
+    number = (crl_number(previous) if previous is not None else None) or 0
     entries += [x509.RevokedCertificateBuilder(serial, now).build() for serial in serials]
     crl = (
         x509.CertificateRevocationListBuilder(
@@ -75,17 +77,8 @@ def _write_crl(
             next_update=now + datetime.timedelta(days=CRL_DAYS),
             revoked_certificates=entries,
         )
-        .add_extension(x509.CRLNumber(_number(previous) + 1), critical=False)
+        .add_extension(x509.CRLNumber(number + 1), critical=False)
         .add_extension(authority.key_identifier, critical=False)
         .sign(authority.private_key, hashes.SHA256())
     )
     write_file(authority.crl_path, crl.public_bytes(serialization.Encoding.PEM), PUBLIC_FILE, replace=True)
-
-
-def _number(crl: x509.CertificateRevocationList | None) -> int:
-    if crl is None:
-        return 0
-    try:
-        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-    except x509.ExtensionNotFound:
-        return 0

@@ -13,6 +13,7 @@ from cvpnd.store.audit import AuditExtent, AuditRecord, fair_share
 from cvpnd.store.authenticators import StoredAuthenticator
 from cvpnd.store.certificates import StoredCertificate
 from cvpnd.store.client_keys import StoredClientKey
+from cvpnd.store.crl_editions import StoredCrlEdition
 from cvpnd.store.database import SchemaTooNew, StoreError, StoreUnavailable, Transaction
 from cvpnd.store.endpoints import StoredAssociation, StoredEndpoint, StoredRoute
 from cvpnd.store.local_users import StoredLocalUser
@@ -40,6 +41,7 @@ __all__ = [
     "StoredAuthenticator",
     "StoredCertificate",
     "StoredClientKey",
+    "StoredCrlEdition",
     "StoredEndpoint",
     "StoredLocalUser",
     "StoredLogGroup",

@@ -8,6 +8,7 @@ from cvpnd.store.audit import AuditStore
 from cvpnd.store.authenticators import AuthenticatorStore
 from cvpnd.store.certificates import CertificateStore
 from cvpnd.store.client_keys import ClientKeyStore
+from cvpnd.store.crl_editions import CrlEditionStore
 from cvpnd.store.endpoints import EndpointStore
 from cvpnd.store.gone import GoneStore
 from cvpnd.store.kept_passwords import KeptPasswordStore
@@ -27,6 +28,7 @@ class Store(
     RuleStore,
     ClientKeyStore,
     EndpointStore,
+    CrlEditionStore,
     CertificateStore,
     AccessKeyStore,
     ApiRequestStore,

@@ -73,6 +73,19 @@ audit = Table(
 
 Index("audit_at", audit.c.at)
 
+# Revocation lists that were in force, each of a file: an older one in its place is not taken after a restart either.
+crl_edition = Table(
+    "crl_edition",
+    metadata,
+    Column("endpoint_id", Text, primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("source", Text, primary_key=True),  # digest of its authority's name and key
+    Column("issuer", Text, nullable=False),
+    Column("this_update", Double, nullable=False),
+    Column("number", Text),  # in hexadecimal, as it may have 160 bits; NULL = its authority does not count
+    Column("at", Double, nullable=False),  # steady, when it was in force last
+)
+
 # -- managed endpoints: those that no file declares ---------------------------------------------------------
 
 endpoint = Table(

@@ -183,7 +183,7 @@ def _list(*, days: float = 1, number: int = 1, issuer: certs.TestCertificate = A
     ],
 )
 def test_a_list_goes_back_where_nothing_of_it_is_later_and_something_earlier(days, number, goes_back):
-    known = _list(days=10, number=5).by_source()
+    known = _list(days=10, number=5).editions()
     problem = _list(days=days, number=number).goes_back_from(known)
     assert (problem is not None) == goes_back
     if goes_back:
@@ -192,14 +192,14 @@ def test_a_list_goes_back_where_nothing_of_it_is_later_and_something_earlier(day
 
 def test_going_back_is_a_matter_of_each_authority_and_of_what_is_not_there_any_more():
     both = certs.crl_pem(certs.certificate_revocation_list(), certs.certificate_revocation_list(MIDDLE))
-    known = read_crl(both, BUNDLE).by_source()
+    known = read_crl(both, BUNDLE).editions()
     assert len(known) == 2
     assert "CN=Test Intermediate CA, which is in force, is not in it" in _list().goes_back_from(known)
-    assert read_crl(both, BUNDLE).goes_back_from(_list(days=2, issuer=MIDDLE).by_source()) is None
+    assert read_crl(both, BUNDLE).goes_back_from(_list(days=2, issuer=MIDDLE).editions()) is None
     rekeyed = certs.issue(None, AUTHORITY.certificate.subject, is_ca=True)
     theirs = certs.crl_pem(certs.certificate_revocation_list(rekeyed, start=START - 5 * DAY, number=0))
     bundle = (*BUNDLE, rekeyed.certificate)
-    assert "is not in it" in read_crl(theirs, bundle).goes_back_from(_list().by_source())
+    assert "is not in it" in read_crl(theirs, bundle).goes_back_from(_list().editions())
     assert read_crl(theirs + certs.crl_pem(certs.certificate_revocation_list()), bundle).goes_back_from(
-        _list().by_source()
+        _list().editions()
     ) is None  # fmt: skip

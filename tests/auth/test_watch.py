@@ -179,3 +179,23 @@ def test_an_authority_takes_its_list_with_it(settings):
     assert "is not in it any more" in str(keeper.last_error)
     kept.client_ca.write_bytes(certs.authority().certificate_pem)
     assert keeper.reload() is not None
+
+
+def test_by_a_list_older_than_one_of_before_the_start_nobody_gets_in_until_a_newer_comes(settings, caplog):
+    alice, bob = certs.client("alice"), certs.client("bob")
+    made = settings(certs.certificate_revocation_list(revoked=[alice], number=2))
+    known = TrustKeeper(made).current.lists
+    _write(made.crl)
+    keeper = TrustKeeper(made, interval_s=0, known=known)
+    for each in (alice, bob):
+        assert keeper.current.check(each.certificate).refusal is Refusal.CRL_UNUSABLE
+    assert "crl-goes-back" in keeper.current.crl_problem and "number 2 of" in str(keeper.last_error)
+    assert "nobody can connect" in caplog.text
+    assert keeper.reload() is None, "and not by a reload"
+    _write(made.crl, alice, number=3)
+    assert keeper.poll(1) is not None and keeper.last_error is None
+    assert keeper.current.check(alice.certificate).refusal is Refusal.CERTIFICATE_REVOKED
+    assert keeper.current.check(bob.certificate) is None
+    other = certs.authority("Another CA")
+    made = settings(certs.certificate_revocation_list(other), authorities=(other,))
+    assert TrustKeeper(made, known=known).last_error is None, "an authority takes its list with it"

@@ -106,12 +106,34 @@ def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):
     assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
     site.connect(certs.client("bob"), name="bob", client=site.lab.clients[1], host="198.51.100.1")
     assert ping(client=site.lab.clients[1]) == 1.0
-    path.rename(site.directory / "restored.pem")  # that is how its operator says so
+    for client in site._clients:
+        client.kill()
+    gateway.stop()
+    gateway.start()
+    site.connect(certs.client("stolen"), name="after-a-restart", wait=False)
+    wait_until(lambda: "crl-unusable" in failures(gateway), 8)
+    assert f"{path}: crl-goes-back" in gateway.log() and "number 2 of" in gateway.log()
+    assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
+    assert "crl-goes-back" in gateway.ctl("status", check=False).stdout
+    site._clients[-1].kill()
+    site.write_crl(certs.client("stolen"), number=3)
+    wait_until(lambda: gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 1, 8)
+    site.connect(certs.client("stolen"), name="still-out", wait=False)
+    wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
+    site._clients[-1].kill()
+    site.connect(certs.client("bob"), name="bob-again").kill()
+
+    path.write_bytes(last_month)
+    path.rename(site.directory / "restored.pem")  # that is how its operator says that it is meant
     config = gateway.config_path
     config.write_text(config.read_text().replace('crl = "crl.pem"', 'crl = "restored.pem"'))
-    gateway.ctl("reload")
-    site._clients[0].kill()
-    site.connect(certs.client("stolen"), name="let-in")
+    for restart in (False, True):
+        if restart:
+            gateway.stop()
+            gateway.start()
+        else:
+            gateway.ctl("reload")
+        site.connect(certs.client("stolen"), name=f"let-in-{restart}").kill()
 
 
 def test_half_written_crl_keeps_the_old_one(site, ping):

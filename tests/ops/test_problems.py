@@ -36,6 +36,7 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
         "server certificate expires in 13.0 days": {"server_certificate_expires_at": NOW + 13 * DAY_S},
         "authority of its clients expires": {"client_ca_expires_at": NOW + DAY_S},
         "on disk cannot be used": {"files_usable": False},
+        "revocation list: nobody signed it": {"files_usable": False, "crl_problem": "nobody signed it"},
         "91 of 100 client addresses": {"lease_pool_used": 91},
         "no authorization rule": {"authorization_rules": 0},
         "dropped 7 packets": {"socket_drops": 7},

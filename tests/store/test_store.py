@@ -32,12 +32,14 @@ from cvpnd.store import (
     StoredAuthenticator,
     StoredCertificate,
     StoredClientKey,
+    StoredCrlEdition,
     StoredEndpoint,
     StoredRoute,
     StoredRule,
     StoreError,
     acting,
 )
+from cvpnd.store.crl_editions import KEPT_S
 from cvpnd.store.tables import metadata
 
 ENDPOINT = "cvpn-endpoint-0123456789abcdef0"
@@ -191,7 +193,7 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
     assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0013",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0014",)]
     engine.dispose()
 
 
@@ -453,3 +455,16 @@ def test_a_code_that_reaches_several_gateways_at_once_is_taken_by_one(url: str, 
     finally:
         for store in stores:
             store.close()
+
+
+def test_revocation_lists_of_files_are_remembered_by_endpoint_and_file_until_nobody_uses_them(url: str) -> None:
+    first, uncounted = StoredCrlEdition("a1", "CN=One", 1000.5, 2**159), StoredCrlEdition("b2", "CN=Two", 2000.0, None)
+    with closing(Store.open(url)) as store:
+        store.put_crl_editions("one", "/crl.pem", [first, uncounted], 0.0)
+        store.put_crl_editions("two", "/crl.pem", [first], KEPT_S / 2)
+        assert store.crl_editions("one", "/other.pem") == []
+    with closing(Store.open(url)) as store:
+        assert sorted(store.crl_editions("one", "/crl.pem"), key=str) == sorted([first, uncounted], key=str)
+        store.put_crl_editions("two", "/crl.pem", [uncounted], KEPT_S + 1)
+        assert store.crl_editions("one", "/crl.pem") == []
+        assert store.crl_editions("two", "/crl.pem") == [uncounted]
