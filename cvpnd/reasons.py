@@ -152,6 +152,7 @@ class PortalRefusal(StrEnum):
     CONSENT_FORGED = "consent-forged"
     SELF_SERVICE_UNKNOWN = "self-service-unknown"
     LOGIN_REFUSED = "login-refused"
+    DATABASE_UNAVAILABLE = "database-unavailable"
     SESSION_UNKNOWN = "session-unknown"
     FORM_FORGED = "form-forged"
     REQUEST_MALFORMED = "request-malformed"

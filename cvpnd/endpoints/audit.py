@@ -42,7 +42,7 @@ class AuditOperations(OperationsBase):
 
     async def _tidy_audit(self, now: float) -> None:
         settings = self._gateway.config.audit
-        if settings.keep_days:
+        if settings.keep_days and not self._gateway.timekeeper.trouble:  # else it may be that nothing is so old
             await self._forget_audit(OLD_AT_ONCE, before=now - settings.keep_days * DAY_S)
         if not settings.keep_entries or (await self.audit_extent()).records <= settings.keep_entries:
             return

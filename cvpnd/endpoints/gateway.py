@@ -308,7 +308,7 @@ class Gateway:
         if self.control.saml is None:
             await asyncio.to_thread(prepare)
             key = await asyncio.to_thread(self.store.gateway_secret, "saml-state")
-            self.control.saml = SamlLogins(self.store, key, self.control.clock.now)
+            self.control.saml = SamlLogins(self.store, key, self.control.clock.now, unavailable=StoreError)
         self._follow_providers(self.saml_keeper.providers())
 
     async def keep_metadata(self) -> None:

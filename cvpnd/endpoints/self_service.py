@@ -119,10 +119,7 @@ class SelfServiceDesk:
         if saml is None:
             return Refused(Refusal.SAML_UNAVAILABLE, "the identity provider went while somebody logged in")
         source, _ = prefixes(host)
-        try:
-            return await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
-        except StoreError as error:
-            return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
+        return await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
 
     def vouched(self, provider: SamlProvider, assertion: Assertion) -> Account:
         return Account(assertion.name, assertion.groups, _stamp(provider))

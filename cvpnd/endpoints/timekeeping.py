@@ -22,6 +22,8 @@ STEP_S = 5.0
 """Less is what keepers of the clock do every day."""
 BEHIND_S = 60.0
 """Than it was when a gateway ran last: those of several gateways differ too."""
+AHEAD_S = 30 * 86_400.0
+"""Than it was then: so long a gateway is rarely off."""
 UNSURE_S = 0.5
 """Between two readings: whatever held this thread up is no step."""
 SHOWN_S = 86_400.0
@@ -56,6 +58,8 @@ class Timekeeper:
         self._clock.catch_up(before.seconds)
         if (behind_s := before.wall - wall) > BEHIND_S:
             self._say(f"the clock is {_in_words(behind_s)} behind what it was when a gateway ran last")
+        elif -behind_s > AHEAD_S:
+            self._say(f"no gateway has run for {_in_words(-behind_s)}, or the clock is ahead")
 
     @property
     def trouble(self) -> str:

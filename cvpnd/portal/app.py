@@ -24,7 +24,7 @@ from cvpnd.ops.logs import RateLimited
 from cvpnd.portal.pages import HEADERS, message, page, redirect
 from cvpnd.portal.requests import Malformed, SourceRate, is_click, read_form
 from cvpnd.portal.self_service import Desk, SelfService
-from cvpnd.reasons import PortalRefusal
+from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.server.admission import prefixes
 from cvpnd.server.memory import Reserve, Share
 
@@ -58,6 +58,7 @@ TEXTS = {
     PortalRefusal.SESSION_UNKNOWN: (403, "You are not logged in", "Open the page again and log in."),
     PortalRefusal.SELF_SERVICE_UNKNOWN: (404, "Nothing here", "Ask your administrator for the right address."),
     PortalRefusal.LOGIN_REFUSED: (403, "You are not logged in", "Open the page again and log in."),
+    PortalRefusal.DATABASE_UNAVAILABLE: (503, "Nobody can log in now", f"Wait some minutes. {AGAIN}"),
     PortalRefusal.REQUEST_MALFORMED: (400, "This request cannot be understood", AGAIN),
     PortalRefusal.REQUEST_TOO_LARGE: (413, "This request is too large", AGAIN),
     PortalRefusal.REQUEST_TOO_SLOW: (408, "This request took too long", AGAIN),
@@ -71,6 +72,7 @@ LAST_OF_CONNECTION = {
 }
 """The rest of it is not read, or nobody knows where it ends."""
 SELF_SERVICE_ADVICE = {
+    PortalRefusal.DATABASE_UNAVAILABLE: f"Wait some minutes. {_ANEW}",
     PortalRefusal.BROWSER_MISMATCH: f"If somebody sent you here, tell your administrator. If not: {_ANEW[0].lower()}"
     f"{_ANEW[1:]}",
     PortalRefusal.REQUEST_MALFORMED: _ANEW,
@@ -230,7 +232,9 @@ class Portal:
     def _refuse_login(self, request: Request, login: WebLogin, refused: Refused) -> Response:
         """The identity provider's answer lets nobody in: the client hears no, and the log why."""
         self._logins.end(login, refused)
-        return self._refuse(request, PortalRefusal.ASSERTION_REFUSED, f"{refused.refusal}: {refused.detail}")
+        later = refused.refusal is Refusal.DATABASE_UNAVAILABLE
+        word = PortalRefusal.DATABASE_UNAVAILABLE if later else PortalRefusal.ASSERTION_REFUSED
+        return self._refuse(request, word, f"{refused.refusal}: {refused.detail}")
 
     def _is_own_form(self, request: Request) -> bool:
         """Browsers say where a form was; the word in it is what counts, and this comes on top."""

@@ -29,7 +29,7 @@ from cvpnd.auth.saml.state import States, Visit, Visitor
 from cvpnd.config import EndpointConfig
 from cvpnd.portal.pages import redirect
 from cvpnd.portal.sessions import SESSION_S, Session, Sessions
-from cvpnd.reasons import PortalRefusal
+from cvpnd.reasons import PortalRefusal, Refusal
 
 NO_CLIENT = "self-service"
 """In the place of a client certificate's fingerprint."""
@@ -142,7 +142,10 @@ class SignOn:
 
     def _refuse_login(self, request: Request, endpoint: EndpointConfig, refused: Refused) -> Response:
         detail = f"at {endpoint.name}: {refused.refusal}: {refused.detail[:200]!r}"
-        return self._refuse(request, PortalRefusal.LOGIN_REFUSED, detail)
+        later = refused.refusal is Refusal.DATABASE_UNAVAILABLE
+        return self._refuse(
+            request, PortalRefusal.DATABASE_UNAVAILABLE if later else PortalRefusal.LOGIN_REFUSED, detail
+        )
 
 
 def _visitor(endpoint: EndpointConfig) -> Visitor:

@@ -19,11 +19,21 @@ class SeenRequest:
     """On the steady clock."""
 
 
+KEPT_LONGER = 20_000
+"""Of the latest, so many are remembered whatever their age: a clock that is put back makes old ones good again, however
+far it is put back."""
+
+
 class ApiRequestStore(Database):
     def see_request(self, signature: str, sender: str, now: float, *, kept_s: float) -> SeenRequest | None:
-        """How it was seen first; None: just now. Those that were longer ago than ``kept_s`` are forgotten."""
+        """How it was seen first; None: just now. Those that were longer ago than ``kept_s`` are forgotten once there
+        are ``KEPT_LONGER`` later ones."""
         with self._write() as connection:
-            connection.execute(delete(api_request).where(api_request.c.at < now - kept_s))
+            latest = select(api_request.c.at).order_by(api_request.c.at.desc())
+            earliest = connection.execute(latest.offset(KEPT_LONGER).limit(1)).scalar()
+            if earliest is not None:
+                old = (api_request.c.at <= earliest) & (api_request.c.at < now - kept_s)
+                connection.execute(delete(api_request).where(old))
             row = connection.execute(
                 select(api_request.c.sender, api_request.c.at).where(api_request.c.signature == signature)
             ).one_or_none()

@@ -69,12 +69,14 @@ class Transaction:
 
     def commit(self) -> None:
         """Raises ``StoreError``; then nothing of it has happened, unless the text says that this is not known."""
+        asked = False
         try:
             with self._database.named_errors():
+                asked = not getattr(self.connection.connection.dbapi_connection, "closed", False)
                 self.connection.commit()
             self.committed = True
         except StoreUnavailable as error:
-            if not self._database.is_shared:
+            if not self._database.is_shared or not asked:
                 raise
             raise StoreUnavailable(
                 f"{error}; whether the change was made is not known until it can be used again: look then"

@@ -10,14 +10,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from botocore.awsrequest import AWSResponse
 from botocore.model import OperationModel
 from botocore.parsers import create_parser
+from botocore.retries.standard import RetryContext, TransientRetryableChecker
 from botocore.serialize import create_serializer
 from botocore.validate import ParamValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvpnd.api.aws.app import load_services
+from cvpnd.api.aws.app import _TRANSLATED, load_services
 from cvpnd.api.aws.errors import ApiError, render_error
 from cvpnd.api.aws.models import Service
 from cvpnd.api.aws.parse import parse_form, parse_json, read_form
@@ -103,6 +105,20 @@ def test_an_error_is_read_by_botocore_as_it_was_meant(protocol: Any) -> None:
         {"body": bytes(response.body), "status_code": response.status_code, "headers": headers}, None
     )
     assert (read["Error"]["Code"], read["Error"]["Message"]) == ("InvalidParameterValue", "<what> & 'why' \u00fc")
+
+
+@pytest.mark.parametrize("name", ["ec2", "acm", "logs", "iam", "sts"])
+def test_what_cannot_be_done_now_is_tried_again_by_botocore(name: str) -> None:
+    protocol = SERVICES[name].protocol
+    code = _TRANSLATED.get(name, {}).get("Unavailable", "Unavailable")
+    response = render_error(ApiError(code, "the database"), protocol, "request-1")
+    given = {"body": bytes(response.body), "status_code": response.status_code, "headers": dict(response.headers)}
+    context = RetryContext(
+        attempt_number=1,
+        parsed_response=create_parser(protocol).parse(given, None),
+        http_response=AWSResponse(f"https://{name}", response.status_code, dict(response.headers), None),
+    )
+    assert TransientRetryableChecker().is_retryable(context)
 
 
 @settings(max_examples=300, deadline=None)

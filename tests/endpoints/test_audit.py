@@ -35,9 +35,17 @@ def write(store: Store, who: str, times: range) -> None:
             store._record(connection, "refused", {"days": days}, now=NOW - days * DAY_S)
 
 
-async def tidied(store: Store, **settings: int) -> Counter[str]:
-    gateway: Any = SimpleNamespace(store=store, config=SimpleNamespace(audit=AuditConfig(**settings)))
-    await AuditOperations(gateway)._tidy_audit(NOW)
+def keeper(store: Store, trouble: str = "", **settings: int) -> AuditOperations:
+    gateway: Any = SimpleNamespace(
+        store=store,
+        config=SimpleNamespace(audit=AuditConfig(**settings)),
+        timekeeper=SimpleNamespace(trouble=trouble),
+    )
+    return AuditOperations(gateway)
+
+
+async def tidied(store: Store, trouble: str = "", **settings: int) -> Counter[str]:
+    await keeper(store, trouble, **settings)._tidy_audit(NOW)
     return Counter(record.who for record in store.audit_records(10_000))
 
 
@@ -52,10 +60,19 @@ async def test_what_is_old_goes_in_small_steps_and_the_newest_stays(
     extent = store.audit_extent()
     assert (extent.records, extent.since) == (30, NOW - 30 * DAY_S)
     before = store.latest_change()
-    gateway: Any = SimpleNamespace(store=store, config=SimpleNamespace(audit=AuditConfig(keep_days=1)))
-    await AuditOperations(gateway)._tidy_audit(NOW + 1000 * DAY_S)
+    await keeper(store, keep_days=1)._tidy_audit(NOW + 1000 * DAY_S)
     assert [record.details["days"] for record in store.audit_records()] == [1]
     assert store.latest_change() == before
+
+
+async def test_nothing_is_old_by_a_clock_that_was_set_lately(store: Store) -> None:
+    write(store, ADMIN, range(100, 0, -1))
+    trouble = "the clock was put ahead by 40.0 years"
+    assert await tidied(store, trouble, keep_days=30) == {ADMIN: 100}
+    assert sum((await tidied(store, trouble, keep_days=30, keep_entries=50)).values()) <= 50, (
+        "what is too much still goes"
+    )
+    assert await tidied(store, keep_days=30) == {ADMIN: 30}
 
 
 async def test_nobody_drives_out_the_records_of_others(store: Store, caplog: pytest.LogCaptureFixture) -> None:

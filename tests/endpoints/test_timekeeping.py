@@ -95,6 +95,14 @@ async def test_a_clock_that_is_behind_the_latest_run_is_told_at_the_start(store)
     assert host.keeper.trouble == "the clock is 10.0 days behind what it was when a gateway ran last"
 
 
+async def test_a_clock_that_is_far_ahead_of_the_latest_run_is_told_too(store):
+    for days, told in ((29, ""), (31, "no gateway has run for 31.0 days, or the clock is ahead")):
+        store.keep_clock(0.0, 1_000_000.0 - days * 86_400)
+        host = Host(store)
+        await host.keeper.begin()
+        assert host.keeper.trouble == told
+
+
 async def test_whoever_waits_for_a_step_is_woken_by_it(store):
     host = Host(store)
     waiting = asyncio.create_task(host.keeper.until_step(60))

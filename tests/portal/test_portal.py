@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -25,6 +27,7 @@ from cvpnd.portal.app import LONGEST_ANSWER, Portal
 from cvpnd.portal.pages import LONGEST_SHOWN, STYLE
 from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.server.memory import OF_SOURCE_BYTES
+from cvpnd.store import Store, StoreError
 
 URL = "https://vpn.example.com"
 REQUEST = PendingRequest("_r", f"{URL}/saml/acs", 0.0, 300.0)
@@ -49,10 +52,10 @@ class Nobody:
 
 
 class Pages:
-    def __init__(self, **config: Any) -> None:
+    def __init__(self, records: Any = None, **config: Any) -> None:
         self.now = 0.0
         self.logins = WebLogins(URL, 180)
-        self.saml = SamlLogins(Nobody(), bytes(32))  # type: ignore[arg-type]
+        self.saml = SamlLogins(records or Nobody(), bytes(32), unavailable=StoreError)
         self.saml.replace({"corp": PROVIDER})
         settings = PortalConfig.model_validate(
             {"listen": "0.0.0.0:443", "url": URL, "certificate": "c", "private_key": "k", **config}
@@ -124,6 +127,24 @@ async def test_consent_shows_device_address_and_account_and_lets_the_client_in(p
     assert login.outcome.result() is ANNA
     assert f'{login.cookie}=""; ' in confirmed.headers["set-cookie"] and "Max-Age=0" in confirmed.headers["set-cookie"]
     assert (await pages.browser.get(path)).status_code == 404
+
+
+async def test_while_the_database_cannot_be_used_people_are_told_to_come_again(tmp_path, caplog):
+    path = tmp_path / "state.db"
+    with closing(Store.open(f"sqlite:///{path}")) as store:
+        pages = Pages(store)
+        login = pages.login()
+        relay_state = pages.logins.open(login)
+        assert pages.logins.ask(login, relay_state, replace(REQUEST, good_until=time.time() + 300))
+        store.close()  # its connection, which would go on with what it has read
+        path.write_bytes(b"no database" * 1000)
+        answer = await pages.browser.post("/saml/acs", data={"RelayState": relay_state, "SAMLResponse": "x"})
+        pages.saml.close()
+    assert answer.status_code == 503 and "Wait some minutes" in answer.text
+    assert login.outcome.result().refusal is Refusal.DATABASE_UNAVAILABLE
+    assert pages.portal.refusals == {PortalRefusal.DATABASE_UNAVAILABLE: 1}
+    assert not [record for record in caplog.records if record.exc_info], "no traceback"
+    assert len([record for record in caplog.records if record.name == "cvpnd.portal.app"]) == 1
 
 
 async def test_a_browser_elsewhere_is_told_and_no_is_no(pages):

@@ -82,6 +82,26 @@ def test_a_server_that_stops_inside_a_change_leaves_nothing_of_it_and_at_its_end
             assert at_its_end or store.rules() == []
 
 
+def test_a_change_whose_end_was_not_asked_for_is_not_made_and_nobody_is_told_to_look(
+    postgresql: PostgreSql, key_file: Path, impatient: None
+) -> None:
+    with closing(Store.open(postgresql.new_database("unasked"), key_file)) as store:
+        for lost in ("another asked in vain", "the connection is closed"):
+            change = store.begin()
+            with change.joined():
+                store.add_rule(ENDPOINT, V4, None)
+            if lost.startswith("another"):
+                with paused(postgresql), pytest.raises(StoreUnavailable):
+                    store.rules()
+            else:
+                change.connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+            with pytest.raises(StoreUnavailable) as refused:
+                change.commit()
+            assert "not known" not in str(refused.value), lost
+            store.check()
+            assert store.rules() == []
+
+
 def test_a_change_is_taken_back_also_when_the_server_does_not_answer_that(
     postgresql: PostgreSql, key_file: Path, impatient: None
 ) -> None:

@@ -38,6 +38,7 @@ from cvpnd.store import (
     StoredRule,
     StoreError,
     acting,
+    api_requests,
 )
 from cvpnd.store.crl_editions import KEPT_S
 from cvpnd.store.tables import metadata
@@ -150,7 +151,18 @@ def test_a_request_is_new_once_for_every_gateway_and_after_every_restart(url: st
         )
     with closing(Store.open(url)) as store:
         assert store.see_request("a" * 64, "203.0.113.1 1", 1599.0, kept_s=600) is not None
-        assert store.see_request("a" * 64, "203.0.113.1 1", 1601.0, kept_s=600) is None
+        assert store.see_request("b" * 64, "203.0.113.1 1", 1601.0, kept_s=600) is None
+        assert store.see_request("a" * 64, "203.0.113.1 1", 1e9, kept_s=600) is not None, "one of the latest"
+
+
+def test_old_requests_are_forgotten_when_there_are_many_later_ones(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_requests, "KEPT_LONGER", 10)
+    with closing(Store.open(url)) as store:
+        for number in range(20):
+            assert store.see_request(str(number), "one", float(number), kept_s=15) is None
+        assert [store.see_request(str(number), "one", 20.0, kept_s=15) is None for number in (3, 4, 5, 19)] == [
+            True, True, False, False,
+        ]  # fmt: skip
 
 
 def test_many_threads_change_at_once_and_each_change_has_its_record(url: str) -> None:

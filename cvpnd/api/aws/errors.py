@@ -17,6 +17,7 @@ _STATUS = {
     "InternalError": 500,
     "InternalFailure": 500,
     "InternalServerException": 500,
+    "ServiceFailure": 500,
     "ServiceUnavailable": 503,
     "Unavailable": 503,
     "NoSuchEntity": 404,
@@ -37,6 +38,8 @@ class ApiError(Exception):
 
 def status_of(code: str, protocol: Protocol) -> int:
     if protocol == "json":  # which AWS answers 400 to everything but its own failures
+        if code.startswith("ServiceUnavailable"):
+            return 503
         return 500 if code.startswith("Internal") else 400
     return 403 if code in _FORBIDDEN else _STATUS.get(code, 400)
 

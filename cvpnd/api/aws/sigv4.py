@@ -110,8 +110,8 @@ def verify(claim: Claim, secret: bytes, headers: Headers, body: bytes) -> None:
 
 
 REMEMBERED_S = 7 * 86_400.0
-"""How long the signature of a change is, on the steady clock. It is good for some minutes, which come again when the
-wall clock is put back."""
+"""How long the signature of a change is at least, on the steady clock. It is good for some minutes, which come again
+when the wall clock is put back."""
 HONEST_REPEAT_S = 2.0
 """Two requests with the same parameters, signed within one second, have the same signature (seen with boto3). So much
 later at most an honest second one arrives."""

@@ -72,10 +72,13 @@ class SamlLogins:
         key: bytes,
         steady: Callable[[], float] = time.monotonic,
         clock: Callable[[], float] = time.time,
+        unavailable: type[Exception] = OSError,
     ) -> None:
         """``key``: of state ids. ``clock``: the wall clock, by which identity providers say when an answer is good.
-        What was used is remembered by the steady one."""
+        What was used is remembered by the steady one. ``unavailable``: what ``records`` raise while they cannot be
+        asked."""
         self._records = records
+        self._unavailable = unavailable
         self._states = States(key)
         self._steady = steady
         self._clock = clock
@@ -161,6 +164,12 @@ class SamlLogins:
             del self._waiting[source]
 
     def _accept(self, provider: SamlProvider, response: str, request: PendingRequest) -> Assertion | Refused:
+        try:
+            return self._judge(provider, response, request)
+        except self._unavailable as error:
+            return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
+
+    def _judge(self, provider: SamlProvider, response: str, request: PendingRequest) -> Assertion | Refused:
         now = self._clock()
         if now >= request.good_until:
             return Refused(Refusal.SAML_REQUEST_EXPIRED, f"{now - request.good_until:.0f} s too late")
