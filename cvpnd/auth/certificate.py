@@ -28,10 +28,10 @@ from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_con
 from cvpnd.auth.crl import CertificateKey, Crl, CrlEdition, CrlSource, IssuerCrl, certificate_key, source_of
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
-from cvpnd.auth.presented import parsed
 from cvpnd.auth.verify_callback import require_certificates
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
+from cvpnd.wire.presented import parsed
 
 log = logging.getLogger(__name__)
 

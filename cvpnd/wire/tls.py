@@ -18,6 +18,7 @@ from OpenSSL import SSL, crypto
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
+from cvpnd.wire.presented import intermediates
 from cvpnd.wire.text import printable
 
 MAX_RECORD_BYTES = 16384
@@ -157,7 +158,7 @@ class TlsConnection:
         if first:
             if not self._handshake():
                 return []
-            begun, ended = 0, len(data)  # some of it was the handshake's
+            begun, ended = 0, len(data) if self._holds_more() else 0  # some of it was the handshake's
         records = self._read_records(ended)
         if first and self._server and self._is_tls_1_3():
             # Our last word was said a flight ago. What there is now are tickets, which nobody uses and OpenSSL insists
@@ -167,6 +168,11 @@ class TlsConnection:
         if self._silent_records > MAX_SILENT_RECORDS:
             raise PeerError(DropReason.TLS_FAILURE, f"more than {MAX_SILENT_RECORDS} records without data")
         return records
+
+    def _holds_more(self) -> bool:
+        """Whether OpenSSL has yet to look at something that it was fed. Mostly not: to ask for a record in vain takes
+        longer than to read one."""
+        return (inside := self._inside) is None or _LIB.BIO_get_mem_data(inside["_into_ssl"], _FFI.NULL) > 0
 
     def _read_records(self, most: int) -> list[bytearray]:
         """``most``: as many as there can be. To ask for another, and be told that there is none, costs more than the
@@ -253,7 +259,7 @@ class TlsConnection:
         """Give both memory BIOs back for new ones, which saves 6 kB. False: one of them still holds something."""
         if (inside := self._inside) is None:
             return True
-        if any(_LIB.BIO_get_mem_data(inside[name], _FFI.NULL) > 0 for name in ("_into_ssl", "_from_ssl")):
+        if self._holds_more() or _LIB.BIO_get_mem_data(inside["_from_ssl"], _FFI.NULL) > 0:
             return False
         reads, writes = _LIB.BIO_new(_LIB.BIO_s_mem()), _LIB.BIO_new(_LIB.BIO_s_mem())
         if _FFI.NULL in (reads, writes):
@@ -277,11 +283,7 @@ class TlsConnection:
 
     def peer_intermediates(self) -> tuple[x509.Certificate, ...]:
         """Which of the certificates that the peer sent beside its own lead from there to an authority."""
-        sent = self._connection.get_peer_cert_chain(as_cryptography=True) if self._server and self.established else None
-        if not sent:
-            return ()
-        proven = self._connection.get_verified_chain(as_cryptography=True) or []
-        return tuple(each for each in sent if each in proven)
+        return intermediates(self._connection) if self._server and self.established else ()
 
     @property
     def context(self) -> SSL.Context:

@@ -20,6 +20,8 @@ from cvpnd.auth.certificate import CertificateTrust, newly_revoked
 from cvpnd.auth.crl import certificate_key
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.reasons import Refusal
+from cvpnd.wire import presented
+from cvpnd.wire.presented import intermediates
 
 AUTHORITY = certs.authority()
 START, DAY = certs.START, certs.DAY
@@ -457,6 +459,38 @@ def test_a_session_is_checked_for_its_own_end_and_for_the_crl_as_a_whole(trust):
     assert trust(crl, now=START + 31 * DAY).check(alice).refusal is Refusal.CRL_EXPIRED
     forged = certs.certificate_revocation_list(signer=certs.authority("Another CA"))
     assert trust(forged).check(alice).refusal is Refusal.CRL_UNUSABLE
+
+
+@both_versions
+def test_of_what_a_client_sends_the_certificates_count_that_lead_to_an_authority(trust, version, monkeypatch):
+    other, middle = certs.authority("Another CA"), certs.intermediate()
+    below, alice, root = certs.client("bob", issuer=middle), certs.client("alice"), AUTHORITY.certificate
+
+    def shown(at, client, *sent):
+        handshake = login(at, dataclasses.replace(client, intermediates=sent), version)
+        assert handshake.accepted
+        return intermediates(handshake.server)
+
+    for _ in range(2):  # what was found is kept
+        assert shown(trust(), alice) == ()
+        assert shown(trust(), alice, root) == (root,), "OpenVPN's client sends its root"
+        assert shown(trust(), alice, other.certificate, middle.certificate) == ()
+        assert shown(trust(), below, other.certificate, middle.certificate) == (middle.certificate,)
+        assert shown(trust(), below, middle.certificate, root) == (middle.certificate, root)
+        assert shown(trust(authorities=(middle,)), below, root, middle.certificate) == (middle.certificate,)
+        monkeypatch.setattr(presented, "_SHA256", None)  # as of a pyOpenSSL that is not known
+        assert shown(trust(), below, middle.certificate, other.certificate) == (middle.certificate,)
+        monkeypatch.undo()
+
+
+def test_kept_certificates_are_bounded(trust, monkeypatch):
+    monkeypatch.setattr(presented, "MOST", 3)
+    monkeypatch.setattr(presented, "_known_ways", {})
+    for number in range(5):
+        middle = certs.intermediate(f"Intermediate {number}")
+        handshake = login(trust(), certs.client(issuer=middle))
+        assert intermediates(handshake.server) == (middle.certificate,)
+    assert len(presented._known_ways) == 3
 
 
 def test_a_session_is_checked_for_whether_an_authority_still_stands_behind_it(trust):

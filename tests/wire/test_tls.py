@@ -55,6 +55,25 @@ def test_both_sides_are_heard_after_the_buffers_of_the_handshake_are_gone(
             assert records == [text]
 
 
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_what_comes_together_with_the_end_of_the_handshake_is_heard(version: str) -> None:
+    server = TlsConnection(server_context(), server=True)
+    client = TlsConnection(client_context(None, version), server=False)
+    client.start()
+    while not client.established:
+        server.receive(client.output())
+        client.receive(server.output())
+    if not server.established:  # TLS 1.3: its client has the last word
+        client.send(b"first")
+        client.send(b"second")
+        last = client.output()
+        assert server.receive(last[:-3]) == [b"first"]
+        assert server.receive(last[-3:]) == [b"second"]
+    assert server.established
+    client.send(b"third")
+    assert server.receive(client.output()) == [b"third"]
+
+
 def test_what_waits_in_a_buffer_is_not_given_away(connected: tuple[TlsConnection, TlsConnection]) -> None:
     server, client = connected
     client.send(b"waits")
