@@ -34,7 +34,7 @@ class SourceRate:
 
     def take(self, host: str) -> bool:
         source, _ = prefixes(host)
-        return self._sources.bucket(source, self._per_minute).take(self._clock())
+        return self._sources.take(source, self._per_minute, self._clock())
 
 
 def is_click(request: Request) -> bool:

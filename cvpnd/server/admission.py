@@ -127,14 +127,21 @@ class PerMinute:
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
-    def bucket(self, prefix: str, per_minute: int) -> TokenBucket:
+    def has(self, prefix: str, now: float) -> bool:
+        bucket = self._buckets.get(prefix)
+        if bucket is None:  # nothing has happened there
+            return True
+        self._buckets.move_to_end(prefix)
+        return bucket.has(now)
+
+    def take(self, prefix: str, per_minute: int, now: float) -> bool:
         bucket = self._buckets.get(prefix)
         if bucket is None:
             if len(self._buckets) >= PREFIXES_KEPT:
                 self._buckets.popitem(last=False)
             bucket = self._buckets[prefix] = TokenBucket(per_minute / 60.0, per_minute)
         self._buckets.move_to_end(prefix)
-        return bucket
+        return bucket.take(now)
 
 
 class SourceLimits:
@@ -155,39 +162,25 @@ class SourceLimits:
         """Why another handshake from there would be refused."""
         if self.has_failed_too_often(host, now):
             return self._refused(DropReason.FAILED_LOGINS, host)
-        near, far = self._handshakes_of(host)
-        if not (near.has(now) and far.has(now)):
+        near, far = prefixes(host)
+        if not (self._handshakes.has(near, now) and self._handshakes.has(far, now)):
             return self._refused(DropReason.HANDSHAKE_RATE, host)
         return None
 
     def begins(self, host: str, now: float) -> None:
         """One that ``may_try`` does now."""
-        for bucket in self._handshakes_of(host):
-            bucket.take(now)
+        near, far = prefixes(host)
+        self._handshakes.take(near, self._limits.handshakes_per_source_per_min, now)
+        self._handshakes.take(far, self._limits.handshakes_per_network_per_min, now)
 
     def has_failed_too_often(self, host: str, now: float) -> bool:
-        near, far = self._failures_of(host)
-        return not (near.has(now) and far.has(now))
+        near, far = prefixes(host)
+        return not (self._failures.has(near, now) and self._failures.has(far, now))
 
     def failed(self, host: str, now: float) -> None:
-        for bucket in self._failures_of(host):
-            bucket.take(now)
-
-    def _handshakes_of(self, host: str) -> tuple[TokenBucket, TokenBucket]:
         near, far = prefixes(host)
-        limits = self._limits
-        return (
-            self._handshakes.bucket(near, limits.handshakes_per_source_per_min),
-            self._handshakes.bucket(far, limits.handshakes_per_network_per_min),
-        )
-
-    def _failures_of(self, host: str) -> tuple[TokenBucket, TokenBucket]:
-        near, far = prefixes(host)
-        limits = self._limits
-        return (
-            self._failures.bucket(near, limits.failed_logins_per_source_per_min),
-            self._failures.bucket(far, limits.failed_logins_per_network_per_min),
-        )
+        self._failures.take(near, self._limits.failed_logins_per_source_per_min, now)
+        self._failures.take(far, self._limits.failed_logins_per_network_per_min, now)
 
     @staticmethod
     def _refused(reason: DropReason, host: str) -> DropReason:

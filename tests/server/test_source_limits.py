@@ -135,6 +135,12 @@ def test_memory_of_sources_is_bounded_and_forgets_the_quietest(monkeypatch):
     assert len(sources._handshakes._buckets) <= 64 and len(sources._failures._buckets) <= 64
 
 
+def test_who_only_asks_costs_no_memory():
+    sources = SourceLimits(StrangersConfig())
+    assert sources.may_try("192.0.2.7", 0.0) is None and not sources.has_failed_too_often("192.0.2.7", 0.0)
+    assert not sources._handshakes._buckets and not sources._failures._buckets
+
+
 # -- of one identity ----------------------------------------------------------------------------------------
 
 
