@@ -63,6 +63,8 @@ class Connection:
     """On the steady clock: from here a session timeout counts, however often its client has reconnected."""
     connection_id: str = field(default_factory=new_connection_id)
     phase: Phase = Phase.HANDSHAKE
+    """Changed by ``SessionTable.set_phase`` alone, with the next."""
+    established: bool = False
     stranger: bool = True
     """Has never come as far as its credentials: counts against the limits until it is forgotten."""
     certified: bool = True
@@ -119,10 +121,6 @@ class Connection:
     end_detail: str = ""
     """The sentence behind the reason, for the log."""
     final_stats: PeerStats = NO_STATS
-
-    @property
-    def established(self) -> bool:
-        return self.phase is Phase.ESTABLISHED
 
     @property
     def cipher(self) -> str:

@@ -9,12 +9,12 @@ Everything runs on the event loop's thread and nothing here waits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cvpnd.auth.kept_passwords import KeptPasswords
@@ -45,6 +45,7 @@ from cvpnd.server.steady_clock import SteadyClock
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
+from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.wrap.session_wrap import SessionWrap
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,9 @@ ASK_AGAIN_S = 5.0
 """An answer is good for this long, so that forged resets cost a client one small packet now and then."""
 ANSWER_TIME_S = 1.5
 """Longer than the round trip of any path that is fit for use, shorter than a starting client's patience (2 s)."""
+SOON_S = SessionSettings().tls_timeout_s
+"""Who is woken up that soon is asked for the next deadline then: nothing that begins now is due earlier, but for a new
+key that is to be used at last, which can wait."""
 ABSORB_S = 5.0
 """A closed session stays this long to swallow retransmissions, which would else look like strangers."""
 STRANGERS_LOGGED_PER_S = 10.0
@@ -125,6 +129,7 @@ class ControlPlane:
         self.loop = asyncio.get_running_loop()
         self.clock = SteadyClock(self.loop.time)
         self._wake_up: asyncio.TimerHandle | None = None
+        self._wakes_up_at = math.inf
         self.loop.add_reader(plane.event_fd(), self._plane_events)
         self.loop.add_reader(door.event_fd(), self._control_packets)
 
@@ -199,7 +204,7 @@ class ControlPlane:
         others = []
         for datagram in self.door.fetch():
             connection = self.table.find(datagram.listener, datagram.source, datagram.packet[1:9])
-            if connection is None or is_data(datagram.packet):
+            if connection is None:
                 others.append(datagram)
             else:
                 known.setdefault(connection, []).append(datagram.packet)
@@ -218,8 +223,10 @@ class ControlPlane:
         """The connection that a stranger's packet begins, or that the one before began."""
         connection = self.table.find(datagram.listener, datagram.source, datagram.packet[1:9])
         if connection is None and (begin := self._listeners.get(datagram.listener)) is not None:
-            with self.contained_stranger():
+            try:
                 connection = begin(datagram)
+            except Exception:
+                self.stranger_failed()
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
@@ -260,11 +267,11 @@ class ControlPlane:
             self._cannot_go_on(connection)
         if session.closed:
             self._absorb(connection, now)
-        elif quiet and may_be_quiet and connection.timer is not None:
+        elif connection.timer is not None and ((quiet and may_be_quiet) or connection.timer <= now + SOON_S):
             return  # most of the time an acknowledgement, which puts deadlines off
         else:
             self.table.set_timer(connection, session.next_timeout())
-        if connection.timer is not None and (self._wake_up is None or connection.timer < self._wake_up.when()):
+        if connection.timer is not None and connection.timer < self._wakes_up_at:
             self._arm()
 
     def _cannot_go_on(self, connection: Connection) -> None:
@@ -275,14 +282,10 @@ class ControlPlane:
         self.end(connection, Refusal.INTERNAL_ERROR)
         connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
 
-    @contextlib.contextmanager
-    def contained_stranger(self) -> Iterator[None]:
+    def stranger_failed(self) -> None:
         """The same where there is no connection yet: the packets of others that came with this one go on."""
-        try:
-            yield
-        except Exception:
-            self.drops[DropReason.INTERNAL_ERROR] += 1
-            _warn.warning("stranger", "a stranger's packet cannot be handled", exc_info=True)
+        self.drops[DropReason.INTERNAL_ERROR] += 1
+        _warn.warning("stranger", "a stranger's packet cannot be handled", exc_info=True)
 
     def _absorb(self, connection: Connection, now: float) -> None:
         if connection.forget_at is None:
@@ -293,14 +296,14 @@ class ControlPlane:
 
     def _arm(self) -> None:
         deadline = self.table.next_deadline()
-        if deadline is None or (self._wake_up is not None and self._wake_up.when() <= deadline):
+        if deadline is None or self._wakes_up_at <= deadline:
             return
         if self._wake_up is not None:
             self._wake_up.cancel()
-        self._wake_up = self.loop.call_at(deadline, self._timers_due)
+        self._wake_up, self._wakes_up_at = self.loop.call_at(deadline, self._timers_due), deadline
 
     def _timers_due(self) -> None:
-        self._wake_up = None
+        self._wake_up, self._wakes_up_at = None, math.inf
         now = self.loop.time()
         for connection in self.table.pop_due(now):
             if connection.forget_at is not None and connection.forget_at <= now:
@@ -356,7 +359,7 @@ class ControlPlane:
 
     def admit(self, connection: Connection, settings: dataplane.PeerSettings, options: Sequence[str]) -> Refusal | None:
         """Login said yes: make the peer known to the data plane and let the session push ``options``. Its first key
-        follows with ``KeysReady``.
+        follows with ``KeysReady``. The session is to be pumped afterwards.
 
         Returns the refusal if the client turns out not to be servable; it has been told."""
         now = self.loop.time()
@@ -388,7 +391,6 @@ class ControlPlane:
         self.handshakes.passed(connection, now)
         self.table.set_phase(connection, Phase.ESTABLISHED)
         self._sessions[connection.endpoint.id] += 1
-        self.pump(connection, now)
         return None
 
     def ask(self, connection: Connection, question: str, wait_s: float) -> float:

@@ -56,6 +56,8 @@ class ServedEndpoint:
     """Owned by the gateway. ``settings``, ``trust_keeper``, ``rules`` and ``routes`` are replaced whole when something
     changes; sessions that are established keep their lease and their keys."""
 
+    id: str = field(init=False)
+    """Of all its settings."""
     index: int
     """Its number in the data plane."""
     interface: str
@@ -80,9 +82,8 @@ class ServedEndpoint:
     """Of connections that ended. Metrics must never run backwards."""
     _derived: _Derived | None = None
 
-    @property
-    def id(self) -> str:
-        return self.settings.id
+    def __post_init__(self) -> None:
+        self.id = self.settings.id
 
     @property
     def trust(self) -> CertificateTrust:

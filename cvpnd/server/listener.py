@@ -110,14 +110,15 @@ class UdpListener:
         if self._socket is None or not self._accepting:
             return self._drop(DropReason.CLOSED)
         now, protection = self._loop.time(), self._endpoint.protection
+        is_reset = stateless.is_reset(packet)
         refused = may_begin(self._control.table, self._endpoint, source.host)
-        if refused is None and not stateless.is_reset(packet):
+        if refused is None and not is_reset:
             refused = self._control.sources.may_try(source.host, now)
         if refused is not None:
             return self._drop(refused)
         link = UdpLink(self._socket, self.index, source, datagram.local)
         first: stateless.Opening | stateless.Established | DropReason | bytes
-        if stateless.is_reset(packet):
+        if is_reset:
             if self._has_living_client(source):
                 return self._drop(DropReason.LIVE_CLIENT)
             first = stateless.answer_reset(packet, source, now, self._cookie, protection)
@@ -273,11 +274,10 @@ class TcpListener:
 
     def _first_packet(self, link: TcpLink, packet: bytes) -> None:
         self._stop_waiting(link)
-        begun = False
-        with self._control.contained_stranger():
+        try:
             self._begin(link, packet)
-            begun = True
-        if not begun:
+        except Exception:
+            self._control.stranger_failed()
             link.close()
 
     def _begin(self, link: TcpLink, packet: bytes) -> None:

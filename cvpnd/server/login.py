@@ -71,6 +71,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
             await connection.endpoint.leftovers.ready()
             identity = _as_of_now(control, connection, credentials, account)
         _let_in(control, connection, credentials, identity, account)
+        control.pump(connection, control.loop.time())
     except Denied as denied:
         _refuse(control, connection, denied)
     except StoreError as error:
@@ -90,7 +91,8 @@ def takes_time(endpoint: ServedEndpoint) -> bool:
 
 
 def log_in_at_once(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
-    """The same where the certificate decides alone and addresses are ready, before the answer to its key leaves."""
+    """The same where the certificate decides alone and addresses are ready, before the answer to its key leaves: by the
+    caller, who pumps the session."""
     try:
         connection.device_type = credentials.peer_info.platform
         identity = identify(credentials, connection.endpoint)

@@ -92,9 +92,9 @@ class SessionTable:
                 del self._by_device[connection.device]
             connection.device = None
         was_established = connection.established
-        connection.phase = phase
-        self._count_identity(connection)
+        connection.phase, connection.established = phase, phase is Phase.ESTABLISHED
         if connection.established != was_established:
+            self._count_identity(connection)
             self._tell_door(connection)
 
     def _count_identity(self, connection: Connection) -> None:

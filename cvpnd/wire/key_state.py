@@ -244,10 +244,12 @@ class KeyState:
             if not (self.withholds and self.negotiation is Negotiation.PRE_START):
                 self._queue_output()  # an alert too
 
-    def note_acknowledgements(self) -> None:
-        """SENT_KEY becomes ACTIVE when the peer has all we sent."""
-        if self.negotiation is Negotiation.SENT_KEY and self.channel.all_acknowledged(self.key_id):
+    def note_acknowledgements(self) -> bool:
+        """In SENT_KEY: whether the peer has all we sent, and it becomes ACTIVE."""
+        complete = self.channel.all_acknowledged(self.key_id)
+        if complete:
             self.negotiate(NegotiationInput.ALL_ACKED)
+        return complete
 
     def read_key_message(self, record: bytearray, settings: SessionSettings) -> KeyMessage | None:
         """Collect the client's key method 2 message; None until it is complete. Raises ``PeerError``. The record is

@@ -8,23 +8,23 @@ from cvpnd.wire.key_state import KeyState
 class Outbox:
     """Messages wait here for a key state that can carry them."""
 
-    __slots__ = ("_last_words", "_told", "_waiting")
+    __slots__ = ("_last_words", "_told", "_waiting", "holds_text")
 
     def __init__(self) -> None:
+        self.holds_text = False
+        """Asked after every packet."""
         self._waiting: list[str] = []
         self._last_words = ""
         self._told: list[int] = []
 
     def add(self, *texts: str) -> None:
         self._waiting.extend(texts)
+        self.holds_text = bool(self._waiting or self._last_words)
 
     def say_last(self, text: str) -> None:
         """What ends the session: AUTH_FAILED, HALT, RESTART."""
         self._last_words = text
-
-    @property
-    def holds_text(self) -> bool:
-        return bool(self._waiting or self._last_words)
+        self.holds_text = True
 
     def flush(self, pending: KeyState | None, primary: KeyState | None) -> None:
         """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
@@ -38,6 +38,7 @@ class Outbox:
                 if state is not None and state.carries_text and state.key_id not in self._told:
                     self._told.append(state.key_id)
                     state.send_text(self._last_words)
+        self.holds_text = bool(self._waiting or self._last_words)
 
 
 class PushExchange:

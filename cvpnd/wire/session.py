@@ -508,8 +508,8 @@ class Session:
                     self._silent = False
                     self._channel.set_retransmits(state.key_id, True)
                     self._channel.restart(state.key_id, now)  # what went out in silence is not due by itself
-                state.note_acknowledgements()
-                self._establish(state, now)
+                if state.negotiation is Negotiation.SENT_KEY and state.note_acknowledgements():
+                    self._establish(state, now)
         except PeerError as error:
             if not error.fatal:
                 raise
