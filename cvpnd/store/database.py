@@ -110,11 +110,12 @@ class Database:
 
         Raises ``StoreError``, ``SchemaTooNew`` among them."""
         location = _parse(url)
+        key_file = key_file or default_key_file(url)
         if location.get_backend_name() == "sqlite":
-            (engine, loss), name = _open_sqlite(location), str(location.database)
+            (engine, loss), name = _open_sqlite(location, key_file), str(location.database)
         else:
             (engine, loss), name = _open_postgresql(location), location.render_as_string(hide_password=True)
-        database = cls(engine, loss, name, key_file or default_key_file(url))
+        database = cls(engine, loss, name, key_file)
         try:
             with database._write() as connection:
                 migrate(connection)
@@ -123,9 +124,10 @@ class Database:
             raise SchemaTooNew(
                 f"{name}: {error}; install that version again, or restore the backup made before it"
             ) from None
-        except StoreError:
+        except StoreError as error:
             database.close()
-            raise
+            raise StoreError(f"{error}{sqlite.advice(getattr(error.__cause__, 'orig', None))}") from error
+        database._availability.opened = True
         return database
 
     def close(self) -> None:
@@ -147,6 +149,8 @@ class Database:
             self._check_disk()
         if self.outage is None:
             return
+        if self.outage.loss == "corrupt":
+            raise StoreUnavailable(self.outage.reason)
         with (
             self.named_errors(whatever=True),
             self._engine.connect().execution_options(writes=True) as connection,
@@ -196,8 +200,8 @@ class Database:
     @contextlib.contextmanager
     def named_errors(self, *, whatever: bool = False) -> Iterator[None]:
         """``whatever``: also ask a database that hangs. Else one at a time waits for it (``check``), and not every
-        thread, nor whoever waits for a change's end, one after the other."""
-        if not whatever and (outage := self.outage) is not None and outage.loss == "hangs":
+        thread, nor whoever waits for a change's end, one after the other; one that is corrupt is asked no more."""
+        if not whatever and (outage := self.outage) is not None and outage.loss != "refuses":
             raise StoreUnavailable(outage.reason)
         try:
             yield
@@ -205,6 +209,8 @@ class Database:
             reason = getattr(error, "orig", None) or error
             text = f"{self._name}: {str(reason).strip()}"
             if (loss := self._loss(reason)) is not None:
+                if loss == "corrupt" and self._availability.opened:
+                    text += sqlite.advice(reason)
                 self._availability.lost(loss, text)
                 raise StoreUnavailable(text) from error
             raise StoreError(text) from error
@@ -295,11 +301,11 @@ def _parse(url: str) -> URL:
 _Opened = tuple[Engine, Callable[[BaseException], Loss | None]]
 
 
-def _open_sqlite(location: URL) -> _Opened:
+def _open_sqlite(location: URL, key_file: Path) -> _Opened:
     try:
-        return sqlite.open_sqlite(location), sqlite.loss
-    except OSError as error:
-        raise StoreError(f"{location.database}: the state database cannot be made: {error.strerror}") from None
+        return sqlite.open_sqlite(location, key_file), sqlite.loss
+    except sqlite.UnusableFile as error:
+        raise StoreError(f"{location.database}: {error}") from None
 
 
 def _open_postgresql(location: URL) -> _Opened:

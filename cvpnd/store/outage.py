@@ -11,8 +11,9 @@ from typing import Literal
 log = logging.getLogger(__name__)
 
 
-Loss = Literal["refuses", "hangs"]
-"""Hangs: it does not even say no, and whoever asks it waits for long."""
+Loss = Literal["refuses", "hangs", "corrupt"]
+"""Hangs: it does not even say no, and whoever asks it waits for long. Corrupt: what it says is worth nothing and what
+it is told makes it worse, so that it is not asked again before the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,16 @@ class Availability:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.outage: Outage | None = None
+        self.opened = False
+        """Before, whoever opens it is told, and nothing goes on."""
 
     def lost(self, loss: Loss, reason: str) -> None:
         with self._lock:
             before = self.outage
+            if before is not None and before.loss == "corrupt":
+                return
             self.outage = Outage(time.time() if before is None else before.since, loss, reason)
-        if before is None:
+        if before is None and self.opened:
             log.critical(
                 "the state database cannot be used: %s; sessions go on, and no change is made and nobody logs in "
                 "who needs it until it can",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -21,16 +23,33 @@ _LOST = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOTADB,
 }
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_RESTORE = "stop cvpnd and restore its backup, or move it away to begin without what is in it"
+_OWN = "give it and its directory to the user that cvpnd runs as"
 
 
-def open_sqlite(location: URL) -> Engine:
-    """Raises ``OSError``."""
-    _prepare_file(Path(str(location.database)))
+class UnusableFile(Exception):
+    """The text says why, and what to do."""
+
+
+def open_sqlite(location: URL, key_file: Path) -> Engine:
+    """Raises ``UnusableFile``."""
+    path = Path(str(location.database))
+    try:
+        _prepare_file(path)
+        if path.is_dir():
+            raise UnusableFile("is a directory; name a file in daemon.state")
+        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+            raise UnusableFile("its file system is read-only; mount it for writing, or name another in daemon.state")
+        _check_not_emptied(path, key_file)
+        _check_whole(path)
+    except sqlite3.Error as error:
+        raise UnusableFile(f"{error}{advice(error)}") from None
+    except OSError as error:
+        raise UnusableFile(f"the state database cannot be made: {error.strerror}; {_OWN}") from None
     engine = create_engine(location, connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _on_connect)
     event.listen(engine, "begin", _on_begin)
@@ -48,6 +67,35 @@ def _prepare_file(path: Path) -> None:
         os.fchmod(file, 0o640)
     finally:
         os.close(file)
+
+
+def _check_not_emptied(path: Path, key_file: Path) -> None:
+    """A crash before anything was written leaves an empty file, but no key that seals what is in it."""
+    wal = path.with_name(f"{path.name}-wal")
+    if path.stat().st_size == 0 and key_file.exists() and not (wal.exists() and wal.stat().st_size):
+        raise UnusableFile(f"is empty, and what {key_file} seals was in it; restore its backup, or move both away")
+
+
+def _check_whole(path: Path) -> None:
+    """All of its pages, before anything is written (0.5 s for a million audit records): what is damaged in the middle
+    would be found years later, and made worse until then. Another program's database would become ours."""
+    with contextlib.closing(
+        sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+    ) as connection:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise UnusableFile(f"is damaged; {_RESTORE}")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and "alembic_version" not in tables:
+            raise UnusableFile("is the database of another program; name another file in daemon.state")
+
+
+def advice(error: BaseException | None) -> str:
+    """What to do, to be added to the text of an error at the start."""
+    code = _code(error)
+    if code in _CORRUPT:
+        return f"; {_RESTORE}"
+    return f"; {_OWN}" if code in (sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN) else ""
 
 
 def _on_connect(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
@@ -81,4 +129,11 @@ def problem_with_disk(path: Path) -> str | None:
 
 def loss(error: BaseException) -> Loss | None:
     """None: somebody else uses the file, or it does not like what it was asked."""
-    return "refuses" if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in _LOST else None
+    code = _code(error)
+    if code in _CORRUPT:
+        return "corrupt"
+    return "refuses" if code in _LOST else None
+
+
+def _code(error: BaseException | None) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)) & 0xFF

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cvpnd.store import SchemaTooNew, Store, StoreError
+from cvpnd.store import SchemaTooNew, Store, StoreError, StoreUnavailable
 from cvpnd.store.tables import metadata
 
 ENDPOINT = "cvpn-endpoint-0123456789abcdef0"
@@ -70,12 +70,13 @@ def test_a_newer_schema_is_refused_by_name_and_left_alone(path: Path, url: str) 
 def test_a_migration_that_fails_leaves_nothing(path: Path, url: str) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("CREATE TABLE alembic_version (version_num TEXT)")
         raw.execute("CREATE TABLE audit (surprise TEXT)")  # the second table of the first migration
     with pytest.raises(StoreError, match="table audit already exists"):
         Store.open(url)
     with closing(sqlite3.connect(path)) as raw:
         tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert tables == {"audit"}
+    assert tables == {"alembic_version", "audit"}
 
 
 def test_a_path_with_a_percent_sign_and_a_space_works(tmp_path: Path) -> None:
@@ -105,6 +106,81 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, url: s
     with pytest.raises(StoreError, match="file is not a database"):
         Store.open(url)
     assert path.read_bytes() == b"precious" * 1000
+
+
+def _overwrite_the_middle(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(range(256)) * 160)
+
+
+def _another_programs(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as theirs:
+        theirs.execute("CREATE TABLE customer (name TEXT)")
+
+
+def _give_to_root(path: Path) -> None:
+    path.chmod(0o600)
+
+
+HARMS = {
+    "is damaged; stop cvpnd and restore its backup": _overwrite_the_middle,
+    "malformed; stop cvpnd and restore its backup": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "not a database; stop cvpnd and restore its backup": lambda path: path.write_bytes(b"precious" * 1000),
+    "is empty, and what": lambda path: os.truncate(path, 0),
+    "is the database of another program; name another file in daemon.state": _another_programs,
+    "give it and its directory to the user that cvpnd runs as": _give_to_root,
+}
+
+
+def _filled(path: Path, url: str) -> None:
+    with closing(Store.open(url)) as store:
+        store.gateway_secret("auth-token")
+        for number in range(300):
+            store.add_rule(ENDPOINT, V4, f"{number} {'x' * 200}")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@pytest.mark.parametrize("said", HARMS)
+def test_the_daemon_does_not_start_on_a_file_that_is_not_whole_and_ours_and_leaves_it_alone(
+    path: Path, url: str, tmp_path: Path, said: str
+) -> None:
+    _filled(path, url)
+    HARMS[said](path)
+    before = path.read_bytes()
+    config = tmp_path / "cvpnd.toml"
+    config.write_text(f'[daemon]\nstate = "{url}"\nadmin_socket = "{tmp_path}/s"\nlog_directory = "{tmp_path}/log"\n')
+    command = [sys.executable, "-m", "cvpnd", "run", "--config", str(config)]
+    if HARMS[said] is _give_to_root:
+        if os.geteuid():
+            pytest.skip("only root can be somebody else")
+        for each in (tmp_path, *tmp_path.parents[:-1], path.parent):
+            each.chmod(each.stat().st_mode | 0o755)
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
+    assert done.returncode == 1
+    assert f"{path}: " in done.stderr and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "sessions go on" not in done.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_damaged_meanwhile_is_neither_believed_nor_written_to_again(
+    path: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _filled(path, url)
+    with closing(Store.open(url)) as store:
+        store.close()  # its connection, which has read all of it
+        _overwrite_the_middle(path)
+        damaged = path.read_bytes()
+        with pytest.raises(StoreUnavailable, match="malformed; stop cvpnd and restore its backup"):
+            store.rules()
+        for ask in (store.check, store.begin, store.rules, store.audit_extent):
+            with pytest.raises(StoreUnavailable, match="restore its backup"):
+                ask()
+    assert path.read_bytes() == damaged
+    assert len(caplog.records) == 1 and caplog.records[0].levelname == "CRITICAL"
 
 
 def test_a_locked_database_is_an_error_and_then_works_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
