@@ -7,6 +7,7 @@ another in the middle, and is on disk when it is over.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -22,8 +23,10 @@ from cvpnd.store.actor import Actor, acting
 from cvpnd.store.outage import Availability, Loss, Outage
 from cvpnd.store.schema import UnknownSchema, migrate
 from cvpnd.store.sealing import MADE, Seal, SealError
-from cvpnd.store.tables import audit, sealing
+from cvpnd.store.tables import audit, gone, sealing
 
+LEAST_ROOM = 64 * 1024
+"""For which a server that was out of it must have room again before it is said to be usable."""
 _EXAMPLES = "write sqlite:////var/lib/cvpnd/state.db or postgresql://user@host/cvpnd"
 
 
@@ -157,6 +160,11 @@ class Database:
             connection.begin(),
         ):
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = version_num")
+            if self.is_shared:  # and so that it needs room, which a full disk has for that one row
+                with connection.begin_nested() as trial:
+                    ballast = {"id": "ballast", "view": secrets.token_hex(LEAST_ROOM), "at": 0.0}
+                    connection.execute(insert(gone).values(**ballast))
+                    trial.rollback()
         self._availability.found()
 
     def begin(self) -> Transaction:
@@ -207,7 +215,7 @@ class Database:
             yield
         except SQLAlchemyError as error:
             reason = getattr(error, "orig", None) or error
-            text = f"{self._name}: {str(reason).strip()}"
+            text = f"{self._name}: {' '.join(str(reason).split())}"
             if (loss := self._loss(reason)) is not None:
                 if loss == "corrupt" and self._availability.opened:
                     text += sqlite.advice(reason)

@@ -606,3 +606,32 @@ def test_a_postgresql_that_hangs_is_given_up_and_logins_that_need_it_come_back(
         assert (ping(), client.connected_count) == (1.0, 1)
         told = [line for line in gateway.log().splitlines() if "state database" in line or "Traceback" in line]
         assert len(told) == 2 and "cannot be used" in told[0] and "can be used again" in told[1], told
+
+
+def test_a_postgresql_whose_disk_is_full_refuses_changes_until_there_is_room(
+    managed: Managed, ping: Callable[..., float]
+) -> None:
+    lab = managed.lab
+    with PostgreSql(disk_mib=80) as server:
+        gateway = managed.start(state=server.everywhere(server.new_database("gateway")))
+        managed.create(managed.import_certificate(), "--name", "lab", *SPLIT)
+        gateway.ctl("network", "add", "lab", "subnet-a")
+        gateway.ctl("rule", "add", "lab", "10.20.0.0/16", "--all-groups")
+        client = lab.openvpn(managed.profile()).wait_connected()
+        many = managed.directory / "many"
+        rules = [{"network": f"10.{n >> 8}.{n & 255}.0/24", "group": f"group-{n:0>200}"} for n in range(2000)]
+        many.write_text(json.dumps(rules))
+        with server.full():
+            refused = gateway.ctl("rule", "import", "lab", str(many), check=False)
+            assert refused.returncode == 1 and "Unavailable" in refused.stderr, refused.stderr
+            assert "No space left on device" in refused.stderr and "free disk space" in refused.stderr
+            assert (ping(), client.connected_count, len(gateway.ctl_json("rule", "list"))) == (1.0, 1, 1)
+            wait_until(lambda: gateway.metrics()["cvpnd_store_up"] == 0, 5)
+            time.sleep(3)  # it is looked at meanwhile, and the row that says so could still be changed
+            client.stop()
+            client = lab.openvpn(managed.profile()).wait_connected()  # nothing of the store is needed for a certificate
+        wait_until(lambda: gateway.metrics()["cvpnd_store_up"] == 1, 15)
+        gateway.ctl("rule", "import", "lab", str(many))
+        assert len(gateway.ctl_json("rule", "list")) == 2001 and (ping(), client.connected_count) == (1.0, 1)
+        told = [line for line in gateway.log().splitlines() if "state database" in line or "Traceback" in line]
+        assert len(told) == 2 and "No space left" in told[0] and "can be used again" in told[1], told

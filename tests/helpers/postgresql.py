@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -29,11 +31,13 @@ def installed() -> bool:
 
 
 class PostgreSql:
-    def __init__(self) -> None:
+    def __init__(self, disk_mib: int = 0) -> None:
+        """``disk_mib``: its data, but not what it writes ahead, have a disk of that size; 0: that of ``/tmp``."""
         programs = _programs()
         assert programs is not None
         self._programs = programs
         self._password = secrets.token_hex(8)
+        self._disk_mib = disk_mib
         self._directory = Path()
         self._port = 0
 
@@ -46,24 +50,45 @@ class PostgreSql:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        data = str(self._directory / "data")
+        data = self.data
+        if self._disk_mib:
+            data.mkdir()
+            size = f"size={self._disk_mib}m,mode=700,uid={pwd.getpwnam(USER).pw_uid}"
+            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", data], check=True)
+        ahead = str(self._directory / "ahead")
         self._run(
-            "initdb", "-D", data, "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync", "-E", "UTF8",
-            "--locale=C.UTF-8",
+            "initdb", "-D", str(data), "-X", ahead, "--auth=scram-sha-256", f"--pwfile={password}", "--no-sync",
+            "-E", "UTF8", "--locale=C.UTF-8",
         )  # fmt: skip
         self.start()
         return self
+
+    @property
+    def data(self) -> Path:
+        return self._directory / "data"
+
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        """Nothing more fits on its disk."""
+        filler = self.data / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+        try:
+            yield
+        finally:
+            filler.unlink()
 
     def start(self) -> None:
         options = (
             f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._directory} -c fsync=off"
         )
         log = str(self._directory / "log")
-        self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-l", log, "-o", options, "start")
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-l", log, "-o", options, "start")
 
     def stop(self) -> None:
         """At once, connections and all, as in a crash."""
-        self._run("pg_ctl", "-D", str(self._directory / "data"), "-w", "-m", "immediate", "stop")
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-m", "immediate", "stop")
 
     def pause(self) -> None:
         """All of its processes stand still; the kernel goes on accepting connections and what is sent over them."""
@@ -73,7 +98,7 @@ class PostgreSql:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
-        main = int((self._directory / "data" / "postmaster.pid").read_text().split()[0])
+        main = int((self.data / "postmaster.pid").read_text().split()[0])
         children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
         for pid in (main, *map(int, children)):
             with contextlib.suppress(ProcessLookupError):
@@ -83,6 +108,8 @@ class PostgreSql:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        if self._disk_mib:
+            subprocess.run(["umount", "-l", self.data], check=True)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def new_database(self, name: str) -> str:

@@ -9,7 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from helpers.postgresql import PostgreSql
+from helpers.postgresql import PostgreSql, installed
 
 from cvpnd.store import Store, StoreUnavailable
 
@@ -114,6 +114,31 @@ def test_a_change_is_taken_back_also_when_the_server_does_not_answer_that(
             change.rollback()
         store.check()
         assert store.rules() == []
+
+
+def test_a_server_whose_disk_is_full_is_said_so_once_until_there_is_room(
+    key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not installed():
+        pytest.skip("PostgreSQL is not installed (Debian package postgresql), or this is not root")
+    with PostgreSql(disk_mib=80) as server, closing(Store.open(server.new_database("full"), key_file)) as store:
+        store.add_rule(ENDPOINT, V4, None)
+        with server.full():
+            for attempt in range(3):
+                with pytest.raises(StoreUnavailable, match=r"No space left on device .*[Cc]heck free disk space"):
+                    for number in range(1000):
+                        store.add_rule(ENDPOINT, V6, f"{attempt} {number} {'x' * 200}")
+                with pytest.raises(StoreUnavailable, match="No space left"):
+                    store.check()
+            made = len(store.rules())
+            assert made == len(store.audit_records(10_000)), "reading goes on, and each change was made or not"
+        store.check()
+        assert store.outage is None
+        store.add_rule(ENDPOINT, V6, None)
+        assert len(store.rules()) == made + 1
+    told = [record.getMessage() for record in caplog.records if "state database" in record.getMessage()]
+    assert len(told) == 2 and "can be used again" in told[1], told
+    assert "\n" not in told[0]
 
 
 def test_a_slow_server_that_answers_is_no_outage(postgresql: PostgreSql, key_file: Path, impatient: None) -> None:
