@@ -16,8 +16,8 @@
 
 enum {
     LISTENERS_PER_WAIT = 16,
-    FLOOD_STRANGERS = 16, /* so many in one wake-up: let more come together before the next, as they can wait */
-    FLOOD_PAUSE_MS = 1,
+    GATHER_MS = 2, /* what comes together with the first packet of a flight is looked at, and handed on, with it */
+    FLOOD_STRANGERS = 16, /* in one wake-up */
     /* Pressed: for so long more has come than could be looked at, and the kernel drops whose packets it likes. Then no
      * source has more than its share of the costly looking, 11 us a packet instead of 0.3, until that has helped for a
      * while. */
@@ -63,8 +63,9 @@ struct doorman {
     uint32_t now_ms;
     struct bucket resets, sessions, unproven_sessions;
     struct prefix_rates resets_of_prefix, sessions_of_prefix, pressed_of_prefix;
-    uint32_t drained_ms, pressed_ms; /* when all had been looked at; when it was last pressed */
-    bool pressed, full_batch;
+    uint32_t drained_ms, pressed_ms;      /* when all had been looked at; when it was last pressed */
+    bool pressed, full_batch;             /* the latter and the next: of this wake-up */
+    bool carried_data;                    /* of a client without a peer id, to which all waiting adds */
     enum door_result results[DOOR_BATCH]; /* of the look-ups of this batch */
     uint8_t replies[DOOR_BATCH][REPLY_MAX];
 };
@@ -131,9 +132,10 @@ static unsigned sort_known(struct doorman *doorman, const struct door_listener *
         enum door_result result = DOOR_UNKNOWN;
         if (datagram->length > 0 && !datagram->truncated) {
             struct door_packet packet = door_packet(listener, datagram);
-            if (is_data(datagram))
+            if (is_data(datagram)) {
                 result = door_push_data_locked(&doorman->queue, &packet, doorman->now_ms);
-            else if (datagram->length >= CONTROL_HEADER)
+                doorman->carried_data |= result == DOOR_QUEUED;
+            } else if (datagram->length >= CONTROL_HEADER)
                 result = door_push_known_locked(&doorman->queue, &packet, doorman->now_ms);
         }
         count_result(doorman, result, DOOR_TOTAL_KNOWN_PACKETS);
@@ -320,13 +322,22 @@ static void look_at_pressure(struct doorman *doorman)
     doorman->full_batch = false;
 }
 
+/* Until more has come together: a wake-up for each packet, here and behind, costs several times as much as the packet. */
+static void gather(const struct doorman *doorman)
+{
+    poll(&(struct pollfd){.fd = doorman->stop_fd, .events = POLLIN}, 1, GATHER_MS);
+}
+
 static void *run(void *argument)
 {
     struct doorman *doorman = argument;
     struct epoll_event ready[LISTENERS_PER_WAIT];
+    bool can_wait = true;
     for (;;) {
         int ready_count = epoll_wait(doorman->epoll_fd, ready, LISTENERS_PER_WAIT, -1);
         unsigned strangers = 0;
+        if (can_wait)
+            gather(doorman);
         look_at_clock(doorman);
         for (int i = 0; i < ready_count; i++) {
             if (ready[i].data.u64 == STOP_TAG)
@@ -335,10 +346,10 @@ static void *run(void *argument)
             strangers += serve(doorman, (uint32_t)ready[i].data.u64);
             atomic_fetch_add(&doorman->sections, 1);
         }
-        look_at_pressure(doorman);
         /* A full batch means that more wait already. */
-        if (strangers >= FLOOD_STRANGERS && strangers < DOOR_BATCH)
-            poll(&(struct pollfd){.fd = doorman->stop_fd, .events = POLLIN}, 1, FLOOD_PAUSE_MS);
+        can_wait = !doorman->full_batch && (!doorman->carried_data || strangers >= FLOOD_STRANGERS);
+        doorman->carried_data = false;
+        look_at_pressure(doorman);
     }
 }
 

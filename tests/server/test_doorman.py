@@ -23,8 +23,6 @@ HAND_WINDOW_S = 60
 PATIENCE_S = 3.0
 SOCKETS: list[socket.socket] = []
 """Kept open: a client at a port that another one had is no stranger to the doorman, and gets no cookie."""
-FLOOD = 24
-"""More than the doorman puts up with at a stretch, less than it reads at once."""
 
 
 class Door:
@@ -117,15 +115,13 @@ def test_stranger_comes_through_once_it_echoes_the_cookie(open_door, bound, to):
 
 
 def test_both_halves_of_a_long_hello_come_through(open_door):
-    """They are read in one batch if the doorman was at rest when they came: behind a small flood it is for a moment."""
+    """They are read in one batch, as the doorman waits for what comes with a packet."""
     door = open_door()
     for _ in range(50):
         client = Client(door)
         client.reset()
         cookie, _ = client.answer()
         second = b"\x20" + client.session_id + b"\x00" + b"\x00\x00\x00\x02" + b"more"
-        for _ in range(FLOOD):
-            client.socket.sendto(b"\x20" + bytes(30), client.to)
         first = client.echo(cookie)
         client.socket.sendto(second, client.to)
         assert [datagram.packet for datagram in door.fetch(2)] == [first, second]
