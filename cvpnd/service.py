@@ -72,6 +72,7 @@ log = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
+BEAT_INTERVAL_S = 1.0
 
 CRL_CHECK_INTERVAL_S = 3600.0
 BEGUN_AGAIN_AFTER_S = 10.0
@@ -232,18 +233,25 @@ class Daemon:
             log.error("reload refused, the old configuration runs on:\n%s", error)
         self.notifier.ready(self._status())
 
-    async def watch(self) -> None:
-        """Certificates and CRLs that change on disk are read again; everybody they no longer admit goes."""
+    async def beat(self) -> None:
+        """Tells the service manager that the event loop turns. It waits for nothing else: a change that is long under
+        way is no reason to start the daemon anew."""
         loop, told = asyncio.get_running_loop(), ""
+        interval_s = min(BEAT_INTERVAL_S, self.notifier.watchdog_interval_s or BEAT_INTERVAL_S)
         while True:
-            due_at = loop.time() + WATCH_INTERVAL_S
-            await asyncio.sleep(WATCH_INTERVAL_S)
+            due_at = loop.time() + interval_s
+            await asyncio.sleep(interval_s)
             self._loop_lag.add(max(0.0, loop.time() - due_at))
-            self.streams.close_idle()
             self.notifier.watchdog()
             if self._status() != told:
                 told = self._status()
                 self.notifier.status(told)
+            self.streams.close_idle()
+
+    async def watch(self) -> None:
+        """Certificates and CRLs that change on disk are read again; everybody they no longer admit goes."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
             await self.operations.poll_trust(time.monotonic())
 
     async def keep_crl_fresh(self) -> None:
@@ -401,7 +409,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
     kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, gateway.timekeeper.keep, accounts
     stored = operations.keep_following, operations.keep_audit
-    for chore in (daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
+    for chore in (daemon.beat, daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
         daemon.keep(chore)
     if config.status_file.path is not None:
         daemon.keep(partial(daemon.keep_status_file, config.status_file))

@@ -150,9 +150,8 @@ class BootedSystem:
     ) -> subprocess.CompletedProcess[str]:
         """A command inside, as root. With ``check`` a failure shows what it said. ``outside_network``: for what
         downloads."""
-        network = () if outside_network else ("-n",)
         done = subprocess.run(
-            ["nsenter", "-t", str(self._init_pid), "-m", "-p", "-u", "-i", *network, "-r", "-w", *command],
+            self._inside(command, () if outside_network else ("-n",)),
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -165,6 +164,20 @@ class BootedSystem:
                 journal = self.run("journalctl", "--no-pager", "-n", "60", check=False).stdout
             raise AssertionError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}\n{journal}")
         return done
+
+    @contextlib.contextmanager
+    def process(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """One that runs beside others; killed at the end."""
+        with subprocess.Popen(
+            self._inside(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _inside(self, command: Sequence[str], network: Sequence[str] = ("-n",)) -> list[str]:
+        return ["nsenter", "-t", str(self._init_pid), "-m", "-p", "-u", "-i", *network, "-r", "-w", *command]
 
     def connect(self, interface: str, address: str, other: Namespace, its_address: str) -> None:
         """A cable between the system and another machine's eth0."""
@@ -218,14 +231,18 @@ def unit_files(root: Path) -> None:
 
 
 def cvpnd(system: BootedSystem, *arguments: str) -> str:
-    return _command(system, "cvpnd", "cvpnd", arguments)
+    return system.run(*_command(system, "cvpnd", "cvpnd", arguments)).stdout
 
 
 def cvpnctl(system: BootedSystem, *arguments: str, input: str | None = None) -> str:
-    return _command(system, "cvpnctl", "cvpnd.ctl", arguments, input)
+    return system.run(*cvpnctl_command(system, *arguments), input=input).stdout
 
 
-def _command(system: BootedSystem, name: str, module: str, arguments: Sequence[str], input: str | None = None) -> str:
+def cvpnctl_command(system: BootedSystem, *arguments: str) -> list[str]:
+    return _command(system, "cvpnctl", "cvpnd.ctl", arguments)
+
+
+def _command(system: BootedSystem, name: str, module: str, arguments: Sequence[str]) -> list[str]:
     """The installed one, or the one under test."""
     command = ["env", f"PYTHONPATH={SOURCE}", f"{VENV}/bin/python", "-m", module] if system.with_source else [name]
-    return system.run(*command, *arguments, input=input).stdout
+    return [*command, *arguments]

@@ -5,11 +5,23 @@ import os
 import pwd
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.booted import SOURCE, SYSTEMD, VENV, BootedSystem, cvpnctl, cvpnd, machine, source_drop_in, unit_files
+from helpers.booted import (
+    SOURCE,
+    SYSTEMD,
+    VENV,
+    BootedSystem,
+    cvpnctl,
+    cvpnctl_command,
+    cvpnd,
+    machine,
+    source_drop_in,
+    unit_files,
+)
 from helpers.lab import wait_until
 
 from cvpnd.ops.journal import MESSAGE_IDS
@@ -163,6 +175,32 @@ def test_a_daemon_that_hangs_is_started_anew_by_the_watchdog(system: BootedSyste
     wait_until(lambda: system.property("cvpnd", "MainPID") not in ("0", before), 20)
     wait_until(lambda: system.property("cvpnd", "ActiveState") == "active", 20)
     assert "Watchdog timeout" in system.run("journalctl", "--no-pager", "-u", "cvpnd").stdout
+
+
+WRITING = """
+import sqlite3, sys
+database = sqlite3.connect("/var/lib/cvpnd/state.db", isolation_level=None)
+database.execute("BEGIN IMMEDIATE")
+print("begun", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_change_that_takes_long_is_no_daemon_that_hangs(system: BootedSystem) -> None:
+    def started() -> list[str]:
+        return [system.property("cvpnd", name) for name in ("MainPID", "NRestarts")]
+
+    before = started()
+    with system.process(f"{VENV}/bin/python", "-c", WRITING) as writing:
+        assert writing.stdout is not None and writing.stdout.readline() == "begun\n"
+        with system.process(*cvpnctl_command(system, "rule", "add", "staff", "10.20.7.0/24", "--all-groups")) as change:
+            with pytest.raises(subprocess.TimeoutExpired):
+                change.wait(4)  # twice what the watchdog allows, and less than a change waits for another process's
+            assert started() == before
+            writing.communicate(timeout=10)
+            assert change.wait(10) == 0
+    assert "10.20.7.0/24" in cvpnctl(system, "rule", "list")
+    assert started() == before
 
 
 def test_a_key_that_root_alone_can_read_comes_as_a_credential(system: BootedSystem) -> None:
