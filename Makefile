@@ -30,7 +30,7 @@ PACKAGES_run   := $(PACKAGES_build) iproute2 nftables xmlsec1
 PACKAGES_install := $(PACKAGES_run) dpkg-dev python3 python3-dev python3-venv
 PACKAGES_lint  := $(PACKAGES_build) clang
 PACKAGES_lab   := $(PACKAGES_run) conntrack curl ethtool iperf3 iputils-ping openvpn procps tcpdump
-PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa faketime libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql systemd systemd-container
+PACKAGES_test  := $(PACKAGES_lab) clang easy-rsa faketime libclang-rt-dev libltdl7 libpcre3 libtalloc2 libwrap0 openssl postgresql sqlite3 systemd systemd-container
 PACKAGES_service := $(PACKAGES_install) lintian
 
 PACKAGE_SETS := packages-build packages-run packages-install packages-lint packages-lab packages-test packages-service

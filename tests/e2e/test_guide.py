@@ -13,6 +13,7 @@ from helpers.lab import GatewayProcess, LabError
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
+OF_TWO_MACHINES = "backup.md"  # tests/systemd/test_moved.py types it
 
 
 def chapters() -> list[Path]:
@@ -60,6 +61,8 @@ def test_every_command_of_the_guide_does_what_it_is_there_for(site, monkeypatch)
             raise AssertionError(f"the test does not know {command}")
 
     for page in chapters():
+        if page.name == OF_TWO_MACHINES:
+            continue
         for block in SHELL.findall(page.read_text()):
             text = block.replace("/etc/cvpnd", str(etc)).replace("vpn.example.com", site.lab.gateway_address)
             text = text.replace("/usr/local/lib/cvpnd", str(site.lab.directory / "lib"))

@@ -57,6 +57,8 @@ class BootedSystem:
             options = f"lowerdir=/,upperdir={upper},workdir={work}"
             subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root], check=True)
             self._unwant()  # of this machine's services, all
+            for kept in ("etc", "var/lib", "var/log"):  # and what a gateway on it has
+                shutil.rmtree(self.root / kept / "cvpnd", ignore_errors=True)
             for package in self._packages:
                 files = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
                 # /lib is a link to usr/lib, and stays one
