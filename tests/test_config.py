@@ -184,6 +184,9 @@ def test_a_syntax_error_names_its_line(file: Path, text: str, problem: str) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ('[[handler]]\nname = "x"\nurl = "https://:{}@h/x"', "handler[0].url: 'https://:…@h/x' is no URL"),
+        ('[[handler]]\nname = "x"\nurl = "https://{}@h/x"', "handler[0].url: 'https://…@h/x' is no URL"),
+        ('[[saml_provider]]\nid = "x"\nmetadata = "https://:{}@h/m"', "metadata: 'https://:…@h/m' is no place"),
         ('[[handler]]\nname = "x"\nurl = "https://u:{}@h/x"', "handler[0].url: 'https://u:…@h/x' is no URL"),
         ('[[handler]]\nname = "x"\nurl = "ftp://h/x?k={}"', "handler[0].url: 'ftp://h/x?…' is no URL"),
         ('[[saml_provider]]\nid = "x"\nmetadata = "https://u:{}@h/m"', "metadata: 'https://u:…@h/m' is no place"),
@@ -384,7 +387,7 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
         ('[portal]\nlisten = "0.0.0.0:8443"', "portal: listens and has no url; add url"),
         ('[portal]\nurl = "http://vpn.example.com"', "portal.url: 'http://vpn.example.com' is no place that a"),
         ('[portal]\nurl = "https://vpn.example.com/sso"', "portal.url: 'https://vpn.example.com/sso' has something"),
-        ('[portal]\nurl = "https://a@vpn.example.com"', "portal.url: 'https://a@vpn.example.com' is no place that"),
+        ('[portal]\nurl = "https://a@vpn.example.com"', "portal.url: 'https://…@vpn.example.com' is no place that"),
         ('[portal]\nlisten = "vpn.example.com:443"', "portal.listen: 'vpn.example.com' is not an address of this host"),
         ("[quotas]\nrules = -1", "quotas.rules: -1 is too small"),
         (DIRECTORY + 'servers = ["http://dc1"]', "directory[0].servers[0]: 'http://dc1' is no directory server"),

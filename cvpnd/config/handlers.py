@@ -47,7 +47,13 @@ def _parse_url(value: object) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    if parts.scheme not in ("https", "http") or not host or parts.username or parts.fragment or not text.isprintable():
+    if (
+        parts.scheme not in ("https", "http")
+        or not host
+        or "@" in parts.netloc
+        or parts.fragment
+        or not text.isprintable()
+    ):
         raise ValueError(f"{show(value)} is no URL to be asked; write one like https://posture.example.com/connect")
     if parts.scheme == "http" and not is_loopback(host):
         raise ValueError(

@@ -21,7 +21,7 @@ def _parse_metadata(value: object, info: ValidationInfo) -> object:
         return resolve(value, info)
     parts = urlsplit(value if value.isascii() and value.isprintable() else "")
     loopback = parts.scheme == "http" and is_loopback(parts.hostname or "")
-    if not parts.hostname or parts.username or not (parts.scheme == "https" or loopback):
+    if not parts.hostname or "@" in parts.netloc or not (parts.scheme == "https" or loopback):
         raise ValueError(f"{show(value)} is no place for metadata; write a URL with https, or the path of a file")
     return value
 

@@ -35,6 +35,8 @@ _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*")
 _INTERFACE = re.compile(r"[^\s/:%*\"'\\\x00-\x1f\x7f]{1,15}")
 _PASSWORD = re.compile(r"((?://|^(?!.*//))[^:/@]*:).*@", re.DOTALL)
+_USER = re.compile(r"(://)[^/?#:]*@")
+"""By itself it may be a token."""
 _QUERY = re.compile(r"(://[^?\s]*\?).*", re.DOTALL)
 SECRET_WORDS = ("password", "secret", "hash", "token")
 """Keys with one of them in their name are followed by a secret."""
@@ -44,7 +46,7 @@ _ENDPOINT_ID = re.compile(r"cvpn-endpoint-[0-9a-f]{17}")
 def show(value: object) -> str:
     """``value`` as TOML would spell it, shortened, and without what may be a secret in a URL: journals have it."""
     if isinstance(value, str):
-        value = _QUERY.sub(r"\1…", _PASSWORD.sub(r"\1…@", value))
+        value = _QUERY.sub(r"\1…", _USER.sub(r"\1…@", _PASSWORD.sub(r"\1…@", value)))
     text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

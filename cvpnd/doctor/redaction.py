@@ -73,7 +73,9 @@ def secrets_of(config_path: Path) -> Iterator[str]:
             for written in _passwords(urlsplit(value)):
                 yield from {written, unquote_plus(written), unquote(written)}
         elif key in _URLS:
-            yield from filter(None, [urlsplit(value).query])
+            query = urlsplit(value).query
+            for written in (query, *(pair.partition("=")[2] for pair in query.split("&"))):
+                yield from {written, unquote_plus(written), unquote(written)}
         elif key not in PUBLIC and any(word in key for word in SECRET_WORDS):
             yield value
     for path in secret_files(config_path):

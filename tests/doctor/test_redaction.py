@@ -58,7 +58,7 @@ def test_a_secret_is_cut_out_however_it_is_written(tmp_path: Path) -> None:
     config = tmp_path / "cvpnd.toml"
     config.write_text(
         '[daemon]\nstate = "postgresql://cvpnd:can%2Fary%2Fdb@db/cvpnd?connect_timeout=3&password=can%40ary+2&sslPassword=canary3"\n'
-        '[[saml_provider]]\nmetadata = "https://idp.example.com/metadata?key=canary4"\n'
+        '[[saml_provider]]\nmetadata = "https://idp.example.com/metadata?key=canary4&more=can%2Fary5"\n'
     )
     scrub = Scrubber([*secrets_of(config), 'can"ary\u00fc'])
     assert scrub("sqlite connect_timeout=3") == "sqlite connect_timeout=3"
@@ -68,7 +68,7 @@ def test_a_secret_is_cut_out_however_it_is_written(tmp_path: Path) -> None:
         "can%40ary+2",
         "can@ary 2",
         "canary3",
-        "GET /metadata?key=canary4",
+        "GET /metadata?key=canary4&more=can%2Fary5",
         'can"ary\u00fc',
         json.dumps({"detail": 'can"ary\u00fc'}),
     ):
