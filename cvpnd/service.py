@@ -408,7 +408,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
     kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, gateway.timekeeper.keep, accounts
-    stored = operations.keep_following, operations.keep_audit
+    stored = operations.keep_following, operations.keep_audit, operations.keep_log_streams
     for chore in (daemon.beat, daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
         daemon.keep(chore)
     if config.status_file.path is not None:

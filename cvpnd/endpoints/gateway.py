@@ -263,6 +263,8 @@ class Gateway:
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
             self._update(here, config, endpoint)
+        for endpoint_id in self._pools.keys() - wanted.keys():
+            self.control.forget_endpoint(endpoint_id)
         self._pools.clear()
         self._rested = {}
         self.accounts.set_local_users(file, users)

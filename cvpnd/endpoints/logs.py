@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable, Collection
@@ -11,8 +12,14 @@ from functools import partial
 from cvpnd.endpoints.model import LogEvent, LogGroupView, LogStreamView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.ops.log_streams import Line, LogStreams
-from cvpnd.store import StoredLogGroup
+from cvpnd.store import StoredLogGroup, StoreUnavailable
 
+log = logging.getLogger(__name__)
+
+TIDIED_EVERY_S = 3600.0
+DAY_S = 86_400
+_OWN_STREAM = re.compile(r"cvpn-endpoint-[0-9a-f]{17}")
+"""Of an endpoint that was told a group only."""
 _GROUP = re.compile(r"[.\-_/#A-Za-z0-9]{1,255}")
 _STREAM = re.compile(r"[^:*\x00-\x1f\x7f]{1,255}")
 
@@ -45,6 +52,36 @@ class LogOperations(OperationsBase):
             if any(stream.name == name for stream in (await self.show_log_group(group)).streams):
                 raise OperationError("ResourceAlreadyExistsException", f"log stream {name} exists already")
             await self._store(self._stored.add_log_stream, group, name, time.time())
+
+    async def keep_log_streams(self) -> None:
+        """Runs until cancelled: streams that endpoints had for themselves go some time after them, as the record of
+        changes does. Whoever made a stream goes on having it, as at AWS."""
+        while True:
+            try:
+                await self._tidy_log_streams(time.time())
+            except OperationError as error:
+                if not isinstance(error.__cause__, StoreUnavailable):  # which is said already
+                    log.warning("log streams of endpoints that are gone cannot be removed: %s", error)
+            await asyncio.sleep(TIDIED_EVERY_S)
+
+    async def _tidy_log_streams(self, now: float) -> None:
+        keep_days = self._gateway.config.audit.keep_days
+        if not keep_days or self._gateway.timekeeper.trouble:  # else it may be that nothing is so old
+            return
+        before = now - keep_days * DAY_S
+        there_are = {each.id for each in await self._store(self._stored.managed_endpoints)}
+
+        def is_over(stream: str) -> bool:
+            return _OWN_STREAM.fullmatch(stream) is not None and stream not in there_are
+
+        for group in await self._store(self._stored.log_groups):
+            over = [name for name, created_at in group.streams.items() if is_over(name) and created_at < before]
+            last = await asyncio.to_thread(_last, self._streams, group.name, over)
+            for name in over:
+                if last.get(name, 0.0) < before:
+                    async with self._changing:
+                        await self._store(self._stored.remove_log_stream, group.name, name)
+        await asyncio.to_thread(self._streams.remove_unused, before, is_over)
 
     async def last_log_events(self, group: str) -> dict[str, float]:
         """When each stream of it was written to last, but for those that nobody has written to."""

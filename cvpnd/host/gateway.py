@@ -338,6 +338,8 @@ class HostGateway:
         except NetlinkError as error:
             raise from_netlink(error, "netlink") from error
         self._in_place, self._trouble = plan, ""
+        names = {endpoint.name for endpoint in plan.endpoints}
+        self._denied = Counter({each: count for each, count in self._denied.items() if each.endpoint in names})
 
     async def _replace_firewall(self, batch: dict[str, Any], before: HostPlan, known: HostPlan | None) -> None:
         if known is not None and batch == self._batch:

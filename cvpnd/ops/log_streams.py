@@ -73,6 +73,15 @@ class LogStreams:
                 self._lost_before += opened.writer.lost
                 del self._open[key]
 
+    def remove_unused(self, before: float, is_over: Callable[[str], bool]) -> None:
+        """Files of streams that are over, by their names, and were written to before then last. Blocks: call it from a
+        thread."""
+        for path in self._directory.glob("*/*.log*"):
+            stream, _, _ = path.name.partition(".log")
+            with contextlib.suppress(OSError):
+                if is_over(stream) and path.stat().st_mtime < before:
+                    path.unlink()
+
     @property
     def waiting(self) -> int:
         return sum(opened.writer.waiting for opened in self._open.values())

@@ -14,8 +14,9 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.logins import UserLogins
@@ -524,6 +525,17 @@ class ControlPlane:
                 self.end(connection, reason)
                 connection.session.close(reason)  # who was connected stays visible for an hour; their keys do not
                 self._forget(connection)
+
+    def forget_endpoint(self, endpoint_id: str) -> None:
+        """What was counted of one that is gone for good."""
+        counted: tuple[MutableMapping[Any, Any], ...] = (
+            self.refusals, self.ends, self.logins, self.handshakes.results, self.handshakes.times
+        )  # fmt: skip
+        for each in counted:
+            for key in [key for key in each if key[0] == endpoint_id]:
+                del each[key]
+        for count in (self.established, self.renegotiations, self._sessions):
+            del count[endpoint_id]
 
     def _forget(self, connection: Connection) -> None:
         self.table.remove(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from cvpnd.store.database import Database
 from cvpnd.store.tables import log_group, log_stream
@@ -39,3 +39,9 @@ class LogGroupStore(Database):
         with self._write() as connection:
             connection.execute(insert(log_stream).values(log_group=group, name=name, created_at=now))
             self._record(connection, "create-log-stream", {"group": group, "name": name}, now=now)
+
+    def remove_log_stream(self, group: str, name: str) -> None:
+        with self._write() as connection:
+            ours = (log_stream.c.log_group == group) & (log_stream.c.name == name)
+            if connection.execute(delete(log_stream).where(ours)).rowcount:
+                self._record(connection, "delete-log-stream", {"group": group, "name": name})

@@ -13,6 +13,8 @@ from cvpnd.store.tables import saml_login, saml_metadata, saml_spent
 KEPT_LONGER_S = 7 * 86_400.0
 """Than the gateway that wrote it says. That is what the identity provider and the wall clock made of it, which may be
 put back; and the steady clock of another gateway on this database may be ahead."""
+METADATA_KEPT_S = 400 * 86_400.0
+"""Longer than metadata is good: of a provider that no gateway asks any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ class SamlLoginStore(Database):
             return connection.execute(found).scalar()
 
     def keep_saml_metadata(self, provider: str, url: str, metadata: str, now: float) -> None:
+        """What was fetched longer ago than ``METADATA_KEPT_S`` is forgotten on this occasion."""
         with self._write() as connection:
+            connection.execute(delete(saml_metadata).where(saml_metadata.c.fetched_at < now - METADATA_KEPT_S))
             if connection.execute(
                 update(saml_metadata)
                 .where(saml_metadata.c.provider == provider)

@@ -3,6 +3,25 @@
 Times are seconds since the epoch, except where they are of the steady clock: what has been used and what was ended is
 remembered for a while, whatever day it is said to be. Networks are canonical text: the databases have no common type
 for them, and longest-prefix questions are answered by the compiled tables, never here.
+
+What bounds each table, so that years of use cost nothing:
+
+| tables | rows go |
+|---|---|
+| authorization_rule, route, association, crl | with their endpoint, and by hand; ``[quotas]`` |
+| endpoint, certificate, access_key, local_user, saml_provider, log_group | by hand; endpoints: ``[quotas]`` |
+| log_stream | by hand; that of an endpoint's own after it, and after ``audit.keep_days`` without an entry |
+| tag | with what has it, of which each has at most 50 |
+| client_key | when the endpoint has 10,000 later ones |
+| crl_edition | 400 days after the file was in use last |
+| audit | ``audit.keep_days`` and ``audit.keep_entries`` |
+| client_token, gone | after a day and an hour |
+| api_request | after a week, when there are 20,000 later ones |
+| radius_code, saml_spent, saml_login, kept_password | when what they are about is over (``until``) |
+| saml_metadata | 400 days after it was fetched last |
+| revoked_login | of a login: after 31 days; of a user: never, one row for each whose logins anybody ended |
+| authenticator | by hand, one of each user |
+| sealing, gateway_secret, steady_clock | never, a handful |
 """
 
 from __future__ import annotations

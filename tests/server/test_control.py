@@ -44,6 +44,23 @@ async def test_client_gets_in_and_gives_everything_back(served, transport):
     client.close()
 
 
+async def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten(served):
+    client = await Client(served.udp).connect()
+    client.light.exit()
+    assert await client.until(lambda: len(served.ended) == 1)
+    client.close()
+    control, endpoint_id = served.control, served.ended[0].endpoint.id
+
+    def counted() -> int:
+        places = [value for each in (control, control.handshakes) for value in vars(each).values()]
+        keys = [key for place in places if isinstance(place, dict) for key in place]
+        return sum(endpoint_id in (key if isinstance(key, tuple) else (key,)) for key in keys)
+
+    assert counted() >= 6
+    control.forget_endpoint(endpoint_id)
+    assert counted() == 0
+
+
 async def test_nothing_of_a_client_that_is_gone_waits_for_the_garbage_collector(served, transport, monkeypatch):
     """Thousands of clients come and go between two of its looks, and their secrets would stay as long."""
     monkeypatch.setattr(control_module, "ABSORB_S", 0.05)

@@ -39,8 +39,10 @@ from cvpnd.store import (
     StoreError,
     acting,
     api_requests,
+    client_keys,
 )
 from cvpnd.store.crl_editions import KEPT_S
+from cvpnd.store.saml_logins import METADATA_KEPT_S
 from cvpnd.store.tables import metadata
 
 ENDPOINT = "cvpn-endpoint-0123456789abcdef0"
@@ -117,6 +119,26 @@ def test_client_keys_that_were_handed_out_are_kept_with_who_did_it(url: str) -> 
         assert store.client_keys() == keys
         details = {"endpoint_id": "another", "name": "bob", "serial": "7"}
         assert store.audit_records(1) == [AuditRecord(6.0, "uid:0", "issue-client-key", "admin-socket pid:1", details)]
+
+
+def test_of_client_keys_the_latest_of_each_endpoint_are_remembered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_keys, "MOST_OF_ENDPOINT", 3)
+    with closing(Store.open(url)) as store:
+        for number in range(5):
+            for endpoint in ("one", "two") if number < 2 else ("one",):
+                store.add_client_key(StoredClientKey(endpoint, "anna", number, float(number)))
+        kept = [(key.endpoint_id, key.serial) for key in store.client_keys()]
+        assert sorted(kept) == [("one", 2), ("one", 3), ("one", 4), ("two", 0), ("two", 1)]
+
+
+def test_metadata_that_nobody_has_fetched_for_long_is_forgotten(url: str) -> None:
+    with closing(Store.open(url)) as store:
+        store.keep_saml_metadata("old", "https://old", "<old/>", 0.0)
+        store.keep_saml_metadata("new", "https://new", "<new/>", METADATA_KEPT_S - 1)
+        assert store.saml_metadata("old", "https://old") == "<old/>"
+        store.keep_saml_metadata("new", "https://new", "<new/>", METADATA_KEPT_S + 1)
+        assert store.saml_metadata("old", "https://old") is None
+        assert store.saml_metadata("new", "https://new") == "<new/>"
 
 
 def test_the_actor_of_a_request_reaches_a_store_called_in_a_thread(url: str) -> None:
