@@ -16,7 +16,7 @@
 
 enum {
     LISTENERS_PER_WAIT = 16,
-    GATHER_MS = 2, /* what comes together with the first packet of a flight is looked at, and handed on, with it */
+    GATHER_MS = 4, /* what comes together with the first packet of a flight is looked at, and handed on, with it */
     FLOOD_STRANGERS = 16, /* in one wake-up */
     /* Pressed: for so long more has come than could be looked at, and the kernel drops whose packets it likes. Then no
      * source has more than its share of the costly looking, 11 us a packet instead of 0.3, until that has helped for a

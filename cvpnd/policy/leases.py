@@ -60,6 +60,7 @@ class LeasePool:
         if cidr_v6 is not None and cidr_v6.num_addresses < cidr.num_addresses:
             raise ValueError(f"{cidr_v6} has fewer addresses than {cidr}")
         self._first = cidr.network_address + 2
+        self._first_number = int(self._first)
         self._clean = self.capacity
         self._at: dict[int, int] = {}
         self._place: dict[int, int] = {}
@@ -85,7 +86,7 @@ class LeasePool:
             self._take(offset)
         self._holder[offset] = user
         self._remember(user, offset)
-        return self._first + offset
+        return IPv4Address(self._first_number + offset)
 
     def release(self, address: IPv4Address) -> None:
         """From here on it rests. Raises NotLeased, also for the second release of one lease."""
@@ -203,7 +204,7 @@ class LeasePool:
     # -- the deck -----------------------------------------------------------------------------------------
 
     def _offset(self, address: IPv4Address) -> int:
-        return int(address) - int(self._first)
+        return int(address) - self._first_number
 
     def _offset_at(self, place: int) -> int:
         return self._at.get(place, place)

@@ -168,13 +168,13 @@ class ControlPlane:
     ) -> Connection:
         """From now on a stranger has a session, because it proved its address (over UDP ``cookie_echoed`` says that) or
         cannot do so without one. Hand in the packet that began it next."""
-        settings = endpoint.session_settings
+        settings, now = endpoint.session_settings, self.loop.time()
         memory = None
         if settings.max_key_method_bytes > settings.free_key_method_bytes:
             memory = Share(self._reserve, prefixes(link.remote.host)[0])
         session = Session(
             settings,
-            self.loop.time(),
+            now,
             ssl_context=endpoint.ssl_context,
             local_session_id=local_session_id,
             remote_session_id=remote_session_id,
@@ -192,10 +192,10 @@ class ControlPlane:
             endpoint, session, link, remote_session_id, time.time(), self.clock.now(), method=method
         )
         connection.memory = memory
-        connection.stage_began_at = self.loop.time()
+        connection.stage_began_at = now
         connection.unproven = isinstance(link, UdpLink) and not cookie_echoed
         if not connection.unproven:
-            self.sources.begins(link.remote.host, self.loop.time())
+            self.sources.begins(link.remote.host, now)
         self.table.add(connection)
         return connection
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from cvpnd import _native
@@ -34,6 +34,10 @@ class ControlDatagram(NamedTuple):
     local: str
     """The gateway's own address it was sent to; empty = not known."""
     packet: bytes
+
+
+_datagram = partial(tuple.__new__, ControlDatagram)
+"""Past the class's own ``__new__``, which is written in Python: there is one for each packet."""
 
 
 class Doorman:
@@ -89,7 +93,7 @@ class Doorman:
         """Some of those that wait: of established sessions first, then of handshakes, then of strangers, then data
         packets that name no peer and came from where an established session is."""
         return [
-            ControlDatagram(listener, _source(host, port, scope_id), host_text(local), packet)
+            _datagram((listener, _source(host, port, scope_id), host_text(local), packet))
             for listener, host, port, scope_id, local, packet in self._native.fetch(*PER_FETCH)
         ]
 

@@ -30,7 +30,7 @@ def session_told(control: ControlPlane, connection: Connection, event: wire.Even
         case wire.CredentialsReceived():
             _credentials_received(control, connection, event, now)
         case wire.KeysReady():
-            install_key(control, connection, event)
+            install_key(control, connection, event, now)
         case wire.UseKey():
             if connection.peer_id is not None:
                 control.plane.use_key(connection.peer_id, event.key_id)
@@ -81,7 +81,7 @@ def _credentials_received(
         log_in_at_once(control, connection, event)
 
 
-def install_key(control: ControlPlane, connection: Connection, event: wire.KeysReady) -> None:
+def install_key(control: ControlPlane, connection: Connection, event: wire.KeysReady, now: float) -> None:
     if connection.peer_id is None:
         return
     keys = event.keys
@@ -95,7 +95,7 @@ def install_key(control: ControlPlane, connection: Connection, event: wire.KeysR
     if connection.keys_installed:
         control.renegotiations[connection.endpoint.id] += 1
         return
-    control.handshakes.passed(connection, control.loop.time())
+    control.handshakes.passed(connection, now)
     connection.keys_installed = True
     control.established[connection.endpoint.id] += 1
     control.logins[connection.endpoint.id, connection.method, "accepted"] += 1
