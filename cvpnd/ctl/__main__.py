@@ -34,7 +34,7 @@ from cvpnd.ctl import (
 from cvpnd.ctl.client import Refused, Unreachable
 from cvpnd.ctl.options import JsonOption, SocketOption
 
-REFUSED, UNREACHABLE = 1, 3
+REFUSED, MISUSED, UNREACHABLE = 1, 2, 3
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the daemon refused it (of explain, status and doctor: no, or not well), "
     "2 wrong use, 3 no daemon answers."
@@ -86,14 +86,26 @@ app.command("reload")(reload.reload)
 
 def main() -> None:
     """The console script."""
+    if sys.stdout is None:  # and what is opened next would take its number
+        sys.stderr.write("cvpnctl: standard output is closed; nothing was done\n")
+        sys.exit(MISUSED)
     try:
-        app(prog_name="cvpnctl")
+        try:
+            app(prog_name="cvpnctl")
+        finally:
+            sys.stdout.flush()
     except Refused as refusal:
         sys.stderr.write(f"cvpnctl: {refusal}\n")
         sys.exit(REFUSED)
     except Unreachable as failure:
         sys.stderr.write(f"cvpnctl: {failure}\n")
         sys.exit(UNREACHABLE)
+    except OSError as failure:  # of a disk that is full, say
+        if failure.filename is not None:  # another file's, and a mistake of ours
+            raise
+        sys.stderr.write(f"cvpnctl: the answer cannot be written: {failure.strerror}; what was asked may be done\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more, and says so
+        sys.exit(MISUSED)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ def support_bundle(
 ) -> None:
     """Write an archive for whoever helps: status, doctor, settings of the host and logs. Keys, passwords and other
     secrets are not in it."""
-    from cvpnd.doctor.bundle import write_bundle  # as in doctor
+    from cvpnd.doctor.bundle import UnknownSecretsError, write_bundle  # as in doctor
 
     path = output or Path(f"cvpnd-support-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     daemon = running_daemon(socket)
     try:
         names = write_bundle(path, config_path(config, daemon), daemon, Client(socket).get, no_logs=no_logs)
+    except UnknownSecretsError as error:
+        raise typer.BadParameter(str(error), param_hint="--config") from None
     except OSError as error:
         raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--output") from None
     if as_json:

@@ -53,11 +53,21 @@ Ask = Callable[[str], Mapping[str, Any]]
 """A path below ``/v1`` -> the daemon's answer. Raises what the caller of ``write_bundle`` wants to be told of."""
 
 
+class UnknownSecretsError(Exception):
+    """The text says why nobody knows what to leave out."""
+
+
 def write_bundle(
     path: Path, config_path: Path, daemon: Mapping[str, Any] | None, ask: Ask, *, no_logs: bool = False
 ) -> list[str]:
-    """Returns the names of its parts. The archive (tar.gz) has mode 0600. Raises ``OSError``, also if it exists."""
-    scrub = Scrubber(secrets_of(config_path))
+    """Returns the names of its parts. The archive (tar.gz) has mode 0600. Raises ``OSError``, also if it exists,
+    and ``UnknownSecretsError``."""
+    try:
+        scrub = Scrubber(secrets_of(config_path))
+    except OSError as error:
+        raise UnknownSecretsError(
+            f"{config_path}: {error.strerror}; the file says which secrets are to be left out"
+        ) from None
     now = time.time()
     stem = path.name.partition(".")[0]
     names = []

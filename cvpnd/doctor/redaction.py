@@ -37,6 +37,7 @@ LONGEST_FILE = 64 * 1024
 _PEM = re.compile(
     r"-----BEGIN ([^-\n]*(?:private|static|secret|tls-crypt)[^\n]*?)-----.*?-----END \1-----", re.DOTALL | re.IGNORECASE
 )
+_ASSIGNED = re.compile(r"""([\w-]+)[ \t]*=[ \t]*(?:["']([^"'\n]*)|([^\s,}\]"'{\[]+))""")
 _URLS = frozenset({"url", "metadata"})
 """What these have behind a question mark may be a key to them."""
 _SECRET_FILES = frozenset({"private_key", "signing_key", "key", "server_key", "state_key"})
@@ -67,7 +68,8 @@ class Scrubber:
 
 
 def secrets_of(config_path: Path) -> Iterator[str]:
-    """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read."""
+    """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read.
+    Raises ``OSError``: who cannot read the file does not know what to hide."""
     for key, value in _texts(_read(config_path)):
         if key == "state":
             for written in _passwords(urlsplit(value)):
@@ -98,11 +100,13 @@ def _passwords(database: SplitResult) -> Iterator[str]:
             yield written
 
 
-def _read(config_path: Path) -> dict[str, Any]:
+def _read(config_path: Path) -> Any:
+    """Also of a file with a mistake in it, for which somebody may be asking for help, what stands behind each key."""
+    text = config_path.read_bytes().decode(errors="replace")
     try:
-        return tomllib.loads(config_path.read_text())
-    except (OSError, ValueError):
-        return {}
+        return tomllib.loads(text)
+    except ValueError:
+        return [{key: (quoted or bare).rstrip(" \t,}]")} for key, quoted, bare in _ASSIGNED.findall(text)]
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -55,6 +55,16 @@ def ctl(operations: MemoryOperations, tmp_path: Path, sock: Path) -> Iterator[Ct
         yield call
 
 
+def into(redirection: str, *arguments: str, sock: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", f'"$0" -m cvpnd.ctl "$@" {redirection}', sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CVPND_SOCKET": str(sock)},
+    )
+
+
 def rows(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
@@ -338,3 +348,16 @@ def test_nothing_heavy_is_imported_to_start() -> None:
     assert "typer" in loaded
     heavy = {"httpx", "pydantic", "starlette", "uvicorn", "sqlalchemy", "cryptography", "rich.table", "asyncio"}
     assert loaded & heavy == set()
+
+
+@pytest.mark.parametrize("arguments", [("endpoint", "list"), ("status", "--json")])
+def test_an_answer_that_cannot_be_written_is_said_in_one_line(ctl: Ctl, sock: Path, arguments: tuple[str, ...]) -> None:
+    ctl("endpoint", "list")
+    full = into(">/dev/full", *arguments, sock=sock)
+    assert (full.returncode, full.stderr) == (
+        2,
+        "cvpnctl: the answer cannot be written: No space left on device; what was asked may be done\n",
+    )
+    closed = into(">&-", *arguments, sock=sock)
+    assert (closed.returncode, closed.stderr) == (2, "cvpnctl: standard output is closed; nothing was done\n")
+    assert into("| head -c 1", *arguments, sock=sock).stderr == ""

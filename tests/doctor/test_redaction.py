@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from cvpnd.doctor.bundle import _tail
+from cvpnd.doctor.bundle import UnknownSecretsError, _tail, write_bundle
 from cvpnd.doctor.redaction import HIDDEN, Scrubber, redacted, secrets_of
 
 REFERENCE = Path(__file__).parents[2] / "conf" / "cvpnd.toml"
@@ -73,6 +74,37 @@ def test_a_secret_is_cut_out_however_it_is_written(tmp_path: Path) -> None:
         json.dumps({"detail": 'can"ary\u00fc'}),
     ):
         assert "ary" not in scrub(said), said
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "[daemon",
+        "a = b",
+        "a = 1\na = 2",
+        'more = { secret = "canary-more }',
+        "secret = canary-more",
+        "secret = 'canary-more",
+    ],
+)
+def test_of_a_file_with_a_mistake_in_it_secrets_are_known_too(tmp_path: Path, mistake: str) -> None:
+    (tmp_path / "bind").write_text("canary-of-a-file\n")
+    config = tmp_path / "cvpnd.toml"
+    config.write_text(
+        "[daemon]\nstate = 'postgresql://u:canary-database@db/cvpnd'\n"
+        f'[[directory]]\nbind_password_file="bind"\n{mistake}\n[[x]]\nshared_secret = "canary-radius" # not "this"\n'
+    )
+    with pytest.raises(tomllib.TOMLDecodeError):
+        tomllib.loads(config.read_text())
+    scrub = Scrubber(secrets_of(config))
+    for secret in ("canary-database", "canary-of-a-file", "canary-radius", *re.findall("canary-more", mistake)):
+        assert scrub(f"it was {secret}.") == f"it was {HIDDEN}."
+
+
+def test_without_the_file_no_bundle_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UnknownSecretsError, match=r"cvpnd\.toml: No such file"):
+        write_bundle(tmp_path / "bundle.tar.gz", tmp_path / "cvpnd.toml", None, lambda _: {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_tail_of_a_log_is_of_no_file_that_it_leads_to(tmp_path: Path) -> None:
