@@ -35,6 +35,8 @@ static inline struct ip_address ip_from_v6(const uint8_t bytes[static 16])
     return ip;
 }
 static inline bool ip_is_v4(const struct ip_address *ip) { return memcmp(ip->bytes, IPV4_MAPPED_PREFIX, 12) == 0; }
+/* As they are in a header of that family. */
+static inline const uint8_t *ip_bytes(const struct ip_address *ip, bool v6) { return ip->bytes + (v6 ? 0 : 12); }
 static inline bool ip_is_link_local(const struct ip_address *ip)
 {
     return ip->bytes[0] == 0xFE && (ip->bytes[1] & 0xC0) == 0x80;

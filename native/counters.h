@@ -21,6 +21,7 @@
     X(COMPRESSED, "compressed")                                                                                      \
     X(BAD_SOURCE, "bad_source")                                                                                      \
     X(DENIED, "denied")                                                                                              \
+    X(DENIED_SOURCE, "denied_source")                                                                                \
     X(NO_ROUTE, "no_route")                                                                                          \
     X(NOT_READY, "not_ready")                                                                                        \
     X(TOO_BIG, "too_big")                                                                                            \

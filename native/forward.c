@@ -1,6 +1,7 @@
 #include "forward.h"
 
 #include "data_packet.h"
+#include "icmp.h"
 #include "inner.h"
 #include "mss.h"
 #include "tcp.h"
@@ -153,6 +154,14 @@ static bool absorb_notice(struct forwarder *forwarder, struct peer *peer, const 
     return true;
 }
 
+/* Whether a rule in force lets the peer exchange packets with this address. */
+static bool rules_let(const struct peer *peer, bool v6, const uint8_t *address)
+{
+    const struct rules *rules = atomic_load(&peer->endpoint->rules);
+    const struct groups *groups = atomic_load(&peer->groups);
+    return v6 ? rules_allow_v6(rules, groups, address) : rules_allow_v4(rules, groups, address);
+}
+
 /* Steps 5 to 7 for an authentic payload. */
 static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
@@ -167,10 +176,7 @@ static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *
     /* An IPv6 packet with an IPv4-mapped source would look like the IPv4 lease. */
     if ((inner.v6 && ip_is_v4(&inner.source)) || !peer_has_lease(peer, &inner.source))
         return DROP_BAD_SOURCE;
-    const struct rules *rules = atomic_load(&peer->endpoint->rules);
-    const struct groups *groups = atomic_load(&peer->groups);
-    if (inner.v6 ? !rules_allow_v6(rules, groups, inner.destination.bytes)
-                 : !rules_allow_v4(rules, groups, inner.destination.bytes + 12)) {
+    if (!rules_let(peer, inner.v6, ip_bytes(&inner.destination, inner.v6))) {
         counter_add(&peer->packets_denied, 1);
         return DROP_DENIED;
     }
@@ -341,6 +347,9 @@ static enum drop_reason find_way(struct endpoint *endpoint, struct packet *packe
     const struct lease *lease = address_table_find(&endpoint->addresses, &inner.destination);
     if (lease == NULL)
         return DROP_NO_ROUTE;
+    const uint8_t *quoted = icmp_quoted_destination(&inner, packet->bytes);
+    if (!rules_let(lease->peer, inner.v6, quoted != NULL ? quoted : ip_bytes(&inner.source, inner.v6)))
+        return DROP_DENIED_SOURCE;
     *peer = lease->peer;
     packet->length = inner.length;
     clamp(lease->peer, packet);

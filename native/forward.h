@@ -11,8 +11,10 @@
  *   6. The most specific authorization rule for the destination must meet the peer's groups (`denied`).
  *   7. A TCP SYN's MSS is lowered; the caller writes what is left to the TUN.
  * Target network to client (tun_to_link):
- *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`); for segments of one
- *      super-packet, which are well-formed and no SYN, only the first is asked.
+ *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`), and the most specific rule
+ *      for the source must meet its groups (`denied_source`): what began while there was a rule ends with it. An ICMP
+ *      error, which may come from any router between, is judged by where the packet went that it quotes.
+ *      For segments of one super-packet, which are well-formed and no SYN, only the first is asked.
  *   2. What is longer than fits the peer is cut, or dropped (`too_big`) and its sender told (too_big.h).
  *   3. The peer's way out and sending key are taken (`not_ready`), and a packet id: where that runs out, of
  *      the key installed after it (`key_exhausted`).

@@ -3,22 +3,17 @@
 #include <arpa/inet.h>
 
 #include "checksum.h"
-#include "inner.h"
+#include "icmp.h"
 #include "transport.h"
 
 enum {
-    ICMP_HEADER = 8,
     ICMP_UNREACHABLE = 3,
     ICMP_FRAGMENTATION_NEEDED = 4,
     ICMP_QUOTE_MAX = 576 - IPV4_HEADER - ICMP_HEADER, /* RFC 1812 4.3.2.3 */
     ICMPV6_PACKET_TOO_BIG = 2,
-    ICMPV6_FIRST_QUERY = 128, /* types below are errors (RFC 4443 2.1) */
     ICMPV6_QUOTE_MAX = IPV6_SMALLEST_MTU - IPV6_HEADER - ICMP_HEADER,
     TTL = 64,
     MORE_FRAGMENTS = 0x2000,
-    FRAGMENT_OFFSET = 0x1FFF,
-    PROTOCOL_ICMP = 1,
-    PROTOCOL_ICMPV6 = 58,
     FRAGMENT_HEADER = 44,
 };
 
@@ -28,7 +23,7 @@ enum too_big too_big_verdict(const uint8_t *packet, uint32_t length)
         return length <= IPV6_SMALLEST_MTU ? TOO_BIG_SENT_ALL : TOO_BIG_REFUSED;
     unsigned field = get_u16(packet + IPV4_FRAGMENT_FIELD);
     if ((field & IPV4_DF) ||
-        (field & FRAGMENT_OFFSET) * 8 + length > UINT16_MAX) /* the second is nobody's honest packet */
+        (field & IPV4_OFFSET) * 8 + length > UINT16_MAX) /* the second is nobody's honest packet */
         return TOO_BIG_REFUSED;
     return (packet[0] & 15) * 4 == IPV4_HEADER ? TOO_BIG_CUT : TOO_BIG_SENT_ALL;
 }
@@ -43,14 +38,11 @@ static bool one_host_v6(const uint8_t *address)
     return address[0] != 0xFF && (memcmp(address, zeros, 15) != 0 || address[15] > 1);
 }
 
-/* RFC 792: destination unreachable, source quench, redirect, time exceeded, parameter problem. */
-static bool icmp_error(uint8_t type) { return (type >= 3 && type <= 5) || type == 11 || type == 12; }
-
 static uint32_t answer_v4(uint8_t *into, const uint8_t *packet, uint32_t length, uint32_t mtu)
 {
     uint32_t header = (packet[0] & 15u) * 4;
     const uint8_t *source = packet + IPV4_ADDRESSES, *destination = source + 4;
-    if ((get_u16(packet + IPV4_FRAGMENT_FIELD) & FRAGMENT_OFFSET) != 0 || !one_host_v4(source) ||
+    if ((get_u16(packet + IPV4_FRAGMENT_FIELD) & IPV4_OFFSET) != 0 || !one_host_v4(source) ||
         !one_host_v4(destination))
         return 0;
     if (packet[IPV4_PROTOCOL] == PROTOCOL_ICMP && (length == header || icmp_error(packet[header])))

@@ -11,6 +11,7 @@ enum {
     IPV4_FRAGMENT_FIELD = 6,
     IPV4_DF = 0x4000,
     IPV4_FRAGMENT = 0x3FFF, /* more fragments, or an offset */
+    IPV4_OFFSET = 0x1FFF,
     IPV4_TTL = 8,
     IPV4_PROTOCOL = 9,
     IPV4_CHECKSUM = 10,

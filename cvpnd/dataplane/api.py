@@ -69,6 +69,7 @@ class Drop(StrEnum):
     COMPRESSED = "compressed"  # authentic payload that the client compressed; nothing is ever decompressed
     BAD_SOURCE = "bad_source"  # inner source is not one of the peer's leases
     DENIED = "denied"  # the authorization rules do not allow the destination
+    DENIED_SOURCE = "denied_source"  # from TUN: nor would they let the client write to where it comes from
     NO_ROUTE = "no_route"  # from TUN: the destination is nobody's lease
     NOT_READY = "not_ready"  # from TUN: the peer has no key or no address to send to
     TOO_BIG = "too_big"  # from TUN: longer than fits the client's path; its sender is told

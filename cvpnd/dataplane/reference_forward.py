@@ -11,9 +11,10 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
      (``not_ip``) from one of the peer's leases (``bad_source``).
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
   7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
-Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``); what is longer than fits it
-is cut, or dropped (``too_big``) and its sender told; the peer has a way out and a key (``not_ready``) with a packet id
-left, or else a newer one that is installed (``key_exhausted``); MSS as above; sealed and sent.
+Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``), which a rule must let write to
+the source (``denied_source``), or to where the packet went that an ICMP error quotes; what is longer than fits it is cut,
+or dropped (``too_big``) and its sender told; the peer has a way out and a key (``not_ready``) with a packet id left, or
+else a newer one that is installed (``key_exhausted``); MSS as above; sealed and sent.
 
 Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop;
 ``float_refused`` and ``events_full`` may count beside a packet that goes on: then it is the report that was dropped.
@@ -54,6 +55,8 @@ from cvpnd.dataplane.reference_keys import (
     KeySlot,
 )
 from cvpnd.dataplane.reference_path import (
+    ICMP_ERRORS,
+    ICMPV6_FIRST_QUERY,
     IPV6_SMALLEST_MTU,
     Path,
     TooBig,
@@ -136,6 +139,22 @@ def allowed(rules: Sequence[tuple[IPNetwork, int]], groups: int, destination: IP
         if network.version == destination.version and destination in network:
             return permitted & groups != 0
     return False
+
+
+def quoted_destination(packet: bytes, inner: Inner) -> IPAddress | None:
+    """Where the packet went that an ICMP error to its sender is about; None when this is none."""
+    v4 = packet[0] >> 4 == 4
+    header, protocol = ((packet[0] & 15) * 4, packet[9]) if v4 else (40, packet[6])
+    behind = v4 and int.from_bytes(packet[6:8], "big") & 0x1FFF
+    quoted = packet[header + 8 : inner.length]
+    if behind or protocol != (socket.IPPROTO_ICMP if v4 else socket.IPPROTO_ICMPV6) or len(quoted) < (20 if v4 else 40):
+        return None
+    if not (packet[header] in ICMP_ERRORS if v4 else packet[header] < ICMPV6_FIRST_QUERY):
+        return None
+    source, destination = (quoted[12:16], quoted[16:20]) if v4 else (quoted[8:24], quoted[24:40])
+    if quoted[0] >> 4 != packet[0] >> 4 or source != inner.destination.packed:
+        return None
+    return ip_address(destination)
 
 
 def clamp_mss(packet: bytes, bound_v4: int, bound_v6: int) -> bytes:
@@ -361,6 +380,8 @@ class Forwarder:
         peer = endpoint.leases.get(inner.destination)
         if peer is None:
             return Drop.NO_ROUTE
+        if not allowed(endpoint.rules, peer.groups, quoted_destination(packet, inner) or inner.source):
+            return Drop.DENIED_SOURCE
         payload = clamp_mss(packet[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
         pieces = [payload]
         if len(payload) > peer.path.fits:

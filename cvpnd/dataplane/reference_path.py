@@ -25,6 +25,10 @@ TRUSTED_S = 660
 SMALL = 256
 USUAL_OUTER = (1400, 1452)
 ANY = 0xFFFF
+ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
+"""Of IPv4 (RFC 792): destination unreachable, source quench, redirect, time exceeded, parameter problem."""
+ICMPV6_FIRST_QUERY = 128
+"""Types below are errors (RFC 4443 2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def too_big_answer(packet: bytes, mtu: int) -> bytes | None:
         return None
     if next_header == 44 and (len(behind) < 8 or int.from_bytes(behind[2:4], "big") & 0xFFF8):
         return None
-    if next_header == 58 and (not behind or behind[0] < 128):
+    if next_header == 58 and (not behind or behind[0] < ICMPV6_FIRST_QUERY):
         return None
     message = b"\x02\x00\x00\x00" + mtu.to_bytes(4, "big") + packet[: IPV6_SMALLEST_MTU - 48]
     pseudo = destination + source + len(message).to_bytes(4, "big") + b"\x00\x00\x00\x3a"
@@ -221,7 +225,7 @@ def _answer_v4(packet: bytes, mtu: int) -> bytes | None:
         a[0] in (0, 127) or a[0] >= 224 for a in (source, destination)
     ):
         return None
-    if packet[9] == 1 and (len(packet) == header or packet[header] in (3, 4, 5, 11, 12)):
+    if packet[9] == 1 and (len(packet) == header or packet[header] in ICMP_ERRORS):
         return None
     message = _summed(b"\x03\x04\x00\x00\x00\x00" + mtu.to_bytes(2, "big") + packet[: 576 - 28], 2)
     total = 20 + len(message)

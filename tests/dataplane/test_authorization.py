@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.packets import udp
+from helpers.packets import ICMP, ICMPV6, ip, udp
 from helpers.plane import EVERYBODY, TARGET, Client, Gateway
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -203,6 +203,89 @@ def test_ten_thousand_rules(gateway: Gateway) -> None:
     expected = [bool(rules.get(f"{to.rpartition('.')[0]}.0/24", 0) & 1 << 7) for to in destinations]
     assert reached(gateway, [(client, to) for to in destinations]) == expected
     assert any(expected)
+
+
+# -- and the other way
+
+
+def came(gateway: Gateway, client: Client, sources: list[str]) -> list[bool]:
+    """From which of these the client gets packets, all sent in one go."""
+    for number, source in enumerate(sources):
+        to = client.address_v6 if ":" in source else client.address
+        gateway.inject(udp(source, to, number.to_bytes(4, "big")))
+    gateway.inject(udp(ALWAYS, client.address, b"last"))
+    through = set()
+    while (payload := client.receive().payload)[-4:] != b"last":
+        through.add(int.from_bytes(payload[-4:], "big"))
+    return [number in through for number in range(len(sources))]
+
+
+ALWAYS = "10.29.0.1"
+"""In a rule of every test here."""
+
+
+def test_nothing_comes_from_where_no_rule_lets_the_client_write_to(gateway: Gateway) -> None:
+    sources = ["10.20.0.1", "10.20.9.1", "10.21.0.1", "fd20::7", "fd20:0:9::7", "fd21::7", "::ffff:10.20.0.1"]
+    rules = {ALWAYS: EVERYBODY, "10.20.0.0/16": EVERYBODY, "10.20.9.0/24": 0b10, "fd20::/32": 0b1, "fd20:0:9::/48": 0b10}
+    gateway.set_rules(1, rules)
+    client = gateway.client()
+    with gateway.dropping(denied_source=5):
+        assert came(gateway, client, sources) == [True, False, False, True, False, False, False]
+    gateway.plane.set_groups(client.peer_id, 0b11)
+    assert came(gateway, client, sources) == [True, True, False, True, True, False, False]
+    gateway.plane.change_rules(1, {ip_network("10.20.0.0/16"): None, ip_network("fd20::/32"): None})
+    assert came(gateway, client, sources) == [False, True, False, False, True, False, False]
+    gateway.set_rules(1, {ALWAYS: EVERYBODY, "10.0.0.0/8": 0b10, "::/0": 0b10})
+    assert came(gateway, client, sources) == [True] * 7
+    gateway.plane.set_groups(client.peer_id, 0b1)
+    assert came(gateway, client, sources) == [False] * 7
+    assert gateway.plane.peer_stats(client.peer_id).packets_denied == 0
+
+
+def icmp_error(source: str, to: str, kind: int, quoted: bytes) -> bytes:
+    message = bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + quoted
+    return ip(source, to, ICMP if ip_address(source).version == 4 else ICMPV6, message)
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
+def test_an_icmp_error_of_any_router_stands_and_falls_with_the_packet_that_it_quotes(gateway: Gateway, v6: bool) -> None:
+    gateway.set_rules(1, {ALWAYS: EVERYBODY, "10.20.0.0/16": EVERYBODY, "fd20::/32": EVERYBODY})
+    client = gateway.client()
+    router, own, allowed_to, not_to, other = (
+        ("2001:db8::1", client.address_v6, "fd20::7", "fd21::7", "fd64::9")
+        if v6
+        else ("192.0.2.1", client.address, TARGET, "10.21.0.1", "10.100.0.9")
+    )
+    errors = (1, 2, 3, 4) if v6 else (3, 4, 5, 11, 12)
+    quoted = udp(own, allowed_to, b"a question")
+    last = udp(ALWAYS, client.address, b"last")
+    for kind in errors:
+        for error in (icmp_error(router, own, kind, quoted), icmp_error(allowed_to, own, kind, quoted)):
+            gateway.inject(error)
+            assert client.receive().payload == error
+    header = 40 if v6 else 20
+    shortest = icmp_error(router, own, errors[0], quoted[:header])
+    gateway.inject(shortest)
+    assert client.receive().payload == shortest
+    refused = [
+        icmp_error(router, own, errors[0], udp(own, not_to, b"what was never let through")),
+        icmp_error(allowed_to, own, errors[0], udp(own, not_to, b"as a disguise")),
+        icmp_error(router, own, errors[0], udp(other, allowed_to, b"somebody else's")),
+        icmp_error(router, own, errors[0], udp(allowed_to, own, b"the wrong way round")),
+        icmp_error(router, own, errors[0], quoted[: header - 1]),
+        icmp_error(router, own, errors[0], udp(*(("10.100.0.2", TARGET) if v6 else ("fd64::2", "fd20::7")), bytes(40))),
+        icmp_error(router, own, 128 if v6 else 8, quoted),
+        udp(router, own, bytes(8) + quoted),
+    ]
+    if not v6:
+        later = bytearray(icmp_error(router, own, errors[0], quoted))
+        later[6:8] = (0x2000 | 7).to_bytes(2, "big")  # a fragment but the first: what is there is no ICMP header
+        refused.append(bytes(later))
+    with gateway.dropping(denied_source=len(refused)):
+        for packet in refused:
+            gateway.inject(packet)
+        gateway.inject(last)
+        assert client.receive().payload == last
 
 
 # -- the AWS guide's tables

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from helpers.packets import ICMP, ICMPV6, OCC, UDP, checksum, checksums_are_right, icmp_echo, ip, tcp, udp
-from helpers.plane import TARGET, TARGET_V6, Client, Gateway, wait_for
+from helpers.plane import EVERYBODY, TARGET, TARGET_V6, Client, Gateway, wait_for
 
 DF, MF = 0x4000, 0x2000
 PATH = {"mss_v4": 1380, "mss_v6": 1360, "tunnel_mtu": 1420, "path_mtu": 1500}
@@ -109,6 +109,7 @@ def test_pieces_go_over_tcp_too(gateway: Gateway) -> None:
 
 
 def test_what_must_not_be_answered_is_dropped_in_silence(gateway: Gateway) -> None:
+    gateway.set_rules(1, {"0.0.0.0/0": EVERYBODY, "::/0": EVERYBODY})
     client = gateway.client(tunnel_mtu=1300)
     body = bytes(1400)
     silent = [

@@ -117,3 +117,41 @@ def test_targets_see_the_gateways_address_or_the_clients_own_in_routed_mode(site
     deadline = time.monotonic() + 3
     while (seen := site.lab.get(site.lab.client, "10.20.0.10", "/peer").split()[0]) != client.address:
         assert time.monotonic() < deadline, seen
+
+
+def test_routers_on_the_way_are_heard_though_no_rule_names_them(site, ping):
+    """The gateway itself, and one behind it with a narrow link (10.30.0.10, before 10.30.9.0/24)."""
+    router = site.lab.other
+    router.ip_batch(
+        "link add narrow type veth peer name far",
+        "link set far up",
+        "link set narrow mtu 1300 up",
+        "address add 10.30.9.1/24 dev narrow",
+        "route add 10.100.0.0/22 via 10.30.0.1",
+    )
+    router.sysctl("net/ipv4/ip_forward", 1)
+    toml = site.toml().replace('interface = "lan2"', 'gateway = "10.30.0.10"\ninterface = "lan2"')
+    gateway = site.lab.gateway_process(toml)
+    gateway.ctl("rule", "add", "staff", "10.30.9.0/24", "--all-groups")
+    site.connect()
+    client = site.lab.client
+
+    def heard(*options: str) -> str:
+        return client.run("ping", "-n", "-c", "2", "-i", "0.2", "-W", "1", *options, "10.30.9.9", check=False).stdout
+
+    def all_heard() -> bool:
+        return (
+            "From 10.100.0.1 icmp_seq=1 Time to live exceeded" in heard("-t", "1")
+            and "From 10.30.0.10 icmp_seq=1 Time to live exceeded" in heard("-t", "2")
+            and "From 10.30.0.10 icmp_seq=1 Frag needed and DF set (mtu = 1300)" in heard("-M", "do", "-s", "1350")
+        )
+
+    assert ping("10.30.9.1", 1) == 1.0 and ping("10.30.0.10", 1) == 0.0
+    assert all_heard()
+    client.run("ip", "route", "flush", "cache")
+    gateway.write_config(toml.replace('"subnet-b"]', '{ subnet = "subnet-b", nat = false }]'))
+    gateway.reload()
+    gateway.running.wait_for("reloaded: ")
+    assert all_heard(), "without translation"
+    gateway.ctl("rule", "remove", "staff", "10.30.9.0/24", "--all-groups")
+    assert "From" not in heard("-t", "2")

@@ -29,6 +29,8 @@ PATIENCE_S = 5.0
 
 EVERYBODY = 0b1
 TARGET, TARGET_V6 = "10.20.0.7", "fd20::7"
+OPEN_TARGETS = {"10.20.0.0/16": EVERYBODY, "fd20::/32": EVERYBODY}
+"""Of an endpoint whose rules no test has set."""
 BYSTANDER = 900
 BYSTANDER_TARGET = "198.51.100.99"
 """Every rule set of a test gets this one address for the bystanders."""
@@ -97,7 +99,7 @@ class Gateway:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.tuns[endpoint] = [ours for ours, _ in pairs]
         self.plane.add_endpoint(endpoint, [theirs.detach() for _, theirs in pairs], self.speaks)
-        self.set_rules(endpoint, {})
+        self.set_rules(endpoint, OPEN_TARGETS)
 
     def add_listener(self, listener: int, endpoint: int, host: str = "127.0.0.1") -> None:
         """Each worker's socket on a port of its own, so that a test sees and chooses which worker it is."""

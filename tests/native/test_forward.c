@@ -285,6 +285,11 @@ static void unsendable_packets_have_their_reasons(void)
     CHECK_EQUAL(fixture_dropped(fixture, DROP_NO_ROUTE), 2);
     CHECK_EQUAL(send_out(fixture, room, inner, 3).count, 0);
     CHECK_EQUAL(fixture_dropped(fixture, DROP_NOT_IP), 1);
+    fixture_ipv4(inner, "10.20.9.1", "10.100.0.2"); /* the longest prefix names another group */
+    CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 0);
+    fixture_ipv6(inner, "fe20::1", "fd00::2");
+    CHECK_EQUAL(send_out(fixture, room, inner, 48).count, 0);
+    CHECK_EQUAL(fixture_dropped(fixture, DROP_DENIED_SOURCE), 2);
     fixture_ipv4(inner, "10.20.1.1", "10.100.0.2");
     struct key_slot *slot = atomic_exchange(&fixture->peer->sending, NULL);
     CHECK_EQUAL(send_out(fixture, room, inner, 28).count, 0);
