@@ -11,10 +11,10 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
      (``not_ip``) from one of the peer's leases (``bad_source``).
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
   7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
-Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``), which a rule must let write to
-the source (``denied_source``), or to where the packet went that an ICMP error quotes; what is longer than fits it is cut,
-or dropped (``too_big``) and its sender told; the peer has a way out and a key (``not_ready``) with a packet id left, or
-else a newer one that is installed (``key_exhausted``); MSS as above; sealed and sent.
+Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``), which a rule must let write
+to the source, or to where the packet went that an ICMP error quotes (``denied_source``); what is longer than fits it is
+cut, or dropped (``too_big``) and its sender told; the peer has a way out and a key (``not_ready``) with a packet id
+left, or else a newer one that is installed (``key_exhausted``); MSS as above; sealed and sent.
 
 Section numbers are those of openvpn-wire.md. Every packet either goes on, or ends here as it should, or is one drop;
 ``float_refused`` and ``events_full`` may count beside a packet that goes on: then it is the report that was dropped.

@@ -59,6 +59,7 @@ from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError, check_free
+from cvpnd.server.unrouted import forget_unrouted
 from cvpnd.store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -262,7 +263,10 @@ class Gateway:
                 continue
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
+            routes = here.served.routes
             self._update(here, config, endpoint)
+            if here.served.routes != routes:
+                await asyncio.to_thread(forget_unrouted, here.served.leases, routes, here.served.routes)
         for endpoint_id in self._pools.keys() - wanted.keys():
             self.control.forget_endpoint(endpoint_id)
         self._pools.clear()

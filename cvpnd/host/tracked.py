@@ -21,6 +21,8 @@ from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
 
 Wanted = Callable[[bytes], bool]
 """Of an address, packed."""
+_Concerned = Callable[[list[tuple[bytes, bytes]]], list[bytes]]
+"""Of the source and destination of an entry's directions: those for whose sake it is to be deleted, or none."""
 
 ROUNDS = 3
 """What was being set up during one is found by the next."""
@@ -62,15 +64,24 @@ class _Found(NamedTuple):
 def forget(wanted: Wanted) -> set[bytes]:
     """Delete what is tracked from and to every ``wanted`` address, before and behind translation. Returns those of
     which something is tracked still. Raises ``HostError``."""
+    return _forget(lambda pairs: [each for pair in pairs for each in pair if wanted(each)])
+
+
+def forget_between(wanted: Callable[[bytes, bytes], bool]) -> set[bytes]:
+    """The same of what is tracked between two ``wanted`` addresses, in either direction. Returns the first ones."""
+    return _forget(lambda pairs: [one for a, b in pairs for one, other in ((a, b), (b, a)) if wanted(one, other)])
+
+
+def _forget(concerned: _Concerned) -> set[bytes]:
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
             kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", TIMEOUT_S, 0))
-            found = _find(kernel, wanted)
+            found = _find(kernel, concerned)
             for _ in range(ROUNDS):
                 if not found.addresses:
                     break
                 _delete(kernel, found.deletions)
-                found = _find(kernel, wanted)
+                found = _find(kernel, concerned)
             return found.addresses
     except BlockingIOError as error:
         raise HostError("connection tracking: the kernel does not answer") from error
@@ -79,12 +90,12 @@ def forget(wanted: Wanted) -> set[bytes]:
         raise HostError(f"connection tracking: {text}") from error
 
 
-def _find(kernel: socket.socket, wanted: Wanted) -> _Found:
+def _find(kernel: socket.socket, concerned: _Concerned) -> _Found:
     found = _Found([], set())
     for family, both_addresses in _FAMILIES.items():
         kernel.send(_message(_GET, _REQUEST | _DUMP, family, b""))
         for entry in _entries(kernel):
-            addresses = [each for pair in both_addresses.findall(entry) for each in pair if wanted(each)]
+            addresses = concerned(both_addresses.findall(entry))
             if addresses:
                 found.addresses.update(addresses)
                 found.deletions.append(_message(_DELETE, _REQUEST, family, _name(entry)))

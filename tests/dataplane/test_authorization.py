@@ -226,7 +226,13 @@ ALWAYS = "10.29.0.1"
 
 def test_nothing_comes_from_where_no_rule_lets_the_client_write_to(gateway: Gateway) -> None:
     sources = ["10.20.0.1", "10.20.9.1", "10.21.0.1", "fd20::7", "fd20:0:9::7", "fd21::7", "::ffff:10.20.0.1"]
-    rules = {ALWAYS: EVERYBODY, "10.20.0.0/16": EVERYBODY, "10.20.9.0/24": 0b10, "fd20::/32": 0b1, "fd20:0:9::/48": 0b10}
+    rules = {
+        ALWAYS: EVERYBODY,
+        "10.20.0.0/16": EVERYBODY,
+        "10.20.9.0/24": 0b10,
+        "fd20::/32": 0b1,
+        "fd20:0:9::/48": 0b10,
+    }
     gateway.set_rules(1, rules)
     client = gateway.client()
     with gateway.dropping(denied_source=5):
@@ -248,7 +254,9 @@ def icmp_error(source: str, to: str, kind: int, quoted: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
-def test_an_icmp_error_of_any_router_stands_and_falls_with_the_packet_that_it_quotes(gateway: Gateway, v6: bool) -> None:
+def test_an_icmp_error_of_any_router_stands_and_falls_with_the_packet_that_it_quotes(
+    gateway: Gateway, v6: bool
+) -> None:
     gateway.set_rules(1, {ALWAYS: EVERYBODY, "10.20.0.0/16": EVERYBODY, "fd20::/32": EVERYBODY})
     client = gateway.client()
     router, own, allowed_to, not_to, other = (

@@ -16,7 +16,7 @@ QUIET_S = 0.5
 
 
 class Stream:
-    """UDP from ``source``, an address of the namespace ``target``, to whoever asks for it from the namespace ``client``."""
+    """UDP from ``source``, an address of the namespace ``target``, to the namespace ``client``, which asks for it."""
 
     def __init__(self, client: Namespace, target: Namespace, source: str, port: int = 5004) -> None:
         family = socket.AF_INET6 if ":" in source else socket.AF_INET

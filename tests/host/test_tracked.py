@@ -64,6 +64,29 @@ async def test_connections_of_one_client_are_forgotten_and_the_others_go_on(
         end.expect(carries(b"for bob"), "the answer to the other client")
 
 
+async def test_connections_between_two_addresses_are_forgotten_and_their_others_go_on(
+    gateway: HostGateway, tunnel: OpenTunnel
+) -> None:
+    await gateway.up(HostPlan((STAFF,), PORTS))
+    end, first, second = tunnel(), TARGET_LEG.host, "10.20.0.11"
+    for client in (ALICE, BOB):
+        for target in (first, second):
+            end.send(packets.icmp_echo(client, target))
+            end.send(packets.udp(client, target, b"ask"))
+    before = entries(BOB)
+    assert entries(ALICE) and before
+    alice, target = ip_address(ALICE).packed, ip_address(first).packed
+    assert tracked.forget_between(lambda one, other: (one, other) == (alice, target)) == set()
+    left = output_of("conntrack", "-L", "-s", ALICE)
+    assert f"dst={first} " not in left and f"dst={second} " in left
+    assert entries(BOB) == before
+    for client in (ALICE, BOB):
+        end.send(packets.udp(client, first, b"ask"))
+    assert tracked.forget_between(lambda one, other: (one, other) == (target, alice)) == set(), "the other way round"
+    assert f"dst={first} " not in output_of("conntrack", "-L", "-s", ALICE)
+    assert entries(BOB) == before
+
+
 async def test_connections_that_a_target_opened_and_those_between_clients_are_forgotten(
     lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
 ) -> None:
