@@ -94,6 +94,8 @@ class World:
             self.b.run("ip", family, "route", "add", to_client, "via", to_a)
             self.lab.gateway.run("ip", family, "route", "add", to_client, "via", to_gateway)
         self.gateway = site.start(listen=LISTEN, ipv6=True)
+        for own in ("10.100.0.1/32", "fd00:100::1/128"):  # for ``found``
+            self.gateway.ctl("rule", "add", "staff", own, "--all-groups")
         self.lab.start_servers()
 
     def become(self, path: Path) -> None:
