@@ -105,6 +105,16 @@ def test_metadata_of_a_url_is_refreshed_and_outlives_its_site(store, url, caplog
     )
 
 
+def test_a_clock_that_is_put_back_does_not_put_off_the_next_reading(store, url):
+    clock = Clock()
+    keeper = SamlKeeper(store, clock)
+    keeper.read([config(url)])
+    Site.body = saml_idp.metadata(entity_id=NEW).encode()
+    clock.now -= 365 * 86_400
+    assert keeper.refresh_due() and entity_ids(keeper) == {"corp": NEW}
+    assert not keeper.refresh_due()
+
+
 @pytest.mark.parametrize("how", ["a byte now and then", "more than there may be", "no answer"])
 def test_a_site_that_is_slow_large_or_gone_is_noticed_and_what_was_known_stays(store, url, how, monkeypatch, caplog):
     clock = Clock()

@@ -97,7 +97,8 @@ class SamlKeeper:
 
     def refresh_due(self) -> bool:
         """Read again what is due; from a thread. Whether ``providers`` may be others now."""
-        due = [source for source in self._sources.values() if source.again_at <= self._clock()]
+        now = self._clock()  # it may have been put back: then what was to come in an hour would come in years
+        due = [each for each in self._sources.values() if not now < each.again_at <= now + each.config.refresh_s]
         for source in due:
             self._refresh(source)
         return bool(due)
