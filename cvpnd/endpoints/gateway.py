@@ -36,6 +36,7 @@ from cvpnd.endpoints.crl_memory import CrlMemory
 from cvpnd.endpoints.ended import EndedConnections
 from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError, SetAside
 from cvpnd.endpoints.plan import host_plan
+from cvpnd.endpoints.pools import Pools
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.endpoints.set_aside import EndpointsAside
 from cvpnd.endpoints.timekeeping import Timekeeper
@@ -53,8 +54,7 @@ from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import RESTART_TEXT, ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.lease_record import LeaseRecord, Resting
-from cvpnd.server.leftovers import Leftovers, forget_all
+from cvpnd.server.leftovers import Leftovers
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
@@ -103,12 +103,8 @@ class Gateway:
         self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
-        self._lease_record = LeaseRecord(config.daemon.admin_socket.parent / "leases.json")
-        self._rested: Mapping[str, Resting] = {}
-        """By endpoint id, whom addresses rest for since the gateway stopped."""
+        self._pools = Pools(config.daemon.admin_socket.parent / "leases.json")
         self._running: dict[str, _Running] = {}
-        self._pools: dict[str, LeasePool] = {}
-        """Of endpoints that are being replaced: their clients come back to their addresses."""
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
         self._listener_numbers = itertools.count()
@@ -133,7 +129,7 @@ class Gateway:
         try:
             self._host.claim()  # before anything is written that a running gateway may have
             await self.timekeeper.begin()
-            self._rested = await asyncio.to_thread(self._lease_record.take)
+            await self._pools.begin()
             await self._become(self.config, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             await self.stop(0)
@@ -212,7 +208,7 @@ class Gateway:
             if ours:
                 await asyncio.to_thread(self._managed.remove)
                 if self.revision:
-                    await asyncio.to_thread(self._lease_record.write, self._pools)
+                    await self._pools.end()
 
     async def _become(self, file: Config, *, again: bool = True, setting_aside: bool = False) -> None:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others
@@ -258,7 +254,7 @@ class Gateway:
             here = self._running.get(endpoint.id)
             if here is None:
                 rules = await asyncio.to_thread(self._rules_of, endpoint)
-                pool = await self._pool_for(endpoint)
+                pool = await self._pools.take(endpoint)
                 self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules, pool)
                 continue
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
@@ -267,10 +263,8 @@ class Gateway:
             self._update(here, config, endpoint)
             if here.served.routes != routes:
                 await asyncio.to_thread(forget_unrouted, here.served.leases, routes, here.served.routes)
-        for endpoint_id in self._pools.keys() - wanted.keys():
+        for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.forget_endpoint(endpoint_id)
-        self._pools.clear()
-        self._rested = {}
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, managed)
 
@@ -356,15 +350,6 @@ class Gateway:
         for listen in endpoint.listen:
             if (listen.transport, listen.port) not in ours:
                 check_free(listen.transport, listen.host, listen.port)
-
-    async def _pool_for(self, endpoint: EndpointConfig) -> LeasePool:
-        pool = self._pools.pop(endpoint.id, None)
-        if pool is None or (pool.cidr, pool.cidr_v6) != (endpoint.client_cidr, endpoint.client_cidr_v6):
-            pool = LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6)
-            for address, holder in self._rested.get(endpoint.id, ()):
-                pool.rest(address, holder)
-            await asyncio.to_thread(forget_all, pool)
-        return pool
 
     def _add(
         self,
@@ -457,7 +442,7 @@ class Gateway:
     def _remove(self, running: _Running) -> None:
         served = running.served
         self.control.drop_endpoint(served)
-        self._pools[served.id] = served.leases
+        self._pools.put(served.id, served.leases)
         if served.leftovers is not None:
             served.leftovers.close()
         for listener in running.listeners:
