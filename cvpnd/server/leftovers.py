@@ -25,7 +25,7 @@ _warn = RateLimited(log)
 REST = 10
 """Times as long as the latest look took, until the next."""
 AGAIN_S = 2.0
-"""After a look that left something."""
+"""At least, after a look that left something."""
 PATIENCE_S = 3.0
 """Of a login, for somebody to be forgotten."""
 
@@ -69,11 +69,13 @@ class Leftovers:
         try:
             while self._leases.should_forget:
                 begun = time.monotonic()
-                if await self._forget_some():
-                    await asyncio.sleep(AGAIN_S)
+                left = await self._forget_some()
+                rest_s = REST * (time.monotonic() - begun)
+                if left:
+                    await asyncio.sleep(max(AGAIN_S, rest_s))
                     continue
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wanted.wait(), REST * (time.monotonic() - begun))
+                    await asyncio.wait_for(self._wanted.wait(), rest_s)
         finally:
             self._task = None
 

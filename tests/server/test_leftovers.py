@@ -115,6 +115,20 @@ async def test_address_of_which_something_stays_tracked_waits_for_its_last_holde
         client.close()
 
 
+async def test_looks_that_leave_something_are_a_small_part_of_the_time_however_long_they_take(
+    served, kernel, monkeypatch
+):
+    monkeypatch.setattr(leftovers, "REST", 50)
+    kernel.fails = True
+    alice, _ = await connect(served, "alice")
+    await leave(served, alice)
+    assert await wait_until(lambda: kernel.asked)
+    await asyncio.sleep(0.1)
+    kernel.may.set()
+    await asyncio.sleep(1)
+    assert len(kernel.asked) == 1, "the next look is due after some 5 s"
+
+
 async def test_closing_leaves_what_rests_resting(served, kernel):
     alice, address = await connect(served, "alice")
     await leave(served, alice)
