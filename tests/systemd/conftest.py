@@ -24,8 +24,9 @@ def build(sources: Path, version: str, **more: str) -> Path:
 
 @pytest.fixture(scope="session")
 def packages() -> list[Path]:
-    """Of one version and of the next, with the same in both."""
-    return [build(REPOSITORY, "0.1.0~test1"), build(REPOSITORY, "0.1.0~test2", DEB_REUSE="1")]
+    """Of one version and of the next by somebody with an odd name, with the same in both."""
+    next_one = {"DEB_REUSE": "1", "DEBFULLNAME": r"Smith & Sons | \1"}
+    return [build(REPOSITORY, "0.1.0~test1"), build(REPOSITORY, "0.1.0~test2", **next_one)]
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,12 @@ def test_lintian_finds_nothing_that_is_not_answered(packages: list[Path]) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_who_builds_it_is_named_as_they_are(packages: list[Path]) -> None:
+    command = ["dpkg-deb", "--field", packages[1], "Maintainer"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told.startswith(r"Smith & Sons | \1 <")
+
+
 def test_from_installation_to_purge(system: BootedSystem) -> None:
     before = ours(system)
     told = system.run("dpkg", "--install", "/cvpnd-0.deb").stdout
