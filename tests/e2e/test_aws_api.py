@@ -23,6 +23,7 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from helpers import certs, saml_idp, web_login
 from helpers.lab import GatewayProcess, Lab
+from helpers.networks import subnet, vpc
 
 from cvpnd.api.aws.app import HANDLERS, READING
 
@@ -56,40 +57,13 @@ vpc = "vpc-main"
 [[security_group]]
 id = "sg-other"
 vpc = "vpc-other"
-[[vpc]]
-id = "vpc-main"
-cidr = ["10.20.0.0/16"]
-[[subnet]]
-id = "subnet-a"
-vpc = "vpc-main"
-cidr = "10.20.0.0/24"
-interface = "lan"
-zone = "a"
-[[subnet]]
-id = "subnet-a2"
-vpc = "vpc-main"
-cidr = "10.20.1.0/24"
-interface = "lan"
-zone = "a"
-[[subnet]]
-id = "subnet-c"
-vpc = "vpc-main"
-cidr = "10.20.2.0/24"
-interface = "lan"
-zone = "c"
-[[subnet]]
-id = "subnet-small"
-vpc = "vpc-main"
-cidr = "10.20.3.0/28"
-interface = "lan"
-[[vpc]]
-id = "vpc-other"
-cidr = ["10.30.0.0/16"]
-[[subnet]]
-id = "subnet-b"
-vpc = "vpc-other"
-cidr = "10.30.0.0/24"
-interface = "lan2"
+{vpc("vpc-main", "10.20.0.0/16")}
+{subnet("subnet-a", "vpc-main", "10.20.0.0/24", "lan", zone="a")}
+{subnet("subnet-a2", "vpc-main", "10.20.1.0/24", "lan", zone="a")}
+{subnet("subnet-c", "vpc-main", "10.20.2.0/24", "lan", zone="c")}
+{subnet("subnet-small", "vpc-main", "10.20.3.0/28", "lan")}
+{vpc("vpc-other", "10.30.0.0/16")}
+{subnet("subnet-b", "vpc-other", "10.30.0.0/24", "lan2")}
 [[endpoint]]
 name = "staff"
 client_cidr = "10.200.0.0/22"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.easy_rsa import EASY_RSA, EasyRsa
 from helpers.lab import GatewayProcess, Lab, wait_until
+from helpers.networks import subnet, vpc
 
 WALKTHROUGH = Path(__file__).parent.parent / "data" / "aws-walkthrough.sh"
 API = "http://127.0.0.1:8443"
@@ -19,19 +20,9 @@ API = "http://127.0.0.1:8443"
 TOML = f"""
 [api]
 listen = "{API}"
-[[vpc]]
-id = "vpc-main"
-cidr = ["10.0.0.0/16"]
-[[subnet]]
-id = "subnet-111111"
-vpc = "vpc-main"
-cidr = "10.0.1.0/24"
-interface = "lan"
-[[subnet]]
-id = "subnet-222222"
-vpc = "vpc-main"
-cidr = "10.0.2.0/24"
-interface = "lan2"
+{vpc("vpc-main", "10.0.0.0/16")}
+{subnet("subnet-111111", "vpc-main", "10.0.1.0/24", "lan")}
+{subnet("subnet-222222", "vpc-main", "10.0.2.0/24", "lan2")}
 """
 
 # becomes a daemon itself, so that the script goes on while it is connected

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from helpers import canaries, netns, other_releases
+from helpers import canaries, netns, networks, other_releases
 from helpers.netns import LabError, Namespace, Process
 from helpers.relay import Weather
 from helpers.target_server import content, sha256_of
@@ -306,32 +306,14 @@ class Lab:
     def networks_toml(self, *, ipv6: bool = False) -> str:
         """The ``[[vpc]]`` and ``[[subnet]]`` sections: vpc-main/subnet-a is target, vpc-other/subnet-b other."""
 
-        def cidr(vpc: str, vpc_v6: str) -> str:
-            return f'cidr = ["{vpc}", "{vpc_v6}"]' if ipv6 else f'cidr = ["{vpc}"]'
+        def of(vpc: str, cidr: str, cidr_v6: str, leg: Leg, subnet: str) -> str:
+            v6 = {"cidr_v6": str(leg.network_v6)} if ipv6 else {}
+            both = "\n" + networks.vpc(vpc, *([cidr, cidr_v6] if ipv6 else [cidr]))
+            return both + networks.subnet(subnet, vpc, str(leg.network), leg.interface, **v6)
 
-        def subnet_v6(leg: Leg) -> str:
-            return f'cidr_v6 = "{leg.network_v6}"' if ipv6 else ""
-
-        return f"""
-[[vpc]]
-id = "vpc-main"
-{cidr("10.20.0.0/16", "fd00:20::/48")}
-[[subnet]]
-id = "subnet-a"
-vpc = "vpc-main"
-cidr = "{TARGET_LEG.network}"
-{subnet_v6(TARGET_LEG)}
-interface = "{TARGET_LEG.interface}"
-[[vpc]]
-id = "vpc-other"
-{cidr("10.30.0.0/16", "fd00:30::/48")}
-[[subnet]]
-id = "subnet-b"
-vpc = "vpc-other"
-cidr = "{OTHER_LEG.network}"
-{subnet_v6(OTHER_LEG)}
-interface = "{OTHER_LEG.interface}"
-"""
+        return of("vpc-main", "10.20.0.0/16", "fd00:20::/48", TARGET_LEG, "subnet-a") + of(
+            "vpc-other", "10.30.0.0/16", "fd00:30::/48", OTHER_LEG, "subnet-b"
+        )
 
     def gateway_process(self, toml: str, name: str = "gateway", *, wait: bool = True, **env: str) -> GatewayProcess:
         """Run ``cvpnd run`` in the gateway. What ``[daemon]`` needs and ``[metrics]`` are written for it if missing."""

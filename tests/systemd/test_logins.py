@@ -21,6 +21,7 @@ from helpers.freeradius import toml as radius_toml
 from helpers.lab import OpenVpnClient, wait_until
 from helpers.management import Management
 from helpers.netns import Namespace
+from helpers.networks import subnet, vpc
 from helpers.openldap import SLAPD, OpenLdap
 from helpers.postgresql import installed as postgresql_installed
 from helpers.totp import static
@@ -89,14 +90,8 @@ def configuration(state: str, ldap: OpenLdap, root: Path) -> str:
 state = "{state}"
 state_key = "/var/lib/cvpnd/state.key"
 
-[[vpc]]
-id = "vpc-main"
-cidr = ["10.20.0.0/16"]
-[[subnet]]
-id = "subnet-a"
-vpc = "vpc-main"
-cidr = "10.20.0.0/24"
-interface = "lan"
+{vpc("vpc-main", "10.20.0.0/16")}
+{subnet("subnet-a", "vpc-main", "10.20.0.0/24", "lan")}
 
 [[saml_provider]]
 id = "corp"
