@@ -98,6 +98,7 @@ class Refusal(StrEnum):
     ADDRESS_POOL_FULL = "address-pool-full"
     SESSION_LIMIT = "session-limit"
     IDENTITY_SESSION_LIMIT = "identity-session-limit"
+    TERMINATED = "terminated"
     SHUTTING_DOWN = "shutting-down"
     INTERNAL_ERROR = "internal-error"
 
@@ -125,6 +126,22 @@ class End(StrEnum):
     PROTOCOL_VIOLATION = "protocol-violation"
     KEY_EXHAUSTED = "key-exhausted"
     IDENTITY_SESSION_LIMIT = "identity-session-limit"
+
+
+_BEFORE_KEYS = {
+    **{end: Refusal.HANDSHAKE_ABANDONED for end in End},
+    **{end: Refusal(end) for end in End if end in set(map(str, Refusal))},
+    End.IDENTITY_PROVIDER_CHANGED: Refusal.SAML_WRONG_ISSUER,
+    End.SESSION_TIMEOUT: Refusal.TOKEN_EXPIRED,
+    End.CONFIGURATION_CHANGED: Refusal.SHUTTING_DOWN,
+    End.DEVICE_LOST: Refusal.SHUTTING_DOWN,
+    End.SHUTDOWN: Refusal.SHUTTING_DOWN,
+}
+
+
+def of_attempt(reason: Refusal | End) -> Refusal:
+    """What it is called where no session has begun: login has said yes, and its client never had a key."""
+    return reason if isinstance(reason, Refusal) else _BEFORE_KEYS[reason]
 
 
 class ApiRefusal(StrEnum):

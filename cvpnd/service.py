@@ -376,8 +376,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
             gateway.ended.add(view)
         if connection.end_reason is Refusal.WAITING_FOR_ASSERTION:
             entry = waiting_entry(view, time.time())
-        elif isinstance(connection.end_reason, Refusal) and not connection.keys_installed:
-            entry = attempt_entry(view, time.time(), failure=connection.end_reason, detail=connection.end_detail)
+        elif not connection.keys_installed:
+            entry = attempt_entry(view, time.time(), failure=view.end_reason, detail=connection.end_detail)
         else:
             entry = reset_entry(view, time.time(), detail=connection.end_detail)
         daemon.log(connection, entry)

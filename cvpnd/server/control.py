@@ -30,7 +30,7 @@ from cvpnd.dataplane import api as dataplane
 from cvpnd.handlers.desk import Handlers
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
-from cvpnd.reasons import End, Refusal
+from cvpnd.reasons import End, Refusal, of_attempt
 from cvpnd.server.admission import FAILED_LOGINS, UNFINISHED, SourceLimits, TokenBucket, giving_way, prefixes
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
@@ -74,7 +74,7 @@ Observer = Callable[[Connection], None]
 
 class ControlPlane:
     """Owns the session table. ``on_established`` and ``on_ended`` are told of every connection that was let in,
-    and of every one that ended with a name or a reason (for the connection log)."""
+    and of every one that ended, also before that (for the connection log)."""
 
     def __init__(
         self,
@@ -278,10 +278,16 @@ class ControlPlane:
     def _cannot_go_on(self, connection: Connection) -> None:
         """From within the handler of an exception. A mistake of ours, or what the kernel refuses us, ends this one
         connection: packets, timers and events of all others are handled by the same callbacks of the event loop and
-        must not get lost with it."""
+        must not get lost with it. Its client is told to come back, if the session can still do that."""
         log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
         self.end(connection, Refusal.INTERNAL_ERROR)
-        connection.session.close(Refusal.INTERNAL_ERROR)  # in silence: what is queued may be a PUSH_REPLY
+        session, now = connection.session, self.loop.time()
+        try:
+            session.restart(RESTART_TEXT, now, Refusal.INTERNAL_ERROR)
+            for packet in session.packets_to_send(now):
+                connection.link.send(packet)
+        except Exception:
+            session.close(Refusal.INTERNAL_ERROR)
 
     def stranger_failed(self) -> None:
         """The same where there is no connection yet: the packets of others that came with this one go on."""
@@ -474,6 +480,9 @@ class ControlPlane:
         """No packet passes from here on, whatever the session still says. The lease is free exactly once: here."""
         if connection.phase is Phase.ENDED:
             return
+        if not connection.keys_installed:
+            reason = of_attempt(reason)
+            self.handshakes.failed(connection, reason)
         if connection.peer_id is not None:
             connection.final_stats = self.plane.peer_stats(connection.peer_id)
             if isinstance(connection.link, TcpLink):
@@ -490,8 +499,6 @@ class ControlPlane:
             connection.memory.close()
         connection.end_reason, connection.end_detail = reason, detail
         connection.ended_at = time.time()
-        if not connection.keys_installed:
-            self.handshakes.failed(connection, reason)
         self.table.set_phase(connection, Phase.ENDED)
         if isinstance(reason, Refusal):
             self.refusals[connection.endpoint.id, reason] += 1
@@ -507,8 +514,7 @@ class ControlPlane:
             )
             return
         log.info("%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, detail)
-        if connection.keys_installed or isinstance(reason, Refusal):
-            self._on_ended(connection)
+        self._on_ended(connection)
 
     def make_room(self, endpoint: ServedEndpoint, host: str) -> None:
         """For one from there who has proven that, and whom ``may_begin`` lets begin."""
@@ -521,9 +527,8 @@ class ControlPlane:
         """End and forget everybody on it, without another word."""
         for connection in self.table:
             if connection.endpoint is endpoint:
-                reason = End.SHUTDOWN if connection.established else Refusal.SHUTTING_DOWN
-                self.end(connection, reason)
-                connection.session.close(reason)  # who was connected stays visible for an hour; their keys do not
+                self.end(connection, End.SHUTDOWN)
+                connection.session.close(End.SHUTDOWN)  # who was connected stays visible for an hour; their keys do not
                 self._forget(connection)
 
     def forget_endpoint(self, endpoint_id: str) -> None:

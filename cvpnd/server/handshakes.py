@@ -10,7 +10,7 @@ from collections import Counter
 from enum import StrEnum
 
 from cvpnd.ops.histogram import Histogram
-from cvpnd.reasons import End, Refusal
+from cvpnd.reasons import Refusal
 from cvpnd.server.admission import UNFINISHED
 from cvpnd.server.connection import Connection, Phase
 
@@ -45,8 +45,7 @@ class HandshakeStages:
         times.add(now - connection.stage_began_at)
         connection.stage_began_at = now
 
-    def failed(self, connection: Connection, reason: Refusal | End) -> None:
+    def failed(self, connection: Connection, reason: Refusal) -> None:
         """Call it before the phase changes. A client that leaves or is replaced has abandoned it."""
-        refused = isinstance(reason, Refusal) and reason not in UNFINISHED
         stage = _STAGES[connection.phase]
-        self.results[connection.endpoint.id, stage, "refused" if refused else "abandoned"] += 1
+        self.results[connection.endpoint.id, stage, "abandoned" if reason in UNFINISHED else "refused"] += 1

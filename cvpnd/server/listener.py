@@ -308,12 +308,7 @@ class TcpListener:
 
     def _tcp_closed(self, connection: Connection, detail: str) -> None:
         violated = isinstance(connection.link, TcpLink) and connection.link.frames_lost
-        end: End | Refusal
-        if connection.phase is Phase.ESTABLISHED:
-            end = End.PROTOCOL_VIOLATION if violated else End.TCP_CLOSED
-        else:
-            end = Refusal.PROTOCOL_VIOLATION if violated else Refusal.HANDSHAKE_ABANDONED
-        self._control.close(connection, end, detail)
+        self._control.close(connection, End.PROTOCOL_VIOLATION if violated else End.TCP_CLOSED, detail)
 
 
 Listener = UdpListener | TcpListener

@@ -59,7 +59,7 @@ class SessionTimeouts:
     def changed(self, endpoint: ServedEndpoint) -> None:
         """The endpoint allows another length now; for sessions that are there too."""
         for connection in self._control.table:
-            if connection.endpoint is endpoint and connection.established:
+            if connection.endpoint is endpoint and connection.established and connection.keys_installed:
                 self.begin(connection)
 
     def stop(self) -> None:

@@ -22,7 +22,9 @@ class Outbox:
         self.holds_text = bool(self._waiting or self._last_words)
 
     def say_last(self, text: str) -> None:
-        """What ends the session: AUTH_FAILED, HALT, RESTART."""
+        """What ends the session: AUTH_FAILED, HALT, RESTART. What waits until then is not said any more, above all no
+        PUSH_REPLY."""
+        self._waiting.clear()
         self._last_words = text
         self.holds_text = True
 

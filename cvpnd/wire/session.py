@@ -392,7 +392,7 @@ class Session:
                 self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
             else:  # OpenVPN 2.4 and 2.5 end for good on any AUTH_FAILED
                 self._outbox.say_last(messages.restart(f"[P]:{text}"))
-            self._begin_closing(reason, text, now, self._settings.exit_delay_s)
+            self._begin_closing(reason, text, now)
 
     @property
     def takes_updates(self) -> bool:
@@ -413,13 +413,13 @@ class Session:
             return
         self._start_renegotiation(self._keys.next_key_id(), now, by_peer=False)
 
-    def restart(self, text: str, now: float, reason: End = End.SHUTDOWN) -> None:
+    def restart(self, text: str, now: float, reason: Refusal | End = End.SHUTDOWN) -> None:
         """Tell the client to connect again. ``text`` may begin with flags, see ``messages.restart``."""
-        self._say_goodbye(messages.restart(text), reason, now, self._settings.restart_delay_s)
+        self._say_goodbye(messages.restart(text), reason, now)
 
     def halt(self, text: str, now: float, reason: End = End.TERMINATED) -> None:
         """Tell the client to go and stay away."""
-        self._say_goodbye(messages.halt(text), reason, now, self._settings.exit_delay_s)
+        self._say_goodbye(messages.halt(text), reason, now)
 
     def send_message(self, text: str, now: float) -> None:  # noqa: ARG002 - all verbs tell the time
         """Any other text message. Raises ``UsageError`` if it is too long or has control characters."""
@@ -509,6 +509,8 @@ class Session:
                     self._channel.set_retransmits(state.key_id, True)
                     self._channel.restart(state.key_id, now)  # what went out in silence is not due by itself
                 if state.negotiation is Negotiation.SENT_KEY and state.note_acknowledgements():
+                    if self._closing is not None:
+                        self._close_at = now + self._settings.exit_delay_s  # the last words leave only now
                     self._establish(state, now)
         except PeerError as error:
             if not error.fatal:
@@ -581,7 +583,7 @@ class Session:
 
     def _peer_left(self, detail: str, now: float) -> None:
         self.events.append(PeerExit())
-        self._begin_closing(End.CLIENT_EXIT, detail, now, self._settings.exit_delay_s)
+        self._begin_closing(End.CLIENT_EXIT, detail, now)
 
     # -- from key exchange to data keys
 
@@ -662,19 +664,23 @@ class Session:
 
     # -- ending
 
-    def _say_goodbye(self, text: str, reason: End, now: float, delay_s: float) -> None:
+    def _say_goodbye(self, text: str, reason: Refusal | End, now: float) -> None:
         if self.closed or self._closing is not None:
             return
-        if self._keys.primary is None:
-            self._close(Refusal.SHUTTING_DOWN if reason is End.SHUTDOWN else reason, text)
+        if not self._agreement.identified:  # it reads no text yet
+            self._close(reason, text)
             return
         self._outbox.say_last(text)
-        self._begin_closing(reason, text, now, delay_s)
+        self._begin_closing(reason, text, now)
+        pending = self._keys.pending
+        if self._keys.primary is None and pending is not None and not pending.carries_text:
+            # Its acknowledgement of our key message is on its way: without an answer it would wait for as long.
+            self._close_at = max(self._close_at or 0.0, pending.started_at + self._settings.hand_window_s)
 
-    def _begin_closing(self, reason: Refusal | End, detail: str, now: float, delay_s: float) -> None:
+    def _begin_closing(self, reason: Refusal | End, detail: str, now: float) -> None:
         """No service from now on; only acknowledge and repeat until the delay is over."""
         self._closing = SessionClosed(reason, detail)
-        self._close_at = now + delay_s
+        self._close_at = now + self._settings.exit_delay_s
         self._keys.tell_retired()
 
     def _close(self, reason: Refusal | End, detail: str) -> None:

@@ -20,9 +20,8 @@ class SessionSettings:
     tls_timeout_s: float = 2.0
     """First retransmission of a control packet; doubles each time."""
     exit_delay_s: float = 5.0
-    """How long a session that has ended still acknowledges and repeats, so that AUTH_FAILED or HALT arrives."""
-    restart_delay_s: float = 2.0
-    """The same after RESTART: the client comes straight back, and its new session should not meet the old one."""
+    """How long a session that has ended still acknowledges and repeats, so that AUTH_FAILED, HALT or RESTART arrives:
+    longer than the first retransmission takes (``tls_timeout_s``)."""
     push_repeat_s: float = 30.0
     """A PUSH_REQUEST this soon after a PUSH_REPLY crossed it on the way and gets no second one."""
     soft_reset_interval_s: float = 5.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from helpers.pair import (
     CLIENT_ADDRESS,
@@ -361,31 +363,96 @@ def test_exit_message_ends_service_at_once_and_the_session_later() -> None:
     assert pair.of_server(SessionClosed)[0].reason is End.CLIENT_EXIT
 
 
-@pytest.mark.parametrize(
-    ("verb", "text", "reason", "seconds"),
-    [("halt", "HALT,bye", End.TERMINATED, 5), ("restart", "RESTART,bye", End.SHUTDOWN, 2)],
+class DeadLink(NoisyLink):
+    """Loses all that is sent before ``alive_at``."""
+
+    alive_at = 0.0
+
+    def arrivals(self, now: float) -> list[float]:
+        return super().arrivals(now) if now >= self.alive_at else []
+
+
+GOODBYES = pytest.mark.parametrize(
+    ("verb", "text", "reason"), [("halt", "HALT,bye", End.TERMINATED), ("restart", "RESTART,bye", End.SHUTDOWN)]
 )
-def test_goodbye_is_repeated_until_it_arrives(verb: str, text: str, reason: End, seconds: float) -> None:
-    pair = Pair()
+
+
+@GOODBYES
+@pytest.mark.parametrize("dead_s", [0.0, 1.0])
+def test_goodbye_is_repeated_until_it_arrives(verb: str, text: str, reason: End, dead_s: float) -> None:
+    pair = Pair(link=DeadLink())
     pair.connect()
     assert pair.session is not None
+    pair.link.alive_at = pair.now + dead_s
     getattr(pair.session, verb)("bye", pair.now)
     getattr(pair.session, verb)("bye again", pair.now)
     told_at = pair.now
-    pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
+    assert pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
     assert [event.text for event in pair.of_client(Told)] == [text]
     pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=10)
-    assert pair.now == pytest.approx(told_at + seconds)
+    assert pair.now == pytest.approx(told_at + 5)
     assert pair.of_server(SessionClosed) == [SessionClosed(reason, text)]
 
 
-def test_goodbye_before_login_just_closes() -> None:
-    pair = Pair(decide=lambda *_: None)
-    pair.run(lambda pair: bool(pair.of_server(CredentialsReceived)))
+@GOODBYES
+@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("dead_s", [0.0, 3.0, 20.0])
+@pytest.mark.parametrize("accepted", [True, False])
+def test_goodbye_before_our_key_message_is_acknowledged_is_heard(
+    verb: str, text: str, reason: End, transport: Transport, dead_s: float, accepted: bool
+) -> None:
+    """Whatever login has said by then, and however late the acknowledgement comes; no key and no option go with it."""
+    client = LightClient(client_context(), 0.0, transport=transport)
+    pair = Pair(client, link=DeadLink(), transport=transport, decide=accept_everyone if accepted else lambda *_: None)
+    assert pair.run(lambda pair: bool(pair.of_server(CredentialsReceived)))
     assert pair.session is not None
+    assert (pair.session.negotiated is not None) is accepted and not pair.of_server(KeysReady)
+    pair.link.alive_at = pair.now + dead_s
+    getattr(pair.session, verb)("bye", pair.now)
+    assert pair.run(lambda pair: bool(pair.of_client(Told)), seconds=35)
+    assert [event.text for event in pair.of_client(Told)] == [text]
+    assert not pair.client.options and not pair.of_server(KeysReady)
+    assert pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=6)
+    assert pair.of_server(SessionClosed) == [SessionClosed(reason, text)]
+
+
+def test_goodbye_to_a_client_that_never_acknowledges_our_key_message_ends_with_the_hand_window() -> None:
+    pair = Pair(link=DeadLink())
+    assert pair.run(lambda pair: bool(pair.of_server(CredentialsReceived)))
+    assert pair.session is not None
+    pair.link.alive_at = math.inf
+    pair.session.halt("bye", pair.now)
+    assert pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=100)
+    assert pair.now == pytest.approx(pair.settings.hand_window_s, abs=0.1)
+
+
+def test_goodbye_before_the_key_exchange_just_closes() -> None:
+    pair = Pair(decide=lambda *_: None)
+    assert pair.run(lambda pair: pair.session is not None)
+    assert pair.session is not None and not pair.of_server(TlsEstablished)
     pair.session.restart("", pair.now)
     pair.run(seconds=1)
-    assert pair.of_server(SessionClosed)[0].reason is Refusal.SHUTTING_DOWN
+    assert pair.of_server(SessionClosed)[0].reason is End.SHUTDOWN
+
+
+def test_what_has_not_left_before_the_last_words_is_not_said() -> None:
+    """Keys that cannot be installed: the PUSH_REPLY that goes with them must not follow the failure."""
+    pair = Pair()
+    assert pair.run(lambda pair: bool(pair.of_server(CredentialsReceived)))
+    session = pair.session
+    assert session is not None
+    pump, announced = pair._pump, []
+
+    def installs_nothing() -> None:
+        announced.extend(event for event in session.events if isinstance(event, KeysReady))
+        if announced:
+            session.restart("bye", pair.now)
+        pump()
+
+    pair._pump = installs_nothing  # type: ignore[method-assign]
+    assert pair.run(lambda pair: bool(pair.of_client(Told)))
+    assert announced and not pair.client.options
+    assert [event.text for event in pair.of_client(Told)] == ["RESTART,bye"]
 
 
 def test_text_goes_both_ways() -> None:

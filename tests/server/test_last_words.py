@@ -1,0 +1,134 @@
+"""Between login's yes and the client's acknowledgement of our key message: whoever is sent away then hears it, and is
+counted and written down as an attempt that failed, once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from helpers import certs
+from helpers.served import Client
+
+from cvpnd.reasons import End, Refusal, of_attempt
+from cvpnd.server.connection import Phase
+from cvpnd.wire.packet import Transport
+
+TEXT = "Told in time"
+SAID = {
+    End.TERMINATED: ("halt", Refusal.TERMINATED),
+    End.ACCOUNT_DISABLED: ("halt", Refusal.ACCOUNT_DISABLED),
+    End.CERTIFICATE_REVOKED: ("halt", Refusal.CERTIFICATE_REVOKED),
+    End.CERTIFICATE_UNKNOWN_CA: ("halt", Refusal.CERTIFICATE_UNKNOWN_CA),
+    End.IDENTITY_SESSION_LIMIT: ("halt", Refusal.IDENTITY_SESSION_LIMIT),
+    End.IDENTITY_PROVIDER_CHANGED: ("halt", Refusal.SAML_WRONG_ISSUER),
+    End.ACCOUNT_UNCHECKED: ("restart", Refusal.ACCOUNT_UNCHECKED),
+    End.CONFIGURATION_CHANGED: ("restart", Refusal.SHUTTING_DOWN),
+    End.DEVICE_LOST: ("restart", Refusal.SHUTTING_DOWN),
+    End.SHUTDOWN: ("restart", Refusal.SHUTTING_DOWN),
+}
+
+
+@pytest.fixture(params=list(Transport))
+def transport(request):
+    return request.param
+
+
+async def let_in(served, transport):
+    """A client whose acknowledgement is on its way: ``arrive`` delivers it. The other way is open."""
+    client = Client(served.udp if transport is Transport.UDP else served.tcp, transport)
+    assert await client.until(lambda: any(each.established for each in served.control.table))
+    (connection,) = served.control.table
+    assert not connection.keys_installed and served.leases_used == 1
+    send, held = client.send, []
+    client.send = held.append
+    await client.until(lambda: False, 0.1)
+    assert held and not connection.keys_installed
+
+    def arrive() -> None:
+        client.send = send
+        for packet in held:
+            send(packet)
+
+    return client, connection, arrive
+
+
+def failed_once(served, connection, reason: Refusal) -> None:
+    control = served.control
+    assert served.established == [] and served.ended == [connection]
+    assert (connection.phase, connection.end_reason) == (Phase.ENDED, reason)
+    assert served.leases_used == 0 and control.sessions_of(served.endpoint) == 0
+    assert control.refusals == {(served.endpoint.id, reason): 1}
+    assert not control.ends and not control.established
+    assert sum(control.logins.values()) == (reason is not Refusal.HANDSHAKE_ABANDONED)
+    result = "abandoned" if reason is Refusal.HANDSHAKE_ABANDONED else "refused"
+    assert control.handshakes.results[served.endpoint.id, "keys", result] == 1
+
+
+@pytest.mark.parametrize("end", SAID)
+async def test_whoever_is_sent_away_before_its_acknowledgement_hears_so_with_it(served, transport, end):
+    client, connection, arrive = await let_in(served, transport)
+    verb, reason = SAID[end]
+    getattr(served.control, verb)(connection, end, TEXT)
+    failed_once(served, connection, reason)
+    arrive()
+    assert await client.until(lambda: client.light.failed is not None)
+    assert client.light.failed == f"{verb.upper()},{TEXT}"
+    assert client.light.options == ()
+    failed_once(served, connection, reason)
+    client.close()
+
+
+async def test_whoever_leaves_before_its_acknowledgement_has_abandoned_its_attempt(served, transport):
+    client, connection, _ = await let_in(served, transport)
+    client.close()
+    if transport is Transport.TCP:
+        await asyncio.sleep(0.2)
+    else:
+        served.control.close(connection, End.CLIENT_TIMEOUT)
+    failed_once(served, connection, Refusal.HANDSHAKE_ABANDONED)
+
+
+async def test_every_end_has_a_word_for_an_attempt():
+    words = set(map(str, Refusal))
+    assert all(of_attempt(end) == end for end in End if end in words)
+    assert all(isinstance(of_attempt(each), Refusal) for each in (*End, *Refusal))
+
+
+HEARD = {"add_peer": "AUTH_FAILED", "set_remote": "AUTH_FAILED", "install_key": "RESTART,[P]:gateway restarts"}
+
+
+@pytest.mark.parametrize("verb", HEARD)
+async def test_whoever_the_data_plane_does_not_take_hears_so(served, transport, verb):
+    if (verb, transport) == ("set_remote", Transport.TCP):
+        pytest.skip("not a verb of this transport")
+    served.plane.broken.add(verb)
+    client = Client(served.udp if transport is Transport.UDP else served.tcp, transport)
+    assert await client.until(lambda: client.light.failed is not None)
+    assert client.light.failed == HEARD[verb] and client.light.options == ()
+    (connection,) = served.ended
+    assert connection.end_reason is Refusal.INTERNAL_ERROR and served.leases_used == 0
+    client.close()
+
+
+async def test_an_established_client_whose_next_key_cannot_be_installed_is_told_to_come_back(served):
+    client = await Client(served.udp).connect()
+    (connection,) = served.established
+    served.plane.broken.add("install_key")
+    connection.session.renegotiate(asyncio.get_running_loop().time())
+    served.control.pump(connection, asyncio.get_running_loop().time())
+    assert await client.until(lambda: client.light.failed is not None)
+    assert client.light.failed == "RESTART,[P]:gateway restarts"
+    assert connection.end_reason is Refusal.INTERNAL_ERROR and served.leases_used == 0
+    client.close()
+
+
+async def test_whoever_is_refused_hears_so_with_its_acknowledgement(serve, transport):
+    """No room for a second session: decided before our key message leaves."""
+    served = serve(sessions_per_identity=1)
+    first = await Client(served.udp, certificate=certs.client()).connect()
+    client = Client(served.udp if transport is Transport.UDP else served.tcp, transport)
+    assert await client.until(lambda: client.light.failed is not None)
+    assert client.light.failed.startswith(("AUTH_FAILED,TEMP", "RESTART,[P]:"))
+    assert served.ended[0].end_reason is Refusal.IDENTITY_SESSION_LIMIT and served.leases_used == 1
+    first.close()
+    client.close()
