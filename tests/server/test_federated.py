@@ -250,7 +250,9 @@ async def test_client_that_takes_no_token_says_again_what_it_brought(gateway):
     second.light.password = first
     await renegotiate(second)
     second.light.password = brought(state, saml_idp.answer(url))  # the request is used, by whatever is another response
-    now, (connection,) = asyncio.get_running_loop().time(), served.established
+    (connection,) = served.established
+    assert await second.until(lambda: connection.session._keys.pending is None)  # our side of the first has ended too
+    now = asyncio.get_running_loop().time()
     connection.session.renegotiate(now)  # a client may begin one only every few seconds
     served.control.pump(connection, now)
     assert await second.until(lambda: second.light.failed is not None)
