@@ -5,6 +5,7 @@ everything else, whatever is known to be a secret of this gateway is cut out, an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tomllib
@@ -37,7 +38,15 @@ LONGEST_FILE = 64 * 1024
 _PEM = re.compile(
     r"-----BEGIN ([^-\n]*(?:private|static|secret|tls-crypt)[^\n]*?)-----.*?-----END \1-----", re.DOTALL | re.IGNORECASE
 )
-_ASSIGNED = re.compile(r"""([\w-]+)[ \t]*=[ \t]*(?:["']([^"'\n]*)|([^\s,}\]"'{\[]+))""")
+_TOKENS = re.compile(
+    r"""(?m) \#.* | ^[ \t]*(?P<table>\[.*)
+    | (?:[\w-]+\.)* (?P<quote>["']?) (?P<key>[\w-]+) (?P=quote) [ \t]*=
+    | \"{3} (?P<long>[\s\S]*?) (?:\"{3}|\Z) | '{3} (?P<long_literal>[\s\S]*?) (?:'{3}|\Z)
+    | " (?P<text>(?:[^"\\\n]|\\.)*) | ' (?P<literal>[^'\n]*)
+    | (?P<bare>[^\s,\[\]{}"'\#]+)""",
+    re.VERBOSE,
+)
+"""Of a TOML file that has a mistake somewhere."""
 _URLS = frozenset({"url", "metadata"})
 """What these have behind a question mark may be a key to them."""
 _SECRET_FILES = frozenset({"private_key", "signing_key", "key", "server_key", "state_key"})
@@ -71,13 +80,12 @@ def secrets_of(config_path: Path) -> Iterator[str]:
     """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read.
     Raises ``OSError``: who cannot read the file does not know what to hide."""
     for key, value in _texts(_read(config_path)):
-        if key == "state":
-            for written in _passwords(urlsplit(value)):
-                yield from {written, unquote_plus(written), unquote(written)}
-        elif key in _URLS:
-            query = urlsplit(value).query
-            for written in (query, *(pair.partition("=")[2] for pair in query.split("&"))):
-                yield from {written, unquote_plus(written), unquote(written)}
+        if key == "state" or key in _URLS:
+            try:
+                for written in (_passwords if key == "state" else _parameters)(urlsplit(value)):
+                    yield from {written, unquote_plus(written), unquote(written)}
+            except ValueError:  # no URL, which may be what somebody asks for help with
+                yield value
         elif key not in PUBLIC and any(word in key for word in SECRET_WORDS):
             yield value
     for path in secret_files(config_path):
@@ -100,13 +108,35 @@ def _passwords(database: SplitResult) -> Iterator[str]:
             yield written
 
 
+def _parameters(url: SplitResult) -> Iterator[str]:
+    yield url.query
+    for pair in url.query.split("&"):
+        yield pair.partition("=")[2]
+
+
 def _read(config_path: Path) -> Any:
     """Also of a file with a mistake in it, for which somebody may be asking for help, what stands behind each key."""
     text = config_path.read_bytes().decode(errors="replace")
     try:
         return tomllib.loads(text)
     except ValueError:
-        return [{key: (quoted or bare).rstrip(" \t,}]")} for key, quoted, bare in _ASSIGNED.findall(text)]
+        return [{key: value} for key, value in _assigned(text)]
+
+
+def _assigned(text: str) -> Iterator[tuple[str, str]]:
+    """Each text of the file with the key that stands before it."""
+    key = ""
+    for token in _TOKENS.finditer(text):
+        if token["key"] or token["table"]:
+            key = token["key"] or ""
+        elif value := token["text"] or token["long"]:
+            yield key, value
+            yield key, value.rstrip(" \t,}]")  # the mistake may be that its end is missing
+            with contextlib.suppress(ValueError):
+                yield key, tomllib.loads(f'value = """{value}"""')["value"]
+        elif value := token["literal"] or token["long_literal"] or token["bare"]:
+            yield key, value
+            yield key, value.rstrip(" \t,}]")
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

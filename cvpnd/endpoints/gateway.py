@@ -169,7 +169,7 @@ class Gateway:
             await self._become(new)
         except (ConfigError, TrustError, ManagedError, DirectoryError, HandlerError) as error:
             raise GatewayError(str(error)) from error
-        except (HostError, ListenError, OSError) as error:
+        except (HostError, ListenError, StoreError, OSError) as error:
             raise GatewayError(await self._go_back(old, str(error))) from error
         self.config = new
         self.last_reload_successful = True

@@ -69,7 +69,8 @@ class LogOperations(OperationsBase):
         if not keep_days or self._gateway.timekeeper.trouble:  # else it may be that nothing is so old
             return
         before = now - keep_days * DAY_S
-        there_are = {each.id for each in await self._store(self._stored.managed_endpoints)}
+        there_are = {each.id for each in self._gateway.config.endpoints}
+        there_are |= {each.id for each in await self._store(self._stored.managed_endpoints)}
 
         def is_over(stream: str) -> bool:
             return _OWN_STREAM.fullmatch(stream) is not None and stream not in there_are

@@ -279,6 +279,9 @@ class ControlPlane:
         """From within the handler of an exception. A mistake of ours, or what the kernel refuses us, ends this one
         connection: packets, timers and events of all others are handled by the same callbacks of the event loop and
         must not get lost with it. Its client is told to come back, if the session can still do that."""
+        if connection.phase is Phase.ENDED:  # it has happened before, and what there was to say is said
+            connection.session.close(Refusal.INTERNAL_ERROR)
+            return
         log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
         self.end(connection, Refusal.INTERNAL_ERROR)
         session, now = connection.session, self.loop.time()
@@ -480,6 +483,7 @@ class ControlPlane:
         """No packet passes from here on, whatever the session still says. The lease is free exactly once: here."""
         if connection.phase is Phase.ENDED:
             return
+        own_fault = isinstance(reason, Refusal) or reason is End.PROTOCOL_VIOLATION
         if not connection.keys_installed:
             reason = of_attempt(reason)
             self.handshakes.failed(connection, reason)
@@ -504,7 +508,7 @@ class ControlPlane:
             self.refusals[connection.endpoint.id, reason] += 1
             if not connection.keys_installed and reason not in UNFINISHED:
                 self.logins[connection.endpoint.id, connection.method, "refused"] += 1
-            if reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
+            if own_fault and reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
                 self.sources.failed(connection.link.remote.host, self.loop.time())
         else:
             self.ends[connection.endpoint.id, reason] += 1

@@ -72,8 +72,8 @@ class Leftovers:
                 left = await self._forget_some()
                 rest_s = REST * (time.monotonic() - begun)
                 if left:
-                    await asyncio.sleep(max(AGAIN_S, rest_s))
-                    continue
+                    await asyncio.sleep(AGAIN_S)  # whoever wants an address now
+                    rest_s -= AGAIN_S
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wanted.wait(), rest_s)
         finally:

@@ -7,7 +7,7 @@ where another target has it now, under the address that clients had at the one b
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Set
 
 from cvpnd.config.values import LOCAL
 from cvpnd.host import tracked
@@ -36,15 +36,33 @@ class _Targets:
         return None
 
 
-def forget_unrouted(leases: LeasePool, before: Iterable[Route], now: Iterable[Route]) -> None:
+def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
+def _any_lost(before: Set[tuple[IPNetwork, str]], now: Set[tuple[IPNetwork, str]]) -> bool:
+    """Whether one is gone, or a new one takes a part of it. To look at all connections of the host takes seconds where
+    there are very many."""
+    if not before <= now:
+        return True
+    new = [destination for destination, _ in now - before]
+    old = [destination for destination, _ in before]
+    return any(_within(inner, outer) for inner in new for outer in old)
+
+
+def forget_unrouted(leases: LeasePool, before: Collection[Route], now: Collection[Route]) -> None:
     """Blocking. That it cannot be done is in the log: what clients send is stopped all the same."""
+    if not _any_lost({(route.destination, route.target) for route in before}, {(r.destination, r.target) for r in now}):
+        return
     cidrs = (leases.cidr,) if leases.cidr_v6 is None else (leases.cidr, leases.cidr_v6)
     clients = _Targets((cidr, LOCAL) for cidr in cidrs)
     old, new = (_Targets((route.destination, route.target) for route in routes) for routes in (before, now))
 
     def unrouted(client: bytes, other: bytes) -> bool:
+        if clients.of(client) is None:
+            return False
         target = old.of(other)
-        return target is not None and target != new.of(other) and clients.of(client) is not None
+        return target is not None and target != new.of(other)
 
     try:
         if left := tracked.forget_between(unrouted):

@@ -39,12 +39,14 @@ def open_sqlite(location: URL, key_file: Path) -> Engine:
     """Raises ``UnusableFile``."""
     path = Path(str(location.database))
     try:
-        _prepare_file(path)
+        made = _prepare_file(path)
         if path.is_dir():
             raise UnusableFile("is a directory; name a file in daemon.state")
         if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
             raise UnusableFile("its file system is read-only; mount it for writing, or name another in daemon.state")
-        _check_not_emptied(path, key_file)
+        if not made:
+            _check_not_emptied(path, key_file)
+        _roll_back(path)
         _check_whole(path)
     except sqlite3.Error as error:
         raise UnusableFile(f"{error}{advice(error)}") from None
@@ -56,17 +58,19 @@ def open_sqlite(location: URL, key_file: Path) -> Engine:
     return engine
 
 
-def _prepare_file(path: Path) -> None:
-    """SQLite would make the file by the umask; its -wal and -shm files take this one's mode and owner."""
+def _prepare_file(path: Path) -> bool:
+    """Whether there was none. SQLite would make it by the umask; its -wal and -shm files take this one's mode and
+    owner."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:
-        return
+        return False
     try:
         os.fchmod(file, 0o640)
     finally:
         os.close(file)
+    return True
 
 
 def _check_not_emptied(path: Path, key_file: Path) -> None:
@@ -74,6 +78,13 @@ def _check_not_emptied(path: Path, key_file: Path) -> None:
     wal = path.with_name(f"{path.name}-wal")
     if path.stat().st_size == 0 and key_file.exists() and not (wal.exists() and wal.stat().st_size):
         raise UnusableFile(f"is empty, and what {key_file} seals was in it; restore its backup, or move both away")
+
+
+def _roll_back(path: Path) -> None:
+    """Half a change, which a crash left where there was no WAL: who may only read cannot do that."""
+    if path.with_name(f"{path.name}-journal").exists():
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+            connection.execute("SELECT name FROM sqlite_master").fetchall()
 
 
 def _check_whole(path: Path) -> None:

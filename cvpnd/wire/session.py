@@ -675,7 +675,8 @@ class Session:
         pending = self._keys.pending
         if self._keys.primary is None and pending is not None and not pending.carries_text:
             # Its acknowledgement of our key message is on its way: without an answer it would wait for as long.
-            self._close_at = max(self._close_at or 0.0, pending.started_at + self._settings.hand_window_s)
+            waits_until = min(pending.started_at + self._settings.hand_window_s, now + self._settings.last_ack_s)
+            self._close_at = max(self._close_at or 0.0, waits_until)
 
     def _begin_closing(self, reason: Refusal | End, detail: str, now: float) -> None:
         """No service from now on; only acknowledge and repeat until the delay is over."""

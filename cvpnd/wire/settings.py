@@ -22,6 +22,9 @@ class SessionSettings:
     exit_delay_s: float = 5.0
     """How long a session that has ended still acknowledges and repeats, so that AUTH_FAILED, HALT or RESTART arrives:
     longer than the first retransmission takes (``tls_timeout_s``)."""
+    last_ack_s: float = 15.0
+    """How long one that ends before the client has acknowledged our key message waits for that, to be able to say so:
+    a few repetitions. No limit of sessions counts it meanwhile."""
     push_repeat_s: float = 30.0
     """A PUSH_REQUEST this soon after a PUSH_REPLY crossed it on the way and gets no second one."""
     soft_reset_interval_s: float = 5.0

@@ -101,6 +101,37 @@ def test_of_a_file_with_a_mistake_in_it_secrets_are_known_too(tmp_path: Path, mi
         assert scrub(f"it was {secret}.") == f"it was {HIDDEN}."
 
 
+@pytest.mark.parametrize(
+    ("written", "secret"),
+    [
+        ('secret = "it\'s canary"', "it's canary"),
+        ('"secret" = "canary-1"', "canary-1"),
+        ('x.secret = "canary=2"', "canary=2"),
+        ('secrets = [\n  "other", # "this"\n  "canary-3",\n]', "canary-3"),
+        ('secret = """\ncanary-4 "quoted" """', 'canary-4 "quoted" '),
+        ("secret = '''canary\\5'''", "canary\\5"),
+        ('secret = "can\\u0061ry \\"6\\""', 'canary "6"'),
+        ('more = { a = 1, secret = "canary-7", b = "c" }', "canary-7"),
+    ],
+)
+def test_of_a_file_with_a_mistake_in_it_every_way_to_write_a_secret_is_known(
+    tmp_path: Path, written: str, secret: str
+) -> None:
+    config = tmp_path / "cvpnd.toml"
+    config.write_text(f'name = "shown"\n{written}\n[table] x\nmore-that-is = "shown"\n')
+    with pytest.raises(tomllib.TOMLDecodeError):
+        tomllib.loads(config.read_text())
+    scrub = Scrubber(secrets_of(config))
+    assert scrub(f"shown: {secret}!") == f"shown: {HIDDEN}!"
+
+
+@pytest.mark.parametrize("written", ["https://[canary-of-no-url", "postgresql://u:canary-of-no-url@[db/x"])
+def test_what_should_be_a_url_and_is_none_is_cut_out_as_a_whole(tmp_path: Path, written: str) -> None:
+    config = tmp_path / "cvpnd.toml"
+    config.write_text(f'url = "{written}"\nstate = "{written}"\n')
+    assert Scrubber(secrets_of(config))(f"bad: {written}") == f"bad: {HIDDEN}"
+
+
 def test_without_the_file_no_bundle_is_written(tmp_path: Path) -> None:
     with pytest.raises(UnknownSecretsError, match=r"cvpnd\.toml: No such file"):
         write_bundle(tmp_path / "bundle.tar.gz", tmp_path / "cvpnd.toml", None, lambda _: {})

@@ -14,7 +14,7 @@ from cvpnd.ops.log_streams import LogStreams
 from cvpnd.store import Store, StoredEndpoint
 
 NOW = 2_000_000_000.0
-GONE, THERE = "cvpn-endpoint-0123456789abcdef0", "cvpn-endpoint-0123456789abcdef1"
+GONE, THERE, OF_THE_FILE = (f"cvpn-endpoint-0123456789abcdef{number}" for number in range(3))
 
 
 def _files(directory: Path) -> list[str]:
@@ -25,7 +25,7 @@ async def test_streams_of_endpoints_that_are_gone_are_removed_when_they_are_old(
     streams = LogStreams(tmp_path / "streams")
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
         store.add_log_group("vpn", 0.0)
-        for name in (GONE, THERE, "mine"):
+        for name in (GONE, THERE, OF_THE_FILE, "mine"):
             store.add_log_stream("vpn", name, NOW - 400 * DAY_S)
             path = streams.path("vpn", name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ async def test_streams_of_endpoints_that_are_gone_are_removed_when_they_are_old(
         store.add_endpoint(StoredEndpoint(THERE, "there", {}, "arn", "", "", 0.0))
         gateway: Any = SimpleNamespace(
             store=store,
-            config=SimpleNamespace(audit=AuditConfig(keep_days=30)),
+            config=SimpleNamespace(audit=AuditConfig(keep_days=30), endpoints=[SimpleNamespace(id=OF_THE_FILE)]),
             timekeeper=SimpleNamespace(trouble=""),
         )
         operations = LogOperations(gateway)
@@ -46,10 +46,10 @@ async def test_streams_of_endpoints_that_are_gone_are_removed_when_they_are_old(
             (group,) = store.log_groups()
             return list(group.streams), _files(tmp_path)
 
-        everything = sorted([GONE, THERE, "mine"])
+        everything = sorted([GONE, THERE, OF_THE_FILE, "mine"])
         assert await left(0) == (everything, everything)
         gateway.timekeeper.trouble = "the clock was put ahead by 40.0 years"
         assert await left(40 * 365) == (everything, everything)
         gateway.timekeeper.trouble = ""
-        assert await left(31) == ([THERE, "mine"], [THERE, "mine"])
+        assert await left(31) == 2 * (sorted([THERE, OF_THE_FILE, "mine"]),)
         assert [record.details["name"] for record in store.audit_records(1)] == [GONE]

@@ -1,6 +1,7 @@
 """What is SQLite's own: the file, its modes and pragmas, and what a disk can do to it."""
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -141,6 +142,34 @@ def _filled(path: Path, url: str) -> None:
             store.add_rule(ENDPOINT, V4, f"{number} {'x' * 200}")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def test_a_file_that_was_moved_away_is_begun_anew_with_the_key_that_there_is(path: Path, url: str) -> None:
+    with closing(Store.open(url)) as store:
+        secret = store.gateway_secret("auth-token")
+    path.rename(path.with_name("away"))
+    with closing(Store.open(url)) as store:
+        assert store.gateway_secret("auth-token") != secret
+    path.unlink()
+    path.with_name("away").rename(path)
+    with closing(Store.open(url)) as store:
+        assert store.gateway_secret("auth-token") == secret
+
+
+def test_half_a_change_that_a_crash_left_without_a_wal_is_rolled_back(path: Path, url: str, tmp_path: Path) -> None:
+    _filled(path, url)
+    crashed = tmp_path / "crashed"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for pragma in ("journal_mode = DELETE", "cache_size = 1"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM authorization_rule")
+        crashed.mkdir()
+        for each in path.parent.iterdir():
+            shutil.copy(each, crashed)
+    assert (crashed / f"{path.name}-journal").stat().st_size > 0
+    with closing(Store.open(f"sqlite:///{crashed / path.name}")) as store:
+        assert len(store.rules(ENDPOINT)) == 300
 
 
 @pytest.mark.parametrize("said", HARMS)
