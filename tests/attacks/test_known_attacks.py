@@ -340,7 +340,7 @@ def test_a_kill_is_final_whatever_the_client_says(verb: str) -> None:
         assert client is not None
         (connection,) = world.connections()
         client._fail = lambda reason: None  # type: ignore[method-assign] - it does not hear of an end
-        delay = {"halt": 5.0, "restart": 2.0, "close": 0.0}[verb]
+        delay = 0.0 if verb == "close" else SessionSettings().exit_delay_s
         if verb == "close":
             world.control.close(connection, End.TERMINATED)
         else:

@@ -19,6 +19,8 @@ WARM_UP = 60
 """Until caches are as full as they get."""
 POOL = 6
 """Threads that the event loop may begin beside those that there are, when there is more to do at once."""
+FILES_OF_A_THREAD = 3
+"""Of a connection to the database: itself, its log and what is shared about that."""
 MOST_GROWTH = 128 << 10
 """Of resident memory, for each. Measured over 240: 22 KiB, ever less, as the caches of SQLite and of Python fill."""
 LEFT = {"audit", "log_stream", "gone", "sqlite_sequence"}
@@ -91,6 +93,7 @@ def test_nothing_of_hundreds_of_endpoints_is_left_but_their_records() -> None:
         grown = after.pop("resident") - before.pop("resident")
         print(f"resident memory of {CYCLES - WARM_UP} more endpoints: {grown / (1 << 20):+.1f} MiB")
         assert after.pop("threads") <= before.pop("threads") + POOL
+        assert after.pop("descriptors") <= before.pop("descriptors") + POOL * FILES_OF_A_THREAD
         assert after == before
         assert grown < MOST_GROWTH * (CYCLES - WARM_UP)
         rest = lab.gateway.run("ip", "rule").stdout + lab.gateway.run("ip", "-brief", "link").stdout
