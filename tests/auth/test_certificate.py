@@ -333,6 +333,27 @@ def test_suites_without_forward_secrecy_are_not_offered(trust):
     assert "no shared cipher" in handshake.server_errors[0]
 
 
+@pytest.mark.parametrize("groups", ["ffdhe2048", "ffdhe3072", "ffdhe3072:ffdhe2048"])
+def test_no_client_chooses_a_key_exchange_that_is_work_for_us_alone(trust, groups):
+    """CVE-2002-20001: he sends any bytes for a share of it."""
+    handshake = shake_hands(trust().ssl_context, client_context(certs.client(), groups=groups))
+    assert not handshake.server_finished
+    assert "no suitable key share" in handshake.server_errors[0]
+
+
+@pytest.mark.parametrize(
+    "groups", ["X25519MLKEM768", "X25519", "P-256", "X448", "P-384", "P-521", "ffdhe3072:P-256", "ffdhe2048:X25519"]
+)
+def test_every_other_key_exchange_is_left_to_the_client(trust, groups):
+    assert shake_hands(trust().ssl_context, client_context(certs.client(), groups=groups)).accepted
+
+
+def test_an_openssl_that_knows_no_way_to_leave_groups_out_serves_all_the_same(trust, monkeypatch, caplog):
+    monkeypatch.setattr("cvpnd.auth.context._GROUPS", b"DEFAULT:-no-such-group:nor-this")
+    assert login(trust(), certs.client()).accepted
+    assert "too old" in caplog.text
+
+
 def test_server_intermediates_are_sent_from_the_certificate_or_the_chain_file(trust, tmp_path):
     server = certs.server(issuer=certs.intermediate())
     inline = login(trust(server=server), certs.client())

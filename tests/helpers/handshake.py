@@ -28,12 +28,16 @@ class Handshake:
         return self.server_finished and self.verdict.refusal is None and not self.server_errors
 
 
-def client_context(certificate: TestCertificate | None, version: str = "1.3") -> SSL.Context:
-    """A client that shows ``certificate`` (with its intermediates), however weak it is."""
+def client_context(certificate: TestCertificate | None, version: str = "1.3", groups: str = "") -> SSL.Context:
+    """A client that shows ``certificate`` (with its intermediates), however weak it is. ``groups``: instead of those
+    that OpenSSL offers for the key exchange."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(VERSIONS[version])
     context.set_max_proto_version(VERSIONS[version])
     context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+    if groups:
+        raw = context._context  # type: ignore[attr-defined]  # pyOpenSSL has no method for it
+        assert SSL._lib.SSL_CTX_set1_curves_list(raw, groups.encode()) == 1, groups  # type: ignore[attr-defined]
     if certificate is not None:
         context.use_certificate(certificate.certificate)
         context.use_privatekey(certificate.private_key)
