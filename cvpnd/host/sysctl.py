@@ -124,6 +124,9 @@ def forwarding(
     advertisements must be told to go on doing so. ``per_interface_v6`` is for tests; None = ask the kernel.
     """
     wanted = {f"net/ipv4/conf/{name}/forwarding": "1" for name in (*tuns, *interfaces)}
+    # A packet may name a way of its own, by an address that rules allow to one that they do not. It goes nowhere if
+    # either this or the setting for all interfaces says no, and that is an administrator's.
+    wanted |= {f"net/ipv4/conf/{name}/accept_source_route": "0" for name in tuns}
     opened_v4: list[str] = []
     if sysctls.before("net/ipv4/conf/all/forwarding") == "0":
         opened_v4 = [name for name in interfaces if sysctls.before(f"net/ipv4/conf/{name}/forwarding") == "0"]
