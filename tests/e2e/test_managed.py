@@ -48,7 +48,8 @@ class Managed:
         """``state``: another database than that of the lab."""
         if state is not None:
             self.gateway.write_config(
-                f'[daemon]\nstate = "{state}"\nadmin_socket = "{self.gateway.admin_socket}"\n'
+                f'[daemon]\nstate = "{state}"\nstate_key = "{self.directory}/other-state.key"\n'
+                f'admin_socket = "{self.gateway.admin_socket}"\n'
                 f'log_directory = "{self.gateway.log_directory}"\n' + self.toml
             )
         self.gateway.start()
