@@ -26,8 +26,13 @@ class Site(http.server.BaseHTTPRequestHandler):
     body = b""
     status = 200
     pause_s = 0.0
+    raw = b""
+    """All that is said, in place of HTTP."""
 
     def do_GET(self) -> None:
+        if type(self).raw:
+            self.wfile.write(type(self).raw)
+            return
         self.send_response(type(self).status)
         self.send_header("Location", "/elsewhere")
         self.end_headers()
@@ -43,7 +48,7 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Site.body, Site.status, Site.pause_s = saml_idp.metadata().encode(), 200, 0.0
+    Site.body, Site.status, Site.pause_s, Site.raw = saml_idp.metadata().encode(), 200, 0.0, b""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/metadata"
@@ -113,6 +118,26 @@ def test_a_clock_that_is_put_back_does_not_put_off_the_next_reading(store, url):
     clock.now -= 365 * 86_400
     assert keeper.refresh_due() and entity_ids(keeper) == {"corp": NEW}
     assert not keeper.refresh_due()
+
+
+NO_HTTP = b"SSH-2.0-OpenSSH_9.2\r\n"
+CUT_OFF = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n<a>"
+
+
+@pytest.mark.parametrize("raw", [NO_HTTP, CUT_OFF], ids=["no-http", "cut-off"])
+def test_a_site_that_answers_otherwise_than_http_is_named_and_what_was_known_stays(store, url, raw, caplog):
+    clock = Clock()
+    keeper = SamlKeeper(store, clock)
+    keeper.read([config(url)])
+    Site.raw = raw
+    clock.now += 3600
+    with caplog.at_level(logging.WARNING):
+        assert keeper.refresh_due()
+    assert url in caplog.text and "the latest good one stays" in caplog.text
+    assert keeper.failures == {"corp": 1} and entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+    started = SamlKeeper(store, clock)
+    started.read([config(url)])
+    assert entity_ids(started) == {"corp": saml_idp.ENTITY_ID}, "it was kept"
 
 
 @pytest.mark.parametrize("how", ["a byte now and then", "more than there may be", "no answer"])

@@ -102,10 +102,15 @@ def _fitting(pattern: str) -> Callable[[str], object]:
             parts.append("")
         else:
             parts[-1] += "." if found == "?" else re.escape(found[-1])
+    return starred(parts).fullmatch
+
+
+def starred(parts: Sequence[str]) -> re.Pattern[str]:
+    """Regular expressions with any text between them."""
     first, *rest = parts
     # what is found first between two stars stays: looking for another place as well would cost a power of the text
     between = "".join(f"(?>.*?{part})" for part in rest[:-1])
-    return re.compile(f"{first}{between}.*{rest[-1]}" if rest else first, re.DOTALL).fullmatch
+    return re.compile(f"{first}{between}.*{rest[-1]}" if rest else first, re.DOTALL)
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from cvpnd.api.aws.call import Answer, Call
+from cvpnd.api.aws.call import Answer, Call, starred
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.endpoints.arns import ACCOUNT
 from cvpnd.endpoints.model import LogEvent
@@ -206,7 +206,7 @@ def _selector(text: str) -> Callable[[str], bool]:
             "InvalidParameterException", 'the filter pattern can be { $.key = "value" } and no more than that'
         )
     key, wanted = found[1] or found[2], found[4] if found[4] is not None else found[5]
-    expected = re.compile(".*".join(re.escape(part) for part in wanted.split("*")))
+    expected = starred([re.escape(part) for part in wanted.split("*")])
     equal = found[3] == "="
 
     def fits(line: str) -> bool:

@@ -13,6 +13,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.error import URLError
@@ -110,7 +111,7 @@ class SamlKeeper:
             idp = parse_metadata(self._text(config), config.idp_entity_id)
             if idp.expired(now):
                 raise MetadataError("has expired (validUntil)")
-        except (MetadataError, OSError, URLError, ValueError) as error:
+        except (MetadataError, OSError, URLError, HTTPException, ValueError) as error:
             if strict:
                 raise DirectoryError(f"saml_provider {config.id}: {config.metadata} {_words(error)}") from None
             self.failures[config.id] += 1
