@@ -135,6 +135,11 @@ def forwarding(
     if ipv6:
         host_wide = "net/ipv6/conf/all/forwarding"
         closed = sysctls.before(host_wide) == "0"
+        # The same over IPv6, where a TUN begins with the administrator's setting for interfaces to come. A kernel may
+        # lack them.
+        for setting in ("seg6_enabled", "rpl_seg_enabled"):
+            if (PROC_SYS / "net/ipv6/conf/all" / setting).exists():
+                wanted |= {f"net/ipv6/conf/{name}/{setting}": "0" for name in tuns}
         if per_interface_v6 is None:
             per_interface_v6 = (PROC_SYS / "net/ipv6/conf/all/force_forwarding").exists()
         if per_interface_v6 and closed:
