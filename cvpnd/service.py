@@ -37,6 +37,7 @@ from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.self_service import SelfServiceDesk
 from cvpnd.endpoints.service import Operations
+from cvpnd.host.errors import HostError
 from cvpnd.host.firewall import Denied
 from cvpnd.host.gateway import HostGateway
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic, render_status, write_status
@@ -126,8 +127,8 @@ class Daemon:
             return
         self._kept_back_at = now
         try:
-            self._kept_back = await self.gateway.denied()
-        except GatewayError as error:
+            self._kept_back = await self.gateway.host_changes.denied()
+        except HostError as error:
             log.warning("what the firewall kept back cannot be read: %s", error)
 
     def metrics(self) -> GatewayMetrics:
@@ -148,7 +149,7 @@ class Daemon:
             last_reload_successful=gateway.last_reload_successful,
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
-            saml=views.saml_metrics(self.control.saml, gateway.saml_keeper, time.time()),
+            saml=views.saml_metrics(self.control.saml, gateway.identity_providers.keeper, time.time()),
             connect_handlers=self.control.handlers.seconds,
             api_refusals=self._api_refusals(),
             portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
@@ -157,8 +158,8 @@ class Daemon:
             store_outage="" if outage is None else outage.reason,
             store_outage_since=None if outage is None else outage.since,
             connection_log_lost=self.connection_log.lost,
-            host_changes=gateway.host_changes_seen,
-            host_trouble=gateway.host_trouble,
+            host_changes=gateway.host_changes.seen,
+            host_trouble=gateway.host_changes.trouble,
             clock_trouble=gateway.timekeeper.trouble,
             queues={
                 "connection_log": self.connection_log.waiting,
@@ -407,7 +408,8 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
-    kept = operations.keep_host, gateway.keep_firewall, gateway.keep_metadata, gateway.timekeeper.keep, accounts
+    firewall, metadata = gateway.host_changes.keep_firewall, gateway.identity_providers.keep_metadata
+    kept = operations.keep_host, firewall, metadata, gateway.timekeeper.keep, accounts
     stored = operations.keep_following, operations.keep_audit, operations.keep_log_streams
     for chore in (daemon.beat, daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
         daemon.keep(chore)

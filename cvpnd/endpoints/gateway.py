@@ -12,53 +12,44 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from functools import partial
 
 from cvpnd.auth.certificate import CertificateTrust
-from cvpnd.auth.crl import CrlEdition, CrlSource
 from cvpnd.auth.directory import DirectoryError
-from cvpnd.auth.files import CertificateSettings, TrustError
+from cvpnd.auth.files import TrustError
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.radius import radius_settings
-from cvpnd.auth.saml.keeper import SamlKeeper, keep_fresh, prepare
-from cvpnd.auth.saml.logins import SamlLogins
-from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import Revocations, TokenKey
-from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import Config, ConfigError, EndpointConfig, Listen, check_files, load
-from cvpnd.config.crosscheck import managed_problems
+from cvpnd.config import Config, ConfigError, EndpointConfig, Listen
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.accounts import Accounts
+from cvpnd.endpoints.checks import Checks, read_again
 from cvpnd.endpoints.crl_memory import CrlMemory
 from cvpnd.endpoints.ended import EndedConnections
-from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError, SetAside
+from cvpnd.endpoints.host_changes import HostChanges
+from cvpnd.endpoints.identity_providers import IdentityProviders
+from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.pools import Pools
-from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.endpoints.running import Keepers, RunningEndpoint
 from cvpnd.endpoints.set_aside import EndpointsAside
 from cvpnd.endpoints.timekeeping import Timekeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
-from cvpnd.host.firewall import Denied
-from cvpnd.host.gateway import HostChange, HostGateway
+from cvpnd.host.gateway import HostGateway
 from cvpnd.policy.compile import compile_prefixes, compile_rules
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import IPNetwork, Rule
-from cvpnd.policy.push import push_options
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import RESTART_TEXT, ControlPlane
+from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.leftovers import Leftovers
-from cvpnd.server.listener import Listener, TcpListener, UdpListener
-from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
-from cvpnd.server.sockets import ListenError, check_free
+from cvpnd.server.sockets import ListenError
 from cvpnd.server.unrouted import forget_unrouted
 from cvpnd.store import Store, StoreError
 
@@ -70,13 +61,6 @@ MANY_PREFIXES = 100
 
 class GatewayError(Exception):
     """The gateway cannot be made so; the text tells the operator what to change."""
-
-
-@dataclass(slots=True)
-class _Running:
-    served: ServedEndpoint
-    protection: ProtectionKeeper
-    listeners: list[Listener] = field(default_factory=list)
 
 
 class Gateway:
@@ -91,20 +75,22 @@ class Gateway:
         self.control = control
         self.store = store
         self.accounts = Accounts(plane, control, store)
-        self.saml_keeper = SamlKeeper(store)
+        self.identity_providers = IdentityProviders(control, store)
         self.timeouts = SessionTimeouts(control)
         self.timekeeper = Timekeeper(control.clock, store)
+        self.host_changes = HostChanges(host)
         self._crl_memory = CrlMemory(store, control.clock)
         self.ended = EndedConnections()
         self.revision = 0
         self.last_reload_at: float | None = None
         self.last_reload_successful = True
-        self.host_changes_seen: Counter[str] = Counter()
         self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
         self._pools = Pools(config.daemon.admin_socket.parent / "leases.json")
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, RunningEndpoint] = {}
+        """What is in it is complete, so that another attempt finds what is missing."""
+        self._checks = Checks(self._managed, self._crl_memory, self._running)
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
         self._listener_numbers = itertools.count()
@@ -165,7 +151,7 @@ class Gateway:
         self.last_reload_at = time.time()
         self.last_reload_successful = False
         try:
-            new = await asyncio.to_thread(_read, old)
+            new = await asyncio.to_thread(read_again, old)
             await self._become(new)
         except (ConfigError, TrustError, ManagedError, DirectoryError, HandlerError) as error:
             raise GatewayError(str(error)) from error
@@ -191,10 +177,8 @@ class Gateway:
         self.timeouts.stop()
         try:
             for running in self._running.values():
-                running.served.closing = True
-                for listener in running.listeners:
-                    listener.stop_accepting()
-            told = self._put_off(self.control.table) + self._send_back(self.control.table, End.SHUTDOWN)
+                running.stop_accepting()
+            told = sum([running.send_back(End.SHUTDOWN) for running in self._running.values()])
             self.accounts.close()
             if self.control.saml is not None:
                 self.control.saml.close()
@@ -214,15 +198,15 @@ class Gateway:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others
         did to the host. Else rules and host are looked at only where the change concerns them: with 10,000 rules and
         1,000 routes all of it takes a second. ``setting_aside``: decide anew which endpoints that is done to."""
-        check = partial(self._checked, file, again=again)
-        managed, keepers = await (self._aside.decide(check) if setting_aside else check(self._aside.as_before()))
-        config = file.model_copy(update={"endpoints": (*file.endpoints, *managed)})
+        check = partial(self._checks.check, file, again=again)
+        checked = await (self._aside.decide(check) if setting_aside else check(self._aside.as_before()))
+        config = file.model_copy(update={"endpoints": (*file.endpoints, *checked.managed)})
         self.control.set_limits(config.daemon.strangers)
         users = await asyncio.to_thread(self.store.local_users)
         directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
         handlers = [await asyncio.to_thread(open_handler, each) for each in file.handlers] if again else []
         radius = [(each, await asyncio.to_thread(radius_settings, each)) for each in file.radius] if again else []
-        await self._set_identity_providers(config, again=again)
+        await self.identity_providers.read(config, again=again)
         if again:
             self.accounts.set_radius(radius)
             self.accounts.set_directories(directories)
@@ -234,9 +218,8 @@ class Gateway:
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         for endpoint_id, running in list(self._running.items()):
             settings = wanted.get(endpoint_id)
-            if settings is None or _needs_replacing(running.served.settings, settings):
-                self._send_back(self._connections(running.served), End.CONFIGURATION_CHANGED)
-                self._put_off(self._connections(running.served))
+            if settings is None or running.needs_replacing(settings):
+                running.send_back(End.CONFIGURATION_CHANGED)
                 self._remove(running)
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
@@ -244,7 +227,7 @@ class Gateway:
         }
         for endpoint in config.endpoints:  # whom nobody trusts any more goes first, whatever the host makes of the rest
             if (here := self._running.get(endpoint.id)) is not None:
-                await self._trust(here, keepers[endpoint.id])
+                await self._trust(here, checked.keepers[endpoint.id])
         plan = host_plan(config, devices, self.plane.workers)
         if not self.revision:
             await self._host.up(plan)
@@ -255,75 +238,22 @@ class Gateway:
             if here is None:
                 rules = await asyncio.to_thread(self._rules_of, endpoint)
                 pool = await self._pools.take(endpoint)
-                self._add(config, endpoint, devices[endpoint.id], keepers[endpoint.id], rules, pool)
+                self._add(config, endpoint, devices[endpoint.id], checked.keepers[endpoint.id], rules, pool)
                 continue
             if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
                 await self.put_rules_in_force(here.served, rules)
             routes = here.served.routes
-            self._update(here, config, endpoint)
+            here.configure(config, endpoint, self.timeouts)
             if here.served.routes != routes:
                 await asyncio.to_thread(forget_unrouted, here.served.leases, routes, here.served.routes)
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.forget_endpoint(endpoint_id)
         self.accounts.set_local_users(file, users)
-        await asyncio.to_thread(self._managed.forget, managed)
-
-    async def _checked(
-        self, file: Config, aside: Mapping[str, SetAside], *, again: bool
-    ) -> tuple[tuple[EndpointConfig, ...], dict[str, _Keepers]]:
-        """Managed endpoints, and all files. What can be refused of an endpoint is refused here, before anything is
-        done. Raises ``EndpointFault``, and others where it is not the fault of one that is managed."""
-        managed = await asyncio.to_thread(self._managed.read, file, aside)
-        for endpoint, problem in managed_problems(file, managed):
-            raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
-        known, keepers = self._keepers(), {}
-        for endpoint in (*file.endpoints, *managed):
-            try:
-                new = endpoint.id not in known and endpoint not in managed
-                crls = await asyncio.to_thread(self._crl_memory.known, endpoint) if new else {}
-                keepers[endpoint.id] = await asyncio.to_thread(
-                    _read_files, endpoint, known.get(endpoint.id), crls, again=again
-                )
-                self._check_new_ports(endpoint)
-            except (TrustError, ListenError) as error:
-                if endpoint not in managed:
-                    raise
-                raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {error}") from error
-        return managed, keepers
+        await asyncio.to_thread(self._managed.forget, checked.managed)
 
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:
         running = self._running.get(endpoint_id)
         return () if running is None else running.served.settings.listen
-
-    async def _set_identity_providers(self, config: Config, *, again: bool) -> None:
-        """Those of the file and, where an endpoint logs people in by SAML, those of the store."""
-        methods = [endpoint.user_method for endpoint in config.endpoints]
-        federated = any(method is not None and method.is_federated for method in methods)
-        if not federated and not config.saml_providers and self.control.saml is None:
-            return
-        if again:
-            await asyncio.to_thread(self.saml_keeper.read, config.saml_providers)
-        stored = await asyncio.to_thread(self.store.saml_providers)
-        await asyncio.to_thread(self.saml_keeper.read_stored, {each.arn: each.metadata for each in stored})
-        if self.control.saml is None:
-            await asyncio.to_thread(prepare)
-            key = await asyncio.to_thread(self.store.gateway_secret, "saml-state")
-            self.control.saml = SamlLogins(self.store, key, self.control.clock.now, unavailable=StoreError)
-        self._follow_providers(self.saml_keeper.providers())
-
-    async def keep_metadata(self) -> None:
-        """Runs until cancelled: reads the metadata of identity providers again when it is time."""
-        await keep_fresh(self.saml_keeper, self._follow_providers)
-
-    def _follow_providers(self, found: Mapping[str, SamlProvider]) -> None:
-        """Whom an identity provider let in goes when another one takes its place under its id."""
-        saml = self.control.saml
-        if saml is None:
-            return
-        saml.replace(found)
-        for connection in self.control.table:
-            if connection.established and connection.vouched_by is not None and saml.replaced(connection.vouched_by):
-                self.control.halt(connection, End.IDENTITY_PROVIDER_CHANGED, "Log in again")
 
     def _rules_of(self, endpoint: EndpointConfig) -> RuleTable:
         """Those of the file before those of the store."""
@@ -336,27 +266,14 @@ class Gateway:
         rules = self._rules_of(served.settings)
         return rules, {rule.network for rule in {*rules} ^ {*served.rules}}
 
-    def _keepers(self) -> dict[str, _Keepers]:
-        return {each.served.id: (each.served.trust_keeper, each.protection) for each in self._running.values()}
-
     # -- one endpoint ---------------------------------------------------------------------------------------
-
-    def _check_new_ports(self, endpoint: EndpointConfig) -> None:
-        """An address that cannot be listened on is found before anybody is sent away for it. Not where one of ours has
-        the port: that one gives way."""
-        ours = {
-            (each.transport, each.port) for running in self._running.values() for each in running.served.settings.listen
-        }
-        for listen in endpoint.listen:
-            if (listen.transport, listen.port) not in ours:
-                check_free(listen.transport, listen.host, listen.port)
 
     def _add(
         self,
         config: Config,
         endpoint: EndpointConfig,
         device: str,
-        keepers: _Keepers,
+        keepers: Keepers,
         rules: RuleTable,
         pool: LeasePool,
     ) -> None:
@@ -375,116 +292,30 @@ class Gateway:
             leftovers=Leftovers(pool),
             lan_of=self._host.attached_network,
         )
-        running = self._running[endpoint.id] = _Running(served, protection)
-        _warn_of_cbc(endpoint)
+        running = self._running[endpoint.id] = RunningEndpoint(served, protection, self.control)
         try:
             served.set_rules(self.plane, rules, ())
-            self._listen(running)
+            running.listen(self._listener_numbers)
         except BaseException:
-            self._remove(running)  # whatever is in _running is complete, so that another attempt finds what is missing
+            self._remove(running)
             raise
 
-    def _listen(self, running: _Running) -> None:
-        served, endpoint = running.served, running.served.settings
-        for listen in endpoint.listen:
-            listener: Listener
-            if listen.transport == "udp":
-                listener = UdpListener(next(self._listener_numbers), served, self.control)
-            else:
-                listener = TcpListener(served, self.control)
-            listener.open(listen.host, listen.port)
-            running.listeners.append(listener)
-            log.info("endpoint %s listens on %s", endpoint.name, listen)
-
-    async def _trust(self, running: _Running, keepers: _Keepers) -> None:
+    async def _trust(self, running: RunningEndpoint, keepers: Keepers) -> None:
         served, before = running.served, running.served.trust_keeper
         served.trust_keeper, running.protection = keepers
-        self._protect(running)
+        running.protect()
         if served.trust_keeper is not before:
             await self._end_untrusted(served, before.current)
 
-    def _update(self, running: _Running, config: Config, endpoint: EndpointConfig) -> None:
+    def _remove(self, running: RunningEndpoint) -> None:
         served = running.served
-        if endpoint.legacy_cbc_ciphers != served.settings.legacy_cbc_ciphers:
-            _warn_of_cbc(endpoint)
-        routes = endpoint_routes(endpoint, config)
-        timeouts_changed = any(
-            getattr(served.settings, key) != getattr(endpoint, key) for key in ("session_timeout_s", "idle_timeout_s")
-        )
-        told_differently = (served.settings, served.routes) != (endpoint, routes)
-        served.settings, served.routes = endpoint, routes
-        if told_differently:
-            allowed = served.session_settings.data_ciphers
-            strays = (c for c in self._connections(served) if c.cipher not in allowed)
-            self._send_back(strays, End.CONFIGURATION_CHANGED)
-            self._tell_changes(served)
-        if timeouts_changed:
-            self.timeouts.changed(served)
-
-    def _protect(self, running: _Running) -> None:
-        if running.served.protection is running.protection.current:
-            return
-        running.served.protection = running.protection.current
-        for listener in running.listeners:
-            if isinstance(listener, UdpListener):
-                listener.protection_changed()
-
-    def _tell_changes(self, served: ServedEndpoint) -> None:
-        """Routes or names may have changed: clients are told so, or sent back, as far as it concerns them."""
-        told = 0
-        for connection in self._connections(served):
-            if connection.grant is not None and connection.facts is not None:
-                options = push_options(served.settings, served.routes, connection.grant.lease, connection.facts)
-                told += self.control.change_options(connection, options)
-        if told:
-            log.info("endpoint %s: %d clients get new routes or names", served.settings.name, told)
-
-    def _remove(self, running: _Running) -> None:
-        served = running.served
-        self.control.drop_endpoint(served)
+        running.close()
         self._pools.put(served.id, served.leases)
-        if served.leftovers is not None:
-            served.leftovers.close()
-        for listener in running.listeners:
-            listener.close()
         self.plane.remove_endpoint(served.index)
         del self._running[served.id]
 
     def _connections(self, served: ServedEndpoint) -> list[Connection]:
         return [connection for connection in self.control.table if connection.endpoint is served]
-
-    def _send_back(self, connections: Iterable[Connection], reason: End) -> int:
-        told = [connection for connection in connections if connection.established]
-        for connection in told:
-            self.control.restart(connection, reason, RESTART_TEXT)
-        return len(told)
-
-    def _put_off(self, connections: Iterable[Connection]) -> int:
-        """Those who are logging in."""
-        return sum([put_off(self.control, connection) for connection in list(connections)])
-
-    async def host_changes(self) -> AsyncIterator[HostChange]:
-        """Runs until cancelled: what others do to devices, routes, rules and forwarding. All is put right by then, but
-        for a device that is lost: ``serve_anew``."""
-        for warning in await self._host.warnings():
-            log.warning("%s", warning)
-        async for change in self._host.watch():
-            self._tell(change)
-            yield change
-
-    async def keep_firewall(self) -> None:
-        """Runs until cancelled: puts the firewall back when others remove it, and says so."""
-        async for change in self._host.watch_firewall():
-            self._tell(change)
-
-    def _tell(self, change: HostChange) -> None:
-        self.host_changes_seen[change.what] += 1
-        if change.text:
-            log.warning("%s", change.text)
-
-    @property
-    def host_trouble(self) -> str:
-        return self._host.trouble
 
     @property
     def is_as_configured(self) -> bool:
@@ -497,26 +328,11 @@ class Gateway:
         ``GatewayError``."""
         for running in list(self._running.values()):
             if running.served.interface == device:
-                self._send_back(self._connections(running.served), End.DEVICE_LOST)
-                self._put_off(self._connections(running.served))
+                running.send_back(End.DEVICE_LOST)
                 self._remove(running)
         try:
             await self._become(self.config)
         except _FAILURES as error:
-            raise GatewayError(str(error)) from error
-
-    async def host_warnings(self) -> list[str]:
-        """What else on this host keeps clients from their target networks."""
-        try:
-            return await self._host.warnings()
-        except HostError as error:
-            raise GatewayError(str(error)) from error
-
-    async def denied(self) -> dict[Denied, int]:
-        """Packets that the firewall kept back from clients since the start."""
-        try:
-            return await self._host.denied()
-        except HostError as error:
             raise GatewayError(str(error)) from error
 
     # -- rules and trust --------------------------------------------------------------------------------------------
@@ -542,7 +358,7 @@ class Gateway:
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
-            self._protect(running)
+            running.protect()
             if (before := await asyncio.to_thread(served.trust_keeper.poll, now)) is not None:
                 await self._end_untrusted(served, before)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
@@ -574,50 +390,4 @@ class Gateway:
                 self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
 
 
-def _read(old: Config) -> Config:
-    config = load(old.path)
-    if old.endpoints and not config.endpoints:
-        # Most likely a file that is being written: an empty one is valid, and would send everybody away.
-        raise GatewayError(f"{old.path}: no [[endpoint]] is left; if that is meant, stop the gateway instead")
-    check_files(config)
-    return config
-
-
-_Keepers = tuple[TrustKeeper, ProtectionKeeper]
-
-
 _FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)
-
-
-def _read_files(
-    endpoint: EndpointConfig, known: _Keepers | None, crls: Mapping[CrlSource, CrlEdition], *, again: bool
-) -> _Keepers:
-    """``known`` keepers stay in place where they keep what is wanted, but for ``again``. ``crls``: where there are no
-    keepers, which lists were in force before."""
-    settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
-    if trust is None or trust.current.settings != settings or again:
-        trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current, known=crls), None
-    if protection is None or protection.settings != endpoint.control_protection:
-        protection = ProtectionKeeper(endpoint.control_protection, trust)
-    return trust, protection
-
-
-def _warn_of_cbc(endpoint: EndpointConfig) -> None:
-    if endpoint.legacy_cbc_ciphers:
-        log.warning(
-            "endpoint %s: CBC is on, for clients that have none of its data_ciphers, because legacy_cbc_ciphers names "
-            "%s; empty that list once no client needs it",
-            endpoint.name,
-            ", ".join(endpoint.legacy_cbc_ciphers),
-        )
-
-
-def _needs_replacing(old: EndpointConfig, new: EndpointConfig) -> bool:
-    """What is fixed for as long as an endpoint lives."""
-    return (old.methods, old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
-        new.methods,
-        new.listen,
-        new.client_cidr,
-        new.client_cidr_v6,
-        new.path_mtu,
-    )

@@ -27,6 +27,7 @@ from cvpnd.endpoints.rules import RuleOperations
 from cvpnd.endpoints.saml import SamlOperations
 from cvpnd.endpoints.status import StatusOperations
 from cvpnd.endpoints.users import UserOperations
+from cvpnd.host.errors import HostError
 from cvpnd.host.firewall import Denied
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import RateLimited
@@ -88,8 +89,8 @@ class Operations(
 
     async def list_security_groups(self) -> list[SecurityGroupView]:
         try:
-            denied = await self._gateway.denied()
-        except GatewayError as error:
+            denied = await self._gateway.host_changes.denied()
+        except HostError as error:
             raise OperationError("InternalError", str(error)) from error
         endpoints = await self.list_endpoints()
         return [
@@ -116,7 +117,7 @@ class Operations(
     async def keep_host(self) -> None:
         """Runs until cancelled: what others change of the host is put right, and said."""
         async with asyncio.TaskGroup() as replacements:
-            async for change in self._gateway.host_changes():
+            async for change in self._gateway.host_changes.watch():
                 if change.lost:
                     replacements.create_task(self._replace_device(change.lost))
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cvpnd.endpoints.gateway import GatewayError
 from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.host.errors import HostError
 from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics
 from cvpnd.ops.problems import Problem, find_problems
@@ -57,8 +57,8 @@ class StatusOperations(OperationsBase):
         metrics, now = self._metrics(), time.time()
         problems = find_problems(metrics, now)
         try:
-            warnings = await self._gateway.host_warnings()
-        except GatewayError as error:
+            warnings = await self._gateway.host_changes.warnings()
+        except HostError as error:
             warnings = [str(error)]
         problems += [Problem("warning", "host", warning, "cvpnctl doctor") for warning in warnings]
         served = {each.settings.name: each for each in self._gateway.endpoints}

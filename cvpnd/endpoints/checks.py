@@ -1,0 +1,96 @@
+"""What can be refused of a configuration, or of an endpoint in the store, before anything is done for it: files are
+read, certificates checked and ports tried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cvpnd.auth.crl import CrlEdition, CrlSource
+from cvpnd.auth.files import CertificateSettings, TrustError
+from cvpnd.auth.watch import TrustKeeper
+from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
+from cvpnd.config.crosscheck import managed_problems
+from cvpnd.endpoints.crl_memory import CrlMemory
+from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, SetAside
+from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.endpoints.running import Keepers, RunningEndpoint
+from cvpnd.server.sockets import ListenError, check_free
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    managed: tuple[EndpointConfig, ...]
+    """The endpoints of the store that are to be served."""
+    keepers: Mapping[str, Keepers]
+    """By id, of all endpoints."""
+
+
+class Checks:
+    """On the event loop's thread, by whoever may change the gateway."""
+
+    def __init__(
+        self, managed: ManagedEndpoints, crl_memory: CrlMemory, running: Mapping[str, RunningEndpoint]
+    ) -> None:
+        """``running``: by id, those that are served now."""
+        self._managed = managed
+        self._crl_memory = crl_memory
+        self._running = running
+
+    async def check(self, file: Config, aside: Mapping[str, SetAside], *, again: bool) -> Checked:
+        """All files, and the ports of endpoints to come. ``again``: also files that are watched and read already.
+        Raises ``EndpointFault``, and others where it is not the fault of one that is managed."""
+        managed = await asyncio.to_thread(self._managed.read, file, aside)
+        for endpoint, problem in managed_problems(file, managed):
+            raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
+        keepers = {}
+        for endpoint in (*file.endpoints, *managed):
+            try:
+                keepers[endpoint.id] = await self._read_files(endpoint, again=again, is_managed=endpoint in managed)
+                self._check_new_ports(endpoint)
+            except (TrustError, ListenError) as error:
+                if endpoint not in managed:
+                    raise
+                raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {error}") from error
+        return Checked(managed, keepers)
+
+    async def _read_files(self, endpoint: EndpointConfig, *, again: bool, is_managed: bool) -> Keepers:
+        running = self._running.get(endpoint.id)
+        if running is not None:
+            return await asyncio.to_thread(_keepers, endpoint, running.keepers, {}, again=again)
+        crls = {} if is_managed else await asyncio.to_thread(self._crl_memory.known, endpoint)
+        return await asyncio.to_thread(_keepers, endpoint, None, crls, again=again)
+
+    def _check_new_ports(self, endpoint: EndpointConfig) -> None:
+        """An address that cannot be listened on is found before anybody is sent away for it. Not where one of ours has
+        the port: that one gives way."""
+        ours = {
+            (each.transport, each.port) for running in self._running.values() for each in running.served.settings.listen
+        }
+        for listen in endpoint.listen:
+            if (listen.transport, listen.port) not in ours:
+                check_free(listen.transport, listen.host, listen.port)
+
+
+def read_again(old: Config) -> Config:
+    """The file that ``old`` was read from. Raises ``ConfigError``."""
+    config = load(old.path)
+    if old.endpoints and not config.endpoints:
+        # Most likely a file that is being written: an empty one is valid, and would send everybody away.
+        raise ConfigError(old.path, ["no [[endpoint]] is left; if that is meant, stop the gateway instead"])
+    check_files(config)
+    return config
+
+
+def _keepers(
+    endpoint: EndpointConfig, known: Keepers | None, crls: Mapping[CrlSource, CrlEdition], *, again: bool
+) -> Keepers:
+    """``known`` keepers stay in place where they keep what is wanted, but for ``again``. ``crls``: where there are no
+    keepers, which lists were in force before."""
+    settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
+    if trust is None or trust.current.settings != settings or again:
+        trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current, known=crls), None
+    if protection is None or protection.settings != endpoint.control_protection:
+        protection = ProtectionKeeper(endpoint.control_protection, trust)
+    return trust, protection

@@ -1,0 +1,142 @@
+"""One endpoint while it runs: its listeners, and what a changed configuration means to whoever is connected there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from cvpnd.auth.watch import TrustKeeper
+from cvpnd.config import Config, EndpointConfig
+from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.policy.push import push_options
+from cvpnd.policy.routes import endpoint_routes
+from cvpnd.reasons import End
+from cvpnd.server.connection import Connection
+from cvpnd.server.control import RESTART_TEXT, ControlPlane
+from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.listener import Listener, TcpListener, UdpListener
+from cvpnd.server.login import put_off
+from cvpnd.server.session_timeouts import SessionTimeouts
+
+log = logging.getLogger(__name__)
+
+Keepers = tuple[TrustKeeper, ProtectionKeeper]
+"""Of what an endpoint has in files."""
+
+
+class RunningEndpoint:
+    """Owned by the gateway."""
+
+    def __init__(self, served: ServedEndpoint, protection: ProtectionKeeper, control: ControlPlane) -> None:
+        self.served = served
+        self.protection = protection
+        self._control = control
+        self._listeners: list[Listener] = []
+        _warn_of_cbc(served.settings)
+
+    @property
+    def keepers(self) -> Keepers:
+        return self.served.trust_keeper, self.protection
+
+    @property
+    def connections(self) -> list[Connection]:
+        return [connection for connection in self._control.table if connection.endpoint is self.served]
+
+    def listen(self, numbers: Iterator[int]) -> None:
+        """``numbers``: of listeners in the data plane. Raises ``ListenError``; ``close`` it then."""
+        for listen in self.served.settings.listen:
+            listener: Listener
+            if listen.transport == "udp":
+                listener = UdpListener(next(numbers), self.served, self._control)
+            else:
+                listener = TcpListener(self.served, self._control)
+            listener.open(listen.host, listen.port)
+            self._listeners.append(listener)
+            log.info("endpoint %s listens on %s", self.served.settings.name, listen)
+
+    def stop_accepting(self) -> None:
+        """Nobody gets in any more."""
+        self.served.closing = True
+        for listener in self._listeners:
+            listener.stop_accepting()
+
+    def close(self) -> None:
+        """End and forget everybody, without another word."""
+        self._control.drop_endpoint(self.served)
+        if self.served.leftovers is not None:
+            self.served.leftovers.close()
+        for listener in self._listeners:
+            listener.close()
+
+    def send_back(self, reason: End) -> int:
+        """Everybody is told to come back, also who is logging in. How many are."""
+        told = 0
+        for connection in self.connections:
+            if connection.established:
+                self._control.restart(connection, reason, RESTART_TEXT)
+                told += 1
+            else:
+                told += put_off(self._control, connection)
+        return told
+
+    def protect(self) -> None:
+        """With the control-channel keys as they were read last."""
+        if self.served.protection is self.protection.current:
+            return
+        self.served.protection = self.protection.current
+        for listener in self._listeners:
+            if isinstance(listener, UdpListener):
+                listener.protection_changed()
+
+    def configure(self, config: Config, settings: EndpointConfig, timeouts: SessionTimeouts) -> None:
+        """Under live sessions, whose clients are told, or sent back, as far as it concerns them. Not for what
+        ``needs_replacing``."""
+        served, before = self.served, self.served.settings
+        if settings.legacy_cbc_ciphers != before.legacy_cbc_ciphers:
+            _warn_of_cbc(settings)
+        routes = endpoint_routes(settings, config)
+        told_differently = (before, served.routes) != (settings, routes)
+        served.settings, served.routes = settings, routes
+        if told_differently:
+            self._send_strays_back()
+            self._tell_changes()
+        if (before.session_timeout_s, before.idle_timeout_s) != (settings.session_timeout_s, settings.idle_timeout_s):
+            timeouts.changed(served)
+
+    def needs_replacing(self, new: EndpointConfig) -> bool:
+        """Whether what is fixed for as long as an endpoint lives is another in ``new``."""
+        old = self.served.settings
+        return (old.methods, old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
+            new.methods,
+            new.listen,
+            new.client_cidr,
+            new.client_cidr_v6,
+            new.path_mtu,
+        )
+
+    def _send_strays_back(self) -> None:
+        """Whose cipher is not allowed any more."""
+        allowed = self.served.session_settings.data_ciphers
+        for connection in self.connections:
+            if connection.established and connection.cipher not in allowed:
+                self._control.restart(connection, End.CONFIGURATION_CHANGED, RESTART_TEXT)
+
+    def _tell_changes(self) -> None:
+        """Of routes and names."""
+        served, told = self.served, 0
+        for connection in self.connections:
+            if connection.grant is not None and connection.facts is not None:
+                options = push_options(served.settings, served.routes, connection.grant.lease, connection.facts)
+                told += self._control.change_options(connection, options)
+        if told:
+            log.info("endpoint %s: %d clients get new routes or names", served.settings.name, told)
+
+
+def _warn_of_cbc(endpoint: EndpointConfig) -> None:
+    if endpoint.legacy_cbc_ciphers:
+        log.warning(
+            "endpoint %s: CBC is on, for clients that have none of its data_ciphers, because legacy_cbc_ciphers names "
+            "%s; empty that list once no client needs it",
+            endpoint.name,
+            ", ".join(endpoint.legacy_cbc_ciphers),
+        )
