@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.revocations import LoginUnderWay
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
 
@@ -60,6 +61,8 @@ class Asker:
     endpoint_id: str
     directory: str
     certificate_fingerprint: str
+    login: LoginUnderWay = field(compare=False)
+    """Of who is asked: the answer comes with another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class Questions:
         account = directory.look_up(proven.account.name)  # minutes may have passed since
         if isinstance(account, Refused):
             return account
+        if proven.asker.login.is_ended(asker.directory, account.name):
+            return Refused(Refusal.TERMINATED, f"the logins of {account.name} were ended while a code was asked")
         if account.stamp != proven.account.stamp:
             return Refused(Refusal.WRONG_PASSWORD, "it was changed while a code was asked")
         return replace(proven, account=account, code=parts[1], answers=True)

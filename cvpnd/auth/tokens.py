@@ -17,9 +17,7 @@ import binascii
 import hmac
 import secrets
 import struct
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Self
 
 from cvpnd.secret import Secret
@@ -100,48 +98,6 @@ class Token:
         """By the clock that says more. One that is behind the login by so much counts as if it were ahead: how much
         time has passed it cannot say, and a clock that was years ahead must not have written tokens for years."""
         return max(steady - self.steady_at, abs(now - self.logged_in_at))
-
-
-class Revocations:
-    """Which tokens are worth nothing although their time is not over: those of one login, or those of a user, or of
-    their account in one directory, of before.
-
-    What was before no clock says. Each time a user's logins are ended they get another mark, a random number, and a
-    token is good for as long as its own is the one of its user. So nothing counts up that a database restored from a
-    backup could count up once more."""
-
-    def __init__(self, marks: Mapping[str, bytes] = MappingProxyType({})) -> None:
-        """By subject; of a login that there is one says enough."""
-        self._marks = dict(marks)
-
-    @staticmethod
-    def of_user(username: str) -> str:
-        """Whoever has that name, in whichever directory."""
-        return f"user {username}"
-
-    @staticmethod
-    def of_account(directory: str, username: str) -> str:
-        return f"account {directory} {username}"
-
-    @staticmethod
-    def of_login(token: Token) -> str:
-        return f"login {token.login_id.hex()}"
-
-    @staticmethod
-    def new_marks(subjects: Iterable[str]) -> dict[str, bytes]:
-        return {subject: secrets.token_bytes(MARK_BYTES) for subject in subjects}
-
-    def add(self, marks: Mapping[str, bytes]) -> None:
-        self._marks |= marks
-
-    def mark(self, directory: str, username: str) -> bytes:
-        """What tokens of now get: it is another once either of the two is."""
-        either = (self.of_user(username), self.of_account(directory, username))
-        user, account = (self._marks.get(subject, NO_MARK) for subject in either)
-        return bytes(a ^ b for a, b in zip(user, account, strict=True))
-
-    def covers(self, token: Token, directory: str, username: str) -> bool:
-        return self.of_login(token) in self._marks or token.mark != self.mark(directory, username)
 
 
 def looks_like_token(password: Secret) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from cvpnd.auth.identity import Refused, problem_with_name
-from cvpnd.auth.tokens import Revocations
+from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.totp import new_recovery_codes, new_secret, provisioning_uri, recovery_digest
 from cvpnd.endpoints.model import AuthenticatorView, EnrolmentView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
@@ -57,4 +57,4 @@ class AuthenticatorOperations(OperationsBase):
         control = self._gateway.control
         marks = Revocations.new_marks({Revocations.of_account(directory, name)})
         await self._store(self._stored.revoke_logins, marks, control.clock.now())
-        control.revocations.add(marks)
+        control.revocations.add(marks, control.clock.now())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from cvpnd.auth.tokens import Revocations
+from cvpnd.auth.revocations import Revocations
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
-from cvpnd.reasons import End
+from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.login import is_under_way
 
 TERMINATED_TEXT = "Terminated by the administrator"
 
@@ -26,8 +27,9 @@ class ConnectionOperations(OperationsBase):
     async def terminate_connections(
         self, *, connection_id: str | None = None, username: str | None = None, endpoint: str | None = None
     ) -> list[str]:
-        """End them for good and return their ids: a client needs its user's password to come back. A user name without
-        sessions is an empty answer, not an error; tokens of theirs end all the same."""
+        """End them for good and return their ids: a client needs its user's password to come back. Logins that are
+        under way end too, also where nobody knows yet that they are this user's (``LoginUnderWay``). A user name
+        without sessions is an empty answer, not an error; tokens of theirs end all the same."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
         if username == "":  # who has no user name has this one, and so has everybody else without
@@ -42,24 +44,30 @@ class ConnectionOperations(OperationsBase):
         chosen = [
             c
             for c in self._gateway.control.table
-            if c.established and (only is None or c.endpoint is only) and meant(c)
+            if (c.established or is_under_way(c)) and (only is None or c.endpoint is only) and meant(c)
         ]
         if connection_id is not None and not chosen:
             raise OperationError("InvalidConnectionId.NotFound", f"{connection_id}: no such active connection")
         control = self._gateway.control
         subjects = {Revocations.of_login(connection.token) for connection in chosen if connection.token is not None}
-        if username is not None and only is None and control.token_key is not None:
-            subjects.add(Revocations.of_user(username))
+        if username is not None:
+            at_once = Revocations.of_user(username) if only is None else Revocations.of_user_at(only.id, username)
+            subjects.add(at_once)
         end_rehearsal()
         marks = Revocations.new_marks(subjects)
-        control.revocations.add(marks)
+        control.revocations.add(marks, control.clock.now())
         for connection in chosen:
-            control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
+            if connection.established:
+                control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
+            else:
+                control.refuse(connection, Refusal.TERMINATED, detail="its login was under way")
         ended = [connection.connection_id for connection in chosen]
-        if ended or marks:  # after the sessions: a full disk must not keep them alive
+        outlive = marks if control.token_key is not None else {}
+        """There are tokens."""
+        if ended or outlive:  # after the sessions: a full disk must not keep them alive
             async with self._change():
                 await self._store(self._stored.record_terminated, ended, username)
-                if marks:
-                    await self._store(self._stored.revoke_logins, marks, control.clock.now())
-                    control.revocations.add(marks)  # again, if a reload came in between
+                if outlive:
+                    await self._store(self._stored.revoke_logins, outlive, control.clock.now())
+                    control.revocations.add(outlive, control.clock.now())  # again, if a reload came in between
         return ended

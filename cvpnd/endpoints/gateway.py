@@ -20,7 +20,7 @@ from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.radius import radius_settings
-from cvpnd.auth.tokens import Revocations, TokenKey
+from cvpnd.auth.tokens import TokenKey
 from cvpnd.config import Config, ConfigError, EndpointConfig, Listen
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.accounts import Accounts
@@ -135,7 +135,7 @@ class Gateway:
         ``set_aside``. Raises ``GatewayError``; then as much of it is in force as could be, who may log in and who may
         go where before anything else."""
         try:
-            self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
+            await self._look_again_who_was_ended()
             self.accounts.set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
             for served in self.endpoints:
                 rules, changed = await asyncio.to_thread(self._changed_rules, served)
@@ -144,6 +144,10 @@ class Gateway:
             await self._become(self.config, again=False, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
+
+    async def _look_again_who_was_ended(self) -> None:
+        marks = await asyncio.to_thread(self.store.revoked_logins)
+        self.control.revocations.replace(marks, self.control.clock.now())
 
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
@@ -211,7 +215,7 @@ class Gateway:
             self.accounts.set_radius(radius)
             self.accounts.set_directories(directories)
             self.control.handlers.replace(handlers)
-        self.control.revocations = Revocations(await asyncio.to_thread(self.store.revoked_logins))
+        await self._look_again_who_was_ended()
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
         await self.accounts.set_kept_passwords(file)

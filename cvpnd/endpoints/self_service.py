@@ -11,6 +11,7 @@ from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, problem_with_name
 from cvpnd.auth.logins import MOST_PENDING
+from cvpnd.auth.revocations import LoginUnderWay
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.config import EndpointConfig
@@ -47,24 +48,28 @@ class SelfServiceDesk:
         served = self._served(endpoint_id)
         return None if served is None else served.settings
 
-    async def log_in(self, endpoint_id: str, username: str, password: Secret, *, host: str) -> Account | Refused:
+    def begin(self, endpoint_id: str, ago_s: float = 0.0) -> LoginUnderWay:
+        return self._control.revocations.begin(endpoint_id, self._control.clock.now() - ago_s)
+
+    async def log_in(self, login: LoginUnderWay, username: str, password: Secret, *, host: str) -> Account | Refused:
         """What fails here counts for its source as a VPN client's failure does, and the other way round."""
         sources, loop = self._control.sources, asyncio.get_running_loop()
         if sources.has_failed_too_often(host, loop.time()):
             return Refused(Refusal.LOGIN_THROTTLED, "its address had too many failed logins, see [daemon.strangers]")
         try:
-            answer = await self._log_in(endpoint_id, username, password, host)
+            answer = await self._log_in(login, username, password, host)
         except StoreError as error:
             return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
         if isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS:
             sources.failed(host, loop.time())
             log.warning(
-                "self-service: %r is not let in at %s from %s: %s", username[:100], endpoint_id, host, answer.refusal
-            )
+                "self-service: %r is not let in at %s from %s: %s",
+                username[:100], login.endpoint_id, host, answer.refusal,
+            )  # fmt: skip
         return answer
 
-    async def _log_in(self, endpoint_id: str, username: str, password: Secret, host: str) -> Account | Refused:
-        served = self._served(endpoint_id)
+    async def _log_in(self, login: LoginUnderWay, username: str, password: Secret, host: str) -> Account | Refused:
+        served = self._served(login.endpoint_id)
         method = None if served is None else served.settings.user_method
         if served is None or method is None or method.directory is None:
             return Refused(Refusal.INTERNAL_ERROR, "the endpoint went while somebody logged in")
@@ -76,25 +81,27 @@ class SelfServiceDesk:
         try:
             factor = None
             if method.mfa != "off":
-                asker = Asker(endpoint_id, directory, NO_CERTIFICATE)
+                asker = Asker(login.endpoint_id, directory, NO_CERTIFICATE, login)
                 factor = second_factor(control, method.mfa, asker, host, within_s)
             answer = await control.users.log_in(
                 directory, username, password, source=source, within_s=within_s, second_factor=factor
             )
         except Denied as denied:
             return Refused(denied.refusal, denied.detail)
-        if isinstance(answer, Account) and not self.still_lets_in(endpoint_id, answer):
-            return Refused(Refusal.WRONG_PASSWORD, "it was changed while the login was under way")
+        if isinstance(answer, Account) and not self.still_lets_in(login, answer):
+            return Refused(Refusal.WRONG_PASSWORD, "it was changed, or logins ended, while this one was under way")
         return answer
 
-    def still_lets_in(self, endpoint_id: str, account: Account) -> bool:
-        """As its directory has said last."""
-        served = self._served(endpoint_id)
+    def still_lets_in(self, login: LoginUnderWay, account: Account) -> bool:
+        """As its directory has said last, and nobody has ended the user's logins."""
+        served = self._served(login.endpoint_id)
         method = None if served is None else served.settings.user_method
+        if method is None or login.is_ended(method.directory or "", account.name):
+            return False
         if served is not None and method is not None and method.is_federated:
             provider = self.provider(served.settings)
             return isinstance(provider, SamlProvider) and _stamp(provider) == account.stamp
-        if method is None or method.directory is None:
+        if method.directory is None:
             return False
         now = self._control.users.look_up(method.directory, account.name)
         return isinstance(now, Account) and now.stamp == account.stamp

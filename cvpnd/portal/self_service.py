@@ -22,6 +22,7 @@ from starlette.routing import Route
 from cvpnd.auth.challenge import Asked
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.revocations import LoginUnderWay
 from cvpnd.config import EndpointConfig
 from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect
@@ -85,9 +86,11 @@ class Desk(SignOnDesk, Protocol):
         """None: it does not exist, or has no self-service."""
         ...
 
-    async def log_in(self, endpoint_id: str, username: str, password: Secret, *, host: str) -> Account | Refused: ...
+    async def log_in(
+        self, login: LoginUnderWay, username: str, password: Secret, *, host: str
+    ) -> Account | Refused: ...
 
-    def still_lets_in(self, endpoint_id: str, account: Account) -> bool: ...
+    def still_lets_in(self, login: LoginUnderWay, account: Account) -> bool: ...
 
     async def profile(self, endpoint_id: str, account: Account, kind: str) -> str | None:
         """None: it cannot be made, and the log says why."""
@@ -193,7 +196,11 @@ class SelfService:
         if fields is None:
             return self._refuse(request, PortalRefusal.FORM_FORGED, "")
         return await self._judge(
-            request, endpoint, fields.get("username", ""), Secret.of_text(fields.get("password", ""))
+            request,
+            endpoint,
+            self._desk.begin(endpoint.id),
+            fields.get("username", ""),
+            Secret.of_text(fields.get("password", "")),
         )
 
     async def _answer(self, request: Request) -> Response:
@@ -208,12 +215,18 @@ class SelfService:
             return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
         self._sessions.close(_cookie(request, endpoint))  # one answer to each question, also of two at once
         return await self._judge(
-            request, endpoint, session.username, session.proof.answered(Secret.of_text(fields.get("code", "")))
+            request,
+            endpoint,
+            session.login,
+            session.username,
+            session.proof.answered(Secret.of_text(fields.get("code", ""))),
         )
 
-    async def _judge(self, request: Request, endpoint: EndpointConfig, username: str, password: Secret) -> Response:
+    async def _judge(
+        self, request: Request, endpoint: EndpointConfig, login: LoginUnderWay, username: str, password: Secret
+    ) -> Response:
         host = _host(request)
-        answer = await self._desk.log_in(endpoint.id, username, password, host=host)
+        answer = await self._desk.log_in(login, username, password, host=host)
         if isinstance(answer, Refused) and not isinstance(answer, Asked):
             self._refuse(request, PortalRefusal.LOGIN_REFUSED, f"at {endpoint.name}: {answer.refusal}: "
                          f"{answer.detail[:200]!r}")  # fmt: skip
@@ -221,7 +234,7 @@ class SelfService:
         lifetime_s = ASKED_S if isinstance(answer, Asked) else SESSION_S
         now = self._clock()
         name = answer.name if isinstance(answer, Account) else username  # an answer has to come under the same as it
-        cookie = self._sessions.open(Session(endpoint.id, endpoint.methods, name, answer, now + lifetime_s), now)
+        cookie = self._sessions.open(Session(endpoint.id, endpoint.methods, name, answer, now + lifetime_s, login), now)
         if isinstance(answer, Account):
             log.info("self-service: %s logged in at %s from %s", answer.name, endpoint.name, host)
         return _with_cookie(redirect(PATH + endpoint.id), endpoint, cookie)
@@ -246,6 +259,8 @@ class SelfService:
             return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
         account = session.proof
         text = await self._desk.profile(endpoint.id, account, kind)
+        if self._session(request, endpoint) is not session:  # it has taken its time
+            return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
         if text is None:
             return page("message", 500, title="There is no such profile", advice="Ask your administrator for one.")
         self.downloads[endpoint.name] += 1
@@ -262,7 +277,7 @@ class SelfService:
         session = self._sessions.find(cookie, endpoint.id, self._clock())
         if session is None:
             return None
-        good = isinstance(session.proof, Asked) or self._desk.still_lets_in(endpoint.id, session.proof)
+        good = isinstance(session.proof, Asked) or self._desk.still_lets_in(session.login, session.proof)
         if not good or session.methods != endpoint.methods:
             self._sessions.close(cookie)
             return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from cvpnd.auth.challenge import Asked
 from cvpnd.auth.directory import Account
+from cvpnd.auth.revocations import LoginUnderWay
 
 SESSION_S = 900.0
 """From the login on; nothing makes it longer."""
@@ -33,6 +34,8 @@ class Session:
     proof: Account | Asked
     """Logged in, or asked for a code after a right password."""
     until: float
+    login: LoginUnderWay
+    """Since its first word: worth nothing once somebody has ended the logins of before."""
     request_id: str = ""
     """What the identity provider was asked; empty with a password."""
 

@@ -23,6 +23,7 @@ from starlette.responses import Response
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.revocations import LoginUnderWay
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visit, Visitor
@@ -51,6 +52,10 @@ class SignOnDesk(Protocol):
         ...
 
     def vouched(self, provider: SamlProvider, assertion: Assertion) -> Account: ...
+
+    def begin(self, endpoint_id: str, ago_s: float = 0.0) -> LoginUnderWay:
+        """A login, so many seconds ago."""
+        ...
 
 
 class Departed(NamedTuple):
@@ -112,6 +117,7 @@ class SignOn:
         provider = self._desk.provider(endpoint)
         if isinstance(provider, Refused):
             return self._refuse_login(request, endpoint, provider)
+        login = self._desk.begin(endpoint.id, self._clock() - visit.made_at)
         asked = visit.request(self._acs_url, provider.login_time_s, steady=self._clock(), wall=time.time())
         assertion = await self._desk.accept(provider, response, asked, host=host)
         if isinstance(assertion, Refused):
@@ -120,7 +126,7 @@ class SignOn:
         if assertion.session_ends_at is not None:
             lasts_s = min(lasts_s, assertion.session_ends_at - time.time())
         return self._tickets.open(
-            Session(endpoint.id, endpoint.methods, account.name, account, now + lasts_s, asked.id), now
+            Session(endpoint.id, endpoint.methods, account.name, account, now + lasts_s, login, asked.id), now
         )
 
     def redeem(self, request: Request, endpoint: EndpointConfig, ticket: str) -> Session | PortalRefusal:

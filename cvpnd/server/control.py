@@ -21,8 +21,9 @@ from typing import Any
 from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
+from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.saml.logins import SamlLogins
-from cvpnd.auth.tokens import Revocations, TokenKey
+from cvpnd.auth.tokens import TokenKey
 from cvpnd.auth.totp import Totp
 from cvpnd.auth.web_logins import WebLogins
 from cvpnd.config import StrangersConfig

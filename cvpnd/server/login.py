@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cvpnd.auth.directory import Account
+from cvpnd.auth.revocations import LoginUnderWay
 from cvpnd.auth.tokens import looks_like_token
 from cvpnd.handlers.schema import ConnectRequest, HandlerFailed
 from cvpnd.policy.model import Identity
@@ -49,6 +50,7 @@ MEANT_FOR_PROGRAMS = ("TEMP", "CRV1:", "SESSION:")
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """Decide and carry the decision out. Runs as the connection's only task; cancelled when the connection ends."""
     try:
+        login = control.revocations.begin(connection.endpoint.id, control.clock.now())
         connection.device_type = credentials.peer_info.platform
         identity = identify(credentials, connection.endpoint)
         connection.common_name = identity.common_name
@@ -59,17 +61,16 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
                 connection.method = connection.endpoint.method(token=True)
                 account = await recognise(control, connection, credentials, identity)
             else:
-                account = await vouch(control, connection, credentials, identity)
+                account = await vouch(control, connection, credentials, identity, login)
                 await keep_password(control, connection, credentials, identity, account)
-            certified = identify(credentials, connection.endpoint)  # again: the user method took its time
-            identity = replace(certified, username=account.name, groups=account.groups)
+            identity = _as_of_now(control, connection, credentials, account, login)  # again: the user method took time
         if connection.endpoint.settings.handler is not None:
             connection.username = identity.username
             await _ask_handler(control, connection, credentials, identity)
-            identity = _as_of_now(control, connection, credentials, account)  # again: the handler took its time
+            identity = _as_of_now(control, connection, credentials, account, login)  # again: the handler took its time
         if connection.endpoint.leases.waits and connection.endpoint.leftovers is not None:
             await connection.endpoint.leftovers.ready()
-            identity = _as_of_now(control, connection, credentials, account)
+            identity = _as_of_now(control, connection, credentials, account, login)
         _let_in(control, connection, credentials, identity, account)
         control.pump(connection, control.loop.time())
     except Denied as denied:
@@ -137,7 +138,9 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
     try:
         before = connection.identity
         assert before is not None  # noqa: S101 - it is established
-        account = await vouch(control, connection, credentials, before)
+        login = control.revocations.begin(connection.endpoint.id, control.clock.now())
+        account = await vouch(control, connection, credentials, before, login)
+        _check_not_ended(connection, account.name, before.common_name, login)
         refusal = connection.endpoint.still_trusted(connection)
         if refusal is not None or (account.name, account.person) != (before.username, connection.person):
             raise Denied(refusal or Refusal.IDENTITY_CHANGED)
@@ -173,10 +176,14 @@ def go_on_by_token(control: ControlPlane, connection: Connection, credentials: C
 
 def put_off(control: ControlPlane, connection: Connection) -> bool:
     """What a login that is under way began with ends now: the client is told to come back. False: none is."""
-    if connection.login is None or connection.established:
+    if not is_under_way(connection):
         return False
     _refuse(control, connection, Denied(Refusal.SHUTTING_DOWN, "its login was under way"))
     return True
+
+
+def is_under_way(connection: Connection) -> bool:
+    return connection.login is not None and not connection.established
 
 
 def _refuse(control: ControlPlane, connection: Connection, denied: Denied) -> None:
@@ -221,10 +228,15 @@ def _to_be_shown(message: str) -> str:
 
 
 def _as_of_now(
-    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, account: Account | None
+    control: ControlPlane,
+    connection: Connection,
+    credentials: CredentialsReceived,
+    account: Account | None,
+    login: LoginUnderWay,
 ) -> Identity:
     """Who it is, if all that has been proven still holds. Raises ``Denied``."""
     certified, method = identify(credentials, connection.endpoint), connection.endpoint.settings.user_method
+    _check_not_ended(connection, "" if account is None else account.name, certified.common_name, login)
     if account is None or method is None:
         return certified
     if looks_like_token(credentials.password):
@@ -232,3 +244,11 @@ def _as_of_now(
     elif not method.is_federated:  # whose identity provider is asked once
         account = unchanged(control, connection, account)
     return replace(certified, username=account.name, groups=account.groups)
+
+
+def _check_not_ended(connection: Connection, username: str, common_name: str, login: LoginUnderWay) -> None:
+    """Sessions of somebody whose logins are ended can be found, and this is none yet. Raises ``Denied``."""
+    method = connection.endpoint.settings.user_method
+    directory = "" if method is None else method.directory or ""
+    if login.is_ended(directory, username, common_name):
+        raise Denied(Refusal.TERMINATED, f"the logins of {username or common_name} were ended while it was under way")

@@ -11,6 +11,7 @@ from cvpnd.auth.challenge import QUESTION_LIFETIME_S, Asked, Asker, Challenged
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.logins import SecondFactor
+from cvpnd.auth.revocations import LoginUnderWay
 from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
 from cvpnd.server import federated
@@ -31,7 +32,11 @@ RADIUS_ENDS_S = 0.2
 
 
 async def vouch(
-    control: ControlPlane, connection: Connection, credentials: CredentialsReceived, identity: Identity
+    control: ControlPlane,
+    connection: Connection,
+    credentials: CredentialsReceived,
+    identity: Identity,
+    login: LoginUnderWay,
 ) -> Account:
     """What the user method says of the name and the password that the client sent. Raises ``Denied``."""
     settings = connection.endpoint.settings
@@ -46,7 +51,7 @@ async def vouch(
     while True:
         factor = None
         if method.mfa != "off":
-            asker = Asker(connection.endpoint.id, method.directory, identity.certificate_fingerprint)
+            asker = Asker(connection.endpoint.id, method.directory, identity.certificate_fingerprint, login)
             factor = second_factor(control, method.mfa, asker, connection.link.remote.host, within_s)
         answer = await control.users.log_in(
             method.directory,

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvpnd.auth.kept_passwords import KeptPasswords
-from cvpnd.auth.tokens import Revocations, Token, TokenOwner
+from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.tokens import Token, TokenOwner
 from cvpnd.secret import Secret
 from cvpnd.store import Store
 

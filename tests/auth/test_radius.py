@@ -37,6 +37,7 @@ from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.passwords import hash_password
 from cvpnd.auth.radius import Answer, Question, RadiusServers, RadiusSettings
 from cvpnd.auth.radius_codes import MOST_ROUNDS, RadiusCodes
+from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.throttle import FREE_FAILURES
 from cvpnd.config import RadiusConfig, RadiusUrl
 from cvpnd.reasons import Refusal
@@ -46,7 +47,8 @@ from cvpnd.store import Store
 pytestmark = pytest.mark.skipif(not FREERADIUS.exists(), reason="make test unpacks freeradius")
 
 CODE, JOINED, ASKING, UNSIGNED, NOBODY = 18120, 18121, 18122, 18123, 18124
-HERE = Asker("cvpn-endpoint-0123456789abcdef0", "local", "")
+LOGIN = Revocations().begin("cvpn-endpoint-0123456789abcdef0", 0.0)
+HERE = Asker(LOGIN.endpoint_id, "local", "", LOGIN)
 HASH = hash_password(PASSWORD)
 NAMES = ("anna", "bob", "carol", "asked-on")
 Change = Callable[[bytes, bytes], list[bytes]]

@@ -14,6 +14,7 @@ from cvpnd.auth.challenge import KEPT_OF_ACCOUNT, QUESTION_LIFETIME_S, Asker, Ch
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.passwords import hash_password
+from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.throttle import FREE_FAILURES, MAX_DELAY_S
 from cvpnd.auth.totp import (
     STEP_S,
@@ -28,7 +29,8 @@ from cvpnd.secret import Secret
 from cvpnd.store import Store, StoredAuthenticator
 
 SECRET = b"12345678901234567890"  # of RFC 6238's appendix B
-HERE = Asker("cvpn-endpoint-0123456789abcdef0", "local", "")
+LOGIN = Revocations().begin("cvpn-endpoint-0123456789abcdef0", 0.0)
+HERE = Asker(LOGIN.endpoint_id, "local", "", LOGIN)
 CODES = new_recovery_codes()
 NOW = 1_700_000_010.0
 HASH = hash_password("right")
@@ -162,8 +164,8 @@ def test_of_logins_that_race_with_one_code_one_is_let_in(desk, store, monkeypatc
 
 
 def test_the_answer_to_a_question_is_taken_once_from_whom_it_was_put_to_while_it_is_fresh(desk):
-    elsewhere = Asker("cvpn-endpoint-0123456789abcdef1", "local", "")
-    certified = Asker(HERE.endpoint_id, "local", "00")
+    elsewhere = Asker("cvpn-endpoint-0123456789abcdef1", "local", "", LOGIN)
+    certified = Asker(HERE.endpoint_id, "local", "00", LOGIN)
     for name, asker in (("bob", HERE), ("anna", elsewhere), ("anna", certified)):
         state = desk.ask()
         assert desk.log_in(f"CRV1::{state}::{code()}", name, asker) is Refusal.CHALLENGE_UNEXPECTED
@@ -175,6 +177,20 @@ def test_the_answer_to_a_question_is_taken_once_from_whom_it_was_put_to_while_it
     desk.now += QUESTION_LIFETIME_S + 1
     assert desk.log_in(f"CRV1::{late}::{code(desk.now)}") is Refusal.CHALLENGE_UNEXPECTED
     assert desk.log_in(f"CRV1::{desk.ask()}::{code(desk.now)}") == "anna"
+
+
+def test_a_question_is_over_with_the_logins_of_its_user(desk):
+    """Their password was right before that, and a code alone lets nobody in."""
+    revoked = Revocations()
+    asked = Asker(HERE.endpoint_id, "local", "", revoked.begin(HERE.endpoint_id, 1.0))
+    states = [desk.ask(asker=asked) for _ in range(2)]
+    bobs = desk.ask("bob", asked)
+    revoked.add(Revocations.new_marks({Revocations.of_user("anna")}), 2.0)
+    answers = Asker(HERE.endpoint_id, "local", "", revoked.begin(HERE.endpoint_id, 3.0))
+    for state in states:
+        assert desk.log_in(f"CRV1::{state}::{code()}", asker=answers) is Refusal.TERMINATED
+    assert desk.log_in(f"CRV1::{bobs}::{code()}", "bob", answers) == "bob"
+    assert desk.log_in(f"CRV1::{desk.ask(asker=answers)}::{code()}", asker=answers) == "anna"
 
 
 def test_an_account_that_changes_while_a_code_is_asked_is_not_let_in_as_it_was(desk):

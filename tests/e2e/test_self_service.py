@@ -129,6 +129,8 @@ def test_nobody_gets_a_profile_without_a_login_and_guessing_there_is_guessing(si
     gateway.ctl("user", "disable", "carol")
     assert carol.get(f"{PAGE}/profile/aws").status_code == 403, "in mid-session"
     assert "Log in as you do to connect" in carol.get(PAGE).text
+    gateway.ctl("connection", "terminate", "--username", "bob", check=False)
+    assert browser.get(f"{PAGE}/profile/aws").status_code == 403, "a login here is one of the user's"
     with ThreadPoolExecutor(FREE_FAILURES) as people:
         guesses = [people.submit(log_in, Browser(site.lab.client), "alice", "wrong") for _ in range(FREE_FAILURES)]
         assert {guess.result().status_code for guess in guesses} == {403}

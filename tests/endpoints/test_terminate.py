@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 
-from cvpnd.auth.tokens import Revocations
+from cvpnd.auth.revocations import Revocations
 from cvpnd.endpoints.connections import ConnectionOperations
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.operations import Rehearsed
+from cvpnd.server.steady_clock import SteadyClock
 from cvpnd.store import Store
 
 
-def session(connection_id: str, *, username: str = "", common_name: str = "") -> Any:
+def session(connection_id: str, *, username: str = "", common_name: str = "", login: object = None) -> Any:
+    """``login``: that is under way still."""
     return SimpleNamespace(
-        established=True,
+        established=login is None,
+        login=login,
         connection_id=connection_id,
         username=username,
         common_name=common_name,
@@ -33,8 +36,10 @@ def operations_on(store: Store, *sessions: Any) -> tuple[ConnectionOperations, l
     control: Any = SimpleNamespace(
         table=sessions,
         token_key=None,
-        revocations=Revocations({}),
+        revocations=Revocations(),
+        clock=SteadyClock(),
         halt=lambda connection, _end, _text: halted.append(connection.connection_id),
+        refuse=lambda connection, reason, detail: halted.append(f"{connection.connection_id} {reason}: {detail}"),
     )
     gateway: Any = SimpleNamespace(store=store, control=control, endpoints=[])
     return ConnectionOperations(gateway), halted
@@ -73,3 +78,22 @@ async def test_a_rehearsal_ends_nobody_and_the_rest_is_recorded(tmp_path: Path) 
         assert (record.action, record.details) == (
             "terminate-connections", {"connections": ["c-1"], "username": "alice"},
         )  # fmt: skip
+
+
+async def test_logins_that_are_under_way_end_with_the_sessions_of_their_user_also_before_anybody_knows_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    attempts = (
+        session("c-1", username="alice", login=object()),
+        session("c-2", username="ALICE", login=object()),  # as it was typed
+        session("c-3", username="bob", common_name="laptop", login=object()),
+    )
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        operations, ended = operations_on(store, *attempts)
+        control = operations._gateway.control
+        under_way = control.revocations.begin("cvpn-endpoint-0123456789abcdef0", control.clock.now())
+        assert await operations.terminate_connections(username="alice") == ["c-1"]
+        assert under_way.is_ended("local", "alice") and not under_way.is_ended("local", "bob", "laptop")
+        assert await operations.terminate_connections(username="laptop") == ["c-3"]
+        assert under_way.is_ended("local", "bob", "laptop")
+        assert ended == [f"{each} terminated: its login was under way" for each in ("c-1", "c-3")]

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
 from cvpnd.auth.challenge import Challenged, split_dynamic
@@ -61,6 +61,16 @@ class Records(Protocol):
     ) -> None: ...
 
     def saml_login(self, login_id: str, provider: str, now: float) -> LoginRecord | None: ...
+
+
+class Brought(NamedTuple):
+    """What a client came back with."""
+
+    provider: SamlProvider
+    response: str
+    request: PendingRequest
+    left_at: float
+    """When it was sent away, on the steady clock."""
 
 
 class SamlLogins:
@@ -228,7 +238,7 @@ class SamlLogins:
             f"CRV1:R:{state}:{nobody}:{url}",
         )
 
-    def taken_back(self, visitor: Visitor, password: Secret) -> tuple[SamlProvider, str, PendingRequest] | Refused:
+    def taken_back(self, visitor: Visitor, password: Secret) -> Brought | Refused:
         """The second connection, from wherever to whichever gateway: what ``accept`` is to be asked."""
         provider = self.provider(visitor.provider)
         if isinstance(provider, Refused):
@@ -242,7 +252,7 @@ class SamlLogins:
         if not visit.same_source:
             return Refused(Refusal.SAML_OTHER_ADDRESS, "its state id was given to another address")
         request = visit.request(_acs_url(visit.port), provider.login_time_s, steady=self._steady(), wall=self._clock())
-        return provider, unquote(parts[1].text()), request
+        return Brought(provider, unquote(parts[1].text()), request, visit.made_at)
 
 
 def _result(done: asyncio.Future[Assertion | Refused]) -> str:

@@ -1,0 +1,97 @@
+"""Which logins somebody has ended: what was written for them before, and those that are under way at that moment.
+
+A login may stand for minutes between its first yes and its end: at a second factor, in a browser, at a client connect
+handler, waiting for an address. So it remembers when it began, and whatever is kept of it on the way remembers that
+too; it lets nobody in once the logins of its user were ended since."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cvpnd.auth.tokens import MARK_BYTES, NO_MARK, Token
+
+
+class Revocations:
+    """Which tokens are worth nothing although their time is not over: those of one login, or those of a user, of their
+    account in one directory, or of them at one endpoint, of before.
+
+    What was before no clock says. Each time a user's logins are ended they get another mark, a random number, and a
+    token is good for as long as its own is the one of its user. So nothing counts up that a database restored from a
+    backup could count up once more.
+
+    Logins that are under way are of this process, whose steady clock tells what was before. Changed on the event loop's
+    thread; any may ask."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, bytes] = {}
+        """By subject; of a login that there is one says enough."""
+        self._learned_at: dict[str, float] = {}
+        """On the steady clock."""
+
+    @staticmethod
+    def of_user(username: str) -> str:
+        """Whoever has that name, in whichever directory."""
+        return f"user {username}"
+
+    @staticmethod
+    def of_user_at(endpoint_id: str, username: str) -> str:
+        """The same at one endpoint."""
+        return f"user-at {endpoint_id} {username}"
+
+    @staticmethod
+    def of_account(directory: str, username: str) -> str:
+        return f"account {directory} {username}"
+
+    @staticmethod
+    def of_login(token: Token) -> str:
+        return f"login {token.login_id.hex()}"
+
+    @staticmethod
+    def new_marks(subjects: Iterable[str]) -> dict[str, bytes]:
+        return {subject: secrets.token_bytes(MARK_BYTES) for subject in subjects}
+
+    def add(self, marks: Mapping[str, bytes], now: float) -> None:
+        for subject, mark in marks.items():
+            if self._marks.get(subject) != mark:
+                self._marks[subject], self._learned_at[subject] = mark, now
+
+    def replace(self, marks: Mapping[str, bytes], now: float) -> None:
+        """By what the store has. What another gateway has written there counts from now."""
+        self.add(marks, now)
+        self._marks = dict(marks)
+
+    def mark(self, endpoint_id: str, directory: str, username: str) -> bytes:
+        """What tokens of now get: it is another once one of the three is."""
+        marks = [self._marks.get(subject, NO_MARK) for subject in self._subjects(endpoint_id, directory, username)]
+        return bytes(a ^ b ^ c for a, b, c in zip(*marks, strict=True))
+
+    def covers(self, token: Token, endpoint_id: str, directory: str, username: str) -> bool:
+        return self.of_login(token) in self._marks or token.mark != self.mark(endpoint_id, directory, username)
+
+    def begin(self, endpoint_id: str, now: float) -> LoginUnderWay:
+        return LoginUnderWay(self, endpoint_id, now)
+
+    def ended_since(self, began_at: float, subjects: Iterable[str]) -> bool:
+        return any(began_at <= self._learned_at.get(subject, float("-inf")) for subject in subjects)
+
+    def _subjects(self, endpoint_id: str, directory: str, username: str) -> tuple[str, str, str]:
+        return self.of_user(username), self.of_user_at(endpoint_id, username), self.of_account(directory, username)
+
+
+@dataclass(frozen=True, slots=True)
+class LoginUnderWay:
+    """From the first word of somebody who logs in, to whatever is kept of it."""
+
+    revocations: Revocations
+    endpoint_id: str
+    began_at: float
+
+    def is_ended(self, directory: str, username: str, common_name: str = "") -> bool:
+        """``common_name``: of the certificate, by which sessions are ended too."""
+        there = self.revocations
+        subjects = [there.of_account(directory, username)]
+        for name in {username, common_name} - {""}:
+            subjects += there.of_user(name), there.of_user_at(self.endpoint_id, name)
+        return there.ended_since(self.began_at, subjects)

@@ -1,0 +1,74 @@
+"""Logins that somebody has ended: tokens of before, and what is under way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.tokens import Token
+
+STAFF, GUESTS = "cvpn-endpoint-0123456789abcdef0", "cvpn-endpoint-0123456789abcdef1"
+
+
+def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_of_before():
+    """Of before, not of an earlier time: the same second, another day, a clock that was put back are all the same."""
+    revoked = Revocations()
+    token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    other = replace(token, login_id=bytes(12))
+    assert not revoked.covers(token, STAFF, "corp", "anna")
+    revoked.add(Revocations.new_marks({Revocations.of_login(token)}), 1.0)
+    assert revoked.covers(token, STAFF, "corp", "anna") and not revoked.covers(other, STAFF, "corp", "anna")
+    before = [other]
+    user, at_staff = Revocations.of_user("anna"), Revocations.of_user_at(STAFF, "anna")
+    for subject in (user, Revocations.of_account("corp", "anna"), at_staff, user):
+        revoked.add(Revocations.new_marks({subject}), 1.0)
+        assert all(revoked.covers(each, STAFF, "corp", "anna") for each in before)
+        assert not revoked.covers(other, STAFF, "corp", "bob")
+        later = replace(other, mark=revoked.mark(STAFF, "corp", "anna"))
+        assert not revoked.covers(later, STAFF, "corp", "anna")
+        before.append(later)
+    elsewhere = Revocations()
+    marks = Revocations.new_marks({Revocations.of_account("corp", "anna"), Revocations.of_user_at(STAFF, "bob")})
+    elsewhere.add(marks, 1.0)
+    assert elsewhere.covers(other, STAFF, "corp", "anna") and not elsewhere.covers(other, STAFF, "guests", "anna")
+    assert elsewhere.covers(other, STAFF, "corp", "bob") and not elsewhere.covers(other, GUESTS, "corp", "bob")
+
+
+@pytest.mark.parametrize(
+    ("subject", "ended"),
+    [
+        (Revocations.of_user("anna"), True),
+        (Revocations.of_user("laptop"), True),
+        (Revocations.of_user_at(STAFF, "anna"), True),
+        (Revocations.of_user_at(STAFF, "laptop"), True),
+        (Revocations.of_account("corp", "anna"), True),
+        (Revocations.of_account("corp", "laptop"), False),
+        (Revocations.of_account("local", "anna"), False),
+        (Revocations.of_user_at(GUESTS, "anna"), False),
+        (Revocations.of_user("bob"), False),
+        (Revocations.of_user(""), False),
+    ],
+)
+def test_a_login_that_is_under_way_ends_with_those_of_its_user_and_a_later_one_does_not(subject: str, ended: bool):
+    revoked = Revocations()
+    before = revoked.begin(STAFF, 9.0)
+    revoked.add(Revocations.new_marks({subject}), 10.0)
+    assert before.is_ended("corp", "anna", "laptop") is ended
+    assert revoked.begin(STAFF, 10.0).is_ended("corp", "anna", "laptop") is ended, "no clock tells which was first"
+    assert not revoked.begin(STAFF, 10.1).is_ended("corp", "anna", "laptop")
+
+
+def test_what_another_gateway_has_ended_ends_logins_here_and_what_is_known_ends_none_again():
+    revoked = Revocations()
+    marks = Revocations.new_marks({Revocations.of_user("anna")})
+    before = revoked.begin(STAFF, 1.0)
+    revoked.replace(marks, 2.0)
+    later = revoked.begin(STAFF, 3.0)
+    revoked.replace(dict(marks), 4.0)
+    assert before.is_ended("corp", "anna") and not later.is_ended("corp", "anna")
+    revoked.replace({}, 5.0)  # read before it was written; whoever has written it adds it again
+    assert before.is_ended("corp", "anna")
+    revoked.add(marks, 6.0)
+    assert later.is_ended("corp", "anna")
