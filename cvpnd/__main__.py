@@ -53,12 +53,12 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. SIGHUP reloads; a failed reload keeps what was running."""
-    from cvpnd.service import StartError, serve
+    from cvpnd.service import DaemonError, serve
 
     settings = _load(config)
     try:
         asyncio.run(serve(settings))
-    except StartError as error:
+    except DaemonError as error:
         _fail(str(error))
 
 

@@ -88,8 +88,8 @@ PORTAL_CONNECTIONS = (1000, 200)
 """At a time, and of one source: a whole office may come at once."""
 
 
-class StartError(Exception):
-    """The daemon cannot start; the text tells the operator why and what to change."""
+class DaemonError(Exception):
+    """The daemon cannot start, or not leave the host as it was; the text tells the operator why and what to change."""
 
 
 class Daemon:
@@ -321,7 +321,7 @@ class Daemon:
 
 
 async def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises ``StartError``; then the host is as it was."""
+    """Run until SIGTERM or SIGINT. Raises ``DaemonError``; the host is as it was, if that says nothing else."""
     set_up_logging(config.daemon.log_level)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # every TCP client is one; 1024 is the default
@@ -329,17 +329,17 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # before anything is changed: a start cut short is undone too
         loop.add_signal_handler(number, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    async with contextlib.AsyncExitStack() as stack:
-        try:
+    try:
+        async with contextlib.AsyncExitStack() as stack:
             daemon = await _start(config, stack)
-        except (GatewayError, StoreError, OSError) as error:
-            raise StartError(str(error)) from error
-        loop.add_signal_handler(signal.SIGHUP, daemon.hang_up)
-        daemon.announce_ready()
-        await stopping.wait()
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)  # no new start of what is being stopped
-        log.info("stopping: sending clients back")
-        daemon.notifier.stopping("sending clients back")
+            loop.add_signal_handler(signal.SIGHUP, daemon.hang_up)
+            daemon.announce_ready()
+            await stopping.wait()
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # no new start of what is being stopped
+            log.info("stopping: sending clients back")
+            daemon.notifier.stopping("sending clients back")
+    except (GatewayError, StoreError, OSError) as error:
+        raise DaemonError(str(error)) from error
 
 
 async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:

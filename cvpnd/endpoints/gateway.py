@@ -118,7 +118,10 @@ class Gateway:
             await self._pools.begin()
             await self._become(self.config, setting_aside=self.store.is_shared)
         except _FAILURES as error:
-            await self.stop(0)
+            try:
+                await self.stop(0)
+            except GatewayError as left:
+                raise GatewayError(f"{error}\n{left}") from error
             raise GatewayError(str(error)) from error
         self.revision = 1
 
@@ -177,7 +180,7 @@ class Gateway:
 
     async def stop(self, grace_s: float) -> None:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
-        was found."""
+        was found. Raises ``GatewayError`` after all of it if that cannot be."""
         self.timeouts.stop()
         try:
             for running in self._running.values():
@@ -191,12 +194,18 @@ class Gateway:
             for running in list(self._running.values()):
                 self._remove(running)
         finally:
-            ours = self._host.is_claimed
-            await self._host.down()
-            if ours:
-                await asyncio.to_thread(self._managed.remove)
-                if self.revision:
+            try:
+                if self._host.is_claimed:
                     await self._pools.end()
+                    await asyncio.to_thread(self._managed.remove)
+            finally:
+                await self._leave_host()
+
+    async def _leave_host(self) -> None:
+        try:
+            await self._host.down()
+        except HostError as error:
+            raise GatewayError(f"the host is not as it was, which the next start mends: {error}") from error
 
     async def _become(self, file: Config, *, again: bool = True, setting_aside: bool = False) -> None:
         """``again``: read every file again, also those that are watched and read already, and put right whatever others

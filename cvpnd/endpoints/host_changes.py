@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 
+from cvpnd.host.errors import HostError
 from cvpnd.host.firewall import Denied
 from cvpnd.host.gateway import HostChange, HostGateway
 
@@ -28,8 +29,11 @@ class HostChanges:
     async def watch(self) -> AsyncIterator[HostChange]:
         """Runs until cancelled: what others do to devices, routes, rules and forwarding. All is put right by then, but
         for a device that is lost: ``Gateway.serve_anew``."""
-        for warning in await self._host.warnings():
-            log.warning("%s", warning)
+        try:
+            for warning in await self._host.warnings():
+                log.warning("%s", warning)
+        except HostError as error:
+            log.warning("other firewalls of this host cannot be looked at: %s", error)
         async for change in self._host.watch():
             self._tell(change)
             yield change

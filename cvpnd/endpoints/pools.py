@@ -5,12 +5,12 @@ Clients come back to their addresses, and what the kernel tracks for an address 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from pathlib import Path
 
 from cvpnd.config import EndpointConfig
 from cvpnd.policy.leases import LeasePool
-from cvpnd.server.lease_record import LeaseRecord, Resting
+from cvpnd.server.lease_record import LeaseRecord, Taken
 from cvpnd.server.leftovers import forget_all
 
 
@@ -20,16 +20,19 @@ class Pools:
     def __init__(self, record: Path) -> None:
         """``record``: of who had which address when the gateway stopped."""
         self._record = LeaseRecord(record)
-        self._rested: Mapping[str, Resting] = {}
-        """By endpoint id, whom addresses rest for since then."""
+        self._before: Taken | None = None
+        """None: nobody has looked, and so nothing is to be written."""
         self._away: dict[str, LeasePool] = {}
 
     async def begin(self) -> None:
-        self._rested = await asyncio.to_thread(self._record.take)
+        self._before = await asyncio.to_thread(self._record.take)
 
     async def end(self) -> None:
-        """All endpoints are away."""
-        await asyncio.to_thread(self._record.write, self._away)
+        """All endpoints are away. After a start that failed, what it has not come to is as it was."""
+        if self._before is not None:
+            now = {endpoint_id: tuple(pool.resting()) for endpoint_id, pool in self._away.items()}
+            await asyncio.to_thread(self._record.write, {**self._before.resting, **now}, self._before.at)
+        self._before = None
 
     def put(self, endpoint_id: str, pool: LeasePool) -> None:
         self._away[endpoint_id] = pool
@@ -39,7 +42,8 @@ class Pools:
         pool = self._away.pop(endpoint.id, None)
         if pool is None or (pool.cidr, pool.cidr_v6) != (endpoint.client_cidr, endpoint.client_cidr_v6):
             pool = LeasePool(endpoint.client_cidr, endpoint.client_cidr_v6)
-            for address, holder in self._rested.get(endpoint.id, ()):
+            rested = () if self._before is None else self._before.resting.get(endpoint.id, ())
+            for address, holder in rested:
                 pool.rest(address, holder)
             await asyncio.to_thread(forget_all, pool)
         return pool
@@ -47,5 +51,5 @@ class Pools:
     def settle(self) -> Set[str]:
         """All are back that come back. The ids of those that do not."""
         left = self._away.keys()
-        self._away, self._rested = {}, {}
+        self._away, self._before = {}, Taken()
         return left

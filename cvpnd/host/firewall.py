@@ -14,15 +14,13 @@ in nftables any table can drop (`foreign.py`).
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
-import shutil
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from cvpnd.host.errors import NEEDS_CAPABILITY, HostError
+from cvpnd.host import nft
 from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
 from cvpnd.host.sysctl import Opened
 
@@ -301,7 +299,7 @@ def nat_ports(listening: Iterable[int]) -> tuple[int, int]:
 async def put(batch: dict[str, Any]) -> int:
     """Put what was rendered in place, or in the place of what is there. All or nothing. Returns the netlink port by
     which the kernel calls who has done it: libmnl's sockets have the number of the process."""
-    _, process = await _nft(json.dumps(batch), "-j", "-f", "-")
+    _, process = await nft.run(json.dumps(batch), "-j", "-f", "-")
     return process
 
 
@@ -315,19 +313,19 @@ async def denied(plan: HostPlan) -> dict[Denied, int]:
     names = _counters(plan)
     if not names:
         return {}
-    listing = json.loads((await _nft("", "-j", "list", "counters", "table", FAMILY, TABLE))[0])
-    counters = (entry["counter"] for entry in listing["nftables"] if "counter" in entry)
+    listing = await nft.listed("list", "counters", "table", FAMILY, TABLE)
+    counters = (entry["counter"] for entry in listing if "counter" in entry)
     return {names[each["name"]]: each["packets"] for each in counters if each["name"] in names}
 
 
 async def ruleset() -> list[dict[str, Any]]:
     """All tables of this host, without what is in their sets."""
-    return list(json.loads((await _nft("", "-t", "-j", "list", "ruleset"))[0])["nftables"])
+    return await nft.listed("-t", "list", "ruleset")
 
 
 async def is_there() -> bool:
     """Whether the table is. (Not as JSON: nft 1.0.6 crashes as it writes the flags of a dormant one.)"""
-    return f"table {FAMILY} {TABLE}" in (await _nft("", "list", "tables", FAMILY))[0].splitlines()
+    return f"table {FAMILY} {TABLE}" in (await nft.run("", "list", "tables", FAMILY))[0].splitlines()
 
 
 _OUR_NAME = struct.pack("=HH", 4 + len(TABLE) + 1, NFTA_TABLE_NAME) + TABLE.encode() + b"\0"
@@ -345,24 +343,3 @@ def note(by: set[int], notice: bytes) -> bool:
             found = True
         notice = notice[max(_NETLINK_HEADER.size, (length + 3) & ~3) :]
     return found
-
-
-async def _nft(text: str, *arguments: str) -> tuple[str, int]:
-    """What it says, and the number of its process."""
-    program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-    if program is None:
-        raise HostError("nft is not installed on this host: install the package nftables")
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await process.communicate(text.encode())
-    if process.returncode:
-        message = errors.decode(errors="replace").strip()
-        if "Operation not permitted" in message:
-            message = NEEDS_CAPABILITY
-        raise HostError(f"nft: {message}")
-    return output.decode(), process.pid

@@ -20,10 +20,9 @@ from types import TracebackType
 from typing import Any, Literal, TextIO
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from cvpnd.host import firewall, foreign, links, routes, sysctl, watch
-from cvpnd.host.errors import HostError, from_netlink
+from cvpnd.host.errors import HostError
 from cvpnd.host.notices import SETTLE_S, Notices
 from cvpnd.host.patience import Patience
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
@@ -86,15 +85,10 @@ class HostGateway:
         return bool(self._claims)
 
     async def up(self, plan: HostPlan) -> None:
-        """Set everything up, replacing what a predecessor left. After an error nothing is left of it."""
+        """Set everything up, replacing what a predecessor left. After an error ``down`` takes back what there is."""
         async with self._busy:
             self.claim()
-            try:
-                await self._apply(plan)
-            except BaseException:
-                with contextlib.suppress(HostError):
-                    await self._take_down()
-                raise
+            await self._apply(plan)
 
     async def update(self, plan: HostPlan, *, look: bool = True) -> None:
         """Change to another plan; devices of endpoints that stay are not touched. After an error the old plan holds.
@@ -156,6 +150,7 @@ class HostGateway:
         starts; a TUN device can be set down, forwarding be switched off. Yields each. What failed is tried again, and
         who keeps changing the same is answered ever more slowly."""
         seen, time = Touched(), asyncio.get_running_loop().time
+        self._look_at, self._trouble = time(), ""  # for what happened before
 
         def note(notice: bytes) -> bool:
             return watch.note(seen, notice, routes.PROTOCOL)
@@ -177,7 +172,8 @@ class HostGateway:
         restart of nftables.service, or change anything in it, it is put back: without it nothing keeps clients from
         this host. Yields each."""
         by: set[int] = set()
-        loop, again_s = asyncio.get_running_loop(), None
+        loop = asyncio.get_running_loop()
+        again_s: float | None = 0.0  # for what happened before
 
         def note(notice: bytes) -> bool:
             return firewall.note(by, notice)
@@ -233,13 +229,13 @@ class HostGateway:
         if not self._plan.endpoints:
             return []
         try:
-            async with AsyncIPRoute(strict_check=True) as netlink:
+            async with links.netlink_socket() as netlink:
                 changes = await self._changes(netlink, seen)
                 if seen.addresses or seen.everything:
                     ours = {endpoint.tun for endpoint in self._plan.endpoints}
                     indexes = await links.interface_indexes(netlink)
                     self._attached = await links.attached_networks(netlink, indexes, ours)
-        except (HostError, NetlinkError) as error:
+        except HostError as error:
             text = f"this host cannot be looked at: {error}"
             return self._in_trouble([HostChange("routes", text)], now, seen.another_try)
         lost = [change for change in changes if change.lost]
@@ -311,32 +307,28 @@ class HostGateway:
         sysctls = sysctl.Sysctls(self._runtime_dir / "host-sysctl.json")
         ipv6 = _host_has_ipv6()
         self._in_place = None
-        try:
-            # strict: the kernel leaves out what a dump did not ask for, as the other tables of 1,000 routes
-            async with AsyncIPRoute(strict_check=True) as netlink:
-                links.check_interfaces(plan, await links.interface_indexes(netlink))
-                before, self._plan = self._plan, plan
-                self._close_devices_not_in(plan)
-                settings, opened = sysctl.forwarding(
-                    sysctls,
-                    [endpoint.tun for endpoint in plan.endpoints],
-                    sorted(plan.subnets_by_interface()),
-                    ipv6=any(endpoint.client_cidr_v6 is not None for endpoint in plan.endpoints),
-                )
-                await self._replace_firewall(firewall.render(plan, opened), before, known)
-                await self._set_up_devices(netlink, plan, known)
-                indexes = await links.interface_indexes(netlink)
-                strict = {name for name in plan.subnets_by_interface() if sysctl.is_strict(sysctls, name)}
-                if strict:
-                    for name in strict & await routes.interfaces_with_other_way_back(netlink, plan, indexes):
-                        settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
-                sysctls.apply(settings)
-                self._settings = settings
-                await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
-                ours = {endpoint.tun for endpoint in plan.endpoints}
-                self._attached = await links.attached_networks(netlink, indexes, ours)
-        except NetlinkError as error:
-            raise from_netlink(error, "netlink") from error
+        async with links.netlink_socket() as netlink:
+            links.check_interfaces(plan, await links.interface_indexes(netlink))
+            before, self._plan = self._plan, plan
+            self._close_devices_not_in(plan)
+            settings, opened = sysctl.forwarding(
+                sysctls,
+                [endpoint.tun for endpoint in plan.endpoints],
+                sorted(plan.subnets_by_interface()),
+                ipv6=any(endpoint.client_cidr_v6 is not None for endpoint in plan.endpoints),
+            )
+            await self._replace_firewall(firewall.render(plan, opened), before, known)
+            await self._set_up_devices(netlink, plan, known)
+            indexes = await links.interface_indexes(netlink)
+            strict = {name for name in plan.subnets_by_interface() if sysctl.is_strict(sysctls, name)}
+            if strict:
+                for name in strict & await routes.interfaces_with_other_way_back(netlink, plan, indexes):
+                    settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
+            sysctls.apply(settings)
+            self._settings = settings
+            await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
+            ours = {endpoint.tun for endpoint in plan.endpoints}
+            self._attached = await links.attached_networks(netlink, indexes, ours)
         self._in_place, self._trouble = plan, ""
         names = {endpoint.name for endpoint in plan.endpoints}
         self._denied = Counter({each: count for each, count in self._denied.items() if each.endpoint in names})
@@ -374,19 +366,22 @@ class HostGateway:
             self._tun_indexes[endpoint.tun] = index
 
     async def _take_down(self) -> None:
+        """Each step, whatever became of the others. What remains, the next start finds."""
         problems: list[str] = []
-        for step in (self._remove_routes, self._restore_settings, self._remove_devices, firewall.remove):
-            try:
-                await step()
-            except HostError as error:
-                problems.append(str(error))
-        self._plan, self._in_place, self._batch = HostPlan(), None, {}
-        self._release_claim()
+        try:
+            for step in (self._remove_routes, self._restore_settings, self._remove_devices, firewall.remove):
+                try:
+                    await step()
+                except HostError as error:
+                    problems.append(str(error))
+        finally:
+            self._plan, self._in_place, self._batch = HostPlan(), None, {}
+            self._release_claim()
         if problems:
             raise HostError("\n".join(problems))
 
     async def _remove_routes(self) -> None:
-        async with AsyncIPRoute() as netlink:
+        async with links.netlink_socket() as netlink:
             indexes = await links.interface_indexes(netlink)
             await self._tables.apply(netlink, HostPlan(), indexes, ipv6=_host_has_ipv6())
 
@@ -398,12 +393,11 @@ class HostGateway:
         for tun in self._tuns.values():
             tun.close()
         self._tuns.clear()
-        async with AsyncIPRoute() as netlink:
+        async with links.netlink_socket() as netlink:
             present = await links.interface_indexes(netlink)
             for name in ours:
                 if name in present:  # somebody still holds a queue
-                    with contextlib.suppress(NetlinkError):
-                        await netlink.link("delete", index=present[name])
+                    await links.remove(netlink, name, present[name])
 
     # -- one gateway per host ------------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ There is nothing to undo here: all of it goes with the device.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+import errno
+from collections.abc import AsyncIterator, Collection, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Literal
@@ -21,6 +23,19 @@ TRANSMIT_QUEUE_LENGTH = 1000
 """The kernel's default of 500 packets is less than one burst of full-size segments; 100 was measured to hurt."""
 
 IN6_ADDR_GEN_MODE_NONE = "1"
+
+
+@contextlib.asynccontextmanager
+async def netlink_socket() -> AsyncIterator[AsyncIPRoute]:
+    """Whatever the kernel refuses meanwhile and nobody has better words for is a ``HostError``, a file too many among
+    it. Strict: the kernel leaves out what a dump did not ask for, as the other tables of 1,000 routes."""
+    try:
+        async with AsyncIPRoute(strict_check=True) as netlink:
+            yield netlink
+    except NetlinkError as error:
+        raise from_netlink(error, "netlink") from error
+    except OSError as error:
+        raise HostError(f"netlink: {error.strerror or error}") from error
 
 
 async def interface_indexes(netlink: AsyncIPRoute) -> dict[str, int]:
@@ -64,6 +79,14 @@ async def set_up_tun(netlink: AsyncIPRoute, endpoint: EndpointPlan, index: int) 
         raise from_netlink(error, doing) from error
     except OSError as error:
         raise HostError(f"{doing}: {error}") from error
+
+
+async def remove(netlink: AsyncIPRoute, name: str, index: int) -> None:
+    try:
+        await netlink.link("delete", index=index)
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:  # it went meanwhile
+            raise from_netlink(error, f"remove the device {name}") from error
 
 
 async def state_of_tun(

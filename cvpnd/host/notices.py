@@ -63,13 +63,19 @@ class Notices:
         return lost
 
     def _open(self) -> None:
+        """Where that cannot be (files are short), everything has to be looked at until it can."""
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, self._protocol)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        self._socket.bind((0, 0))
-        for group in self._groups:
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)  # bind() knows the first 32 alone
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, self._protocol)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            self._socket.bind((0, 0))
+            for group in self._groups:
+                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)  # bind() knows the first 32 alone
+            asyncio.get_running_loop().add_reader(self._socket, self._read)
+        except OSError:
+            self._close()
+            self._lost = True
+            self._told.set()
 
     def _close(self) -> None:
         if self._socket is not None:

@@ -30,14 +30,15 @@ class Sysctls:
     def __init__(self, record: Path) -> None:
         self._record = record
         self._changes: dict[str, Change] = {}
-        if record.exists():
-            try:
-                stored = json.loads(record.read_text())
-                self._changes = {path: Change(entry["before"], entry["ours"]) for path, entry in stored.items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise HostError(
-                    f"{record}: not readable ({error}); remove it, and set forwarding and rp_filter by hand if needed"
-                ) from error
+        try:
+            stored = json.loads(record.read_text())
+            self._changes = {path: Change(entry["before"], entry["ours"]) for path, entry in stored.items()}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HostError(
+                f"{record}: not readable ({error}); remove it, and set forwarding and rp_filter by hand if needed"
+            ) from error
 
     def apply(self, wanted: Mapping[str, str]) -> None:
         """Paths are relative to /proc/sys, in the order they are to be written; undone in the reverse order."""
@@ -59,24 +60,36 @@ class Sysctls:
         return self._changes[path].before if path in self._changes else read(path)
 
     def _undo(self, keep: Mapping[str, str]) -> None:
+        """Each, whatever became of the others. What could not be undone stays in the record."""
+        problems: list[str] = []
         for path, change in reversed(list(self._changes.items())):
             if path in keep:
                 continue
-            # an interface that is gone took its settings along
-            if (PROC_SYS / path).exists() and read(path) == change.ours:
-                _write(path, change.before)
-            del self._changes[path]
-            self._write_record()
+            try:
+                # an interface that is gone took its settings along
+                if (PROC_SYS / path).exists() and read(path) == change.ours:
+                    _write(path, change.before)
+            except HostError as error:
+                problems.append(str(error))
+            else:
+                del self._changes[path]
+                self._write_record()
+        if problems:
+            raise HostError("\n".join(problems))
 
     def _write_record(self) -> None:
-        if not self._changes:
-            self._record.unlink(missing_ok=True)
-            return
+        changes = {path: {"before": each.before, "ours": each.ours} for path, each in self._changes.items()}
         scratch = self._record.with_suffix(".new")
-        scratch.write_text(
-            json.dumps({path: {"before": each.before, "ours": each.ours} for path, each in self._changes.items()})
-        )
-        os.replace(scratch, self._record)  # noqa: PTH105 - the name says what it does: atomically
+        try:
+            if not changes:
+                self._record.unlink(missing_ok=True)
+                return
+            scratch.write_text(json.dumps(changes))
+            os.replace(scratch, self._record)  # noqa: PTH105 - the name says what it does: atomically
+        except OSError as error:
+            raise HostError(
+                f"{self._record} cannot be written: {error.strerror}; its directory must have room and be cvpnd's"
+            ) from error
 
 
 def read(path: str) -> str:

@@ -142,6 +142,26 @@ def test_connections_of_before_a_restart_stay_their_clients(site, start):
         assert reached_by(target, alice) > 0
 
 
+def test_connections_of_before_a_start_that_failed_stay_their_clients(site, start):
+    gateway = start()
+    alice = site.connect(certs.client("alice"), name="alice")
+    address = alice.address
+    with stream(site, alice) as target:
+        gateway.stop()
+        record = (gateway.directory / "leases.json").read_text()
+        with site.lab.gateway.socket() as taken:  # found out when this endpoint has been made
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            taken.bind(("0.0.0.0", 1194))
+            taken.listen()
+            gateway.start(wait=False)
+            assert gateway.running.wait() == 1
+        assert (gateway.directory / "leases.json").read_text() == record
+        gateway.start()
+        alice.wait_connected(30, times=2)
+        assert alice.address == address
+        assert reached_by(target, alice) > 0
+
+
 def test_quiet_tcp_connection_outlasts_a_restart(site, start):
     """One over which the target sends meanwhile does not where addresses are translated and nobody else has rules for
     that: the gateway host takes what comes for its own, and resets it."""

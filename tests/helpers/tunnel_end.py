@@ -103,10 +103,10 @@ def is_icmp(kind: int) -> Callable[[bytes], bool]:
 
 
 async def _hold(runtime_dir: Path, plan: HostPlan) -> Any:
-    gateway = HostGateway(runtime_dir)
-    await gateway.up(plan)
-    print("up", flush=True)
-    await asyncio.Event().wait()
+    async with HostGateway(runtime_dir) as gateway:
+        await gateway.up(plan)
+        print("up", flush=True)
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

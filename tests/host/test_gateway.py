@@ -205,6 +205,7 @@ async def test_missing_interface_is_named_with_its_subnet_and_nothing_changes(la
     before = host_state()
     with pytest.raises(HostError, match="subnet-z: there is no interface eth7"):
         await gateway.up(plan)
+    await gateway.down()
     assert host_state() == before
 
     await gateway.up(PLANS["staff"])
@@ -228,6 +229,7 @@ async def test_device_name_that_is_taken_is_not_joined(lab: Lab, gateway: HostGa
     before = host_state()
     with pytest.raises(HostError, match="cvpn0: there is a device of that name already"):
         await gateway.up(PLANS["staff"])
+    await gateway.down()
     assert host_state() == before
 
 

@@ -17,7 +17,7 @@ PHONE = ("alice", "phone")
 
 def restored(record: LeaseRecord, cidr: IPv4Network = CIDR) -> LeasePool:
     pool = LeasePool(cidr)
-    for address, holder in record.take().get("cvpn-endpoint-1", ()):
+    for address, holder in record.take().resting.get("cvpn-endpoint-1", ()):
         pool.rest(address, holder)
     return pool
 
@@ -32,7 +32,7 @@ def stopped(record: LeaseRecord) -> dict:
     leases = {holder: pool.acquire(holder) for holder in ("alice", PHONE, "bob")}
     for address in leases.values():
         pool.release(address)
-    record.write({"cvpn-endpoint-1": pool})
+    record.write({"cvpn-endpoint-1": tuple(pool.resting())})
     return leases
 
 
@@ -48,20 +48,32 @@ def test_everybody_comes_back_to_their_address_and_nobody_else_gets_one(record):
 
 def test_it_is_good_once(record):
     stopped(record)
-    assert record.take()
-    assert not record.take()
+    assert record.take().resting
+    assert not record.take().resting
 
 
 def test_it_is_not_good_for_long(record, monkeypatch):
     stopped(record)
     real = time.clock_gettime
     monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + GOOD_FOR_S + 1)
-    assert not record.take()
+    assert not record.take().resting
 
 
 def test_addresses_of_another_client_cidr_are_left_out(record):
     stopped(record)
     assert not list(restored(record, IPv4Network("10.2.0.0/29")).resting())
+
+
+def test_who_writes_it_again_makes_it_no_younger(record, monkeypatch):
+    stopped(record)
+    before = record.take()
+    real = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + GOOD_FOR_S - 1)
+    record.write(before.resting, before.at)
+    assert record.take() == before
+    record.write(before.resting, before.at)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + GOOD_FOR_S + 1)
+    assert not record.take().resting
 
 
 @pytest.mark.parametrize(
@@ -70,7 +82,7 @@ def test_addresses_of_another_client_cidr_are_left_out(record):
 def test_what_cannot_be_read_is_said_and_holds_nothing_up(tmp_path, record, text, caplog):
     now = str(time.clock_gettime(time.CLOCK_BOOTTIME))
     (tmp_path / "leases.json").write_text(text.replace("NOW", now))
-    assert not record.take()
+    assert not record.take().resting
     assert "leases.json cannot be read" in caplog.text
 
 
