@@ -31,6 +31,8 @@ from cvpnd.wire.wrap.key_files import new_static_key, serialise_static_key
 
 SYSTEM_DIRECTORY = Path("/etc/cvpnd")
 """Where the package keeps its configuration; state, socket and logs then lie where systemd puts them."""
+UNITS = (Path("/usr/lib/systemd/system/cvpnd.service"), Path("/etc/systemd/system/cvpnd.service"))
+"""Of a gateway that is a service: started by hand, it would leave root's files where the service writes."""
 
 FIRST_CLIENT = "client1"
 CONTROL_KEY = "tls-crypt.key"
@@ -69,10 +71,15 @@ class InitSummary:
         lines = [f"made   {what}" for what in self.made]
         lines += [f"kept   {what}" for what in self.kept]
         lines += [f"note   {what}" for what in self.notes]
-        lines += ["", "Start the gateway:", f"  cvpnd run --config {self.config}"]
+        lines += ["", "Start the gateway:", f"  {self._start()}"]
         if self.profile.exists():
             lines += ["Connect from another machine, with this profile:", f"  openvpn --config {self.profile.name}"]
         return "\n".join(lines)
+
+    def _start(self) -> str:
+        if self.directory == SYSTEM_DIRECTORY and any(unit.exists() for unit in UNITS):
+            return "systemctl enable --now cvpnd"
+        return f"cvpnd run --config {self.config}"
 
 
 def initialise(directory: Path, name: str | None = None) -> InitSummary:

@@ -33,8 +33,6 @@ def test_every_command_of_the_guide_does_what_it_is_there_for(site, monkeypatch)
     for name, module in (("cvpnd", "cvpnd"), ("cvpnctl", "cvpnd.ctl")):
         (shims / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
         (shims / name).chmod(0o755)
-    (shims / "systemd-tmpfiles").write_text('#!/bin/sh\n[ "$*" = "--create cvpnd.conf" ]\n')
-    (shims / "systemd-tmpfiles").chmod(0o755)
     environment = {
         "PYTHONPATH": ":".join(sys.path),
         "PATH": f"{shims}:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -52,9 +50,7 @@ def test_every_command_of_the_guide_does_what_it_is_there_for(site, monkeypatch)
             host.run("bash", "-euo", "pipefail", "-c", script, env=environment, cwd=work, timeout_s=60)
 
     def systemctl(command: str) -> None:
-        if command == "systemctl reload cvpnd":
-            type_in("cvpnctl reload")
-        elif command == "systemctl enable --now cvpnd":
+        if command == "systemctl enable --now cvpnd":
             toml = (etc / "cvpnd.toml").read_text()
             GatewayProcess(host, etc, toml, {"PYTHONPATH": environment["PYTHONPATH"]}).start()
         else:

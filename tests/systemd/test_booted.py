@@ -45,7 +45,6 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedSystem]:
         system.connect("lan", "10.20.0.1/24", target, "10.20.0.10/24")
         # and from here on what systemd/README.md tells a person to type
         cvpnd(system, "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
-        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "start", "cvpnd")
         yield system
 

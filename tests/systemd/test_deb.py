@@ -71,7 +71,6 @@ def test_from_installation_to_purge(system: BootedSystem) -> None:
     assert "cvpnd init --name" in told
     assert system.run("dpkg", "--verify", "cvpnd").stdout == ""
     system.run("cvpnd", "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
-    system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
     system.run("systemctl", "enable", "--now", "cvpnd")
     assert active(system)
     assert "staff" in system.run("cvpnctl", "status", check=False).stdout

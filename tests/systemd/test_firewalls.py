@@ -130,7 +130,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         system.connect("lan", "10.20.0.1/24", target, f"{TARGET}/24")
         system.connect("wan", "192.0.2.1/24", client, "192.0.2.2/24")
         cvpnd(system, "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
-        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "start", "cvpnd")
         server = target.start(
             sys.executable, HELPERS / "target_server.py", "--http", "8000", "--echo", "7", label="servers"

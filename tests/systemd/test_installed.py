@@ -48,7 +48,6 @@ def test_what_make_installs_serves_a_client_and_is_taken_back(tmp_path: Path) ->
         said = make(system, "install")
         assert "cvpnd init --dir /etc/cvpnd" in said
         system.run("cvpnd", "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
-        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "enable", "--now", "cvpnd")
         assert system.property("cvpnd", "ActiveState") == "active"
         assert system.property("cvpnd", "MemoryDenyWriteExecute") == "yes"

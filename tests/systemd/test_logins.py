@@ -122,7 +122,6 @@ class Site:
     def configure(self, state: str) -> None:
         path = self.system.root / "etc/cvpnd/cvpnd.toml"
         path.write_text(configuration(state, self.ldap, self.system.root))
-        self.system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         self.system.run("systemctl", "restart", "cvpnd")
 
     def openvpn(self, endpoint: str, login: str, *options: str) -> OpenVpnClient:

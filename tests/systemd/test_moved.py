@@ -56,7 +56,6 @@ def test_a_gateway_is_moved_to_another_machine_and_its_clients_come_back_by_thei
             text, changed = methods.subn(passwords, configuration.read_text())
             assert changed == 1
             configuration.write_text(text)
-            system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
             system.run("systemctl", "enable", "--now", "cvpnd")
             cvpnctl(system, "user", "add", "anna", input="of this gateway\n")
             cvpnctl(system, "rule", "add", "staff", "10.20.0.10/32", "--all-groups")

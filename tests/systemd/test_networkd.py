@@ -62,7 +62,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             (network / f"10-{name}.network").write_text(text)
         system.run("systemctl", "start", "systemd-networkd")
         system.run("/usr/lib/systemd/systemd-networkd-wait-online", "--interface=lan", "--timeout=20")
-        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "start", "cvpnd")
         yield Site(system, system.client(client).wait_connected(), client)
 

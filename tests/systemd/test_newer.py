@@ -41,7 +41,6 @@ def system(tmp_path: Path) -> Iterator[BootedSystem]:
         system.run("chmod", "0666", "/dev/net/tun")
         system.connect("lan", "10.20.0.1/24", target, "10.20.0.10/24")
         cvpnd(system, "init", "--dir", "/etc/cvpnd", "--name", "vpn.example.com")
-        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "start", "cvpnd")
         yield system
 

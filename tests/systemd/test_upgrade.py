@@ -40,7 +40,6 @@ def test_an_upgrade_keeps_what_was_configured_and_its_clients_come_back_by_their
         text = configuration.read_text()
         assert CERTIFICATES in text and "10.20.0.0/24" in text
         configuration.write_text(text.replace(CERTIFICATES, PASSWORDS + CERTIFICATES.partition("[")[2]))
-        system.run("systemd-tmpfiles", "--create", "cvpnd.conf")
         system.run("systemctl", "enable", "--now", "cvpnd")
         cvpnctl(system, "user", "add", "anna", input="of this gateway\n")
         cvpnctl(system, "rule", "add", "staff", "10.20.0.10/32", "--all-groups")
