@@ -87,6 +87,9 @@ class Accounts:
         for username in self._logged_in(LOCAL_DIRECTORY):
             self._follow(LOCAL_DIRECTORY, username, self._local.look_up(username))
 
+    def local_account(self, username: str) -> Account | Refused:
+        return self._local.look_up(username)
+
     def _logged_in(self, directory: str) -> set[str]:
         """Users of established sessions."""
         return {name for connection in self._control.table if (name := _user(connection, directory)) is not None}

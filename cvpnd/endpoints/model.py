@@ -266,6 +266,8 @@ class Explanation:
     """The route that would carry it, None if there is none (then it is unreachable even if allowed)."""
     sentence: str
     """The answer in words."""
+    connected: bool
+    """Somebody of that name, at that endpoint. Without, whether they are let in at all has not been asked."""
     let_through: tuple[str, ...] | None = None
     """What of it the security groups let through, as ``tcp/10.20.0.0/16:443``; None: they keep nothing back."""
 

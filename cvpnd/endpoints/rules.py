@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 
-from cvpnd.config import EgressConfig
+from cvpnd.auth.directory import Account
+from cvpnd.auth.identity import Refused
+from cvpnd.config import LOCAL_DIRECTORY, EgressConfig
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import MANY_PREFIXES
 from cvpnd.endpoints.model import Explanation, OperationError, RuleView
@@ -93,7 +95,8 @@ class RuleOperations(OperationsBase):
 
     async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:
         """Whether ``who`` (a user or certificate name) may reach ``destination``, and why. Without ``groups``, those of
-        the user's live session count, or none."""
+        the user's live session count, else of the local user, or none. Who is not connected is only known here where
+        users live here; of others the answer is what they reach once somebody else has let them in."""
         served = self._only_endpoint(endpoint)
         try:
             address = ip_address(destination)
@@ -101,29 +104,48 @@ class RuleOperations(OperationsBase):
             raise OperationError(
                 "InvalidParameterValue", f"{destination} is not an IP address; resolve names before asking"
             ) from None
+        live = self._groups_of_session(served, who)
+        account = self._local_account(served, who) if live is None else None
         if not groups:
-            for connection in self._gateway.control.table:
-                identity = connection.identity
-                if (
-                    connection.endpoint is served
-                    and identity is not None
-                    and who in (identity.username, identity.common_name)
-                ):
-                    groups = tuple(sorted(identity.groups))
+            groups = tuple(sorted(live or (account.groups if isinstance(account, Account) else ())))
         decision = decide(served.rules, groups, address)
         route = best_route(served.routes, address)
         let_through = self._let_through(served, address)
         return Explanation(
-            allowed=decision.allowed and let_through != (),
+            allowed=decision.allowed and let_through != () and not isinstance(account, Refused),
             endpoint_id=served.id,
             destination=destination,
             groups=groups,
             rule=views.rule_view(served, decision.rule) if decision.rule is not None else None,
             deciding_groups=decision.deciding_groups,
             route=views.route_view(served, route) if route is not None else None,
-            sentence=_sentence(who, destination, decision, route, let_through),
+            sentence=f"{who} may not reach {destination}: {account.detail}."
+            if isinstance(account, Refused)
+            else _sentence(
+                who if live is not None else f"{who} is not connected; whoever logs in by that name",
+                destination,
+                decision,
+                route,
+                let_through,
+            ),
+            connected=live is not None,
             let_through=let_through,
         )
+
+    def _groups_of_session(self, served: ServedEndpoint, who: str) -> frozenset[str] | None:
+        """None: nobody of that name is connected."""
+        for connection in self._gateway.control.table:
+            identity = connection.identity
+            if connection.endpoint is served and identity and who in (identity.username, identity.common_name):
+                return identity.groups
+        return None
+
+    def _local_account(self, served: ServedEndpoint, who: str) -> Account | Refused | None:
+        """None: its users do not live here."""
+        method = served.settings.user_method
+        if method is None or method.directory != LOCAL_DIRECTORY:
+            return None
+        return self._gateway.accounts.local_account(who)
 
     def _let_through(self, served: ServedEndpoint, address: IPAddress) -> tuple[str, ...] | None:
         egress = self._gateway.config.egress_of(served.settings)
