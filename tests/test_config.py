@@ -106,6 +106,13 @@ def test_the_shortest_useful_file_loads_with_every_default(file: Path) -> None:
     assert config.subnet("subnet-a").interface == "eth1"
 
 
+def test_the_file_is_known_by_a_path_that_is_good_everywhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon tells it to programs that run elsewhere."""
+    file.write_text(SHORTEST)
+    monkeypatch.chdir(file.parent)
+    assert load(file.name).path == file
+
+
 def test_an_endpoint_is_found_by_name_and_by_the_id_made_from_it(file: Path) -> None:
     config = load_text(file, SHORTEST)
     endpoint = config.endpoint("staff")

@@ -34,7 +34,7 @@ def load(path: Path | str) -> Config:
     if "path" in data:
         raise ConfigError(path, [f"path: is not a key; {suggest('path', sorted(_keys(Config)))}"])
     try:
-        config = Config.model_validate({**data, "path": path}, context={"directory": path.absolute().parent})
+        config = Config.model_validate({**data, "path": path.absolute()}, context={"directory": path.absolute().parent})
     except ValidationError as error:
         raise ConfigError(
             path, [_line(*_in_words(details)) for details in error.errors() if not _consequence(details)]

@@ -23,6 +23,7 @@ from typing import Any
 
 from cvpnd.config import Config, ConfigError, load
 from cvpnd.doctor.diagnosis import diagnose
+from cvpnd.doctor.libpq import environment_of
 from cvpnd.doctor.redaction import Scrubber, redacted, secrets_of
 
 COMMAND_S = 20
@@ -63,10 +64,14 @@ def write_bundle(
     """Returns the names of its parts. The archive (tar.gz) has mode 0600. Raises ``OSError``, also if it exists,
     and ``UnknownSecretsError``."""
     try:
-        scrub = Scrubber(secrets_of(config_path))
+        scrub = Scrubber(secrets_of(config_path, lambda: {} if daemon is None else environment_of(daemon["pid"])))
+    except PermissionError as error:
+        raise UnknownSecretsError(
+            f"{error.filename}: {error.strerror}; what is in it is to be left out of the archive: run this with sudo"
+        ) from None
     except OSError as error:
         raise UnknownSecretsError(
-            f"{config_path}: {error.strerror}; the file says which secrets are to be left out"
+            f"{error.filename}: {error.strerror}; the file says which secrets are to be left out"
         ) from None
     now = time.time()
     stem = path.name.partition(".")[0]

@@ -9,12 +9,13 @@ import contextlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 from cvpnd.config.values import SECRET_WORDS
+from cvpnd.doctor import libpq
 
 PUBLIC = frozenset(
     {
@@ -30,6 +31,7 @@ PUBLIC = frozenset(
     }
 )  # fmt: skip
 """Keys whose text is no secret, file names among them. One that is new is hidden until it is added."""
+Environment = Callable[[], Mapping[str, str]]
 HIDDEN = "(left out)"
 SHORTEST_SECRET = 6
 """Shorter ones would be cut out of words."""
@@ -76,20 +78,33 @@ class Scrubber:
         return text if self._known is None else self._known.sub(HIDDEN, text)
 
 
-def secrets_of(config_path: Path) -> Iterator[str]:
-    """Text of the file under keys of secrets, and what is in the secret files that it names and that can be read.
-    Raises ``OSError``: who cannot read the file does not know what to hide."""
+def secrets_of(config_path: Path, environment: Environment | None = None) -> Iterator[str]:
+    """Text of the file under keys of secrets, and what is in the secret files that it names, or that a client of
+    PostgreSQL reads in the daemon's ``environment`` (asked for only then). A file that is not there hides nothing.
+    Raises ``OSError`` with the name of one that cannot be read: nobody knows what to hide of it."""
     for key, value in _texts(_read(config_path)):
         if key == "state" or key in _URLS:
             try:
-                for written in (_passwords if key == "state" else _parameters)(urlsplit(value)):
+                url = urlsplit(value)
+                for written in (_passwords if key == "state" else _parameters)(url):
                     yield from {written, unquote_plus(written), unquote(written)}
+                if key == "state" and url.scheme.startswith("postgresql"):
+                    yield from _secrets_of_libpq(url, {} if environment is None else environment())
             except ValueError:  # no URL, which may be what somebody asks for help with
                 yield value
         elif key not in PUBLIC and any(word in key for word in SECRET_WORDS):
             yield value
     for path in secret_files(config_path):
         yield from _lines(path)
+
+
+def _secrets_of_libpq(database: SplitResult, environment: Mapping[str, str]) -> Iterator[str]:
+    for variable in libpq.PASSWORD_VARIABLES:
+        yield environment.get(variable, "")
+    for path in libpq.secret_files(database, environment):
+        lines = list(_lines(path))
+        yield from lines
+        yield from libpq.passwords(lines)
 
 
 def secret_files(config_path: Path) -> Iterator[Path]:
@@ -156,7 +171,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             text = file.read(LONGEST_FILE).decode(errors="replace")
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return
     for line in text.splitlines():
         if (stripped := line.strip()) and not stripped.startswith(("-----", "#")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class EndpointStatus:
 @dataclass(frozen=True, slots=True)
 class StatusView:
     version: str
+    pid: int
     config_path: str
     started_at: float
     now: float
@@ -64,6 +66,7 @@ class StatusOperations(OperationsBase):
         served = {each.settings.name: each for each in self._gateway.endpoints}
         return StatusView(
             version=metrics.version,
+            pid=os.getpid(),
             config_path=str(self._gateway.config.path),
             started_at=metrics.started_at,
             now=now,

@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from cvpnd.doctor.bundle import UnknownSecretsError, _tail, write_bundle
+from cvpnd.doctor.libpq import environment_of
 from cvpnd.doctor.redaction import HIDDEN, Scrubber, redacted, secrets_of
 
 REFERENCE = Path(__file__).parents[2] / "conf" / "cvpnd.toml"
@@ -130,6 +133,52 @@ def test_what_should_be_a_url_and_is_none_is_cut_out_as_a_whole(tmp_path: Path, 
     config = tmp_path / "cvpnd.toml"
     config.write_text(f'url = "{written}"\nstate = "{written}"\n')
     assert Scrubber(secrets_of(config))(f"bad: {written}") == f"bad: {HIDDEN}"
+
+
+def test_what_libpq_reads_besides_the_url_is_cut_out(tmp_path: Path) -> None:
+    """From files that the URL, the daemon's environment or nobody names."""
+    home = tmp_path / "home"
+    (home / ".postgresql").mkdir(parents=True)
+    (home / ".pgpass").write_text("# of old\ndb:5432:cvpnd:cvpnd:can\\:ary-home\n")
+    (home / ".postgresql" / "postgresql.key").write_text("MIGcanary-key-line\n")
+    (tmp_path / "named").write_text("*:*:*:*:canary-of-variable\n")
+    (tmp_path / "in-url").write_text("[::1]:5432:cvpnd:cvpnd:not this\n\\[\\:\\:1]:5432:cvpnd:cvpnd:canary-of-url\n")
+    config = tmp_path / "cvpnd.toml"
+    config.write_text(f'[daemon]\nstate = "postgresql+psycopg://cvpnd@db/cvpnd?passfile={tmp_path}/in-url"\n')
+    environment = {"HOME": str(home), "PGPASSFILE": str(tmp_path / "named"), "PGPASSWORD": "canary-itself"}
+    with subprocess.Popen(["sleep", "60"], env=environment) as daemon:
+        scrub = Scrubber(secrets_of(config, lambda: environment_of(daemon.pid)))
+        daemon.kill()
+    for secret in (
+        "can:ary-home", "can\\:ary-home", "MIGcanary-key-line", "canary-of-variable", "canary-of-url", "canary-itself",
+    ):  # fmt: skip
+        assert scrub(f"it was {secret}.") == f"it was {HIDDEN}.", secret
+    config.write_text('[daemon]\nstate = "sqlite:///state.db"\n')
+    assert Scrubber(secrets_of(config, lambda: pytest.fail("asked for")))("canary-itself") == "canary-itself"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_who_cannot_read_a_secret_gets_no_bundle_and_hears_of_which_file(tmp_path: Path) -> None:
+    (tmp_path / "bind").write_text("canary")
+    (tmp_path / "bind").chmod(0o600)
+    config = tmp_path / "cvpnd.toml"
+    config.write_text('[[directory]]\nbind_password_file = "bind"\n')
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    script = f"""
+import os
+from pathlib import Path
+from cvpnd.doctor.bundle import UnknownSecretsError, write_bundle
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    write_bundle(Path("/nonexistent/bundle"), Path({str(config)!r}), None, lambda _: {{}})
+except UnknownSecretsError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert said.stdout == (
+        f"{tmp_path}/bind: Permission denied; what is in it is to be left out of the archive: run this with sudo\n"
+    ), said
 
 
 def test_without_the_file_no_bundle_is_written(tmp_path: Path) -> None:
