@@ -45,7 +45,11 @@ def init(
 @app.command()
 def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Validate the configuration and the files it names, without touching the host."""
+    from cvpnd.doctor.trust import exposed_files
+
     settings = _load(config)
+    for path, what in exposed_files(settings.path, settings):
+        typer.echo(f"{config}: warning: {what}; chmod o= {path}", err=True)
     count = len(settings.endpoints)
     typer.echo(f"{config}: valid, {count} endpoint{'' if count == 1 else 's'}")
 

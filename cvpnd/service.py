@@ -157,6 +157,7 @@ class Daemon:
             set_aside=gateway.set_aside,
             store_outage="" if outage is None else outage.reason,
             store_outage_since=None if outage is None else outage.since,
+            store_is_corrupt=outage is not None and outage.loss == "corrupt",
             connection_log_lost=self.connection_log.lost,
             host_changes=gateway.host_changes.seen,
             host_trouble=gateway.host_changes.trouble,

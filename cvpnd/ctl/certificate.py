@@ -57,7 +57,7 @@ def issue_certificate(
     files = {"certificate": output / f"{name}.crt", "private_key": output / f"{name}.key"}
     if not as_json:
         for path in files.values():
-            check_writable(path, force=False)
+            check_writable(path, force=False, otherwise="move it away, or name another folder with --output")
     issued = Client(socket).post("/certificates", {"name": name} | ({} if days is None else {"days": days}))
     if as_json:
         print_json(issued)

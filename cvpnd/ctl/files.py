@@ -10,10 +10,11 @@ from pathlib import Path
 import typer
 
 
-def check_writable(path: Path, *, force: bool) -> None:
-    """Called before the daemon is asked, because asking may issue a certificate whose key would then be lost."""
+def check_writable(path: Path, *, force: bool, otherwise: str) -> None:
+    """Called before the daemon is asked, because asking may issue a certificate whose key would then be lost.
+    ``otherwise``: what to do if the file exists."""
     if path.exists() and not force:
-        raise typer.BadParameter(f"{path} exists; choose another name or overwrite it with --force")
+        raise typer.BadParameter(f"{path} exists; {otherwise}")
     if not path.parent.is_dir():
         raise typer.BadParameter(f"{path.parent} is not a directory")
     if not os.access(path.parent, os.W_OK):

@@ -32,7 +32,7 @@ def make_profile(
 ) -> None:
     """Make a client's ready .ovpn profile."""
     if output is not None:
-        check_writable(output, force=force)
+        check_writable(output, force=force, otherwise="choose another name or overwrite it with --force")
     wanted = {"name": name, "endpoint": endpoint, "kind": kind, "issue": issue, "serial": serial}
     answer = Client(socket).post("/profiles", wanted)
     if output is not None:

@@ -27,9 +27,16 @@ def _nouns() -> None:
 
 def _password() -> str:
     """Never on the command line, where every user of the host could read it."""
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\n")
-    return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    password = sys.stdin.readline().rstrip("\n")
+    if not password:
+        raise typer.BadParameter(
+            "standard input is no terminal, where the password would be asked for, and has no line with it; run this "
+            "in a terminal, or write the password into its standard input",
+            param_hint="the password",
+        )
+    return password
 
 
 @app.command("list")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
 from cvpnd.auth.trial import is_for_servers
-from cvpnd.config import ConfigError, EndpointConfig, check_files
+from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.redaction import secret_files
@@ -85,16 +86,27 @@ def _server_certificate(endpoint: EndpointConfig) -> Iterator[Finding]:
 
 
 def key_files(facts: Facts) -> Iterator[Finding]:
-    paths = list(secret_files(facts.config_path))
-    if facts.config is not None and facts.config.pki.directory is not None:
-        paths.append(facts.config.pki.directory / "ca.key")
-    for path in paths:
+    try:
+        exposed = list(exposed_files(facts.config_path, facts.config))
+    except OSError:
+        return  # the file cannot be read, as ``configuration`` has said
+    for path, what in exposed:
+        yield warning("keys", what, f"chmod o= {path}")
+
+
+def exposed_files(config_path: Path, config: Config | None) -> Iterator[tuple[Path, str]]:
+    """Keys and files of secrets that everybody on this host gets at, and what to say of each. Raises ``OSError`` if the
+    configuration cannot be read."""
+    paths = list(secret_files(config_path))
+    if config is not None and config.pki.directory is not None:
+        paths.append(config.pki.directory / "ca.key")
+    for path in dict.fromkeys(paths):
         try:
             mode = path.stat().st_mode
         except OSError:
             continue  # told by others
         if mode & 0o007:
-            yield warning("keys", f"{path} can be read by everybody here ({mode & 0o777:04o})", f"chmod o= {path}")
+            yield path, f"{path} can be read by everybody here ({mode & 0o777:04o})"
 
 
 def clock(_facts: Facts) -> Iterator[Finding]:

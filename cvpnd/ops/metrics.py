@@ -129,6 +129,8 @@ class GatewayMetrics:
     store_outage: str = ""
     """Why the state database cannot be used."""
     store_outage_since: float | None = None
+    store_is_corrupt: bool = False
+    """Then the daemon asks it no more before the next start."""
     clock_trouble: str = ""
     """What the wall clock has done lately."""
     connection_log_lost: int = 0

@@ -37,7 +37,9 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             "state database",
             f"for {max(0.0, now - metrics.store_outage_since):.0f} s it could not be used: {metrics.store_outage}; "
             "nothing is changed, and logins that need it are put off",
-            "see to that server or disk (daemon.state); all goes on by itself then",
+            "it is not looked at again before the next start: restore its backup as docs/backup.md says"
+            if metrics.store_is_corrupt
+            else "see to that server or disk (daemon.state); all goes on by itself then",
         )
     for endpoint_id, why in metrics.set_aside.items():
         yield Problem(
@@ -51,7 +53,7 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             "warning",
             "configuration",
             "the last reload was refused, an older configuration runs on",
-            "cvpnd check names file, key and fix; then systemctl reload cvpnd",
+            "cvpnctl reload tries it again, and names file, key and fix",
         )
     if metrics.host_trouble:
         yield Problem(

@@ -43,8 +43,9 @@ class Availability:
         if before is None and self.opened:
             log.critical(
                 "the state database cannot be used: %s; sessions go on, and no change is made and nobody logs in "
-                "who needs it until it can",
+                "who needs it until %s",
                 reason,
+                "it is restored and cvpnd started anew" if loss == "corrupt" else "it can",
             )
 
     def found(self) -> None:

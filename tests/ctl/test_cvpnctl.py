@@ -28,6 +28,7 @@ def run(*arguments: str, cwd: Path, environment: dict[str, str] | None = None) -
         [sys.executable, "-m", "cvpnd.ctl", *arguments],
         capture_output=True,
         text=True,
+        stdin=subprocess.DEVNULL,
         timeout=60,
         cwd=cwd,
         env=clean | {"PYTHONPATH": os.pathsep.join(sys.path), "TZ": "UTC", "NO_COLOR": "1"} | (environment or {}),
@@ -163,6 +164,9 @@ def test_a_refusal_shows_code_and_fix_on_stderr(ctl: Ctl) -> None:
         (["certificate", "revoke"], "either a name or --serial"),
         (["certificate", "issue", "../alice"], "cannot be a file's name"),
         (["profile", "alice", "--output", "no/such/folder/x"], "is not a directory"),
+        (["user", "add", "bob"], "standard input is no terminal"),
+        (["user", "password", "bob"], "standard input is no terminal"),
+        (["user", "hash"], "standard input is no terminal"),
         (["nonsense"], "nonsense"),
         (["rule", "list", "--nonsense"], "--nonsense"),
     ],
@@ -183,7 +187,8 @@ def test_a_certificate_is_issued_into_private_files_once(ctl: Ctl, tmp_path: Pat
     assert (tmp_path / "bob.key").read_text() == "key of bob\n"
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("bob.crt", "bob.key")]
     assert modes == [0o644, 0o600]
-    assert "bob.crt exists" in " ".join(ctl("certificate", "issue", "bob", code=2).stderr.replace("│", "").split())
+    refused = " ".join(ctl("certificate", "issue", "bob", code=2).stderr.replace("│", "").split())
+    assert "bob.crt exists; move it away" in refused and "--force" not in refused
     (tmp_path / "bob.crt").unlink()
     (tmp_path / "bob.key").unlink()
     assert "revoke it first" in ctl("certificate", "issue", "bob", code=1).stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 from helpers.lab import GatewayProcess, wait_until
@@ -25,7 +26,15 @@ def test_init_run_profile_connect_revoke(site, ping):
     assert (directory / "client1.ovpn").stat().st_mode & 0o777 == 0o600
     again = host.run(sys.executable, "-m", "cvpnd", "init", "--dir", directory, env=environment)
     assert "made" not in again.stdout.replace("made by", "")
-    host.run(sys.executable, "-m", "cvpnd", "check", "--config", directory / "cvpnd.toml", env=environment)
+    check = partial(host.run, sys.executable, "-m", "cvpnd", "check", "--config", env=environment)
+    assert check(directory / "cvpnd.toml").stderr == ""
+    (directory / "pki/server.key").chmod(0o644)
+    told = check("first/cvpnd.toml", cwd=directory.parent)
+    assert told.stdout == "first/cvpnd.toml: valid, 1 endpoint\n"
+    assert told.stderr.endswith(
+        f"/pki/server.key can be read by everybody here (0644); chmod o= {directory}/pki/server.key\n"
+    ), told
+    (directory / "pki/server.key").chmod(0o600)
 
     toml = (directory / "cvpnd.toml").read_text()
     assert tomllib.loads(toml)["subnet"][0]["cidr"] == "10.20.0.0/24"

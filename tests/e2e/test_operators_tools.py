@@ -125,6 +125,26 @@ def test_an_operator_sees_who_is_there_and_what_is_wrong_and_a_bundle_tells_no_s
     assert [(secret, place) for secret in secrets for place, text in places.items() if secret in text] == []
 
 
+def test_explain_tells_who_is_connected_from_who_is_not_and_from_who_cannot_be(site):
+    gateway, _ = start(site)
+    explain = partial(cvpnctl, site.lab.gateway, gateway.admin_socket, "explain")
+    site.connect(certs.client("alice"))
+    assert explain("alice", "10.20.0.10", "--endpoint", "staff").startswith("alice may reach 10.20.0.10: ")
+    said = explain("bob", "10.20.0.10", "--endpoint", "staff")
+    assert said.startswith("bob is not connected; whoever logs in by that name may reach 10.20.0.10: ")
+    ctl = partial(cvpnctl, site.lab.gateway, gateway.admin_socket)
+    ctl("rule", "add", "guests", "10.20.9.0/24", "--group", "lab")
+    gateway.ctl("user", "add", "eve", "--group", "lab", input="canary-of-eve\n")
+    guests = partial(explain, "--endpoint", "guests")
+    assert guests("eve", "10.20.9.9").startswith("eve is not connected; whoever logs in by that name may reach")
+    assert guests("anna", "10.20.9.9", code=1).startswith("anna is not connected; whoever logs in by that name may not")
+    ctl("user", "disable", "eve")
+    assert guests("eve", "10.20.0.10", code=1).startswith("eve may not reach 10.20.0.10: eve is disabled.")
+    said = json.loads(guests("nobody", "10.20.0.10", "--group", "lab", "--json", code=1))
+    assert (said["allowed"], said["connected"]) == (False, False)
+    assert said["sentence"] == "nobody may not reach 10.20.0.10: no local user nobody."
+
+
 def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
     gateway, _ = start(site)
     host = site.lab.gateway

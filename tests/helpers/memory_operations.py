@@ -195,6 +195,7 @@ class MemoryOperations:
             deciding_groups=("*",) if rule else (),
             route=(await self.list_routes())[0] if rule else None,
             sentence=f"{who} may reach {destination}" if rule else f"no rule lets {who} reach {destination}",
+            connected=True,
         )
 
     async def list_access_keys(self) -> list[AccessKeyView]:
@@ -214,7 +215,7 @@ class MemoryOperations:
             STAFF.name, STAFF.listen, STAFF.interface, 2, 0, 2, 1021, 1_500_000, 20, 3, 1700086400.0, None
         )
         return StatusView(
-            "0.1.0", "/etc/cvpnd/cvpnd.toml", 1699999000.0, 1700000000.0, 1, 2, "OpenSSL", (endpoint,),
+            "0.1.0", 4711, "/etc/cvpnd/cvpnd.toml", 1699999000.0, 1700000000.0, 1, 2, "OpenSSL", (endpoint,),
             tuple(self.problems), {"main": 1.0},
         )  # fmt: skip
 

@@ -52,6 +52,9 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert aside.severity == "critical" and "cannot be served here: its port is taken" in aside.what
     (lost,) = problems(store_outage="state.db: the disk is full", store_outage_since=NOW - 61)
     assert lost.severity == "critical" and "for 61 s it could not be used: state.db: the disk is full" in lost.what
+    assert "by itself" in lost.fix
+    (corrupt,) = problems(store_outage="state.db: malformed", store_outage_since=NOW - 61, store_is_corrupt=True)
+    assert "by itself" not in corrupt.fix and "restore its backup" in corrupt.fix
     (clock,) = problems(clock_trouble="the clock was put back by 2.0 hours")
     assert (clock.severity, clock.subject) == ("warning", "clock") and "put back by 2.0 hours" in clock.what
     assert "6 entries" in problems(connection_log_lost=6)[0].what
