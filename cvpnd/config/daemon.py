@@ -42,7 +42,7 @@ class DaemonConfig(Table):
     packet_pause_us: int = whole(600, 0, 10_000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_directory: FilePath = Path("/var/log/cvpnd")
-    shutdown_grace_s: int = whole(2, 0, 60)
+    shutdown_grace_s: int = whole(3, 0, 60)
     strangers: StrangersConfig = StrangersConfig()
 
     @field_validator("workers", mode="before")

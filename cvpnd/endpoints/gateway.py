@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from cvpnd.auth.certificate import CertificateTrust
@@ -183,16 +183,10 @@ class Gateway:
         was found. Raises ``GatewayError`` after all of it if that cannot be."""
         self.timeouts.stop()
         try:
-            for running in self._running.values():
-                running.stop_accepting()
-            told = sum([running.send_back(End.SHUTDOWN) for running in self._running.values()])
+            await self._send_away(list(self._running.values()), End.SHUTDOWN, grace_s)
             self.accounts.close()
             if self.control.saml is not None:
                 self.control.saml.close()
-            if told:
-                await asyncio.sleep(grace_s)
-            for running in list(self._running.values()):
-                self._remove(running)
         finally:
             try:
                 if self._host.is_claimed:
@@ -229,18 +223,15 @@ class Gateway:
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
         await self.accounts.set_kept_passwords(file)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
-        for endpoint_id, running in list(self._running.items()):
-            settings = wanted.get(endpoint_id)
-            if settings is None or running.needs_replacing(settings):
-                running.send_back(End.CONFIGURATION_CHANGED)
-                self._remove(running)
+        leaving = [each for each in self._running.values() if each.needs_replacing(wanted.get(each.served.id))]
+        for running in list(self._running.values()):  # whom nobody trusts any more goes before anything takes time
+            if running not in leaving:
+                await self._trust(running, checked.keepers[running.served.id])
+        await self._send_away(leaving, End.CONFIGURATION_CHANGED, self.config.daemon.shutdown_grace_s)
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
             for e in config.endpoints
         }
-        for endpoint in config.endpoints:  # whom nobody trusts any more goes first, whatever the host makes of the rest
-            if (here := self._running.get(endpoint.id)) is not None:
-                await self._trust(here, checked.keepers[endpoint.id])
         plan = host_plan(config, devices, self.plane.workers)
         if not self.revision:
             await self._host.up(plan)
@@ -320,6 +311,16 @@ class Gateway:
         if served.trust_keeper is not before:
             await self._end_untrusted(served, before.current)
 
+    async def _send_away(self, leaving: Sequence[RunningEndpoint], reason: End, grace_s: float) -> None:
+        """``grace_s``: where somebody is there to be told. Clients begin anew at once and acknowledge nothing."""
+        told = sum([running.send_back(reason) for running in leaving])
+        try:
+            if told:
+                await asyncio.sleep(grace_s)
+        finally:  # or a change that is cancelled would leave endpoints that let nobody in
+            for running in leaving:
+                self._remove(running)
+
     def _remove(self, running: RunningEndpoint) -> None:
         served = running.served
         running.close()
@@ -339,10 +340,8 @@ class Gateway:
     async def serve_anew(self, device: str) -> None:
         """The endpoint whose device is gone: it gets another, and its clients come back to that. Raises
         ``GatewayError``."""
-        for running in list(self._running.values()):
-            if running.served.interface == device:
-                running.send_back(End.DEVICE_LOST)
-                self._remove(running)
+        leaving = [running for running in self._running.values() if running.served.interface == device]
+        await self._send_away(leaving, End.DEVICE_LOST, self.config.daemon.shutdown_grace_s)
         try:
             await self._become(self.config)
         except _FAILURES as error:

@@ -54,12 +54,6 @@ class RunningEndpoint:
             self._listeners.append(listener)
             log.info("endpoint %s listens on %s", self.served.settings.name, listen)
 
-    def stop_accepting(self) -> None:
-        """Nobody gets in any more."""
-        self.served.closing = True
-        for listener in self._listeners:
-            listener.stop_accepting()
-
     def close(self) -> None:
         """End and forget everybody, without another word."""
         self._control.drop_endpoint(self.served)
@@ -69,7 +63,11 @@ class RunningEndpoint:
             listener.close()
 
     def send_back(self, reason: End) -> int:
-        """Everybody is told to come back, also who is logging in. How many are."""
+        """Nobody gets in any more, and everybody is told to come back, also who is logging in. How many are. What is
+        lost of that is repeated until ``close``."""
+        self.served.closing = True
+        for listener in self._listeners:
+            listener.stop_accepting()
         told = 0
         for connection in self.connections:
             if connection.established:
@@ -103,10 +101,10 @@ class RunningEndpoint:
         if (before.session_timeout_s, before.idle_timeout_s) != (settings.session_timeout_s, settings.idle_timeout_s):
             timeouts.changed(served)
 
-    def needs_replacing(self, new: EndpointConfig) -> bool:
-        """Whether what is fixed for as long as an endpoint lives is another in ``new``."""
+    def needs_replacing(self, new: EndpointConfig | None) -> bool:
+        """Whether what is fixed for as long as an endpoint lives is another in ``new``. None: it is to be no more."""
         old = self.served.settings
-        return (old.methods, old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
+        return new is None or (old.methods, old.listen, old.client_cidr, old.client_cidr_v6, old.path_mtu) != (
             new.methods,
             new.listen,
             new.client_cidr,

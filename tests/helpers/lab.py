@@ -450,6 +450,8 @@ state = "sqlite:///{self.directory}/state.db"
 admin_socket = "{self.admin_socket}"
 log_directory = "{self.log_directory}"
 """
+        if "shutdown_grace_s" not in toml:  # on a machine's own wires nothing is lost
+            daemon += "shutdown_grace_s = 1\n"
         if "[daemon]" not in toml:
             toml = daemon + toml
         elif "admin_socket" not in toml:

@@ -4,11 +4,15 @@ counted and written down as an attempt that failed, once."""
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from helpers import certs
 from helpers.served import Client
 
+from cvpnd.config.daemon import DaemonConfig
+from cvpnd.endpoints.protection import ProtectionKeeper
+from cvpnd.endpoints.running import RunningEndpoint
 from cvpnd.reasons import End, Refusal, of_attempt
 from cvpnd.server.connection import Phase
 from cvpnd.wire.packet import Transport
@@ -131,4 +135,18 @@ async def test_whoever_is_refused_hears_so_with_its_acknowledgement(serve, trans
     assert client.light.failed.startswith(("AUTH_FAILED,TEMP", "RESTART,[P]:"))
     assert served.ended[0].end_reason is Refusal.IDENTITY_SESSION_LIMIT and served.leases_used == 1
     first.close()
+    client.close()
+
+
+async def test_whoever_is_sent_back_hears_so_within_the_grace_also_where_it_is_lost_once(served):
+    protection = ProtectionKeeper(served.settings.control_protection, served.keeper)
+    running = RunningEndpoint(served.endpoint, protection, served.control)
+    client = await Client(served.udp).connect()
+    assert running.send_back(End.CONFIGURATION_CHANGED) == 1
+    begun = time.monotonic()
+    await asyncio.sleep(0.1)
+    assert client._received()
+    assert await client.until(lambda: client.light.failed is not None)
+    assert time.monotonic() - begun < DaemonConfig().shutdown_grace_s - 0.5
+    assert client.light.failed == "RESTART,[P]:gateway restarts" and served.leases_used == 0
     client.close()
