@@ -343,7 +343,7 @@ static bool add_listener_locked(struct dataplane *plane, uint32_t id, uint32_t e
     listener->id = id;
     listener->endpoint = endpoint;
     listener->family = bound.ss_family;
-    listener->unsegmented = !plane->link_offload;
+    listener->segmented = plane->link_offload;
     memcpy(listener->udp_fds, udp_fds, count * sizeof *udp_fds);
     for (size_t i = 0; i < count; i++)
         link_prepare(udp_fds[i], plane->link_offload);

@@ -22,9 +22,9 @@ struct endpoint {
 struct listener {
     uint32_t id;
     struct endpoint *endpoint;
-    int family;              /* of its sockets: AF_INET, or AF_INET6 which may carry IPv4 too */
-    atomic_bool unsegmented; /* segments are not wanted, or a worker has seen that the device cannot send them */
-    int udp_fds[];           /* one for each worker */
+    int family;     /* of its sockets: AF_INET, or AF_INET6 which may carry IPv4 too */
+    bool segmented; /* constant: whether segments are wanted */
+    int udp_fds[];  /* one for each worker */
 };
 
 #endif

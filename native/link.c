@@ -28,6 +28,7 @@ enum {
     RUN_SEGMENTS = 64,     /* what every kernel with UDP_SEGMENT takes */
     RUN_BYTES = 65507,     /* of UDP payload, over IPv4 */
     EVERY_PATH_FITS = 512, /* when this is refused as a segment, it is not for the path's MTU */
+    TRIED_AGAIN = 100000,  /* packets that go alone after a refusal: one call in vain among them costs nothing */
 };
 
 struct link_receiver {
@@ -197,18 +198,33 @@ struct segment_run {
     bool open;
 };
 
+/* What was refused once may pass later: paths and devices change while a peer stays for months. Workers that count at
+ * the same time may lose one another's. */
+static bool is_withheld(struct remote *remote, size_t segment)
+{
+    uint32_t limit = atomic_load_explicit(&remote->segment_limit, memory_order_relaxed);
+    if (limit == 0 || segment < limit)
+        return false;
+    uint32_t withheld = atomic_load_explicit(&remote->segments_withheld, memory_order_relaxed);
+    if (withheld < TRIED_AGAIN) {
+        atomic_store_explicit(&remote->segments_withheld, withheld + 1, memory_order_relaxed);
+        return true;
+    }
+    atomic_store_explicit(&remote->segment_limit, 0, memory_order_relaxed);
+    return false;
+}
+
 static bool may_follow(const struct outgoing *outgoing, const struct segment_run *run, const struct packet *packet)
 {
     if (!run->open || run->remote != packet->remote)
         return false;
     const struct msghdr *header = &outgoing->messages[outgoing->count - 1].msg_hdr;
-    uint32_t limit = atomic_load_explicit(&run->remote->segment_limit, memory_order_relaxed);
     return packet->length <= header->msg_iov[0].iov_len && header->msg_iovlen < RUN_SEGMENTS &&
-           run->bytes + packet->length <= RUN_BYTES && (limit == 0 || header->msg_iov[0].iov_len < limit);
+           run->bytes + packet->length <= RUN_BYTES && !is_withheld(run->remote, header->msg_iov[0].iov_len);
 }
 
 /* The listener's packets of the batch as messages. */
-static void collect(struct outgoing *outgoing, const struct batch *batch, unsigned first, bool *done, bool segmented)
+static void collect(struct outgoing *outgoing, const struct batch *batch, unsigned first, bool *done)
 {
     const struct listener *listener = batch->packets[first].remote->listener;
     struct segment_run run = {.open = false};
@@ -227,7 +243,7 @@ static void collect(struct outgoing *outgoing, const struct batch *batch, unsign
             run.open = packet->length == header->msg_iov[0].iov_len;
         } else {
             add_message(outgoing, packet->remote, vector, 1);
-            run = (struct segment_run){packet->remote, packet->length, segmented};
+            run = (struct segment_run){packet->remote, packet->length, listener->segmented};
         }
     }
     for (unsigned i = 0; i < outgoing->count; i++)
@@ -279,16 +295,17 @@ static void send_unsegmented(int fd, struct remote *remote, struct iovec *vector
     }
 }
 
-/* A run was refused: for the length of its segments, or because the listener's device cannot do it at all. */
-static void learn(struct listener *listener, struct remote *remote, size_t segment, int error)
+/* A run was refused: for the length of its segments, or because the device on the way to this remote cannot do it at
+ * all. Others may be reached by another one. */
+static void learn(struct remote *remote, size_t segment, int error)
 {
-    if (error == EIO || segment <= EVERY_PATH_FITS)
-        atomic_store_explicit(&listener->unsegmented, true, memory_order_relaxed);
-    else
-        atomic_store_explicit(&remote->segment_limit, (uint32_t)segment, memory_order_relaxed);
+    uint32_t limit = error == EIO || segment <= EVERY_PATH_FITS ? 1 : (uint32_t)segment;
+    atomic_store_explicit(&remote->segment_limit, limit, memory_order_relaxed);
+    atomic_store_explicit(&remote->segments_withheld, 0, memory_order_relaxed);
 }
 
-static void send_all(struct outgoing *outgoing, struct listener *listener, unsigned worker, struct counters *counters)
+static void send_all(struct outgoing *outgoing, const struct listener *listener, unsigned worker,
+                     struct counters *counters)
 {
     int fd = listener->udp_fds[worker];
     for (unsigned at = 0; at < outgoing->count; at++) {
@@ -298,7 +315,7 @@ static void send_all(struct outgoing *outgoing, struct listener *listener, unsig
         int error = errno;
         struct msghdr *refused = &outgoing->messages[at].msg_hdr;
         if (refused->msg_iovlen > 1 && (error == EINVAL || error == EIO || error == EMSGSIZE)) {
-            learn(listener, outgoing->remotes[at], refused->msg_iov[0].iov_len, error);
+            learn(outgoing->remotes[at], refused->msg_iov[0].iov_len, error);
             send_unsegmented(fd, outgoing->remotes[at], refused->msg_iov, refused->msg_iovlen, counters);
         } else {
             /* Its own fault (too long, unreachable): the others may still go. */
@@ -315,9 +332,8 @@ void link_send(const struct batch *batch, unsigned worker, struct counters *coun
     for (unsigned first = 0; first < batch->count; first++) {
         if (done[first] || batch->packets[first].remote == NULL)
             continue;
-        struct listener *listener = batch->packets[first].remote->listener;
-        bool segmented = !atomic_load_explicit(&listener->unsegmented, memory_order_relaxed);
-        collect(&outgoing, batch, first, done, segmented);
+        const struct listener *listener = batch->packets[first].remote->listener;
+        collect(&outgoing, batch, first, done);
         send_all(&outgoing, listener, worker, counters);
     }
 }

@@ -80,8 +80,9 @@ struct key_slot {
 /* Where and how to send to a peer over UDP. Not changed while published, but for what sending teaches. */
 struct remote {
     struct listener *listener;
-    struct remote *next_retired;    /* control side, once unpublished */
-    _Atomic uint32_t segment_limit; /* packets of this length do not fit the path as segments; 0 = not met yet */
+    struct remote *next_retired;        /* control side, once unpublished */
+    _Atomic uint32_t segment_limit;     /* packets of this length or longer are refused as segments; 0 = none yet */
+    _Atomic uint32_t segments_withheld; /* that went alone since */
     struct socket_address address;
     struct sockaddr_storage sockaddr; /* in the form of the listener's sockets */
     socklen_t sockaddr_length;
