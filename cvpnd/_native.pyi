@@ -1,9 +1,10 @@
 """What is written in C: the data plane, whose door is ``dataplane.native.NativeDataPlane``, the doorman, whose door is
-``server.doorman.Doorman``, and the control channel, whose door is ``wire.channel``. Nothing else imports it.
+``server.doorman.Doorman``, the control channel, whose door is ``wire.channel``, and TLS, whose door is ``wire.tls``.
+Nothing else imports it.
 
 Addresses are bytes: 4 for IPv4, 16 for IPv6, none for "not known". Bit sets of groups are little-endian bytes.
-Descriptors belong to the callee from the call on, also when it raises. Every call but the control channel's releases
-the GIL; the errors are those of ``dataplane.api``."""
+Descriptors belong to the callee from the call on, also when it raises. Every call but those of control channel and
+TLS releases the GIL; the errors are those of ``dataplane.api``."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -200,3 +201,25 @@ class ControlChannel:
         tuple[int, int, int],
         list[tuple[int, int, int, list[tuple[int, float, int]], list[int], list[int], list[int], int]],
     ]: ...
+
+TLS_CALLS: tuple[tuple[str, str], ...]
+"""Functions of OpenSSL, and their types in the words of cffi."""
+
+class TlsCalls:
+    def __new__(cls, *addresses: int) -> TlsCalls:
+        """Of ``TLS_CALLS``, in their order."""
+
+class TlsPipe:
+    """See ``wire.tls.TlsConnection``. Where OpenSSL failed there is its answer, 0 or less, in place of a result."""
+
+    def __new__(cls, calls: TlsCalls, owner: object, ssl: int, reads: int, writes: int, server: bool, /) -> TlsPipe:
+        """Addresses of an ``SSL``, which ``owner`` keeps alive, and of its two memory BIOs, which nobody else uses."""
+
+    def start(self) -> int: ...
+    def receive(self, data: bytes, /) -> list[bytearray] | int: ...
+    def send(self, plaintext: bytes, /) -> int: ...
+    def output(self) -> bytes: ...
+    @property
+    def established(self) -> bool: ...
+    @property
+    def silent_records(self) -> int: ...

@@ -1,7 +1,8 @@
-/* cvpnd._native: the types of data plane, doorman and control channel, and the words they count under. */
+/* cvpnd._native: the types of data plane, doorman, control channel and TLS, and the words they count under. */
 #include "channel_object.h"
 #include "dataplane_object.h"
 #include "doorman_object.h"
+#include "tls_object.h"
 
 #include "counters.h"
 #include "doorman.h"
@@ -60,7 +61,7 @@ static int module_exec(PyObject *module)
         add(module, "DOOR_TOTALS", tuple_of_words(DOOR_TOTAL_WORDS, DOOR_TOTAL_COUNT)) < 0 ||
         add(module, "Doorman", PyType_FromModuleAndSpec(module, &doorman_object_spec, NULL)) < 0)
         return -1;
-    if (add_channel_types(module) < 0)
+    if (add_channel_types(module) < 0 || add_tls_types(module) < 0)
         return -1;
     return add(module, "DataPlane", PyType_FromModuleAndSpec(module, &dataplane_object_spec, NULL));
 }

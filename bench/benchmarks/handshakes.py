@@ -35,7 +35,8 @@ def crowd(lab: Lab, count: int, *more: str) -> Process:
     options += [f"--{option}={pki}/{name}" for option, name in (("ca", "ca.crt"), ("cert", "client.crt"))]
     return lab.client.start(
         "prlimit", "--nofile=8192", sys.executable, "-P", "-m", "light_client", *options, f"--key={pki}/client.key",
-        label="light-clients", env={"PYTHONPATH": os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])},
+        label="light-clients",
+        env={"PYTHONPATH": os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))},
     )  # fmt: skip
 
 

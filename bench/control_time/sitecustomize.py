@@ -51,10 +51,11 @@ def measure_all() -> None:
 
     from cvpnd.auth import certificate
     from cvpnd.server import control, doorman, link, listener, login, session_events
-    from cvpnd.wire import session
+    from cvpnd.wire import session, tls
 
-    measure(SSL.Connection, "do_handshake", "TLS handshake in OpenSSL")
-    for name in ("recv", "sendall", "bio_read", "bio_write", "export_keying_material", "__init__"):
+    measure(tls.TlsConnection, "receive", "TLS in OpenSSL, what comes")
+    measure(tls.TlsConnection, "send", "TLS in OpenSSL, what goes")
+    for name in ("export_keying_material", "__init__"):
         measure(SSL.Connection, name, "other calls of OpenSSL")
     measure(certificate._Verifier, "__call__", "the verdict on the certificate")
     for name in ("receive_packet", "packets_to_send", "next_timeout"):

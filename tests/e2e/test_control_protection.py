@@ -145,13 +145,13 @@ def light_clients(site, client_key: bytes, *options: str) -> int:
     """How many of five that cannot echo a cookie, as OpenVPN 2.5, got an answer to their ping."""
     place = site.profile(certs.client("crowd")).parent
     (place / "client.v2").write_bytes(client_key)
-    command = [sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json"]
+    command = [sys.executable, "-P", "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json"]
     for option, name in (
         ("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key"), ("--tls-crypt-v2", "client.v2"),
     ):  # fmt: skip
         command += [option, str(place / name)]
     command += ["--no-early-negotiation", "--count", "5", "--ping", "10.20.0.10", "--timeout", "5", *options]
-    path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))
     done = site.lab.client.run(*command, env={"PYTHONPATH": path}, timeout_s=60, check=False)
     return sum(not result["error"] for result in json.loads(done.stdout)["results"])
 

@@ -51,8 +51,8 @@ def crowd(site):
     (directory / "key.pem").write_text(key.private)
     (directory / "certificate.pem").write_text(key.certificate)
     (site.directory / "idp.xml").write_text(saml_idp.metadata(key))
-    environment = {"PYTHONPATH": os.pathsep.join(str(REPOSITORY / each) for each in ("tests", "bench", "."))}
-    command = [sys.executable, "-m", "helpers.saml_crowd", "--private", directory / "key.pem"]
+    environment = {"PYTHONPATH": os.pathsep.join(str(REPOSITORY / each) for each in ("tests", "bench"))}
+    command = [sys.executable, "-P", "-m", "helpers.saml_crowd", "--private", directory / "key.pem"]
     command += ["--certificate", directory / "certificate.pem", "--remote"]
     gateway = f"{site.lab.gateway_address_of(1, 4)}:1195"
 

@@ -36,7 +36,7 @@ def start(site, *options: str, transport: str = "udp", label: str = "light-clien
         sys.executable, "-m", "light_client", "--remote", f"{site.lab.gateway_address}:1194", "--json",
         "--ca", "ca.crt", "--cert", "client.crt", "--key", "client.key", "--timeout", "20",
         *(["--tcp"] if transport == "tcp" else []), *options,
-        label=label, cwd=profile.parent, env={"PYTHONPATH": f"{BENCH}:{BENCH.parent}"},
+        label=label, cwd=profile.parent, env={"PYTHONPATH": str(BENCH)},
     )  # fmt: skip
 
 

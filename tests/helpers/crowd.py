@@ -22,11 +22,11 @@ def crowd_command(lab: Lab, *options: str, client: int = 0) -> tuple[list[str], 
     directory.mkdir(exist_ok=True)
     certs.client("crowd", "rsa2048").write(directory, "client")
     (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
-    command = ["prlimit", "--nofile=8192", sys.executable, "-m", "light_client", "--json"]
+    command = ["prlimit", "--nofile=8192", sys.executable, "-P", "-m", "light_client", "--json"]
     command += ["--remote", f"{CLIENT_LEGS[client].gateway}:1194"]
     for option, name in (("--ca", "ca.crt"), ("--cert", "client.crt"), ("--key", "client.key")):
         command += [option, str(directory / name)]
-    path = os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))
     return [*command, *options], {"PYTHONPATH": path}
 
 

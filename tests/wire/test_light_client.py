@@ -56,7 +56,7 @@ def run_against_openvpn(directory: Path, server: str, client: str) -> dict[str, 
         done
         {sys.executable} -m light_client --remote 127.0.0.1:1194 --json --timeout 20 {" ".join(files)} {client}
     """)
-    environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'bench'}"}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "bench")}
     with subprocess.Popen(
         ["unshare", "--net", "sh", "-c", script], cwd=directory, env=environment, stdout=subprocess.PIPE,
         start_new_session=True,

@@ -179,8 +179,8 @@ def test_what_goes_wrong_with_an_old_key_leaves_the_session_alone(kind: str) -> 
     pair.run(seconds=1)
     old = pair.client._keys[0]
     if kind == "close notify":
+        old.tls.send(b"farewell\0")
         old.tls._connection.shutdown()
-        old.tls._has_spoken = True
         old.flush()
     else:
         old.reliable.queue_stream(b"nonsense" * 20)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 from helpers import certs
 from helpers.handshake import client_context
 from key_updates import KeyLog, KeyUpdates
 from OpenSSL import SSL
 
+from cvpnd import _native
+from cvpnd.wire import tls
 from cvpnd.wire.errors import DropReason, PeerError
-from cvpnd.wire.tls import MAX_SHOWN_CHARACTERS, TlsConnection, _Records, common_name
+from cvpnd.wire.tls import MAX_SHOWN_CHARACTERS, TlsConnection, common_name
 
 LONG = bytes(range(256)) * 60
 
@@ -20,6 +24,40 @@ def server_context() -> SSL.Context:
     context.use_certificate(own.certificate)
     context.use_privatekey(own.private_key)
     return context
+
+
+class MallInfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+_mallinfo2 = ctypes.CDLL(None).mallinfo2
+_mallinfo2.restype = MallInfo
+
+
+def allocated_bytes() -> int:
+    return int(_mallinfo2().uordblks)
+
+
+def records_in(data: bytes) -> int:
+    count = 0
+    while data:
+        data = data[5 + int.from_bytes(data[3:5]) :]
+        count += 1
+    return count
 
 
 def shake_hands(server: TlsConnection, client: TlsConnection) -> None:
@@ -34,13 +72,11 @@ def shake_hands(server: TlsConnection, client: TlsConnection) -> None:
 def connected(request: pytest.FixtureRequest) -> tuple[TlsConnection, TlsConnection]:
     server = TlsConnection(server_context(), server=True)
     client = TlsConnection(client_context(None, request.param), server=False)
-    before = vars(server._connection)["_into_ssl"]
     shake_hands(server, client)
     assert server.version == f"TLSv{request.param}"
     assert server.output() == b"", "the tickets of TLS 1.3 go along with the first record"
     server.send(b"first")
     assert client.receive(server.output()) == [b"first"]
-    assert vars(server._connection)["_into_ssl"] != before, "the handshake's buffers are given back"
     return server, client
 
 
@@ -74,18 +110,21 @@ def test_what_comes_together_with_the_end_of_the_handshake_is_heard(version: str
     assert server.receive(client.output()) == [b"third"]
 
 
-def test_what_waits_in_a_buffer_is_not_given_away(connected: tuple[TlsConnection, TlsConnection]) -> None:
-    server, client = connected
+def test_buffers_of_the_handshake_are_given_back_once_nothing_waits_in_them() -> None:
+    server, client = TlsConnection(server_context(), server=True), TlsConnection(client_context(None), server=False)
+    shake_hands(server, client)
     client.send(b"waits")
     waits = client.output()
-    server._has_grown = True
     assert server.receive(waits[:-1]) == []
     server.send(b"meanwhile")
-    assert server.output() and server._has_grown
+    assert client.receive(server.output()) == [b"meanwhile"]
     client.send(b"follows")
     assert server.receive(waits[-1:] + client.output()) == [b"waits", b"follows"]
     server.send(b"afterwards")
-    assert server.output() and not server._has_grown
+    before = allocated_bytes()
+    afterwards = server.output()
+    assert allocated_bytes() < before - 2000
+    assert client.receive(afterwards) == [b"afterwards"]
 
 
 def test_every_record_is_read_however_the_stream_is_cut(connected: tuple[TlsConnection, TlsConnection]) -> None:
@@ -118,9 +157,28 @@ def test_handshake_of_single_bytes_comes_to_its_end() -> None:
 def test_what_cannot_be_a_record_is_refused_at_once(
     connected: tuple[TlsConnection, TlsConnection], garbage: bytes
 ) -> None:
-    for tls in (TlsConnection(server_context(), server=True), connected[0]):
+    for receiver in (TlsConnection(server_context(), server=True), connected[0]):
         with pytest.raises(PeerError):
-            tls.receive(garbage)
+            receiver.receive(garbage)
+
+
+@pytest.mark.parametrize("unknown", [("SSL_read", "int(*)(SSL *, void *, size_t)"), ("SSL_read_all", "int(*)(SSL *)")])
+def test_a_library_with_other_functions_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, unknown: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(_native, "TLS_CALLS", (*_native.TLS_CALLS[1:], unknown))
+    with pytest.raises(ImportError, match=rf"cryptography [0-9.]+ has no {unknown[0]}, or another"):
+        tls._calls()
+
+
+@pytest.mark.parametrize("address", [0, 1 << 64])
+def test_addresses_of_nothing_are_refused(address: int) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        _native.TlsCalls(*[address] * len(_native.TLS_CALLS))
+    with pytest.raises(TypeError):
+        _native.TlsCalls(1)
+    with pytest.raises(TypeError):
+        _native.TlsPipe(None, None, 1, 1, 1, True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -140,14 +198,15 @@ def test_key_update_is_answered_also_beside_text(beside: bool) -> None:
         assert server.receive(text) == [b"text"]
         assert server.receive(updates.record()) == []
     server.send(b"x")
-    assert _Records().count(server.output()) == (2, 2), "new keys in return, and the text"
+    assert records_in(server.output()) == 2, "new keys in return, and the text"
 
 
 def test_farewell_is_heard(connected: tuple[TlsConnection, TlsConnection]) -> None:
     server, client = connected
+    client.send(b"farewell")
     client._connection.shutdown()
     with pytest.raises(PeerError) as closed:
-        server.receive(client._connection.bio_read(100))
+        server.receive(client.output())
     assert closed.value.reason is DropReason.TLS_CLOSED
 
 

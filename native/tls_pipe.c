@@ -1,0 +1,159 @@
+#include "tls_pipe.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum {
+    WANT_READ = 2, /* SSL_ERROR_WANT_READ */
+    TLS_1_3 = 0x0304,
+    CONTENT_TYPE_FIRST = 20,
+    CONTENT_TYPE_LAST = 23,
+    CIPHERTEXT_MAX = TLS_RECORD_MAX + 2048, /* TLS 1.2 allows that much in a record */
+};
+
+void tls_pipe_init(struct tls_pipe *pipe, const struct tls_calls *calls, void *ssl, void *reads, void *writes,
+                   bool server)
+{
+    *pipe = (struct tls_pipe){
+        .calls = calls, .ssl = ssl, .reads = reads, .writes = writes, .server = server, .has_grown = true};
+}
+
+void tls_records_count(struct tls_records *records, const uint8_t *bytes, size_t length, size_t *begun, size_t *ended)
+{
+    *begun = *ended = 0;
+    while (length > 0) {
+        if (records->left == 0) {
+            size_t missing = TLS_RECORD_HEADER - records->header_length, step = length < missing ? length : missing;
+            memcpy(records->header + records->header_length, bytes, step);
+            records->header_length += (unsigned)step;
+            bytes += step;
+            length -= step;
+            if (step < missing)
+                return;
+            const uint8_t *header = records->header;
+            records->header_length = 0;
+            records->left = (size_t)header[3] << 8 | header[4];
+            bool plausible = header[0] >= CONTENT_TYPE_FIRST && header[0] <= CONTENT_TYPE_LAST && header[1] == 3 &&
+                             records->left <= CIPHERTEXT_MAX;
+            ++*begun;
+            *ended += !plausible || records->left == 0;
+        }
+        size_t step = records->left < length ? records->left : length;
+        records->left -= step;
+        bytes += step;
+        length -= step;
+        *ended += step > 0 && records->left == 0;
+    }
+}
+
+/* Whether OpenSSL has yet to look at something that it was fed. Mostly not: to ask for a record in vain takes longer
+ * than to read one. */
+static bool holds_more(const struct tls_pipe *pipe) { return pipe->calls->BIO_get_mem_data(pipe->reads, NULL) > 0; }
+
+static enum tls_result wait_or_fail(const struct tls_pipe *pipe, int answer, struct tls_visit *visit)
+{
+    visit->answer = answer;
+    return pipe->calls->SSL_get_error(pipe->ssl, answer) == WANT_READ ? TLS_WAITS : TLS_FAILED;
+}
+
+enum tls_result tls_pipe_feed(struct tls_pipe *pipe, const uint8_t *bytes, size_t length, struct tls_visit *visit)
+{
+    *visit = (struct tls_visit){.first = !pipe->established};
+    if (length > INT_MAX)
+        return TLS_NO_MEMORY;
+    tls_records_count(&pipe->records, bytes, length, &visit->begun, &visit->ended);
+    if (length > 0 && pipe->calls->BIO_write(pipe->reads, bytes, (int)length) != (int)length)
+        return TLS_NO_MEMORY;
+    return visit->ended > 0 ? TLS_GOES_ON : TLS_WAITS; /* the rest of a record: nothing that OpenSSL could do */
+}
+
+enum tls_result tls_pipe_handshake(struct tls_pipe *pipe, struct tls_visit *visit)
+{
+    if (pipe->established)
+        return TLS_GOES_ON;
+    pipe->has_spoken = true;
+    int answer = pipe->calls->SSL_do_handshake(pipe->ssl);
+    if (answer != 1)
+        return wait_or_fail(pipe, answer, visit);
+    pipe->established = true;
+    visit->begun = 0;
+    visit->ended = holds_more(pipe) ? SIZE_MAX : 0; /* some of it was the handshake's */
+    return TLS_GOES_ON;
+}
+
+enum tls_result tls_pipe_read(struct tls_pipe *pipe, uint8_t record[static TLS_RECORD_MAX], size_t *length,
+                              struct tls_visit *visit)
+{
+    /* To ask for another where there can be none costs more than the record. */
+    if (visit->records >= visit->ended)
+        return TLS_WAITS;
+    int answer = pipe->calls->SSL_read(pipe->ssl, record, TLS_RECORD_MAX);
+    if (answer <= 0) {
+        pipe->has_spoken = true; /* a key update is answered, an error with an alert */
+        return wait_or_fail(pipe, answer, visit);
+    }
+    visit->records++;
+    *length = (size_t)answer;
+    return TLS_GOES_ON;
+}
+
+void tls_pipe_leave(struct tls_pipe *pipe, const struct tls_visit *visit)
+{
+    /* Our last word was said a flight ago. What there is now are tickets, which nobody uses and OpenSSL insists on
+     * (auth/context.py): they go along with the next record, not in a packet that is acknowledged by itself. */
+    if (visit->first && pipe->server && pipe->calls->SSL_version(pipe->ssl) == TLS_1_3)
+        pipe->has_spoken = false;
+    size_t silent = pipe->silent_records + visit->begun;
+    silent = silent > visit->records ? silent - visit->records : 0;
+    pipe->silent_records = silent < UINT_MAX ? (unsigned)silent : UINT_MAX;
+}
+
+enum tls_result tls_pipe_send(struct tls_pipe *pipe, const uint8_t *bytes, size_t length, int *answer)
+{
+    pipe->has_spoken = true;
+    while (length > 0) {
+        int step = length < TLS_RECORD_MAX ? (int)length : TLS_RECORD_MAX;
+        *answer = pipe->calls->SSL_write(pipe->ssl, bytes, step);
+        if (*answer != step) /* all or nothing, unless it is asked to write in parts */
+            return TLS_FAILED;
+        bytes += step;
+        length -= (size_t)step;
+    }
+    return TLS_GOES_ON;
+}
+
+size_t tls_pipe_output_length(struct tls_pipe *pipe)
+{
+    if (!pipe->has_spoken)
+        return 0;
+    pipe->has_spoken = false;
+    long length = pipe->calls->BIO_get_mem_data(pipe->writes, NULL);
+    return length > 0 ? (size_t)length : 0;
+}
+
+/* Both BIOs for new ones, which saves 6 kB. Not while one of them still holds something. */
+static void renew_buffers(struct tls_pipe *pipe)
+{
+    const struct tls_calls *calls = pipe->calls;
+    if (holds_more(pipe) || calls->BIO_get_mem_data(pipe->writes, NULL) > 0)
+        return;
+    void *reads = calls->BIO_new(calls->BIO_s_mem()), *writes = calls->BIO_new(calls->BIO_s_mem());
+    if (reads == NULL || writes == NULL) {
+        calls->BIO_free(reads); /* which takes NULL */
+        calls->BIO_free(writes);
+        return;
+    }
+    calls->SSL_set_bio(pipe->ssl, reads, writes); /* frees what it had, and owns these */
+    pipe->reads = reads;
+    pipe->writes = writes;
+    pipe->has_grown = false;
+}
+
+bool tls_pipe_take_output(struct tls_pipe *pipe, uint8_t *into, size_t length)
+{
+    if (pipe->calls->BIO_read(pipe->writes, into, (int)length) != (int)length)
+        return false;
+    if (pipe->has_grown && pipe->established)
+        renew_buffers(pipe);
+    return true;
+}
