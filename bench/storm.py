@@ -13,6 +13,9 @@ over UDP, with ``storm.crt`` and ``storm.key`` of ``DIRECTORY``:
     soft-reset    connects, then asks for new keys without end
     key-update    connects, then asks TLS for new keys without end
     push-request  connects, then asks for its options without end
+    texts         connects, then says short things that mean nothing, each in a TLS record of its own
+    acks          connects, then acknowledges what it was never sent
+    data          connects as a client without a peer id, then sends pings, every other one forged
     noise         connects, then says what no client says: 255 acknowledgements, ids beyond the window, soft resets of
                   every key, opcodes without a body
     absurd        whole handshakes, and a key exchange with lengths that cannot be
@@ -35,7 +38,8 @@ from pathlib import Path
 
 from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.__main__ import client_context
-from light_client.protocol import LightClient
+from light_client.data_channel import PING
+from light_client.protocol import PEER_INFO_26, LightClient
 from OpenSSL import SSL
 
 from cvpnd.wire.messages import PUSH_REQUEST, serialise_message
@@ -45,7 +49,7 @@ from cvpnd.wire.stream import frame
 OPEN_MAX = 4000
 SLOW_OPEN = 500
 AT_ONCE = 32
-STAYING = {"soft-reset", "key-update", "push-request", "noise"}
+STAYING = {"soft-reset", "key-update", "push-request", "texts", "acks", "data", "noise"}
 PATIENT = {"absurd", "password"}
 FIRST_SAID = {"connect", "silent", "slow", "stalled", "tiny", "oversize"}
 
@@ -113,6 +117,7 @@ class Visitor:
         said = {
             "absurd": {"options": "V4," + 60_000 * "x"},
             "password": {"username": "mallory", "password": secrets.token_hex(8)},
+            "data": {"peer_info": PEER_INFO_26 | {"IV_PROTO": "0"}},
         }.get(kind, {})
         self.light = LightClient(context, time.monotonic(), **said)
         self._kind = kind
@@ -146,14 +151,36 @@ class Visitor:
                 light._newest.flush()
                 self.step()
                 return 80
+            case "texts" if len(light._newest.reliable._backlog) < 8:
+                for _ in range(80):
+                    light._newest.tls.send(serialise_message("x"))
+                light._newest.flush()
+                self.step()
+                return 80
+            case "acks":
+                acks = tuple(secrets.randbits(32) for _ in range(8))
+                ack = ControlPacket(Opcode.ACK_V1, 0, light.session_id, acks, light.remote_session_id)
+                self._send(50 * [serialise_packet(ack)])
+                return 50
+            case "data":
+                for _ in range(25):
+                    light.send_tunnel_packet(PING)
+                pings = light.packets_to_send(time.monotonic())
+                forged = [packet[:-1] + bytes([packet[-1] ^ 1]) for packet in pings]
+                self._send([*pings, *forged])
+                self.step()
+                return 50
             case "noise":
-                with contextlib.suppress(OSError):
-                    for packet in noise(light.session_id, light.remote_session_id):
-                        self.socket.send(packet)
+                self._send(noise(light.session_id, light.remote_session_id))
                 self.step()
                 return 20
         self.step()
         return 1
+
+    def _send(self, packets: list[bytes]) -> None:
+        with contextlib.suppress(OSError):
+            for packet in packets:
+                self.socket.send(packet)
 
     def step(self) -> None:
         now = time.monotonic()

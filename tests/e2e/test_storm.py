@@ -16,7 +16,8 @@ SECONDS = 6.0
 FREE_FILES = 40
 KINDS = os.environ.get("STORMS", "few-files tiny").split()
 OVER_UDP = {
-    "hello", "certificate", "soft-reset", "key-update", "push-request", "noise", "absurd", "password", "few-files",
+    "hello", "certificate", "soft-reset", "key-update", "push-request", "texts", "acks", "data", "noise", "absurd",
+    "password", "few-files",
 }  # fmt: skip
 """How the genuine client comes; where files are few, the oldest silent connection may be its own."""
 
