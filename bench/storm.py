@@ -10,6 +10,7 @@
 over UDP, with ``storm.crt`` and ``storm.key`` of ``DIRECTORY``:
     hello         echoes a cookie together with a TLS ClientHello, and says nothing more
     certificate   whole handshakes, which the server refuses for the certificate
+    chain         the same with 30 kB of certificates
     soft-reset    connects, then asks for new keys without end
     key-update    connects, then asks TLS for new keys without end
     push-request  connects, then asks for its options without end
@@ -40,7 +41,7 @@ from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.__main__ import client_context
 from light_client.data_channel import PING
 from light_client.protocol import PEER_INFO_26, LightClient
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from cvpnd.wire.messages import PUSH_REQUEST, serialise_message
 from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
@@ -50,7 +51,8 @@ OPEN_MAX = 4000
 SLOW_OPEN = 500
 AT_ONCE = 32
 STAYING = {"soft-reset", "key-update", "push-request", "texts", "acks", "data", "noise"}
-PATIENT = {"absurd", "password"}
+CHAIN_BYTES = 30_000
+PATIENT = {"absurd", "password", "chain"}
 FIRST_SAID = {"connect", "silent", "slow", "stalled", "tiny", "oversize"}
 
 
@@ -231,6 +233,11 @@ def main(kind: str, host: str, port: str, seconds: str, directory: str = "", pre
     else:
         place = Path(directory)
         context = client_context(place / "ca.crt", place / "storm.crt", place / "storm.key")
+        if kind == "chain":
+            raw = (place / "storm.crt").read_bytes()
+            one = crypto.load_certificate(crypto.FILETYPE_PEM, raw)
+            for _ in range(CHAIN_BYTES // len(crypto.dump_certificate(crypto.FILETYPE_ASN1, one))):
+                context.add_extra_chain_cert(one)
         done = storm_udp(kind, to, end, context, prefix)
     print(f"{done} packets in {time.monotonic() - begun:.3f} s", flush=True)
 

@@ -236,7 +236,8 @@ class KeyState:
             return []
         if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
             self._tls_bytes += len(data)
-            if self._tls_bytes > settings.max_tls_bytes:
+            most = settings.max_tls_bytes if self.tls.established else settings.max_handshake_bytes
+            if self._tls_bytes > most:
                 raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, f"{self._tls_bytes} bytes of TLS")
         try:
             return self.tls.receive(data)

@@ -13,7 +13,7 @@ from helpers.pair import Pair, client_context, pki, tls_context
 from helpers.served import Client, Served, wait_until
 from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.protocol import PEER_INFO_26, LightClient
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
@@ -182,6 +182,25 @@ def test_a_peer_info_of_64_kilobytes_ends_the_handshake() -> None:
     assert pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=30)
     assert pair.of_server(SessionClosed)[0].reason is Refusal.PROTOCOL_VIOLATION
     assert not pair.of_server(CredentialsReceived)
+
+
+@pytest.mark.parametrize(("kilobytes", "taken"), [(20, True), (48, False)])
+def test_a_chain_of_many_small_certificates_ends_the_handshake(kilobytes: int, taken: bool) -> None:
+    """Work for nothing: OpenSSL decodes each certificate's key before it asks who has signed it, 0.65 ms for 226 bytes
+    (P-521, compressed), and up to 100 kB of them kept the event loop for 290 ms at a time. The longest real chains have
+    20 kB."""
+    context = tls_context(pki().client, server=False)
+    one = crypto.X509.from_cryptography(pki().client.certificate)
+    size = len(crypto.dump_certificate(crypto.FILETYPE_ASN1, one))
+    for _ in range(kilobytes * 1024 // size):
+        context.add_extra_chain_cert(one)
+    pair = Pair(LightClient(context, 0.0))
+    pair.run(lambda pair: pair.client.connected or bool(pair.of_server(SessionClosed)), seconds=30)
+    assert pair.client.connected is taken
+    if not taken:
+        (closed,) = pair.of_server(SessionClosed)
+        assert closed.reason is Refusal.PROTOCOL_VIOLATION and session_of(pair).drops[DropReason.LIMIT_BEFORE_LOGIN]
+        assert session_of(pair).verdict.certificate is None, "none was looked at"
 
 
 def test_a_storm_of_soft_resets_costs_a_handshake_now_and_then() -> None:
