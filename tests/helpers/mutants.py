@@ -50,8 +50,8 @@ class CTests:
     def __init__(self, root: Path, directory: Path) -> None:
         self._native = root / "native"
         self._directory = directory
-        with_python = {"module.c", "binding.c", "channel_object.c", "dataplane_object.c", "doorman_object.c"}
-        sources = [path for path in self._native.glob("*.c") if path.name not in with_python]
+        with_python = {self._native / "module.c", self._native / "binding.c", *self._native.glob("*_object.c")}
+        sources = [path for path in self._native.glob("*.c") if path not in with_python]
         tests = root / "tests/native"
         self._compile(*sources, *tests.glob("test_*.c"), tests / "fixture.c", "-I", tests)
         self._core = {path.name: directory / f"{path.stem}.o" for path in (*sources, tests / "fixture.c")}
