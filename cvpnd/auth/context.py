@@ -93,14 +93,14 @@ def with_intermediates(
     root is not sent: who does not have it would not trust it."""
     complete = list(chain)
     while len(chain) == 1 and len(complete) <= MAX_CHAIN_DEPTH:
-        issuer = next((each for each in authorities if _issued(each, complete[-1])), None)
+        issuer = next((each for each in authorities if issued(each, complete[-1])), None)
         if issuer is None or issuer in complete or canonical_name(issuer.issuer) == canonical_name(issuer.subject):
             break
         complete.append(issuer)
     return complete
 
 
-def _issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+def issued(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
     if canonical_name(authority.subject) != canonical_name(certificate.issuer):
         return False
     try:

@@ -85,7 +85,7 @@ class TrustKeeper:
             self.last_error = error
 
     def poll(self, now: float) -> CertificateTrust | None:
-        """Reload if a file changed. Returns the trust that was replaced, for `newly_revoked(old, keeper.current)`."""
+        """Reload if a file changed. Returns the trust that was replaced."""
         return self.reload() if self._watch.changed(now) else None
 
     def reload(self) -> CertificateTrust | None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
-from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError
 from cvpnd.auth.ldap_directory import open_directory
@@ -43,10 +42,10 @@ from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import IPNetwork, Rule
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
 from cvpnd.policy.rule_table import RuleTable
-from cvpnd.reasons import End, Refusal
+from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
-from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.endpoint import Proof, ServedEndpoint
 from cvpnd.server.leftovers import Leftovers
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError
@@ -305,11 +304,9 @@ class Gateway:
             raise
 
     async def _trust(self, running: RunningEndpoint, keepers: Keepers) -> None:
-        served, before = running.served, running.served.trust_keeper
-        served.trust_keeper, running.protection = keepers
+        running.served.trust_keeper, running.protection = keepers
         running.protect()
-        if served.trust_keeper is not before:
-            await self._end_untrusted(served, before.current)
+        await self._end_untrusted(running.served)
 
     async def _send_away(self, leaving: Sequence[RunningEndpoint], reason: End, grace_s: float) -> None:
         """``grace_s``: where somebody is there to be told. Clients begin anew at once and acknowledge nothing."""
@@ -371,35 +368,41 @@ class Gateway:
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
             running.protect()
-            if (before := await asyncio.to_thread(served.trust_keeper.poll, now)) is not None:
-                await self._end_untrusted(served, before)
+            await asyncio.to_thread(served.trust_keeper.poll, now)
+            await self._end_untrusted(served)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
 
     async def reload_trust(self) -> list[TrustError]:
         """The same at once, however short ago the files were looked at. Why it is not so everywhere."""
         problems = []
         for served in self.endpoints:
-            if (before := await asyncio.to_thread(served.trust_keeper.reload)) is not None:
-                await self._end_untrusted(served, before)
-            elif (problem := served.trust_keeper.last_error) is not None:
+            await asyncio.to_thread(served.trust_keeper.reload)
+            await self._end_untrusted(served)
+            if (problem := served.trust_keeper.last_error) is not None:
                 problems.append(problem)
         return problems
 
-    async def _end_untrusted(self, served: ServedEndpoint, before: CertificateTrust) -> None:
+    async def _end_untrusted(self, served: ServedEndpoint) -> None:
         """Sessions that are revoked by now, or whose authority was taken away, end at once; who merely would not be let
         in any more (an expired CRL, say) stays until renegotiation asks again. Who logs in meanwhile is judged by the
         trust of now."""
+        trust = served.trust
+        if trust is served.judged_by:
+            return
         established = [connection for connection in self._connections(served) if connection.established]
-        forsaken = set()
-        if not served.trust.keeps_authorities_of(before):
-            forsaken = await asyncio.to_thread(served.forsaken, established)
+        proven: Mapping[Connection, Proof] = {}
+        if set(trust.authorities) != set(served.judged_by.authorities):
+            proven = await asyncio.to_thread(served.prove_again, established)
         for connection in established:
-            if not connection.established:
-                continue
-            if connection in forsaken:
-                self.control.halt(connection, End.CERTIFICATE_UNKNOWN_CA, "Certificate authority removed")
-            elif served.still_trusted(connection) is Refusal.CERTIFICATE_REVOKED:
-                self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
+            end = served.lost_trust(connection, proven.get(connection)) if connection.established else None
+            if end is not None:
+                self.control.halt(connection, end, _LOST_TRUST[end])
+        served.judged_by = trust
 
+
+_LOST_TRUST = {
+    End.CERTIFICATE_REVOKED: "Certificate revoked",
+    End.CERTIFICATE_UNKNOWN_CA: "Certificate authority removed",
+}
 
 _FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)

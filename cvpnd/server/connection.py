@@ -17,6 +17,7 @@ from cvpnd.reasons import End, Refusal
 from cvpnd.secret import Secret
 from cvpnd.server.link import Link
 from cvpnd.server.memory import Share
+from cvpnd.wire.presented import NO_PATH, CertificationPath
 from cvpnd.wire.session import Session
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ class Connection:
     token: Token | None = None
     """Of the login that it goes back to, where a user method was asked; pushed to the client."""
     certificate: x509.Certificate | None = None
-    """The one it was let in with."""
-    intermediates: tuple[x509.Certificate, ...] = ()
-    """That came with it, and lead from it to an authority."""
+    """That it shows, proven."""
+    path: CertificationPath = NO_PATH
+    """From it to an authority, as it was last proven."""
     vouched_by: SamlProvider | None = None
     """The identity provider that let it in, as it was then."""
     person: bytes = b""

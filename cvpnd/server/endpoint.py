@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from OpenSSL import SSL
 
 from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.identity import Refused
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import EndpointConfig
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
@@ -16,13 +17,19 @@ from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
 from cvpnd.policy.leases import Holder, LeasePool
 from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Lease, Route
 from cvpnd.policy.rule_table import RuleTable
-from cvpnd.reasons import Refusal
+from cvpnd.reasons import End, Refusal
 from cvpnd.server.leftovers import Leftovers
+from cvpnd.wire.presented import CertificationPath
 from cvpnd.wire.settings import SessionSettings
 from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
 
 if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
+
+
+Proof = CertificationPath | Refused
+_DATES = frozenset({Refusal.CERTIFICATE_EXPIRED, Refusal.CERTIFICATE_NOT_YET_VALID})
+"""What OpenSSL says of a path only once it has found an authority at its end."""
 
 
 class _Derived(NamedTuple):
@@ -78,12 +85,15 @@ class ServedEndpoint:
     groups: GroupNumbers = field(default_factory=GroupNumbers)
     groups_told: int = 0
     """So many numbers of groups the bits of every session were made with, at least."""
+    judged_by: CertificateTrust = field(init=False)
+    """By which trust the established connections were judged last: those who lose it do so even if something fails."""
     ended_counts: tuple[int, ...] = NO_STATS.counts
     """Of connections that ended. Metrics must never run backwards."""
     _derived: _Derived | None = None
 
     def __post_init__(self) -> None:
         self.id = self.settings.id
+        self.judged_by = self.trust
 
     @property
     def trust(self) -> CertificateTrust:
@@ -125,23 +135,32 @@ class ServedEndpoint:
             )
         return self._derived
 
-    def still_trusted(self, connection: Connection) -> Refusal | None:
-        """Whether the certificate of an established connection would be let in now."""
-        certificate = connection.certificate
-        if certificate is None:
-            return None if self.settings.certificate_method is None else Refusal.CERTIFICATE_MISSING
-        refused = self.trust.check(certificate)
-        return refused.refusal if refused is not None else None
+    def still_trusted(self, connection: Connection) -> Refused | None:
+        """Whether the certificate of a connection, which was proven once, would be let in now."""
+        if connection.certificate is None:
+            return Refused(Refusal.CERTIFICATE_MISSING, "") if self.asks_certificate else None
+        return self.trust.check(connection.certificate, connection.path)
 
-    def forsaken(self, connections: Iterable[Connection]) -> set[Connection]:
-        """Behind whose certificates none of our authorities stands any more, as at login one did. For a thread."""
-        trust = self.trust
-        return {
-            connection
-            for connection in connections
-            if connection.certificate is not None
-            and trust.check_chain(connection.certificate, connection.intermediates) is not None
-        }
+    def prove_again(self, connections: Iterable[Connection]) -> dict[Connection, Proof]:
+        """By the authorities of now. For a thread."""
+        trust, shared = self.trust, dict[Proof, Proof]()
+        proven: dict[Connection, Proof] = {}
+        for connection in connections:
+            if connection.certificate is not None:
+                proof = trust.prove(connection.certificate, connection.path.sent)
+                proven[connection] = shared.setdefault(proof, proof)
+        return proven
+
+    def lost_trust(self, connection: Connection, proof: Proof | None) -> End | None:
+        """Why an established connection is not to stay until its renegotiation; ``proof``: where it was looked for
+        again."""
+        if isinstance(proof, CertificationPath):
+            connection.path = proof
+        elif proof is not None and proof.refusal not in _DATES:
+            return End.CERTIFICATE_UNKNOWN_CA
+        refused = self.still_trusted(connection)
+        revoked = refused is not None and refused.refusal is Refusal.CERTIFICATE_REVOKED
+        return End.CERTIFICATE_REVOKED if revoked else None
 
     def set_rules(
         self,

@@ -16,29 +16,37 @@ from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.tls import fingerprint
 
 if TYPE_CHECKING:
-    from cvpnd.server.endpoint import ServedEndpoint
+    from cvpnd.server.connection import Connection
 
 NOBODY_YET = Identity("", "", frozenset(), "", "")
 
 
-def identify(credentials: CredentialsReceived, endpoint: ServedEndpoint) -> Identity:
+def identify(connection: Connection, credentials: CredentialsReceived) -> Identity:
     """Who the certificate says this is, if the endpoint asks for one. With certificates alone its name is the user's;
     what the client typed proves nothing and is not used."""
-    if not endpoint.asks_certificate:
+    if not connection.endpoint.asks_certificate:
         return NOBODY_YET
-    certificate = credentials.certificate
-    if certificate is None:
-        raise Denied(Refusal.CERTIFICATE_MISSING)
-    # It may have lost trust since its TLS handshake began, which the client may have drawn out.
-    refused = endpoint.trust.check(certificate)
-    if refused is None and credentials.context is not endpoint.trust.ssl_context:
-        refused = endpoint.trust.check_chain(certificate, credentials.intermediates)
-    if refused is not None:
+    if (refused := check_certificate(connection, credentials)) is not None:
         raise Denied(refused.refusal, refused.detail)
+    certificate = credentials.certificate
+    assert certificate is not None  # noqa: S101 - or it would have been refused
     holder = _holder(certificate)
     if isinstance(holder, Refused):
         raise Denied(holder.refusal, holder.detail)
     return holder
+
+
+def check_certificate(connection: Connection, credentials: CredentialsReceived) -> Refused | None:
+    """Of the first key or a later one. It may have lost trust since its TLS handshake began, which the client may have
+    drawn out."""
+    trust, path = connection.endpoint.trust, credentials.path
+    if credentials.certificate is not None and credentials.context is not trust.ssl_context:
+        proven = trust.prove(credentials.certificate, path.sent)
+        if isinstance(proven, Refused):
+            return proven
+        path = proven
+    connection.certificate, connection.path = credentials.certificate, path
+    return connection.endpoint.still_trusted(connection)
 
 
 @remembered

@@ -52,7 +52,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
     try:
         login = control.revocations.begin(connection.endpoint.id, control.clock.now())
         connection.device_type = credentials.peer_info.platform
-        identity = identify(credentials, connection.endpoint)
+        identity = identify(connection, credentials)
         connection.common_name = identity.common_name
         account: Account | None = None
         if connection.endpoint.settings.user_method is not None:
@@ -96,7 +96,7 @@ def log_in_at_once(control: ControlPlane, connection: Connection, credentials: C
     caller, who pumps the session."""
     try:
         connection.device_type = credentials.peer_info.platform
-        identity = identify(credentials, connection.endpoint)
+        identity = identify(connection, credentials)
         connection.common_name = identity.common_name
         _let_in(control, connection, credentials, identity, None)
     except Denied as denied:
@@ -120,7 +120,6 @@ def _let_in(
     connection.identity = identity
     connection.username = identity.username
     connection.person = b"" if account is None else account.person
-    connection.certificate, connection.intermediates = credentials.certificate, credentials.intermediates
     device_id = credentials.peer_info.device_id
     device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
     control.end_predecessors(connection, device)
@@ -141,9 +140,11 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
         login = control.revocations.begin(connection.endpoint.id, control.clock.now())
         account = await vouch(control, connection, credentials, before, login)
         _check_not_ended(connection, account.name, before.common_name, login)
-        refusal = connection.endpoint.still_trusted(connection)
-        if refusal is not None or (account.name, account.person) != (before.username, connection.person):
-            raise Denied(refusal or Refusal.IDENTITY_CHANGED)
+        refused = connection.endpoint.still_trusted(connection)
+        if refused is not None:
+            raise Denied(refused.refusal, refused.detail)
+        if (account.name, account.person) != (before.username, connection.person):
+            raise Denied(Refusal.IDENTITY_CHANGED)
         connection.endpoint.set_account(control.plane, connection, account.groups)
         control.go_on(connection)
     except Denied as denied:
@@ -235,7 +236,7 @@ def _as_of_now(
     login: LoginUnderWay,
 ) -> Identity:
     """Who it is, if all that has been proven still holds. Raises ``Denied``."""
-    certified, method = identify(credentials, connection.endpoint), connection.endpoint.settings.user_method
+    certified, method = identify(connection, credentials), connection.endpoint.settings.user_method
     _check_not_ended(connection, "" if account is None else account.name, certified.common_name, login)
     if account is None or method is None:
         return certified

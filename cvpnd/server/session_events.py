@@ -12,6 +12,7 @@ from cvpnd.auth.tokens import looks_like_token
 from cvpnd.dataplane import api as dataplane
 from cvpnd.reasons import End
 from cvpnd.server.connection import Phase
+from cvpnd.server.holder import check_certificate
 from cvpnd.server.link import TcpLink
 from cvpnd.server.login import go_on_by_token, log_in, log_in_again, log_in_at_once, takes_time
 from cvpnd.wire import events as wire
@@ -62,9 +63,9 @@ def _credentials_received(
         connection.login = None
     if connection.phase is Phase.ESTABLISHED:
         # The session has checked that name and certificate are the ones let in; trust may have changed since.
-        refusal = connection.endpoint.still_trusted(connection)
-        if refusal is not None:
-            control.refuse(connection, refusal)
+        refused = check_certificate(connection, event)
+        if refused is not None:
+            control.refuse(connection, refused.refusal, detail=refused.detail)
         elif connection.endpoint.settings.user_method is None:
             connection.session.accept_renegotiation(now)
         elif looks_like_token(event.password):

@@ -11,6 +11,7 @@ from cvpnd.reasons import End, Refusal
 from cvpnd.secret import Secret
 from cvpnd.wire.key_material import DataChannelKeys
 from cvpnd.wire.key_method import PeerInfo
+from cvpnd.wire.presented import CertificationPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class CredentialsReceived:
     peer_info: PeerInfo
     options: str
     certificate: x509.Certificate | None
-    intermediates: tuple[x509.Certificate, ...]
-    """That came with it, and lead from it to an authority."""
+    path: CertificationPath
+    """From it to an authority."""
     context: SSL.Context
     """Which let it pass: there may be another by now."""
 

@@ -2,7 +2,7 @@
 
 This takes names that pyOpenSSL does not document; where a version lacks them, they are read each time."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
@@ -16,6 +16,18 @@ _NAMES = (
     *("sk_X509_num", "sk_X509_value"),
 )
 _SHA256_BYTES = 32
+
+
+class CertificationPath(NamedTuple):
+    """What leads from a client's certificate to whom we trust, as it was proven; shared by clients of one issuer."""
+
+    authorities: tuple[x509.Certificate, ...]
+    """From the issuer of the client's certificate to the one that is trusted by itself."""
+    sent: tuple[x509.Certificate, ...]
+    """Those of them that the client brought."""
+
+
+NO_PATH = CertificationPath((), ())
 _SHA256: Any = (
     _LIB.EVP_get_digestbyname(b"sha256") if _FFI is not None and all(hasattr(_LIB, name) for name in _NAMES) else None
 )
@@ -23,9 +35,9 @@ _known: dict[bytes, x509.Certificate] = {}
 """By SHA-256 over DER, from which all that is in one follows: nothing but its age ends an entry. Whether it is trusted,
 in force and not revoked is asked in each handshake."""
 _Chain = tuple[bytes, ...]
-_known_ways: dict[tuple[_Chain, _Chain], tuple[x509.Certificate, ...]] = {}
-"""What leads from a client to an authority, by what it sent beside its own certificate and what OpenSSL proved behind
-that: most clients of an endpoint send the same."""
+_known_paths: dict[tuple[_Chain, _Chain], CertificationPath] = {}
+"""By what a client sent beside its own certificate and what OpenSSL proved behind that: most clients of an endpoint
+send the same."""
 
 
 def parsed(presented: crypto.X509) -> x509.Certificate:
@@ -42,29 +54,23 @@ def parsed(presented: crypto.X509) -> x509.Certificate:
     return certificate
 
 
-def intermediates(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
-    """Which of the certificates that a client sent beside its own lead from there to an authority. Its handshake is
-    complete. Raises ``ValueError``."""
+def certification_path(connection: SSL.Connection) -> CertificationPath:
+    """Of a client whose handshake is complete. Raises ``ValueError``."""
     pointer = vars(connection).get("_ssl")
     if _SHA256 is None or pointer is None:
-        return _intermediates(connection)
-    sent = _digests(_LIB.SSL_get_peer_cert_chain(pointer), 0)
-    if not sent:
-        return ()
-    way = sent, _digests(_LIB.SSL_get0_verified_chain(pointer), 1)
-    found = _known_ways.get(way)
+        return _certification_path(connection)
+    way = _digests(_LIB.SSL_get_peer_cert_chain(pointer), 0), _digests(_LIB.SSL_get0_verified_chain(pointer), 1)
+    found = _known_paths.get(way)
     if found is None:
-        found = _intermediates(connection)
-        _remember(_known_ways, way, found)
+        found = _certification_path(connection)
+        _remember(_known_paths, way, found)
     return found
 
 
-def _intermediates(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
-    sent = connection.get_peer_cert_chain(as_cryptography=True)
-    if not sent:
-        return ()
+def _certification_path(connection: SSL.Connection) -> CertificationPath:
     proven = connection.get_verified_chain(as_cryptography=True) or []
-    return tuple(each for each in sent if each in proven)
+    sent = connection.get_peer_cert_chain(as_cryptography=True) or []
+    return CertificationPath(tuple(proven[1:]), tuple(each for each in sent if each in proven[1:]))
 
 
 def _digests(stack: Any, first: int) -> _Chain:

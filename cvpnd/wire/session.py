@@ -559,7 +559,7 @@ class Session:
                 peer_info,
                 printable(message.options),
                 certificate,
-                state.tls.peer_intermediates(),
+                state.tls.peer_path(),
                 state.tls.context,
             )
         )

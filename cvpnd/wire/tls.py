@@ -21,7 +21,7 @@ from cvpnd import _native
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
-from cvpnd.wire.presented import intermediates
+from cvpnd.wire.presented import NO_PATH, CertificationPath, certification_path
 from cvpnd.wire.text import printable
 
 MAX_SILENT_RECORDS = 64
@@ -147,9 +147,10 @@ class TlsConnection:
             self._peer_certificate = known or self._connection.get_peer_certificate(as_cryptography=True)
         return self._peer_certificate
 
-    def peer_intermediates(self) -> tuple[x509.Certificate, ...]:
-        """Which of the certificates that the peer sent beside its own lead from there to an authority."""
-        return intermediates(self._connection) if self._server and self.established else ()
+    def peer_path(self) -> CertificationPath:
+        """What leads from the peer's certificate to an authority."""
+        known = self._server and self.peer_certificate() is not None
+        return certification_path(self._connection) if known else NO_PATH
 
     @property
     def context(self) -> SSL.Context:

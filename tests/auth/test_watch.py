@@ -11,6 +11,7 @@ from helpers import certs
 from cvpnd.auth.files import TrustError
 from cvpnd.auth.watch import FileWatch, TrustKeeper
 from cvpnd.reasons import Refusal
+from cvpnd.wire.presented import NO_PATH
 
 
 def test_a_change_is_told_once_however_the_file_was_changed(tmp_path: Path):
@@ -65,7 +66,7 @@ def test_a_new_crl_is_taken_in_and_the_old_trust_handed_back(keeper):
         certs.crl_pem(certs.certificate_revocation_list(revoked=[certs.client("alice")]))
     )
     assert keeper.poll(1) is before
-    assert keeper.current.check(alice).refusal is Refusal.CERTIFICATE_REVOKED
+    assert keeper.current.check(alice, NO_PATH).refusal is Refusal.CERTIFICATE_REVOKED
     assert keeper.poll(2) is None
 
 
@@ -142,15 +143,15 @@ def test_an_older_list_keeps_the_one_in_force_until_a_newer_comes(settings, capl
         assert keeper.current is before
         assert "crl-goes-back" in str(keeper.last_error)
         assert "number 1 of" in caplog.text and "stay in use" in caplog.text
-        assert before.check(alice.certificate).refusal is Refusal.CERTIFICATE_REVOKED
+        assert before.check(alice.certificate, NO_PATH).refusal is Refusal.CERTIFICATE_REVOKED
     with pytest.raises(TrustError, match="crl-goes-back"):
         TrustKeeper(before.settings, before=before)
     named = replace(before.settings, crl=path.with_name("restored.pem"))
     path.rename(named.crl)
-    assert TrustKeeper(named, before=before).current.check(alice.certificate) is None, "its operator names it"
+    assert TrustKeeper(named, before=before).current.check(alice.certificate, NO_PATH) is None, "its operator names it"
     _write(path, number=3)
     assert keeper.poll(9) is before
-    assert keeper.current.check(alice.certificate) is None
+    assert keeper.current.check(alice.certificate, NO_PATH) is None
 
 
 def test_no_way_back_leads_over_a_list_that_nobody_signed_or_one_of_tomorrow(settings):
@@ -159,14 +160,14 @@ def test_no_way_back_leads_over_a_list_that_nobody_signed_or_one_of_tomorrow(set
     path = keeper.current.settings.crl
     _write(path, signer=other)
     assert keeper.reload() is not None
-    assert keeper.current.check(alice.certificate).refusal is Refusal.CRL_UNUSABLE
+    assert keeper.current.check(alice.certificate, NO_PATH).refusal is Refusal.CRL_UNUSABLE
     _write(path, start=certs.START - 3 * certs.DAY)
     assert keeper.reload() is None
     _write(path, alice, start=certs.START + certs.DAY, number=2)
     assert keeper.reload() is not None
     _write(path, alice, number=2)
     assert keeper.reload() is not None, "the next one is right again, and need not be later than a mistake"
-    assert keeper.current.check(alice.certificate).refusal is Refusal.CERTIFICATE_REVOKED
+    assert keeper.current.check(alice.certificate, NO_PATH).refusal is Refusal.CERTIFICATE_REVOKED
 
 
 def test_an_authority_takes_its_list_with_it(settings):
@@ -188,14 +189,14 @@ def test_by_a_list_older_than_one_of_before_the_start_nobody_gets_in_until_a_new
     _write(made.crl)
     keeper = TrustKeeper(made, interval_s=0, known=known)
     for each in (alice, bob):
-        assert keeper.current.check(each.certificate).refusal is Refusal.CRL_UNUSABLE
+        assert keeper.current.check(each.certificate, NO_PATH).refusal is Refusal.CRL_UNUSABLE
     assert "crl-goes-back" in keeper.current.crl_problem and "number 2 of" in str(keeper.last_error)
     assert "nobody can connect" in caplog.text
     assert keeper.reload() is None, "and not by a reload"
     _write(made.crl, alice, number=3)
     assert keeper.poll(1) is not None and keeper.last_error is None
-    assert keeper.current.check(alice.certificate).refusal is Refusal.CERTIFICATE_REVOKED
-    assert keeper.current.check(bob.certificate) is None
+    assert keeper.current.check(alice.certificate, NO_PATH).refusal is Refusal.CERTIFICATE_REVOKED
+    assert keeper.current.check(bob.certificate, NO_PATH) is None
     other = certs.authority("Another CA")
     made = settings(certs.certificate_revocation_list(other), authorities=(other,))
     assert TrustKeeper(made, known=known).last_error is None, "an authority takes its list with it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from helpers import certs
@@ -88,6 +89,29 @@ def test_newly_revoked_client_is_disconnected_at_once_and_stays_out(site, ping):
     assert entry["connection-end-reason"] == "certificate-revoked"
     site.connect(wait=False, name="again")
     wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("sent", [True, False], ids=["the-client-sends-it", "it-is-in-the-bundle"])
+def test_who_came_by_an_intermediate_that_is_revoked_leaves_at_once_and_stays_out(site, ping, transport, sent):
+    middle = certs.intermediate()
+    alice = certs.client(issuer=middle)
+    if not sent:
+        alice = replace(alice, intermediates=())
+        (site.directory / "ca.crt").write_bytes(certs.authority().certificate_pem + middle.certificate_pem)
+    gateway = site.start("renegotiate_s = 0")  # no key will ever ask again
+    client = site.connect(alice, transport=transport)
+    second = site.lab.clients[1]
+    bob = site.connect(certs.client("bob"), name="bob", client=second, host="198.51.100.1", transport=transport)
+    assert ping(count=1) == 1.0
+    site.write_crl(middle)
+    client.wait_for("Certificate revoked", 5)
+    assert ping(count=1) == 0.0
+    (entry,) = [e for e in gateway.connection_log() if e["connection-log-type"] == "connection-reset"]
+    assert (entry["common-name"], entry["connection-end-reason"]) == ("alice", "certificate-revoked")
+    site.connect(alice, wait=False, name="again", transport=transport)
+    wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
+    assert ping(client=second) == 1.0 and bob.connected_count == 1
 
 
 def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):

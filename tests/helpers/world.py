@@ -460,8 +460,8 @@ class World:
         self._write_crl()
         assert self.endpoint.trust_keeper.reload() is not None
         for connection in self.connections():
-            if self.endpoint.still_trusted(connection) is Refusal.CERTIFICATE_REVOKED:
-                self.control.halt(connection, End.CERTIFICATE_REVOKED, "Certificate revoked")
+            if (end := self.endpoint.lost_trust(connection, None)) is not None:
+                self.control.halt(connection, end, "Certificate revoked")
 
     # -- what strangers do
 
