@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import serialization
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.challenge import QUESTION
-from cvpnd.auth.crl import canonical_name
 from cvpnd.auth.identity import Refused, common_name, problem_with_name
+from cvpnd.auth.names import canonical_name
 from cvpnd.config import EndpointConfig
 from cvpnd.wire.agreement import NO_NAME
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, serialise_static_key

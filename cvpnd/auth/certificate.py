@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
 from cvpnd.auth.context import MAX_CHAIN_DEPTH, issued, minimum_rsa_bits, new_server_context
-from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, IssuerCrl, certificate_key, source_of
+from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, IssuerCrl, authority_of, certificate_key, source_of
+from cvpnd.auth.crl_scope import distribution_points
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.verify_callback import require_certificates
@@ -116,7 +117,7 @@ class CertificateTrust:
         crl, lists = None, dict[CrlSource, CrlEdition]()
         if settings.crl is not None:
             sources = set(map(source_of, authorities))
-            lists.update((source, each) for source, each in known.items() if source in sources)
+            lists.update((source, each) for source, each in known.items() if authority_of(source) in sources)
             crl = read_crl_file(settings.crl, authorities) if crl_problem is None else Crl({}, crl_problem)
             if crl.problem is not None:
                 log.error("%s: %s; nobody can connect until it is replaced", settings.crl, crl.problem)
@@ -167,8 +168,9 @@ class CertificateTrust:
         return CertificationPath(proven, tuple(each for each in sent if each in proven))
 
     def check_revocation(self, certificate: x509.Certificate) -> Refused | None:
-        """Look one certificate up in all lists of its issuer. One without any revokes nothing. A root is trusted
-        by being in the bundle, and on no list but one that it would sign itself."""
+        """Look one certificate up in all lists of its issuer. One without any revokes nothing; of one with lists about
+        others alone nobody knows what it has revoked. A root is trusted by being in the bundle, and on no list but one
+        that it would sign itself."""
         if self.crl is None or _signed_by_itself(certificate):
             return None
         if self.crl.problem is not None:
@@ -180,7 +182,15 @@ class CertificateTrust:
                 return Refused(
                     Refusal.CERTIFICATE_REVOKED, f"serial {serial:x} is on the CRL of {crl.edition.issuer_text}"
                 )
-        return next(filter(None, map(self._check_crl_dates, lists)), None)
+        about_it = [crl for crl in lists if crl.scope.covers(certificate)]
+        if lists and not about_it:
+            who, where = certificate.issuer.rfc4514_string(), " ".join(sorted(distribution_points(certificate)))
+            return Refused(
+                Refusal.CRL_UNUSABLE,
+                f"no CRL of {who} in {self.settings.crl} is about it (distribution point: {where or 'none'}); "
+                "add the one that is, or a complete one",
+            )
+        return next(filter(None, map(self._check_crl_dates, about_it)), None)
 
     def _check_crl_dates(self, crl: IssuerCrl) -> Refused | None:
         now = self.clock()

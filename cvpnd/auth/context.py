@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from OpenSSL import SSL, crypto
 
-from cvpnd.auth.crl import canonical_name
 from cvpnd.auth.files import CertificateSettings, TrustError, read_private_key
+from cvpnd.auth.names import canonical_name
 from cvpnd.auth.trial import trial_handshake
 
 log = logging.getLogger(__name__)

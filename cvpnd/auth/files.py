@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cvpnd.auth.crl import Crl, read_crl
+from cvpnd.auth.crl_scope import is_authority
 from cvpnd.config import EndpointConfig
 
 ServerKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -83,17 +84,10 @@ def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
     """The CA bundle. A certificate in it that is not a CA's would be trusted as a client for ever: refused."""
     authorities = read_certificates(path)
     for authority in authorities:
-        if not _is_authority(authority):
+        if not is_authority(authority):
             name = authority.subject.rfc4514_string()
             raise TrustError(path, f"{name} is not a certificate authority (basicConstraints CA); remove it")
     return tuple(authorities)
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
 
 
 def read_crl_file(path: Path, authorities: Sequence[x509.Certificate]) -> Crl:

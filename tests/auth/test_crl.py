@@ -2,12 +2,13 @@
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from helpers import certs
 
-from cvpnd.auth.crl import canonical_name, certificate_key, parse_crls, read_crl
+from cvpnd.auth.crl import certificate_key, parse_crls, read_crl
+from cvpnd.auth.names import canonical_name
 
 AUTHORITY = certs.authority()
 MIDDLE = certs.intermediate()
@@ -99,16 +100,23 @@ INDIRECT = (
     ),
     True,
 )
-ONLY_CAS = (
-    x509.IssuingDistributionPoint(
-        None, None, False, True, None, indirect_crl=False, only_contains_attribute_certs=False
-    ),
+SOME_REASONS = (
+    x509.IssuingDistributionPoint(None, None, False, False, frozenset([x509.ReasonFlags.key_compromise]), False, False),
     True,
 )
+ATTRIBUTES = (x509.IssuingDistributionPoint(None, None, False, False, None, False, True), True)
 UNKNOWN = (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.2"), b"\x05\x00"), True)
 NO_CRL_SIGN = certs.issue(
     None, certs.common_name("Signs no CRL"), is_ca=True, key_usage=certs.key_usage(key_cert_sign=True)
 )
+
+
+def _with_an_entry_of_another_issuer() -> x509.CertificateRevocationList:
+    entry = x509.RevokedCertificateBuilder(7, START)
+    of_another = x509.CertificateIssuer([x509.DirectoryName(MIDDLE.certificate.subject)])
+    builder = x509.CertificateRevocationListBuilder(AUTHORITY.certificate.subject, START, START + DAY)
+    builder = builder.add_revoked_certificate(entry.add_extension(of_another, critical=True).build())
+    return builder.sign(AUTHORITY.private_key, hashes.SHA256())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,9 @@ NO_CRL_SIGN = certs.issue(
     [
         (lambda: certs.certificate_revocation_list(extensions=[DELTA]), "it is a delta CRL"),
         (lambda: certs.certificate_revocation_list(extensions=[INDIRECT]), "it is an indirect CRL"),
-        (lambda: certs.certificate_revocation_list(extensions=[ONLY_CAS]), "it covers only some certificates"),
+        (lambda: certs.certificate_revocation_list(extensions=[SOME_REASONS]), "it covers only some reasons"),
+        (lambda: certs.certificate_revocation_list(extensions=[ATTRIBUTES]), "or attribute certificates"),
+        (lambda: _with_an_entry_of_another_issuer(), "an entry of it has the unknown critical extension 2.5.29.29"),
         (
             lambda: certs.certificate_revocation_list(extensions=[UNKNOWN]),
             "unknown critical extension 1.3.6.1.4.1.55555.2",
