@@ -20,6 +20,7 @@ from hashlib import sha256
 from typing import NewType
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
@@ -232,7 +233,7 @@ def _signer(crl: x509.CertificateRevocationList, authorities: Iterable[x509.Cert
         try:
             if crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # a TypeError is caught below
                 return authority
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, UnsupportedAlgorithm):
             continue
     return None
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cvpnd.auth.crl import Crl, read_crl
 from cvpnd.auth.crl_scope import is_authority
+from cvpnd.auth.names import canonical_name
 from cvpnd.config import EndpointConfig
 
 ServerKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -76,8 +77,16 @@ class CertificateSettings:
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
-    """Every certificate of a PEM file, at least one. Text around them, as easy-rsa writes it, is skipped."""
-    return _read(path, x509.load_pem_x509_certificates, "does not hold a complete PEM certificate")
+    """Every certificate of a PEM file, at least one. Text around them, as easy-rsa writes it, is skipped. OpenSSL takes
+    some that cannot be told from others here, by their name and key."""
+    certificates = _read(path, x509.load_pem_x509_certificates, "does not hold a complete PEM certificate")
+    for number, certificate in enumerate(certificates, 1):
+        try:
+            canonical_name(certificate.subject), canonical_name(certificate.issuer), certificate.public_key()
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            what = f"certificate {number} of {len(certificates)} in it has a name or a key of an unknown kind"
+            raise TrustError(path, f"{what}; take it out, or issue it anew with a key on P-256, say") from None
+    return certificates
 
 
 def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:

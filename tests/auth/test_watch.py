@@ -1,6 +1,7 @@
 """Files that change while the gateway runs: noticed once, taken in whole or not at all."""
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,26 @@ def test_garbage_keeps_the_old_state_until_it_is_repaired(keeper, caplog, which)
     assert keeper.poll(3) is before
     assert keeper.current is not before
     assert keeper.last_error is None
+
+
+@pytest.mark.parametrize("curve", ["SM2", "secp112r1"])
+@pytest.mark.parametrize("with_crl", [True, False])
+def test_an_authority_with_a_key_of_an_unknown_kind_is_named_and_keeps_the_old_state(settings, with_crl, curve):
+    """OpenSSL knows more kinds than can be told apart here, as revocation needs."""
+    made = settings(*[certs.certificate_revocation_list()] * with_crl)
+    keeper, good = TrustKeeper(made), made.client_ca.read_bytes()
+    before, key, odd = keeper.current, made.client_ca.with_name("odd.key"), made.client_ca.with_name("odd.crt")
+    make = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-out", key]
+    subprocess.run(make, check=True, capture_output=True)
+    sign = ["openssl", "req", "-x509", "-key", key, "-subj", "/CN=Odd CA", "-out", odd]
+    subprocess.run(sign, check=True, capture_output=True)
+    made.client_ca.write_bytes(good + odd.read_bytes())
+    assert keeper.reload() is None and keeper.current is before
+    assert str(keeper.last_error).startswith(f"{made.client_ca}: certificate 2 of 2 in it has a name or a key")
+    with pytest.raises(TrustError, match="take it out"):
+        TrustKeeper(made)
+    made.client_ca.write_bytes(good)
+    assert keeper.reload() is before
 
 
 def test_key_and_certificate_may_change_one_after_the_other(keeper):
