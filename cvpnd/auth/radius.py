@@ -46,6 +46,7 @@ MOST_PACKET_BYTES = 4096
 MOST_PENDING = 512
 MOST_UNVERIFIED = 32
 """Of one question to one server; each costs a few digests."""
+UNSIGNED = "an answer without a Message-Authenticator, which its configuration has to ask for"
 LEAST_SECRET_BYTES = 16
 """RFC 2865, section 3."""
 
@@ -253,7 +254,7 @@ def _verified(request: AuthPacket, received: bytes, url: RadiusUrl) -> Answer | 
         reply = request.CreateReply(packet=received)
         if not request.VerifyReply(reply, received, enforce_ma=True):
             if reply.message_authenticator is None and request.VerifyReply(reply, received):
-                return "an answer without a Message-Authenticator, which its configuration has to ask for"
+                return UNSIGNED
             return "an answer that is not signed with our secret"
     except (PacketError, struct.error, ValueError, LookupError, TypeError) as error:
         return f"no RADIUS packet ({type(error).__name__})"

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError, read_certificates
-from cvpnd.auth.radius import Answer, Question, RadiusServers, Unanswered, radius_settings
+from cvpnd.auth.radius import UNSIGNED, Answer, Question, RadiusServers, Unanswered, radius_settings
 from cvpnd.auth.saml.keeper import fetch
 from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
 from cvpnd.config import PortalConfig, RadiusConfig, RadiusUrl
@@ -24,6 +24,7 @@ from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
 
+UNSIGNED_FIX = "docs/authentication.md has the line that makes FreeRADIUS before 3.2.5 sign its answers"
 PATIENCE_S = 2.0
 NOBODY = "cvpnd-doctor"
 """Whom RADIUS servers are asked about: an answer that the secret verifies says that all is well, whatever it is."""
@@ -55,6 +56,8 @@ def radius(facts: Facts) -> Iterator[Finding]:
                 )
                 if error.refusal == Refusal.RADIUS_UNVERIFIED:
                     fix = "write the secret that it has for this gateway into secret_file"
+                if UNSIGNED in error.detail:
+                    fix = UNSIGNED_FIX
                 yield problem("radius", f"directory {config.directory}: {error.detail}", fix)
             else:
                 if answer.verdict == "accept":

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers import netns
@@ -22,6 +24,7 @@ from helpers.freeradius import (
     PASSWORD,
     SECRET,
     SENT_CODE,
+    SIGNED,
     FreeRadius,
     code,
 )
@@ -40,6 +43,7 @@ from cvpnd.auth.radius_codes import MOST_ROUNDS, RadiusCodes
 from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.throttle import FREE_FAILURES
 from cvpnd.config import RadiusConfig, RadiusUrl
+from cvpnd.doctor import logins as doctor
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
 from cvpnd.store import Store
@@ -261,6 +265,14 @@ async def test_a_server_without_message_authenticator_is_not_believed(desk: Call
     outcome = await here.answer(static(PASSWORD, code()))
     assert isinstance(outcome, Refused) and outcome.refusal is Refusal.RADIUS_UNVERIFIED
     assert "without a Message-Authenticator" in outcome.detail
+
+
+def test_the_doctor_says_what_makes_such_a_server_sign(desk: Callable[..., Desk], place: Namespace) -> None:
+    facts: Any = SimpleNamespace(config=SimpleNamespace(radius=[desk(UNSIGNED).codes.config]))
+    with place.entered():
+        (found,) = doctor.radius(facts)
+    assert "without a Message-Authenticator" in found.what and "docs/authentication.md" in found.fix
+    assert SIGNED in (Path(__file__).parents[2] / "docs" / "authentication.md").read_text()
 
 
 async def test_a_server_with_another_secret_is_not_believed(
