@@ -107,7 +107,7 @@ class Daemon:
         self.connection_log = connection_log
         self.streams = streams
         self.recent_log = RecentLog()
-        self.operations = Operations(gateway, streams, self.metrics, self.recent_log)
+        self.operations = Operations(gateway, streams, self.metrics, self.recent_log, self.follow_configuration)
         self.notifier = Notifier()
         self.aws_api: AwsApi | None = None
         self.api_listener: SharedListener | None = None
@@ -147,6 +147,7 @@ class Daemon:
             reload_revision=gateway.revision,
             last_reload_at=gateway.last_reload_at,
             last_reload_successful=gateway.last_reload_successful,
+            awaits_restart=gateway.awaits_restart,
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
             saml=views.saml_metrics(self.control.saml, gateway.identity_providers.keeper, time.time()),
@@ -222,18 +223,22 @@ class Daemon:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
         self.notifier.reloading()
         self.connection_log.reopen()
+        try:
+            log.info("reloaded: %s", await self.operations.reload())
+        except OperationError as error:
+            log.error("reload refused, the old configuration runs on:\n%s", error)
+        self.notifier.ready(self._status())
+
+    async def follow_configuration(self) -> None:
+        """Whoever had it read again."""
         if self.portal_server is not None:
             try:
                 await asyncio.to_thread(self.portal_server.reload_certificate)
             except OSError as error:  # which ssl.SSLError is too
                 log.error("the portal's certificate cannot be used, the one before is shown: %s", error)
-        try:
-            answer = await self.operations.reload()
-            await asyncio.to_thread(self.connection_log.configure, self.gateway.config.connection_log)
-            log.info("reloaded: %s", answer)
-        except OperationError as error:
-            log.error("reload refused, the old configuration runs on:\n%s", error)
-        self.notifier.ready(self._status())
+        await asyncio.to_thread(self.connection_log.configure, self.gateway.config.connection_log)
+        if waiting := self.gateway.awaits_restart:
+            log.warning("read when the daemon starts, and changed since: %s", ", ".join(waiting))
 
     async def beat(self) -> None:
         """Tells the service manager that the event loop turns. It waits for nothing else: a change that is long under

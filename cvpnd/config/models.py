@@ -446,6 +446,10 @@ class EndpointConfig(Table):
         return 2 * self.ping_restart_s
 
 
+READ_AT_START = ("metrics", "status_file", "api", "portal")
+"""Tables; of [daemon] too, all but the limits of strangers."""
+
+
 class Config(Table):
     path: Path
     """The file itself, not a key of it."""
@@ -484,6 +488,13 @@ class Config(Table):
             for each in data["endpoint"]
         ]
         return {**data, "endpoint": endpoints}
+
+    def awaits_restart(self, started: Config) -> tuple[str, ...]:
+        """What of this file the daemon that ``started`` with another goes by only once it starts anew."""
+        tables = [table for table in READ_AT_START if getattr(self, table) != getattr(started, table)]
+        keys = [key for key in DaemonConfig.model_fields if key != "strangers"]
+        changed = [key for key in keys if getattr(self.daemon, key) != getattr(started.daemon, key)]
+        return (*(f"[{table}]" for table in tables), *(f"daemon.{key}" for key in changed))
 
     def handler(self, name: str) -> HandlerConfig:
         """Raises KeyError."""

@@ -68,7 +68,7 @@ class Gateway:
     def __init__(
         self, config: Config, plane: DataPlane, control: ControlPlane, host: HostGateway, store: Store
     ) -> None:
-        self.config = config
+        self.config = self._started_with = config
         """What the file says; managed endpoints are not in it."""
         self.plane = plane
         self.control = control
@@ -166,7 +166,12 @@ class Gateway:
         self.config = new
         self.last_reload_successful = True
         self.revision += 1
-        return {"revision": self.revision, "endpoints": [e.settings.name for e in self.endpoints]}
+        waiting = {"needs_restart": list(self.awaits_restart)} if self.awaits_restart else {}
+        return {"revision": self.revision, "endpoints": [e.settings.name for e in self.endpoints], **waiting}
+
+    @property
+    def awaits_restart(self) -> tuple[str, ...]:
+        return self.config.awaits_restart(self._started_with)
 
     async def _go_back(self, old: Config, problem: str) -> str:
         """What there is to say about it."""

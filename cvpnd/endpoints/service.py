@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from cvpnd.config import SubnetConfig, VpcConfig
 from cvpnd.endpoints.access import AccessOperations
@@ -72,9 +72,16 @@ class Operations(
     """Raises ``OperationError``; after an error nothing has changed."""
 
     def __init__(
-        self, gateway: Gateway, streams: LogStreams, metrics: Callable[[], GatewayMetrics], recent: RecentLog
+        self,
+        gateway: Gateway,
+        streams: LogStreams,
+        metrics: Callable[[], GatewayMetrics],
+        recent: RecentLog,
+        reloaded: Callable[[], Awaitable[None]],
     ) -> None:
+        """``reloaded``: what goes by the configuration besides the gateway."""
         super().__init__(gateway)
+        self._reloaded = reloaded
         self._streams = streams
         self._metrics = metrics
         self._recent = recent
@@ -110,9 +117,11 @@ class Operations(
         """Read the configuration again. A mistake in it keeps everything as it was."""
         async with self._changing:
             try:
-                return await self._gateway.reload()
+                answer = await self._gateway.reload()
             except GatewayError as error:
                 raise OperationError("InvalidParameterValue", str(error)) from error
+            await self._reloaded()
+            return answer
 
     async def keep_host(self) -> None:
         """Runs until cancelled: what others change of the host is put right, and said."""

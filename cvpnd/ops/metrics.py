@@ -120,6 +120,8 @@ class GatewayMetrics:
     """Counts configurations applied since the start."""
     last_reload_at: float | None = None
     last_reload_successful: bool = True
+    awaits_restart: tuple[str, ...] = ()
+    """Tables and keys of the file that are read when the daemon starts, and stand otherwise now."""
     host_changes: Mapping[str, int] = field(default_factory=dict)
     """Of ``HOST_CHANGES`` -> how often somebody else changed it."""
     host_trouble: str = ""

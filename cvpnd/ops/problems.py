@@ -55,6 +55,13 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             "the last reload was refused, an older configuration runs on",
             "cvpnctl reload tries it again, and names file, key and fix",
         )
+    if metrics.awaits_restart:
+        yield Problem(
+            "warning",
+            "configuration",
+            f"{', '.join(metrics.awaits_restart)} changed in the file, and is read when the daemon starts",
+            "systemctl restart cvpnd; clients come straight back",
+        )
     if metrics.host_trouble:
         yield Problem(
             "critical", "host", metrics.host_trouble, "undo that, or cvpnctl doctor says what; then cvpnctl reload"

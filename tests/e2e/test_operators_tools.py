@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 import signal
+import socket
 import tarfile
 from functools import partial
 
@@ -123,6 +124,25 @@ def test_an_operator_sees_who_is_there_and_what_is_wrong_and_a_bundle_tells_no_s
         if path.is_file():
             places[str(path)] = path.read_text()
     assert [(secret, place) for secret in secrets for place, text in places.items() if secret in text] == []
+
+
+def test_a_reload_by_cvpnctl_reaches_the_log_and_says_what_only_a_restart_does(site):
+    gateway, _ = start(site)
+    with site.lab.gateway.entered(), socket.socket(type=socket.SOCK_DGRAM) as syslog:
+        syslog.bind(("127.0.0.1", 0))
+        syslog.settimeout(10)
+        text = gateway.config_path.read_text()
+        more = f'[connection_log]\nsyslog = "udp://127.0.0.1:{syslog.getsockname()[1]}"\n'
+        gateway.config_path.write_text(f'{text}{more}[api]\nlisten = "http://127.0.0.1:8443"\n')
+        told = gateway.ctl_json("reload")
+        assert told["needs_restart"] == ["[api]"]
+        site.connect(certs.client("alice"))
+        assert b"alice" in syslog.recv(10_000)
+    shown = gateway.ctl("status", check=False)
+    assert shown.returncode == 1 and "[api] changed in the file, and is read when the daemon starts" in shown.stdout
+    gateway.config_path.write_text(text + more)
+    assert "needs_restart" not in gateway.ctl_json("reload")
+    assert "all is well" in gateway.ctl("status").stdout
 
 
 def test_explain_tells_who_is_connected_from_who_is_not_and_from_who_cannot_be(site):

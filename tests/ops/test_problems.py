@@ -47,6 +47,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert [p.what for p in problems(last_reload_successful=False)] == [
         "the last reload was refused, an older configuration runs on"
     ]
+    (waiting,) = problems(awaits_restart=("[api]", "daemon.workers"))
+    assert "[api], daemon.workers changed in the file" in waiting.what and "restart" in waiting.fix
     assert problems(host_trouble="lan is down")[0].severity == "critical"
     (aside,) = problems(set_aside={"cvpn-endpoint-1": "its port is taken"})
     assert aside.severity == "critical" and "cannot be served here: its port is taken" in aside.what
