@@ -89,9 +89,14 @@ def main() -> None:
     if sys.stdout is None:  # and what is opened next would take its number
         sys.stderr.write("cvpnctl: standard output is closed; nothing was done\n")
         sys.exit(MISUSED)
+    answer = sys.stdout
     try:
         try:
             app(prog_name="cvpnctl")
+        except SystemExit:
+            if sys.stdout is not answer:  # typer's way with a pipe that nobody reads any more, and its 1 means no here
+                sys.exit(MISUSED)
+            raise
         finally:
             sys.stdout.flush()
     except Refused as refusal:

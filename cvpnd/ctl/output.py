@@ -52,7 +52,10 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, empty
         table.add_column(title, justify="right" if number else "left", width=width, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))  # Text, as a name may contain [markup]
-    Console(width=sum(widths) + gaps, highlight=False).print(table)
+    console = Console(width=sum(widths) + gaps, highlight=False)
+    with console.capture() as capture:  # itself it would end with 1 where nobody reads any more, which means no here
+        console.print(table)
+    print(capture.get(), end="")
 
 
 def _widest(texts: Iterable[str]) -> int:

@@ -366,3 +366,5 @@ def test_an_answer_that_cannot_be_written_is_said_in_one_line(ctl: Ctl, sock: Pa
     closed = into(">&-", *arguments, sock=sock)
     assert (closed.returncode, closed.stderr) == (2, "cvpnctl: standard output is closed; nothing was done\n")
     assert into("| head -c 1", *arguments, sock=sock).stderr == ""
+    unread = into("| exec true; exit ${PIPESTATUS[0]}", *arguments, sock=sock)
+    assert (unread.returncode, unread.stderr) == (2, "")
