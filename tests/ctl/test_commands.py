@@ -15,6 +15,7 @@ from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.rest.openapi import Operation
 from cvpnd.ctl.__main__ import app
 
+ROOT = Path(__file__).parents[2]
 FOR_PROGRAMS = {("GET", "/health"), ("GET", "/openapi.json")}
 WITHOUT_JSON = {"user hash"}
 """One line, which goes into the file."""
@@ -63,3 +64,22 @@ def test_an_endpoint_is_an_argument_and_an_option_only_beside_what_a_command_is_
             first = next((each.name for each in command.params if each.param_type_name == "argument"), None)
             assert (kinds["endpoint"] == "argument" and first == "endpoint") or others, name
     assert found > 20
+
+
+def test_what_people_are_told_to_type_is_a_command_that_there_is() -> None:
+    """In the guide, in the configuration, in alerts, and in what the programs themselves say."""
+    told: dict[tuple[str, ...], Path] = {}
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("systemd/*"), *ROOT.glob("conf/**/*.*"),
+                 *ROOT.glob("cvpnd/**/*.py")):  # fmt: skip
+        text = path.read_text()
+        for words in re.findall(r"(?:^|[`'\"(]|: |; |, )cvpnctl((?: [a-z][a-z-]+){1,3})(?![a-z])", text, re.M):
+            told[tuple(words.split())] = path
+    assert len(told) > 40
+    for written, path in told.items():
+        command: Any = typer.main.get_command(app)
+        for word in written:
+            inner = getattr(command, "commands", None)
+            if inner is None:
+                break  # its arguments
+            assert word in inner, f"{path}: cvpnctl {' '.join(written)}"
+            command = inner[word]

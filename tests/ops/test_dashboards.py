@@ -61,6 +61,26 @@ def test_the_dashboards_queries_are_promql(tmp_path: Path) -> None:
     promtool("check", "rules", path)
 
 
+def test_the_dashboard_can_be_imported_anywhere() -> None:
+    """It brings no id and no data source of the Grafana that it was made in, and uses only variables that it has."""
+    board = dashboard()
+    assert "id" not in board and board["uid"] and board["title"] and board["schemaVersion"] >= 36
+    variables = {each["name"]: each for each in board["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource" and variables["datasource"]["query"] == "prometheus"
+    chosen = {"type": "prometheus", "uid": "${datasource}"}
+    assert all(each["datasource"] == chosen for each in variables.values() if each["type"] == "query")
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            assert not panel.get("targets"), panel["title"]
+            continue
+        assert panel["datasource"] == chosen and panel["targets"], panel["title"]
+        names = [target["refId"] for target in panel["targets"]]
+        assert len(set(names)) == len(names), panel["title"]
+        for target in panel["targets"]:
+            used = set(re.findall(r"\$\{?(\w+)", target["expr"])) - {"__rate_interval", "__interval", "__range"}
+            assert used <= variables.keys(), target["expr"]
+
+
 def test_panels_have_places_of_their_own() -> None:
     taken: set[tuple[int, int]] = set()
     ids = [panel["id"] for panel in dashboard()["panels"]]

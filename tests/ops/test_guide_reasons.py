@@ -39,7 +39,7 @@ def test_each_refusal_says_what_happened_or_what_to_do() -> None:
 
 def test_settings_in_the_guide_are_settings_that_there_are() -> None:
     found = 0
-    for page in PAGES:
+    for page in (*PAGES, DOCS.parent / "README.md"):
         for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.M | re.S):
             found += 1
             try:
