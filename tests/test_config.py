@@ -630,7 +630,10 @@ def test_certificate_files_are_looked_for_only_when_asked(file: Path) -> None:
         check_files(config)
     key, authority, crl = caught.value.problems
     at = "endpoint[0].server_certificate.private_key"
-    assert key == f"{at}: {file.parent}/pki/server.key does not exist; make it with 'cvpnd init', or correct the path"
+    missing = (
+        f"{file.parent}/pki/server.key does not exist; make it ('cvpnd init' does what is in pki), or correct the path"
+    )
+    assert key == f"{at}: {missing}"
     assert authority == f"endpoint[0].authentication[0].client_ca: {file.parent}/pki is a directory; name a PEM file"
     assert crl.startswith(f"endpoint[0].authentication[0].crl: {file.parent}/crl.pem does not exist")
 

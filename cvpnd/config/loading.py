@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -234,9 +236,19 @@ def _unreadable(path: Path) -> str | None:
         with path.open("rb") as file:
             file.read(1)
     except FileNotFoundError:
-        return f"{path} does not exist; make it with 'cvpnd init', or correct the path"
+        return f"{path} does not exist; make it ('cvpnd init' does what is in pki), or correct the path"
     except IsADirectoryError:
         return f"{path} is a directory; name a PEM file"
+    except PermissionError:
+        user = _own_name()
+        return f"{path} cannot be read by user {user}; chown {user} {path}, or correct the path"
     except OSError as error:
-        return f"{path} cannot be read: {error.strerror}; correct its permissions or the path"
+        return f"{path} cannot be read: {error.strerror}; correct the path"
     return None
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
