@@ -52,7 +52,7 @@ def render_profile(
     if isinstance(server_name, Refused):
         raise ProfileError(f"{trust.settings.certificate}: {server_name.detail}; clients could not verify the server")
     lines = [
-        f"# {name} at {endpoint.name}. {_meaning(endpoint, name)}",
+        f"# {name} at {endpoint.name}. {_meaning(endpoint, name, with_key=private_key is not None)}",
         "client",
         "dev tun",
         *_remotes(endpoint, endpoint.remote or server_name),
@@ -102,9 +102,11 @@ def render_export(endpoint: EndpointConfig, trust: CertificateTrust) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _meaning(endpoint: EndpointConfig, name: str) -> str:
+def _meaning(endpoint: EndpointConfig, name: str, *, with_key: bool) -> str:
     if endpoint.certificate_method is None:
         return "There is nothing secret in it but what all clients share."
+    if not with_key:
+        return f"Beside it belong {name}.crt and {name}.key, which are not in it: keep the key secret."
     if endpoint.user_method is not None:
         return "It is one half of what it takes to connect: keep it secret."
     return f"Whoever has this file can connect as {name}: keep it secret."

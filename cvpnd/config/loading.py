@@ -18,6 +18,8 @@ from cvpnd.config.models import Config
 from cvpnd.config.values import SECRET_WORDS, show
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, parse_v2_server_key
 
+NOT_OURS = "cannot be read by user"
+
 
 class ConfigError(Exception):
     """The configuration cannot be used. ``str()`` lists every problem, one a line."""
@@ -240,8 +242,7 @@ def _unreadable(path: Path) -> str | None:
     except IsADirectoryError:
         return f"{path} is a directory; name a PEM file"
     except PermissionError:
-        user = _own_name()
-        return f"{path} cannot be read by user {user}; chown {user} {path}, or correct the path"
+        return f"{path} {NOT_OURS} {_own_name()}; chown it to the daemon's user (cvpnd), or run this as root"
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}; correct the path"
     return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
 from cvpnd.auth.trial import is_for_servers
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
-from cvpnd.doctor.facts import Facts
+from cvpnd.config.loading import NOT_OURS
+from cvpnd.doctor.facts import Facts, is_root
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.redaction import secret_files
 from cvpnd.ops.problems import AUTHORITY_DAYS, CERTIFICATE_DAYS, CRL_DAYS
@@ -23,6 +26,7 @@ FIX = {
     "ca": "put its successor beside it into client_ca, and issue new certificates",
     "crl": "sign a new list; with a PKI of 'cvpnd init' a running cvpnd does that itself",
 }
+SUDO = "run cvpnctl doctor with sudo"
 TIME_ERROR = 5
 """adjtimex(2): nobody keeps the clock."""
 TIMEX_BYTES = 208
@@ -36,9 +40,13 @@ def configuration(facts: Facts) -> Iterator[Finding]:
         try:
             check_files(facts.config)
         except ConfigError as error:
+            unseen = [text for text in error.problems if NOT_OURS in text and not is_root()]
+            if unseen:
+                yield warning("configuration", f"{len(unseen)} of the files that it names are not this user's", SUDO)
             for text in error.problems:
                 what, _, fix = text.partition("; ")
-                yield problem("configuration", f"{facts.config_path}: {what}", fix or "correct it")
+                if text not in unseen:
+                    yield problem("configuration", f"{facts.config_path}: {what}", fix or "correct it")
 
 
 def daemon(facts: Facts) -> Iterator[Finding]:
@@ -57,6 +65,8 @@ def certificates(facts: Facts) -> Iterator[Finding]:
         try:
             trust = CertificateTrust.load(CertificateSettings.of_endpoint(endpoint))
         except TrustError as error:
+            if os.strerror(errno.EACCES) in str(error) and not is_root():
+                continue  # as ``configuration`` has said
             yield problem("certificates", f"endpoint {endpoint.name}: {error}", "replace that file")
             continue
         for kind, days in trust.days_to_expiry().items():

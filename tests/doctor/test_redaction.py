@@ -158,13 +158,11 @@ def test_what_libpq_reads_besides_the_url_is_cut_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
-def test_who_cannot_read_a_secret_gets_no_bundle_and_hears_of_which_file(tmp_path: Path) -> None:
-    (tmp_path / "bind").write_text("canary")
-    (tmp_path / "bind").chmod(0o600)
-    config = tmp_path / "cvpnd.toml"
+def test_who_cannot_read_a_secret_gets_no_bundle_and_hears_of_which_file(open_directory: Path) -> None:
+    (open_directory / "bind").write_text("canary")
+    (open_directory / "bind").chmod(0o600)
+    config = open_directory / "cvpnd.toml"
     config.write_text('[[directory]]\nbind_password_file = "bind"\n')
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
-        folder.chmod(folder.stat().st_mode | 0o011)
     script = f"""
 import os
 from pathlib import Path
@@ -176,9 +174,8 @@ except UnknownSecretsError as error:
     print(error)
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert said.stdout == (
-        f"{tmp_path}/bind: Permission denied; what is in it is to be left out of the archive: run this with sudo\n"
-    ), said
+    assert said.stdout.startswith(f"{open_directory}/bind: Permission denied; "), said
+    assert said.stdout.endswith("run this with sudo\n")
 
 
 def test_without_the_file_no_bundle_is_written(tmp_path: Path) -> None:
