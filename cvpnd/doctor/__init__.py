@@ -3,7 +3,7 @@
     findings.py   what a check says
     facts.py      what checks look at: the file, the daemon's answers, interfaces
     host.py       kernel, interfaces, forwarding, buffers, ports
-    firewalls.py  our own table, and other firewalls
+    firewalls.py  what the kernel has, our own table, and other firewalls
     trust.py      configuration, certificates, keys, the clock
     names.py      names in profiles, resolvers
     logins.py     directories, RADIUS servers, identity providers, the portal

@@ -22,6 +22,7 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Iterator[Finding]]], ...] = (
     ("interfaces", host.interfaces),
     ("addresses", host.overlaps),
     ("forwarding", host.forwarding),
+    ("kernel", firewalls.kernel),
     ("firewall", firewalls.firewalls),
     ("ports", host.ports),
     ("buffers", host.buffers),

@@ -11,7 +11,7 @@ from pathlib import Path
 from cvpnd.doctor.facts import Facts, is_root
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.host import listeners, program
-from cvpnd.host import firewall, foreign
+from cvpnd.host import firewall, foreign, kernel_parts, tracked
 from cvpnd.host.errors import HostError
 
 LEGACY_TABLES = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
@@ -39,6 +39,19 @@ def firewalls(facts: Facts) -> Iterator[Finding]:
     for drop in foreign.forward_drops(ruleset, _forwarded(facts)):
         yield problem("firewall", drop.text, drop.fix)
     yield from _closed_ports(facts, ruleset)
+
+
+def kernel(facts: Facts) -> Iterator[Finding]:
+    """What the daemon needs of it, on this host. A kernel loads what it has when it is asked."""
+    if program("nft") is None or not is_root():
+        return
+    limits = facts.config is None or any(endpoint.limits.flows_per_client for endpoint in facts.config.endpoints)
+    modules = asyncio.run(kernel_parts.missing())
+    if not tracked.is_there():
+        modules.append(tracked.MODULE)
+    for module in modules:
+        if limits or module != "nft_connlimit":
+            yield problem("kernel", kernel_parts.lack(module), kernel_parts.fix(module))
 
 
 def _forwarded(facts: Facts) -> Iterator[foreign.Packet]:

@@ -20,7 +20,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from cvpnd.host import nft
+from cvpnd.host import kernel_parts, nft
+from cvpnd.host.errors import HostError
 from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
 from cvpnd.host.sysctl import Opened
 
@@ -299,7 +300,10 @@ def nat_ports(listening: Iterable[int]) -> tuple[int, int]:
 async def put(batch: dict[str, Any]) -> int:
     """Put what was rendered in place, or in the place of what is there. All or nothing. Returns the netlink port by
     which the kernel calls who has done it: libmnl's sockets have the number of the process."""
-    _, process = await nft.run(json.dumps(batch), "-j", "-f", "-")
+    try:
+        _, process = await nft.run(json.dumps(batch), "-j", "-f", "-")
+    except HostError as error:
+        raise await kernel_parts.explain(error) from error
     return process
 
 

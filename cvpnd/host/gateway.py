@@ -23,6 +23,7 @@ from pyroute2 import AsyncIPRoute
 
 from cvpnd.host import firewall, foreign, links, routes, sysctl, watch
 from cvpnd.host.errors import HostError
+from cvpnd.host.netlink import netlink_socket
 from cvpnd.host.notices import SETTLE_S, Notices
 from cvpnd.host.patience import Patience
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
@@ -229,7 +230,7 @@ class HostGateway:
         if not self._plan.endpoints:
             return []
         try:
-            async with links.netlink_socket() as netlink:
+            async with netlink_socket() as netlink:
                 changes = await self._changes(netlink, seen)
                 if seen.addresses or seen.everything:
                     ours = {endpoint.tun for endpoint in self._plan.endpoints}
@@ -307,7 +308,7 @@ class HostGateway:
         sysctls = sysctl.Sysctls(self._runtime_dir / "host-sysctl.json")
         ipv6 = _host_has_ipv6()
         self._in_place = None
-        async with links.netlink_socket() as netlink:
+        async with netlink_socket() as netlink:
             links.check_interfaces(plan, await links.interface_indexes(netlink))
             before, self._plan = self._plan, plan
             self._close_devices_not_in(plan)
@@ -381,7 +382,7 @@ class HostGateway:
             raise HostError("\n".join(problems))
 
     async def _remove_routes(self) -> None:
-        async with links.netlink_socket() as netlink:
+        async with netlink_socket() as netlink:
             indexes = await links.interface_indexes(netlink)
             await self._tables.apply(netlink, HostPlan(), indexes, ipv6=_host_has_ipv6())
 
@@ -393,7 +394,7 @@ class HostGateway:
         for tun in self._tuns.values():
             tun.close()
         self._tuns.clear()
-        async with links.netlink_socket() as netlink:
+        async with netlink_socket() as netlink:
             present = await links.interface_indexes(netlink)
             for name in ours:
                 if name in present:  # somebody still holds a queue

@@ -5,9 +5,8 @@ There is nothing to undo here: all of it goes with the device.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
 from cvpnd.host.errors import HostError, from_netlink
+from cvpnd.host.netlink import listed
 from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
 
 TRANSMIT_QUEUE_LENGTH = 1000
@@ -25,21 +25,8 @@ TRANSMIT_QUEUE_LENGTH = 1000
 IN6_ADDR_GEN_MODE_NONE = "1"
 
 
-@contextlib.asynccontextmanager
-async def netlink_socket() -> AsyncIterator[AsyncIPRoute]:
-    """Whatever the kernel refuses meanwhile and nobody has better words for is a ``HostError``, a file too many among
-    it. Strict: the kernel leaves out what a dump did not ask for, as the other tables of 1,000 routes."""
-    try:
-        async with AsyncIPRoute(strict_check=True) as netlink:
-            yield netlink
-    except NetlinkError as error:
-        raise from_netlink(error, "netlink") from error
-    except OSError as error:
-        raise HostError(f"netlink: {error.strerror or error}") from error
-
-
 async def interface_indexes(netlink: AsyncIPRoute) -> dict[str, int]:
-    return {link.get("ifname"): link["index"] async for link in await netlink.link("dump")}
+    return dict(await listed(netlink.link, lambda link: (link.get("ifname"), link["index"])))
 
 
 async def attached_networks(
@@ -49,7 +36,7 @@ async def attached_networks(
     address without neighbours (a /32) is no network."""
     names = {index: name for name, index in indexes.items()}
     found = set()
-    async for message in await netlink.addr("dump"):
+    for message in await listed(netlink.addr, lambda message: message):
         network = ip_interface(f"{message.get('address')}/{message['prefixlen']}").network
         if names.get(message["index"]) not in (*ours, "lo") and network.num_addresses > 1 and not network.is_link_local:
             found.add(network)
@@ -134,5 +121,5 @@ def _wanted_addresses(endpoint: EndpointPlan) -> set[IPv4Interface | IPv6Interfa
 async def _addresses(netlink: AsyncIPRoute, index: int) -> set[IPv4Interface | IPv6Interface]:
     return {
         ip_interface(f"{message.get('local') or message.get('address')}/{message['prefixlen']}")
-        async for message in await netlink.addr("dump", index=index)
+        for message in await listed(netlink.addr, lambda message: message, index=index)
     }

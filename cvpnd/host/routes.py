@@ -17,6 +17,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.rtnl import rt_scope, rt_type
 
 from cvpnd.host.errors import HostError, from_netlink
+from cvpnd.host.netlink import listed
 from cvpnd.host.plan import EndpointPlan, HostPlan, IPAddress, IPNetwork
 
 PROTOCOL = 211
@@ -156,9 +158,8 @@ class RoutingTables:
         present: set[Route] = set()
         for version, table in {(route.destination.version, route.table) for route in self._in_place[0]}:
             if version == 4 or ipv6:
-                async for message in await netlink.route("dump", family=FAMILY[version], table=table):
-                    if (message.get("table"), message["proto"]) == (table, PROTOCOL):
-                        present.add(_parse_route(message, version, table, names))
+                ours = partial(_our_route, version=version, names=names, foreign=set())
+                present.update(await listed(netlink.route, ours, family=FAMILY[version], table=table))
         return self._in_place[0] - present
 
     def _assign_tables(self, plan: HostPlan, foreign: set[int]) -> None:
@@ -179,12 +180,8 @@ async def _read_kernel(
     rules: list[Rule] = []
     foreign: set[int] = set()
     for version in (4, 6) if ipv6 else (4,):
-        async for message in await netlink.route("dump", family=FAMILY[version]):
-            table = message.get("table")
-            if message["proto"] == PROTOCOL:
-                routes.append(_parse_route(message, version, table, names))
-            else:
-                foreign.add(table)
+        ours = partial(_our_route, version=version, names=names, foreign=foreign)
+        routes += await listed(netlink.route, ours, family=FAMILY[version])
         rules_there, tables_there = await _read_rules(netlink, version)
         rules += rules_there
         foreign |= tables_there
@@ -195,13 +192,22 @@ async def _read_rules(netlink: AsyncIPRoute, version: int) -> tuple[list[Rule], 
     """Our rules, and the numbers of the tables that others' rules name."""
     rules: list[Rule] = []
     foreign: set[int] = set()
-    async for message in await netlink.rule("dump", family=FAMILY[version]):
+    for message in await listed(netlink.rule, lambda message: message, family=FAMILY[version]):
         table = message.get("table")
         if message.get("protocol") == PROTOCOL:
             rules.append(Rule(version, message.get("iifname") or "", table, message.get("priority") or 0))
         else:
             foreign.add(table)
     return rules, foreign
+
+
+def _our_route(message: Any, version: int, names: Mapping[int, str], foreign: set[int]) -> Route | None:
+    """Or None, and its table is added to ``foreign``."""
+    table = message.get("table")
+    if message["proto"] == PROTOCOL:
+        return _parse_route(message, version, table, names)
+    foreign.add(table)
+    return None
 
 
 def _parse_route(message: Any, version: int, table: int, names: Mapping[int, str]) -> Route:
@@ -301,10 +307,12 @@ async def _delete(call: Any, doing: str, **arguments: Any) -> None:
 async def interfaces_with_other_way_back(netlink: AsyncIPRoute, plan: HostPlan, indexes: Mapping[str, int]) -> set[str]:
     """Target interfaces whose replies a strict rp_filter would drop: the main table, which that filter asks, sends at
     least one of their destinations somewhere else or nowhere. (IPv4 only: IPv6 has no such filter.)"""
-    main: list[tuple[IPv4Network, int | None]] = []
-    async for message in await netlink.route("dump", family=socket.AF_INET, table=MAIN_TABLE):
-        if message.get("table") == MAIN_TABLE:
-            main.append((IPv4Network(_destination(message, 4)), message.get("oif")))
+
+    def of_main(message: Any) -> tuple[IPv4Network, int | None] | None:
+        there = message.get("table") == MAIN_TABLE
+        return (IPv4Network(_destination(message, 4)), message.get("oif")) if there else None
+
+    main = await listed(netlink.route, of_main, family=socket.AF_INET, table=MAIN_TABLE)
     main.sort(key=lambda entry: entry[0].prefixlen, reverse=True)  # the first that contains a network decides
     found: set[str] = set()
     for endpoint in plan.endpoints:

@@ -12,6 +12,7 @@ one. Only the last holder may have it again until somebody has seen to it that t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
@@ -109,8 +110,9 @@ class LeasePool:
                 self._remember(user, offset)
 
     def resting(self) -> Iterator[tuple[IPv4Address, Holder]]:
-        """And who may have each again."""
-        return ((self._first + offset, user) for offset, user in self._resting.items() if user != NOBODY)
+        """And who may have each again, if nothing more becomes of it here."""
+        resting = itertools.chain(self._forgetting.items(), self._resting.items())
+        return ((self._first + offset, user) for offset, user in resting if user != NOBODY)
 
     @property
     def should_forget(self) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import struct
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -15,6 +17,7 @@ from helpers.lab import TARGET_LEG, Lab
 from helpers.tunnel_end import PORTS, STAFF, SUBNET_A, VPC_MAIN, TunnelEnd, carries
 
 from cvpnd.host import tracked
+from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import Association, HostGateway, HostPlan
 
 ALICE, BOB = "10.100.0.2", "10.100.0.3"
@@ -117,6 +120,31 @@ async def test_thousands_of_connections_are_forgotten_at_once(
 
 def test_a_kernel_without_anything_tracked_has_nothing_to_forget(lab: Lab) -> None:
     assert forget(ALICE, ALICE_V6) == set()
+
+
+def test_a_missing_module_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracked, "_GET", 0x6301)  # a part of netfilter that this kernel does not have either
+    with pytest.raises(HostError, match="modprobe nf_conntrack_netlink"):
+        forget(ALICE)
+    assert tracked.is_there()
+    monkeypatch.setattr(tracked, "_STATISTICS", 0x6305)
+    assert not tracked.is_there()
+
+
+@pytest.mark.parametrize("interrupted", [0, 1, tracked.LOOKS])
+def test_a_look_that_was_interrupted_is_repeated(interrupted: int) -> None:
+    """The kernel says so of a dump in which entries may be missing, here in its last message."""
+    kernel, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kernel, asking:
+        for look in range(interrupted + 1):
+            flags = 0x10 if look < interrupted else 0
+            entry = struct.pack("=IHHII4x4s", 24, 0x0100, 0x2, 0, 0, bytes([look]) * 4)
+            kernel.send(entry + struct.pack("=IHHIIi", 20, 3, 0x2 | flags, 0, 0, 0))
+        found = []
+        expected = pytest.raises(OSError, match="Interrupted") if interrupted == tracked.LOOKS else nullcontext()
+        with expected:
+            found += tracked._table(asking, socket.AF_INET)
+            assert found == [bytes([look]) * 4 for look in range(interrupted + 1)]
 
 
 def test_a_missing_capability_is_named(lab: Lab) -> None:

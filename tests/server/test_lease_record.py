@@ -64,6 +64,14 @@ def test_addresses_of_another_client_cidr_are_left_out(record):
     assert not list(restored(record, IPv4Network("10.2.0.0/29")).resting())
 
 
+def test_who_was_just_being_forgotten_is_in_it():
+    pool = LeasePool(CIDR)
+    for address in [pool.acquire(holder) for holder in ("alice", PHONE, "bob")]:
+        pool.release(address)
+    before = set(pool.resting())
+    assert pool.begin_forgetting() and set(pool.resting()) == before
+
+
 def test_who_writes_it_again_makes_it_no_younger(record, monkeypatch):
     stopped(record)
     before = record.take()
