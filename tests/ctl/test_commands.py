@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer.main
 from helpers.memory_operations import MemoryOperations
 from starlette.routing import Mount
+from typer.testing import CliRunner
 
 import cvpnd.ctl
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.rest.openapi import Operation
-from cvpnd.ctl.__main__ import app
+from cvpnd.ctl.__main__ import MISUSED, app
+from cvpnd.ctl.client import Unreachable
 
 ROOT = Path(__file__).parents[2]
 FOR_PROGRAMS = {("GET", "/health"), ("GET", "/openapi.json")}
@@ -52,6 +55,23 @@ def test_every_command_says_what_it_does_and_speaks_json() -> None:
     assert len(found) > 50
     without = {name for name, command in found.items() if all("--json" not in each.opts for each in command.params)}
     assert without == WITHOUT_JSON
+
+
+def test_every_command_without_a_daemon_is_out_of_reach_or_wrong_use_and_no_mistake_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed with a word for each argument that it needs, at a socket that is none and with an empty standard input."""
+    monkeypatch.chdir(tmp_path)
+    asked = 0
+    for name, command in commands(typer.main.get_command(app)):
+        if name == "doctor":
+            continue  # which looks at the host then
+        words = ["zz"] * sum(each.required for each in command.params if each.param_type_name == "argument")
+        done = CliRunner().invoke(app, [*name.split(), *words], env={"CVPND_SOCKET": str(tmp_path / "none")})
+        assert isinstance(done.exception, Unreachable | SystemExit), (name, done.exception)
+        assert isinstance(done.exception, Unreachable) or done.exit_code == MISUSED, (name, done.output)
+        asked += isinstance(done.exception, Unreachable)
+    assert asked > 40 and list(tmp_path.iterdir()) == []
 
 
 def test_an_endpoint_is_an_argument_and_an_option_only_beside_what_a_command_is_about() -> None:
