@@ -69,6 +69,22 @@ FATAL_REASONS = frozenset(
     }
 )
 """These end the key state, whatever the transport. All others cost one packet on UDP and the connection on TCP."""
+MALFORMED = frozenset(
+    {
+        DropReason.TRUNCATED,
+        DropReason.BAD_SESSION_ID,
+        DropReason.TOO_MANY_ACKS,
+        DropReason.TOO_LONG,
+        DropReason.NOT_AUTHENTIC,
+        DropReason.REPLAYED,
+        DropReason.BAD_CLIENT_KEY,
+    }
+)
+"""On UDP anybody can send these in the peer's name; on TCP they are its own and end the connection."""
+ITS_OWN = frozenset(
+    {DropReason.LATE_PACKET, DropReason.UNKNOWN_KEY_ID, DropReason.FOREIGN_ACK, DropReason.BEYOND_WINDOW}
+)
+"""What is wrong with packets of the client's own."""
 
 
 class PeerError(Exception):
