@@ -320,7 +320,7 @@ class Daemon:
         """The line of ``systemctl status``; made of what costs nothing to know."""
         endpoints = self.gateway.endpoints
         names = ", ".join(served.settings.name for served in endpoints)
-        connected = sum(self.control.sessions_of(served) for served in endpoints)
+        connected = sum(self.control.tally.sessions[served.id] for served in endpoints)
         refused = "" if self.gateway.last_reload_successful else "; the last reload was refused"
         lost = "" if self.gateway.store.outage is None else "; the state database cannot be used"
         return f"serving {names or 'no endpoint'}; {connected} connected{refused}{lost}"

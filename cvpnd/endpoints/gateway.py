@@ -255,7 +255,7 @@ class Gateway:
             if here.served.routes != routes:
                 await asyncio.to_thread(forget_unrouted, here.served.leases, routes, here.served.routes)
         for endpoint_id in self._pools.settle() - wanted.keys():
-            self.control.forget_endpoint(endpoint_id)
+            self.control.tally.forget(endpoint_id)
         self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, checked.managed)
 

@@ -202,14 +202,14 @@ def endpoint_metrics(
         ]
         refusals = {
             str(reason): count
-            for (endpoint_id, reason), count in control.refusals.items()
+            for (endpoint_id, reason), count in control.tally.refusals.items()
             if endpoint_id == endpoint.id
         }
         abandoned = sum(refusals.get(reason, 0) for reason in UNFINISHED)
         logins = {(method, result): 0 for method in _methods(endpoint) for result in LOGIN_RESULTS}
         logins |= {
             (method, result): count
-            for (endpoint_id, method, result), count in control.logins.items()
+            for (endpoint_id, method, result), count in control.tally.logins.items()
             if endpoint_id == endpoint.id
         }
         bytes_in, bytes_out, packets_in, packets_out, packets_denied = counts[endpoint.id]
@@ -222,27 +222,27 @@ def endpoint_metrics(
                 waiting_logins=control.places.waiting(endpoint.id),
                 authentication_failures=refusals,
                 handshakes={
-                    "completed": control.established[endpoint.id],
+                    "completed": control.tally.established[endpoint.id],
                     "refused": sum(refusals.values()) - abandoned,
                     "abandoned": abandoned,
                 },
                 logins=logins,
                 stages={
                     (str(stage), result): count
-                    for (endpoint_id, stage, result), count in control.handshakes.results.items()
+                    for (endpoint_id, stage, result), count in control.tally.stages.results.items()
                     if endpoint_id == endpoint.id
                 },
                 stage_seconds={
                     str(stage): histogram
-                    for (endpoint_id, stage), histogram in control.handshakes.times.items()
+                    for (endpoint_id, stage), histogram in control.tally.stages.times.items()
                     if endpoint_id == endpoint.id
                 },
                 ends={
                     str(reason): count
-                    for (endpoint_id, reason), count in control.ends.items()
+                    for (endpoint_id, reason), count in control.tally.ends.items()
                     if endpoint_id == endpoint.id
                 },
-                renegotiations=control.renegotiations[endpoint.id],
+                renegotiations=control.tally.renegotiations[endpoint.id],
                 ingress_bytes=bytes_in,
                 egress_bytes=bytes_out,
                 ingress_packets=packets_in,

@@ -2,7 +2,8 @@
 
 The journey of a control packet: the doorman lets it through, its connection is found -> ``packet_received`` feeds the
 session -> ``pump`` has what the session tells handled (``session_events.py``), sends what it wants sent and re-arms its
-timer. When something hangs, ``pump`` is the place to look. What the data plane tells comes by ``plane_events.py``.
+timer. When something hangs, ``pump`` is the place to look. What the data plane tells comes by ``plane_events.py``;
+whose place a client takes is in ``predecessors.py``, what is counted in ``tally.py``.
 Everything runs on the event loop's thread and nothing here waits.
 """
 
@@ -14,9 +15,8 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.logins import UserLogins
@@ -32,18 +32,18 @@ from cvpnd.handlers.desk import Handlers
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal, of_attempt
-from cvpnd.server.admission import FAILED_LOGINS, UNFINISHED, SourceLimits, TokenBucket, giving_way, prefixes
-from cvpnd.server.connection import Connection, DeviceKey, Phase
+from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, TokenBucket, giving_way, prefixes
+from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.server.handshakes import HandshakeStages
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.memory import Reserve, Share
 from cvpnd.server.places import Places
-from cvpnd.server.plane_events import plane_told
+from cvpnd.server.plane_events import plane_told, stray_told
 from cvpnd.server.session_events import session_told
 from cvpnd.server.session_table import SessionTable
 from cvpnd.server.steady_clock import SteadyClock
+from cvpnd.server.tally import Tally
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
@@ -53,10 +53,6 @@ from cvpnd.wire.wrap.session_wrap import SessionWrap
 log = logging.getLogger(__name__)
 _warn = RateLimited(log)
 
-ASK_AGAIN_S = 5.0
-"""An answer is good for this long, so that forged resets cost a client one small packet now and then."""
-ANSWER_TIME_S = 1.5
-"""Longer than the round trip of any path that is fit for use, shorter than a starting client's patience (2 s)."""
 SOON_S = SessionSettings().tls_timeout_s
 """Who is woken up that soon is asked for the next deadline then: nothing that begins now is due earlier, but for a new
 key that is to be used at last, which can wait."""
@@ -112,16 +108,7 @@ class ControlPlane:
         self.sources = SourceLimits(strangers or StrangersConfig())
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""
-        self.refusals: Counter[tuple[str, Refusal]] = Counter()
-        """By endpoint id and reason."""
-        self.ends: Counter[tuple[str, End]] = Counter()
-        self.established: Counter[str] = Counter()
-        self.logins: Counter[tuple[str, str, str]] = Counter()
-        """By endpoint id, method and result (``accepted``, ``refused``)."""
-        self.renegotiations: Counter[str] = Counter()
-        self.handshakes = HandshakeStages()
-        self._sessions: Counter[str] = Counter()
-        """Peers in the data plane, by endpoint id."""
+        self.tally = Tally()
         self._reserve = Reserve()
         self.on_established = on_established
         self._on_ended = on_ended
@@ -240,18 +227,6 @@ class ControlPlane:
             self._cannot_go_on(connection)
         self.pump(connection, now, may_be_quiet=True)
 
-    def lives(self, connection: Connection) -> bool:
-        """Whether the client of an established connection is still there, as far as can be told now. It is asked when
-        this is called, so the answer is yes until it had the time to acknowledge and did not."""
-        now = self.loop.time()
-        asked = connection.asked_alive_at
-        if asked is None or (now - asked > ASK_AGAIN_S and not connection.session.owes_answer):
-            connection.asked_alive_at = now
-            connection.session.ask_alive()
-            self.pump(connection, now)
-            return True
-        return not connection.session.owes_answer or now - asked < ANSWER_TIME_S
-
     def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
         """Handle, send, re-arm. Call it after every touch of a session.
 
@@ -331,9 +306,6 @@ class ControlPlane:
             self.pump(connection, now)
         self._arm()
 
-    def sessions_of(self, endpoint: ServedEndpoint) -> int:
-        return self._sessions[endpoint.id]
-
     def data_received(self, listener: int, source: dataplane.SocketAddress, packet: bytes) -> None:
         """A data packet that names no peer, like P_DATA_V1: its source tells whose it is (openvpn-wire.md 2.3)."""
         for connection in self.table.at_source(listener, source):
@@ -343,30 +315,6 @@ class ControlPlane:
         self.drops[DropReason.UNROUTABLE] += 1
 
     # -- decisions ----------------------------------------------------------------------------------------
-
-    def end_predecessors(self, connection: Connection, device: DeviceKey) -> None:
-        """End the connections that this client, which has just proven itself, comes in place of. Their leases are free
-        again before the new one is chosen.
-
-        One at the same address and port belongs to a process that is gone. One of the same certificate from elsewhere
-        may as well be another device of the same person, which must not be thrown out (and would come back and throw
-        out this one, for ever): it is replaced only if both say that they are the same device, or if it has been
-        silent for so long that a client there would have given us up and connected anew. What a device says of itself
-        is not proven, so it counts among holders of one certificate only."""
-        link = connection.link
-        if isinstance(link, UdpLink):
-            for other in self.table.at_source(link.listener, link.remote):
-                if other is not connection:
-                    self.close(other, End.CLIENT_RECONNECTED)
-        before = self.table.identify_device(connection, device)
-        if before is not None and (device.device_id or self._given_up(before)):
-            self.close(before, End.CLIENT_RECONNECTED)
-
-    def _given_up(self, connection: Connection) -> bool:
-        if connection.peer_id is None:
-            return False
-        idle_s = self.plane.peer_stats(connection.peer_id).idle_s
-        return idle_s > connection.endpoint.settings.ping_restart_s
 
     def admit(self, connection: Connection, settings: dataplane.PeerSettings, options: Sequence[str]) -> Refusal | None:
         """Login said yes: make the peer known to the data plane and let the session push ``options``. Its first key
@@ -399,9 +347,9 @@ class ControlPlane:
         if refusal is not None:
             self._last_words(connection, refusal, connection.session.negotiation)
             return refusal
-        self.handshakes.passed(connection, now)
+        self.tally.stages.passed(connection, now)
         self.table.set_phase(connection, Phase.ESTABLISHED)
-        self._sessions[connection.endpoint.id] += 1
+        self.tally.sessions[connection.endpoint.id] += 1
         return None
 
     def ask(self, connection: Connection, question: str, wait_s: float) -> float:
@@ -487,13 +435,13 @@ class ControlPlane:
         own_fault = isinstance(reason, Refusal) or reason is End.PROTOCOL_VIOLATION
         if not connection.keys_installed:
             reason = of_attempt(reason)
-            self.handshakes.failed(connection, reason)
+        self.tally.ended(connection, reason)
         if connection.peer_id is not None:
             connection.final_stats = self.plane.peer_stats(connection.peer_id)
             if isinstance(connection.link, TcpLink):
                 connection.link.give_up_hand_over()
             self.plane.remove_peer(connection.peer_id)
-            self._sessions[connection.endpoint.id] -= 1
+            self.tally.sessions[connection.endpoint.id] -= 1
         self.table.free_peer_id(connection)
         if connection.grant is not None:
             connection.endpoint.release(connection.grant, connection.final_stats)
@@ -505,14 +453,8 @@ class ControlPlane:
         connection.end_reason, connection.end_detail = reason, detail
         connection.ended_at = time.time()
         self.table.set_phase(connection, Phase.ENDED)
-        if isinstance(reason, Refusal):
-            self.refusals[connection.endpoint.id, reason] += 1
-            if not connection.keys_installed and reason not in UNFINISHED:
-                self.logins[connection.endpoint.id, connection.method, "refused"] += 1
-            if own_fault and reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
-                self.sources.failed(connection.link.remote.host, self.loop.time())
-        else:
-            self.ends[connection.endpoint.id, reason] += 1
+        if own_fault and reason in FAILED_LOGINS and not connection.keys_installed and not connection.unproven:
+            self.sources.failed(connection.link.remote.host, self.loop.time())
         if connection.stranger and not self._strangers_logged.take(self.loop.time()):
             _warn.warning(
                 "strangers", "handshakes of strangers fail faster than they are written down, the last: %s", reason
@@ -536,17 +478,6 @@ class ControlPlane:
                 connection.session.close(End.SHUTDOWN)  # who was connected stays visible for an hour; their keys do not
                 self._forget(connection)
 
-    def forget_endpoint(self, endpoint_id: str) -> None:
-        """What was counted of one that is gone for good."""
-        counted: tuple[MutableMapping[Any, Any], ...] = (
-            self.refusals, self.ends, self.logins, self.handshakes.results, self.handshakes.times
-        )  # fmt: skip
-        for each in counted:
-            for key in [key for key in each if key[0] == endpoint_id]:
-                del each[key]
-        for count in (self.established, self.renegotiations, self._sessions):
-            del count[endpoint_id]
-
     def _forget(self, connection: Connection) -> None:
         self.table.remove(connection)
         connection.link.close()
@@ -556,7 +487,7 @@ class ControlPlane:
     def _plane_events(self) -> None:
         for event in self.plane.poll_events():
             if isinstance(event, dataplane.StrayControl):
-                self._stray_control(event)
+                stray_told(self, event)
                 continue
             connection = self.table.by_peer(event.peer_id)
             if connection is not None:  # else: it ended while the event waited
@@ -565,39 +496,3 @@ class ControlPlane:
                 except Exception:
                     self._cannot_go_on(connection)
                 self.pump(connection, self.loop.time())
-
-    def _stray_control(self, event: dataplane.StrayControl) -> None:
-        """A packet without a peer's number that came along with data. A stranger's has no business there: only the
-        doorman admits."""
-        if is_data(event.packet):
-            self.data_received(event.listener, event.source, event.packet)
-            return
-        connection = self.table.find(event.listener, event.source, event.packet[1:9])
-        if connection is None:
-            self.drops[DropReason.UNROUTABLE] += 1
-        else:
-            self.packet_received(connection, event.packet)
-
-    def follow(self, connection: Connection, event: dataplane.FloatSeen) -> None:
-        """An authentic packet came from elsewhere (openvpn-wire.md 2.4): follow, unless somebody else lives there."""
-        link = connection.link
-        if not isinstance(link, UdpLink) or not connection.established or link.listener != event.listener:
-            return
-        for other in self.table.at_source(event.listener, event.source):
-            if other is connection:
-                return
-            if other.phase is Phase.ENDED:
-                continue  # nobody lives there any more
-            if other.identity != connection.identity:
-                log.warning(
-                    "%s (%s) may not move to %s: that address belongs to %s",
-                    connection.connection_id, connection.common_name, event.source, other.connection_id,
-                )  # fmt: skip
-                return
-            self.close(other, End.CLIENT_RECONNECTED)
-        assert connection.peer_id is not None  # noqa: S101 - found by it
-        self.plane.set_remote(connection.peer_id, event.listener, event.source, event.local)
-        log.info(
-            "%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source
-        )
-        self.table.move(connection, event.source, event.local)

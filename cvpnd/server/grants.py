@@ -27,7 +27,7 @@ def check_limits(control: ControlPlane, connection: Connection, identity: Identi
     endpoint = connection.endpoint
     if endpoint.closing:
         raise Denied(Refusal.SHUTTING_DOWN)
-    if control.sessions_of(endpoint) >= endpoint.settings.limits.sessions:
+    if control.tally.sessions[endpoint.id] >= endpoint.settings.limits.sessions:
         raise Denied(Refusal.SESSION_LIMIT)
     limits = endpoint.settings.limits
     sessions = control.table.sessions_of(endpoint.index, identity.user)

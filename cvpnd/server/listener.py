@@ -23,6 +23,7 @@ from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import ControlDatagram
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.link import TcpLink, UdpLink
+from cvpnd.server.predecessors import lives
 from cvpnd.server.sockets import FILES_KEPT_FREE, open_tcp_socket, open_udp_group, takes_one_of_the_last_files
 from cvpnd.wire import stateless
 from cvpnd.wire.errors import DropReason
@@ -162,7 +163,7 @@ class UdpListener:
         restarted, starts over and loses its tunnel. So the session it has is asked first. A client that really starts
         anew on its old port cannot answer for its old session, and repeats its reset (after 2 s)."""
         return any(
-            self._control.lives(other)
+            lives(self._control, other)
             for other in self._control.table.at_source(self.index, source)
             if other.established
         )

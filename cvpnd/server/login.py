@@ -27,6 +27,7 @@ from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import CLIENT_TEXT, FINAL_TEXT, Denied
 from cvpnd.server.grants import check_limits, client_facts, make_grant, peer_settings
 from cvpnd.server.holder import identify
+from cvpnd.server.predecessors import end_predecessors
 from cvpnd.server.token_login import keep_password, recognise, token_options, vouch_by_token
 from cvpnd.server.user_method import unchanged, vouch
 from cvpnd.store import StoreError
@@ -122,7 +123,7 @@ def _let_in(
     connection.person = b"" if account is None else account.person
     device_id = credentials.peer_info.device_id
     device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
-    control.end_predecessors(connection, device)
+    end_predecessors(control, connection, device)
     check_limits(control, connection, identity)
     connection.facts = client_facts(connection, credentials)
     grant = make_grant(connection.endpoint, identity, device_id, connection.facts)

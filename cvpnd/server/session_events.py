@@ -74,7 +74,7 @@ def _credentials_received(
             connection.login = control.loop.create_task(log_in_again(control, connection, event))
         return
     connection.certified = event.certificate is not None
-    control.handshakes.passed(connection, now)
+    control.tally.stages.passed(connection, now)
     control.table.set_phase(connection, Phase.LOGIN)
     if takes_time(connection.endpoint):
         connection.login = control.loop.create_task(log_in(control, connection, event))
@@ -94,12 +94,10 @@ def install_key(control: ControlPlane, connection: Connection, event: wire.KeysR
         ),
     )
     if connection.keys_installed:
-        control.renegotiations[connection.endpoint.id] += 1
+        control.tally.renegotiations[connection.endpoint.id] += 1
         return
-    control.handshakes.passed(connection, now)
+    control.tally.keys_installed(connection, now)
     connection.keys_installed = True
-    control.established[connection.endpoint.id] += 1
-    control.logins[connection.endpoint.id, connection.method, "accepted"] += 1
     control.on_established(connection)
     if isinstance(connection.link, TcpLink):
         connection.link.hand_over(control.plane, connection.peer_id)  # last: its failure ends the connection

@@ -7,7 +7,6 @@ thread only."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,14 +21,14 @@ class _Ranks:
     thousand things make 446 at most."""
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self._counts: dict[str, int] = {}
         self._having: dict[int, dict[str, None]] = {}
 
     def __getitem__(self, key: str) -> int:
-        return self._counts[key]
+        return self._counts.get(key, 0)
 
     def change(self, key: str, by: int) -> None:
-        before = self._counts[key]
+        before = self._counts.get(key, 0)
         if before:
             having = self._having[before]
             del having[key]
@@ -62,7 +61,9 @@ class Strangers:
         self._places[connection] = source, network
         self._of_source.setdefault(source, {})[connection] = None
         self._networks.change(network, 1)
-        self._sources.setdefault(network, _Ranks()).change(source, 1)
+        if (sources := self._sources.get(network)) is None:
+            sources = self._sources[network] = _Ranks()
+        sources.change(source, 1)
 
     def leave(self, connection: Connection) -> None:
         """Idempotent."""

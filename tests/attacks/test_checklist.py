@@ -162,7 +162,7 @@ CHECKLIST: dict[str, Point] = {
         ),
     ),
     "one pending session beside the active one, which it cannot touch": Point(
-        ("cvpnd/server/control.py", "cvpnd/server/session_table.py"),
+        ("cvpnd/server/predecessors.py", "cvpnd/server/session_table.py"),
         (
             "server/test_control.py::test_second_session_from_one_address_replaces_the_first_once_it_is_proven",
             "e2e/test_strangers.py::test_stranger_with_the_address_of_a_live_client_cannot_disturb_it",

@@ -26,7 +26,7 @@ from cvpnd.auth.web_logins import Waiting, WebLogin, WebLogins
 from cvpnd.dataplane import reference_forward, reference_keys
 from cvpnd.dataplane.api import PeerSettings, SocketAddress
 from cvpnd.reasons import PortalRefusal, Refusal
-from cvpnd.server import control
+from cvpnd.server import predecessors
 from cvpnd.wire import agreement, channel, negotiation, reliable, reset_cookie
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.events import SessionClosed
@@ -307,7 +307,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
     ),
     "floating": (
         address_of_another_identity_is_not_taken,
-        [Mutant(control, "ControlPlane.follow", "if other.identity != connection.identity:", "if False:")],
+        [Mutant(predecessors, "follow", "if other.identity != connection.identity:", "if False:")],
     ),
     "data": (
         forged_data_passes_nowhere,

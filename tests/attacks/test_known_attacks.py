@@ -195,7 +195,7 @@ def test_packet_ids_that_run_out_bring_a_new_key(direction: str) -> None:
             world.send(device)
             world.inject(device.lease)
         world.pass_time(5)
-        assert world.control.renegotiations.total() == 1
+        assert world.control.tally.renegotiations.total() == 1
         world.check_service()
 
 

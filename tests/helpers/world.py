@@ -35,7 +35,7 @@ from cvpnd.auth.files import CertificateSettings
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import EndpointConfig
 from cvpnd.dataplane import reference
-from cvpnd.dataplane.api import DataKeys, FloatSeen, PeerSettings, SocketAddress
+from cvpnd.dataplane.api import DataKeys, PeerSettings, SocketAddress
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import Rule
 from cvpnd.policy.rule_table import RuleTable
@@ -90,10 +90,10 @@ class WatchedControl(ControlPlane):
             self.admitted.add(connection.session.local_session_id)
         return refusal
 
-    def follow(self, connection: Connection, event: FloatSeen) -> None:
-        before = connection.link.remote
-        super().follow(connection, event)
-        self.moves += connection.link.remote != before
+    def _plane_events(self) -> None:
+        before = {connection: connection.link.remote for connection in self.table}
+        super()._plane_events()
+        self.moves += sum(connection.link.remote != remote for connection, remote in before.items())
 
     # noted before the PUSH_REPLY can leave: ``admit`` pumps
     def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
@@ -514,7 +514,7 @@ class World:
             granted += connection.grant.lease.addresses
         assert len(granted) == len(set(granted)), "an address has two owners"
         assert set(granted) == set(plane.endpoints[ENDPOINT].leases) == {a for a, _ in self.endpoint.leases.leases()}
-        assert self.control.sessions_of(self.endpoint) == len(live)
+        assert self.control.tally.sessions[self.endpoint.id] == len(live)
         waiting = [c for c in table if c.stranger]
         assert all(c.stranger for c in table if c.phase is Phase.HANDSHAKE), "a stranger does not count"
         assert table.handshakes == len(waiting) and table.unproven == sum(c.unproven for c in waiting)
@@ -597,7 +597,7 @@ class World:
             "peers": plane.peers,
             "leases of the data plane": plane.endpoints[ENDPOINT].leases,
             "keys": self.plane.keys,
-            "sessions": self.control.sessions_of(self.endpoint),
+            "sessions": self.control.tally.sessions[self.endpoint.id],
         }
         assert not {what: value for what, value in left.items() if value}
 
@@ -606,10 +606,10 @@ class World:
         control = self.control
         counted: Counter[str] = Counter({f"drop {reason}": n for reason, n in control.all_drops().items()})
         counted += Counter({f"data {drop}": n for drop, n in self.plane.drops().items()})
-        counted += Counter({f"refused {reason}": n for (_, reason), n in control.refusals.items()})
-        counted += Counter({f"ended {reason}": n for (_, reason), n in control.ends.items()})
-        counted["renegotiated"] = sum(control.renegotiations.values())
-        counted["established"] = sum(control.established.values())
+        counted += Counter({f"refused {reason}": n for (_, reason), n in control.tally.refusals.items()})
+        counted += Counter({f"ended {reason}": n for (_, reason), n in control.tally.ends.items()})
+        counted["renegotiated"] = sum(control.tally.renegotiations.values())
+        counted["established"] = sum(control.tally.established.values())
         counted["moved"] = self.control.moves
         return counted
 

@@ -71,7 +71,7 @@ async def test_who_is_allowed_gets_in_with_statuses_and_is_not_asked_about_again
     client = await Client(served.udp).connect()
     assert served.established[0].posture_statuses == ("quarantined", "old-av")
     client.light.renegotiate(time.monotonic())
-    assert await client.until(lambda: served.control.renegotiations[served.endpoint.id] == 1)
+    assert await client.until(lambda: served.control.tally.renegotiations[served.endpoint.id] == 1)
     assert asked.calls == 1
     client.close()
 

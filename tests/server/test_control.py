@@ -52,12 +52,12 @@ async def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten(served)
     control, endpoint_id = served.control, served.ended[0].endpoint.id
 
     def counted() -> int:
-        places = [value for each in (control, control.handshakes) for value in vars(each).values()]
+        places = [value for each in (control.tally, control.tally.stages) for value in vars(each).values()]
         keys = [key for place in places if isinstance(place, dict) for key in place]
         return sum(endpoint_id in (key if isinstance(key, tuple) else (key,)) for key in keys)
 
     assert counted() >= 6
-    control.forget_endpoint(endpoint_id)
+    control.tally.forget(endpoint_id)
     assert counted() == 0
 
 
@@ -117,7 +117,7 @@ async def test_no_push_reply_leaves_when_the_data_plane_fails(served, transport,
     await client.until(lambda: False, 0.3)
     assert client.light.options == ()
     assert served.leases_used == 0
-    assert served.control.sessions_of(served.endpoint) == 0
+    assert served.control.tally.sessions[served.endpoint.id] == 0
     connection = served.ended[0]
     assert connection.phase is Phase.ENDED
     assert connection.peer_id is None

@@ -10,14 +10,14 @@ EVERY_STAGE = {("tls", "completed"): 1, ("login", "completed"): 1, ("keys", "com
 
 
 def results(served):
-    return {(str(stage), result): n for (_, stage, result), n in served.control.handshakes.results.items()}
+    return {(str(stage), result): n for (_, stage, result), n in served.control.tally.stages.results.items()}
 
 
 async def test_a_client_that_is_let_in_completes_all_stages_and_leaves_its_times(served):
     client = await Client(served.udp).connect()
     assert await wait_until(lambda: bool(served.established))
     assert results(served) == EVERY_STAGE
-    tls = served.control.handshakes.times[served.endpoint.id, Stage.TLS]
+    tls = served.control.tally.stages.times[served.endpoint.id, Stage.TLS]
     assert sum(tls.counts) == 1 and 0 < tls.sum < 30
     served.control.halt(served.established[0], End.TERMINATED, "")
     assert results(served) == EVERY_STAGE, "its end is no handshake's"

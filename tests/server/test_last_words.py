@@ -60,12 +60,12 @@ def failed_once(served, connection, reason: Refusal) -> None:
     control = served.control
     assert served.established == [] and served.ended == [connection]
     assert (connection.phase, connection.end_reason) == (Phase.ENDED, reason)
-    assert served.leases_used == 0 and control.sessions_of(served.endpoint) == 0
-    assert control.refusals == {(served.endpoint.id, reason): 1}
-    assert not control.ends and not control.established
-    assert sum(control.logins.values()) == (reason is not Refusal.HANDSHAKE_ABANDONED)
+    assert served.leases_used == 0 and control.tally.sessions[served.endpoint.id] == 0
+    assert control.tally.refusals == {(served.endpoint.id, reason): 1}
+    assert not control.tally.ends and not control.tally.established
+    assert sum(control.tally.logins.values()) == (reason is not Refusal.HANDSHAKE_ABANDONED)
     result = "abandoned" if reason is Refusal.HANDSHAKE_ABANDONED else "refused"
-    assert control.handshakes.results[served.endpoint.id, "keys", result] == 1
+    assert control.tally.stages.results[served.endpoint.id, "keys", result] == 1
 
 
 @pytest.mark.parametrize("end", SAID)

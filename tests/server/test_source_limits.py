@@ -66,9 +66,9 @@ async def test_wrong_certificates_are_tried_so_often_in_a_minute(serve, transpor
     """Two milliseconds of a core each."""
     served = serve(strangers=StrangersConfig(**{f"failed_logins_per_{limit}_per_min": 2}))
     for _ in range(2):
-        before = served.control.refusals.total()
+        before = served.control.tally.refusals.total()
         wrong = client(served, transport, certificate=certs.client_of_another_authority())
-        assert await wrong.until(lambda before=before: served.control.refusals.total() > before)
+        assert await wrong.until(lambda before=before: served.control.tally.refusals.total() > before)
         wrong.close()
     same_network = "127.0.0.1" if limit == "source" else "127.0.0.7"
     await refused(served, DropReason.FAILED_LOGINS, client(served, transport, same_network))
@@ -82,13 +82,13 @@ async def test_logins_that_succeed_or_merely_end_are_not_failures(serve, monkeyp
     for _ in range(3):
         one = await client(served, Transport.TCP).connect()
         left = client(served, Transport.TCP)
-        before = served.control.refusals.total()
+        before = served.control.tally.refusals.total()
         assert await left.until(lambda: served.control.table.handshakes > 0)
         left.close()
-        assert await one.until(lambda before=before: served.control.refusals.total() > before)
+        assert await one.until(lambda before=before: served.control.tally.refusals.total() > before)
         assert await wait_until(lambda: served.control.table.handshakes == 0, 8)
         one.close()
-    assert served.control.refusals == {(served.endpoint.id, Refusal.HANDSHAKE_ABANDONED): 3}
+    assert served.control.tally.refusals == {(served.endpoint.id, Refusal.HANDSHAKE_ABANDONED): 3}
 
 
 def test_what_was_used_up_comes_back_evenly():
@@ -150,7 +150,7 @@ async def test_one_identity_has_so_many_sessions_and_the_next_is_refused(serve):
     third = client(served, Transport.UDP)
     assert await third.until(lambda: third.light.failed is not None)
     assert "AUTH_FAILED" in third.light.failed and not third.light.options
-    assert served.control.refusals == {(served.endpoint.id, Refusal.IDENTITY_SESSION_LIMIT): 1}
+    assert served.control.tally.refusals == {(served.endpoint.id, Refusal.IDENTITY_SESSION_LIMIT): 1}
     bob = await client(served, Transport.UDP, certificate=certs.client("bob")).connect()
     first[0].light.exit()
     assert await first[0].until(lambda: len(served.ended) == 2)
@@ -166,7 +166,7 @@ async def test_or_the_oldest_goes_and_is_told_to_stay_away(serve):
     third = await client(served, Transport.UDP).connect()
     assert await first.until(lambda: first.light.failed is not None)
     assert first.light.failed.startswith("HALT")
-    assert served.control.ends == {(served.endpoint.id, End.IDENTITY_SESSION_LIMIT): 1}
+    assert served.control.tally.ends == {(served.endpoint.id, End.IDENTITY_SESSION_LIMIT): 1}
     assert served.ended == [served.established[0]]
     await asyncio.sleep(0)
     assert second.light.failed is None and len(served.control.table.sessions_of(1, "alice")) == 2
@@ -180,6 +180,6 @@ async def test_a_client_that_comes_back_takes_its_own_place_and_nobody_elses(ser
     laptop = PEER_INFO_26 | {"IV_HWADDR": "02:00:00:00:00:01"}
     first = await client(served, Transport.UDP, peer_info=laptop).connect()
     second = await client(served, Transport.UDP, peer_info=laptop).connect()
-    assert served.control.ends == {(served.endpoint.id, End.CLIENT_RECONNECTED): 1}
+    assert served.control.tally.ends == {(served.endpoint.id, End.CLIENT_RECONNECTED): 1}
     for one in (first, second):
         one.close()

@@ -168,11 +168,11 @@ async def test_whoever_waits_is_sent_away_when_nobody_is_let_in_any_more(served)
 
 async def fail(served, transport: Transport = Transport.UDP) -> Client:
     """One handshake of somebody whose certificate nobody here trusts."""
-    ended = len(served.control.refusals) and sum(served.control.refusals.values())
+    ended = len(served.control.tally.refusals) and sum(served.control.tally.refusals.values())
     client = Client(
         served.udp if transport is Transport.UDP else served.tcp, transport, certs.client_of_another_authority()
     )
-    assert await client.until(lambda: sum(served.control.refusals.values()) == ended + 1)
+    assert await client.until(lambda: sum(served.control.tally.refusals.values()) == ended + 1)
     return client
 
 
@@ -224,7 +224,9 @@ async def test_who_holds_all_handshakes_from_one_address_gives_way_to_others(ser
     assert first.end_reason is None
     people = [await Client(address, transport, source=f"127.0.1.{number}").connect() for number in (1, 2)]
     assert first.end_reason is Refusal.HANDSHAKE_GAVE_WAY
-    assert served.control.refusals[served.endpoint.id, Refusal.HANDSHAKE_GAVE_WAY] == 1, "the second found its place"
+    assert served.control.tally.refusals[served.endpoint.id, Refusal.HANDSHAKE_GAVE_WAY] == 1, (
+        "the second found its place"
+    )
     for client in (*silent, refused, *people):
         client.close()
 
@@ -236,7 +238,7 @@ async def test_failed_handshakes_are_all_counted_but_not_all_written_down(served
     assert len(served.ended) == 2
     assert sum(" ended: certificate-unknown-ca" in record.message for record in caplog.records) == 2
     assert sum(record.levelno == logging.WARNING for record in caplog.records) == 1
-    assert served.control.refusals[served.endpoint.id, Refusal.CERTIFICATE_UNKNOWN_CA] == 5
+    assert served.control.tally.refusals[served.endpoint.id, Refusal.CERTIFICATE_UNKNOWN_CA] == 5
     known = await Client(served.udp).connect()
     known.light.exit()
     assert await known.until(lambda: len(served.ended) == 3), "who was let in is always written down"

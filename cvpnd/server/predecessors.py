@@ -1,0 +1,83 @@
+"""Who was there before: at the address that a client has now, and on the device that it runs on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from cvpnd.dataplane import api as dataplane
+from cvpnd.reasons import End
+from cvpnd.server.connection import Connection, DeviceKey, Phase
+from cvpnd.server.link import UdpLink
+
+if TYPE_CHECKING:
+    from cvpnd.server.control import ControlPlane
+
+log = logging.getLogger(__name__)
+
+ASK_AGAIN_S = 5.0
+"""An answer is good for this long, so that forged resets cost a client one small packet now and then."""
+ANSWER_TIME_S = 1.5
+"""Longer than the round trip of any path that is fit for use, shorter than a starting client's patience (2 s)."""
+
+
+def end_predecessors(control: ControlPlane, connection: Connection, device: DeviceKey) -> None:
+    """End the connections that this client, which has just proven itself, comes in place of. Their leases are free
+    again before the new one is chosen.
+
+    One at the same address and port belongs to a process that is gone. One of the same certificate from elsewhere
+    may as well be another device of the same person, which must not be thrown out (and would come back and throw
+    out this one, for ever): it is replaced only if both say that they are the same device, or if it has been
+    silent for so long that a client there would have given us up and connected anew. What a device says of itself
+    is not proven, so it counts among holders of one certificate only."""
+    link = connection.link
+    if isinstance(link, UdpLink):
+        for other in control.table.at_source(link.listener, link.remote):
+            if other is not connection:
+                control.close(other, End.CLIENT_RECONNECTED)
+    before = control.table.identify_device(connection, device)
+    if before is not None and (device.device_id or _given_up(control, before)):
+        control.close(before, End.CLIENT_RECONNECTED)
+
+
+def _given_up(control: ControlPlane, connection: Connection) -> bool:
+    if connection.peer_id is None:
+        return False
+    idle_s = control.plane.peer_stats(connection.peer_id).idle_s
+    return idle_s > connection.endpoint.settings.ping_restart_s
+
+
+def follow(control: ControlPlane, connection: Connection, event: dataplane.FloatSeen) -> None:
+    """An authentic packet came from elsewhere (openvpn-wire.md 2.4): follow, unless somebody else lives there."""
+    link = connection.link
+    if not isinstance(link, UdpLink) or not connection.established or link.listener != event.listener:
+        return
+    for other in control.table.at_source(event.listener, event.source):
+        if other is connection:
+            return
+        if other.phase is Phase.ENDED:
+            continue  # nobody lives there any more
+        if other.identity != connection.identity:
+            log.warning(
+                "%s (%s) may not move to %s: that address belongs to %s",
+                connection.connection_id, connection.common_name, event.source, other.connection_id,
+            )  # fmt: skip
+            return
+        control.close(other, End.CLIENT_RECONNECTED)
+    assert connection.peer_id is not None  # noqa: S101 - found by it
+    control.plane.set_remote(connection.peer_id, event.listener, event.source, event.local)
+    log.info("%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source)
+    control.table.move(connection, event.source, event.local)
+
+
+def lives(control: ControlPlane, connection: Connection) -> bool:
+    """Whether the client of an established connection is still there, as far as can be told now. It is asked when
+    this is called, so the answer is yes until it had the time to acknowledge and did not."""
+    now = control.loop.time()
+    asked = connection.asked_alive_at
+    if asked is None or (now - asked > ASK_AGAIN_S and not connection.session.owes_answer):
+        connection.asked_alive_at = now
+        connection.session.ask_alive()
+        control.pump(connection, now)
+        return True
+    return not connection.session.owes_answer or now - asked < ANSWER_TIME_S
