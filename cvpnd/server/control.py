@@ -242,7 +242,7 @@ class ControlPlane:
                 connection.link.send(packet)
         except Exception:
             self._cannot_go_on(connection)
-        if session.closed:
+        if session.ending.closed:
             self._absorb(connection, now)
         elif connection.timer is not None and ((quiet and may_be_quiet) or connection.timer <= now + SOON_S):
             return  # most of the time an acknowledgement, which puts deadlines off
