@@ -254,7 +254,7 @@ async def test_tiny_frames_leave_the_others_their_turn(served: Served, monkeypat
         ack = ControlPacket(Opcode.ACK_V1, 0, client_id, (0,), connection.session.local_session_id)
         hostile.send(frame(serialise_packet(ack)) * 400)
         genuine = await Client(served.tcp, Transport.TCP).connect()
-        assert await wait_until(lambda: connection.session._packets_before_login == 401), "none of them is lost"
+        assert await wait_until(lambda: connection.session._before_login._packets == 401), "none of them is lost"
         genuine.close()
     ticking = False
     await ticks

@@ -116,11 +116,11 @@ def conversation(name: str, stage: str) -> Pair:
 
 def state_of(session: Session) -> tuple[object, ...]:
     """All that a packet could change."""
-    told = session.closed, session._closing, len(session.events), len(session._farewell), session._keys._renegotiate_at
+    told = session.closed, session.ending.begun, len(session.events), len(session._farewell)
     return (
         [state_of_key(state) for state in session._keys.states],
         session._channel.inspect(),
-        told,
+        (*told, session._keys._renegotiate_at),
     )
 
 

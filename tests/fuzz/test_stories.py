@@ -29,7 +29,7 @@ from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import UdpListener
 from cvpnd.server.session_table import SessionTable
 from cvpnd.wire.outbox import PushExchange
-from cvpnd.wire.session import Session
+from cvpnd.wire.reader import Reader
 
 CORPUS = Path(__file__).parent / "corpus" / "stories.jsonl"
 KEPT = tuple(stories_in(CORPUS))
@@ -139,8 +139,8 @@ def _forget_the_address(self: SessionTable, connection: object, source: object, 
 def _push_at_once(original: Callable[..., object]) -> Callable[..., object]:
     """PUSH_REPLY to whoever asks, logged in or not."""
 
-    def read_text(self: Session, text: str, now: float) -> object:
-        if text == "PUSH_REQUEST" and self._primary is None:
+    def read_text(self: Reader, text: str, now: float) -> object:
+        if text == "PUSH_REQUEST" and self._keys.primary is None:
             self._outbox.add("PUSH_REPLY,ifconfig 10.100.0.2 255.255.252.0,peer-id 0")
         return original(self, text, now)
 
@@ -176,7 +176,7 @@ PLANTED: dict[str, tuple[object, str, object]] = {
     "a reset ends the live session": (World, "deliver", _reset_ends_the_session(World.deliver)),
     "roaming is not followed by control packets": (SessionTable, "move", _forget_the_address),
     "forgotten connections stay": (ControlPlane, "_forget", _kept_timer),
-    "push before login": (Session, "_read_text", _push_at_once(Session._read_text)),
+    "push before login": (Reader, "_read_text", _push_at_once(Reader._read_text)),
     "no replay window for data": (ReplayWindow, "accept", lambda self, packet_id: True),
     "one key in the wrong direction": (
         PacketIdKeySlot,

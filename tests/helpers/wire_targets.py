@@ -94,7 +94,7 @@ def client_text(data: bytes) -> None:
     half = len(data) // 2
     for record in (data[:half], data[half:]):
         if _session._keys.primary is not None and record:
-            _session._read_record(_session._keys.primary, record, _pair.now)
+            _session._reader.read(_session._keys.primary, record, _pair.now)
     while _session.next_event() is not None:
         pass
     _session.packets_to_send(_pair.now)

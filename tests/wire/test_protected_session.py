@@ -82,7 +82,7 @@ def test_session_and_renegotiations_by_both_sides(name: str, transport: Transpor
     assert not pair.client.drops
     first_key = [p for p in pair.to_server if p[0] & 7 == 0 and not is_data(p)]
     later_keys = [p for p in pair.to_server if p[0] & 7 != 0 and not is_data(p)]
-    static = session_of(pair)._wrap.wrapping
+    static = session_of(pair)._key_maker._wrap.wrapping
     assert all(opens(static, packet) for packet in first_key)
     if dynamic and name != "plain":
         assert not any(opens(static, packet) for packet in later_keys)
