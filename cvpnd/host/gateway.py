@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,9 @@ NETWORK_NAMESPACE = Path("/proc/thread-self/ns/net")
 """Routing tables and the firewall are its own, so there is one gateway in each."""
 FIREWALL_SETTLE_S, FIREWALL_AGAIN_S = 0.02, 2.0
 """Without the table nothing is kept back: it waits for no more than the rest of what one change is told with."""
+OURS_S = 5.0
+"""What is told of a change of ours has been read by then. The port is the number of a process, and in the containers
+that share a network namespace others have the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class HostGateway:
         self._trouble = self._firewall_trouble = ""
         self._patience = Patience()
         self._look_at: float | None = None  # when to look at everything, by the loop's clock
-        self._our_ports: deque[int] = deque(maxlen=64)  # by which the kernel calls our latest changes to the firewall
+        self._our_ports: dict[int, float] = {}  # by which the kernel calls our latest changes to the firewall, and when
         self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
         self._claims: list[TextIO] = []
@@ -184,7 +187,7 @@ class HostGateway:
             while True:
                 lost, line = await notices.wait(again_s), None
                 async with self._busy:  # thus after our own change, with its port
-                    strangers, by = by.difference(self._our_ports), set()
+                    strangers, by = by.difference(self._our_ports_of(loop.time())), set()
                     if self._batch and (strangers or lost or again_s is not None):
                         line = await self._put_firewall_back(loop.time(), suspected=not strangers)
                 again_s = FIREWALL_AGAIN_S if self._firewall_trouble else None
@@ -203,6 +206,14 @@ class HostGateway:
 
     # -- with self._busy held ------------------------------------------------------------------------------
 
+    async def _put_firewall(self, batch: dict[str, Any]) -> None:
+        port = await firewall.put(batch)
+        now = asyncio.get_running_loop().time()
+        self._our_ports = self._our_ports_of(now) | {port: now}
+
+    def _our_ports_of(self, now: float) -> dict[int, float]:
+        return {port: at for port, at in self._our_ports.items() if now - at < OURS_S}
+
     async def _put_firewall_back(self, now: float, *, suspected: bool) -> str | None:
         """What to say about it. ``suspected``: nobody is known to have changed it, but that may have been missed."""
         before = self._firewall_trouble
@@ -211,7 +222,7 @@ class HostGateway:
             if there:
                 with contextlib.suppress(HostError):  # the counters are the least of it
                     counted = await firewall.denied(self._plan)
-            self._our_ports.append(await firewall.put(self._batch))  # also where routes cannot be put in place
+            await self._put_firewall(self._batch)  # also where routes cannot be put in place
             self._denied.update(counted)
         except HostError as error:
             self._firewall_trouble = f"cvpnd's nftables table is not as it should be and cannot be put back: {error}"
@@ -340,7 +351,7 @@ class HostGateway:
         counted: dict[firewall.Denied, int] = {}
         with contextlib.suppress(HostError):  # the table may be gone
             counted = await firewall.denied(before)
-        self._our_ports.append(await firewall.put(batch))
+        await self._put_firewall(batch)
         self._batch = batch
         self._denied.update(counted)
 

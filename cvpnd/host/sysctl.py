@@ -135,6 +135,14 @@ def forwarding(
     IPv4 is forwarded by the receiving interface's own setting. IPv6 has such a setting (force_forwarding) since
     Linux 6.17; before, there is only a switch for the whole host, and interfaces that learn their address from router
     advertisements must be told to go on doing so. ``per_interface_v6`` is for tests; None = ask the kernel.
+
+    Of a TUN's own settings these, and those without which it has no IPv6 but ours (``links``), are all that matter:
+    accept_redirects and secure_redirects      a router is believed of its own route, and no client has its address
+    send_redirects, accept_ra_*, autoconf      the table keeps both from passing (output, input)
+    route_localnet, accept_local               nothing is for this host but pings and names (input)
+    rp_filter                                  any is met: the main table has the clients there
+    proxy_arp, proxy_ndp, arp_*, dad_*, mld*   it has no neighbours
+    mc_forwarding, bc_forwarding, ioam6_*      an administrator's, for packets that rules let through
     """
     wanted = {f"net/ipv4/conf/{name}/forwarding": "1" for name in (*tuns, *interfaces)}
     # A packet may name a way of its own, by an address that rules allow to one that they do not. It goes nowhere if

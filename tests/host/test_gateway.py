@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +21,8 @@ from helpers.lab import REPOSITORY, Lab, wait_until
 from helpers.netns import Process
 from helpers.tunnel_end import PARTNERS, PLANS, PORTS, STAFF, SUBNET_A, VPC_MAIN
 
-from cvpnd.host import sysctl
+from cvpnd.host import firewall, sysctl
+from cvpnd.host import gateway as host_gateway
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import Association, ExtraRoute, HostChange, HostGateway, HostPlan, Subnet
 from cvpnd.host.routes import FIRST_TABLE, PROTOCOL
@@ -421,6 +424,53 @@ async def test_firewall_comes_back_also_while_a_target_interface_is_gone(lab: La
         assert not task.done(), task
         task.cancel()
     await asyncio.gather(*watching, return_exceptions=True)
+
+
+def delete_table_as(port: int) -> None:
+    """``nft delete table inet cvpnd`` by a process of that number, as of another container."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, firewall.NETLINK_NETFILTER) as kernel:
+        kernel.bind((port, 0))
+        header, about = struct.Struct("=IHHII"), struct.Struct(">BBH")
+        begin = header.pack(20, 16, 0x1, 0, 0) + about.pack(0, 0, firewall.NFNL_SUBSYS_NFTABLES)
+        end = header.pack(20, 17, 0x1, 2, 0) + about.pack(0, 0, firewall.NFNL_SUBSYS_NFTABLES)
+        name = struct.pack("=HH", 10, firewall.NFTA_TABLE_NAME) + b"cvpnd\0\0\0"
+        delete = header.pack(20 + len(name), firewall.NFNL_SUBSYS_NFTABLES << 8 | 2, 0x5, 1, 0)
+        kernel.send(begin + delete + about.pack(1, 0, 0) + name + end)
+        answer = kernel.recv(4096)
+        assert struct.unpack_from("=i", answer, 16)[0] == 0, answer
+
+
+async def test_who_has_the_number_of_a_process_of_ours_is_no_less_a_stranger(
+    lab: Lab, gateway: HostGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process numbers are those of a container, and containers may share the network."""
+    ports: list[int] = []
+    put = firewall.put
+
+    async def noted(batch: dict[str, object]) -> int:
+        ports.append(await put(batch))
+        return ports[-1]
+
+    monkeypatch.setattr(firewall, "put", noted)
+    monkeypatch.setattr(host_gateway, "OURS_S", 1.0)
+    await gateway.up(PLANS["staff"])
+    told: list[HostChange] = []
+
+    async def follow() -> None:
+        async for change in gateway.watch_firewall():
+            told.append(change)
+
+    watching = asyncio.create_task(follow())
+    await asyncio.sleep(2)
+    delete_table_as(ports[-1])
+    assert "cvpnd" not in output_of("nft", "list", "tables")
+    for _ in range(50):
+        if told and "cvpnd" in output_of("nft", "list", "tables"):
+            break
+        await asyncio.sleep(0.1)
+    assert [change.what for change in told] == ["firewall"] and "cvpnd" in output_of("nft", "list", "tables")
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_host_with_ipv6_switched_off_works(lab: Lab, gateway: HostGateway) -> None:
