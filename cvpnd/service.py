@@ -331,6 +331,8 @@ async def serve(config: Config) -> None:
     set_up_logging(config.daemon.log_level)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # every TCP client is one; 1024 is the default
+    _, most_of_core = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most_of_core))  # memory has keys and passwords in it
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # before anything is changed: a start cut short is undone too
         loop.add_signal_handler(number, stopping.set)

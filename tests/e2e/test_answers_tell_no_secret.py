@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import re
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -128,6 +129,20 @@ def gateway(site):
     )
     site._gateway = site.lab.gateway_process(BESIDE.format(hash=hashed) + "\n[[vpc]]" + staff + others)
     return site._gateway
+
+
+def test_a_daemon_that_crashes_leaves_none_of_its_memory_behind(site):
+    """Wherever it was started from: systemd forbids it too (``LimitCORE``)."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        gateway = site.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert resource.prlimit(gateway.running.pid, resource.RLIMIT_CORE)[0] == 0
+    gateway.running.signal(signal.SIGSEGV)
+    assert gateway.running.wait() == -signal.SIGSEGV
+    assert not list(gateway.directory.glob("core*"))
 
 
 def wrong_bodies(key: str) -> list[object]:
