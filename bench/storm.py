@@ -37,11 +37,13 @@ import time
 from collections import deque
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.__main__ import client_context
 from light_client.data_channel import PING
 from light_client.protocol import PEER_INFO_26, LightClient
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 
 from cvpnd.wire.messages import PUSH_REQUEST, serialise_message
 from cvpnd.wire.packet import ControlPacket, Opcode, serialise_packet
@@ -234,9 +236,8 @@ def main(kind: str, host: str, port: str, seconds: str, directory: str = "", pre
         place = Path(directory)
         context = client_context(place / "ca.crt", place / "storm.crt", place / "storm.key")
         if kind == "chain":
-            raw = (place / "storm.crt").read_bytes()
-            one = crypto.load_certificate(crypto.FILETYPE_PEM, raw)
-            for _ in range(CHAIN_BYTES // len(crypto.dump_certificate(crypto.FILETYPE_ASN1, one))):
+            one = x509.load_pem_x509_certificate((place / "storm.crt").read_bytes())
+            for _ in range(CHAIN_BYTES // len(one.public_bytes(Encoding.DER))):
                 context.add_extra_chain_cert(one)
         done = storm_udp(kind, to, end, context, prefix)
     print(f"{done} packets in {time.monotonic() - begun:.3f} s", flush=True)
