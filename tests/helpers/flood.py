@@ -46,7 +46,7 @@ def start_storm(
     (directory / "ca.crt").write_bytes(certs.authority().certificate_pem)
     return lab.client.start(
         "prlimit", "--nofile=8192", sys.executable, STORM, kind, lab.gateway_address, "1194", str(seconds),
-        directory, prefix, label="storm", env={"PYTHONPATH": f"{STORM.parent}:{STORM.parents[1]}"},
+        directory, prefix, label="storm", env={"PYTHONPATH": str(STORM.parent)},
     )  # fmt: skip
 
 
