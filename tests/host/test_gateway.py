@@ -25,6 +25,7 @@ from cvpnd.host import firewall, sysctl
 from cvpnd.host import gateway as host_gateway
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import Association, ExtraRoute, HostChange, HostGateway, HostPlan, Subnet
+from cvpnd.host.patience import FIRST_PAUSE_S
 from cvpnd.host.routes import FIRST_TABLE, PROTOCOL
 
 ENVIRONMENT = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
@@ -364,7 +365,8 @@ async def test_who_keeps_changing_things_and_who_changes_thousands_do_not_hold_t
         assert true(), told
 
     watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)  # then the look at what happened before is over, which would tell of the first change too
+    await soon(lambda: gateway._look_at is None and not gateway._busy.locked())
     for number in range(9):  # each is put right, whoever removes it however often; what is said of it ends
         await soon(lambda: "from_clients" in output_of("nft", "list", "ruleset"))
         await soon(lambda number=number: len(told) >= number)
@@ -374,11 +376,15 @@ async def test_who_keeps_changing_things_and_who_changes_thousands_do_not_hold_t
     assert told[4].text.endswith("for the 5th time: somebody keeps doing it, and no more is said of it")
     told.clear()
 
-    for _ in range(7):
+    put_right_at = []
+    for number in range(7):
         lab.gateway.sysctl("net/ipv4/conf/lan/forwarding", "0")
-        await asyncio.sleep(0.45)
-    assert [bool(change.text) for change in told] == [True] * 5 + [False] * (len(told) - 5)
-    assert len(told) < 7 and told[4].text.endswith("no more is said of it")
+        await soon(lambda number=number: len(told) > number)
+        put_right_at.append(asyncio.get_running_loop().time())
+    assert [bool(change.text) for change in told] == [True] * 5 + [False] * 2
+    assert told[4].text.endswith("no more is said of it")
+    assert put_right_at[5] - put_right_at[4] > FIRST_PAUSE_S / 2, "there is a pause, and a longer one"
+    assert put_right_at[6] - put_right_at[5] > FIRST_PAUSE_S
     # what is put right beside it would be no change to tell of
     await soon(lambda: lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1" and not gateway.trouble)
     told.clear()
