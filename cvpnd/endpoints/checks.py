@@ -21,8 +21,9 @@ from cvpnd.server.sockets import ListenError, check_free
 
 @dataclass(frozen=True, slots=True)
 class Checked:
+    of_file: tuple[EndpointConfig, ...]
     managed: tuple[EndpointConfig, ...]
-    """The endpoints of the store that are to be served."""
+    """The endpoints that are to be served."""
     keepers: Mapping[str, Keepers]
     """By id, of all endpoints."""
 
@@ -39,21 +40,25 @@ class Checks:
         self._running = running
 
     async def check(self, file: Config, aside: Mapping[str, SetAside], *, again: bool) -> Checked:
-        """All files, and the ports of endpoints to come. ``again``: also files that are watched and read already.
-        Raises ``EndpointFault``, and others where it is not the fault of one that is managed."""
+        """All files, and the ports of endpoints to come. ``again``: also files that are watched and read already, and
+        all endpoints of the file are to be served. Else one that is not served yet may be ``aside`` too. Raises
+        ``EndpointFault``, and others where it is not the fault of one that may be."""
         managed = await asyncio.to_thread(self._managed.read, file, aside)
         for endpoint, problem in managed_problems(file, managed):
             raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
+        of_file = tuple(each for each in file.endpoints if again or each.id not in aside or aside[each.id].listen)
         keepers = {}
-        for endpoint in (*file.endpoints, *managed):
+        for endpoint in (*of_file, *managed):
             try:
                 keepers[endpoint.id] = await self._read_files(endpoint, again=again, is_managed=endpoint in managed)
                 self._check_new_ports(endpoint)
             except (TrustError, ListenError) as error:
-                if endpoint not in managed:
+                if endpoint in managed:
+                    raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {error}") from error
+                if again or endpoint.id in self._running:
                     raise
-                raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {error}") from error
-        return Checked(managed, keepers)
+                raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}: {error}") from error
+        return Checked(of_file, managed, keepers)
 
     async def _read_files(self, endpoint: EndpointConfig, *, again: bool, is_managed: bool) -> Keepers:
         running = self._running.get(endpoint.id)

@@ -211,7 +211,7 @@ class Gateway:
         1,000 routes all of it takes a second. ``setting_aside``: decide anew which endpoints that is done to."""
         check = partial(self._checks.check, file, again=again)
         checked = await (self._aside.decide(check) if setting_aside else check(self._aside.as_before()))
-        config = file.model_copy(update={"endpoints": (*file.endpoints, *checked.managed)})
+        config = file.model_copy(update={"endpoints": (*checked.of_file, *checked.managed)})
         self.control.set_limits(config.daemon.strangers)
         users = await asyncio.to_thread(self.store.local_users)
         directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}

@@ -1,4 +1,5 @@
-"""Endpoints of a shared store that cannot be served here as it has them: no change of others waits for one.
+"""Endpoints of a shared store that cannot be served here as it has them, and those of the file that cannot be served at
+all, as after a lost device: no change of others waits for one.
 
 Its port may be taken here, or a subnet not declared. One that listens already goes on doing so where it does, and is
 in all else as the store says now, its revocation list and its authorities first of all; where that cannot be either, it
@@ -49,8 +50,8 @@ class EndpointsAside:
                 why[fault.endpoint_id] = f"{fault}; {so}"
         for endpoint_id, text in why.items():
             if text != self.why.get(endpoint_id):
-                log.critical("%s: another gateway has made that, and it cannot be served here", text)
+                log.critical("%s: it cannot be served here as it should be", text)
         for endpoint_id in self.why.keys() - why.keys():
-            log.warning("endpoint %s is again as the store has it, or gone", endpoint_id)
+            log.warning("endpoint %s is again as it should be, or gone", endpoint_id)
         self.why = why
         return checked

@@ -475,7 +475,7 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "cvpnd_endpoints_set_aside",
-        "Endpoints that another gateway has made, or changed, so that they cannot be served here.",
+        "Endpoints that cannot be served here as another gateway, or the file, has them.",
         value=len(now.set_aside),
     )
     if now.store_outage_since is not None:

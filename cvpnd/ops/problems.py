@@ -45,7 +45,7 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
         yield Problem(
             "critical",
             endpoint_id,
-            f"another gateway has made it so that it cannot be served here: {why}",
+            f"it cannot be served here as it should be: {why}",
             "free here what it needs, or change it at the other gateway; it is tried again every minute",
         )
     if not metrics.last_reload_successful:

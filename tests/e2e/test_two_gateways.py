@@ -26,6 +26,17 @@ PROMPT_S = 5
 """For what takes less than a second on a machine that does nothing else."""
 
 
+OWN = """
+[[endpoint]]
+name = "own"
+client_cidr = "10.112.0.0/22"
+listen = ["udp://0.0.0.0:1301"]
+server_certificate = { certificate = "server.crt", private_key = "server.key" }
+authentication = [{ type = "certificate-authentication", client_ca = "ca.crt" }]
+associate = ["subnet-a"]
+"""
+
+
 class Host:
     def __init__(self, lab: Lab, state: str, key: Path, toml: str = "") -> None:
         self.lab = lab
@@ -293,6 +304,42 @@ def test_whom_another_gateway_revokes_is_out_also_where_the_endpoint_is_set_asid
         followed("that nobody there can be asked who gets in", lambda: there.get("/endpoints")["endpoints"] == [])
         (set_aside,) = there.problems()
         assert "AWSClientVPN-here" in set_aside["what"] and "nobody gets in by it" in set_aside["what"]
+        for host in (here, there):
+            host.gateway.stop()
+
+
+@pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed, or this is not root")
+def test_an_endpoint_of_its_own_file_that_cannot_listen_keeps_a_gateway_from_no_change(tmp_path: Path) -> None:
+    """Its device is lost and cannot be had again at once, and meanwhile something else takes its port."""
+    with PostgreSql() as server, Lab() as left, Lab() as right:
+        state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
+        here, there = Host(left, state, key), Host(right, state, key, OWN)
+        arn = here.import_certificate()
+        wait_until(lambda: there.get("/endpoints")["endpoints"], PROMPT_S, "its own endpoint")
+        devices = [f"cvpn{number}" for number in range(1, 40)]
+        for device in devices:
+            there.lab.gateway.run("ip", "tuntap", "add", device, "mode", "tun")
+        there.lab.gateway.run("ip", "link", "delete", "cvpn0")
+        wait_until(lambda: there.get("/endpoints")["endpoints"] == [], PROMPT_S, "its end")
+        occupant = there.occupy(1301)
+        for device in devices:
+            there.lab.gateway.run("ip", "link", "delete", device)
+
+        trust = {"server_certificate": arn, "client_certificate": arn}
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1}
+        made = {"name": "lab", "client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
+        here.done("POST", "/endpoints", made)
+        followed("an endpoint", lambda: [e["name"] for e in there.get("/endpoints")["endpoints"]] == ["lab"])
+        (problem,) = there.problems()
+        assert "own" in problem["what"] and "1301" in problem["what"] and "nobody gets in by it" in problem["what"]
+        there.done("POST", "/rules", {"endpoint": "lab", "network": "10.20.0.0/16", "all_groups": True})
+        refused = there.rest.post("/reload")
+        assert refused.status_code == 400 and "1301" in refused.text
+        occupant.kill()
+        there.done("POST", "/reload")
+        assert {e["name"] for e in there.get("/endpoints")["endpoints"]} == {"lab", "own"}
+        here.done("POST", "/users", {"name": "bob", "password": "right"})
+        followed("that all is well", lambda: not there.problems())
         for host in (here, there):
             host.gateway.stop()
 

@@ -51,7 +51,7 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert "[api], daemon.workers changed in the file" in waiting.what and "restart" in waiting.fix
     assert problems(host_trouble="lan is down")[0].severity == "critical"
     (aside,) = problems(set_aside={"cvpn-endpoint-1": "its port is taken"})
-    assert aside.severity == "critical" and "cannot be served here: its port is taken" in aside.what
+    assert aside.severity == "critical" and "cannot be served here as it should be: its port is taken" in aside.what
     (lost,) = problems(store_outage="state.db: the disk is full", store_outage_since=NOW - 61)
     assert lost.severity == "critical" and "for 61 s it could not be used: state.db: the disk is full" in lost.what
     assert "by itself" in lost.fix
