@@ -207,8 +207,14 @@ static PyObject *pipe_silent_records(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(pipe_of(self)->silent_records);
 }
 
+static PyObject *pipe_handshake_too_long(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(pipe_of(self)->handshake_too_long);
+}
+
 static PyGetSetDef pipe_attributes[] = {
     {"established", pipe_established, NULL, NULL, NULL},
+    {"handshake_too_long", pipe_handshake_too_long, NULL, NULL, NULL},
     {"silent_records", pipe_silent_records, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

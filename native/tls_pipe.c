@@ -20,7 +20,9 @@ void tls_pipe_init(struct tls_pipe *pipe, const struct tls_calls *calls, void *s
 
 void tls_records_count(struct tls_records *records, const uint8_t *bytes, size_t length, size_t *begun, size_t *ended)
 {
+    const uint8_t *first = bytes;
     *begun = *ended = 0;
+    records->beyond = SIZE_MAX;
     while (length > 0) {
         if (records->left == 0) {
             size_t missing = TLS_RECORD_HEADER - records->header_length, step = length < missing ? length : missing;
@@ -33,6 +35,10 @@ void tls_records_count(struct tls_records *records, const uint8_t *bytes, size_t
             const uint8_t *header = records->header;
             records->header_length = 0;
             records->left = (size_t)header[3] << 8 | header[4];
+            size_t before = records->announced, consumed = (size_t)(bytes - first);
+            records->announced += TLS_RECORD_HEADER + records->left;
+            if (before <= TLS_HANDSHAKE_MAX && records->announced > TLS_HANDSHAKE_MAX)
+                records->beyond = consumed > TLS_RECORD_HEADER ? consumed - TLS_RECORD_HEADER : 0;
             bool plausible = header[0] >= CONTENT_TYPE_FIRST && header[0] <= CONTENT_TYPE_LAST && header[1] == 3 &&
                              records->left <= CIPHERTEXT_MAX;
             ++*begun;
@@ -62,9 +68,28 @@ enum tls_result tls_pipe_feed(struct tls_pipe *pipe, const uint8_t *bytes, size_
     if (length > INT_MAX)
         return TLS_NO_MEMORY;
     tls_records_count(&pipe->records, bytes, length, &visit->begun, &visit->ended);
+    if (visit->first && pipe->records.beyond < length) {
+        visit->rest = bytes + pipe->records.beyond;
+        visit->rest_length = length - pipe->records.beyond;
+        visit->ended = 1; /* whatever comes of it, it is now */
+        length = pipe->records.beyond;
+    }
     if (length > 0 && pipe->calls->BIO_write(pipe->reads, bytes, (int)length) != (int)length)
         return TLS_NO_MEMORY;
     return visit->ended > 0 ? TLS_GOES_ON : TLS_WAITS; /* the rest of a record: nothing that OpenSSL could do */
+}
+
+/* OpenSSL answers the head of a record that TLS does not allow with an alert, as it alone can, and ends there. */
+static enum tls_result end_long_handshake(struct tls_pipe *pipe, struct tls_visit *visit)
+{
+    uint8_t head[TLS_RECORD_HEADER] = {22, 3, 3};
+    memcpy(head, visit->rest, visit->rest_length < 3 ? visit->rest_length : 3);
+    head[3] = head[4] = 0xff;
+    pipe->handshake_too_long = true;
+    if (pipe->calls->BIO_write(pipe->reads, head, sizeof head) != sizeof head)
+        return TLS_NO_MEMORY;
+    visit->answer = pipe->calls->SSL_do_handshake(pipe->ssl);
+    return TLS_FAILED;
 }
 
 enum tls_result tls_pipe_handshake(struct tls_pipe *pipe, struct tls_visit *visit)
@@ -73,9 +98,16 @@ enum tls_result tls_pipe_handshake(struct tls_pipe *pipe, struct tls_visit *visi
         return TLS_GOES_ON;
     pipe->has_spoken = true;
     int answer = pipe->calls->SSL_do_handshake(pipe->ssl);
-    if (answer != 1)
-        return wait_or_fail(pipe, answer, visit);
+    if (answer != 1) {
+        enum tls_result result = wait_or_fail(pipe, answer, visit);
+        return result == TLS_WAITS && visit->rest != NULL ? end_long_handshake(pipe, visit) : result;
+    }
     pipe->established = true;
+    if (visit->rest != NULL) { /* it was long enough, and this is what follows it */
+        int length = (int)visit->rest_length;
+        if (pipe->calls->BIO_write(pipe->reads, visit->rest, length) != length)
+            return TLS_NO_MEMORY;
+    }
     visit->begun = 0;
     visit->ended = holds_more(pipe) ? SIZE_MAX : 0; /* some of it was the handshake's */
     return TLS_GOES_ON;

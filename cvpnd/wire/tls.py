@@ -120,6 +120,8 @@ class TlsConnection:
             return PeerError(DropReason.TLS_CLOSED)
         except SSL.Error as error:
             description = describe_ssl_error(error)
+            if self._pipe.handshake_too_long:
+                description = "its handshake, with all certificates in it, is too long"
             if handshaking and self.verdict.refusal is None and _NO_CERTIFICATE in description:
                 self.verdict.refusal = Refusal.CERTIFICATE_MISSING  # no certificate, no call of the verify callback
             return PeerError(DropReason.TLS_FAILURE, (handshaking and self.verdict.detail) or description)

@@ -129,11 +129,46 @@ static void what_follows_the_handshake_in_one_flight_is_read(void)
     CHECK(seen.records == 2 && pipe.silent_records == 0);
 }
 
+static void a_handshake_ends_before_the_record_that_is_too_much(void)
+{
+    enum { LEFT = 100 };
+    static uint8_t stream[TLS_HANDSHAKE_MAX + LEFT]; /* records of 1000 bytes with their heads */
+    for (size_t at = 0; at + TLS_RECORD_HEADER <= sizeof stream; at += 1000)
+        memcpy(stream + at, (const uint8_t[]){22, 3, 3, 995 >> 8, 995 & 0xff}, TLS_RECORD_HEADER);
+    const size_t too_much = TLS_HANDSHAKE_MAX / 1000 * 1000;
+    for (size_t size = 1; size <= sizeof stream; size += size < 1100 ? 1 : 4001) {
+        struct tls_records records = {.left = 0};
+        size_t begun, ended, found = SIZE_MAX;
+        for (size_t at = 0; at < sizeof stream; at += size) {
+            size_t length = sizeof stream - at < size ? sizeof stream - at : size;
+            tls_records_count(&records, stream + at, length, &begun, &ended);
+            if (records.beyond < length) {
+                CHECK_EQUAL(found, SIZE_MAX);
+                found = at + records.beyond;
+            }
+        }
+        CHECK(found >= too_much && found < too_much + TLS_RECORD_HEADER); /* later where its head was cut */
+    }
+    struct tls_pipe pipe;
+    struct tls_visit seen;
+    for (int established = 0; established <= 1; established++) {
+        tls_pipe_init(&pipe, &CALLS, &pipe, &pipe, &pipe, true);
+        answer = established ? 1 : -1, wants = 2, unread = 0, handshakes = 0;
+        CHECK_EQUAL(tls_pipe_feed(&pipe, stream, sizeof stream, &seen), TLS_GOES_ON);
+        CHECK(seen.rest == stream + too_much && seen.rest_length == sizeof stream - too_much);
+        CHECK_EQUAL(tls_pipe_handshake(&pipe, &seen), established ? TLS_GOES_ON : TLS_FAILED);
+        CHECK(handshakes == (established ? 1 : 2) && pipe.handshake_too_long == !established);
+    }
+    CHECK_EQUAL(tls_pipe_feed(&pipe, stream, sizeof stream, &seen), TLS_GOES_ON);
+    CHECK(seen.rest == NULL); /* after the handshake there is no limit */
+}
+
 int main(void)
 {
     RUN(records_are_counted_however_they_are_cut);
     RUN(what_cannot_be_a_record_is_to_be_looked_at_at_once);
     RUN(openssl_is_asked_no_more_than_it_can_answer);
     RUN(what_follows_the_handshake_in_one_flight_is_read);
+    RUN(a_handshake_ends_before_the_record_that_is_too_much);
     return 0;
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 
 import pytest
 from helpers import certs
 from helpers.handshake import client_context
 from key_updates import KeyLog, KeyUpdates
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from cvpnd import _native
 from cvpnd.wire import tls
@@ -16,6 +17,8 @@ from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.tls import MAX_SHOWN_CHARACTERS, TlsConnection, common_name
 
 LONG = bytes(range(256)) * 60
+MOST = 32768
+"""Of a handshake: TLS_HANDSHAKE_MAX of native/tls_pipe.h."""
 
 
 def server_context() -> SSL.Context:
@@ -108,6 +111,60 @@ def test_what_comes_together_with_the_end_of_the_handshake_is_heard(version: str
     assert server.established
     client.send(b"third")
     assert server.receive(client.output()) == [b"third"]
+
+
+@pytest.fixture
+def judging() -> SSL.Context:
+    """Of a server that asks for certificates."""
+    context = server_context()
+    context.get_cert_store().add_cert(crypto.X509.from_cryptography(certs.authority().certificate))
+    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *judged: bool(judged[-1]))
+    return context
+
+
+@pytest.mark.parametrize("piece", [1150, 9000, 200_000])
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_ten_authorities_with_long_keys_are_let_in(judging: SSL.Context, version: str, piece: int) -> None:
+    issuer = certs.authority()
+    for number in range(10):
+        issuer = certs.issue(issuer, certs.common_name(f"Authority {number}"), is_ca=True, kind="rsa4096")
+    alice = certs.issue(issuer, certs.common_name("alice"), kind="rsa4096")
+    server = TlsConnection(judging, server=True)
+    client = TlsConnection(client_context(alice, version), server=False)
+    client.start()
+    heard: list[bytearray] = []
+    for _ in range(4):
+        if client.established and not heard:
+            for _ in range(4):
+                client.send(bytes(16_000))  # what follows at once is no part of the handshake
+        data = client.output()
+        heard += [record for at in range(0, len(data), piece) for record in server.receive(data[at : at + piece])]
+        client.receive(server.output())
+    assert heard == [bytes(16_000)] * 4
+
+
+@pytest.mark.parametrize("piece", [1, 1150, 9000, 200_000])
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_crowd_of_authorities_is_not_read_and_its_sender_is_told(
+    judging: SSL.Context, version: str, piece: int
+) -> None:
+    crowd = tuple(certs.authority(f"One of a crowd {number}").certificate for number in range(150))
+    server = TlsConnection(judging, server=True)
+    client = TlsConnection(client_context(replace(certs.client(), intermediates=crowd), version), server=False)
+    client.start()
+    server.receive(client.output())
+    client.receive(server.output())
+    data = client.output()
+    assert len(data) > 3 * MOST // 2
+    with pytest.raises(PeerError, match="its handshake, with all certificates in it, is too long") as refused:
+        for at in range(0, len(data), piece):
+            server.receive(data[at : at + piece])
+    assert refused.value.reason is DropReason.TLS_FAILURE
+    assert at < MOST, "not only once all of it is here"
+    assert not server.established and server.verdict.certificate is None
+    if piece > 5:  # else OpenSSL has the head of the record already, and waits
+        with pytest.raises(PeerError, match="record overflow"):
+            client.receive(server.output())
 
 
 def test_buffers_of_the_handshake_are_given_back_once_nothing_waits_in_them() -> None:
