@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
@@ -53,12 +54,15 @@ _OPENSSL_ERRORS = {
     27: (Refusal.CERTIFICATE_UNKNOWN_CA, "it is not trusted"),
     32: (Refusal.CERTIFICATE_INVALID, "its issuer may not sign certificates"),
     34: (Refusal.CERTIFICATE_INVALID, "it has a critical extension that nobody here understands"),
+    40: (Refusal.CERTIFICATE_INVALID, "it is a proxy certificate, by which a person vouches for another"),
     47: (Refusal.CERTIFICATE_INVALID, "its name is not among those that its certificate authority may certify"),
     48: (Refusal.CERTIFICATE_INVALID, "its name is among those that its certificate authority may not certify"),
+    51: (Refusal.CERTIFICATE_INVALID, "its certificate authority may certify certain names of a kind unknown here"),
     66: (Refusal.CERTIFICATE_WEAK_KEY, "its key is too small"),
     67: (Refusal.CERTIFICATE_WEAK_KEY, "the key of its certificate authority is too small"),
     68: (Refusal.CERTIFICATE_WEAK_KEY, "it is signed with a digest that is too weak"),
     79: (Refusal.CERTIFICATE_INVALID, "its issuer is not a certificate authority"),
+    94: (Refusal.CERTIFICATE_INVALID, "the curve of its key is written out, not named"),
 }
 
 
@@ -142,12 +146,17 @@ class CertificateTrust:
         is so whatever else is wrong. The path is not proven again, see ``prove``."""
         refusals = []
         for link in (certificate, *path.authorities):
-            if (refused := self.check_revocation(link)) is not None:
+            try:
+                refused = self.check_revocation(link)
+            except _UNREADABLE as problem:
+                refused = _unreadable(problem)
+            if refused is not None:
                 if refused.refusal is Refusal.CERTIFICATE_REVOKED:
                     return refused
                 refusals.append(refused)
             if (end := _end(link)) < self.clock():
-                refusals.insert(0, Refused(Refusal.CERTIFICATE_EXPIRED, f"{_named(link)} expired on {end:%Y-%m-%d}"))
+                what = f"serial {link.serial_number:x} expired on {end:%Y-%m-%d}"
+                refusals.insert(0, Refused(Refusal.CERTIFICATE_EXPIRED, what))
         return refusals[0] if refusals else None
 
     def prove(
@@ -254,13 +263,16 @@ class _Verifier:
             verdict.certificate = presented
         try:
             refused = self._judge(verdict, presented, error, depth, bool(ok))
-        except ValueError as problem:
-            refused = Refused(Refusal.CERTIFICATE_INVALID, f"cannot be parsed: {problem}")
+        except _UNREADABLE as problem:
+            refused = _unreadable(problem)
         except Exception:
             log.exception("checking a client certificate failed")
             refused = Refused(Refusal.INTERNAL_ERROR, "checking the certificate failed; see the daemon's log")
         if refused is not None and verdict.refusal is None:
             verdict.refusal, verdict.detail = refused.refusal, refused.detail
+            verdict.accepted = (
+                None  # the names of a path are looked at last, when the certificate itself was let through
+            )
         # A CA that OpenSSL likes and our CRL does not is refused a moment later, with the client's own certificate:
         # only then is it known whose login this was. OpenSSL always gets there, or fails before.
         return verdict.refusal is None or bool(ok and depth > 0)
@@ -281,6 +293,14 @@ class _Verifier:
         if refused is None:
             verdict.accepted = certificate
         return refused
+
+
+_UNREADABLE = (ValueError, UnsupportedAlgorithm)
+"""OpenSSL reads some certificates that ``cryptography`` does not."""
+
+
+def _unreadable(problem: Exception) -> Refused:
+    return Refused(Refusal.CERTIFICATE_INVALID, f"cannot be read: {problem}")
 
 
 def _refused_key(certificate: x509.Certificate, minimum_bits: int) -> Refused | None:
@@ -305,11 +325,10 @@ def _end(certificate: x509.Certificate) -> datetime.datetime:
 @remembered
 def _signed_by_itself(certificate: x509.Certificate) -> bool:
     """Not merely issued under its own name, as a certificate is by which an authority vouches for its next key."""
-    return certificate.issuer == certificate.subject and issued(certificate, certificate)
-
-
-def _named(certificate: x509.Certificate) -> str:
-    return f"the certificate of {certificate.subject.rfc4514_string()}"
+    try:
+        return certificate.issuer == certificate.subject and issued(certificate, certificate)
+    except ValueError:  # whose names can be read are those in the bundle
+        return False
 
 
 def _refused_name(certificate: x509.Certificate) -> Refused | None:

@@ -8,10 +8,14 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from helpers import certs
 from helpers.handshake import client_context, shake_hands
 from OpenSSL import SSL
@@ -122,7 +126,59 @@ def _signed_by_a_namesake() -> certs.TestCertificate:
     return certs.issue(namesake, certs.common_name("mallory"), usage=(ExtendedKeyUsageOID.CLIENT_AUTH,))
 
 
+def _below(name: str, **made: Any) -> certs.TestCertificate:
+    """A client of an intermediate that is made so."""
+    middle = certs.issue(AUTHORITY, certs.common_name(f"CA {name}"), **{"is_ca": True, **made})
+    return certs.client(name, issuer=middle)
+
+
+def _below_names(permitted: str | None = None, excluded: str | None = None) -> certs.TestCertificate:
+    """Of an intermediate that may certify people of one organisation, or all but those; the client is of ACME."""
+
+    def of(organisation: str | None) -> list[x509.GeneralName] | None:
+        return None if organisation is None else [x509.DirectoryName(_of(organisation))]
+
+    limits = x509.NameConstraints(of(permitted), of(excluded))
+    middle = certs.issue(AUTHORITY, certs.common_name("Limited CA"), is_ca=True, extensions=[(limits, True)])
+    return certs.issue(middle, _of("ACME", "anna"))
+
+
+def _of(organisation: str, name: str | None = None) -> x509.Name:
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation)]
+    return x509.Name([*attributes, *([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])])
+
+
+def _below_what_nobody_understands() -> certs.TestCertificate:
+    oid = x509.RegisteredID(x509.ObjectIdentifier("1.2.3"))
+    limits = x509.NameConstraints([oid], None)
+    middle = certs.issue(AUTHORITY, certs.common_name("Odd CA"), is_ca=True, extensions=[(limits, True)])
+    return certs.issue(middle, certs.common_name("anna"), names=[oid])
+
+
 REFUSED = [
+    pytest.param(
+        lambda: _below("x1", is_ca=False, key_usage=certs.key_usage(key_cert_sign=True)),
+        Refusal.CERTIFICATE_INVALID,
+        id="issuer-may-sign-and-is-no-ca",
+    ),
+    pytest.param(
+        lambda: _below("x2", key_usage=certs.key_usage(crl_sign=True)),
+        Refusal.CERTIFICATE_INVALID,
+        id="ca-may-not-sign-certificates",
+    ),
+    pytest.param(
+        lambda: _below("x3", usage=(ExtendedKeyUsageOID.SERVER_AUTH,)),
+        Refusal.CERTIFICATE_WRONG_PURPOSE,
+        id="ca-for-servers-only",
+    ),
+    pytest.param(lambda: _below_names(permitted="Other"), Refusal.CERTIFICATE_INVALID, id="name-not-permitted"),
+    pytest.param(lambda: _below_names(excluded="acme"), Refusal.CERTIFICATE_INVALID, id="name-excluded"),
+    pytest.param(_below_what_nobody_understands, Refusal.CERTIFICATE_INVALID, id="names-of-an-unknown-kind"),
+    pytest.param(
+        lambda: certs.issue(AUTHORITY, certs.common_name("alice", "")),
+        Refusal.CERTIFICATE_NO_COMMON_NAME,
+        id="the-last-of-two-names-is-empty",
+    ),
     pytest.param(lambda: None, Refusal.CERTIFICATE_MISSING, id="none"),
     pytest.param(certs.client_of_another_authority, Refusal.CERTIFICATE_UNKNOWN_CA, id="another-ca"),
     pytest.param(_signed_by_a_namesake, Refusal.CERTIFICATE_UNKNOWN_CA, id="namesake-ca"),
@@ -188,6 +244,103 @@ def test_the_refused_certificate_is_named_in_the_verdict(trust):
     handshake = login(trust(), certs.expired_client("eve"))
     assert handshake.verdict.certificate.to_cryptography() == certs.expired_client("eve").certificate
     assert handshake.verdict.accepted is None
+
+
+@both_versions
+def test_a_name_that_its_authority_may_certify_is_let_in(trust, version):
+    assert login(trust(), _below_names(permitted="acme"), version).accepted
+    assert login(trust(), _below_names(excluded="Other"), version).accepted
+    two = login(trust(), certs.issue(AUTHORITY, certs.common_name("alice", "bob")), version)
+    assert two.verdict.common_name == "bob", "the last of several counts, in the log as at login"
+
+
+@pytest.mark.parametrize("serial", [1, 2**159 - 1])
+@both_versions
+def test_every_serial_number_is_found_on_the_list_and_no_neighbour_of_it(trust, version, serial):
+    namesakes = [certs.issue(AUTHORITY, certs.common_name(name), serial=serial) for name in ("one", "two")]
+    revoked = trust(certs.certificate_revocation_list(revoked=[serial]))
+    others = trust(certs.certificate_revocation_list(revoked=[serial ^ 2, serial ^ 4]))
+    for each in namesakes:
+        assert login(revoked, each, version).verdict.refusal is Refusal.CERTIFICATE_REVOKED
+        assert login(others, each, version).accepted
+
+
+@pytest.mark.parametrize(
+    ("key", "extension", "version", "reason", "detail"),
+    [
+        ("EC:SM2", "", "1.3", Refusal.CERTIFICATE_INVALID, "cannot be read"),
+        ("EC:sect233r1", "", "1.2", Refusal.CERTIFICATE_INVALID, "cannot be read"),
+        ("EC:secp112r1", "", "1.2", Refusal.CERTIFICATE_WEAK_KEY, "too small"),
+        ("EC:prime192v1", "", "1.2", Refusal.CERTIFICATE_WEAK_KEY, "too small"),
+        ("EC:explicit", "", "1.3", Refusal.CERTIFICATE_INVALID, "written out"),
+        ("RSA:512", "", "1.2", Refusal.CERTIFICATE_WEAK_KEY, "too small"),
+        ("EC:P-256", "-sha1", "1.3", Refusal.CERTIFICATE_WEAK_KEY, "digest"),
+        ("RSA:2047", "", "1.3", Refusal.CERTIFICATE_WEAK_KEY, "2047"),
+        ("EC:P-256", "extendedKeyUsage=anyExtendedKeyUsage", "1.3", Refusal.CERTIFICATE_WRONG_PURPOSE, "key usage"),
+        ("EC:P-256", "nsCertType=server", "1.3", Refusal.CERTIFICATE_WRONG_PURPOSE, "key usage"),
+        (
+            "EC:P-256",
+            "proxyCertInfo=critical,language:id-ppl-anyLanguage,pathlen:0",
+            "1.3",
+            Refusal.CERTIFICATE_INVALID,
+            "proxy certificate",
+        ),
+    ],
+)
+def test_an_odd_certificate_of_our_own_authority_is_refused_by_name(
+    trust, tmp_path, caplog, key, extension, version, reason, detail
+):
+    kind, _, size = key.partition(":")
+    options = {"RSA": f"rsa_keygen_bits:{size}", "EC": f"ec_paramgen_curve:{size}"}[kind]
+    if size == "explicit":
+        options = "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:explicit"
+    AUTHORITY.write(tmp_path, "ca")
+    digest = extension if extension.startswith("-") else "-sha256"
+    (tmp_path / "extensions").write_text(f"basicConstraints=CA:FALSE\n{extension if digest != extension else ''}\n")
+    for command in (
+        ["genpkey", "-algorithm", kind, "-pkeyopt", *([options] if isinstance(options, str) else options)],
+        ["req", "-new", "-key", "odd.key", "-subj", "/CN=alice"],
+        ["x509", "-req", "-in", "odd.csr", "-CA", "ca.crt", "-CAkey", "ca.key", digest, "-extfile", "extensions"],
+    ):
+        out = {"genpkey": "odd.key", "req": "odd.csr", "x509": "odd.crt"}[command[0]]
+        subprocess.run(["openssl", *command, "-out", out], check=True, capture_output=True, cwd=tmp_path)
+    client = client_context(None, version)
+    client.use_certificate_file(str(tmp_path / "odd.crt"))
+    client.use_privatekey_file(str(tmp_path / "odd.key"))
+    refused = shake_hands(trust().ssl_context, client)
+    assert refused.verdict.refusal is reason and detail in refused.verdict.detail
+    assert "Traceback" not in caplog.text
+
+
+def test_a_path_that_only_openssl_can_read_is_no_error_of_ours(trust):
+    """Its authority has a name whose letters are none of the type that it says, as old ones have. It is looked at
+    later, by a list that came meanwhile."""
+    name = [x509.NameAttribute(NameOID.COMMON_NAME, "Autorit__", _ASN1Type.IA5String)]
+    middle = certs.issue(AUTHORITY, x509.Name(name), is_ca=True)
+    alice = certs.client("alice", issuer=middle)
+    middle = dataclasses.replace(middle, certificate=_with_bytes_above_127(middle, AUTHORITY))
+    alice = dataclasses.replace(
+        alice, certificate=_with_bytes_above_127(alice, middle), intermediates=(middle.certificate,)
+    )
+    with pytest.raises(ValueError):
+        assert alice.certificate.issuer
+    before = login(trust(), alice)
+    assert before.accepted
+    path = certification_path(before.server)
+    after = trust(certs.certificate_revocation_list())
+    assert after.check(alice.certificate, path).refusal is Refusal.CERTIFICATE_INVALID
+    assert login(after, alice).verdict.refusal is Refusal.CERTIFICATE_INVALID
+    revoked = trust(certs.certificate_revocation_list(revoked=[middle]))
+    assert revoked.check(alice.certificate, path).refusal is Refusal.CERTIFICATE_REVOKED
+
+
+def _with_bytes_above_127(made: certs.TestCertificate, issuer: certs.TestCertificate) -> x509.Certificate:
+    """The same, by the same issuer, for "__"."""
+    to_sign = made.certificate.tbs_certificate_bytes.replace(b"Autorit__", b"Autorit\xe9\xe9")
+    signature = b"\0" + issuer.private_key.sign(to_sign, ec.ECDSA(hashes.SHA256()))
+    ecdsa_with_sha256 = bytes.fromhex("300a06082a8648ce3d040302")
+    body = to_sign + ecdsa_with_sha256 + bytes([3, len(signature)]) + signature
+    return x509.load_der_x509_certificate(b"\x30\x82" + len(body).to_bytes(2) + body)
 
 
 def test_a_leaf_in_the_ca_bundle_is_refused_when_it_is_read(trust):
@@ -501,7 +654,7 @@ def test_a_session_is_checked_for_all_that_it_stands_on(trust):
             for now in (START, START + 3 * DAY, START + 101 * DAY, START + 400 * DAY):
                 assert judged(*lists, now=now) is Refusal.CERTIFICATE_REVOKED
     assert judged(*empty, now=START + 101 * DAY) is Refusal.CERTIFICATE_EXPIRED, "an authority in the middle"
-    assert "CN=Second CA" in trust(now=START + 101 * DAY).check(bob.certificate, path).detail
+    assert f"{second.certificate.serial_number:x}" in trust(now=START + 101 * DAY).check(bob.certificate, path).detail
     stale = [certs.certificate_revocation_list(first, end=START + DAY), empty[0], empty[2]]
     assert judged(*stale, now=START + 2 * DAY) is Refusal.CRL_EXPIRED
     own = [certs.certificate_revocation_list(AUTHORITY, [AUTHORITY])]

@@ -56,6 +56,26 @@ def test_every_good_kind_of_key_connects(site, ping, kind):
     assert ping(count=1) == 1.0
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("tls", ["1.2", "1.3"])
+def test_ten_authorities_with_long_keys_lead_in_and_a_crowd_of_them_is_told_that_it_is_one(site, ping, transport, tls):
+    gateway, issuer = site.start(), certs.authority()
+    options = ["--tls-version-min", tls, *(["--tls-version-max", tls] if tls == "1.2" else [])]
+    for number in range(10):
+        issuer = certs.issue(issuer, certs.common_name(f"Authority {number}"), kind="rsa4096", is_ca=True)
+    alice = site.connect(certs.issue(issuer, certs.common_name("alice"), kind="rsa4096"), *options, transport=transport)
+    assert ping(count=1) == 1.0
+    alice.kill()
+    crowd = tuple(certs.authority(f"One of a crowd {number}").certificate for number in range(150))
+    stranger = replace(certs.client(), intermediates=crowd)
+    client = site.connect(stranger, *options, wait=False, name="crowd", transport=transport)
+    wait_until(lambda: "tls-failure" in failures(gateway), 8)
+    client.wait_for("record overflow", 8)
+    assert client.connected_count == 0
+    (entry, *_) = [e for e in gateway.connection_log() if e["connection-attempt-failure-reason"] == "tls-failure"]
+    assert "is too long" in entry["detail"]
+
+
 def test_small_rsa_key_connects_where_the_setting_allows_it(site, ping):
     toml = site.toml().replace('crl = "crl.pem"', 'crl = "crl.pem", allow_rsa_1024 = true')
     site._gateway = site.lab.gateway_process(toml)
