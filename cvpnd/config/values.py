@@ -338,7 +338,6 @@ Identifier = Annotated[str, BeforeValidator(_parse_identifier)]
 EndpointId = Annotated[str, BeforeValidator(_parse_endpoint_id)]
 Interface = Annotated[str, BeforeValidator(_parse_interface)]
 Domain = Annotated[str, BeforeValidator(_parse_domain)]
-Host = Annotated[str, BeforeValidator(parse_host)]
 Remote = Annotated[str, BeforeValidator(_parse_remote)]
 """A host; with ``*.`` before a domain every name below it is the gateway's."""
 Printable = Annotated[str, BeforeValidator(_parse_printable)]

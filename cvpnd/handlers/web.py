@@ -24,7 +24,6 @@ from cvpnd.reasons import Refusal
 for _chatty in ("httpx", "httpcore"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)  # they write down each URL, in which there may be a key
 
-ATTEMPTS = 3
 PAUSES_S = (0.1, 0.5)
 """Before the second attempt and the third."""
 SHORTEST_SECRET = 16

@@ -15,7 +15,6 @@ from cvpnd.server.admission import UNFINISHED
 from cvpnd.server.connection import Connection, Phase
 
 STAGE_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-RESULTS = ("completed", "refused", "abandoned")
 
 
 class Stage(StrEnum):

@@ -158,19 +158,9 @@ def check_free(transport: str, host: str, port: int) -> None:
         open_tcp_socket(host, port).close()
 
 
-def local_from_ancillary(ancillary: list[tuple[int, int, bytes]]) -> str:
-    """The gateway's own address a datagram was sent to; empty if the kernel did not say."""
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-            return socket.inet_ntop(socket.AF_INET, data[8:12])  # ipi_addr: header destination
-        if level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            return socket.inet_ntop(socket.AF_INET6, data[:16])
-    return ""
-
-
 @lru_cache(maxsize=64)
 def ancillary_from_local(local: str) -> tuple[tuple[int, int, bytes], ...]:
-    """The inverse: send from this address of ours."""
+    """To send from this address of ours; empty: from any."""
     if not local:
         return ()
     if ":" in local:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from cvpnd.server.sockets import ListenError, local_from_ancillary, open_tcp_socket, open_udp_group
+from cvpnd.server.sockets import IP_PKTINFO, IPV6_PKTINFO, ListenError, open_tcp_socket, open_udp_group
 
 WORKERS = 3
 CONTROL, FIRST, SECOND, THIRD = range(4)
@@ -48,7 +48,10 @@ def test_packets_reach_the_socket_of_their_kind(host, packet, where):
         assert [sockets.index(s) for s in readable] == [where]
         data, ancillary, _, _ = readable[0].recvmsg(2048, 256)
         assert data == packet
-        assert local_from_ancillary(ancillary) == host
+        ((_, kind, told),) = ancillary
+        assert kind == (IPV6_PKTINFO if ":" in host else IP_PKTINFO)
+        address = told[:16] if ":" in host else told[8:12]  # ipi_addr
+        assert socket.inet_ntop(group.control.family, address) == host
     finally:
         group.close()
 
