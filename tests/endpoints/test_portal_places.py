@@ -40,12 +40,13 @@ async def test_strangers_at_the_portal_leave_places_to_clients_of_the_vpn(tmp_pa
     directory = Hanging()
     users = served.control.users = UserLogins({"local": directory})
     desk = SelfServiceDesk(SimpleNamespace(endpoints=[served.endpoint]), served.control)
+    login = desk.begin(served.endpoint.id)
     strangers = [
-        asyncio.create_task(desk.log_in(served.endpoint.id, f"u{n}", Secret(b"x"), host=f"192.0.{n // 250}.{n % 250}"))
+        asyncio.create_task(desk.log_in(login, f"u{n}", Secret(b"x"), host=f"192.0.{n // 250}.{n % 250}"))
         for n in range(MOST_PENDING_HERE)
     ]
     await asyncio.sleep(0)
-    one_more = await desk.log_in(served.endpoint.id, "u", Secret(b"x"), host="198.51.100.1")
+    one_more = await desk.log_in(login, "u", Secret(b"x"), host="198.51.100.1")
     assert isinstance(one_more, Refused) and one_more.refusal is Refusal.TOO_MANY_LOGINS
     client = await users.log_in("local", "anna", Secret(b"right"), source="198.51.100.2", within_s=0.05)
     assert isinstance(client, Refused) and client.refusal is Refusal.DIRECTORY_TIMEOUT, "it waits for its turn"
