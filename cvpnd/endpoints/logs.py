@@ -6,10 +6,10 @@ import asyncio
 import logging
 import re
 import time
+from bisect import insort
 from collections.abc import Callable, Collection
-from functools import partial
 
-from cvpnd.endpoints.model import LogEvent, LogGroupView, LogStreamView, OperationError
+from cvpnd.endpoints.model import LogEvent, LogGroupView, LogPage, LogStreamView, OperationError, Place
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.ops.log_streams import Line, LogStreams
 from cvpnd.store import StoredLogGroup, StoreUnavailable
@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 TIDIED_EVERY_S = 3600.0
 DAY_S = 86_400
+MOST_EVENTS = 10_000
+MOST_CHARACTERS = 16 * 1024 * 1024
+"""Of one answer."""
 _OWN_STREAM = re.compile(r"cvpn-endpoint-[0-9a-f]{17}")
 """Of an endpoint that was told a group only."""
 _GROUP = re.compile(r"[.\-_/#A-Za-z0-9]{1,255}")
@@ -90,19 +93,56 @@ class LogOperations(OperationsBase):
         return await asyncio.to_thread(_last, self._streams, group, known)
 
     async def log_events(
-        self, group: str, streams: Collection[str] | None = None, *, accept: Callable[[Line], bool] = lambda _line: True
-    ) -> list[LogEvent]:
-        """By time, of all streams or those named."""
+        self,
+        group: str,
+        streams: Collection[str] | None = None,
+        *,
+        accept: Callable[[Line], bool] = lambda _line: True,
+        since: Place | None = None,
+        before: Place | None = None,
+        newest: bool = False,
+        most: int = MOST_EVENTS,
+        most_characters: int = MOST_CHARACTERS,
+    ) -> LogPage:
+        """By time, of all streams or those named: the first ones ``since`` a place, or the ``newest`` ones ``before``
+        one. However much there is, no more than that is held."""
         known = [stream.name for stream in (await self.show_log_group(group)).streams]
         for name in streams or ():
             if name not in known:
                 raise OperationError("ResourceNotFoundException", f"log group {group} has no stream {name}")
-        wanted = known if streams is None else sorted(streams)
-        found: list[LogEvent] = []
-        for name in wanted:
-            found += await asyncio.to_thread(partial(_read, self._streams, group, name, accept))
-        found.sort(key=lambda event: (event.timestamp, event.stream, event.number))
-        return found
+        page = _Page(since, before, newest, most, most_characters)
+        for name in known if streams is None else sorted(streams):
+            await asyncio.to_thread(_read, self._streams, group, name, accept, page)
+        return LogPage(page.events, page.more)
+
+
+class _Page:
+    """Of the events that are offered in any order, the first ones or the last ones that fit."""
+
+    def __init__(
+        self, since: Place | None, before: Place | None, newest: bool, most: int, most_characters: int
+    ) -> None:
+        self.events: list[LogEvent] = []
+        self.more = False
+        self._since, self._before = since, before
+        self._newest = newest
+        self._most, self._most_characters = most, most_characters
+        self._characters = 0
+
+    def offer(self, event: LogEvent) -> None:
+        place = event.place
+        if (self._since is not None and place < self._since) or (self._before is not None and place >= self._before):
+            return
+        insort(self.events, event, key=lambda each: each.place)
+        self._characters += len(event.message)
+        while len(self.events) > self._most or (self._characters > self._most_characters and len(self.events) > 1):
+            left_away = self.events.pop(0 if self._newest else -1)
+            self._characters -= len(left_away.message)
+            self.more = True
+            if self._newest:  # nothing beyond it comes in its place
+                self._since = left_away.place._replace(number=left_away.number + 1)
+            else:
+                self._before = left_away.place
 
 
 def _last(streams: LogStreams, group: str, names: Collection[str]) -> dict[str, float]:
@@ -110,10 +150,10 @@ def _last(streams: LogStreams, group: str, names: Collection[str]) -> dict[str, 
     return {name: at for name, at in found.items() if at is not None}
 
 
-def _read(streams: LogStreams, group: str, name: str, accept: Callable[[Line], bool]) -> list[LogEvent]:
-    return [
-        LogEvent(name, line.timestamp, line.number, line.text) for line in streams.read(group, name) if accept(line)
-    ]
+def _read(streams: LogStreams, group: str, name: str, accept: Callable[[Line], bool], page: _Page) -> None:
+    for line in streams.read(group, name):
+        if accept(line):
+            page.offer(LogEvent(name, line.timestamp, line.number, line.text))
 
 
 def _view(group: StoredLogGroup) -> LogGroupView:

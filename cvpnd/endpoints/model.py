@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any
+from typing import Any, NamedTuple
 
 from cvpnd.config import SecurityGroupConfig
 
@@ -212,6 +212,25 @@ class LogEvent:
     number: int
     """Of its line in the stream."""
     message: str
+
+    @property
+    def place(self) -> Place:
+        return Place(int(self.timestamp), self.stream, self.number)
+
+
+class Place(NamedTuple):
+    """Among the events of several streams: by time, and then as nothing that is written later changes."""
+
+    second: int
+    stream: str = ""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    events: list[LogEvent]
+    more: bool
+    """There are others beyond."""
 
 
 @dataclass(frozen=True, slots=True)

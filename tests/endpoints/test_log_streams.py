@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from cvpnd.config import AuditConfig
+from cvpnd.endpoints import logs
 from cvpnd.endpoints.logs import DAY_S, LogOperations
+from cvpnd.endpoints.model import LogEvent, Place
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.store import Store, StoredEndpoint
 
@@ -53,3 +59,56 @@ async def test_streams_of_endpoints_that_are_gone_are_removed_when_they_are_old(
         gateway.timekeeper.trouble = ""
         assert await left(31) == 2 * (sorted([THERE, OF_THE_FILE, "mine"]),)
         assert [record.details["name"] for record in store.audit_records(1)] == [GONE]
+
+
+def _line(second: int, word: str) -> str:
+    return json.dumps(
+        {"connection-last-update-time": f"2033-05-18 03:{second // 60:02}:{second % 60:02}", "word": word}
+    )
+
+
+@pytest.fixture
+def crowded(tmp_path: Path):
+    """Streams with many lines, whose clocks were put back now and then."""
+    streams = LogStreams(tmp_path / "streams")
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        store.add_log_group("vpn", 0.0)
+        for name in "abc":
+            store.add_log_stream("vpn", name, 0.0)
+            path = streams.path("vpn", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [_line((7 * number) % 30, "x" * (number % 50)) for number in range(200)]
+            path.write_text("".join(f"{line}\n" for line in lines))
+        operations = LogOperations(SimpleNamespace(store=store))  # type: ignore[arg-type]
+        operations._streams = streams
+        yield operations
+
+
+@pytest.mark.parametrize(("most", "most_characters"), [(7, 10**6), (10**6, 1000), (50, 3000), (10**6, 1)])
+@pytest.mark.parametrize("newest", [False, True])
+async def test_pages_of_events_have_each_once_and_no_more_is_held_than_fits(
+    crowded: LogOperations, monkeypatch: pytest.MonkeyPatch, most: int, most_characters: int, newest: bool
+) -> None:
+    everything = (await crowded.log_events("vpn")).events
+    assert len(everything) == 600 and everything == sorted(everything, key=lambda event: event.place)
+    held: Counter[str] = Counter()
+
+    class Watched(logs._Page):
+        def offer(self, event: LogEvent) -> None:
+            super().offer(event)
+            held["events"] = max(held["events"], len(self.events))
+            held["characters"] = max(held["characters"], sum(len(each.message) for each in self.events[1:]))
+
+    monkeypatch.setattr(logs, "_Page", Watched)
+    found: list[LogEvent] = []
+    place: Place | None = None
+    while True:
+        from_there: dict[str, Any] = {"before": place} if newest else {"since": place}
+        page = await crowded.log_events("vpn", newest=newest, most=most, most_characters=most_characters, **from_there)
+        found = page.events + found if newest else found + page.events
+        if not page.more:
+            break
+        last = page.events[-1].place
+        place = page.events[0].place if newest else last._replace(number=last.number + 1)
+    assert found == everything
+    assert held["events"] <= most and held["characters"] <= most_characters

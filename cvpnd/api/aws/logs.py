@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -10,10 +11,13 @@ from typing import Any
 from cvpnd.api.aws.call import Answer, Call, starred
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.endpoints.arns import ACCOUNT
-from cvpnd.endpoints.model import LogEvent
+from cvpnd.endpoints.logs import MOST_EVENTS
+from cvpnd.endpoints.model import LogEvent, Place
 from cvpnd.ops.log_streams import Line
 
-MOST_EVENTS = 10_000
+MOST_CHARACTERS = 1024 * 1024
+"""Of the events in one answer."""
+_PLACE = re.compile(r"([0-9]{1,12})/([0-9]{1,18})/(.*)", re.DOTALL)
 CLASS = "STANDARD"
 """The only class of log groups that there is."""
 
@@ -94,36 +98,74 @@ async def filter_log_events(call: Call) -> Answer:
     if prefix is not None:
         known = (await call.operations.show_log_group(group)).streams
         names = [stream.name for stream in known if stream.name.startswith(prefix)]
-    events = await call.operations.log_events(
-        group, names, accept=_accept(call, _pattern(call.get("filterPattern", "")))
+    page = await call.operations.log_events(
+        group,
+        names,
+        accept=_accept(call, _pattern(call.get("filterPattern", ""))),
+        since=_read_place(call.get("nextToken")),
+        most=call.get("limit", MOST_EVENTS),
+        most_characters=MOST_CHARACTERS,
     )
-    page, token = call.page(events, size="limit", next_page="nextToken", default=MOST_EVENTS)
     shown = [
-        {**_event(event), "logStreamName": event.stream, "eventId": f"{event.stream}:{event.number}"} for event in page
+        {**_event(event), "logStreamName": event.stream, "eventId": f"{event.stream}:{event.number}"}
+        for event in page.events
     ]
-    return {"events": shown, "searchedLogStreams": [], "nextToken": token}
+    return {
+        "events": shown,
+        "searchedLogStreams": [],
+        "nextToken": _place_text(_behind(page.events[-1])) if page.more else None,
+    }
 
 
 async def get_log_events(call: Call) -> Answer:
-    """The tokens count lines from the beginning: forward is after what was read, backward before it."""
-    stream = call.get("logStreamName")
-    events = await call.operations.log_events(_group(call), [stream], accept=_accept(call))
-    limit = call.get("limit", MOST_EVENTS)
-    direction, _, position = str(call.get("nextToken", "")).partition("/")
-    if not direction:
-        start = 0 if call.get("startFromHead") else max(0, len(events) - limit)
-        end = start + limit
-    elif direction in ("f", "b") and position.isdecimal():
-        at = int(position)
-        start, end = (at, at + limit) if direction == "f" else (max(0, at - limit), at)
-    else:
-        raise ApiError("InvalidParameterException", "the nextToken is not one of this operation's")
-    page = events[start:end]
+    """The tokens say a place: forward is from there on, backward before it."""
+    stream, token = call.get("logStreamName"), call.get("nextToken")
+    direction, place = (token[:2], _read_place(token[2:])) if token else ("", None)
+    if token and direction not in ("f/", "b/"):
+        raise _no_token()
+    forward = direction == "f/" or (not token and bool(call.get("startFromHead")))
+    page = await call.operations.log_events(
+        _group(call),
+        [stream],
+        accept=_accept(call),
+        since=place if forward else None,
+        before=None if forward else place,
+        newest=not forward,
+        most=call.get("limit", MOST_EVENTS),
+        most_characters=MOST_CHARACTERS,
+    )
+    nowhere = place or Place(0)
+    first, behind = (page.events[0].place, _behind(page.events[-1])) if page.events else (nowhere, nowhere)
     return {
-        "events": [_event(event) for event in page],
-        "nextForwardToken": f"f/{min(start + len(page), len(events))}",
-        "nextBackwardToken": f"b/{min(start, len(events))}",
+        "events": [_event(event) for event in page.events],
+        "nextForwardToken": f"f/{_place_text(behind)}",
+        "nextBackwardToken": f"b/{_place_text(first)}",
     }
+
+
+def _behind(event: LogEvent) -> Place:
+    return event.place._replace(number=event.number + 1)
+
+
+def _place_text(place: Place) -> str:
+    return base64.urlsafe_b64encode(f"{place.second}/{place.number}/{place.stream}".encode()).decode()
+
+
+def _read_place(token: str | None) -> Place | None:
+    """Raises ``ApiError``."""
+    if token is None:
+        return None
+    try:
+        found = _PLACE.fullmatch(base64.urlsafe_b64decode(token.encode()).decode())
+    except ValueError:
+        found = None
+    if found is None:
+        raise _no_token()
+    return Place(int(found[1]), found[3], int(found[2]))
+
+
+def _no_token() -> ApiError:
+    return ApiError("InvalidParameterException", "the nextToken is not one of this operation's")
 
 
 def _group(call: Call) -> str:

@@ -18,6 +18,7 @@ from cvpnd.api.aws.errors import ApiError
 from cvpnd.api.aws.models import Service
 
 MOST_FIELDS = 20_000
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 """What no database takes, and JSON can spell."""
 Form = dict[str, str]
@@ -112,6 +113,8 @@ def _scalar(shape: Shape, text: str, path: str) -> Any:
             case "boolean":
                 return {"true": True, "false": False}[text.lower()]
             case "integer" | "long":
+                if _INTEGER.fullmatch(text) is None:  # Python takes more, and raises for thousands of digits
+                    raise ValueError
                 return int(text)
             case "float" | "double":
                 return float(text)
@@ -121,7 +124,7 @@ def _scalar(shape: Shape, text: str, path: str) -> Any:
                 return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)
             case _:
                 return text
-    except (ValueError, KeyError, binascii.Error):
+    except (ValueError, KeyError, OverflowError, binascii.Error):
         raise ApiError("InvalidParameterValue", f"Value ({text[:80]}) for parameter {path} is invalid") from None
 
 
@@ -170,13 +173,20 @@ def _from_json(shape: Shape, value: Any, path: str) -> Any:
             return _checked(shape, value, path)
         case "timestamp":
             _expect(value, (int, float), path)
-            return datetime.fromtimestamp(value, UTC)
+            return _moment(value, path)
         case "blob":
             _expect(value, str, path)
             return _checked(shape, _scalar(shape, value, path), path)
         case _:
             _expect(value, str, path)
             return _checked(shape, value, path)
+
+
+def _moment(seconds: float, path: str) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ApiError("InvalidParameterValue", f"Value ({seconds}) for parameter {path} is invalid") from None
 
 
 def _expect(value: Any, kind: type | tuple[type, ...], path: str) -> None:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from cvpnd.api.rest.forms import Body, Query, Word, answer, read_body, read_query
 from cvpnd.api.rest.openapi import Operation
+from cvpnd.endpoints.logs import MOST_EVENTS
 from cvpnd.endpoints.service import Operations
 
 
@@ -26,7 +27,7 @@ class EventFilter(Query):
     group: Word
     stream: Word | None = None
     since: float = 0
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    limit: Annotated[int, Field(ge=1, le=MOST_EVENTS)] = 1000
     """The newest."""
 
 
@@ -48,8 +49,10 @@ def log_group_routes(operations: Operations) -> list[Operation]:
     async def list_events(request: Request) -> Response:
         query = read_query(request, EventFilter)
         streams = None if query.stream is None else [query.stream]
-        events = await operations.log_events(query.group, streams, accept=lambda line: line.timestamp >= query.since)
-        return answer(events=events[-query.limit :])
+        page = await operations.log_events(
+            query.group, streams, accept=lambda line: line.timestamp >= query.since, newest=True, most=query.limit
+        )
+        return answer(events=page.events)
 
     return [
         Operation("GET", "/log-groups", list_log_groups),
