@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import AccessKeyView, OperationError
-from cvpnd.endpoints.operations import OperationsBase, check_tags
+from cvpnd.endpoints.operations import Change, OperationsBase, check_tags
 from cvpnd.store import SeenRequest, StoredAccessKey
 
 Role = Literal["admin", "read-only"]
@@ -31,6 +33,10 @@ class Credential:
 
     def __repr__(self) -> str:
         return f"Credential({self.key_id})"
+
+
+using: ContextVar[Credential | None] = ContextVar("using", default=None)
+"""The key that the request which is served was signed with."""
 
 
 class AccessOperations(OperationsBase):
@@ -61,6 +67,17 @@ class AccessOperations(OperationsBase):
             if not await self._store(self._stored.delete_access_key, key_id):
                 raise OperationError("NoSuchEntity.NotFound", f"there is no access key {key_id}")
         self._look_again()
+
+    async def is_good(self, credential: Credential) -> bool:
+        """Still: a request may take its time, on its way or until it is its turn."""
+        return await self.credential(credential.key_id, time.monotonic()) == credential
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[Change]:
+        async with super()._change() as change:
+            if (credential := using.get()) is not None and not await self.is_good(credential):
+                raise OperationError("AuthFailure", "The provided access credentials could not be validated")
+            yield change
 
     def _look_again(self) -> None:
         self._credentials_until = float("-inf")

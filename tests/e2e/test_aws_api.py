@@ -928,7 +928,12 @@ def test_log_groups_and_streams(api: Api) -> None:
     ]
     assert api.logs.filter_log_events(logGroupName="/aws/test")["events"] == []
     got = api.logs.get_log_events(logGroupName="/aws/test", logStreamName="b")
-    assert (got["events"], got["nextForwardToken"]) == ([], "f/0")
+    assert got["events"] == [] and got["nextForwardToken"].startswith("f/")
+    again = api.logs.get_log_events(logGroupName="/aws/test", logStreamName="b", nextToken=got["nextForwardToken"])
+    assert again["nextForwardToken"] == got["nextForwardToken"], "as at AWS, where there is nothing more"
+    for bad in ("f/" + "9" * 5000, "b/\u0663", "x/0", got["nextForwardToken"][2:]):
+        bad_token = {"logGroupName": "/aws/test", "logStreamName": "b", "nextToken": bad}
+        assert code_of(lambda: api.logs.get_log_events(**bad_token)) == "InvalidParameterException"  # noqa: B023
     for call in (
         lambda: api.logs.filter_log_events(logGroupName="/none"),
         lambda: api.logs.get_log_events(logGroupName="/aws/test", logStreamName="c"),
@@ -1112,6 +1117,33 @@ def raw(api: Api, body: str, path: str = "/", bend: Callable[[AWSRequest], None]
     )
     text, _, status = done.stdout.rpartition("\n")
     return int(status), text
+
+
+def test_a_key_that_is_deleted_while_a_request_is_on_its_way_is_good_for_nothing(api: Api, arn: str) -> None:
+    """The signature of the whole body was right, and the key was there when the request began."""
+    other, bodies = Api(api.gateway), []
+    endpoint = api.create(arn)
+    for action in ("DescribeVpcs", f"DeleteClientVpnEndpoint&ClientVpnEndpointId={endpoint}"):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        body = f"Action={action}&Version=2016-11-15".encode()
+        request = AWSRequest("POST", API + "/", headers=headers, data=body)
+        SigV4Auth(Credentials(other.key_id, other.secret), "ec2", "eu-central-1").add_auth(request)
+        sent = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        connection = socket.create_connection(("127.0.0.1", 8443), timeout=15)
+        more = f"Host: 127.0.0.1:8443\r\nConnection: close\r\nContent-Length: {len(body)}"
+        head = f"POST / HTTP/1.1\r\n{more}\r\n{sent}\r\n"
+        connection.sendall(head.encode() + body[:-1])
+        bodies.append((connection, body[-1:]))
+    time.sleep(0.2)  # it has asked about the key by then
+    api.gateway.ctl("access-key", "delete", other.key_id)
+    for connection, rest in bodies:
+        with connection:
+            connection.sendall(rest)
+            told = b""
+            while data := connection.recv(65536):
+                told += data
+        assert told.startswith(b"HTTP/1.1 401 ") and b"<Code>AuthFailure</Code>" in told, told
+    assert api.describe(endpoint)["Status"]["Code"] != "deleted"
 
 
 def test_requests_that_no_sdk_sends(api: Api, arn: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from cvpnd.auth.directory import Account
 from cvpnd.auth.files import CertificateSettings
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.endpoints.access import AccessOperations
+from cvpnd.endpoints.access import AccessOperations, using
 from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import OperationError
@@ -100,6 +101,30 @@ async def test_a_key_that_is_deleted_while_keys_are_read_is_good_for_nothing_aft
         go_on.set()
         assert await reading is None
         assert await operations.credential(key.access_key_id, 100.0) is None
+
+
+async def test_a_change_that_waits_for_its_turn_is_not_made_once_its_key_is_deleted(tmp_path: Path) -> None:
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        operations = AccessOperations(SimpleNamespace(store=store))  # type: ignore[arg-type]
+        (gone, _), (there, _) = [await operations.create_access_key("admin") for _ in range(2)]
+
+        async def create(key_id: str) -> str:
+            using.set(await operations.credential(key_id, time.monotonic()))
+            view, _ = await operations.create_access_key("admin", "made")
+            return view.access_key_id
+
+        async with operations._changing:
+            deleting = asyncio.create_task(operations.delete_access_key(gone.access_key_id))
+            await asyncio.sleep(0)
+            late, other = (asyncio.create_task(create(each.access_key_id)) for each in (gone, there))
+            await asyncio.sleep(0.1)
+        await deleting
+        with pytest.raises(OperationError, match="credentials"):
+            await late
+        assert {each.access_key_id for each in await operations.list_access_keys()} == {
+            there.access_key_id,
+            await other,
+        }
 
 
 async def test_a_revocation_that_an_endpoint_cannot_read_is_no_success(tmp_path: Path) -> None:

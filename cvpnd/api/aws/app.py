@@ -28,6 +28,7 @@ from cvpnd.api.aws.models import Protocol, Service, load_service
 from cvpnd.api.aws.parse import Form, parse_form, parse_json, read_form
 from cvpnd.api.aws.render import render
 from cvpnd.api.aws.sigv4 import REMEMBERED_S, Claim, Headers, Refused, check_repeat, read_claim, verify
+from cvpnd.endpoints.access import using
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.operations import Rehearsed
 from cvpnd.endpoints.service import Operations
@@ -89,6 +90,7 @@ _TRANSLATED = {
         "InternalError": "InternalFailure",
         "Unavailable": "InternalFailure",
         "UnsupportedOperation": "ValidationException",
+        "AuthFailure": "UnrecognizedClientException",
     },
     "logs": {
         "InvalidParameterValue": "InvalidParameterException",
@@ -97,12 +99,14 @@ _TRANSLATED = {
         "ValidationException": "InvalidParameterException",
         "InternalError": "ServiceUnavailableException",
         "Unavailable": "ServiceUnavailableException",
+        "AuthFailure": "UnrecognizedClientException",
     },
     "iam": {
         "InvalidParameterValue": "ValidationError",
         "IncorrectState": "InvalidInput",
         "InternalError": "ServiceFailure",
         "Unavailable": "ServiceFailure",
+        "AuthFailure": "InvalidClientTokenId",
     },
     "sts": {"InternalError": "InternalFailure", "Unavailable": "InternalFailure"},
 }
@@ -168,6 +172,9 @@ class AwsApi:
             raise ApiError("InvalidAction", f"There is no service {claim.service} here")
         request.service = service
         operation, parameters = await _beside(len(body), _understand, service, request, body)
+        if not await self._operations.is_good(credential):
+            raise Refused(ApiRefusal.ACCESS_KEY_UNKNOWN, f"access key {claim.key_id} was deleted during the request")
+        using.set(credential)
         acting.set(Actor(f"access-key:{credential.key_id}", f"api {request.host}"))
         if not operation.name.startswith(READING):
             request.changes_as = credential.key_id
@@ -276,7 +283,7 @@ class _Request:
         """Raises ``Refused`` for one that is too long, without having read more of it than that."""
         too_large = Refused(ApiRefusal.REQUEST_TOO_LARGE, f"a request has at most {BODY_LIMIT} bytes")
         length = self.header("content-length")
-        if length.isdecimal() and int(length) > BODY_LIMIT:
+        if length.isdecimal() and int(length[:12]) > BODY_LIMIT:
             raise too_large
         body = bytearray()
         while True:
