@@ -75,10 +75,8 @@ class SecondFactor(NamedTuple):
 
 @dataclass(slots=True)
 class _Known:
-    account: Account | None
-    """None: the directory has said since that it is nobody's."""
-    at: float
-    """When it said so."""
+    said: Account | Refused
+    asked_at: float
 
 
 class _Desk:
@@ -120,25 +118,33 @@ class _Desk:
         finally:
             self.latency.add(self._clock() - begun)
 
-    def remember(self, username: str, account: Account, now: float) -> None:
-        known = self.find(account.name)
-        if known is None or known.account is None or known.account.name != account.name:
-            known = _Known(account, now)
-        known.account, known.at = account, now
+    def learn(self, username: str, account: Account, asked_at: float) -> Account | Refused:
+        """The directory's answer to a question of then. What is known now: answers come in any order, and while a login
+        waited for others the account may have been looked at again."""
+        known = self._accounts.get(account.name)
+        if known is not None and isinstance(known.said, Account) and known.said.name != account.name:
+            known = None  # it is another way to write another one's
+        if known is not None and asked_at < known.asked_at:
+            return _unchanged(account, known.said)
+        if known is None or isinstance(known.said, Refused):
+            known = _Known(account, asked_at)
+        known.said, known.asked_at = account, asked_at
         for name in (username, account.name):
             self._accounts.pop(name, None)
             self._accounts[name] = known
         while len(self._accounts) > MOST_REMEMBERED:
             del self._accounts[next(iter(self._accounts))]
+        return account
 
-    def find(self, username: str) -> _Known | None:
+    def unlearn(self, username: str, refused: Refused, asked_at: float) -> None:
+        """It is nobody's, under all its names. Names that nobody has had here take no room."""
+        if (known := self._accounts.get(username)) is not None and known.asked_at <= asked_at:
+            known.said, known.asked_at = refused, asked_at
+
+    def find(self, username: str) -> tuple[Account, float] | None:
+        """And when it was asked about."""
         known = self._accounts.get(username)
-        return None if known is None or known.account is None else known
-
-    def forget(self, username: str) -> None:
-        """Under all its names."""
-        if (known := self._accounts.pop(username, None)) is not None:
-            known.account = None
+        return None if known is None or isinstance(known.said, Refused) else (known.said, known.asked_at)
 
 
 @dataclass(slots=True)
@@ -197,10 +203,9 @@ class UserLogins:
         desk = self._desks[directory]
         if desk.directory.good_for_s is None:
             return desk.directory.look_up(username)
-        known = desk.find(username)
-        if known is None or known.account is None:
+        if (known := desk.find(username)) is None:
             return Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
-        return known.account
+        return known[0]
 
     def take_password(self, directory: str, username: str) -> Secret | None:
         """Of a login that was right just now, if nobody can be asked about this account without it. Whoever takes it
@@ -221,7 +226,7 @@ class UserLogins:
         good_for_s = desk.directory.good_for_s
         if good_for_s is None or _problem_with(username) is not None:
             return None
-        if (known := desk.find(username)) is not None and self._clock() < known.at + good_for_s:
+        if (known := desk.find(username)) is not None and self._clock() < known[1] + good_for_s:
             return None
         if (crowded := desk.crowded(source)) is not None:
             return crowded
@@ -236,7 +241,7 @@ class UserLogins:
         self, directory: str, username: str, *, source: str = OURSELVES, kept: KeptPassword | None = None
     ) -> Account | Refused:
         """The account as the directory has it now."""
-        desk = self._desks[directory]
+        desk, asked_at = self._desks[directory], self._clock()
         desk.enter(source)
         look_up = desk.directory.look_up if kept is None else partial(_look_up_or_bind, desk.directory, kept)
         job = desk.ask(look_up, username)
@@ -249,9 +254,9 @@ class UserLogins:
         if self._desks.get(directory) is not desk:
             return _replaced(directory)
         if isinstance(outcome, Account):
-            desk.remember(username, outcome, self._clock())
-        elif outcome.refusal in OWN_FAULT:
-            desk.forget(username)
+            return desk.learn(username, outcome, asked_at)
+        if outcome.refusal in OWN_FAULT:
+            desk.unlearn(username, outcome, asked_at)
         return outcome
 
     async def log_in(
@@ -312,12 +317,15 @@ class UserLogins:
         async with self._turns.setdefault(pair, asyncio.Lock()):
             if (wait_s := self._throttle.wait_s(*pair, self._clock())) > 0:
                 return Refused(Refusal.LOGIN_THROTTLED, f"{username} may try again from there in {wait_s:.0f} s")
+            asked_at = self._clock()
             attempt.job = desk.ask(ask, username)
             answer = await asyncio.wrap_future(attempt.job)
-            outcome = await _judged(answer, second_factor) if isinstance(answer, Proven) else answer
+            if isinstance(answer, Proven):  # what becomes of the account is noticed, however long others take
+                desk.learn(username, answer.account, asked_at)
+                answer = await _judged(answer, second_factor)
+            outcome = desk.learn(username, answer, asked_at) if isinstance(answer, Account) else answer
             if isinstance(outcome, Account):  # a wrong password says nothing of who is logged in
                 self._throttle.succeeded(*pair)
-                desk.remember(username, outcome, self._clock())
             elif outcome.refusal in OWN_FAULT:
                 self._throttle.failed(*pair, self._clock())
             return outcome
@@ -379,6 +387,13 @@ def _plain(username: str) -> str:
 def left_of_failure(seconds: float) -> float:
     """How long a failure that has taken so many seconds is still to be kept back."""
     return math.ceil(max(seconds, 1e-9) / FAILURE_TAKES_S) * FAILURE_TAKES_S - seconds
+
+
+def _unchanged(account: Account, now: Account | Refused) -> Account | Refused:
+    """What has been proven of an account is of the one that there is now."""
+    if isinstance(now, Account) and (now.stamp, now.person) != (account.stamp, account.person):
+        return Refused(Refusal.WRONG_PASSWORD, f"the account of {account.name} was changed while it logged in")
+    return now
 
 
 def _replaced(directory: str) -> Refused:

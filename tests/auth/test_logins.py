@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from cvpnd.auth.challenge import Asker, Proven
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
@@ -17,10 +18,12 @@ from cvpnd.auth.logins import (
     MOST_PENDING,
     MOST_PENDING_OF_PAIR,
     MOST_PENDING_OF_SOURCE,
+    SecondFactor,
     UserLogins,
     left_of_failure,
 )
 from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, hash_password, verify_password
+from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.throttle import FORGOTTEN_AFTER_S, FREE_FAILURES, FREE_FAILURES_OF_SOURCE, MAX_DELAY_S, LoginThrottle
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
@@ -219,6 +222,47 @@ async def test_what_has_become_of_an_account_holds_under_all_names_it_has_logged
     refused = await logins.recall("corp", "anna@corp.example", source="192.0.2.1", within_s=5)
     assert refused is not None and refused.refusal is Refusal.ACCOUNT_DISABLED
     assert isinstance(logins.look_up("corp", "anna@corp.example"), Refused)
+    logins.close()
+
+
+@pytest.mark.parametrize(
+    ("then", "let_in"),
+    [
+        (Account("anna", frozenset({"eng"}), b"1"), True),
+        (Account("anna", frozenset({"guests"}), b"1"), True),
+        (Account("anna", frozenset({"eng"}), b"2"), False),
+        (Account("anna", frozenset({"eng"}), b"1", b"somebody else"), False),
+        (Refused(Refusal.ACCOUNT_DISABLED, ""), False),
+    ],
+)
+async def test_what_becomes_of_an_account_while_its_second_factor_takes_its_time_counts(
+    then: Account | Refused, let_in: bool
+) -> None:
+    """A push to a telephone takes half a minute, in which the account may be looked at again for another session."""
+    directory, pushed, accepted = Renaming(), asyncio.Event(), asyncio.Event()
+    logins = UserLogins({"corp": directory})
+
+    def prove(directory: Renaming, username: str, password: Secret) -> Proven:
+        asker = Asker("cvpn-endpoint-0123456789abcdef0", "corp", "", Revocations().begin("", 0.0))
+        return Proven(asker, username, directory.log_in(username, password), Secret(b"123456"))
+
+    async def judge(proven: Proven) -> Account:
+        pushed.set()
+        await accepted.wait()
+        return proven.account
+
+    factor = SecondFactor(prove, judge)
+    login = asyncio.create_task(
+        logins.log_in("corp", "ANNA", Secret(b"x"), source="192.0.2.1", within_s=5, second_factor=factor)
+    )
+    await pushed.wait()
+    directory.answer = then
+    await logins.look_again("corp", "anna")
+    accepted.set()
+    answer = await login
+    assert answer == then if let_in else isinstance(answer, Refused)
+    known = logins.look_up("corp", "anna")
+    assert known == then if isinstance(then, Account) else isinstance(known, Refused)
     logins.close()
 
 
