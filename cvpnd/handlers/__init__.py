@@ -5,6 +5,7 @@
     executable.py   a program, with the request on its standard input
     web.py          an HTTP(S) server, to which the request is posted
     python.py       a function in this process, in a thread of its own
+    trusted_path.py whether others could change what is run
     opening.py      from ``[[handler]]`` to one of the three
 
 Anything but a valid answer that allows it keeps the client out, with one of AWS's reasons (``Refusal``).

@@ -19,6 +19,7 @@ from typing import Any
 
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.schema import LARGEST_ANSWER, ConnectRequest, HandlerFailed
+from cvpnd.handlers.trusted_path import problem_with
 from cvpnd.ops.logs import RateLimited
 from cvpnd.reasons import Refusal
 
@@ -43,10 +44,12 @@ class ExecutableHandler:
         """Raises ``ValueError`` for a user that cannot be."""
         assert settings.executable is not None  # noqa: S101 - the caller's promise
         self.settings = settings
+        self._executable = settings.executable
         self._command = [*_privileges(settings.user), *_limits(settings), str(settings.executable), *settings.arguments]
 
     async def call(self, request: ConnectRequest) -> bytes:
         loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._check)
         try:
             transport, talk = await loop.subprocess_exec(
                 _Talk, *self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE, **_SURROUNDINGS
@@ -68,6 +71,15 @@ class ExecutableHandler:
         if status := transport.get_returncode():
             raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_OTHER_EXECUTION_ERROR, _what_ended_it(status))
         return bytes(talk.answer)
+
+    def _check(self) -> None:
+        """Again, as modes are changed while a daemon runs. Raises ``HandlerFailed``."""
+        try:
+            problem = problem_with(self._executable)
+        except OSError as error:
+            problem = f"{error.filename}: {error.strerror}"
+        if problem is not None:
+            raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, problem)
 
 
 class _Talk(asyncio.SubprocessProtocol):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import stat
 
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.desk import Handler
 from cvpnd.handlers.executable import ExecutableHandler
 from cvpnd.handlers.python import PythonHandler
+from cvpnd.handlers.trusted_path import problem_with
 
 
 class HandlerError(Exception):
@@ -35,8 +35,5 @@ def _check_executable(settings: HandlerConfig) -> None:
     status = settings.executable.stat()
     if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
         raise ValueError(f"{settings.executable} is no program; chmod +x it, or name another")
-    if status.st_mode & stat.S_IWOTH or status.st_uid not in (0, os.geteuid()):
-        raise ValueError(
-            f"{settings.executable} can be changed by others, who could let in whom they like; chown root and chmod "
-            "o-w it"
-        )
+    if (problem := problem_with(settings.executable)) is not None:
+        raise ValueError(problem)

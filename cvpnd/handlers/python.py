@@ -7,17 +7,19 @@ against the handler's concurrency until it does. Daemon threads, because none ma
 from __future__ import annotations
 
 import asyncio
-import importlib
+import importlib.util
 import inspect
 import json
 import logging
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.schema import LARGEST_ANSWER, ConnectRequest, HandlerFailed
+from cvpnd.handlers.trusted_path import problem_with
 from cvpnd.reasons import Refusal
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ def _find(name: str, settings: HandlerConfig) -> Callable[[dict[str, Any]], obje
     if settings.python_path is not None and str(settings.python_path) not in sys.path:
         sys.path.append(str(settings.python_path))  # behind all others: nothing of ours may be shadowed
     try:
+        _check_files(module_name, settings)
         function = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:
         raise ValueError(f'python = "{name}" cannot be imported: {type(error).__name__}: {error}') from error
@@ -100,3 +103,15 @@ def _find(name: str, settings: HandlerConfig) -> Callable[[dict[str, Any]], obje
     except TypeError:
         return function  # type: ignore[no-any-return]
     return lambda event: function(event, None)
+
+
+def _check_files(module_name: str, settings: HandlerConfig) -> None:
+    """Of the operator's modules, before they are imported: what is beside the daemon's own is as safe as that. Raises
+    ``ValueError``."""
+    names = module_name.split(".")
+    for count in range(1, len(names) + 1):
+        spec = importlib.util.find_spec(".".join(names[:count]))  # which imports the packages around it
+        origin = None if spec is None or not spec.has_location else spec.origin
+        below = settings.python_path is not None and origin and Path(origin).is_relative_to(settings.python_path)
+        if origin and below and (problem := problem_with(Path(origin))) is not None:
+            raise ValueError(problem)

@@ -37,7 +37,9 @@ DENIED = 'cvpnd_authentication_failures_total{endpoint="staff",reason="client-co
 def program() -> Iterator[Path]:
     """Where another user may read and write."""
     directory = Path(tempfile.mkdtemp(prefix="cvpnd-handler-"))
-    directory.chmod(0o777)
+    directory.chmod(0o755)
+    (directory / "requests").touch()
+    (directory / "requests").chmod(0o666)
     path = directory / "posture"
     path.write_text(PROGRAM.format(directory=directory))
     path.chmod(0o755)

@@ -141,8 +141,9 @@ async def test_what_a_program_leaves_behind_is_ended_and_does_not_delay_its_answ
 @pytest.fixture
 def pids(open_directory: Path) -> Path:
     """Where programs write whom they have started."""
-    open_directory.chmod(0o777)
-    return open_directory / "pids"
+    (open_directory / "for-all").mkdir()
+    (open_directory / "for-all").chmod(0o777)
+    return open_directory / "for-all" / "pids"
 
 
 async def ended(pids: Path, count: int) -> None:
@@ -166,7 +167,8 @@ def test_a_program_that_others_may_change_or_a_user_that_is_none_is_refused_at_s
     path = open_directory / "handler"
     path.write_text("#!/bin/sh\n")
     for mode, user, problem in (
-        (0o777, None, "can be changed by others"),
+        (0o777, None, r"can be changed by others \(mode 0777\), .*; chmod go-w"),
+        (0o775, None, "can be changed by others"),
         (0o644, None, "is no program"),
         (0o755, "no-such-user", "does not exist"),
         (0o755, "root", "is root"),
@@ -174,6 +176,28 @@ def test_a_program_that_others_may_change_or_a_user_that_is_none_is_refused_at_s
         path.chmod(mode)
         with pytest.raises(HandlerError, match=problem):
             handlers(executable=path, user=user)
+
+
+async def test_a_program_that_others_may_change_since_the_start_is_not_run(program: Callable[..., Handlers]) -> None:
+    made = program(SAY_ALLOW)
+    assert (await ask(made)).allow
+    path = made._desks[NAME].handler.settings.executable
+    assert path is not None
+    path.chmod(0o775)
+    refusal, detail = await failure(made)
+    assert refusal is SERVICE and f"chmod go-w {path}" in detail
+    path.unlink()
+    assert await failure(made) == (SERVICE, f"{path}: No such file or directory")
+
+
+def test_a_module_that_others_may_change_is_not_imported(open_directory: Path) -> None:
+    package = open_directory / "posture_of_others"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "checks.py").write_text(f"raise SystemExit('{package}')\n")
+    (package / "checks.py").chmod(0o664)
+    with pytest.raises(HandlerError, match="chmod go-w"):
+        handlers(python="posture_of_others.checks:check", python_path=open_directory)
 
 
 DAEMON = 65432

@@ -60,7 +60,9 @@ class Asked:
 @pytest.fixture
 def asked(served: Served) -> Iterator[Asked]:
     directory = Path(tempfile.mkdtemp(prefix="cvpnd-handler-"))
-    directory.chmod(0o777)
+    directory.chmod(0o755)
+    (directory / "calls").touch()
+    (directory / "calls").chmod(0o666)
     yield Asked(served, directory)
     shutil.rmtree(directory)
 
