@@ -9,17 +9,16 @@ server that is not there is heard of at once, and no 256 identifiers are all the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
 import socket
 import struct
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pyrad.packet import AccessAccept, AccessChallenge, AccessReject, AccessRequest, AuthPacket, PacketError
 
@@ -46,6 +45,8 @@ MOST_PACKET_BYTES = 4096
 MOST_PENDING = 512
 MOST_UNVERIFIED = 32
 """Of one question to one server; each costs a few digests."""
+MOST_ADDRESSES = 4
+"""Of one server's name."""
 UNSIGNED = "an answer without a Message-Authenticator, which its configuration has to ask for"
 LEAST_SECRET_BYTES = 16
 """RFC 2865, section 3."""
@@ -78,6 +79,11 @@ class Unanswered(Exception):
         super().__init__(detail)
         self.refusal = refusal
         self.detail = detail
+
+
+class _Address(NamedTuple):
+    family: socket.AddressFamily
+    host: str
 
 
 class _Silent(Exception):
@@ -120,6 +126,8 @@ class RadiusServers:
         self.latency = Latency()
         self.pending = 0
         self._health = ServerHealth(settings.servers)
+        self._answered_at: dict[RadiusUrl, _Address] = {}
+        """Of those that have several addresses."""
         self._names = ThreadPoolExecutor(1, thread_name_prefix="radius-names")
         """A resolver that hangs keeps no thread that others wait for."""
 
@@ -159,28 +167,46 @@ class RadiusServers:
             self.latency.add(loop.time() - begun)
 
     async def _ask(self, url: RadiusUrl, question: Question, until: float) -> Answer:
-        loop, settings = asyncio.get_running_loop(), self.settings
+        """At each of its addresses, first where it has answered last. Each is given up before the next is asked: a
+        telephone is to ring once."""
+        loop, problems, unverified = asyncio.get_running_loop(), [], False
         request = self._request(question)
+        for address in await self._addresses(url, until):
+            try:
+                answer = await self._ask_at(address, url, request, until)
+            except _Silent as problem:
+                unverified |= problem.unverified
+                problems.append(str(problem))
+                if loop.time() >= until:
+                    break
+            else:
+                self._answered_at[url] = address
+                return answer
+        raise _Silent("; ".join(dict.fromkeys(problems)), unverified=unverified)
+
+    async def _ask_at(self, address: _Address, url: RadiusUrl, request: AuthPacket, until: float) -> Answer:
+        loop, settings = asyncio.get_running_loop(), self.settings
         packet = request.RequestPacket()
         doubts: dict[str, int] = {}
-        async with self._connected(url, until) as sock:
-            for _ in range(settings.attempts):
-                try:
-                    async with asyncio.timeout_at(min(until, loop.time() + settings.timeout_s)):
-                        await loop.sock_sendall(sock, packet)
-                        while sum(doubts.values()) < MOST_UNVERIFIED:
-                            received = await loop.sock_recv(sock, MOST_PACKET_BYTES)
-                            answer = _verified(request, received, url)
-                            if isinstance(answer, Answer):
-                                if doubts:
-                                    log.warning("RADIUS server %s: passed over %s", url, ", ".join(doubts))
-                                return answer
-                            doubts[answer] = doubts.get(answer, 0) + 1
-                            await asyncio.sleep(0)  # a socket that is never empty would keep the loop
-                except TimeoutError:
-                    continue
-                except OSError as error:
-                    raise _Silent(f"cannot be reached: {error.strerror or error}") from None
+        with socket.socket(address.family, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect((address.host, url.port))
+                for _ in range(settings.attempts):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout_at(min(until, loop.time() + settings.timeout_s)):
+                            await loop.sock_sendall(sock, packet)
+                            while sum(doubts.values()) < MOST_UNVERIFIED:
+                                received = await loop.sock_recv(sock, MOST_PACKET_BYTES)
+                                answer = _verified(request, received, url)
+                                if isinstance(answer, Answer):
+                                    if doubts:
+                                        log.warning("RADIUS server %s: passed over %s", url, ", ".join(doubts))
+                                    return answer
+                                doubts[answer] = doubts.get(answer, 0) + 1
+                                await asyncio.sleep(0)  # a socket that is never empty would keep the loop
+            except OSError as error:
+                raise _Silent(f"cannot be reached: {error.strerror or error}") from None
         if doubts:
             raise _Silent(f"sent what cannot be believed: {', '.join(doubts)}", unverified=True)
         raise _Silent("has not answered")
@@ -200,40 +226,27 @@ class RadiusServers:
             request[STATE] = [question.state]
         return request
 
-    @asynccontextmanager
-    async def _connected(self, url: RadiusUrl, until: float) -> AsyncIterator[socket.socket]:
+    async def _addresses(self, url: RadiusUrl, until: float) -> list[_Address]:
+        """Raises ``_Silent``."""
+        try:
+            return [_Address(socket.AF_INET6 if ip_address(url.host).version == 6 else socket.AF_INET, url.host)]
+        except ValueError:
+            pass
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(until):
-                addresses = await self._addresses(url)
+                found = await loop.run_in_executor(
+                    self._names, lambda: socket.getaddrinfo(url.host, url.port, type=socket.SOCK_DGRAM)
+                )
         except TimeoutError:
             raise _Silent("has a name that is not resolved in time") from None
         except OSError as error:
             raise _Silent(f"has a name that cannot be resolved: {error.strerror or error}") from None
         except RuntimeError:  # the configuration has changed, and the resolver's thread is gone
             raise _Silent("is configured no more") from None
-        problem = "no address"
-        for family, address in addresses:
-            with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)
-                try:
-                    sock.connect(address)
-                except OSError as error:
-                    problem = error.strerror or str(error)
-                    continue
-                yield sock
-                return
-        raise _Silent(f"cannot be reached: {problem}")
-
-    async def _addresses(self, url: RadiusUrl) -> list[tuple[int, tuple[str, int]]]:
-        try:
-            version = ip_address(url.host).version
-        except ValueError:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(
-                self._names, lambda: socket.getaddrinfo(url.host, url.port, type=socket.SOCK_DGRAM)
-            )
-            return [(family, (str(address[0]), url.port)) for family, _, _, _, address in found]
-        return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (url.host, url.port))]
+        addresses = list(dict.fromkeys(_Address(family, str(address[0])) for family, _, _, _, address in found))
+        latest = self._answered_at.get(url)
+        return sorted(addresses, key=lambda each: each != latest)[:MOST_ADDRESSES]
 
 
 def _hidden(password: Secret, secret: bytes, authenticator: bytes) -> bytes:

@@ -250,6 +250,32 @@ async def test_the_next_server_is_asked_and_the_dead_one_left_alone(
             silent.recv(4096)
 
 
+@pytest.mark.parametrize("silent", [False, True])
+async def test_each_address_of_a_name_is_asked_and_the_one_that_answered_first_the_next_time(
+    place: Namespace, desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """Where there is nobody, and where nobody answers."""
+    resolve = socket.getaddrinfo
+
+    def resolve_both(host: str, *more: object, **how: object) -> list[object]:
+        hosts = ("::1", "127.0.0.1") if host == "radius.example.com" else (host,)
+        return [found for each in hosts for found in resolve(each, *more, **how)]  # type: ignore[call-overload]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_both)
+    with place.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as nobody:
+        nobody.setblocking(False)
+        if silent:
+            nobody.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            nobody.bind(("::1", CODE))
+        here = desk(servers=[f"radius://radius.example.com:{CODE}"])
+        assert await here.log_in(static(PASSWORD, code())) == "anna"
+        if silent:
+            assert nobody.recv(4096)
+        assert await here.log_in(static(PASSWORD, code()), "bob") == "bob"
+        with pytest.raises(BlockingIOError):
+            nobody.recv(4096)
+
+
 async def test_servers_that_keep_silent_are_given_up_in_time_for_the_client(
     place: Namespace, desk: Callable[..., Desk]
 ) -> None:
