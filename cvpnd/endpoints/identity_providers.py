@@ -19,7 +19,7 @@ class IdentityProviders:
     """On the event loop's thread, by whoever may change the gateway."""
 
     def __init__(self, control: ControlPlane, store: Store) -> None:
-        self.keeper = SamlKeeper(store)
+        self.keeper = SamlKeeper(store, unavailable=StoreError)
         self._control = control
         self._store = store
 

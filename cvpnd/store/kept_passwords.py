@@ -10,13 +10,21 @@ from sqlalchemy import delete, insert, select
 from cvpnd.store.database import Database
 from cvpnd.store.tables import kept_password
 
+MOST_OF_ACCOUNT = 32
+"""Devices of one person, and logins of each that it has forgotten; who logs in again and again fills no disk."""
+
 
 class KeptPasswordStore(Database):
     def keep_password(
         self, login_id: str, directory: str, username: str, sealed: bytes, logged_in_at: float, until: float, now: float
     ) -> None:
         with self._write() as connection:
-            connection.execute(delete(kept_password).where(kept_password.c.until <= now))
+            table = kept_password.c
+            connection.execute(delete(kept_password).where(table.until <= now))
+            same = (table.directory == directory) & (table.username == username)
+            newest = select(table.login_id).where(same).order_by(table.logged_in_at.desc(), table.login_id)
+            over = list(connection.execute(newest.offset(MOST_OF_ACCOUNT - 1)).scalars())
+            connection.execute(delete(kept_password).where(table.login_id.in_(over)))
             connection.execute(
                 insert(kept_password).values(
                     login_id=login_id, directory=directory, username=username, sealed=sealed,

@@ -19,6 +19,7 @@ from cvpnd.auth.revocations import Revocations
 from cvpnd.auth.tokens import Token, TokenOwner
 from cvpnd.secret import Secret
 from cvpnd.store import Store
+from cvpnd.store.kept_passwords import MOST_OF_ACCOUNT
 
 OWNER = TokenOwner("cvpn-endpoint-0123456789abcdef0", "corp totp", "EXAMPLE\\anna", "ab", b"")
 PASSWORD = Secret(b"the canary")
@@ -102,6 +103,16 @@ def test_a_no_of_the_directory_takes_those_of_the_account_too_that_are_no_younge
     assert [kept.open(each, OWNER) for each in (old, refused)] == [None, None]
     assert [kept.open(each, OWNER) for each in (younger, others, elsewhere)] == 3 * [PASSWORD]
     kept.forget(refused)
+
+
+def test_of_one_account_the_newest_are_kept(kept: KeptPasswords) -> None:
+    """Whoever has a password may log in as often as they like."""
+    bobs, many = login(kept, "bob", at=-9), [login(kept, at=number / 10 - 8) for number in range(MOST_OF_ACCOUNT + 8)]
+    elsewhere = login(kept, directory="labs", at=-9)
+    opened = [kept.open(each, OWNER) for each in many]
+    assert opened.count(PASSWORD) == MOST_OF_ACCOUNT and opened[-1] == PASSWORD
+    assert sum(each is None for each in opened[:8]) >= 8 - 10 / 2, "the oldest go, to the second"
+    assert kept.open(bobs, OWNER) == kept.open(elsewhere, OWNER) == PASSWORD
 
 
 def test_it_goes_with_the_login(kept: KeptPasswords, store: Store) -> None:

@@ -17,7 +17,7 @@ from helpers import saml_idp
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.saml.keeper import AGAIN_AFTER_FAILURE_S, SamlKeeper
 from cvpnd.config import SamlProviderConfig
-from cvpnd.store import Store
+from cvpnd.store import Store, StoreError
 
 NEW = "https://idp.example.com/new"
 
@@ -224,3 +224,38 @@ def test_a_new_signing_key_counts_beside_metadata_of_a_url_that_stays(store, url
         key = keeper.providers()["corp"].signing_key
         assert key is not None
         assert key.private_numbers() == load_pem_private_key(path.read_bytes(), None).private_numbers()
+
+
+def test_keys_that_are_withdrawn_are_so_while_nothing_can_be_kept(
+    store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that failed for a moment let the old keys count until the metadata was due again, an hour later, and
+    those of a file beside it as well."""
+    (tmp_path / "beside.xml").write_text(saml_idp.metadata())
+    beside = SamlProviderConfig.model_validate(
+        {"id": "beside", "metadata": str(tmp_path / "beside.xml")}, context={"directory": Path("/")}
+    )
+    clock = Clock()
+    keeper = SamlKeeper(store, clock, unavailable=StoreError)
+    keeper.read([beside, config(url)])
+    (tmp_path / "beside.xml").write_text(saml_idp.metadata(entity_id=NEW))
+    Site.body = saml_idp.metadata(entity_id=NEW).encode()
+    clock.now += 3601
+    keep, down = store.keep_saml_metadata, True
+
+    def fails_for_a_moment(*row: object) -> None:
+        if down:
+            raise StoreError("database or disk is full")
+        keep(*row)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "keep_saml_metadata", fails_for_a_moment)
+    assert keeper.refresh_due()
+    assert entity_ids(keeper) == {"beside": NEW, "corp": NEW}
+    assert not keeper.refresh_due()
+    down = False
+    clock.now += AGAIN_AFTER_FAILURE_S
+    assert keeper.refresh_due()
+    restarted = SamlKeeper(store, clock, unavailable=StoreError)
+    Site.status = 500
+    restarted.read([config(url)])
+    assert entity_ids(restarted) == {"corp": NEW}, "kept at last"

@@ -52,9 +52,13 @@ class _Source:
 class SamlKeeper:
     """On the event loop's thread, but for what it says that is for others."""
 
-    def __init__(self, cache: Cache, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, cache: Cache, clock: Callable[[], float] = time.time, unavailable: type[Exception] = OSError
+    ) -> None:
+        """``unavailable``: what ``cache`` raises while it cannot be asked."""
         self._cache = cache
         self._clock = clock
+        self._unavailable = unavailable
         self._sources: dict[str, _Source] = {}
         self._texts: dict[str, str] = {}
         self._stored: dict[str, SamlProvider] = {}
@@ -108,7 +112,7 @@ class SamlKeeper:
         config, now = source.config, self._clock()
         source.again_at = now + config.refresh_s
         try:
-            idp = parse_metadata(self._text(config), config.idp_entity_id)
+            idp = parse_metadata(self._text(source), config.idp_entity_id)
             if idp.expired(now):
                 raise MetadataError("has expired (validUntil)")
         except (MetadataError, OSError, URLError, HTTPException, ValueError) as error:
@@ -125,23 +129,27 @@ class SamlKeeper:
             log.warning("SAML provider %s: %s wants signed requests; name a signing_key", config.id, idp.entity_id)
         source.provider = _provider(source, idp)
 
-    def _text(self, config: SamlProviderConfig) -> bytes:
+    def _text(self, source: _Source) -> bytes:
+        config = source.config
         if isinstance(config.metadata, Path):
             return config.metadata.read_bytes()
         text = fetch(config.metadata, config.metadata_ca)
         parse_metadata(text, config.idp_entity_id)  # what is not good is not kept
-        self._cache.keep_saml_metadata(config.id, config.metadata, text.decode(), self._clock())
+        now = self._clock()
+        try:
+            self._cache.keep_saml_metadata(config.id, config.metadata, text.decode(), now)
+        except self._unavailable as error:  # keys that are withdrawn in it are so all the same
+            log.warning("SAML provider %s: its metadata is not kept for the next start: %s", config.id, error)
+            source.again_at = now + min(AGAIN_AFTER_FAILURE_S, config.refresh_s)
         return text
 
     def _last(self, config: SamlProviderConfig) -> IdpMetadata | None:
-        if (
-            isinstance(config.metadata, Path)
-            or (found := self._cache.saml_metadata(config.id, config.metadata)) is None
-        ):
+        if isinstance(config.metadata, Path):
             return None
         try:
-            return parse_metadata(found, config.idp_entity_id)
-        except MetadataError:
+            found = self._cache.saml_metadata(config.id, config.metadata)
+            return None if found is None else parse_metadata(found, config.idp_entity_id)
+        except (MetadataError, self._unavailable):
             return None
 
 
