@@ -11,6 +11,7 @@ import pytest
 from helpers import certs
 from helpers.served import Client, Served, wait_until
 
+from cvpnd.auth.revocations import Revocations
 from cvpnd.host.errors import HostError
 from cvpnd.policy.leases import LeasePool, PoolFull
 from cvpnd.reasons import Refusal
@@ -76,6 +77,22 @@ async def test_the_next_one_waits_until_the_kernel_has_forgotten_and_nobody_else
     kernel.may.set()
     await bob.connect()
     assert served.established[-1].grant.lease.v4 == address
+    bob.close()
+
+
+async def test_whose_logins_are_ended_while_they_wait_does_not_get_in(served, kernel):
+    alice, _ = await connect(served, "alice")
+    await leave(served, alice)
+    assert await wait_until(lambda: kernel.asked)
+    bob = Client(served.udp, certificate=certs.client("bob"))
+    assert not await bob.until(lambda: bob.light.connected, 0.3)
+    control = served.control
+    control.revocations.add(Revocations.new_marks({Revocations.of_user("bob")}), control.clock.now())
+    kernel.may.set()
+    assert await bob.until(lambda: bob.light.failed is not None)
+    assert served.ended[-1].end_reason is Refusal.TERMINATED
+    bob.close()
+    bob, _ = await connect(served, "bob")
     bob.close()
 
 
