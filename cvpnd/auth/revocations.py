@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from cvpnd.auth.tokens import MARK_BYTES, NO_MARK, Token
 
+LONGEST_LOGIN_S = 86_400.0
+"""More than any login takes, or a session of the self-service pages lasts."""
+
 
 class Revocations:
     """Which tokens are worth nothing although their time is not over: those of one login, or those of a user, of their
@@ -28,7 +31,7 @@ class Revocations:
         self._marks: dict[str, bytes] = {}
         """By subject; of a login that there is one says enough."""
         self._learned_at: dict[str, float] = {}
-        """On the steady clock."""
+        """On the steady clock; the oldest first, and none before ``LONGEST_LOGIN_S``."""
 
     @staticmethod
     def of_user(username: str) -> str:
@@ -55,7 +58,11 @@ class Revocations:
     def add(self, marks: Mapping[str, bytes], now: float) -> None:
         for subject, mark in marks.items():
             if self._marks.get(subject) != mark:
-                self._marks[subject], self._learned_at[subject] = mark, now
+                self._marks[subject] = mark
+                self._learned_at.pop(subject, None)  # to be the latest
+                self._learned_at[subject] = now
+        while self._learned_at and self._learned_at[oldest := next(iter(self._learned_at))] < now - LONGEST_LOGIN_S:
+            del self._learned_at[oldest]
 
     def replace(self, marks: Mapping[str, bytes], now: float) -> None:
         """By what the store has. What another gateway has written there counts from now."""

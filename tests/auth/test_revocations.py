@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revocations import LONGEST_LOGIN_S, Revocations
 from cvpnd.auth.tokens import Token
 
 STAFF, GUESTS = "cvpn-endpoint-0123456789abcdef0", "cvpn-endpoint-0123456789abcdef1"
@@ -72,3 +72,17 @@ def test_what_another_gateway_has_ended_ends_logins_here_and_what_is_known_ends_
     assert before.is_ended("corp", "anna")
     revoked.add(marks, 6.0)
     assert later.is_ended("corp", "anna")
+
+
+def test_what_ended_long_ago_takes_no_memory_and_ends_tokens_all_the_same():
+    revoked = Revocations()
+    of_before = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    login = revoked.begin(STAFF, 1.0)
+    revoked.add(Revocations.new_marks({Revocations.of_user("anna")}), 2.0)
+    revoked.add(Revocations.new_marks({Revocations.of_user("bob")}), 3.0)
+    revoked.add(Revocations.new_marks({Revocations.of_user("anna")}), 2.0 + LONGEST_LOGIN_S)
+    assert login.is_ended("corp", "anna") and login.is_ended("corp", "bob")
+    revoked.add(Revocations.new_marks({Revocations.of_user("carol")}), 4.0 + LONGEST_LOGIN_S)
+    assert login.is_ended("corp", "anna"), "ended again since"
+    assert not login.is_ended("corp", "bob")
+    assert revoked.covers(of_before, STAFF, "corp", "bob")
