@@ -270,9 +270,7 @@ class _Verifier:
             refused = Refused(Refusal.INTERNAL_ERROR, "checking the certificate failed; see the daemon's log")
         if refused is not None and verdict.refusal is None:
             verdict.refusal, verdict.detail = refused.refusal, refused.detail
-            verdict.accepted = (
-                None  # the names of a path are looked at last, when the certificate itself was let through
-            )
+            verdict.accepted = None  # it may have been: the names of a path are looked at last
         # A CA that OpenSSL likes and our CRL does not is refused a moment later, with the client's own certificate:
         # only then is it known whose login this was. OpenSSL always gets there, or fails before.
         return verdict.refusal is None or bool(ok and depth > 0)
@@ -327,7 +325,7 @@ def _signed_by_itself(certificate: x509.Certificate) -> bool:
     """Not merely issued under its own name, as a certificate is by which an authority vouches for its next key."""
     try:
         return certificate.issuer == certificate.subject and issued(certificate, certificate)
-    except ValueError:  # whose names can be read are those in the bundle
+    except ValueError:  # a name that cannot be read; those of the bundle can
         return False
 
 

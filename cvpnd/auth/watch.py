@@ -89,7 +89,7 @@ class TrustKeeper:
         return self.reload() if self._watch.changed(now) else None
 
     def reload(self) -> CertificateTrust | None:
-        """Reload now (SIGHUP). Returns the trust that was replaced, or None when the files cannot be used."""
+        """Reload now. Returns the trust that was replaced, or None when the files cannot be used."""
         old = self.current
         try:
             self.current = old.reload()

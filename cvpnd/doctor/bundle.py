@@ -64,7 +64,7 @@ def write_bundle(
     """Returns the names of its parts. The archive (tar.gz) has mode 0600. Raises ``OSError``, also if it exists,
     and ``UnknownSecretsError``."""
     try:
-        scrub = Scrubber(secrets_of(config_path, lambda: {} if daemon is None else environment_of(daemon["pid"])))
+        scrub = Scrubber(secrets_of(config_path, lambda: {} if daemon is None else _environment(daemon)))
     except PermissionError as error:
         raise UnknownSecretsError(
             f"{error.filename}: {error.strerror}; what is in it is to be left out of the archive: run this with sudo"
@@ -89,6 +89,15 @@ def write_bundle(
             archive.addfile(entry, io.BytesIO(data))
             names.append(name)
     return names
+
+
+def _environment(daemon: Mapping[str, Any]) -> Mapping[str, str]:
+    if "pid" not in daemon:
+        raise UnknownSecretsError(
+            "the daemon that runs is older than this cvpnctl and does not say where its environment is, in which secrets "
+            "may be that are to be left out of the archive: restart it"
+        )
+    return environment_of(daemon["pid"])
 
 
 def _parts(

@@ -2,8 +2,8 @@
 
 ``start`` and ``reload`` take the same road: read and check everything that can be refused (files, certificates), plan,
 then change the host, then the data plane, then listen. A reload that fails on the way goes back to the old plan.
-An endpoint whose listeners, client CIDR or interface settings change is replaced (its clients are sent back at once);
-everything else changes under live sessions. ``refresh`` takes that road for what changed in the store.
+An endpoint whose login methods, listeners, client CIDR or path MTU change is replaced (its clients are told to come back,
+and given time to hear it); everything else changes under live sessions. ``refresh`` takes that road for what changed in the store.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 
 MANY_PREFIXES = 100
 """From here on rules are compiled beside the event loop."""
+LONGEST_GRACE_S = 3.0
+"""In a change: it holds the store meanwhile, for which others wait 5 s (``store.sqlite``, ``store.postgresql``)."""
 
 
 class GatewayError(Exception):
@@ -228,10 +230,14 @@ class Gateway:
         await self.accounts.set_kept_passwords(file)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         leaving = [each for each in self._running.values() if each.needs_replacing(wanted.get(each.served.id))]
-        for running in list(self._running.values()):  # whom nobody trusts any more goes before anything takes time
-            if running not in leaving:
-                await self._trust(running, checked.keepers[running.served.id])
-        await self._send_away(leaving, End.CONFIGURATION_CHANGED, self.config.daemon.shutdown_grace_s)
+        for running in list(self._running.values()):  # what is taken away goes before anything takes time
+            if running in leaving:
+                continue
+            await self._trust(running, checked.keepers[running.served.id])
+            rules = await asyncio.to_thread(self._rules_of, wanted[running.served.id]) if again else running.served.rules
+            if rules != running.served.rules:
+                await self.put_rules_in_force(running.served, rules)
+        await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s())
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
             for e in config.endpoints
@@ -248,8 +254,6 @@ class Gateway:
                 pool = await self._pools.take(endpoint)
                 self._add(config, endpoint, devices[endpoint.id], checked.keepers[endpoint.id], rules, pool)
                 continue
-            if again and (rules := await asyncio.to_thread(self._rules_of, endpoint)) != here.served.rules:
-                await self.put_rules_in_force(here.served, rules)
             routes = here.served.routes
             here.configure(config, endpoint, self.timeouts)
             if here.served.routes != routes:
@@ -313,15 +317,21 @@ class Gateway:
         running.protect()
         await self._end_untrusted(running.served)
 
+    def _grace_s(self) -> float:
+        """For a change."""
+        return min(self.config.daemon.shutdown_grace_s, LONGEST_GRACE_S)
+
     async def _send_away(self, leaving: Sequence[RunningEndpoint], reason: End, grace_s: float) -> None:
-        """``grace_s``: where somebody is there to be told. Clients begin anew at once and acknowledge nothing."""
+        """``grace_s``: to wait, if somebody is there to be told. No client acknowledges a RESTART, which would end it
+        earlier."""
         told = sum([running.send_back(reason) for running in leaving])
         try:
             if told:
                 await asyncio.sleep(grace_s)
         finally:  # or a change that is cancelled would leave endpoints that let nobody in
             for running in leaving:
-                self._remove(running)
+                if self._running.get(running.served.id) is running:  # the gateway may have been stopped meanwhile
+                    self._remove(running)
 
     def _remove(self, running: RunningEndpoint) -> None:
         served = running.served
@@ -329,9 +339,6 @@ class Gateway:
         self._pools.put(served.id, served.leases)
         self.plane.remove_endpoint(served.index)
         del self._running[served.id]
-
-    def _connections(self, served: ServedEndpoint) -> list[Connection]:
-        return [connection for connection in self.control.table if connection.endpoint is served]
 
     @property
     def is_as_configured(self) -> bool:
@@ -343,7 +350,7 @@ class Gateway:
         """The endpoint whose device is gone: it gets another, and its clients come back to that. Raises
         ``GatewayError``."""
         leaving = [running for running in self._running.values() if running.served.interface == device]
-        await self._send_away(leaving, End.DEVICE_LOST, self.config.daemon.shutdown_grace_s)
+        await self._send_away(leaving, End.DEVICE_LOST, self._grace_s())
         try:
             await self._become(self.config)
         except _FAILURES as error:
@@ -378,7 +385,8 @@ class Gateway:
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
 
     async def reload_trust(self) -> list[TrustError]:
-        """The same at once, however short ago the files were looked at. Why it is not so everywhere."""
+        """Read certificates and CRLs again now, whether or not their files seem to have changed. Returns why that is
+        not so everywhere."""
         problems = []
         for served in self.endpoints:
             await asyncio.to_thread(served.trust_keeper.reload)
@@ -394,7 +402,7 @@ class Gateway:
         trust = served.trust
         if trust is served.judged_by:
             return
-        established = [connection for connection in self._connections(served) if connection.established]
+        established = [each for each in self.control.table if each.endpoint is served and each.established]
         proven: Mapping[Connection, Proof] = {}
         if set(trust.authorities) != set(served.judged_by.authorities):
             proven = await asyncio.to_thread(served.prove_again, established)

@@ -185,9 +185,9 @@ class HostGateway:
         groups = (firewall.NFNLGRP_NFTABLES,)
         with Notices(firewall.NETLINK_NETFILTER, groups, note, FIREWALL_SETTLE_S) as notices:
             while True:
-                lost, line = await notices.wait(again_s), None
+                lost, line, read_at = await notices.wait(again_s), None, loop.time()
                 async with self._busy:  # thus after our own change, with its port
-                    strangers, by = by.difference(self._our_ports_of(loop.time())), set()
+                    strangers, by = by.difference(self._our_ports_of(read_at)), set()
                     if self._batch and (strangers or lost or again_s is not None):
                         line = await self._put_firewall_back(loop.time(), suspected=not strangers)
                 again_s = FIREWALL_AGAIN_S if self._firewall_trouble else None
@@ -327,7 +327,7 @@ class HostGateway:
                 sysctls,
                 [endpoint.tun for endpoint in plan.endpoints],
                 sorted(plan.subnets_by_interface()),
-                ipv6=any(endpoint.client_cidr_v6 is not None for endpoint in plan.endpoints),
+                tuns_v6=[endpoint.tun for endpoint in plan.endpoints if endpoint.client_cidr_v6 is not None],
             )
             await self._replace_firewall(firewall.render(plan, opened), before, known)
             await self._set_up_devices(netlink, plan, known)

@@ -128,9 +128,15 @@ class Opened:
 
 
 def forwarding(
-    sysctls: Sysctls, tuns: list[str], interfaces: list[str], *, ipv6: bool, per_interface_v6: bool | None = None
+    sysctls: Sysctls,
+    tuns: list[str],
+    interfaces: list[str],
+    *,
+    tuns_v6: list[str],
+    per_interface_v6: bool | None = None,
 ) -> tuple[dict[str, str], Opened]:
-    """The settings that let packets pass between TUNs and target interfaces, and what that opens.
+    """The settings that let packets pass between TUNs and target interfaces, and what that opens. ``tuns_v6``: those of
+    the TUNs that have IPv6. Others have no settings of IPv6 where their MTU is below 1280.
 
     IPv4 is forwarded by the receiving interface's own setting. IPv6 has such a setting (force_forwarding) since
     Linux 6.17; before, there is only a switch for the whole host, and interfaces that learn their address from router
@@ -153,18 +159,18 @@ def forwarding(
         opened_v4 = [name for name in interfaces if sysctls.before(f"net/ipv4/conf/{name}/forwarding") == "0"]
     opened_v6: list[str] = []
     everywhere = False
-    if ipv6:
+    if tuns_v6:
         host_wide = "net/ipv6/conf/all/forwarding"
         closed = sysctls.before(host_wide) == "0"
         # The same over IPv6, where a TUN begins with the administrator's setting for interfaces to come. A kernel may
         # lack them.
         for setting in ("seg6_enabled", "rpl_seg_enabled"):
             if (PROC_SYS / "net/ipv6/conf/all" / setting).exists():
-                wanted |= {f"net/ipv6/conf/{name}/{setting}": "0" for name in tuns}
+                wanted |= {f"net/ipv6/conf/{name}/{setting}": "0" for name in tuns_v6}
         if per_interface_v6 is None:
             per_interface_v6 = (PROC_SYS / "net/ipv6/conf/all/force_forwarding").exists()
         if per_interface_v6 and closed:
-            wanted |= {f"net/ipv6/conf/{name}/force_forwarding": "1" for name in (*tuns, *interfaces)}
+            wanted |= {f"net/ipv6/conf/{name}/force_forwarding": "1" for name in (*tuns_v6, *interfaces)}
             opened_v6 = interfaces
         elif closed:
             for directory in sorted((PROC_SYS / "net/ipv6/conf").iterdir()):

@@ -8,12 +8,14 @@ The journey of a packet, from the network to an event:
 3. ``channel.py`` unwraps (``wrap/``, ``packet.py``), acknowledges and puts payloads in order (``reliable.py``); what
    runs is in C, and these are its specification.
 4. ``session.py`` takes them, by key id, to a key state (``key_slots.py``: which there are, and how one follows
-   another).
-5. ``tls.py`` turns them into records: first the key method 2 message (``key_method.py``), later text (``messages.py``).
+   another; ``key_maker.py``: how one begins; ``before_login.py``: how much a stranger may bring until then).
+5. ``tls.py`` turns them into records, with the work in C; ``reader.py`` reads these: first the key method 2 message
+   (``key_method.py``), later text (``messages.py``).
 6. ``key_state.py`` holds the states, ``agreement.py`` what was said and agreed on, ``negotiation.py`` the choice of
    cipher, ``key_material.py`` makes the data keys.
 7. ``events.py`` is what comes out: ``CredentialsReceived``, ``KeysReady``, ``SessionClosed`` …
 
 And back: ``accept`` or ``refuse`` queue text (``outbox.py``), TLS makes records of it, ``channel.py`` packets;
-``packets_to_send`` returns them. What went wrong has a name in ``errors.py``.
+``packets_to_send`` returns them. ``patience.py`` is how long a client waits for its login, ``ending.py`` how a session
+ends, and what went wrong has a name in ``errors.py``.
 """

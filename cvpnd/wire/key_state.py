@@ -236,8 +236,7 @@ class KeyState:
             return []
         if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
             self._tls_bytes += len(data)
-            most = settings.max_tls_bytes if self.tls.established else settings.max_handshake_bytes
-            if self._tls_bytes > most:
+            if self._tls_bytes > settings.max_tls_bytes:
                 raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, f"{self._tls_bytes} bytes of TLS")
         try:
             return self.tls.receive(data)

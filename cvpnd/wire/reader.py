@@ -21,7 +21,7 @@ from cvpnd.wire.text import printable
 
 
 class Reader:
-    """Turns it into events; the rest is the session's, of which these are parts."""
+    """Turns what a client says into events; the rest is the session's, of which these are parts."""
 
     __slots__ = (
         "_agreement",

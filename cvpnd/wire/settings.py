@@ -34,11 +34,9 @@ class SessionSettings:
     max_packets_before_login: int = 500
     """A handshake takes 10 to 30; a slow login is kept company by one PUSH_REQUEST every 5 s."""
     max_bytes_before_login: int = 256 * 1024
-    max_handshake_bytes: int = 32 * 1024
-    """Received until the TLS handshake is complete, per key id. A long certificate chain is 20 kB, and each certificate
-    costs the decoding of its key before anybody asks who has signed it: 100 kB, which OpenSSL would take, 290 ms."""
     max_tls_bytes: int = 128 * 1024
-    """The same until the key method 2 message is complete."""
+    """Received until the key method 2 message is complete, per key id. Of the handshake itself TLS takes less:
+    TLS_HANDSHAKE_MAX (native/tls_pipe.h)."""
     max_backlog_bytes: int = 256 * 1024
     """Of answers that wait for acknowledgements of earlier ones. A thousand pushed routes are 40 kB."""
     max_key_method_bytes: int = 64 * 1024

@@ -199,7 +199,7 @@ def test_a_chain_of_many_small_certificates_ends_the_handshake(kilobytes: int, t
     assert pair.client.connected is taken
     if not taken:
         (closed,) = pair.of_server(SessionClosed)
-        assert closed.reason is Refusal.PROTOCOL_VIOLATION and session_of(pair).drops[DropReason.LIMIT_BEFORE_LOGIN]
+        assert closed.reason is Refusal.TLS_FAILURE and session_of(pair).drops[DropReason.TLS_FAILURE]
         assert session_of(pair).verdict.certificate is None, "none was looked at"
 
 

@@ -521,14 +521,14 @@ def test_ipv6_forwarding_of_older_kernels_is_host_wide_and_undone(lab: Lab, tmp_
     lab.gateway.sysctl("net/ipv6/conf/lan2/accept_ra", 0)
     before = host_state()
     record = tmp_path / "record.json"
-    wanted, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], ipv6=True, per_interface_v6=False)
+    wanted, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["cvpn9"], per_interface_v6=False)
     assert opened.ipv6_everywhere
     sysctl.Sysctls(record).apply(wanted)
     assert lab.gateway.sysctl("net/ipv6/conf/all/forwarding") == "1"
     assert lab.gateway.sysctl("net/ipv6/conf/wan1/accept_ra") == "2"
     assert lab.gateway.sysctl("net/ipv6/conf/lan2/accept_ra") == "0"
     # asked again, by a process that only knows the record, it is the same wish
-    again, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], ipv6=True, per_interface_v6=False)
+    again, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["cvpn9"], per_interface_v6=False)
     assert (again, opened.ipv6_everywhere) == (wanted, True)
     sysctl.Sysctls(record).restore()
     assert host_state() == before

@@ -258,7 +258,6 @@ def test_garbage_instead_of_tls_is_a_tls_failure() -> None:
     [
         SessionSettings(max_packets_before_login=3),
         SessionSettings(max_bytes_before_login=1000),
-        SessionSettings(max_handshake_bytes=1000),
         SessionSettings(max_tls_bytes=2000),
         SessionSettings(max_key_method_bytes=100),
     ],
