@@ -30,6 +30,8 @@ class Revocations:
     def __init__(self) -> None:
         self._marks: dict[str, bytes] = {}
         """By subject; of a login that there is one says enough."""
+        self._unwritten: dict[str, bytes] = {}
+        """Those of them that the store is to have, and does not have yet."""
         self._learned_at: dict[str, float] = {}
         """On the steady clock; the oldest first, and none before ``LONGEST_LOGIN_S``."""
 
@@ -64,10 +66,19 @@ class Revocations:
         while self._learned_at and self._learned_at[oldest := next(iter(self._learned_at))] < now - LONGEST_LOGIN_S:
             del self._learned_at[oldest]
 
+    def hold(self, marks: Mapping[str, bytes]) -> None:
+        """Added ones, whatever is read from the store until they are ``written`` there."""
+        self._unwritten |= marks
+
+    def written(self, marks: Mapping[str, bytes]) -> None:
+        for subject, mark in marks.items():
+            if self._unwritten.get(subject) == mark:
+                del self._unwritten[subject]
+
     def replace(self, marks: Mapping[str, bytes], now: float) -> None:
         """By what the store has. What another gateway has written there counts from now."""
         self.add(marks, now)
-        self._marks = dict(marks)
+        self._marks = {**marks, **self._unwritten}
 
     def mark(self, endpoint_id: str, directory: str, username: str) -> bytes:
         """What tokens of now get: it is another once one of the three is."""

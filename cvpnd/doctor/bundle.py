@@ -94,8 +94,8 @@ def write_bundle(
 def _environment(daemon: Mapping[str, Any]) -> Mapping[str, str]:
     if "pid" not in daemon:
         raise UnknownSecretsError(
-            "the daemon that runs is older than this cvpnctl and does not say where its environment is, in which secrets "
-            "may be that are to be left out of the archive: restart it"
+            "the daemon that runs is older than this cvpnctl and does not say where its environment is; secrets"
+            " in there are to be left out of the archive: restart it"
         )
     return environment_of(daemon["pid"])
 

@@ -55,19 +55,20 @@ class ConnectionOperations(OperationsBase):
             subjects.add(at_once)
         end_rehearsal()
         marks = Revocations.new_marks(subjects)
+        outlive = marks if control.token_key is not None else {}
+        """There are tokens."""
         control.revocations.add(marks, control.clock.now())
+        control.revocations.hold(outlive)
         for connection in chosen:
             if connection.established:
                 control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
             else:
                 control.refuse(connection, Refusal.TERMINATED, detail="its login was under way")
         ended = [connection.connection_id for connection in chosen]
-        outlive = marks if control.token_key is not None else {}
-        """There are tokens."""
         if ended or outlive:  # after the sessions: a full disk must not keep them alive
             async with self._change():
                 await self._store(self._stored.record_terminated, ended, username)
                 if outlive:
                     await self._store(self._stored.revoke_logins, outlive, control.clock.now())
-                    control.revocations.add(outlive, control.clock.now())  # again, if a reload came in between
+                    control.revocations.written(outlive)
         return ended

@@ -2,8 +2,9 @@
 
 ``start`` and ``reload`` take the same road: read and check everything that can be refused (files, certificates), plan,
 then change the host, then the data plane, then listen. A reload that fails on the way goes back to the old plan.
-An endpoint whose login methods, listeners, client CIDR or path MTU change is replaced (its clients are told to come back,
-and given time to hear it); everything else changes under live sessions. ``refresh`` takes that road for what changed in the store.
+An endpoint whose login methods, listeners, client CIDR or path MTU change is replaced (its clients are told to come
+back, and given time to hear it); everything else changes under live sessions. ``refresh`` takes that road for what
+changed in the store.
 """
 
 from __future__ import annotations
@@ -234,9 +235,10 @@ class Gateway:
             if running in leaving:
                 continue
             await self._trust(running, checked.keepers[running.served.id])
-            rules = await asyncio.to_thread(self._rules_of, wanted[running.served.id]) if again else running.served.rules
-            if rules != running.served.rules:
-                await self.put_rules_in_force(running.served, rules)
+            if again:
+                rules = await asyncio.to_thread(self._rules_of, wanted[running.served.id])
+                if rules != running.served.rules:
+                    await self.put_rules_in_force(running.served, rules)
         await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s())
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"

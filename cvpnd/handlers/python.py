@@ -19,7 +19,7 @@ from typing import Any
 
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers.schema import LARGEST_ANSWER, ConnectRequest, HandlerFailed
-from cvpnd.handlers.trusted_path import problem_with
+from cvpnd.handlers.trusted_path import UntrustedPathError, problem_with
 from cvpnd.reasons import Refusal
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class PythonHandler:
     read_from_files: object = None
 
     def __init__(self, settings: HandlerConfig) -> None:
-        """Imports the module. Raises ``ValueError`` if that does not lead to a function."""
+        """Imports the module. Raises ``ValueError`` if that does not lead to a function, ``UntrustedPathError``."""
         assert settings.python is not None  # noqa: S101 - the caller's promise
         self.settings = settings
         self._function = _find(settings.python, settings)
@@ -94,6 +94,8 @@ def _find(name: str, settings: HandlerConfig) -> Callable[[dict[str, Any]], obje
     try:
         _check_files(module_name, settings)
         function = getattr(importlib.import_module(module_name), function_name)
+    except UntrustedPathError:
+        raise
     except Exception as error:
         raise ValueError(f'python = "{name}" cannot be imported: {type(error).__name__}: {error}') from error
     if not callable(function) or inspect.iscoroutinefunction(function):
@@ -107,11 +109,15 @@ def _find(name: str, settings: HandlerConfig) -> Callable[[dict[str, Any]], obje
 
 def _check_files(module_name: str, settings: HandlerConfig) -> None:
     """Of the operator's modules, before they are imported: what is beside the daemon's own is as safe as that. Raises
-    ``ValueError``."""
+    ``UntrustedPathError``."""
     names = module_name.split(".")
     for count in range(1, len(names) + 1):
         spec = importlib.util.find_spec(".".join(names[:count]))  # which imports the packages around it
-        origin = None if spec is None or not spec.has_location else spec.origin
-        below = settings.python_path is not None and origin and Path(origin).is_relative_to(settings.python_path)
-        if origin and below and (problem := problem_with(Path(origin))) is not None:
-            raise ValueError(problem)
+        if spec is None or not spec.has_location or spec.origin is None or settings.python_path is None:
+            continue
+        origin, compiled = Path(spec.origin), Path(spec.cached or spec.origin)
+        if not origin.is_relative_to(settings.python_path):
+            continue
+        for place in (origin, compiled if compiled.exists() else compiled.parent):  # what is compiled is taken first
+            if place.exists() and (problem := problem_with(place)) is not None:
+                raise UntrustedPathError(problem)

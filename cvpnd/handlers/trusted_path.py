@@ -15,6 +15,10 @@ MOST_LINKS = 40
 """As in the kernel."""
 
 
+class UntrustedPathError(Exception):
+    """The text is the problem and its fix."""
+
+
 def problem_with(path: Path) -> str | None:
     """And its fix; None: there is none. Raises ``OSError`` where nothing is."""
     parts = list(reversed(path.absolute().parts))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, insert, select, update
 
 from cvpnd.store.database import Database, StoreError
-from cvpnd.store.tables import association, authorization_rule, crl, endpoint, route, tag
+from cvpnd.store.tables import association, authorization_rule, crl, endpoint, revoked_login, route, tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,8 @@ class EndpointStore(Database):
             for table in (authorization_rule, route, crl):
                 connection.execute(delete(table).where(table.c.endpoint_id == endpoint_id))
             connection.execute(delete(tag).where(tag.c.resource == endpoint_id))
+            of_it = revoked_login.c.subject.startswith(f"user-at {endpoint_id} ")
+            connection.execute(delete(revoked_login).where(of_it))
             connection.execute(delete(endpoint).where(endpoint.c.id == endpoint_id))
             self._record(connection, "delete-endpoint", {"id": endpoint_id})
 

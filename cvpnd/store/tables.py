@@ -19,7 +19,7 @@ What bounds each table, so that years of use cost nothing:
 | api_request | after a week, when there are 20,000 later ones |
 | radius_code, saml_spent, saml_login, kept_password | when what they are about is over (``until``) |
 | saml_metadata | 400 days after it was fetched last |
-| revoked_login | of a login: after 31 days; of a user: never, one row for each whose logins anybody ended |
+| revoked_login | of a login: after 31 days; of a user, one row for each: never, or with the endpoint |
 | authenticator | by hand, one of each user |
 | sealing, gateway_secret, steady_clock | never, a handful |
 """

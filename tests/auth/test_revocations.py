@@ -86,3 +86,19 @@ def test_what_ended_long_ago_takes_no_memory_and_ends_tokens_all_the_same():
     assert login.is_ended("corp", "anna"), "ended again since"
     assert not login.is_ended("corp", "bob")
     assert revoked.covers(of_before, STAFF, "corp", "bob")
+
+
+def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
+    """A change that was under way reads the store again before an end that waits for its turn is written."""
+    revoked = Revocations()
+    token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    marks = Revocations.new_marks({Revocations.of_user("anna")})
+    revoked.add(marks, 1.0)
+    revoked.hold(marks)
+    revoked.replace({}, 2.0)
+    assert revoked.covers(token, STAFF, "corp", "anna")
+    revoked.written(marks)
+    revoked.replace(marks, 3.0)
+    assert revoked.covers(token, STAFF, "corp", "anna")
+    revoked.replace({}, 4.0)
+    assert not revoked.covers(token, STAFF, "corp", "anna"), "the store knows better from then on"

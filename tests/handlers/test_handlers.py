@@ -168,7 +168,6 @@ def test_a_program_that_others_may_change_or_a_user_that_is_none_is_refused_at_s
     path.write_text("#!/bin/sh\n")
     for mode, user, problem in (
         (0o777, None, r"can be changed by others \(mode 0777\), .*; chmod go-w"),
-        (0o775, None, "can be changed by others"),
         (0o644, None, "is no program"),
         (0o755, "no-such-user", "does not exist"),
         (0o755, "root", "is root"),
@@ -184,20 +183,30 @@ async def test_a_program_that_others_may_change_since_the_start_is_not_run(progr
     path = made._desks[NAME].handler.settings.executable
     assert path is not None
     path.chmod(0o775)
-    refusal, detail = await failure(made)
-    assert refusal is SERVICE and f"chmod go-w {path}" in detail
+    for again in (made, handlers(executable=path)):
+        refusal, detail = await failure(again)
+        assert refusal is SERVICE and f"chmod go-w {path}" in detail
     path.unlink()
     assert await failure(made) == (SERVICE, f"{path}: No such file or directory")
 
 
-def test_a_module_that_others_may_change_is_not_imported(open_directory: Path) -> None:
+async def test_a_module_that_others_may_change_is_not_imported_and_the_rest_is_served(
+    open_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     package = open_directory / "posture_of_others"
     package.mkdir()
     (package / "__init__.py").write_text("")
     (package / "checks.py").write_text(f"raise SystemExit('{package}')\n")
     (package / "checks.py").chmod(0o664)
-    with pytest.raises(HandlerError, match="chmod go-w"):
-        handlers(python="posture_of_others.checks:check", python_path=open_directory)
+    asked = {"python": "posture_of_others.checks:check", "python_path": open_directory}
+    refusal, detail = await failure(handlers(**asked))
+    assert refusal is SERVICE and f"chmod go-w {package / 'checks.py'}" in detail
+    assert f"handler {NAME} lets nobody in" in caplog.text
+    (package / "checks.py").chmod(0o644)
+    (package / "__pycache__").mkdir(exist_ok=True)
+    (package / "__pycache__").chmod(0o777)
+    refusal, detail = await failure(handlers(**asked))
+    assert refusal is SERVICE and f"chmod go-w {package / '__pycache__'}" in detail
 
 
 DAEMON = 65432

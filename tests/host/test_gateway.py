@@ -157,6 +157,16 @@ async def test_second_gateway_is_refused_while_the_first_runs(
     await gateway.up(PLANS["staff"])
 
 
+async def test_a_device_without_ipv6_and_with_an_mtu_too_small_for_it(lab: Lab, gateway: HostGateway) -> None:
+    """Below 1280 bytes the kernel has no settings of IPv6 for it."""
+    narrow = replace(PARTNERS, mtu=1250)
+    await gateway.up(HostPlan((STAFF, narrow), PORTS))
+    assert json.loads(ip("-j link show cvpn1"))[0]["mtu"] == 1250
+    assert lab.gateway.sysctl("net/ipv6/conf/cvpn0/seg6_enabled") == "0"
+    await gateway.update(HostPlan((replace(STAFF, client_cidr_v6=None, mtu=1250), narrow), PORTS))
+    assert json.loads(ip("-j link show cvpn0"))[0]["mtu"] == 1250
+
+
 async def test_update_keeps_devices_of_endpoints_that_stay(lab: Lab, gateway: HostGateway) -> None:
     await gateway.up(PLANS["staff"])
     queues = gateway.tun_queues("staff")
@@ -521,14 +531,14 @@ def test_ipv6_forwarding_of_older_kernels_is_host_wide_and_undone(lab: Lab, tmp_
     lab.gateway.sysctl("net/ipv6/conf/lan2/accept_ra", 0)
     before = host_state()
     record = tmp_path / "record.json"
-    wanted, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["cvpn9"], per_interface_v6=False)
+    wanted, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["lan2"], per_interface_v6=False)
     assert opened.ipv6_everywhere
     sysctl.Sysctls(record).apply(wanted)
     assert lab.gateway.sysctl("net/ipv6/conf/all/forwarding") == "1"
     assert lab.gateway.sysctl("net/ipv6/conf/wan1/accept_ra") == "2"
     assert lab.gateway.sysctl("net/ipv6/conf/lan2/accept_ra") == "0"
     # asked again, by a process that only knows the record, it is the same wish
-    again, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["cvpn9"], per_interface_v6=False)
+    again, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["lan2"], per_interface_v6=False)
     assert (again, opened.ipv6_everywhere) == (wanted, True)
     sysctl.Sysctls(record).restore()
     assert host_state() == before

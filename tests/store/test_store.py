@@ -301,8 +301,11 @@ def test_a_managed_endpoint_comes_back_with_all_that_belongs_to_it(url: str) -> 
         store.remove_association(ENDPOINT, "a1")
         store.add_rule(ENDPOINT, V4, None)
         store.set_tags(ENDPOINT, {"a": "b"})
+        elsewhere = {"user anna": b"2", f"user-at {ENDPOINT}0 anna": b"3"}
+        store.revoke_logins({f"user-at {ENDPOINT} anna": b"1"} | elsewhere, 1.0)
         store.delete_endpoint(ENDPOINT)
         assert (store.managed_endpoints(), store.rules(), store.tags()) == ([], [], {})
+        assert store.revoked_logins() == elsewhere
 
 
 def test_names_and_associations_exist_once(url: str) -> None:
