@@ -20,13 +20,22 @@ def test_init_run_profile_connect_revoke(site, ping):
     environment = {"PYTHONPATH": ":".join(sys.path)}
     host.run("ip", "route", "add", "default", "via", "10.20.0.10")  # the network with the default route is the target
     made = host.run(
-        sys.executable, "-m", "cvpnd", "init", "--dir", directory, "--name", site.lab.gateway_address, env=environment
+        sys.executable,
+        "-P",
+        "-m",
+        "cvpnd",
+        "init",
+        "--dir",
+        directory,
+        "--name",
+        site.lab.gateway_address,
+        env=environment,
     )
     assert str(directory / "client1.ovpn") in made.stdout
     assert (directory / "client1.ovpn").stat().st_mode & 0o777 == 0o600
-    again = host.run(sys.executable, "-m", "cvpnd", "init", "--dir", directory, env=environment)
+    again = host.run(sys.executable, "-P", "-m", "cvpnd", "init", "--dir", directory, env=environment)
     assert "made" not in again.stdout.replace("made by", "")
-    check = partial(host.run, sys.executable, "-m", "cvpnd", "check", "--config", env=environment)
+    check = partial(host.run, sys.executable, "-P", "-m", "cvpnd", "check", "--config", env=environment)
     assert check(directory / "cvpnd.toml").stderr == ""
     (directory / "pki/server.key").chmod(0o644)
     told = check("first/cvpnd.toml", cwd=directory.parent)
@@ -41,7 +50,7 @@ def test_init_run_profile_connect_revoke(site, ping):
     gateway = GatewayProcess(host, directory, toml.replace("[pki]", '[metrics]\nlisten = "off"\n[pki]'), environment)
     gateway.start()
     first = site.lab.openvpn(directory / "client1.ovpn").wait_connected()
-    run = (sys.executable, "-m", "cvpnd", "run", "--config", directory / "cvpnd.toml")
+    run = (sys.executable, "-P", "-m", "cvpnd", "run", "--config", directory / "cvpnd.toml")
     twice = host.run(*run, env=environment, cwd=directory, check=False)  # the installed one, which has the C module
     assert twice.returncode == 1 and f"running already (pid {gateway.running.pid})" in twice.stdout + twice.stderr
     assert ping(count=1) == 1.0, "it has left the host as it found it"

@@ -172,7 +172,7 @@ def host_check(gateway):
     import sys
 
     return gateway.namespace.run(
-        sys.executable, "-m", "cvpnd", "check", "--config", gateway.config_path, check=False, env=gateway._env
+        sys.executable, "-P", "-m", "cvpnd", "check", "--config", gateway.config_path, check=False, env=gateway._env
     )
 
 

@@ -19,8 +19,6 @@ from cvpnd.config import check_files, load
 from cvpnd.pki.authority import Authority
 from cvpnd.pki.index import certificates
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def tree(directory: Path) -> dict[str, tuple[int, int, bytes]]:
     """Each file: inode, modification time and content."""
@@ -163,10 +161,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a netw
 
 def init_on_a_host_with(commands: str, directory: Path) -> str:
     """Run the command in a new network namespace that ``commands`` (shell) have furnished; its standard output."""
-    script = f"set -e\nip link set lo up\n{commands}\nexec {sys.executable} -m cvpnd init --dir {directory}"
+    script = f"set -e\nip link set lo up\n{commands}\nexec {sys.executable} -P -m cvpnd init --dir {directory}"
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", script],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -181,7 +181,7 @@ def test_the_daemon_does_not_start_on_a_file_that_is_not_whole_and_ours_and_leav
     before = path.read_bytes()
     config = tmp_path / "cvpnd.toml"
     config.write_text(f'[daemon]\nstate = "{url}"\nadmin_socket = "{tmp_path}/s"\nlog_directory = "{tmp_path}/log"\n')
-    command = [sys.executable, "-m", "cvpnd", "run", "--config", str(config)]
+    command = [sys.executable, "-P", "-m", "cvpnd", "run", "--config", str(config)]
     if HARMS[said] is _give_to_root:
         if os.geteuid():
             pytest.skip("only root can be somebody else")
