@@ -144,10 +144,16 @@ def test_a_part_that_goes_back_or_is_gone_keeps_those_in_force(settings):
 
 
 def test_what_an_earlier_release_remembers_of_a_divided_list_lets_it_stay(settings):
-    """That took the newest of them for the whole one."""
-    parts = (_list(_scope(ONE), number=5), _list(_scope(TWO), number=5))
+    """That took the newest of them for the whole one: the others are older, and not gone back to."""
     whole = read_crl(certs.crl_pem(_list(None, number=5)), (AUTHORITY.certificate,)).editions()
-    made = settings(*parts)
-    assert TrustKeeper(made, known=whole).last_error is None
-    older = settings(_list(_scope(ONE), number=4), _list(_scope(TWO), number=5))
+    for other in (
+        _list(_scope(TWO), number=5),
+        _list(_scope(TWO), number=4),
+        _list(_scope(TWO), number=5, start=START - 9 * DAY),
+    ):
+        keeper = TrustKeeper(settings(_list(_scope(ONE), number=5), other), known=whole)
+        assert keeper.last_error is None
+        settings(_list(_scope(ONE), number=5), _list(_scope(TWO), number=3, start=START - 10 * DAY))
+        assert keeper.reload() is None and "crl-goes-back" in str(keeper.last_error), "from then on each counts"
+    older = settings(_list(_scope(ONE), number=4), _list(_scope(TWO), number=4))
     assert "crl-goes-back" in str(TrustKeeper(older, known=whole).last_error)
