@@ -21,13 +21,12 @@ from types import MappingProxyType
 from typing import Literal, Protocol, Self
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
 from cvpnd.auth.context import MAX_CHAIN_DEPTH, issued, minimum_rsa_bits, new_server_context
 from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, IssuerCrl, authority_of, certificate_key, source_of
-from cvpnd.auth.crl_scope import distribution_points
+from cvpnd.auth.crl_scope import UNREADABLE, distribution_points
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.verify_callback import require_certificates
@@ -148,7 +147,7 @@ class CertificateTrust:
         for link in (certificate, *path.authorities):
             try:
                 refused = self.check_revocation(link)
-            except _UNREADABLE as problem:
+            except UNREADABLE as problem:
                 refused = _unreadable(problem)
             if refused is not None:
                 if refused.refusal is Refusal.CERTIFICATE_REVOKED:
@@ -263,7 +262,7 @@ class _Verifier:
             verdict.certificate = presented
         try:
             refused = self._judge(verdict, presented, error, depth, bool(ok))
-        except _UNREADABLE as problem:
+        except UNREADABLE as problem:
             refused = _unreadable(problem)
         except Exception:
             log.exception("checking a client certificate failed")
@@ -291,10 +290,6 @@ class _Verifier:
         if refused is None:
             verdict.accepted = certificate
         return refused
-
-
-_UNREADABLE = (ValueError, UnsupportedAlgorithm)
-"""OpenSSL reads some certificates that ``cryptography`` does not."""
 
 
 def _unreadable(problem: Exception) -> Refused:
@@ -325,7 +320,7 @@ def _signed_by_itself(certificate: x509.Certificate) -> bool:
     """Not merely issued under its own name, as a certificate is by which an authority vouches for its next key."""
     try:
         return certificate.issuer == certificate.subject and issued(certificate, certificate)
-    except ValueError:  # a name that cannot be read; those of the bundle can
+    except UNREADABLE:  # a name that cannot be read; those of the bundle can
         return False
 
 

@@ -14,20 +14,22 @@ on the size."""
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NewType
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
-from cvpnd.auth.crl_scope import WHOLE, CrlScope, scope_of
+from cvpnd.auth.crl_scope import UNREADABLE, WHOLE, CrlScope, scope_of
 from cvpnd.auth.names import CanonicalName, canonical_name
 from cvpnd.pki.crl_number import crl_number
 from cvpnd.remembered import remembered
+
+log = logging.getLogger(__name__)
 
 CertificateKey = tuple[CanonicalName, int]
 """What a CRL knows a certificate by: its issuer and its serial number."""
@@ -41,6 +43,8 @@ PEM_CRL_END = b"-----END X509 CRL-----"
 
 _UNDERSTOOD_CRITICAL = frozenset({ExtensionOID.ISSUING_DISTRIBUTION_POINT})
 _UNDERSTOOD_OF_ENTRIES = frozenset({CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensionOID.INVALIDITY_DATE})
+_CERTIFICATE_ISSUER = bytes.fromhex("0603551d1d")
+"""As DER has ``CRLEntryExtensionOID.CERTIFICATE_ISSUER``."""
 
 
 @remembered
@@ -153,7 +157,10 @@ def read_crl(data: bytes, authorities: Sequence[x509.Certificate]) -> Crl:
     """Parse a CRL file and verify each list against the CA bundle. Raises ValueError when it does not parse."""
     newest: dict[CrlSource, IssuerCrl] = {}
     for each in parse_crls(data):
-        problem = _unsupported(each)
+        try:
+            problem = _unsupported(each) or _unsupported_entry(each)
+        except UNREADABLE:
+            problem = "it has an extension that cannot be read"
         signer = None if problem else _signer(each, authorities)
         if signer is None:
             issuer = each.issuer.rfc4514_string()
@@ -219,10 +226,27 @@ def _unsupported(crl: x509.CertificateRevocationList) -> str | None:
                 return "it covers only some reasons, or attribute certificates; name a complete one"
         if extension.critical and extension.oid not in _UNDERSTOOD_CRITICAL:
             return f"it has the unknown critical extension {extension.oid.dotted_string}"
+    return None
+
+
+def _unsupported_entry(crl: x509.CertificateRevocationList) -> str | None:
+    """The same of its entries. One with more than can be read, a reason that nobody knows, say, revokes as any other
+    does, unless what is in it may be that from there on the entries are of another authority."""
+    unreadable = []
     for entry in crl:
-        for extension in entry.extensions:
-            if extension.critical and extension.oid not in _UNDERSTOOD_OF_ENTRIES:
-                return f"an entry of it has the unknown critical extension {extension.oid.dotted_string}"
+        try:
+            for extension in entry.extensions:
+                if extension.critical and extension.oid not in _UNDERSTOOD_OF_ENTRIES:
+                    return f"an entry of it has the unknown critical extension {extension.oid.dotted_string}"
+        except UNREADABLE:
+            unreadable.append(entry.serial_number)
+    if unreadable and _CERTIFICATE_ISSUER in crl.tbs_certlist_bytes:
+        return f"its entry with serial {unreadable[0]:x} cannot be read, and may be of another issuer"
+    if unreadable:
+        log.warning(
+            "the CRL of %s: what it says of serial %x, and of %d more, cannot be read; it revokes them all the same",
+            crl.issuer.rfc4514_string(), unreadable[0], len(unreadable) - 1,
+        )  # fmt: skip
     return None
 
 
@@ -230,12 +254,12 @@ def _signer(crl: x509.CertificateRevocationList, authorities: Iterable[x509.Cert
     """The CA that signed this list: its name, its key, and allowed to sign CRLs."""
     issuer = canonical_name(crl.issuer)
     for authority in authorities:
-        if canonical_name(authority.subject) != issuer or not _may_sign_crls(authority):
-            continue
         try:
+            if canonical_name(authority.subject) != issuer or not _may_sign_crls(authority):
+                continue
             if crl.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]  # a TypeError is caught below
                 return authority
-        except (TypeError, ValueError, UnsupportedAlgorithm):
+        except UNREADABLE:
             continue
     return None
 

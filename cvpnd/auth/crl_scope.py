@@ -10,9 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from cvpnd.auth.names import canonical_name
 from cvpnd.remembered import remembered
+
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What ``cryptography`` raises for a part of a certificate or list, once asked for it, that it does not read, as
+OpenSSL may. The last two are no ValueError."""
 
 _Names = frozenset[str]
 
@@ -25,6 +30,7 @@ class CrlScope:
     authorities: bool = True
 
     def covers(self, certificate: x509.Certificate) -> bool:
+        """Raises one of ``UNREADABLE`` where nobody can tell."""
         if not (self.users and self.authorities):
             wanted = self.authorities if is_authority(certificate) else self.users
             if not wanted:
@@ -54,15 +60,16 @@ def scope_of(crl: x509.CertificateRevocationList) -> CrlScope:
 
 @remembered
 def is_authority(certificate: x509.Certificate) -> bool:
+    """Raises one of ``UNREADABLE``."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return False
 
 
 @remembered
 def distribution_points(certificate: x509.Certificate) -> _Names:
-    """Where its issuer itself says for which reasons whatsoever it is revoked."""
+    """Where its issuer itself says for which reasons whatsoever it is revoked. Raises one of ``UNREADABLE``."""
     try:
         points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
         return frozenset().union(
@@ -72,7 +79,7 @@ def distribution_points(certificate: x509.Certificate) -> _Names:
                 if point.crl_issuer is None and point.reasons is None
             )
         )
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return frozenset()
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cvpnd.auth.crl import Crl, read_crl
-from cvpnd.auth.crl_scope import is_authority
+from cvpnd.auth.crl_scope import UNREADABLE, is_authority
 from cvpnd.auth.names import canonical_name
 from cvpnd.config import EndpointConfig
 
@@ -83,7 +82,7 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
     for number, certificate in enumerate(certificates, 1):
         try:
             canonical_name(certificate.subject), canonical_name(certificate.issuer), certificate.public_key()
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except UNREADABLE:
             what = f"certificate {number} of {len(certificates)} in it has a name or a key of an unknown kind"
             raise TrustError(path, f"{what}; take it out, or issue it anew with a key on P-256, say") from None
     return certificates
@@ -92,9 +91,14 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
 def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
     """The CA bundle. A certificate in it that is not a CA's would be trusted as a client for ever: refused."""
     authorities = read_certificates(path)
-    for authority in authorities:
-        if not is_authority(authority):
-            name = authority.subject.rfc4514_string()
+    for number, authority in enumerate(authorities, 1):
+        name = authority.subject.rfc4514_string()
+        try:
+            accepted = is_authority(authority)
+        except UNREADABLE:
+            what = f"certificate {number} of {len(authorities)} in it ({name}) has an extension that cannot be read"
+            raise TrustError(path, f"{what}; take it out, or issue it anew without") from None
+        if not accepted:
             raise TrustError(path, f"{name} is not a certificate authority (basicConstraints CA); remove it")
     return tuple(authorities)
 
@@ -118,5 +122,5 @@ def _read(path: Path, parse: Callable[[bytes], _Parsed], problem: str) -> _Parse
         return parse(path.read_bytes())
     except OSError as error:
         raise TrustError(path, f"cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise TrustError(path, problem) from None

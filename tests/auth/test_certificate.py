@@ -348,6 +348,13 @@ def test_a_leaf_in_the_ca_bundle_is_refused_when_it_is_read(trust):
         trust(authorities=(AUTHORITY, certs.client("alice")))
 
 
+def test_an_authority_that_cannot_be_read_is_refused_with_its_file(trust):
+    party = x509.UnrecognizedExtension(x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3007a505a1030c0141"))
+    odd = certs.issue(None, certs.common_name("Odd CA"), is_ca=True, extensions=[(party, False)])
+    with pytest.raises(TrustError, match=r"ca\.crt: certificate 2 of 2 in it .* cannot be read"):
+        trust(authorities=(AUTHORITY, odd))
+
+
 def test_a_connection_without_a_verdict_is_refused(trust):
     handshake = shake_hands(trust().ssl_context, client_context(certs.client()), with_verdict=False)
     assert not handshake.server_finished

@@ -3,8 +3,9 @@
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID, NameOID
 from helpers import certs
 
 from cvpnd.auth.crl import certificate_key, parse_crls, read_crl
@@ -111,12 +112,51 @@ NO_CRL_SIGN = certs.issue(
 )
 
 
-def _with_an_entry_of_another_issuer() -> x509.CertificateRevocationList:
+EDI_PARTY = bytes.fromhex("3007a505a1030c0141")
+UNREADABLE_POINT = (
+    x509.UnrecognizedExtension(ExtensionOID.ISSUING_DISTRIBUTION_POINT, bytes.fromhex("300ba009a007a505a1030c0141")),
+    True,
+)
+
+
+def _with_an_entry(*extensions: tuple[x509.ExtensionType, bool]) -> x509.CertificateRevocationList:
+    """Another entry follows it."""
     entry = x509.RevokedCertificateBuilder(7, START)
-    of_another = x509.CertificateIssuer([x509.DirectoryName(MIDDLE.certificate.subject)])
+    for extension, critical in extensions:
+        entry = entry.add_extension(extension, critical=critical)
     builder = x509.CertificateRevocationListBuilder(AUTHORITY.certificate.subject, START, START + DAY)
-    builder = builder.add_revoked_certificate(entry.add_extension(of_another, critical=True).build())
+    for revoked in (entry.build(), x509.RevokedCertificateBuilder(8, START).build()):
+        builder = builder.add_revoked_certificate(revoked)
     return builder.sign(AUTHORITY.private_key, hashes.SHA256())
+
+
+def _with_an_entry_of_another_issuer() -> x509.CertificateRevocationList:
+    return _with_an_entry((x509.CertificateIssuer([x509.DirectoryName(MIDDLE.certificate.subject)]), True))
+
+
+def _with_two_reasons() -> x509.CertificateRevocationList:
+    other = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.99"), b"\x0a\x01\x01")
+    made = _with_an_entry((x509.CRLReason(x509.ReasonFlags.key_compromise), False), (other, False))
+    to_sign = made.tbs_certlist_bytes.replace(bytes.fromhex("0603551d63"), bytes.fromhex("0603551d15"))
+    signature = b"\0" + AUTHORITY.private_key.sign(to_sign, ec.ECDSA(hashes.SHA256()))
+    body = to_sign + bytes.fromhex("300a06082a8648ce3d040302") + bytes([3, len(signature)]) + signature
+    return x509.load_der_x509_crl(b"\x30\x81" + bytes([len(body)]) + body)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: _with_an_entry((x509.UnrecognizedExtension(CRLEntryExtensionOID.CRL_REASON, b"\x0a\x01\x07"), False)),
+        lambda: _with_an_entry((x509.UnrecognizedExtension(CRLEntryExtensionOID.CRL_REASON, b"\x05\x00"), False)),
+        _with_two_reasons,
+    ],
+)
+def test_an_entry_that_says_more_than_can_be_read_revokes_and_the_others_too(make, caplog):
+    crl = read_crl(certs.crl_pem(make()), BUNDLE)
+    assert crl.problem is None
+    assert crl.names_serial(7) and crl.names_serial(8)
+    (record,) = caplog.records
+    assert "CRL of CN=Test CA" in record.getMessage() and "serial 7" in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +167,16 @@ def _with_an_entry_of_another_issuer() -> x509.CertificateRevocationList:
         (lambda: certs.certificate_revocation_list(extensions=[SOME_REASONS]), "it covers only some reasons"),
         (lambda: certs.certificate_revocation_list(extensions=[ATTRIBUTES]), "or attribute certificates"),
         (lambda: _with_an_entry_of_another_issuer(), "an entry of it has the unknown critical extension 2.5.29.29"),
+        (
+            lambda: _with_an_entry(
+                (x509.UnrecognizedExtension(CRLEntryExtensionOID.CERTIFICATE_ISSUER, EDI_PARTY), True)
+            ),
+            "its entry with serial 7 cannot be read, and may be of another issuer",
+        ),
+        (
+            lambda: certs.certificate_revocation_list(extensions=[UNREADABLE_POINT]),
+            "CN=Test CA: it has an extension that cannot be read",
+        ),
         (
             lambda: certs.certificate_revocation_list(extensions=[UNKNOWN]),
             "unknown critical extension 1.3.6.1.4.1.55555.2",

@@ -10,6 +10,7 @@ from helpers.handshake import client_context, shake_hands
 from cvpnd.auth.crl import read_crl
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.reasons import Refusal
+from cvpnd.wire.presented import NO_PATH, CertificationPath
 
 AUTHORITY, MIDDLE = certs.authority(), certs.intermediate()
 START, DAY = certs.START, certs.DAY
@@ -157,3 +158,27 @@ def test_what_an_earlier_release_remembers_of_a_divided_list_lets_it_stay(settin
         assert keeper.reload() is None and "crl-goes-back" in str(keeper.last_error), "from then on each counts"
     older = settings(_list(_scope(ONE), number=4), _list(_scope(TWO), number=4))
     assert "crl-goes-back" in str(TrustKeeper(older, known=whole).last_error)
+
+
+UNREADABLE = x509.UnrecognizedExtension(x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3007a505a1030c0141"))
+"""An ediPartyName, which OpenSSL reads."""
+
+
+def test_of_whom_nobody_can_tell_which_list_is_about_it_is_refused_and_hides_no_one_who_is_revoked(trust):
+    point = (x509.CRLDistributionPoints([_point([ONE])]), False)
+    alice = certs.issue(AUTHORITY, certs.common_name("alice"), extensions=[(UNREADABLE, False), point])
+    middle = certs.issue(
+        AUTHORITY, certs.common_name("Odd CA"), is_ca=True, end=START + 1000 * DAY, extensions=[(UNREADABLE, False)]
+    )
+    below = certs.client("below", issuer=middle)
+    path = CertificationPath((middle.certificate, AUTHORITY.certificate), ())
+    for parts in ([_scope(ONE)], [_scope(users=True)], [_scope(users=True), _scope(authorities=True)]):
+        divided = trust(*map(_list, parts))
+        assert divided.check(alice.certificate, NO_PATH).refusal is Refusal.CERTIFICATE_INVALID
+        assert divided.check(below.certificate, path).refusal is Refusal.CERTIFICATE_INVALID
+        assert _refusal(divided, alice) is _refusal(divided, below) is Refusal.CERTIFICATE_INVALID
+    revoked = trust(_list(_scope(ONE), alice, middle))
+    assert revoked.check(alice.certificate, NO_PATH).refusal is Refusal.CERTIFICATE_REVOKED
+    assert revoked.check(below.certificate, path).refusal is Refusal.CERTIFICATE_REVOKED
+    whole = trust(_list(None))
+    assert _refusal(whole, alice) is _refusal(whole, below) is None, "that is about everybody"
