@@ -116,7 +116,9 @@ class CertificateTrust:
         chain = read_certificates(settings.certificate)
         if settings.chain is not None:
             chain += read_certificates(settings.chain)
-        authorities = () if settings.client_ca is None else read_authorities(settings.client_ca)
+        authorities: tuple[x509.Certificate, ...] = ()
+        if settings.client_ca is not None:
+            authorities = read_authorities(settings.client_ca, keys=settings.crl is not None)
         crl, lists = None, dict[CrlSource, CrlEdition]()
         if settings.crl is not None:
             sources = set(map(source_of, authorities))

@@ -75,22 +75,25 @@ class CertificateSettings:
         return tuple(path for path in given if path is not None)
 
 
-def read_certificates(path: Path) -> list[x509.Certificate]:
+def read_certificates(path: Path, *, keys: bool = True) -> list[x509.Certificate]:
     """Every certificate of a PEM file, at least one. Text around them, as easy-rsa writes it, is skipped. OpenSSL takes
-    some that cannot be told from others here, by their name and key."""
+    some that cannot be told from others here, by their name and, where ``keys`` are asked for, their key."""
     certificates = _read(path, x509.load_pem_x509_certificates, "does not hold a complete PEM certificate")
     for number, certificate in enumerate(certificates, 1):
         try:
-            canonical_name(certificate.subject), canonical_name(certificate.issuer), certificate.public_key()
+            canonical_name(certificate.subject), canonical_name(certificate.issuer)
+            if keys:
+                certificate.public_key()
         except UNREADABLE:
             what = f"certificate {number} of {len(certificates)} in it has a name or a key of an unknown kind"
             raise TrustError(path, f"{what}; take it out, or issue it anew with a key on P-256, say") from None
     return certificates
 
 
-def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
-    """The CA bundle. A certificate in it that is not a CA's would be trusted as a client for ever: refused."""
-    authorities = read_certificates(path)
+def read_authorities(path: Path, *, keys: bool = True) -> tuple[x509.Certificate, ...]:
+    """The CA bundle. A certificate in it that is not a CA's would be trusted as a client for ever: refused. ``keys``:
+    there are revocation lists, which are told apart by them."""
+    authorities = read_certificates(path, keys=keys)
     for number, authority in enumerate(authorities, 1):
         name = authority.subject.rfc4514_string()
         try:
