@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cvpnd.auth.crl import parse_crls, read_crl
+from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.auth.files import ServerKey
 from cvpnd.endpoints.arns import ACCOUNT, LOCAL_REGION
 from cvpnd.endpoints.managed import client_authorities
@@ -157,7 +158,7 @@ def _check_crl(pem: str, authorities: str, before: str | None) -> int:
         data = pem.encode("ascii")
         found = read_crl(data, bundle)
         entries = sum(len(each) for each in parse_crls(data))
-    except ValueError:
+    except UNREADABLE:
         raise OperationError("InvalidParameterValue", "is not a complete certificate revocation list in PEM") from None
     if found.problem is not None:
         raise OperationError("InvalidParameterValue", found.problem)

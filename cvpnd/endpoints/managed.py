@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 from pyroute2 import IPRoute
 
+from cvpnd.auth.crl_scope import UNREADABLE, is_authority
 from cvpnd.config import Config, EndpointConfig, Listen, RouteConfig, inherit_mfa
 from cvpnd.config.values import LOCAL
 from cvpnd.endpoints.arns import saml_provider_arn
@@ -233,8 +234,8 @@ def client_authorities(certificate: StoredCertificate) -> str:
 
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+        return is_authority(certificate)
+    except UNREADABLE:
         return False
 
 
@@ -257,7 +258,7 @@ def _remote(server: StoredCertificate, stored: StoredEndpoint, config: Config) -
 def _full_name(certificate: x509.Certificate) -> str | None:
     """The first name of a server certificate that could be looked up."""
     names: list[str] = []
-    with contextlib.suppress(x509.ExtensionNotFound, ValueError):
+    with contextlib.suppress(x509.ExtensionNotFound, *UNREADABLE):
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names += extension.value.get_values_for_type(x509.DNSName)
     names += [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
