@@ -67,10 +67,10 @@ class Revocations:
             del self._learned_at[oldest]
 
     def hold(self, marks: Mapping[str, bytes]) -> None:
-        """Added ones, whatever is read from the store until they are ``written`` there."""
+        """Added ones, whatever is read from the store while they wait to be written there."""
         self._unwritten |= marks
 
-    def written(self, marks: Mapping[str, bytes]) -> None:
+    def release(self, marks: Mapping[str, bytes]) -> None:
         for subject, mark in marks.items():
             if self._unwritten.get(subject) == mark:
                 del self._unwritten[subject]

@@ -9,6 +9,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 
+from cvpnd.auth.crl_scope import UNREADABLE
+
 _RECORDS = 1 << 20
 
 
@@ -31,6 +33,6 @@ def is_for_servers(certificate: x509.Certificate) -> bool:
     """Whether a client with ``remote-cert-tls server``, as every profile of ours has it, takes it for a server's."""
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
     return ExtendedKeyUsageOID.SERVER_AUTH in usage

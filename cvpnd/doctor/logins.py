@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
+from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError, read_certificates
 from cvpnd.auth.radius import UNSIGNED, Answer, Question, RadiusServers, Unanswered, radius_settings
@@ -130,7 +131,7 @@ def _certificate(config: PortalConfig, host: str) -> Iterator[Finding]:
         certificate = read_certificates(certificate_file)[0]
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         covered = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
-    except (TrustError, ValueError) as error:
+    except (TrustError, *UNREADABLE) as error:
         yield problem("portal", f"its certificate {certificate_file}: {error}", "replace that file")
         return
     except x509.ExtensionNotFound:

@@ -66,9 +66,11 @@ class ConnectionOperations(OperationsBase):
                 control.refuse(connection, Refusal.TERMINATED, detail="its login was under way")
         ended = [connection.connection_id for connection in chosen]
         if ended or outlive:  # after the sessions: a full disk must not keep them alive
-            async with self._change():
-                await self._store(self._stored.record_terminated, ended, username)
-                if outlive:
-                    await self._store(self._stored.revoke_logins, outlive, control.clock.now())
-                    control.revocations.written(outlive)
+            try:
+                async with self._change():
+                    await self._store(self._stored.record_terminated, ended, username)
+                    if outlive:
+                        await self._store(self._stored.revoke_logins, outlive, control.clock.now())
+            finally:
+                control.revocations.release(outlive)
         return ended

@@ -239,6 +239,7 @@ class Gateway:
                 rules = await asyncio.to_thread(self._rules_of, wanted[running.served.id])
                 if rules != running.served.rules:
                     await self.put_rules_in_force(running.served, rules)
+        self.accounts.set_local_users(file, users)
         await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s())
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
@@ -262,7 +263,6 @@ class Gateway:
                 await asyncio.to_thread(forget_unrouted, here.served.leases, routes, here.served.routes)
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.tally.forget(endpoint_id)
-        self.accounts.set_local_users(file, users)
         await asyncio.to_thread(self._managed.forget, checked.managed)
 
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cvpnd.auth.crl import parse_crls, read_crl
 from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.auth.files import ServerKey
+from cvpnd.auth.names import canonical_name
 from cvpnd.endpoints.arns import ACCOUNT, LOCAL_REGION
 from cvpnd.endpoints.managed import client_authorities
 from cvpnd.endpoints.model import ImportedCertificateView, OperationError
@@ -136,9 +137,15 @@ def _check_certificate(certificate: bytes, private_key: bytes, chain: bytes) -> 
 
 def _certificates(data: bytes, what: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(data)
+        certificates = x509.load_pem_x509_certificates(data)
     except ValueError:
         raise OperationError("ValidationException", f"{what}: is no complete PEM certificate") from None
+    try:
+        for each in certificates:
+            canonical_name(each.subject), canonical_name(each.issuer), each.public_key()
+    except UNREADABLE:
+        raise OperationError("ValidationException", f"{what}: has a name or a key of an unknown kind") from None
+    return certificates
 
 
 def _pem(certificates: list[x509.Certificate]) -> str:

@@ -261,7 +261,8 @@ def _full_name(certificate: x509.Certificate) -> str | None:
     with contextlib.suppress(x509.ExtensionNotFound, *UNREADABLE):
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names += extension.value.get_values_for_type(x509.DNSName)
-    names += [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    with contextlib.suppress(*UNREADABLE):
+        names += [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return next((name for name in names if "." in name and "*" not in name and _is_host(name)), None)
 
 

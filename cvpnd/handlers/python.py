@@ -89,6 +89,9 @@ def _as_json(answer: object) -> bytes:
 
 def _find(name: str, settings: HandlerConfig) -> Callable[[dict[str, Any]], object]:
     module_name, _, function_name = name.partition(":")
+    if settings.python_path is not None and (problem := problem_with(settings.python_path)) is not None:
+        sys.path[:] = [each for each in sys.path if each != str(settings.python_path)]  # libraries look there too
+        raise UntrustedPathError(problem)
     if settings.python_path is not None and str(settings.python_path) not in sys.path:
         sys.path.append(str(settings.python_path))  # behind all others: nothing of ours may be shadowed
     try:

@@ -97,7 +97,7 @@ def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
     revoked.hold(marks)
     revoked.replace({}, 2.0)
     assert revoked.covers(token, STAFF, "corp", "anna")
-    revoked.written(marks)
+    revoked.release(marks)
     revoked.replace(marks, 3.0)
     assert revoked.covers(token, STAFF, "corp", "anna")
     revoked.replace({}, 4.0)

@@ -209,6 +209,19 @@ async def test_a_module_that_others_may_change_is_not_imported_and_the_rest_is_s
     assert refusal is SERVICE and f"chmod go-w {package / '__pycache__'}" in detail
 
 
+def test_no_library_looks_for_modules_where_others_may_put_some(
+    open_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: dict[str, Any] = {"python": "posture_anywhere:check", "python_path": open_directory}
+    (open_directory / "posture_anywhere.py").write_text("def check(event): return {}\n")
+    handlers(**asked)
+    assert str(open_directory) in sys.path
+    open_directory.chmod(0o775)
+    handlers(**asked)
+    assert str(open_directory) not in sys.path
+    assert f"lets nobody in: {open_directory} can be changed by others" in caplog.text
+
+
 DAEMON = 65432
 
 

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cvpnd.api.aws.call import Answer, Call, moment, tag_list, tag_map
 from cvpnd.api.aws.errors import ApiError
+from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.endpoints.model import ImportedCertificateView
 
 _ARN = re.compile(r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[0-9a-f-]{36}")
@@ -175,7 +176,7 @@ def _alternative_names(certificate: x509.Certificate) -> list[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return names.get_values_for_type(x509.DNSName)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
 
 
@@ -191,7 +192,7 @@ def _algorithm(certificate: x509.Certificate) -> str | None:
 def _usages(certificate: x509.Certificate) -> list[str]:
     try:
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
     return [name for attribute, name in _USAGES.items() if getattr(usage, attribute)]
 
@@ -199,7 +200,7 @@ def _usages(certificate: x509.Certificate) -> list[str]:
 def _purposes(certificate: x509.Certificate) -> list[tuple[str, str]]:
     try:
         purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
     return [(_PURPOSES.get(oid, "CUSTOM"), oid.dotted_string) for oid in purposes]
 
