@@ -62,19 +62,34 @@ static enum tls_result wait_or_fail(const struct tls_pipe *pipe, int answer, str
     return pipe->calls->SSL_get_error(pipe->ssl, answer) == WANT_READ ? TLS_WAITS : TLS_FAILED;
 }
 
+static bool write_all(const struct tls_pipe *pipe, const uint8_t *bytes, size_t length)
+{
+    return length == 0 || pipe->calls->BIO_write(pipe->reads, bytes, (int)length) == (int)length;
+}
+
 enum tls_result tls_pipe_feed(struct tls_pipe *pipe, const uint8_t *bytes, size_t length, struct tls_visit *visit)
 {
-    *visit = (struct tls_visit){.first = !pipe->established};
+    struct tls_records *records = &pipe->records;
+    *visit = (struct tls_visit){.first = !pipe->established, .cut_length = records->header_length};
     if (length > INT_MAX)
         return TLS_NO_MEMORY;
-    tls_records_count(&pipe->records, bytes, length, &visit->begun, &visit->ended);
-    if (visit->first && pipe->records.beyond < length) {
-        visit->rest = bytes + pipe->records.beyond;
-        visit->rest_length = length - pipe->records.beyond;
+    memcpy(visit->cut, records->header, visit->cut_length);
+    tls_records_count(records, bytes, length, &visit->begun, &visit->ended);
+    if (visit->cut_length > 0 && visit->begun == 0)
+        return TLS_WAITS; /* that head is still not whole */
+    const uint8_t *fed_end = bytes + length - records->header_length;
+    if (visit->first && records->beyond < length) {
+        visit->rest = bytes + records->beyond;
+        visit->rest_length = (size_t)(fed_end - visit->rest);
         visit->ended = 1; /* whatever comes of it, it is now */
-        length = pipe->records.beyond;
+        fed_end = visit->rest;
     }
-    if (length > 0 && pipe->calls->BIO_write(pipe->reads, bytes, (int)length) != (int)length)
+    if (visit->rest != bytes) { /* the head that was cut is of what comes first */
+        if (!write_all(pipe, visit->cut, visit->cut_length))
+            return TLS_NO_MEMORY;
+        visit->cut_length = 0;
+    }
+    if (!write_all(pipe, bytes, (size_t)(fed_end - bytes)))
         return TLS_NO_MEMORY;
     return visit->ended > 0 ? TLS_GOES_ON : TLS_WAITS; /* the rest of a record: nothing that OpenSSL could do */
 }
@@ -82,11 +97,12 @@ enum tls_result tls_pipe_feed(struct tls_pipe *pipe, const uint8_t *bytes, size_
 /* OpenSSL answers the head of a record that TLS does not allow with an alert, as it alone can, and ends there. */
 static enum tls_result end_long_handshake(struct tls_pipe *pipe, struct tls_visit *visit)
 {
-    uint8_t head[TLS_RECORD_HEADER] = {22, 3, 3};
-    memcpy(head, visit->rest, visit->rest_length < 3 ? visit->rest_length : 3);
+    uint8_t head[TLS_RECORD_HEADER];
+    memcpy(head, visit->cut, visit->cut_length);
+    memcpy(head + visit->cut_length, visit->rest, sizeof head - visit->cut_length);
     head[3] = head[4] = 0xff;
     pipe->handshake_too_long = true;
-    if (pipe->calls->BIO_write(pipe->reads, head, sizeof head) != sizeof head)
+    if (!write_all(pipe, head, sizeof head))
         return TLS_NO_MEMORY;
     visit->answer = pipe->calls->SSL_do_handshake(pipe->ssl);
     return TLS_FAILED;
@@ -104,8 +120,8 @@ enum tls_result tls_pipe_handshake(struct tls_pipe *pipe, struct tls_visit *visi
     }
     pipe->established = true;
     if (visit->rest != NULL) { /* it was long enough, and this is what follows it */
-        int length = (int)visit->rest_length;
-        if (pipe->calls->BIO_write(pipe->reads, visit->rest, length) != length)
+        /* No head is cut here: before one, OpenSSL would have been at the end of the handshake a visit ago. */
+        if (!write_all(pipe, visit->rest, visit->rest_length))
             return TLS_NO_MEMORY;
     }
     visit->begun = 0;

@@ -46,9 +46,9 @@ struct tls_calls {
 /* Where in the stream of records the bytes end that have come so far. */
 struct tls_records {
     uint8_t header[TLS_RECORD_HEADER];
-    unsigned header_length;
-    size_t left;      /* to the end of the record */
-    size_t announced; /* bytes of all records that have begun */
+    unsigned header_length; /* of one that has not come whole */
+    size_t left;            /* to the end of the record */
+    size_t announced;       /* bytes of all records that have begun */
     size_t beyond; /* where in the bytes that were counted last the first record began with which they are more than
                        * TLS_HANDSHAKE_MAX; SIZE_MAX: nowhere */
 };
@@ -89,8 +89,11 @@ struct tls_visit {
     int answer;
     const uint8_t *rest; /* the caller's, from a record on that is too much for a handshake; NULL: there is none */
     size_t rest_length;
+    uint8_t cut[TLS_RECORD_HEADER]; /* the rest begins with the end of a head, of which this came before */
+    unsigned cut_length;
 };
 
+/* OpenSSL gets heads of records whole, so that each may yet be taken for another. */
 enum tls_result tls_pipe_feed(struct tls_pipe *pipe, const uint8_t *bytes, size_t length, struct tls_visit *visit);
 /* A step of the handshake, or nothing after it. The only one that takes long: 1 ms for a signature. The bytes that were
  * fed are still there. */

@@ -57,7 +57,14 @@ static int read_record(void *ssl, void *buffer, int size)
     return answer > 0 && size == TLS_RECORD_MAX ? 3 : answer;
 }
 static int version(const void *ssl) { return (void)ssl, 0x0304; }
-static int write_bio(void *bio, const void *buffer, int size) { return (void)bio, (void)buffer, size; }
+static uint8_t last_written[TLS_RECORD_HEADER];
+static int write_bio(void *bio, const void *buffer, int size)
+{
+    (void)bio;
+    if (size == TLS_RECORD_HEADER)
+        memcpy(last_written, buffer, sizeof last_written);
+    return size;
+}
 static long mem_data(void *bio, char **data) { return (void)bio, (void)data, unread; }
 
 static const struct tls_calls CALLS = {
@@ -70,11 +77,11 @@ static const struct tls_calls CALLS = {
 };
 static const uint8_t RECORD[] = {22, 3, 3, 0, 1, 0};
 
-static enum tls_result visit(struct tls_pipe *pipe, size_t length, struct tls_visit *visit)
+static enum tls_result visit_of(struct tls_pipe *pipe, const uint8_t *bytes, size_t length, struct tls_visit *visit)
 {
     uint8_t record[TLS_RECORD_MAX];
     size_t size;
-    enum tls_result result = tls_pipe_feed(pipe, RECORD, length, visit);
+    enum tls_result result = tls_pipe_feed(pipe, bytes, length, visit);
     if (result == TLS_GOES_ON && (result = tls_pipe_handshake(pipe, visit)) == TLS_GOES_ON) {
         while ((result = tls_pipe_read(pipe, record, &size, visit)) == TLS_GOES_ON)
             CHECK_EQUAL(size, 3);
@@ -82,6 +89,11 @@ static enum tls_result visit(struct tls_pipe *pipe, size_t length, struct tls_vi
             tls_pipe_leave(pipe, visit);
     }
     return result;
+}
+
+static enum tls_result visit(struct tls_pipe *pipe, size_t length, struct tls_visit *seen)
+{
+    return visit_of(pipe, RECORD, length, seen);
 }
 
 static void openssl_is_asked_no_more_than_it_can_answer(void)
@@ -163,6 +175,27 @@ static void a_handshake_ends_before_the_record_that_is_too_much(void)
     CHECK(seen.rest == NULL); /* after the handshake there is no limit */
 }
 
+static void the_alert_is_asked_for_wherever_the_head_is_cut(void)
+{
+    static uint8_t stream[TLS_HANDSHAKE_MAX + 1000];
+    for (size_t at = 0; at + TLS_RECORD_HEADER <= sizeof stream; at += 1000)
+        memcpy(stream + at, (const uint8_t[]){22, 3, 1, 995 >> 8, 995 & 0xff}, TLS_RECORD_HEADER);
+    const size_t too_much = TLS_HANDSHAKE_MAX / 1000 * 1000;
+    for (size_t cut = 0; cut <= TLS_RECORD_HEADER; cut++)
+        for (size_t next = 1; next <= TLS_RECORD_HEADER; next++) {
+            struct tls_pipe pipe;
+            struct tls_visit seen;
+            tls_pipe_init(&pipe, &CALLS, &pipe, &pipe, &pipe, true);
+            answer = -1, wants = 2, unread = 0;
+            CHECK_EQUAL(visit_of(&pipe, stream, too_much + cut, &seen),
+                        cut < TLS_RECORD_HEADER ? TLS_WAITS : TLS_FAILED);
+            for (size_t at = too_much + cut; at < too_much + TLS_RECORD_HEADER; at += next)
+                CHECK_EQUAL(visit_of(&pipe, stream + at, next, &seen),
+                            at + next < too_much + TLS_RECORD_HEADER ? TLS_WAITS : TLS_FAILED);
+            CHECK(pipe.handshake_too_long && memcmp(last_written, (const uint8_t[]){22, 3, 1, 0xff, 0xff}, 5) == 0);
+        }
+}
+
 int main(void)
 {
     RUN(records_are_counted_however_they_are_cut);
@@ -170,5 +203,6 @@ int main(void)
     RUN(openssl_is_asked_no_more_than_it_can_answer);
     RUN(what_follows_the_handshake_in_one_flight_is_read);
     RUN(a_handshake_ends_before_the_record_that_is_too_much);
+    RUN(the_alert_is_asked_for_wherever_the_head_is_cut);
     return 0;
 }
