@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
 

@@ -64,7 +64,7 @@ class Token:
     steady_at: int = 0
     """The same moment on the steady clock, which is no older than tokens that do not say it."""
     mark: bytes = NO_MARK
-    """``Revocations.mark`` of then."""
+    """``RevokedLogins.mark`` of then."""
     secret: bytes = field(default=b"", repr=False)
     """The client's; empty where nothing is kept that it opens."""
 

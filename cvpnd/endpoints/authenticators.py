@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 from cvpnd.auth.identity import Refused, problem_with_name
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.totp import new_recovery_codes, new_secret, provisioning_uri, recovery_digest
 from cvpnd.endpoints.model import AuthenticatorView, EnrolmentView, OperationError
 from cvpnd.endpoints.operations import OperationsBase
@@ -55,6 +55,6 @@ class AuthenticatorOperations(OperationsBase):
 
     async def _end_logins(self, directory: str, name: str) -> None:
         control = self._gateway.control
-        marks = Revocations.new_marks({Revocations.of_account(directory, name)})
+        marks = RevokedLogins.new_marks({RevokedLogins.of_account(directory, name)})
         await self._store(self._stored.revoke_logins, marks, control.clock.now())
-        control.revocations.add(marks, control.clock.now())
+        control.revoked_logins.add(marks, control.clock.now())

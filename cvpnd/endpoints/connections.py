@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
@@ -49,16 +49,16 @@ class ConnectionOperations(OperationsBase):
         if connection_id is not None and not chosen:
             raise OperationError("InvalidConnectionId.NotFound", f"{connection_id}: no such active connection")
         control = self._gateway.control
-        subjects = {Revocations.of_login(connection.token) for connection in chosen if connection.token is not None}
+        subjects = {RevokedLogins.of_login(connection.token) for connection in chosen if connection.token is not None}
         if username is not None:
-            at_once = Revocations.of_user(username) if only is None else Revocations.of_user_at(only.id, username)
+            at_once = RevokedLogins.of_user(username) if only is None else RevokedLogins.of_user_at(only.id, username)
             subjects.add(at_once)
         end_rehearsal()
-        marks = Revocations.new_marks(subjects)
+        marks = RevokedLogins.new_marks(subjects)
         outlive = marks if control.token_key is not None else {}
         """There are tokens."""
-        control.revocations.add(marks, control.clock.now())
-        control.revocations.hold(outlive)
+        control.revoked_logins.add(marks, control.clock.now())
+        control.revoked_logins.hold(outlive)
         for connection in chosen:
             if connection.established:
                 control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
@@ -72,5 +72,5 @@ class ConnectionOperations(OperationsBase):
                     if outlive:
                         await self._store(self._stored.revoke_logins, outlive, control.clock.now())
             finally:
-                control.revocations.release(outlive)
+                control.revoked_logins.release(outlive)
         return ended

@@ -152,7 +152,7 @@ class Gateway:
 
     async def _look_again_who_was_ended(self) -> None:
         marks = await asyncio.to_thread(self.store.revoked_logins)
-        self.control.revocations.replace(marks, self.control.clock.now())
+        self.control.revoked_logins.replace(marks, self.control.clock.now())
 
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""

@@ -11,7 +11,7 @@ from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, problem_with_name
 from cvpnd.auth.logins import MOST_PENDING
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.config import EndpointConfig
@@ -49,7 +49,7 @@ class SelfServiceDesk:
         return None if served is None else served.settings
 
     def begin(self, endpoint_id: str, ago_s: float = 0.0) -> LoginUnderWay:
-        return self._control.revocations.begin(endpoint_id, self._control.clock.now() - ago_s)
+        return self._control.revoked_logins.begin(endpoint_id, self._control.clock.now() - ago_s)
 
     async def log_in(self, login: LoginUnderWay, username: str, password: Secret, *, host: str) -> Account | Refused:
         """What fails here counts for its source as a VPN client's failure does, and the other way round."""

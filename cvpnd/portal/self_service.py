@@ -22,7 +22,7 @@ from starlette.routing import Route
 from cvpnd.auth.challenge import Asked
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 from cvpnd.config import EndpointConfig
 from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cvpnd.auth.challenge import Asked
 from cvpnd.auth.directory import Account
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 
 SESSION_S = 900.0
 """From the login on; nothing makes it longer."""

@@ -23,7 +23,7 @@ from starlette.responses import Response
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visit, Visitor

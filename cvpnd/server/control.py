@@ -21,7 +21,7 @@ from dataclasses import replace
 from cvpnd.auth.kept_passwords import KeptPasswords
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.tokens import TokenKey
 from cvpnd.auth.totp import Totp
@@ -101,7 +101,7 @@ class ControlPlane:
         self.kept_passwords: KeptPasswords | None = None
         self.token_key: TokenKey | None = None
         """There is one as soon as an endpoint has a user method."""
-        self.revocations = Revocations()
+        self.revoked_logins = RevokedLogins()
         self.places = Places()
         self.web_logins: WebLogins | None = None
         """There are some where there is a portal."""

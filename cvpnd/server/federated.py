@@ -66,7 +66,7 @@ async def ask_browser(
     assertion = await saml.accept(provider, brought.response, brought.request, source=source, within_s=within_s)
     if isinstance(assertion, Refused):
         return assertion
-    if control.revocations.begin(connection.endpoint.id, brought.left_at).is_ended("", assertion.name):
+    if control.revoked_logins.begin(connection.endpoint.id, brought.left_at).is_ended("", assertion.name):
         return Refused(Refusal.TERMINATED, f"the logins of {assertion.name} were ended while their browser was away")
     connection.username = assertion.name
     control.on_assertion(connection)
@@ -87,7 +87,7 @@ async def log_in_by(
         lifetime_s = min(lifetime_s, max(0, int(assertion.session_ends_at - now)))
     account = Account(assertion.name, assertion.groups)
     connection.vouched_by = provider
-    mark = control.revocations.mark(connection.endpoint.id, "", account.name)
+    mark = control.revoked_logins.mark(connection.endpoint.id, "", account.name)
     connection.token = Token.new(now, lifetime_s, steady=control.clock.now(), mark=mark)
     connection.logged_in_at = control.clock.now()
     await saml.remember(connection.token.login_id, provider, account, now + lifetime_s)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cvpnd.auth.directory import Account
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 from cvpnd.auth.tokens import looks_like_token
 from cvpnd.handlers.schema import ConnectRequest, HandlerFailed
 from cvpnd.policy.model import Identity
@@ -51,7 +51,7 @@ MEANT_FOR_PROGRAMS = ("TEMP", "CRV1:", "SESSION:")
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """Decide and carry the decision out. Runs as the connection's only task; cancelled when the connection ends."""
     try:
-        login = control.revocations.begin(connection.endpoint.id, control.clock.now())
+        login = control.revoked_logins.begin(connection.endpoint.id, control.clock.now())
         connection.device_type = credentials.peer_info.platform
         identity = identify(connection, credentials)
         connection.common_name = identity.common_name
@@ -138,7 +138,7 @@ async def log_in_again(control: ControlPlane, connection: Connection, credential
     try:
         before = connection.identity
         assert before is not None  # noqa: S101 - it is established
-        login = control.revocations.begin(connection.endpoint.id, control.clock.now())
+        login = control.revoked_logins.begin(connection.endpoint.id, control.clock.now())
         account = await vouch(control, connection, credentials, before, login)
         _check_not_ended(connection, account.name, before.common_name, login)
         refused = connection.endpoint.still_trusted(connection)

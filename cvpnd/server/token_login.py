@@ -98,7 +98,7 @@ def vouch_by_token(
     if token is None or (connection.token is not None and token.login_id != connection.token.login_id):
         raise Denied(Refusal.TOKEN_INVALID, "not written for this user, endpoint, certificate, password or session")
     check_name(method, account.name, identity)
-    if control.revocations.covers(token, connection.endpoint.id, method.directory or "", account.name):
+    if control.revoked_logins.covers(token, connection.endpoint.id, method.directory or "", account.name):
         raise Denied(Refusal.TOKEN_INVALID, "its login was ended by an administrator")
     _check_age(control, connection, token)
     connection.token = token
@@ -191,7 +191,7 @@ def _begin_login(
 ) -> Token:
     method, now = connection.endpoint.settings.user_method, control.clock.now()
     directory = "" if method is None else method.directory or ""
-    mark = control.revocations.mark(connection.endpoint.id, directory, account.name)
+    mark = control.revoked_logins.mark(connection.endpoint.id, directory, account.name)
     connection.logged_in_at = now
     connection.token = Token.new(time.time(), _lifetime_s(connection), steady=now, mark=mark, with_secret=with_secret)
     return connection.token

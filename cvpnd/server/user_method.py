@@ -11,7 +11,7 @@ from cvpnd.auth.challenge import QUESTION_LIFETIME_S, Asked, Asker, Challenged
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.logins import SecondFactor
-from cvpnd.auth.revocations import LoginUnderWay
+from cvpnd.auth.revoked_logins import LoginUnderWay
 from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
 from cvpnd.server import federated

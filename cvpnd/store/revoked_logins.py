@@ -17,7 +17,7 @@ _LOGIN = "login "
 
 class RevokedLoginStore(Database):
     def revoked_logins(self) -> dict[str, bytes]:
-        """Marks by subject (``auth.revocations.Revocations``)."""
+        """Marks by subject (``auth.revoked_logins.RevokedLogins``)."""
         with self._read() as connection:
             return {row.subject: row.mark for row in connection.execute(select(revoked_login))}
 

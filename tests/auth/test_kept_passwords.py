@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvpnd.auth.kept_passwords import KeptPasswords
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.tokens import Token, TokenOwner
 from cvpnd.secret import Secret
 from cvpnd.store import Store
@@ -119,9 +119,9 @@ def test_it_goes_with_the_login(kept: KeptPasswords, store: Store) -> None:
     one, other, bobs, gone = login(kept), login(kept), login(kept, "bob"), login(kept, "bob", at=-61)
     now = time.time()
     assert kept.open(gone, OWNER) is None
-    store.revoke_logins(Revocations.new_marks({Revocations.of_login(one)}), 0.0)
+    store.revoke_logins(RevokedLogins.new_marks({RevokedLogins.of_login(one)}), 0.0)
     assert [kept.open(each, OWNER) for each in (one, other)] == [None, PASSWORD]
-    store.revoke_logins(Revocations.new_marks({Revocations.of_user("anna")}), 0.0)
+    store.revoke_logins(RevokedLogins.new_marks({RevokedLogins.of_user("anna")}), 0.0)
     assert [kept.open(each, OWNER) for each in (other, bobs)] == [None, PASSWORD]
     store.forget_passwords_of("labs", "bob")
     store.tidy_passwords({"corp"}, now)

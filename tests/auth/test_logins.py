@@ -23,7 +23,7 @@ from cvpnd.auth.logins import (
     left_of_failure,
 )
 from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, hash_password, verify_password
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.throttle import FORGOTTEN_AFTER_S, FREE_FAILURES, FREE_FAILURES_OF_SOURCE, MAX_DELAY_S, LoginThrottle
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
@@ -243,7 +243,7 @@ async def test_what_becomes_of_an_account_while_its_second_factor_takes_its_time
     logins = UserLogins({"corp": directory})
 
     def prove(directory: Renaming, username: str, password: Secret) -> Proven:
-        asker = Asker("cvpn-endpoint-0123456789abcdef0", "corp", "", Revocations().begin("", 0.0))
+        asker = Asker("cvpn-endpoint-0123456789abcdef0", "corp", "", RevokedLogins().begin("", 0.0))
         return Proven(asker, username, directory.log_in(username, password), Secret(b"123456"))
 
     async def judge(proven: Proven) -> Account:

@@ -40,7 +40,7 @@ from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.passwords import hash_password
 from cvpnd.auth.radius import Answer, Question, RadiusServers, RadiusSettings
 from cvpnd.auth.radius_codes import MOST_ROUNDS, RadiusCodes
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.throttle import FREE_FAILURES
 from cvpnd.config import RadiusConfig, RadiusUrl
 from cvpnd.doctor import logins as doctor
@@ -51,7 +51,7 @@ from cvpnd.store import Store
 pytestmark = pytest.mark.skipif(not FREERADIUS.exists(), reason="make test unpacks freeradius")
 
 CODE, JOINED, ASKING, UNSIGNED, NOBODY = 18120, 18121, 18122, 18123, 18124
-LOGIN = Revocations().begin("cvpn-endpoint-0123456789abcdef0", 0.0)
+LOGIN = RevokedLogins().begin("cvpn-endpoint-0123456789abcdef0", 0.0)
 HERE = Asker(LOGIN.endpoint_id, "local", "", LOGIN)
 HASH = hash_password(PASSWORD)
 NAMES = ("anna", "bob", "carol", "asked-on")

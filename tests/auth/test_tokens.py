@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.tokens import PREFIX, Token, TokenKey, TokenOwner, looks_like_token
 from cvpnd.secret import Secret
 
@@ -103,9 +103,9 @@ def test_a_token_of_the_release_before_is_good_unless_logins_of_its_user_were_en
     text = of_the_release_before(b"login id -12", 1_700_000_000, 1_700_003_600, secret)
     token = KEY.read(text, OWNER)
     assert token == Token.claimed(text) == Token(b"login id -12", 1_700_000_000, 3600, secret=secret)
-    assert not Revocations().covers(token, OWNER.endpoint_id, "local", "anna")
-    for subject in (Revocations.of_user("anna"), Revocations.of_login(token)):
-        revoked = Revocations()
+    assert not RevokedLogins().covers(token, OWNER.endpoint_id, "local", "anna")
+    for subject in (RevokedLogins.of_user("anna"), RevokedLogins.of_login(token)):
+        revoked = RevokedLogins()
         revoked.add({subject: b"marked"}, 1.0)
         assert revoked.covers(token, OWNER.endpoint_id, "local", "anna")
     assert KEY.read(KEY.write(token, OWNER), OWNER) == token

@@ -14,7 +14,7 @@ from cvpnd.auth.challenge import KEPT_OF_ACCOUNT, QUESTION_LIFETIME_S, Asker, Ch
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.passwords import hash_password
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.throttle import FREE_FAILURES, MAX_DELAY_S
 from cvpnd.auth.totp import (
     STEP_S,
@@ -29,7 +29,7 @@ from cvpnd.secret import Secret
 from cvpnd.store import Store, StoredAuthenticator
 
 SECRET = b"12345678901234567890"  # of RFC 6238's appendix B
-LOGIN = Revocations().begin("cvpn-endpoint-0123456789abcdef0", 0.0)
+LOGIN = RevokedLogins().begin("cvpn-endpoint-0123456789abcdef0", 0.0)
 HERE = Asker(LOGIN.endpoint_id, "local", "", LOGIN)
 CODES = new_recovery_codes()
 NOW = 1_700_000_010.0
@@ -181,11 +181,11 @@ def test_the_answer_to_a_question_is_taken_once_from_whom_it_was_put_to_while_it
 
 def test_a_question_is_over_with_the_logins_of_its_user(desk):
     """Their password was right before that, and a code alone lets nobody in."""
-    revoked = Revocations()
+    revoked = RevokedLogins()
     asked = Asker(HERE.endpoint_id, "local", "", revoked.begin(HERE.endpoint_id, 1.0))
     states = [desk.ask(asker=asked) for _ in range(2)]
     bobs = desk.ask("bob", asked)
-    revoked.add(Revocations.new_marks({Revocations.of_user("anna")}), 2.0)
+    revoked.add(RevokedLogins.new_marks({RevokedLogins.of_user("anna")}), 2.0)
     answers = Asker(HERE.endpoint_id, "local", "", revoked.begin(HERE.endpoint_id, 3.0))
     for state in states:
         assert desk.log_in(f"CRV1::{state}::{code()}", asker=answers) is Refusal.TERMINATED

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.endpoints.connections import ConnectionOperations
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.operations import Rehearsed
@@ -36,7 +36,7 @@ def operations_on(store: Store, *sessions: Any) -> tuple[ConnectionOperations, l
     control: Any = SimpleNamespace(
         table=sessions,
         token_key=None,
-        revocations=Revocations(),
+        revoked_logins=RevokedLogins(),
         clock=SteadyClock(),
         halt=lambda connection, _end, _text: halted.append(connection.connection_id),
         refuse=lambda connection, reason, detail: halted.append(f"{connection.connection_id} {reason}: {detail}"),
@@ -91,7 +91,7 @@ async def test_logins_that_are_under_way_end_with_the_sessions_of_their_user_als
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
         operations, ended = operations_on(store, *attempts)
         control = operations._gateway.control
-        under_way = control.revocations.begin("cvpn-endpoint-0123456789abcdef0", control.clock.now())
+        under_way = control.revoked_logins.begin("cvpn-endpoint-0123456789abcdef0", control.clock.now())
         assert await operations.terminate_connections(username="alice") == ["c-1"]
         assert under_way.is_ended("local", "alice") and not under_way.is_ended("local", "bob", "laptop")
         assert await operations.terminate_connections(username="laptop") == ["c-3"]

@@ -11,7 +11,7 @@ import pytest
 from helpers import certs
 from helpers.served import Client, Served, wait_until
 
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.host.errors import HostError
 from cvpnd.policy.leases import LeasePool, PoolFull
 from cvpnd.reasons import Refusal
@@ -87,7 +87,7 @@ async def test_whose_logins_are_ended_while_they_wait_does_not_get_in(served, ke
     bob = Client(served.udp, certificate=certs.client("bob"))
     assert not await bob.until(lambda: bob.light.connected, 0.3)
     control = served.control
-    control.revocations.add(Revocations.new_marks({Revocations.of_user("bob")}), control.clock.now())
+    control.revoked_logins.add(RevokedLogins.new_marks({RevokedLogins.of_user("bob")}), control.clock.now())
     kernel.may.set()
     assert await bob.until(lambda: bob.light.failed is not None)
     assert served.ended[-1].end_reason is Refusal.TERMINATED

@@ -11,7 +11,7 @@ from cvpnd.auth.directory import Account
 from cvpnd.auth.local_users import LocalUser, LocalUsers
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.passwords import hash_password
-from cvpnd.auth.revocations import Revocations
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.config import AuthenticationConfig
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
@@ -46,7 +46,7 @@ async def vouched(users: LocalUsers) -> Account:
     credentials: Any = SimpleNamespace(username="anna", password=Secret(b"right"))
     control: Any = SimpleNamespace(users=logins)
     try:
-        return await vouch(control, connection, credentials, NOBODY_YET, Revocations().begin("", 0.0))
+        return await vouch(control, connection, credentials, NOBODY_YET, RevokedLogins().begin("", 0.0))
     finally:
         logins.close()
 

@@ -16,7 +16,7 @@ LONGEST_LOGIN_S = 86_400.0
 """More than any login takes, or a session of the self-service pages lasts."""
 
 
-class Revocations:
+class RevokedLogins:
     """Which tokens are worth nothing although their time is not over: those of one login, or those of a user, of their
     account in one directory, or of them at one endpoint, of before.
 
@@ -102,13 +102,13 @@ class Revocations:
 class LoginUnderWay:
     """From the first word of somebody who logs in, to whatever is kept of it."""
 
-    revocations: Revocations
+    revoked_logins: RevokedLogins
     endpoint_id: str
     began_at: float
 
     def is_ended(self, directory: str, username: str, common_name: str = "") -> bool:
         """``common_name``: of the certificate, by which sessions are ended too."""
-        there = self.revocations
+        there = self.revoked_logins
         subjects = [there.of_account(directory, username)]
         for name in {username, common_name} - {""}:
             subjects += there.of_user(name), there.of_user_at(self.endpoint_id, name)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cvpnd.auth.revocations import LONGEST_LOGIN_S, Revocations
+from cvpnd.auth.revoked_logins import LONGEST_LOGIN_S, RevokedLogins
 from cvpnd.auth.tokens import Token
 
 STAFF, GUESTS = "cvpn-endpoint-0123456789abcdef0", "cvpn-endpoint-0123456789abcdef1"
@@ -14,23 +14,23 @@ STAFF, GUESTS = "cvpn-endpoint-0123456789abcdef0", "cvpn-endpoint-0123456789abcd
 
 def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_of_before():
     """Of before, not of an earlier time: the same second, another day, a clock that was put back are all the same."""
-    revoked = Revocations()
+    revoked = RevokedLogins()
     token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
     other = replace(token, login_id=bytes(12))
     assert not revoked.covers(token, STAFF, "corp", "anna")
-    revoked.add(Revocations.new_marks({Revocations.of_login(token)}), 1.0)
+    revoked.add(RevokedLogins.new_marks({RevokedLogins.of_login(token)}), 1.0)
     assert revoked.covers(token, STAFF, "corp", "anna") and not revoked.covers(other, STAFF, "corp", "anna")
     before = [other]
-    user, at_staff = Revocations.of_user("anna"), Revocations.of_user_at(STAFF, "anna")
-    for subject in (user, Revocations.of_account("corp", "anna"), at_staff, user):
-        revoked.add(Revocations.new_marks({subject}), 1.0)
+    user, at_staff = RevokedLogins.of_user("anna"), RevokedLogins.of_user_at(STAFF, "anna")
+    for subject in (user, RevokedLogins.of_account("corp", "anna"), at_staff, user):
+        revoked.add(RevokedLogins.new_marks({subject}), 1.0)
         assert all(revoked.covers(each, STAFF, "corp", "anna") for each in before)
         assert not revoked.covers(other, STAFF, "corp", "bob")
         later = replace(other, mark=revoked.mark(STAFF, "corp", "anna"))
         assert not revoked.covers(later, STAFF, "corp", "anna")
         before.append(later)
-    elsewhere = Revocations()
-    marks = Revocations.new_marks({Revocations.of_account("corp", "anna"), Revocations.of_user_at(STAFF, "bob")})
+    elsewhere = RevokedLogins()
+    marks = RevokedLogins.new_marks({RevokedLogins.of_account("corp", "anna"), RevokedLogins.of_user_at(STAFF, "bob")})
     elsewhere.add(marks, 1.0)
     assert elsewhere.covers(other, STAFF, "corp", "anna") and not elsewhere.covers(other, STAFF, "guests", "anna")
     assert elsewhere.covers(other, STAFF, "corp", "bob") and not elsewhere.covers(other, GUESTS, "corp", "bob")
@@ -39,30 +39,30 @@ def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_of_before
 @pytest.mark.parametrize(
     ("subject", "ended"),
     [
-        (Revocations.of_user("anna"), True),
-        (Revocations.of_user("laptop"), True),
-        (Revocations.of_user_at(STAFF, "anna"), True),
-        (Revocations.of_user_at(STAFF, "laptop"), True),
-        (Revocations.of_account("corp", "anna"), True),
-        (Revocations.of_account("corp", "laptop"), False),
-        (Revocations.of_account("local", "anna"), False),
-        (Revocations.of_user_at(GUESTS, "anna"), False),
-        (Revocations.of_user("bob"), False),
-        (Revocations.of_user(""), False),
+        (RevokedLogins.of_user("anna"), True),
+        (RevokedLogins.of_user("laptop"), True),
+        (RevokedLogins.of_user_at(STAFF, "anna"), True),
+        (RevokedLogins.of_user_at(STAFF, "laptop"), True),
+        (RevokedLogins.of_account("corp", "anna"), True),
+        (RevokedLogins.of_account("corp", "laptop"), False),
+        (RevokedLogins.of_account("local", "anna"), False),
+        (RevokedLogins.of_user_at(GUESTS, "anna"), False),
+        (RevokedLogins.of_user("bob"), False),
+        (RevokedLogins.of_user(""), False),
     ],
 )
 def test_a_login_that_is_under_way_ends_with_those_of_its_user_and_a_later_one_does_not(subject: str, ended: bool):
-    revoked = Revocations()
+    revoked = RevokedLogins()
     before = revoked.begin(STAFF, 9.0)
-    revoked.add(Revocations.new_marks({subject}), 10.0)
+    revoked.add(RevokedLogins.new_marks({subject}), 10.0)
     assert before.is_ended("corp", "anna", "laptop") is ended
     assert revoked.begin(STAFF, 10.0).is_ended("corp", "anna", "laptop") is ended, "no clock tells which was first"
     assert not revoked.begin(STAFF, 10.1).is_ended("corp", "anna", "laptop")
 
 
 def test_what_another_gateway_has_ended_ends_logins_here_and_what_is_known_ends_none_again():
-    revoked = Revocations()
-    marks = Revocations.new_marks({Revocations.of_user("anna")})
+    revoked = RevokedLogins()
+    marks = RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
     before = revoked.begin(STAFF, 1.0)
     revoked.replace(marks, 2.0)
     later = revoked.begin(STAFF, 3.0)
@@ -75,14 +75,14 @@ def test_what_another_gateway_has_ended_ends_logins_here_and_what_is_known_ends_
 
 
 def test_what_ended_long_ago_takes_no_memory_and_ends_tokens_all_the_same():
-    revoked = Revocations()
+    revoked = RevokedLogins()
     of_before = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
     login = revoked.begin(STAFF, 1.0)
-    revoked.add(Revocations.new_marks({Revocations.of_user("anna")}), 2.0)
-    revoked.add(Revocations.new_marks({Revocations.of_user("bob")}), 3.0)
-    revoked.add(Revocations.new_marks({Revocations.of_user("anna")}), 2.0 + LONGEST_LOGIN_S)
+    revoked.add(RevokedLogins.new_marks({RevokedLogins.of_user("anna")}), 2.0)
+    revoked.add(RevokedLogins.new_marks({RevokedLogins.of_user("bob")}), 3.0)
+    revoked.add(RevokedLogins.new_marks({RevokedLogins.of_user("anna")}), 2.0 + LONGEST_LOGIN_S)
     assert login.is_ended("corp", "anna") and login.is_ended("corp", "bob")
-    revoked.add(Revocations.new_marks({Revocations.of_user("carol")}), 4.0 + LONGEST_LOGIN_S)
+    revoked.add(RevokedLogins.new_marks({RevokedLogins.of_user("carol")}), 4.0 + LONGEST_LOGIN_S)
     assert login.is_ended("corp", "anna"), "ended again since"
     assert not login.is_ended("corp", "bob")
     assert revoked.covers(of_before, STAFF, "corp", "bob")
@@ -90,9 +90,9 @@ def test_what_ended_long_ago_takes_no_memory_and_ends_tokens_all_the_same():
 
 def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
     """A change that was under way reads the store again before an end that waits for its turn is written."""
-    revoked = Revocations()
+    revoked = RevokedLogins()
     token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
-    marks = Revocations.new_marks({Revocations.of_user("anna")})
+    marks = RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
     revoked.add(marks, 1.0)
     revoked.hold(marks)
     revoked.replace({}, 2.0)
