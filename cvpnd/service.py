@@ -38,7 +38,7 @@ from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.self_service import SelfServiceDesk
 from cvpnd.endpoints.service import Operations
 from cvpnd.host.errors import HostError
-from cvpnd.host.firewall import Denied
+from cvpnd.host.firewall import KeptBack
 from cvpnd.host.gateway import HostGateway
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic, render_status, write_status
 from cvpnd.ops.connection_log import (
@@ -116,7 +116,7 @@ class Daemon:
         self.user_traffic = UserTraffic()
         self._loop_lag = Histogram(LAG_BUCKETS_S)
         self._chores: set[asyncio.Task[None]] = set()
-        self._kept_back: dict[Denied, int] = {}
+        self._kept_back: dict[KeptBack, int] = {}
         self._kept_back_at = float("-inf")
         self._started_at = time.time()
         self._version = version("cvpnd")
@@ -127,7 +127,7 @@ class Daemon:
             return
         self._kept_back_at = now
         try:
-            self._kept_back = await self.gateway.host_changes.denied()
+            self._kept_back = await self.gateway.host_changes.kept_back()
         except HostError as error:
             log.warning("what the firewall kept back cannot be read: %s", error)
 

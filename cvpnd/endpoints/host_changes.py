@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from cvpnd.host.errors import HostError
-from cvpnd.host.firewall import Denied
+from cvpnd.host.firewall import KeptBack
 from cvpnd.host.gateway import HostChange, HostGateway
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class HostChanges:
         """What else on this host keeps clients from their target networks. Raises ``HostError``."""
         return await self._host.warnings()
 
-    async def denied(self) -> dict[Denied, int]:
+    async def kept_back(self) -> dict[KeptBack, int]:
         """Packets that the firewall kept back from clients since the start. Raises ``HostError``."""
-        return await self._host.denied()
+        return await self._host.kept_back()
 
     def _tell(self, change: HostChange) -> None:
         self.seen[change.what] += 1

@@ -28,7 +28,7 @@ from cvpnd.endpoints.saml import SamlOperations
 from cvpnd.endpoints.status import StatusOperations
 from cvpnd.endpoints.users import UserOperations
 from cvpnd.host.errors import HostError
-from cvpnd.host.firewall import Denied
+from cvpnd.host.firewall import KeptBack
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import RateLimited
 from cvpnd.ops.metrics import GatewayMetrics
@@ -96,7 +96,7 @@ class Operations(
 
     async def list_security_groups(self) -> list[SecurityGroupView]:
         try:
-            denied = await self._gateway.host_changes.denied()
+            kept_back = await self._gateway.host_changes.kept_back()
         except HostError as error:
             raise OperationError("InternalError", str(error)) from error
         endpoints = await self.list_endpoints()
@@ -105,7 +105,7 @@ class Operations(
                 group,
                 group.name,
                 {
-                    e.name: denied.get(Denied(e.name, "security-groups"), 0)
+                    e.name: kept_back.get(KeptBack(e.name, "security-groups"), 0)
                     for e in endpoints
                     if group.id in e.security_groups
                 },

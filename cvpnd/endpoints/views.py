@@ -14,7 +14,7 @@ from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.config import AuthenticationConfig, Config, EndpointConfig, SocketName
 from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
-from cvpnd.host.firewall import Denied
+from cvpnd.host.firewall import KeptBack
 from cvpnd.ops.client_metrics import ClientMetrics
 from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
 from cvpnd.ops.saml_metrics import SamlMetrics
@@ -178,7 +178,7 @@ def file_association_id(endpoint_id: str, subnet: str) -> str:
 
 
 def endpoint_metrics(
-    control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[Denied, int]
+    control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[KeptBack, int]
 ) -> list[EndpointMetrics]:
     """One pass over the connections, whatever the number of endpoints. ``kept_back``: by the firewall."""
     active: Counter[str] = Counter()

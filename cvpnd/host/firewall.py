@@ -38,7 +38,7 @@ _NETLINK_HEADER = struct.Struct("=IH6xI")
 Statement = dict[str, Any]
 
 
-class Denied(NamedTuple):
+class KeptBack(NamedTuple):
     """Packets of clients, for one reason."""
 
     endpoint: str
@@ -211,10 +211,10 @@ def refused_flows_counter(endpoint: EndpointPlan) -> str:
     return f"refused_flows_{endpoint.tun}"
 
 
-def _counters(plan: HostPlan) -> dict[str, Denied]:
+def _counters(plan: HostPlan) -> dict[str, KeptBack]:
     """By name, and what each counts."""
-    egress = {denied_counter(e): Denied(e.name, "security-groups") for e in plan.endpoints if e.egress is not None}
-    flows = {refused_flows_counter(e): Denied(e.name, "flows") for e in plan.endpoints if e.flows_per_client}
+    egress = {denied_counter(e): KeptBack(e.name, "security-groups") for e in plan.endpoints if e.egress is not None}
+    flows = {refused_flows_counter(e): KeptBack(e.name, "flows") for e in plan.endpoints if e.flows_per_client}
     return egress | flows
 
 
@@ -312,7 +312,7 @@ async def remove() -> None:
     await put(render_removal())
 
 
-async def denied(plan: HostPlan) -> dict[Denied, int]:
+async def kept_back(plan: HostPlan) -> dict[KeptBack, int]:
     """Packets that were kept back since the table was last put in place."""
     names = _counters(plan)
     if not names:

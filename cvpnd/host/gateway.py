@@ -68,7 +68,7 @@ class HostGateway:
         self._tuns: dict[str, Tun] = {}  # by endpoint
         self._tables = routes.RoutingTables()
         self._batch: dict[str, Any] = {}  # what the firewall was given last
-        self._denied: Counter[firewall.Denied] = Counter()  # in tables before the one in place
+        self._kept_back: Counter[firewall.KeptBack] = Counter()  # in tables before the one in place
         self._settings: dict[str, str] = {}
         self._tun_indexes: dict[str, int] = {}  # by name
         self._trouble = self._firewall_trouble = ""
@@ -137,11 +137,11 @@ class HostGateway:
         ruleset = foreign.Ruleset(await firewall.ruleset())
         return [drop.text for drop in foreign.forward_drops(ruleset, foreign.forwarded(self._plan))]
 
-    async def denied(self) -> dict[firewall.Denied, int]:
+    async def kept_back(self) -> dict[firewall.KeptBack, int]:
         """Packets of clients that were kept back since the start."""
         async with self._busy:
-            now = Counter(await firewall.denied(self._plan) if self._in_place is not None else {})
-            return dict(now + self._denied)
+            now = Counter(await firewall.kept_back(self._plan) if self._in_place is not None else {})
+            return dict(now + self._kept_back)
 
     @property
     def trouble(self) -> str:
@@ -221,9 +221,9 @@ class HostGateway:
             there, counted = await firewall.is_there(), {}
             if there:
                 with contextlib.suppress(HostError):  # the counters are the least of it
-                    counted = await firewall.denied(self._plan)
+                    counted = await firewall.kept_back(self._plan)
             await self._put_firewall(self._batch)  # also where routes cannot be put in place
-            self._denied.update(counted)
+            self._kept_back.update(counted)
         except HostError as error:
             self._firewall_trouble = f"cvpnd's nftables table is not as it should be and cannot be put back: {error}"
             return None if before == self._firewall_trouble else self._firewall_trouble
@@ -343,17 +343,17 @@ class HostGateway:
             self._attached = await links.attached_networks(netlink, indexes, ours)
         self._in_place, self._trouble = plan, ""
         names = {endpoint.name for endpoint in plan.endpoints}
-        self._denied = Counter({each: count for each, count in self._denied.items() if each.endpoint in names})
+        self._kept_back = Counter({each: count for each, count in self._kept_back.items() if each.endpoint in names})
 
     async def _replace_firewall(self, batch: dict[str, Any], before: HostPlan, known: HostPlan | None) -> None:
         if known is not None and batch == self._batch:
             return
-        counted: dict[firewall.Denied, int] = {}
+        counted: dict[firewall.KeptBack, int] = {}
         with contextlib.suppress(HostError):  # the table may be gone
-            counted = await firewall.denied(before)
+            counted = await firewall.kept_back(before)
         await self._put_firewall(batch)
         self._batch = batch
-        self._denied.update(counted)
+        self._kept_back.update(counted)
 
     def _close_devices_not_in(self, plan: HostPlan) -> None:
         wanted = {endpoint.name: endpoint for endpoint in plan.endpoints}

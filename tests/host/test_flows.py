@@ -12,7 +12,7 @@ from helpers.host_state import output_of
 from helpers.lab import TARGET_LEG, Lab
 from helpers.tunnel_end import PARTNERS, PORTS, STAFF, TunnelEnd, carries, is_icmp
 
-from cvpnd.host.firewall import Denied
+from cvpnd.host.firewall import KeptBack
 from cvpnd.host.gateway import HostGateway, HostPlan
 
 ALICE, BOB = "10.100.0.2", "10.100.0.3"
@@ -41,8 +41,8 @@ async def test_client_with_too_many_connections_gets_no_new_ones_and_keeps_what_
     for port in range(1000, 1000 + 3 * MOST):
         end.send(packets.udp(alice, target, b"flood", source_port=port, port=9))
     assert tracked(alice) == MOST
-    counted = await gateway.denied()
-    assert counted == {Denied("staff", "flows"): 2 * MOST + 1}
+    counted = await gateway.kept_back()
+    assert counted == {KeptBack("staff", "flows"): 2 * MOST + 1}
     end.send(packets.udp(alice, target, b"going on", source_port=999, port=7))
     end.expect(carries(b"going on"), "echo in a connection from before")
     end.send(packets.udp(bob, target, b"somebody else", source_port=1000, port=7))
@@ -51,7 +51,7 @@ async def test_client_with_too_many_connections_gets_no_new_ones_and_keeps_what_
     for port in range(2000, 2000 + 2 * MOST):
         end.send(packets.udp(alice, target, b"unlimited", source_port=port, port=9))
     assert tracked(alice) == 3 * MOST
-    assert await gateway.denied() == counted, "what was counted before is not forgotten"
+    assert await gateway.kept_back() == counted, "what was counted before is not forgotten"
 
 
 async def test_connections_to_the_gateway_itself_count_too(lab: Lab, gateway: HostGateway, tunnel: OpenTunnel) -> None:
