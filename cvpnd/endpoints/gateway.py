@@ -115,7 +115,7 @@ class Gateway:
     async def start(self) -> None:
         """Raises ``GatewayError``; then the host is as it was."""
         try:
-            self._host.claim()  # before anything is written that a running gateway may have
+            self._host.claim.take()  # before anything is written that a running gateway may have
             await self.timekeeper.begin()
             await self._pools.begin()
             await self._become(self.config, setting_aside=self.store.is_shared)
@@ -196,7 +196,7 @@ class Gateway:
                 self.control.saml.close()
         finally:
             try:
-                if self._host.is_claimed:
+                if self._host.claim.is_held:
                     await self._pools.end()
                     await asyncio.to_thread(self._managed.remove)
             finally:

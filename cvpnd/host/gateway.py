@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 from pyroute2 import AsyncIPRoute
 
 from cvpnd.host import firewall, foreign, links, routes, sysctl, watch
+from cvpnd.host.claim import Claim
 from cvpnd.host.errors import HostError
 from cvpnd.host.netlink import netlink_socket
 from cvpnd.host.notices import SETTLE_S, Notices
@@ -35,8 +33,6 @@ __all__ = [
     "Subnet",
 ]  # fmt: skip
 
-NETWORK_NAMESPACE = Path("/proc/thread-self/ns/net")
-"""Routing tables and the firewall are its own, so there is one gateway in each."""
 FIREWALL_SETTLE_S, FIREWALL_AGAIN_S = 0.02, 2.0
 """Without the table nothing is kept back: it waits for no more than the rest of what one change is told with."""
 OURS_S = 5.0
@@ -77,21 +73,18 @@ class HostGateway:
         self._our_ports: dict[int, float] = {}  # by which the kernel calls our latest changes to the firewall, and when
         self._attached: tuple[IPNetwork, ...] = ()
         self._busy = asyncio.Lock()
-        self._claims: list[TextIO] = []
+        self.claim = Claim(runtime_dir)
+        """Taken by ``up`` at the latest, released by ``down``."""
 
     @property
     def in_place(self) -> HostPlan | None:
         """The plan that was carried out last, to its end: what the host has, unless others have changed it."""
         return self._in_place
 
-    @property
-    def is_claimed(self) -> bool:
-        return bool(self._claims)
-
     async def up(self, plan: HostPlan) -> None:
         """Set everything up, replacing what a predecessor left. After an error ``down`` takes back what there is."""
         async with self._busy:
-            self.claim()
+            self.claim.take()
             await self._apply(plan)
 
     async def update(self, plan: HostPlan, *, look: bool = True) -> None:
@@ -115,7 +108,7 @@ class HostGateway:
 
         The data plane's queues should be closed by now; devices go in any case."""
         async with self._busy:
-            if self.is_claimed:
+            if self.claim.is_held:
                 await self._take_down()
 
     def tun_queues(self, endpoint: str) -> list[int]:
@@ -195,14 +188,6 @@ class HostGateway:
                     yield HostChange("firewall", line)
                 if loop.time() < self._patience.due("firewall"):
                     await asyncio.sleep(SETTLE_S)  # against whoever removes it in a loop
-
-    async def __aenter__(self) -> HostGateway:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.down()
 
     # -- with self._busy held ------------------------------------------------------------------------------
 
@@ -388,7 +373,7 @@ class HostGateway:
                     problems.append(str(error))
         finally:
             self._plan, self._in_place, self._batch = HostPlan(), None, {}
-            self._release_claim()
+            self.claim.release()
         if problems:
             raise HostError("\n".join(problems))
 
@@ -410,62 +395,6 @@ class HostGateway:
             for name in ours:
                 if name in present:  # somebody still holds a queue
                     await links.remove(netlink, name, present[name])
-
-    # -- one gateway per host ------------------------------------------------------------------------------
-
-    def claim(self) -> None:
-        """Locks that die with this process: what is found on the host then belongs to nobody alive. Idempotent. Raises
-        ``HostError`` while another gateway has the runtime directory or, with a directory of its own, the network."""
-        if self._claims:
-            return
-        path = self._runtime_dir / "host.lock"
-        try:
-            self._runtime_dir.mkdir(parents=True, exist_ok=True)
-            directory = path.open("a+")
-        except OSError as error:
-            raise HostError(f"{path}: {error.strerror}; the runtime directory must be writable") from error
-        if not _lock(directory):
-            directory.seek(0)
-            holder = directory.read().strip()
-            directory.close()
-            raise HostError(f"{path}: cvpnd is running already (pid {holder}); stop it first")
-        network = NETWORK_NAMESPACE.open()
-        if not _lock(network):
-            holder = _holder(network)
-            directory.close()
-            network.close()
-            raise HostError(
-                f"{NETWORK_NAMESPACE}: another cvpnd is running on this host already (pid {holder}), with another "
-                "admin_socket; stop it first, or give each a network namespace"
-            )
-        directory.truncate(0)
-        directory.write(f"{os.getpid()}\n")
-        directory.flush()
-        self._claims = [directory, network]
-
-    def _release_claim(self) -> None:
-        for claim in self._claims:
-            claim.close()
-        self._claims.clear()
-
-
-def _lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _holder(file: TextIO) -> str:
-    """The process id of who has locked it, as far as the kernel tells us."""
-    inode = str(os.fstat(file.fileno()).st_ino)
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            match line.split():
-                case [_, "FLOCK", _, "WRITE", pid, where, *_] if where.rpartition(":")[2] == inode:
-                    return pid
-    return "unknown"
 
 
 def _host_has_ipv6() -> bool:

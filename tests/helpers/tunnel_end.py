@@ -103,10 +103,13 @@ def is_icmp(kind: int) -> Callable[[bytes], bool]:
 
 
 async def _hold(runtime_dir: Path, plan: HostPlan) -> Any:
-    async with HostGateway(runtime_dir) as gateway:
+    gateway = HostGateway(runtime_dir)
+    try:
         await gateway.up(plan)
         print("up", flush=True)
         await asyncio.Event().wait()
+    finally:
+        await gateway.down()
 
 
 if __name__ == "__main__":

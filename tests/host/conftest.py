@@ -25,8 +25,9 @@ def runtime_dir(lab: Lab) -> Path:
 
 @pytest.fixture
 async def gateway(runtime_dir: Path) -> AsyncIterator[HostGateway]:
-    async with HostGateway(runtime_dir) as gateway:
-        yield gateway
+    gateway = HostGateway(runtime_dir)
+    yield gateway
+    await gateway.down()
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ async def test_start_with_nft_that_hangs_fails_with_words_and_leaves_nothing(
         await gateway.down()
     write(program, f'{REAL} exec nft "$@"')
     assert host_state() == before
-    assert not gateway.is_claimed
+    assert not gateway.claim.is_held
     assert still_there(tmp_path / "pids") == set()
 
 
@@ -236,7 +236,7 @@ async def test_each_step_of_a_stop_is_done_whatever_the_others_said(
     await gateway.up(PLANS["both"])
     with without_files(), pytest.raises(HostError) as raised:
         await gateway.down()
-    assert not gateway.is_claimed
+    assert not gateway.claim.is_held
     text = str(raised.value)
     assert "nft" in text and "netlink" in text and "host-sysctl" in text, text
     await gateway.up(PLANS["staff"])  # and the next start finds what was left
