@@ -102,10 +102,6 @@ class Crl:
         """The lists of the CAs of that name: several where one divides its own, or two share a name (a re-keyed CA)."""
         return self.by_issuer.get(issuer, ())
 
-    def revoked(self, key: CertificateKey) -> bool:
-        issuer, serial = key
-        return any(serial in each.serials for each in self.of_issuer(issuer))
-
     def names_serial(self, serial: int) -> bool:
         """Whether any CA here has revoked a certificate of that number: for what only knows the number."""
         return any(serial in each.serials for lists in self.by_issuer.values() for each in lists)
@@ -131,12 +127,6 @@ class Crl:
         """When the first of the lists expires."""
         ends = [e.next_update for lists in self.by_issuer.values() for e in lists if e.next_update is not None]
         return min(ends, default=None)
-
-    def keys(self) -> frozenset[CertificateKey]:
-        """Every revoked certificate."""
-        return frozenset(
-            (issuer, serial) for issuer, lists in self.by_issuer.items() for each in lists for serial in each.serials
-        )
 
 
 def parse_crls(data: bytes) -> list[x509.CertificateRevocationList]:

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cvpnd.auth.crl import Crl
+from cvpnd.auth.names import CanonicalName
 from cvpnd.pki.issue import IssuedCertificate
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
@@ -287,3 +289,8 @@ def large_revocation_list(entries: int = 20_000, *also: TestCertificate) -> x509
 
 def crl_pem(*lists: x509.CertificateRevocationList) -> bytes:
     return b"".join(each.public_bytes(serialization.Encoding.PEM) for each in lists)
+
+
+def revoked_by(crl: Crl) -> set[tuple[CanonicalName, int]]:
+    """Every certificate in a file's lists, by issuer and serial number (``crl.certificate_key``)."""
+    return {(issuer, serial) for issuer, lists in crl.by_issuer.items() for each in lists for serial in each.serials}
