@@ -328,7 +328,7 @@ class Session:
         self,
         text: str,
         now: float,
-        reason: Refusal | End = Refusal.UNSUPPORTED_CLIENT,
+        reason: Refusal | End,
         *,
         retry_after_s: int | None = None,
     ) -> None:
@@ -366,19 +366,13 @@ class Session:
             return
         self._start_renegotiation(self._keys.next_key_id(), now, by_peer=False)
 
-    def restart(self, text: str, now: float, reason: Refusal | End = End.SHUTDOWN) -> None:
+    def restart(self, text: str, now: float, reason: Refusal | End) -> None:
         """Tell the client to connect again. ``text`` may begin with flags, see ``messages.restart``."""
         self.ending.say_goodbye(messages.restart(text), reason, now)
 
-    def halt(self, text: str, now: float, reason: End = End.TERMINATED) -> None:
+    def halt(self, text: str, now: float, reason: End) -> None:
         """Tell the client to go and stay away."""
         self.ending.say_goodbye(messages.halt(text), reason, now)
-
-    def send_message(self, text: str, now: float) -> None:  # noqa: ARG002 - all verbs tell the time
-        """Any other text message. Raises ``UsageError`` if it is too long or has control characters."""
-        messages.serialise_message(text)
-        if self.ending.begun is None and not self.ending.closed:
-            self._outbox.add(text)
 
     def ask_alive(self) -> None:
         """Send what says nothing and what every living client acknowledges: a control packet without payload."""

@@ -249,7 +249,7 @@ def test_nothing_is_pushed_before_login_has_decided(proto: str, verdict: str) ->
         pair.run(seconds=0.05 if turn < 30 else 5.0)
     assert pair.session is not None and not pair.session.closed
     if verdict == "no":
-        pair.session.refuse("", pair.now)
+        pair.session.refuse("", pair.now, Refusal.SESSION_LIMIT)
         for _ in range(20):
             say(pair.client, "PUSH_REQUEST")
             pair.run(seconds=0.5)
@@ -423,7 +423,7 @@ def test_handshakes_at_the_same_time_share_no_byte() -> None:
             random=lambda size, word=word: (word * (size // len(word) + 1))[:size],
         )  # fmt: skip
         refuse = number % 3 == 2
-        decide = (lambda pair, event: pair.session.refuse("", pair.now)) if refuse else None
+        decide = (lambda pair, event: pair.session.refuse("", pair.now, Refusal.SESSION_LIMIT)) if refuse else None
         pair = Pair(client, settings=settings, link=NoisyLink(number, loss=0.1, duplication=0.1), decide=decide)
         heard = listen(client)
         everybody.append((word, pair, heard))

@@ -166,7 +166,7 @@ def test_established_session_survives_any_mixture(data: st.DataObject) -> None:
             case 2:
                 pair.client.renegotiate(pair.now)
             case 3:
-                session.send_message("INFO,text", pair.now)
+                session.change_options((), ["ping 7"])
             case _:
                 pair.run(seconds=data.draw(st.floats(0, 100)))
     pair.run(seconds=10)

@@ -12,6 +12,7 @@ from helpers.pair import PUSHED, Certificate, pki
 from light_client.data_channel import DataKey, is_data
 from OpenSSL import SSL
 
+from cvpnd.reasons import Refusal
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.events import CredentialsReceived, Event, KeysReady
 from cvpnd.wire.packet import Transport
@@ -163,7 +164,7 @@ class Pump:
         session, now = self.session, time.monotonic()
         assert session is not None
         if self._refuse is not None:
-            session.refuse(self._refuse, now)
+            session.refuse(self._refuse, now, Refusal.UNSUPPORTED_CLIENT)
         elif event.key_id == 0:
             session.accept(self._push, now, peer_id=5)
         else:

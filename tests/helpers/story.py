@@ -263,8 +263,9 @@ class Teller:
 
     def tell_client(self, a: int, b: int) -> None:
         for connection in self.world.connections():
-            connection.session.send_message("INFO,hello", self.world.now)
-            self.world.control.pump(connection, self.world.now)
+            if connection.grant is not None and connection.established:
+                connection.session.change_options(connection.grant.options, ["ping 7"])
+                self.world.control.pump(connection, self.world.now)
 
     def terminate(self, a: int, b: int) -> None:
         self.world.terminate(self._device(a))

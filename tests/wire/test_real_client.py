@@ -117,6 +117,6 @@ def test_halted_client_ends(tmp_path: Path) -> None:
     with Pump(server_context()) as pump, openvpn(tmp_path, pump) as client:
         assert pump.run(client.completed), client.log
         assert pump.session is not None
-        pump.session.halt("closing time", time.monotonic())
+        pump.session.halt("closing time", time.monotonic(), End.TERMINATED)
         assert pump.run(lambda: client.process.poll() is not None), client.log
         assert "closing time" in client.log

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.pair import NoisyLink, Pair, client_context, pki, same_keys, server_context, tls_context
+from helpers.pair import PUSHED, NoisyLink, Pair, client_context, pki, same_keys, server_context, tls_context
 from light_client.protocol import PEER_INFO_26, LightClient, Told
 from OpenSSL import SSL
 
@@ -196,10 +196,10 @@ def test_text_during_a_renegotiation_goes_over_the_new_key() -> None:
     pair, session = connected()
     session.renegotiate(pair.now)
     pair.run(lambda pair: pair.client.key_id == 1)
-    session.send_message("INFO,hello", pair.now)
+    session.change_options(PUSHED, ["ping 7"])
     sent = len(pair.to_client)
     pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
-    assert pair.of_client(Told) == [Told("INFO,hello")]
+    assert pair.of_client(Told) == [Told("PUSH_UPDATE,ping 7")]
     after = [parse_packet(packet) for packet in pair.to_client[sent:]]
     assert {packet.key_id for packet in after if packet.opcode is Opcode.CONTROL_V1} == {1}
 
@@ -208,7 +208,7 @@ def test_last_words_during_a_renegotiation_go_over_both_keys() -> None:
     pair, session = connected()
     session.renegotiate(pair.now)
     pair.run(lambda pair: pair.client.key_id == 1)
-    session.halt("bye", pair.now)
+    session.halt("bye", pair.now, End.TERMINATED)
     pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=10)
     assert pair.client.failed == "HALT,bye"
     assert session.closed

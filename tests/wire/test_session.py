@@ -197,7 +197,7 @@ def test_refusal_that_passes_is_told_so_that_the_client_comes_back(proto: str, t
 
 
 def test_refused_client_gets_no_push_whatever_it_asks() -> None:
-    pair = Pair(decide=lambda pair, event: pair.session.refuse("", pair.now))  # type: ignore[union-attr]
+    pair = Pair(decide=lambda pair, event: pair.session.refuse("", pair.now, Refusal.SESSION_LIMIT))  # type: ignore[union-attr]
     pair.run(lambda pair: pair.client.failed is not None)
     pair.client.failed = None  # a client that pretends not to have heard
     pair.client.send_message("PUSH_REQUEST")
@@ -344,7 +344,7 @@ def test_decision_without_credentials_is_our_mistake_and_one_after_the_end_is_no
     assert pair.session is not None
     pair.session.close(Refusal.SHUTTING_DOWN)
     pair.session.accept(PUSHED, pair.now)
-    pair.session.refuse("late", pair.now)
+    pair.session.refuse("late", pair.now, Refusal.SESSION_LIMIT)
     pair.run(seconds=1)
     assert [type(event) for event in pair.server_events][-1] is SessionClosed
 
@@ -384,8 +384,8 @@ def test_goodbye_is_repeated_until_it_arrives(verb: str, text: str, reason: End,
     pair.connect()
     assert pair.session is not None
     pair.link.alive_at = pair.now + dead_s
-    getattr(pair.session, verb)("bye", pair.now)
-    getattr(pair.session, verb)("bye again", pair.now)
+    getattr(pair.session, verb)("bye", pair.now, reason)
+    getattr(pair.session, verb)("bye again", pair.now, reason)
     told_at = pair.now
     assert pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
     assert [event.text for event in pair.of_client(Told)] == [text]
@@ -408,7 +408,7 @@ def test_goodbye_before_our_key_message_is_acknowledged_is_heard(
     assert pair.session is not None
     assert (pair.session.negotiated is not None) is accepted and not pair.of_server(KeysReady)
     pair.link.alive_at = pair.now + dead_s
-    getattr(pair.session, verb)("bye", pair.now)
+    getattr(pair.session, verb)("bye", pair.now, reason)
     assert pair.run(lambda pair: bool(pair.of_client(Told)), seconds=35)
     assert [event.text for event in pair.of_client(Told)] == [text]
     assert not pair.client.options and not pair.of_server(KeysReady)
@@ -422,7 +422,7 @@ def test_goodbye_to_a_client_that_never_acknowledges_our_key_message_waits_a_few
     assert pair.session is not None
     pair.link.alive_at = math.inf
     sent_away_at = pair.now
-    pair.session.halt("bye", pair.now)
+    pair.session.halt("bye", pair.now, End.TERMINATED)
     assert pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=100)
     assert pair.now == pytest.approx(sent_away_at + pair.settings.last_ack_s, abs=0.1)
 
@@ -431,7 +431,7 @@ def test_goodbye_before_the_key_exchange_just_closes() -> None:
     pair = Pair(decide=lambda *_: None)
     assert pair.run(lambda pair: pair.session is not None)
     assert pair.session is not None and not pair.of_server(TlsEstablished)
-    pair.session.restart("", pair.now)
+    pair.session.restart("", pair.now, End.SHUTDOWN)
     pair.run(seconds=1)
     assert pair.of_server(SessionClosed)[0].reason is End.SHUTDOWN
 
@@ -447,7 +447,7 @@ def test_what_has_not_left_before_the_last_words_is_not_said() -> None:
     def installs_nothing() -> None:
         announced.extend(event for event in session.events if isinstance(event, KeysReady))
         if announced:
-            session.restart("bye", pair.now)
+            session.restart("bye", pair.now, Refusal.INTERNAL_ERROR)
         pump()
 
     pair._pump = installs_nothing  # type: ignore[method-assign]
@@ -460,10 +460,10 @@ def test_text_goes_both_ways() -> None:
     pair = Pair()
     pair.connect()
     assert pair.session is not None
-    pair.session.send_message("INFO,welcome", pair.now)
+    pair.session.change_options(PUSHED, ["ping 7"])
     pair.client.send_message("CR_RESPONSE,Zm9v")
     pair.run(seconds=2)
-    assert pair.of_client(Told) == [Told("INFO,welcome")]
+    assert pair.of_client(Told) == [Told("PUSH_UPDATE,ping 7")]
     assert pair.of_server(MessageReceived) == [MessageReceived("CR_RESPONSE,Zm9v")]
 
 
