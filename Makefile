@@ -185,13 +185,14 @@ test-native: $(VENV)/.tools ## C unit tests under AddressSanitizer, UBSan and Th
 
 test-fuzz: $(VENV)/.tools ## every C fuzzer for FUZZ_SECONDS (5) each
 	$(call step,Building the fuzzers,fuzz,$(call compiled,fuzz,clang,$(SANITIZED) -Dfuzz=true))
-	@find build/fuzz -type f -name 'fuzz_*' -executable | sort | while read -r fuzzer; do \
-	    name=$${fuzzer##*/}; seeds=tests/native/corpus/$$name; mkdir -p build/corpus/$$name $(LOGS); \
+	@fuzz() { \
+	    name=$${1##*/}; seeds=tests/native/corpus/$$name; mkdir -p build/corpus/$$name $(LOGS); \
 	    [ -d $$seeds ] || seeds=; \
 	    echo "==> $$name for $(FUZZ_SECONDS) s"; \
-	    $$fuzzer -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/corpus/$$name- build/corpus/$$name $$seeds \
-	        </dev/null >$(LOGS)/$$name.log 2>&1 || { tail -n 60 $(LOGS)/$$name.log >&2; exit 1; }; \
-	done
+	    $$1 -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=build/corpus/$$name- build/corpus/$$name $$seeds \
+	        </dev/null >$(LOGS)/$$name.log 2>&1 || { tail -n 60 $(LOGS)/$$name.log >&2; return 1; }; \
+	}; export -f fuzz; \
+	find build/fuzz -type f -name 'fuzz_*' -executable | sort | xargs -P "$$(nproc)" -I {} bash -c 'fuzz {}'
 
 test-sanitized: $(VENV)/.dev ## the data plane's tests on a module with AddressSanitizer and UBSan
 	$(call step,Building the C module with AddressSanitizer and UBSan,asan-install,$(call compiled,asan,gcc,$(SANITIZED) -Dtests=true) \
