@@ -176,3 +176,4 @@ class PortalRefusal(StrEnum):
     REQUEST_TOO_LARGE = "request-too-large"
     REQUEST_TOO_SLOW = "request-too-slow"
     TOO_MANY_REQUESTS = "too-many-requests"
+    TOO_MANY_CONNECTIONS = "too-many-connections"  # of one source, or of all; closed before anything was read

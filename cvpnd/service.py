@@ -59,7 +59,7 @@ from cvpnd.ops.recent_log import RecentLog
 from cvpnd.ops.sdnotify import Notifier
 from cvpnd.pki.self_signed import ensure_self_signed
 from cvpnd.portal.app import Portal
-from cvpnd.reasons import ApiRefusal, Refusal
+from cvpnd.reasons import ApiRefusal, PortalRefusal, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import Doorman
@@ -112,6 +112,7 @@ class Daemon:
         self.aws_api: AwsApi | None = None
         self.api_listener: SharedListener | None = None
         self.portal: Portal | None = None
+        self.portal_listener: SharedListener | None = None
         self.portal_server: HttpServer | None = None
         self.user_traffic = UserTraffic()
         self._loop_lag = Histogram(LAG_BUCKETS_S)
@@ -153,7 +154,7 @@ class Daemon:
             saml=views.saml_metrics(self.control.saml, gateway.identity_providers.keeper, time.time()),
             connect_handlers=self.control.handlers.seconds,
             api_refusals=self._api_refusals(),
-            portal_refusals={} if self.portal is None else {str(r): n for r, n in self.portal.refusals.items()},
+            portal_refusals=self._portal_refusals(),
             self_service_downloads=self._self_service_downloads(),
             set_aside=gateway.set_aside,
             store_outage="" if outage is None else outage.reason,
@@ -180,6 +181,12 @@ class Daemon:
             return {}
         told = {str(reason): count for reason, count in self.aws_api.refusals.items()}
         return {**told, ApiRefusal.TOO_MANY_CONNECTIONS: self.api_listener.refused}
+
+    def _portal_refusals(self) -> dict[str, int]:
+        if self.portal is None or self.portal_listener is None:
+            return {}
+        told = {str(reason): count for reason, count in self.portal.refusals.items()}
+        return {**told, PortalRefusal.TOO_MANY_CONNECTIONS: self.portal_listener.refused}
 
     def clients(self) -> list[ClientMetrics]:
         return views.client_metrics(self.control)
@@ -460,8 +467,8 @@ def _portal(config: PortalConfig, daemon: Daemon) -> contextlib.AbstractAsyncCon
         config, control.web_logins, lambda: control.saml, desk=SelfServiceDesk(daemon.gateway, control)
     )
     log.info("the portal listens on %s and is %s to browsers", config.listen, config.url)
-    listener = bind_tcp(config.listen.host, config.listen.port, *PORTAL_CONNECTIONS)
-    return _http(daemon.portal, listener, tls=config.files)
+    daemon.portal_listener = bind_tcp(config.listen.host, config.listen.port, *PORTAL_CONNECTIONS)
+    return _http(daemon.portal, daemon.portal_listener, tls=config.files)
 
 
 @contextlib.asynccontextmanager

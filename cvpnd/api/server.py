@@ -15,12 +15,12 @@ import socket
 import ssl
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cvpnd.api.listener import SharedListener
@@ -41,7 +41,13 @@ HANDSHAKE_S = 10
 DATE_S = 1.0
 """After which the header of that name has another second in it."""
 GRACE_S = 3
-"""How long ``stop`` lets running requests finish, and whoever is sent away may take to say goodbye over TLS."""
+"""How long ``stop`` lets running requests finish, and whoever is sent away may take to hear the end and say goodbye."""
+READ_S = 30
+"""How long whoever has asked may take to read on, ``UNREAD_BYTES`` at a time, and the last of an answer."""
+UNREAD_BYTES = 64 * 1024
+"""That wait here; TLS would let 512 kB wait."""
+PIECE_BYTES = 32 * 1024
+"""Of an answer: no more is made of it before most of what there is has been read."""
 
 
 class PeerCredentials(NamedTuple):
@@ -51,36 +57,82 @@ class PeerCredentials(NamedTuple):
 
 
 class _PatientProtocol(H11Protocol):
-    """Whoever has not said what they want within ``HEAD_S`` makes room for others, strangers or not."""
+    """Whoever has not said what they want within ``HEAD_S``, or does not read the answer within ``READ_S``, makes room
+    for others, strangers or not."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(UNREAD_BYTES)
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not (self._has_answered() or self.flow.write_paused):
             self._stop_waiting()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self._wait(READ_S, self.transport.abort)  # it closes now, with what is still to be read
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait(READ_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._stop_waiting()
+            if self._has_answered():
+                self._wait_for_head()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+        if self.transport.is_closing() or self.flow.write_paused:
+            self._wait(READ_S, self.transport.abort)
+        elif self._has_answered():
             self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         super().connection_lost(exc)
 
+    def _has_answered(self) -> bool:
+        """All that was asked."""
+        return self.cycle is None or self.cycle.response_complete
+
     def _wait_for_head(self) -> None:
+        self._wait(HEAD_S, self._send_away)
+
+    def _send_away(self) -> None:
+        self.transport.close()
+        self._wait(GRACE_S, self.transport.abort)
+
+    def _wait(self, seconds: float, and_then: Callable[[], None]) -> None:
         self._stop_waiting()
-        self._deadline = asyncio.get_running_loop().call_later(HEAD_S, self.transport.close)
+        self._deadline = asyncio.get_running_loop().call_later(seconds, and_then)
 
     def _stop_waiting(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _in_pieces(app: ASGIApp) -> ASGIApp:
+    """A long answer waits in the application until it is read, and not in a buffer that is given up with its rest."""
+
+    async def cutting(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_pieces(message: Message) -> None:
+            body = memoryview(message.get("body", b""))
+            while len(body) > PIECE_BYTES:
+                await send({"type": message["type"], "body": bytes(body[:PIECE_BYTES]), "more_body": True})
+                body = body[PIECE_BYTES:]
+            await send({**message, "body": bytes(body)} if message["type"] == "http.response.body" else message)
+
+        await app(scope, receive, send_pieces)
+
+    return cutting
 
 
 class _AdminProtocol(_PatientProtocol):
@@ -143,7 +195,7 @@ class _Server(uvicorn.Server):
                 ssl=tls,
                 backlog=config.backlog,
                 ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
-                ssl_shutdown_timeout=None if tls is None else GRACE_S,
+                ssl_shutdown_timeout=None if tls is None else READ_S,
             )
             for each in sockets
         ]
@@ -173,7 +225,7 @@ class HttpServer:
         self._unix_path, self._inode = _identity(listener)
         self._server = _Server(
             uvicorn.Config(
-                app,
+                _in_pieces(app),
                 http=_AdminProtocol if self._unix_path else _PatientProtocol,
                 ws="none",
                 lifespan="off",

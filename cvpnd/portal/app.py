@@ -69,8 +69,10 @@ LAST_OF_CONNECTION = {
     PortalRefusal.REQUEST_MALFORMED,
     PortalRefusal.REQUEST_TOO_LARGE,
     PortalRefusal.REQUEST_TOO_SLOW,
+    PortalRefusal.TOO_MANY_REQUESTS,
 }
-"""The rest of it is not read, or nobody knows where it ends."""
+"""The rest of it is not read, or nobody knows where it ends; or who sends a thousand requests at once would have us
+refuse each of them."""
 SELF_SERVICE_ADVICE = {
     PortalRefusal.DATABASE_UNAVAILABLE: f"Wait some minutes. {_ANEW}",
     PortalRefusal.BROWSER_MISMATCH: f"If somebody sent you here, tell your administrator. If not: {_ANEW[0].lower()}"

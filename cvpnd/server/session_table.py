@@ -52,7 +52,7 @@ class SessionTable:
         together."""
         self.unproven = 0
         """Those of them that began without a cookie."""
-        self.strangers = Strangers()
+        self.strangers: Strangers[Connection] = Strangers()
         """Those of them that may have to give way: neither these, whose address may be somebody else's, nor who waits
         for an answer to credentials, of which ``places.py`` decides."""
         self._timers: list[tuple[float, int, str]] = []

@@ -1,16 +1,17 @@
-"""Handshakes under way by network and source: whose gives way when there is room for no more.
+"""Places by network and source, of handshakes under way or of connections over HTTP: whose gives way when there is room
+for no more.
 
-Whoever proves an address may begin handshakes and say no more, so places are shared out: the oldest of the largest
+Whoever proves an address may begin something and say no more, so places are shared out: the oldest of the largest
 source in the largest network gives way to who comes from one that has fewer. Each may keep a part of all places, also
 when thousands of others want one: an office behind one address logs in whatever happens elsewhere. On the event loop's
 thread only."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Hashable
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from cvpnd.server.connection import Connection
+Guest = TypeVar("Guest", bound=Hashable)
 
 KEPT_PARTS = 16
 """So many networks can fill all places between them and give nothing back: 62 of 1,000 each."""
@@ -45,32 +46,35 @@ class _Ranks:
         return next(iter(self._having[max(self._having)]))
 
 
-class Strangers:
+class Strangers(Generic[Guest]):
     def __init__(self) -> None:
         self._networks = _Ranks()
         self._sources: dict[str, _Ranks] = {}
         """By network."""
-        self._of_source: dict[str, dict[Connection, None]] = {}
+        self._of_source: dict[str, dict[Guest, None]] = {}
         """In the order in which they came."""
-        self._places: dict[Connection, tuple[str, str]] = {}
+        self._places: dict[Guest, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def enter(self, connection: Connection, source: str, network: str) -> None:
-        self._places[connection] = source, network
-        self._of_source.setdefault(source, {})[connection] = None
+    def of_source(self, source: str, network: str) -> int:
+        return self._sources[network][source] if network in self._sources else 0
+
+    def enter(self, guest: Guest, source: str, network: str) -> None:
+        self._places[guest] = source, network
+        self._of_source.setdefault(source, {})[guest] = None
         self._networks.change(network, 1)
         if (sources := self._sources.get(network)) is None:
             sources = self._sources[network] = _Ranks()
         sources.change(source, 1)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, guest: Guest) -> None:
         """Idempotent."""
-        if (place := self._places.pop(connection, None)) is None:
+        if (place := self._places.pop(guest, None)) is None:
             return
         source, network = place
-        del self._of_source[source][connection]
+        del self._of_source[source][guest]
         if not self._of_source[source]:
             del self._of_source[source]
         self._networks.change(network, -1)
@@ -78,7 +82,7 @@ class Strangers:
         if not self._networks[network]:
             del self._sources[network]
 
-    def giving_way(self, source: str, network: str, places: int) -> Connection | None:
+    def giving_way(self, source: str, network: str, places: int) -> Guest | None:
         """To a newcomer from there. None: nobody has so much more, or more than everybody may keep."""
         if not self._places:
             return None
