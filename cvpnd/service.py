@@ -51,6 +51,7 @@ from cvpnd.ops.connection_log import (
     waiting_entry,
 )
 from cvpnd.ops.histogram import Histogram
+from cvpnd.ops.huge_pages import use_huge_pages
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.logs import set_up_logging
@@ -320,6 +321,7 @@ class Daemon:
     def announce_ready(self) -> None:
         # what is there by now stays: a full collection that looks through it stops everything for 0.2 s and more
         gc.freeze()
+        self.do(asyncio.to_thread(use_huge_pages))
         log.info("ready: %s", self._status())
         self.notifier.ready(self._status())
 
