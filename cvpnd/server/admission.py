@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane.api import HOSTS_REMEMBERED
 from cvpnd.ops.logs import RateLimited
-from cvpnd.reasons import Refusal
+from cvpnd.reasons import End, Refusal
 from cvpnd.wire.errors import DropReason
 
 if TYPE_CHECKING:
@@ -77,6 +77,12 @@ FAILED_LOGINS = frozenset(
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""
 
 
+WORK_FREE_S = 0.012
+"""Of the event loop, for the handshake of a client with ten authorities of long keys; most take 2 ms."""
+WORK_OF_A_FAILURE_S = 0.002
+"""Each time of what is beyond counts as a failed login: 32 kB of the dearest certificates take 40 to 90 ms."""
+
+
 UNFINISHED = frozenset(
     {
         Refusal.HANDSHAKE_TIMEOUT,
@@ -86,6 +92,11 @@ UNFINISHED = frozenset(
     }
 )
 """Nobody was refused anything."""
+
+
+def failed_logins(reason: Refusal | End, work_s: float) -> int:
+    """As how many the end of an attempt counts that took so much of the event loop's time."""
+    return int(reason in FAILED_LOGINS) + int(max(0.0, work_s - WORK_FREE_S) / WORK_OF_A_FAILURE_S)
 
 
 class TokenBucket:
@@ -100,14 +111,21 @@ class TokenBucket:
         self._at = float("-inf")
 
     def has(self, now: float) -> bool:
+        return self._left(now) >= 1.0
+
+    def is_overdrawn(self, now: float) -> bool:
+        return self._left(now) < 0.0
+
+    def _left(self, now: float) -> float:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        return self._tokens >= 1.0
+        return self._tokens
 
-    def take(self, now: float) -> bool:
+    def take(self, now: float, amount: int = 1) -> bool:
+        """Whoever has one may take more, and has to wait for longer."""
         if not self.has(now):
             return False
-        self._tokens -= 1.0
+        self._tokens -= amount
         return True
 
 
@@ -134,14 +152,18 @@ class PerMinute:
         self._buckets.move_to_end(prefix)
         return bucket.has(now)
 
-    def take(self, prefix: str, per_minute: int, now: float) -> bool:
+    def take(self, prefix: str, per_minute: int, now: float, amount: int = 1) -> bool:
         bucket = self._buckets.get(prefix)
         if bucket is None:
             if len(self._buckets) >= PREFIXES_KEPT:
                 self._buckets.popitem(last=False)
             bucket = self._buckets[prefix] = TokenBucket(per_minute / 60.0, per_minute)
         self._buckets.move_to_end(prefix)
-        return bucket.take(now)
+        return bucket.take(now, amount)
+
+    def is_overdrawn(self, prefix: str, now: float) -> bool:
+        bucket = self._buckets.get(prefix)
+        return bucket is not None and bucket.is_overdrawn(now)
 
 
 class SourceLimits:
@@ -177,10 +199,15 @@ class SourceLimits:
         near, far = prefixes(host)
         return not (self._failures.has(near, now) and self._failures.has(far, now))
 
-    def failed(self, host: str, now: float) -> None:
+    def has_worked_us_too_hard(self, host: str, now: float) -> bool:
+        """For what else is under way from there to go on."""
         near, far = prefixes(host)
-        self._failures.take(near, self._limits.failed_logins_per_source_per_min, now)
-        self._failures.take(far, self._limits.failed_logins_per_network_per_min, now)
+        return self._failures.is_overdrawn(near, now) or self._failures.is_overdrawn(far, now)
+
+    def failed(self, host: str, now: float, times: int = 1) -> None:
+        near, far = prefixes(host)
+        self._failures.take(near, self._limits.failed_logins_per_source_per_min, now, times)
+        self._failures.take(far, self._limits.failed_logins_per_network_per_min, now, times)
 
     @staticmethod
     def _refused(reason: DropReason, host: str) -> DropReason:

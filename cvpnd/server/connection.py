@@ -111,6 +111,8 @@ class Connection:
     """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
     asked_alive_at: float | None = None
     """When it was last asked whether it still lives, because somebody wants to start over at its address."""
+    work_s: float = 0.0
+    """Of the event loop's thread, for what came while it was a stranger."""
     stage_began_at: float = 0.0
     """In the event loop's time; see ``handshakes.HandshakeStages``."""
     timer: float | None = None
