@@ -128,7 +128,7 @@ class _UdpWire:
         self._stream.close()
 
 
-class _TcpWire:
+class TcpWire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
@@ -150,7 +150,7 @@ class _TcpWire:
 
 async def _open(plan: Plan, local_port: int) -> _Wire:
     if plan.transport is Transport.TCP:
-        return _TcpWire(*await asyncio.open_connection(plan.host, plan.port))
+        return TcpWire(*await asyncio.open_connection(plan.host, plan.port))
     if not local_port:
         return _UdpWire(await asyncio_dgram.connect((plan.host, plan.port)))
     made = socket.socket(socket.AF_INET6 if ":" in plan.host else socket.AF_INET, socket.SOCK_DGRAM)
@@ -224,7 +224,18 @@ class Runner:
         return not self._outstanding and not self._under_way
 
     async def pump(self) -> None:
-        now = time.monotonic()
+        """Whoever calls it: that the server has closed the connection is this client's failure, and nobody else's."""
+        self._tell()
+        try:
+            for packet in self.client.packets_to_send(time.monotonic()):
+                await self._wire.send(packet)
+        except OSError as error:
+            self.client.transport_failed(str(error))
+            self._tell()
+        self._changed.set()
+
+    def _tell(self) -> None:
+        """What has happened to the client, to its result."""
         while (event := self.client.next_event()) is not None:
             if isinstance(event, TunnelPacket):
                 self._tunnel_packet(event.payload)
@@ -236,9 +247,6 @@ class Runner:
                 self.result.updates += event.text == "PUSH_UPDATE"
             elif isinstance(event, Connected):
                 self.result.address = (self.client.option("ifconfig") or "").split(" ")[0]
-        for packet in self.client.packets_to_send(now):
-            await self._wire.send(packet)
-        self._changed.set()
 
     def _tunnel_packet(self, payload: bytes) -> None:
         echoed = parse_datagram(payload, self._echo_port)

@@ -23,12 +23,13 @@ ROUTED = 'associate = [{ subnet = "subnet-a", nat = false }]'
 
 @pytest.fixture(params=["translated", "routed"])
 def start(request, site):
-    """Starts the gateway."""
+    """Starts the gateway, on a host that tracks a stream of datagrams for as long as any restart takes."""
+    site.lab.gateway.sysctl("net/netfilter/nf_conntrack_udp_timeout", 300)
     if request.param == "routed":
         site.lab.target.ip_batch(f"route add {CLIENT_CIDR} via {TARGET_LEG.gateway}")
 
-    def run(more: str = ""):
-        toml = site.toml(more)
+    def run(more: str = "", **options):
+        toml = site.toml(more, **options)
         if request.param == "routed":
             toml = toml.replace('associate = ["subnet-a", "subnet-b"]', ROUTED)
         site._gateway = site.lab.gateway_process(toml)
@@ -82,7 +83,8 @@ def second_machine(site) -> dict:
 
 
 def test_who_gets_the_only_free_address_gets_nothing_of_who_left_it(site, start):
-    gateway = start("limits = { handshakes = 2000, handshakes_per_source = 2000, sessions_per_identity = 2000 }")
+    limits = "limits = { handshakes = 2000, handshakes_per_source = 2000, sessions_per_identity = 2000 }"
+    gateway = start(limits, ping_s=10, ping_restart_s=60)  # one process plays the crowd, and may be busy for long
     pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
     alice = site.connect(certs.client("alice"), name="alice")
     address = alice.address

@@ -5,9 +5,12 @@ Both run in a network namespace of their own, so the server's TUN device and add
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -17,11 +20,14 @@ from pathlib import Path
 import pytest
 from helpers.openvpn_client import OPENVPN
 from helpers.other_releases import generation
-from helpers.pair import pki
+from helpers.pair import client_context, pki
 from helpers.pump import write_client_files
 from light_client.__main__ import main
+from light_client.driver import ClientResult, Runner, TcpWire
 from light_client.icmp import checksum, echo_request, parse_echo_reply
+from light_client.protocol import LightClient
 
+from cvpnd.wire.packet import Transport
 from cvpnd.wire.wrap.client_key import ClientKeyMetadata, new_client_key
 from cvpnd.wire.wrap.key_files import (
     new_static_key,
@@ -138,6 +144,21 @@ def test_unreachable_server_is_exit_code_1(tmp_path: Path, capsys: pytest.Captur
     table = capsys.readouterr().out
     assert table.startswith("2 clients, 2 failed")
     assert "client 1: cannot connect" in table
+
+
+async def test_a_connection_that_the_server_has_reset_is_this_clients_failure_and_ends_no_other() -> None:
+    def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    client = LightClient(client_context(), 0.0, transport=Transport.TCP)
+    runner = Runner(client, TcpWire(reader, writer), ClientResult(0))
+    await runner.pump()  # raises nothing
+    assert client.failed == runner.result.error != ""
 
 
 def test_echo_packets_are_what_a_kernel_would_take() -> None:
