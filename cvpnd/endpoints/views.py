@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from itertools import product
+from typing import Any, TypeVar
 
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
@@ -25,6 +27,8 @@ from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import StoredEndpoint
+
+V = TypeVar("V")
 
 
 def stats_now(plane: DataPlane, connection: Connection) -> PeerStats:
@@ -180,7 +184,8 @@ def file_association_id(endpoint_id: str, subnet: str) -> str:
 def endpoint_metrics(
     control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[KeptBack, int]
 ) -> list[EndpointMetrics]:
-    """One pass over the connections, whatever the number of endpoints. ``kept_back``: by the firewall."""
+    """One pass over the connections and over what is counted, whatever the number of endpoints. ``kept_back``: packets
+    by the firewall. ``now``: seconds since the epoch."""
     active: Counter[str] = Counter()
     open_handshakes: Counter[str] = Counter()
     counts = {e.id: e.ended_counts for e in endpoints}
@@ -192,26 +197,19 @@ def endpoint_metrics(
             counts[endpoint_id] = add_counts(counts.get(endpoint_id, NO_STATS.counts), stats.counts)
         elif connection.phase is not Phase.ENDED:
             open_handshakes[endpoint_id] += 1
-    result = []
+    tally = control.tally
+    all_refusals, ends, logins = _by_endpoint(tally.refusals), _by_endpoint(tally.ends), _by_endpoint(tally.logins)
+    stages, stage_seconds = _by_endpoint(tally.stages.results), _by_endpoint(tally.stages.times)
     udp_sockets = read_udp_sockets()
+    result = []
     for endpoint in endpoints:
         sockets = [
             udp_sockets.get((ip_address(listen.host), listen.port), UdpSockets())
             for listen in endpoint.settings.listen
             if listen.transport == "udp"
         ]
-        refusals = {
-            str(reason): count
-            for (endpoint_id, reason), count in control.tally.refusals.items()
-            if endpoint_id == endpoint.id
-        }
+        refusals = all_refusals[endpoint.id]
         abandoned = sum(refusals.get(reason, 0) for reason in UNFINISHED)
-        logins = {(method, result): 0 for method in _methods(endpoint) for result in LOGIN_RESULTS}
-        logins |= {
-            (method, result): count
-            for (endpoint_id, method, result), count in control.tally.logins.items()
-            if endpoint_id == endpoint.id
-        }
         bytes_in, bytes_out, packets_in, packets_out, packets_denied = counts[endpoint.id]
         expires_at = {what: now + days * 86400 for what, days in endpoint.trust.days_to_expiry().items()}
         result.append(
@@ -222,27 +220,15 @@ def endpoint_metrics(
                 waiting_logins=control.places.waiting(endpoint.id),
                 authentication_failures=refusals,
                 handshakes={
-                    "completed": control.tally.established[endpoint.id],
+                    "completed": tally.established[endpoint.id],
                     "refused": sum(refusals.values()) - abandoned,
                     "abandoned": abandoned,
                 },
-                logins=logins,
-                stages={
-                    (str(stage), result): count
-                    for (endpoint_id, stage, result), count in control.tally.stages.results.items()
-                    if endpoint_id == endpoint.id
-                },
-                stage_seconds={
-                    str(stage): histogram
-                    for (endpoint_id, stage), histogram in control.tally.stages.times.items()
-                    if endpoint_id == endpoint.id
-                },
-                ends={
-                    str(reason): count
-                    for (endpoint_id, reason), count in control.tally.ends.items()
-                    if endpoint_id == endpoint.id
-                },
-                renegotiations=control.tally.renegotiations[endpoint.id],
+                logins=dict.fromkeys(product(_methods(endpoint), LOGIN_RESULTS), 0) | logins[endpoint.id],
+                stages=stages[endpoint.id],
+                stage_seconds=stage_seconds[endpoint.id],
+                ends=ends[endpoint.id],
+                renegotiations=tally.renegotiations[endpoint.id],
                 ingress_bytes=bytes_in,
                 egress_bytes=bytes_out,
                 ingress_packets=packets_in,
@@ -264,6 +250,14 @@ def endpoint_metrics(
             )
         )
     return result
+
+
+def _by_endpoint(counted: Mapping[Any, V]) -> defaultdict[str, dict[Any, V]]:
+    """What is counted by an endpoint's id and more words: by the id, and then by the word or the tuple of them."""
+    found: defaultdict[str, dict[Any, V]] = defaultdict(dict)
+    for (endpoint_id, *words), value in counted.items():
+        found[endpoint_id][words[0] if len(words) == 1 else tuple(words)] = value
+    return found
 
 
 def client_metrics(control: ControlPlane) -> list[ClientMetrics]:

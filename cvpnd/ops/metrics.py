@@ -168,13 +168,15 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = self._source.metrics()
-        yield from _per_endpoint(now.endpoints)
+        for families in (_connections, _handshakes_and_ends, _traffic, _leases_and_rules, _trust, _sockets):
+            yield from families(now.endpoints)
         yield from _directories(now.directories)
         yield from _radius(now.radius)
         yield from saml_families(now.saml)
         yield from _connect_handlers(now.connect_handlers)
         yield from _data_path(now)
         yield from _daemon(now)
+        yield from _http(now)
 
 
 def build_registry(
@@ -198,35 +200,41 @@ def render_metrics(registry: CollectorRegistry) -> bytes:
     return generate_latest(registry)
 
 
-def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
-    def gauge(name: str, help_text: str, values: Iterable[tuple[str, float | None]]) -> Metric:
-        family = GaugeMetricFamily(name, help_text, labels=["endpoint"])
-        for endpoint, value in values:
-            if value is not None:
-                family.add_metric([endpoint], value)
-        return family
-
-    def counter(name: str, help_text: str, values: Iterable[tuple[str, float]]) -> Metric:
-        family = CounterMetricFamily(name, help_text, labels=["endpoint"])
-        for endpoint, value in values:
+def _gauge(name: str, help_text: str, values: Iterable[tuple[str, float | None]]) -> Metric:
+    """Of endpoints by name; None: that one has no such number."""
+    family = GaugeMetricFamily(name, help_text, labels=["endpoint"])
+    for endpoint, value in values:
+        if value is not None:
             family.add_metric([endpoint], value)
-        return family
+    return family
 
-    yield gauge(
+
+def _counter(name: str, help_text: str, values: Iterable[tuple[str, float]]) -> Metric:
+    family = CounterMetricFamily(name, help_text, labels=["endpoint"])
+    for endpoint, value in values:
+        family.add_metric([endpoint], value)
+    return family
+
+
+def _connections(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
+    yield _gauge(
         "cvpnd_active_connections",
         "Clients connected now.",
         ((e.name, e.active_connections) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_handshakes_in_progress",
         "Clients between their first answered packet and being connected or refused.",
         ((e.name, e.handshakes_in_progress) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_waiting_logins",
         "Logins that wait for the person at the client now.",
         ((e.name, e.waiting_logins) for e in endpoints),
     )
+
+
+def _handshakes_and_ends(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     failures = CounterMetricFamily(
         "cvpnd_authentication_failures",
         "Connection attempts that were refused, by reason (the word that the connection log has).",
@@ -275,18 +283,21 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     yield stages
     yield stage_seconds
     yield ends
-    yield counter(
+    yield _counter(
         "cvpnd_renegotiations",
         "Data keys renewed by a new handshake within a connection.",
         ((e.name, e.renegotiations) for e in endpoints),
     )
+
+
+def _traffic(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     for name, help_text, values in (
         ("ingress_bytes", "Bytes of inner packets from clients.", [(e.name, e.ingress_bytes) for e in endpoints]),
         ("egress_bytes", "Bytes of inner packets to clients.", [(e.name, e.egress_bytes) for e in endpoints]),
         ("ingress_packets", "Inner packets from clients.", [(e.name, e.ingress_packets) for e in endpoints]),
         ("egress_packets", "Inner packets to clients.", [(e.name, e.egress_packets) for e in endpoints]),
     ):
-        yield counter(f"cvpnd_{name}", help_text, values)
+        yield _counter(f"cvpnd_{name}", help_text, values)
     denied = CounterMetricFamily(
         "cvpnd_denied_packets",
         "Packets of clients that went no further: by the authorization rules, the security groups, or as flows beyond "
@@ -297,48 +308,57 @@ def _per_endpoint(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         for by, count in _with_zeroes(endpoint.denied, DENIED_BY):
             denied.add_metric([endpoint.name, by], count)
     yield denied
-    yield gauge(
+
+
+def _leases_and_rules(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
+    yield _gauge(
         "cvpnd_lease_pool_size",
         "Addresses that the endpoint can lease to clients.",
         ((e.name, e.lease_pool_size) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_lease_pool_used",
         "Addresses leased now.",
         ((e.name, e.lease_pool_used) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_authorization_rules",
         "Authorization rules in force.",
         ((e.name, e.authorization_rules) for e in endpoints),
     )
+
+
+def _trust(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     # the time itself and not what is left of it: alerts subtract time(), and promtool asks for seconds
-    yield gauge(
+    yield _gauge(
         "cvpnd_crl_expiry_timestamp_seconds",
         "When the revocation list expires and nobody can connect; days left: (this - time()) / 86400.",
         ((e.name, e.crl_expires_at) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_server_certificate_expiry_timestamp_seconds",
         "When the server certificate expires; days left: (this - time()) / 86400.",
         ((e.name, e.server_certificate_expires_at) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_client_ca_expiry_timestamp_seconds",
         "When the first authority of client certificates expires; days left: (this - time()) / 86400.",
         ((e.name, e.client_ca_expires_at) for e in endpoints),
     )
-    yield gauge(
+    yield _gauge(
         "cvpnd_certificate_files_usable",
         "1 if the certificates and the CRL on disk are in use, 0 if they cannot be used.",
         ((e.name, int(e.files_usable)) for e in endpoints),
     )
-    yield gauge(
+
+
+def _sockets(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
+    yield _gauge(
         "cvpnd_socket_receive_queue_bytes",
         "What waits in the kernel for the endpoint's UDP sockets to be read.",
         ((e.name, e.waiting_bytes) for e in endpoints),
     )
-    yield counter(
+    yield _counter(
         "cvpnd_socket_dropped_packets",
         "Packets that found the receive buffers of the endpoint's UDP sockets full.",
         ((e.name, e.socket_drops) for e in endpoints),
@@ -505,6 +525,9 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         )
         lag.add_metric([], now.loop_lag.buckets(), now.loop_lag.sum)
         yield lag
+
+
+def _http(now: GatewayMetrics) -> Iterator[Metric]:
     refusals = CounterMetricFamily(
         "cvpnd_portal_refusals", "Pages of the portal that were refused, by reason.", labels=["reason"]
     )
