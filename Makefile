@@ -6,7 +6,7 @@ PYTHON       ?= $(or $(wildcard /usr/bin/python3),python3)
 VENV         := .venv
 LOGS         := build/log
 FUZZ_SECONDS ?= 5
-WORKERS      ?= 3
+WORKERS      ?= 4
 ARGS         ?=
 
 SHELL         := /bin/bash
@@ -207,7 +207,7 @@ test-sanitized: $(VENV)/.dev ## the data plane's tests on a module with AddressS
 
 test-python: $(TOOLS)/prometheus $(TOOLS)/slapd $(FREERADIUS) $(VENV)/.cvpnd $(VENV)/.dev ## pytest alone; ARGS="tests/wire -k renegotiation" chooses
 	@echo '==> pytest'
-	@# more of them than cores: half of the time, tests wait for processes and timers
+	@# twice as many as cores: most of the time, tests wait for processes and timers
 	@$(VENV)/bin/pytest -n $(WORKERS) --dist worksteal --durations 25 $(ARGS) </dev/null || { status=$$?; [ $$status = 1 ] || exit $$status; \
 	    echo '==> Once more, one at a time: on two cores, labs beside each other can be late'; \
 	    $(VENV)/bin/pytest --last-failed --last-failed-no-failures none $(ARGS) </dev/null; }
