@@ -7,6 +7,7 @@ The kernel does it in place with MADV_COLLAPSE, since Linux 6.1; where it cannot
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 from collections.abc import Iterator
@@ -30,19 +31,12 @@ _ENTRY_BYTES = 8
 def use_huge_pages() -> None:
     """Call it once, when all is set up, in a thread of its own: it takes 0.1 s of CPU for 60 MB, longer beside other
     work, and whoever needs one of these pages waits while it is copied."""
-    if not _allowed():
-        return
-    madvise = ctypes.CDLL(None).madvise
-    for begin, end in _well_used():  # whatever it answers: a page that stays as it is is no reason to complain
-        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_COLLAPSE)
-
-
-def _allowed() -> bool:
-    """``never`` is an operator's word, which MADV_COLLAPSE does not heed."""
-    try:
-        return "[never]" not in _SETTING.read_text()
-    except OSError:  # a kernel without them, or a container without /sys
-        return False
+    with contextlib.suppress(OSError):  # no such kernel, no /sys in a container, or no leave to look at oneself
+        if "[never]" in _SETTING.read_text():  # an operator's word, which MADV_COLLAPSE does not heed
+            return
+        madvise = ctypes.CDLL(None).madvise
+        for begin, end in _well_used():  # whatever it answers: a page that stays as it is is no reason to complain
+            madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_COLLAPSE)
 
 
 def _well_used() -> Iterator[tuple[int, int]]:
