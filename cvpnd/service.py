@@ -148,7 +148,7 @@ class Daemon:
             door=self.control.door.totals(),
             reload_revision=gateway.revision,
             last_reload_at=gateway.last_reload_at,
-            last_reload_successful=gateway.last_reload_successful,
+            last_reload_problem=gateway.last_reload_problem,
             awaits_restart=gateway.awaits_restart,
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
@@ -330,7 +330,7 @@ class Daemon:
         endpoints = self.gateway.endpoints
         names = ", ".join(served.settings.name for served in endpoints)
         connected = sum(self.control.tally.sessions[served.id] for served in endpoints)
-        refused = "" if self.gateway.last_reload_successful else "; the last reload was refused"
+        refused = "; the last reload was refused" if self.gateway.last_reload_problem else ""
         lost = "" if self.gateway.store.outage is None else "; the state database cannot be used"
         return f"serving {names or 'no endpoint'}; {connected} connected{refused}{lost}"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvpnd.doctor import firewalls, host, logins, names, trust
+from cvpnd.doctor import disks, firewalls, host, logins, names, trust, ways
 from cvpnd.doctor.facts import Facts, gather
 from cvpnd.doctor.findings import Finding, warning
 
@@ -20,15 +20,15 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Iterator[Finding]]], ...] = (
     ("tun", host.tun_device),
     ("programs", host.programs),
     ("interfaces", host.interfaces),
-    ("addresses", host.overlaps),
-    ("forwarding", host.forwarding),
+    ("addresses", ways.overlaps),
+    ("forwarding", ways.forwarding),
     ("kernel", firewalls.kernel),
     ("firewall", firewalls.firewalls),
     ("ports", host.ports),
     ("buffers", host.buffers),
     ("mtu", host.mtu),
     ("conntrack", host.connection_tracking),
-    ("disk", host.disks),
+    ("disk", disks.disks),
     ("dns", names.names),
     ("dns", names.resolvers),
     ("directories", logins.directories),

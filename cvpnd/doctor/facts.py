@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from cvpnd.config import Config, ConfigError, load
+from cvpnd.config import Config, ConfigError, EndpointConfig, load
+from cvpnd.doctor.daemon_user import DaemonUser, daemon_user
 
 IFF_UP = 1
 
@@ -34,6 +35,8 @@ class Facts:
     daemon: Mapping[str, Any] | None = None
     """What it answers to ``/v1/status``; None: no daemon answers."""
     links: Sequence[Link] = field(default_factory=tuple)
+    user: DaemonUser | None = None
+    """Whose files they have to be, where that is somebody else than who asks."""
 
     @property
     def devices(self) -> frozenset[str]:
@@ -44,6 +47,14 @@ class Facts:
     @property
     def own_addresses(self) -> frozenset[IPv4Address | IPv6Address]:
         return frozenset(address.ip for link in self.links for address in link.addresses)
+
+    def served(self) -> Iterator[tuple[EndpointConfig, str]]:
+        """The file's endpoints that the daemon serves, and their devices."""
+        if self.config is not None and self.daemon is not None:
+            devices = {endpoint["name"]: endpoint["interface"] for endpoint in self.daemon["endpoints"]}
+            for endpoint in self.config.endpoints:
+                if endpoint.name in devices:
+                    yield endpoint, devices[endpoint.name]
 
     def link(self, name: str) -> Link | None:
         return next((link for link in self.links if link.name == name), None)
@@ -56,7 +67,7 @@ def gather(config_path: Path, daemon: Mapping[str, Any] | None) -> Facts:
         config = load(config_path)
     except ConfigError as error:
         problems = error.problems
-    return Facts(config_path, config, problems, daemon, _links())
+    return Facts(config_path, config, problems, daemon, _links(), daemon_user(config_path, daemon))
 
 
 def is_root() -> bool:

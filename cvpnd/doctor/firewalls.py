@@ -93,15 +93,41 @@ def _read_legacy(found: list[foreign.Entry]) -> Iterator[Finding]:
 
 
 def _closed_ports(facts: Facts, ruleset: foreign.Ruleset) -> Iterator[Finding]:
-    """Where clients do not get in. A warning, as a rule may let everybody in whom we know nothing of."""
+    """Where clients do not get in, or no answer gets out to them. Warnings where a rule may let everybody in whom we
+    know nothing of."""
     outside = [link.name for link in facts.links if link.name != "lo" and link.name not in facts.devices]
     for endpoint, listen in listeners(facts.config):
         anywhere = ip_network("::/0" if ":" in listen.host else "0.0.0.0/0")
+        port, of = f"{listen.transport} port {listen.port}", f"clients of endpoint {endpoint.name}"
         comes = foreign.Packet(outside, source=anywhere, transport=listen.transport, port=listen.port)
-        for chain, packet in ruleset.dropping("input", [comes]):
+        for chain, _ in ruleset.redirecting([comes]):
+            yield problem(
+                "firewall", f"{_named(chain)}, gives what comes to {port} to somebody else: {of} do not get in",
+                f"nft list chain {chain['family']} {chain['table']} {chain['name']} shows to whom, such as a container "
+                "that publishes this port; take another there or in listen = […]",
+            )  # fmt: skip
+        for chain in _dropping(ruleset, ("prerouting", "input"), comes):
             yield warning(
                 "firewall",
-                f"table {chain['family']} {chain['table']}, chain {chain['name']}, drops what it does not know, "
-                f"and no rule there names port {listen.port}: clients of endpoint {endpoint.name} may not get in",
-                foreign.port_fix(ruleset.manager(chain), chain, packet),
+                f"{_named(chain)}, drops what it does not know, and no rule there names {port}: {of} may not get in",
+                foreign.port_fix(ruleset.manager(chain), chain, comes),
             )
+        answer = foreign.Packet((), outside, destination=anywhere, transport=listen.transport, state="established")
+        for chain in _dropping(ruleset, ("output", "postrouting"), answer):
+            yield warning(
+                "firewall", f"{_named(chain)}, drops what it does not know, also answers over {listen.transport}: {of} "
+                "may hear nothing",
+                foreign.answers_fix(ruleset.manager(chain), chain),
+            )  # fmt: skip
+
+
+def _dropping(
+    ruleset: foreign.Ruleset, hooks: tuple[foreign.Hook, ...], packet: foreign.Packet
+) -> Iterator[foreign.Entry]:
+    for hook in hooks:
+        for chain, _ in ruleset.dropping(hook, [packet]):
+            yield chain
+
+
+def _named(chain: foreign.Entry) -> str:
+    return f"table {chain['family']} {chain['table']}, chain {chain['name']}"

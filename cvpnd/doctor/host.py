@@ -1,4 +1,4 @@
-"""The host: kernel, interfaces, forwarding, buffers, ports, room on disks."""
+"""The host: kernel, interfaces, forwarding, buffers, ports."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import errno
 import os
 import shutil
 import socket
-import stat
 from collections.abc import Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
-from pyroute2 import IPRoute
-
-from cvpnd.config import Config, EndpointConfig, Listen, covers
+from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.doctor.facts import Facts, is_root
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.ops.udp_sockets import read_udp_sockets
@@ -23,11 +20,12 @@ PROC_SYS = Path("/proc/sys")
 BUFFER_BYTES = 4 * 1024 * 1024
 """Of one of our UDP sockets; with CAP_NET_ADMIN the daemon gets it whatever the limit."""
 FULL_SHARE = 0.9
-LOW_BYTES = 200 * 1024 * 1024
-RELOAD = "then systemctl reload cvpnd"
+FEW_CONNECTIONS = 8192
+"""Fewer than any distribution lets the kernel track on a host with memory for a gateway; a browser has a hundred."""
+TUN_NUMBER = os.makedev(10, 200)
 
 
-def _sysctl(path: str) -> str | None:
+def sysctl(path: str) -> str | None:
     try:
         return (PROC_SYS / path).read_text().strip()
     except OSError:
@@ -37,12 +35,14 @@ def _sysctl(path: str) -> str | None:
 def tun_device(_facts: Facts) -> Iterator[Finding]:
     path = Path("/dev/net/tun")
     try:
-        mode = path.stat().st_mode
+        number = path.stat().st_rdev
+        if number == TUN_NUMBER and is_root():
+            os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))  # makes no device yet
     except OSError as error:
         yield problem("tun", f"{path}: {error.strerror}", "modprobe tun; in a container pass the device in")
         return
-    if not stat.S_ISCHR(mode):
-        yield problem("tun", f"{path} is no device", "mknod /dev/net/tun c 10 200")
+    if number != TUN_NUMBER:
+        yield problem("tun", f"{path} is not the device of that name", f"rm {path} && mknod {path} c 10 200")
 
 
 def programs(_facts: Facts) -> Iterator[Finding]:
@@ -68,58 +68,15 @@ def interfaces(facts: Facts) -> Iterator[Finding]:
                 "interfaces", f"{at}: {link.name} has no address in {subnet.cidr}, so nothing there can be reached",
                 f"ip address add …/{subnet.cidr.prefixlen} dev {link.name}, and for good in the network configuration",
             )  # fmt: skip
+        elif subnet.cidr_v6 is not None and not has_ipv6(link.name):
+            yield problem(
+                "interfaces", f"{at}: {link.name} has no IPv6 for {subnet.cidr_v6}",
+                f"sysctl -w net.ipv6.conf.{link.name}.disable_ipv6=0, for good in /etc/sysctl.d; an MTU from 1280 on",
+            )  # fmt: skip
 
 
-def overlaps(facts: Facts) -> Iterator[Finding]:
-    """Addresses and routes of this host within a client CIDR."""
-    if facts.config is None:
-        return
-    routes = _routes()
-    for endpoint in facts.config.endpoints:
-        for link in facts.links:
-            for address in link.addresses:
-                if link.name not in facts.devices and address.network.overlaps(endpoint.client_cidr):
-                    yield problem(
-                        "addresses",
-                        f"{link.name} has {address}, which lies in client_cidr {endpoint.client_cidr} of endpoint "
-                        f"{endpoint.name}: clients there and that network hide each other",
-                        "choose another client_cidr, or another network for the interface",
-                    )
-        for destination, device in routes:
-            if device not in facts.devices and covers(endpoint.client_cidr, ip_network(destination)):
-                connected = any(str(a.network) == destination for link in facts.links for a in link.addresses)
-                if not connected:  # told above
-                    yield problem(
-                        "addresses",
-                        f"a route to {destination} through {device} takes packets of clients of {endpoint.name} away",
-                        f"ip route del {destination}, or another client_cidr",
-                    )
-
-
-def _routes() -> list[tuple[str, str]]:
-    """Destination and device, IPv4, of the main table."""
-    found = []
-    with IPRoute() as netlink:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in netlink.get_links()}
-        for route in netlink.get_routes(family=socket.AF_INET, table=254):
-            destination = route.get_attr("RTA_DST")
-            if destination is not None and route["dst_len"]:
-                found.append((f"{destination}/{route['dst_len']}", names.get(route.get_attr("RTA_OIF"), "?")))
-    return found
-
-
-def forwarding(facts: Facts) -> Iterator[Finding]:
-    """The daemon switches it on for each interface at start and reload; a host-wide 0 afterwards undoes that."""
-    if facts.daemon is None or facts.config is None:
-        return
-    used = {a.subnet for endpoint in facts.config.endpoints for a in endpoint.associate}
-    names = {subnet.interface for subnet in facts.config.subnets if subnet.id in used} | facts.devices
-    closed = sorted(name for name in names if _sysctl(f"net/ipv4/conf/{name}/forwarding") == "0")
-    if closed:
-        yield problem(
-            "forwarding", f"IPv4 is not forwarded from {', '.join(closed)}: it was switched off after cvpnd's start",
-            f"remove net.ipv4.ip_forward = 0 from /etc/sysctl.conf and /etc/sysctl.d, {RELOAD}",
-        )  # fmt: skip
+def has_ipv6(interface: str) -> bool:
+    return sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"
 
 
 def program(name: str) -> str | None:
@@ -137,7 +94,7 @@ def buffers(facts: Facts) -> Iterator[Finding]:
                 "more workers or cores; under a flood this is what they are for",
             )  # fmt: skip
     for name in ("rmem_max", "wmem_max"):
-        value = _sysctl(f"net/core/{name}")
+        value = sysctl(f"net/core/{name}")
         if value is not None and int(value) < BUFFER_BYTES and not _may_force(facts):
             yield warning(
                 "buffers", f"net.core.{name} is {value}: without CAP_NET_ADMIN sockets get no more",
@@ -199,32 +156,17 @@ def mtu(facts: Facts) -> Iterator[Finding]:
 
 
 def connection_tracking(_facts: Facts) -> Iterator[Finding]:
-    count, most = _sysctl("net/netfilter/nf_conntrack_count"), _sysctl("net/netfilter/nf_conntrack_max")
+    count, most = sysctl("net/netfilter/nf_conntrack_count"), sysctl("net/netfilter/nf_conntrack_max")
     if count is not None and most is not None and int(count) > FULL_SHARE * int(most):
         yield problem(
             "conntrack", f"{count} of {most} connections are tracked: new ones of clients are dropped soon",
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}",
         )  # fmt: skip
-
-
-def disks(facts: Facts) -> Iterator[Finding]:
-    if facts.config is None:
-        return
-    places = {"log_directory": facts.config.daemon.log_directory}
-    if facts.config.daemon.state.startswith("sqlite:///"):
-        places["state"] = Path(facts.config.daemon.state.removeprefix("sqlite:///")).parent
-    for key, path in places.items():
-        if not path.is_dir():
-            if facts.daemon is not None:
-                yield problem("disk", f"daemon.{key}: {path} is no directory", f"mkdir -m 750 {path}, for cvpnd's user")
-            continue
-        room = os.statvfs(path)
-        free = room.f_bavail * room.f_frsize
-        if free < LOW_BYTES:
-            yield warning(
-                "disk", f"daemon.{key}: {free // 1024**2} MB are left at {path}; without room entries are lost and "
-                "changes refused", f"make room: du -xh {path} | sort -h | tail",
-            )  # fmt: skip
+    elif most is not None and int(most) < FEW_CONNECTIONS:
+        yield warning(
+            "conntrack", f"the kernel tracks {most} connections at most, those of all clients together",
+            f"sysctl -w net.netfilter.nf_conntrack_max={8 * FEW_CONNECTIONS}, for good in /etc/sysctl.d",
+        )  # fmt: skip
 
 
 def _all_listeners(config: Config) -> Iterator[tuple[str, Listen]]:

@@ -14,6 +14,7 @@ from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
 from cvpnd.auth.trial import is_for_servers
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
 from cvpnd.config.loading import NOT_OURS
+from cvpnd.doctor.daemon_user import SERVICE_CONFIG
 from cvpnd.doctor.facts import Facts, is_root
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.redaction import secret_files
@@ -27,6 +28,8 @@ FIX = {
     "crl": "sign a new list; with a PKI of 'cvpnd init' a running cvpnd does that itself",
 }
 SUDO = "run cvpnctl doctor with sudo"
+SERVICE_PKI = SERVICE_CONFIG.parent / "pki"
+OWNER_FIX = f"chown it to that user; in {SERVICE_PKI} systemd-tmpfiles --create cvpnd.conf does so"
 TIME_ERROR = 5
 """adjtimex(2): nobody keeps the clock."""
 TIMEX_BYTES = 208
@@ -47,6 +50,22 @@ def configuration(facts: Facts) -> Iterator[Finding]:
                 what, _, fix = text.partition("; ")
                 if text not in unseen:
                     yield problem("configuration", f"{facts.config_path}: {what}", fix or "correct it")
+        yield from _closed_to_the_daemon(facts, facts.config)
+
+
+def _closed_to_the_daemon(facts: Facts, config: Config) -> Iterator[Finding]:
+    """What root may read and the daemon may not."""
+    if facts.user is None:
+        return
+    try:
+        with facts.user.being():
+            check_files(config)
+    except ConfigError as error:
+        for text in error.problems:
+            what, _, _ = text.partition("; ")
+            before_start = facts.daemon is None and f"{SERVICE_PKI}/" in what
+            if NOT_OURS in what and not before_start:  # each start of the service gives it what is there
+                yield problem("configuration", f"{facts.config_path}: {what}, as whom cvpnd runs", OWNER_FIX)
 
 
 def daemon(facts: Facts) -> Iterator[Finding]:

@@ -85,7 +85,8 @@ class Gateway:
         self.ended = EndedConnections()
         self.revision = 0
         self.last_reload_at: float | None = None
-        self.last_reload_successful = True
+        self.last_reload_problem = ""
+        """Why it was refused, a line for each reason."""
         self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
@@ -156,9 +157,20 @@ class Gateway:
 
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
-        old = self.config
         self.last_reload_at = time.time()
-        self.last_reload_successful = False
+        self.last_reload_problem = "it did not come to an end"
+        try:
+            await self._reload()
+        except GatewayError as error:
+            self.last_reload_problem = str(error)
+            raise
+        self.last_reload_problem = ""
+        self.revision += 1
+        waiting = {"needs_restart": list(self.awaits_restart)} if self.awaits_restart else {}
+        return {"revision": self.revision, "endpoints": [e.settings.name for e in self.endpoints], **waiting}
+
+    async def _reload(self) -> None:
+        old = self.config
         try:
             new = await asyncio.to_thread(read_again, old)
             await self._become(new)
@@ -167,10 +179,6 @@ class Gateway:
         except (HostError, ListenError, StoreError, OSError) as error:
             raise GatewayError(await self._go_back(old, str(error))) from error
         self.config = new
-        self.last_reload_successful = True
-        self.revision += 1
-        waiting = {"needs_restart": list(self.awaits_restart)} if self.awaits_restart else {}
-        return {"revision": self.revision, "endpoints": [e.settings.name for e in self.endpoints], **waiting}
 
     @property
     def awaits_restart(self) -> tuple[str, ...]:

@@ -243,7 +243,7 @@ def endpoint_metrics(
                 crl_expires_at=expires_at.get("crl"),
                 server_certificate_expires_at=expires_at.get("server"),
                 client_ca_expires_at=expires_at.get("ca"),
-                files_usable=endpoint.trust_keeper.last_error is None and not endpoint.trust.crl_problem,
+                files_problem=str(endpoint.trust_keeper.last_error or endpoint.trust.crl_problem),
                 crl_problem=endpoint.trust.crl_problem,
                 waiting_bytes=sum(each.waiting_bytes for each in sockets),
                 socket_drops=sum(each.dropped for each in sockets),

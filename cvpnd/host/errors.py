@@ -15,8 +15,10 @@ class HostError(Exception):
 
 def from_netlink(error: NetlinkError, doing: str) -> HostError:
     """``doing`` says what was tried, e.g. ``subnet-a: route 10.20.0.0/24 through eth1``."""
-    if error.code in (errno.EPERM, errno.EACCES):
+    if error.code == errno.EPERM:
         return HostError(f"{doing}: {NEEDS_CAPABILITY}")
+    if error.code == errno.EACCES:
+        return HostError(f"{doing}: IPv6 is switched off there; sysctl -w net.ipv6.conf.INTERFACE.disable_ipv6=0")
     if error.code == errno.ENODEV:
         return HostError(f"{doing}: the interface is gone")
     if error.code == errno.ENETDOWN:

@@ -23,12 +23,16 @@ Entry = Mapping[str, Any]
 LEGACY = "legacy"
 """Ends the table's name, which nft has none for."""
 EVERY_TUN, EVERY_TUN_IPTABLES = "cvpn*", "cvpn+"
-_VERDICTS = ("accept", "drop", "reject", "return", "jump", "goto")
+_VERDICTS = ("accept", "drop", "reject", "return", "jump", "goto", "dnat", "redirect")
+_XT_VERDICTS = {"REJECT": "reject", "DNAT": "dnat", "REDIRECT": "redirect"}
+Hook = Literal["prerouting", "input", "forward", "output", "postrouting"]
+_FORWARDED: tuple[Hook, ...] = ("prerouting", "forward", "postrouting")
+"""What a packet passes that is for somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """That begins a connection."""
+    """That begins a connection, or an answer to one."""
 
     comes_by: Collection[str]
     """Interfaces, by one of them."""
@@ -38,6 +42,8 @@ class Packet:
     destination: IPNetwork | None = None
     transport: str = ""
     port: int = 0
+    """Where it goes to; 0: anywhere."""
+    state: Literal["new", "established"] = "new"
 
     def families(self) -> Collection[str]:
         network = self.source or self.destination
@@ -64,14 +70,25 @@ class Ruleset:
             elif (rule := entry.get("rule")) is not None:
                 self._rules.setdefault((rule["family"], rule["table"], rule["chain"]), []).append(rule)
 
-    def dropping(self, hook: Literal["forward", "input"], packets: Iterable[Packet]) -> Iterator[tuple[Entry, Packet]]:
+    def dropping(self, hook: Hook, packets: Iterable[Packet]) -> Iterator[tuple[Entry, Packet]]:
         """The chains there that are not ours and drop one of these, and the first that each drops."""
+        return self._doing(("drop", "reject"), hook, packets)
+
+    def redirecting(self, packets: Iterable[Packet]) -> Iterator[tuple[Entry, Packet]]:
+        """The same of chains that give them to somebody else."""
+        return self._doing(("dnat", "redirect"), "prerouting", packets)
+
+    def _doing(
+        self, verdicts: Collection[str], hook: Hook, packets: Iterable[Packet]
+    ) -> Iterator[tuple[Entry, Packet]]:
         packets = list(packets)
         for chain in self._chains:
             if chain.get("hook") != hook or (chain["family"], chain["table"]) == (firewall.FAMILY, firewall.TABLE):
                 continue
-            dropped = (each for each in packets if chain["family"] in each.families() and self._drops(chain, each))
-            if (first := next(dropped, None)) is not None:
+            meant = (
+                each for each in packets if chain["family"] in each.families() and self._end(chain, each) in verdicts
+            )
+            if (first := next(meant, None)) is not None:
                 yield chain, first
 
     def manager(self, chain: Entry) -> Literal["firewalld", "docker", "ufw", "iptables", "nft"]:
@@ -84,11 +101,10 @@ class Ruleset:
             return "docker"
         if any(name.startswith(("ufw-", "ufw6-")) for name in names):
             return "ufw"
-        return "iptables" if chain["name"] in ("FORWARD", "INPUT") and family in ("ip", "ip6") else "nft"
+        return "iptables" if chain["name"] in ("FORWARD", "INPUT", "OUTPUT") and family in ("ip", "ip6") else "nft"
 
-    def _drops(self, chain: Entry, packet: Packet) -> bool:
-        verdict = self._verdict(chain["family"], chain["table"], chain["name"], packet)
-        return (verdict or chain.get("policy")) in ("drop", "reject")
+    def _end(self, chain: Entry, packet: Packet) -> str | None:
+        return self._verdict(chain["family"], chain["table"], chain["name"], packet) or chain.get("policy")
 
     def _verdict(self, family: str, table: str, name: str, packet: Packet) -> str | None:
         """None: the chain lets it go on where it came from. The kernel lets no chains go in circles."""
@@ -105,13 +121,15 @@ class Ruleset:
 
 def forward_drops(ruleset: Ruleset, packets: Iterable[Packet]) -> list[ForeignDrop]:
     """Others' chains that drop what clients send, and how to tell them otherwise."""
+    packets = list(packets)
     return [
         ForeignDrop(
             f"table {chain['family']} {chain['table']}, chain {chain['name']}, drops forwarded packets, also those "
             f"from {', '.join(packet.comes_by)} to {', '.join(packet.leaves_by)}: clients do not reach what is there",
             _forward_fix(ruleset.manager(chain), chain),
         )
-        for chain, packet in ruleset.dropping("forward", packets)
+        for hook in _FORWARDED
+        for chain, packet in ruleset.dropping(hook, packets)
     ]
 
 
@@ -137,9 +155,17 @@ def port_fix(manager: str, chain: Entry, packet: Packet) -> str:
             insert = f"{_iptables(chain)} -I INPUT -p {packet.transport} --dport {packet.port} -j ACCEPT"
             return f"{insert}, for good where those rules are kept"
         case _:
-            place = f"{chain['family']} {chain['table']} {chain['name']}"
-            insert = f"nft insert rule {place} {packet.transport} dport {packet.port} accept"
-            return f"{insert}, for good where that table is made"
+            return (
+                f"{_nft_insert(chain)} {packet.transport} dport {packet.port} accept, for good where that table is made"
+            )
+
+
+def answers_fix(manager: str, chain: Entry) -> str:
+    """The command that lets answers out."""
+    if manager in ("iptables", "docker", "ufw"):
+        insert = f"{_iptables(chain)} -I OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+        return f"{insert}, for good where those rules are kept"
+    return f"{_nft_insert(chain)} ct state established accept, for good where that table is made"
 
 
 def _forward_fix(manager: str, chain: Entry) -> str:
@@ -154,9 +180,13 @@ def _forward_fix(manager: str, chain: Entry) -> str:
             there, back = f"{insert} -i {EVERY_TUN_IPTABLES} -j ACCEPT", f"{insert} -o {EVERY_TUN_IPTABLES} -j ACCEPT"
             return f"{there} && {back}, for good where those rules are kept"
         case _:
-            insert = f"nft insert rule {chain['family']} {chain['table']} {chain['name']}"
-            there, back = f"{insert} iifname '\"{EVERY_TUN}\"' accept", f"{insert} oifname '\"{EVERY_TUN}\"' accept"
-            return f"{there} && {back}, for good where that table is made"
+            there, back = (f"{_nft_insert(chain)} {way} '\"{EVERY_TUN}\"' accept" for way in ("iifname", "oifname"))
+            wanted = there if chain["hook"] == "prerouting" else f"{there} && {back}"
+            return f"{wanted}, for good where that table is made"
+
+
+def _nft_insert(chain: Entry) -> str:
+    return f"nft insert rule {chain['family']} {chain['table']} {chain['name']}"
 
 
 def _iptables(chain: Entry) -> str:
@@ -172,8 +202,8 @@ def _outcome(expressions: Sequence[Entry], packet: Packet) -> Iterator[tuple[str
                 met = _is_met(condition["left"], _values(condition["right"]), packet)
                 if met is None or met == (condition["op"] == "!="):
                     return
-            case {"xt": {"type": "target", "name": "REJECT"}}:
-                yield "reject", None
+            case {"xt": {"type": "target", "name": str(name)}} if name in _XT_VERDICTS:
+                yield _XT_VERDICTS[name], None
             case {"xt": {"type": "match", "name": "addrtype"}} if packet.port:
                 continue  # all that nft tells of it, and where it is asked of such packets, it is for LOCAL first
             case {"counter": _} | {"log": _} | {"xt": {"type": "match", "name": "comment"}}:
@@ -194,7 +224,7 @@ def _is_met(left: Any, values: Sequence[Any], packet: Packet) -> bool | None:
         case {"meta": {"key": "l4proto"}} | {"payload": {"field": "protocol" | "nexthdr"}} if packet.transport:
             return packet.transport in values
         case {"ct": {"key": "state"}}:
-            return "new" in values
+            return packet.state in values
         case {"payload": {"field": "saddr" | "daddr" as field}}:
             network = packet.source if field == "saddr" else packet.destination
             return network is not None and any(_within(network, value) for value in values)

@@ -75,9 +75,9 @@ class EndpointMetrics:
     server_certificate_expires_at: float | None = None
     client_ca_expires_at: float | None = None
     """Of the first authority to expire."""
-    files_usable: bool = True
-    """The certificates and the CRL on disk are those in use; False: they cannot be used, and earlier ones are, or
-    ``crl_problem`` says why nobody gets in."""
+    files_problem: str = ""
+    """Why the certificates and the CRL on disk are not those in use: earlier ones are, or ``crl_problem`` says why
+    nobody gets in."""
     crl_problem: str = ""
     waiting_bytes: int = 0
     """In the kernel's buffers of its UDP sockets."""
@@ -119,7 +119,8 @@ class GatewayMetrics:
     reload_revision: int = 0
     """Counts configurations applied since the start."""
     last_reload_at: float | None = None
-    last_reload_successful: bool = True
+    last_reload_problem: str = ""
+    """Why the latest one was refused, a line for each reason."""
     awaits_restart: tuple[str, ...] = ()
     """Tables and keys of the file that are read when the daemon starts, and stand otherwise now."""
     host_changes: Mapping[str, int] = field(default_factory=dict)
@@ -348,7 +349,7 @@ def _trust(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     yield _gauge(
         "cvpnd_certificate_files_usable",
         "1 if the certificates and the CRL on disk are in use, 0 if they cannot be used.",
-        ((e.name, int(e.files_usable)) for e in endpoints),
+        ((e.name, int(not e.files_problem)) for e in endpoints),
     )
 
 
@@ -482,7 +483,7 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "cvpnd_last_reload_successful",
         "1 if the last reload was applied, 0 if it was refused and the old configuration runs on.",
-        value=int(now.last_reload_successful),
+        value=int(not now.last_reload_problem),
     )
     if now.last_reload_at is not None:
         yield GaugeMetricFamily(

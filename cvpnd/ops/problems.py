@@ -48,11 +48,12 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"it cannot be served here as it should be: {why}",
             "free here what it needs, or change it at the other gateway; it is tried again every minute",
         )
-    if not metrics.last_reload_successful:
+    if metrics.last_reload_problem:
+        why = "; ".join(metrics.last_reload_problem.splitlines())
         yield Problem(
             "warning",
             "configuration",
-            "the last reload was refused, an older configuration runs on",
+            f"the last reload was refused, an older configuration runs on: {why}",
             "cvpnctl reload tries it again, and names file, key and fix",
         )
     if metrics.awaits_restart:
@@ -114,12 +115,12 @@ def _of_endpoint(endpoint: EndpointMetrics, now: float) -> Iterator[Problem]:
             f"nobody gets in by a certificate, because of its revocation list: {endpoint.crl_problem}",
             "put the latest list of each authority that has one into the file; it is read within a second",
         )
-    elif not endpoint.files_usable:
+    elif endpoint.files_problem:
         yield Problem(
             "warning",
             subject,
-            "its certificate files on disk cannot be used, those read before still are",
-            "journalctl -u cvpnd names the file; cvpnctl doctor looks at all of them",
+            f"its certificate files on disk cannot be used, those read before still are: {endpoint.files_problem}",
+            "put a good file there; it is read again within a second",
         )
     if endpoint.lease_pool_used > POOL_SHARE * endpoint.lease_pool_size:
         yield Problem(

@@ -199,7 +199,7 @@ def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
     for fault in (
         "problem: forwarding: IPv4 is not forwarded from cvpn0",
         "problem: firewall: table ip docker, chain FORWARD, drops forwarded packets",
-        "drops what it does not know, and no rule there names port 443",
+        "drops what it does not know, and no rule there names tcp port 443",
         "problem: firewall: cvpnd's own nftables table is gone",
         "problem: interfaces: subnet subnet-b: lan2 is down",
         "problem: addresses: wan2 has 10.100.2.1/24",
@@ -217,7 +217,7 @@ def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
         "problem: portal: nothing answers at 0.0.0.0:8444",
     ):
         assert fault in told, told
-    assert "names port 1195" not in told
+    assert "names udp port 1195" not in told
 
     shown = gateway.ctl("status", check=False).stdout
     assert "CRITICAL: endpoint staff: its revocation list has expired\n    sign a new list" in shown

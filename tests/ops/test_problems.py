@@ -35,8 +35,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
         "revocation list has expired": {"crl_expires_at": NOW},
         "server certificate expires in 13.0 days": {"server_certificate_expires_at": NOW + 13 * DAY_S},
         "authority of its clients expires": {"client_ca_expires_at": NOW + DAY_S},
-        "on disk cannot be used": {"files_usable": False},
-        "revocation list: nobody signed it": {"files_usable": False, "crl_problem": "nobody signed it"},
+        "on disk cannot be used, those read before still are: a.crt: no": {"files_problem": "a.crt: no"},
+        "revocation list: nobody signed it": {"files_problem": "nobody signed it", "crl_problem": "nobody signed it"},
         "91 of 100 client addresses": {"lease_pool_used": 91},
         "no authorization rule": {"authorization_rules": 0},
         "dropped 7 packets": {"socket_drops": 7},
@@ -44,8 +44,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     for words, fault in faults.items():
         (found,) = problems(replace(WELL, **fault))  # type: ignore[arg-type]
         assert words in found.what and found.fix and found.subject == "endpoint staff"
-    assert [p.what for p in problems(last_reload_successful=False)] == [
-        "the last reload was refused, an older configuration runs on"
+    assert [p.what for p in problems(last_reload_problem="a.toml: no\nb: neither")] == [
+        "the last reload was refused, an older configuration runs on: a.toml: no; b: neither"
     ]
     (waiting,) = problems(awaits_restart=("[api]", "daemon.workers"))
     assert "[api], daemon.workers changed in the file" in waiting.what and "restart" in waiting.fix
@@ -74,7 +74,7 @@ def test_a_directory_is_critical_when_no_server_of_it_answers() -> None:
 
 def test_the_critical_ones_come_first() -> None:
     expired = replace(WELL, authorization_rules=0, crl_expires_at=NOW - 1)
-    assert [p.severity for p in problems(expired, last_reload_successful=False)] == ["critical", "warning", "warning"]
+    assert [p.severity for p in problems(expired, last_reload_problem="no")] == ["critical", "warning", "warning"]
     assert find_problems(BUSY, NOW)[0].severity == "critical"
 
 
