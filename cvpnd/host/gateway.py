@@ -33,8 +33,12 @@ __all__ = [
     "Subnet",
 ]  # fmt: skip
 
+SETTINGS = "host-sysctl.json"
+"""Below the runtime directory."""
 FIREWALL_SETTLE_S, FIREWALL_AGAIN_S = 0.02, 2.0
 """Without the table nothing is kept back: it waits for no more than the rest of what one change is told with."""
+SILENCE_S = 1.0
+"""Between two looks for what the kernel does not tell of."""
 OURS_S = 5.0
 """What is told of a change of ours has been read by then. The port is the number of a process, and in the containers
 that share a network namespace others have the same."""
@@ -155,10 +159,14 @@ class HostGateway:
         with Notices(socket.NETLINK_ROUTE, watch.GROUPS, note) as notices:
             while True:
                 again_at = self._look_at
-                lost = await notices.wait(None if again_at is None else max(0.0, again_at - time()))
+                lost = await notices.wait(SILENCE_S if again_at is None else max(0.0, again_at - time()))
                 now_seen, seen = seen, Touched()
                 now_seen.another_try = again_at is not None and time() >= again_at
                 now_seen.everything = lost or now_seen.another_try
+                if again_at is None and sysctl.fell_silently(self._settings):
+                    now_seen.forwarding = True
+                if now_seen == Touched():
+                    continue
                 async with self._busy:
                     changes = await self._look_again(now_seen, time())
                 for change in changes:
@@ -293,27 +301,25 @@ class HostGateway:
                 changes.append(HostChange("routes", f"{subnets or whose}: {len(lost)} routes were gone"))
         if (seen.everything or seen.rules) and await self._tables.lost_rules(netlink, ipv6=ipv6):
             changes.append(HostChange("rules", "somebody removed our routing rules (systemd-networkd?)"))
-        if (seen.everything or seen.forwarding) and (differing := sysctl.differing(self._settings)):
-            changes.append(HostChange("forwarding", f"somebody changed {', '.join(differing)} (sysctl)"))
+        if seen.everything or seen.forwarding:
+            # what was the host's own until now may have to be ours, too
+            wanted, _ = _forwarding(sysctl.Sysctls(self._runtime_dir / SETTINGS), self._plan)
+            if differing := sysctl.differing(self._settings | wanted):
+                changes.append(HostChange("forwarding", f"somebody changed {', '.join(differing)} (sysctl)"))
         if seen.everything and not await firewall.is_there():
             changes.append(HostChange("firewall", "somebody removed cvpnd's nftables table"))
         return changes
 
     async def _apply(self, plan: HostPlan, known: HostPlan | None = None) -> None:
         """``known``: what the host is taken to have. None: nothing is known of it."""
-        sysctls = sysctl.Sysctls(self._runtime_dir / "host-sysctl.json")
+        sysctls = sysctl.Sysctls(self._runtime_dir / SETTINGS)
         ipv6 = _host_has_ipv6()
         self._in_place = None
         async with netlink_socket() as netlink:
             links.check_interfaces(plan, await links.interface_indexes(netlink))
             before, self._plan = self._plan, plan
             self._close_devices_not_in(plan)
-            settings, opened = sysctl.forwarding(
-                sysctls,
-                [endpoint.tun for endpoint in plan.endpoints],
-                sorted(plan.subnets_by_interface()),
-                tuns_v6=[endpoint.tun for endpoint in plan.endpoints if endpoint.client_cidr_v6 is not None],
-            )
+            settings, opened = _forwarding(sysctls, plan)
             await self._replace_firewall(firewall.render(plan, opened), before, known)
             await self._set_up_devices(netlink, plan, known)
             indexes = await links.interface_indexes(netlink)
@@ -383,7 +389,7 @@ class HostGateway:
             await self._tables.apply(netlink, HostPlan(), indexes, ipv6=_host_has_ipv6())
 
     async def _restore_settings(self) -> None:
-        sysctl.Sysctls(self._runtime_dir / "host-sysctl.json").restore()
+        sysctl.Sysctls(self._runtime_dir / SETTINGS).restore()
 
     async def _remove_devices(self) -> None:
         ours = [tun.name for tun in self._tuns.values()]
@@ -395,6 +401,15 @@ class HostGateway:
             for name in ours:
                 if name in present:  # somebody still holds a queue
                     await links.remove(netlink, name, present[name])
+
+
+def _forwarding(sysctls: sysctl.Sysctls, plan: HostPlan) -> tuple[dict[str, str], sysctl.Opened]:
+    return sysctl.forwarding(
+        sysctls,
+        [endpoint.tun for endpoint in plan.endpoints],
+        sorted(plan.subnets_by_interface()),
+        tuns_v6=[endpoint.tun for endpoint in plan.endpoints if endpoint.client_cidr_v6 is not None],
+    )
 
 
 def _host_has_ipv6() -> bool:

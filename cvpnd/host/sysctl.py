@@ -104,6 +104,18 @@ def differing(wanted: Mapping[str, str]) -> list[str]:
     return [path for path, value in wanted.items() if not (PROC_SYS / path).exists() or read(path) != value]
 
 
+def fell_silently(wanted: Mapping[str, str]) -> bool:
+    """Who writes 0 to IPv6's forwarding of all interfaces where there was 0, as ``sysctl --system`` does, takes
+    force_forwarding from each of them, and the kernel tells nobody."""
+    witness = next(
+        (path for path, value in wanted.items() if path.endswith("/force_forwarding") and value == "1"), None
+    )
+    try:
+        return witness is not None and read(witness) == "0"
+    except HostError:
+        return False  # the interface is gone, which is told
+
+
 def _write(path: str, value: str) -> None:
     try:
         (PROC_SYS / path).write_text(value)

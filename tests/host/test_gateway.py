@@ -334,6 +334,11 @@ async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> N
         (f"ip link set {staff.tun} mtu 1300", f"changed its device {staff.tun} (changed): put right"),
         (f"ip route flush table {FIRST_TABLE}", "routes were gone: put right"),
         ("sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.ip_forward=0", "forwarding (sysctl): put right"),
+        ("sysctl -q -w net.ipv6.conf.all.forwarding=0", "forwarding (sysctl): put right"),
+        (
+            "sysctl -q -w net.ipv6.conf.all.forwarding=1 net.ipv6.conf.all.forwarding=0",
+            "forwarding (sysctl): put right",
+        ),
         ("nft flush table inet cvpnd", "somebody changed cvpnd's nftables table: it is in place again"),
         ("nft flush chain inet cvpnd spoofing", "changed cvpnd's"),
         ("nft insert rule inet cvpnd from_clients accept", "changed cvpnd's"),
