@@ -188,7 +188,7 @@ def endpoint_metrics(
     by the firewall. ``now``: seconds since the epoch."""
     active: Counter[str] = Counter()
     open_handshakes: Counter[str] = Counter()
-    counts = {e.id: e.ended_counts for e in endpoints}
+    counts = {e.id: control.tally.traffic.get(e.id, NO_STATS.counts) for e in endpoints}
     for connection in control.table:
         endpoint_id = connection.endpoint.id
         if connection.established:

@@ -447,9 +447,10 @@ class ControlPlane:
                 connection.link.give_up_hand_over()
             self.plane.remove_peer(connection.peer_id)
             self.tally.sessions[connection.endpoint.id] -= 1
+            self.tally.carried(connection.endpoint.id, connection.final_stats)
         self.table.free_peer_id(connection)
         if connection.grant is not None:
-            connection.endpoint.release(connection.grant, connection.final_stats)
+            connection.endpoint.give_back(connection.grant.lease)
         if connection.login is not None and connection.login is not asyncio.current_task():
             connection.login.cancel()
         connection.login = None

@@ -12,10 +12,10 @@ from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import EndpointConfig
-from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
+from cvpnd.dataplane.api import DataPlane
 from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
 from cvpnd.policy.leases import Holder, LeasePool
-from cvpnd.policy.model import Grant, IPAddress, IPNetwork, Lease, Route
+from cvpnd.policy.model import IPAddress, IPNetwork, Lease, Route
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.leftovers import Leftovers
@@ -87,8 +87,6 @@ class ServedEndpoint:
     """So many numbers of groups the bits of every session were made with, at least."""
     judged_by: CertificateTrust = field(init=False)
     """By which trust the established connections were judged last: those who lose it do so even if something fails."""
-    ended_counts: tuple[int, ...] = NO_STATS.counts
-    """Of connections that ended. Metrics must never run backwards."""
     _derived: _Derived | None = None
 
     def __post_init__(self) -> None:
@@ -221,8 +219,3 @@ class ServedEndpoint:
     def _leases_changed(self) -> None:
         if self.leftovers is not None:
             self.leftovers.look()
-
-    def release(self, grant: Grant, stats: PeerStats) -> None:
-        """The connection that held ``grant`` is over."""
-        self.give_back(grant.lease)
-        self.ended_counts = add_counts(self.ended_counts, stats.counts)

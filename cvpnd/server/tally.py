@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
+from cvpnd.dataplane.api import NO_STATS, PeerStats, add_counts
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.admission import UNFINISHED
 from cvpnd.server.connection import Connection
@@ -24,6 +25,8 @@ class Tally:
         self.renegotiations: Counter[str] = Counter()
         self.sessions: Counter[str] = Counter()
         """Peers in the data plane now."""
+        self.traffic: dict[str, tuple[int, ...]] = {}
+        """``PeerStats.counts`` of connections that ended."""
         self.stages = HandshakeStages()
 
     def keys_installed(self, connection: Connection, now: float) -> None:
@@ -43,6 +46,10 @@ class Tally:
             if reason not in UNFINISHED:
                 self.logins[connection.endpoint.id, connection.method, "refused"] += 1
 
+    def carried(self, endpoint_id: str, stats: PeerStats) -> None:
+        """By a connection that is over."""
+        self.traffic[endpoint_id] = add_counts(self.traffic.get(endpoint_id, NO_STATS.counts), stats.counts)
+
     def forget(self, endpoint_id: str) -> None:
         """It is gone for good."""
         counted: tuple[MutableMapping[Any, Any], ...] = (
@@ -53,3 +60,4 @@ class Tally:
                 del each[key]
         for count in (self.established, self.renegotiations, self.sessions):
             del count[endpoint_id]
+        self.traffic.pop(endpoint_id, None)

@@ -149,3 +149,18 @@ def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
     wait_until(lambda: "alice" in status.read_text() and "bob" not in status.read_text(), 5, "the status file follows")
     (client,) = [line.split(",") for line in status.read_text().splitlines() if line.startswith("CLIENT_LIST,")]
     assert client[1] == "alice" and client[3] == first.address
+
+
+def test_counters_go_on_when_a_reload_replaces_their_endpoint(site, ping):
+    gateway = site.start()
+    client = site.connect()
+    assert ping(count=3) == 1.0
+    before = gateway.metrics()
+    assert before['cvpnd_egress_packets_total{endpoint="staff"}'] >= 3
+    text = gateway.config_path.read_text()
+    gateway.config_path.write_text(text.replace("10.100.0.0/22", "10.108.0.0/22"))
+    gateway.ctl("reload")
+    client.wait_connected(20, times=2)
+    now = gateway.metrics()
+    counters = [name for name in before if 'endpoint="staff"' in name and "_total" in name]
+    assert len(counters) > 50 and [name for name in counters if now[name] < before[name]] == []
