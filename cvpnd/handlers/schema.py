@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from cvpnd.exact_json import read_json
 from cvpnd.reasons import Refusal
 
 SCHEMA_VERSION = "v3"
@@ -80,8 +80,8 @@ def read_answer(data: bytes) -> ConnectAnswer:
     """Raises ``HandlerFailed``. Keys that AWS does not have are not looked at; one that comes twice is no answer, as
     readers differ on which of them counts."""
     try:
-        answer = json.loads(data.decode(), object_pairs_hook=_without_repetition)
-    except (ValueError, RecursionError) as error:
+        answer = read_json(data)
+    except ValueError as error:
         raise _invalid(f"no JSON: {error}") from None
     if not isinstance(answer, dict):
         raise _invalid("no JSON object")
@@ -105,13 +105,6 @@ def read_answer(data: bytes) -> ConnectAnswer:
 
 def _is_status(value: object) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key comes twice")
-    return found
 
 
 def _invalid(detail: str) -> HandlerFailed:

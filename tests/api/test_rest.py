@@ -271,8 +271,32 @@ def test_what_is_not_a_request_of_ours_is_refused(client: httpx.Client) -> None:
     assert refusal(client.get("/endpoints?typo=1"))[:2] == (400, "InvalidParameterValue")
     assert refusal(client.post("/rules", content="{}"))[:2] == (415, "UnsupportedMediaType")
     json_type = {"content-type": "application/json; charset=utf-8"}
-    for malformed in (b"", b"{", b"\xff\xfe", b"[" * 50_000):
+    for malformed in (b"", b"{", b"\xff\xfe", b"[" * 50_000, b'{"a":' * 10_000, '{"name": "bob"}'.encode("utf-16")):
         assert refusal(client.post("/rules", content=malformed, headers=json_type))[:2] == (400, "MalformedBody")
+
+
+@pytest.mark.parametrize(
+    ("members", "told"),
+    [
+        (b'"name": "bob", "name": "eve"', "a key comes twice"),
+        (b'"name": "bob", "\\u006eame": "eve"', "a key comes twice"),
+        (b'"settings": {"x": 1, "x": 2}', "a key comes twice"),
+        (b'"settings": {"x": NaN}', "NaN is no number"),
+        (b'"settings": {"x": -Infinity}', "-Infinity is no number"),
+        (b'"name": "b\\ud800"', "half of a character"),
+        (b'"settings": {"\\udc00": 1}', "half of a character"),
+    ],
+)
+def test_what_two_readers_may_read_differently_is_refused(client: httpx.Client, members: bytes, told: str) -> None:
+    """A proxy that looks at requests may take the first of two names, and has let another be done than is."""
+    answer = client.post("/endpoints", content=b"{%s}" % members, headers={"content-type": "application/json"})
+    status, code, message = refusal(answer)
+    assert (status, code) == (400, "MalformedBody") and told in message
+
+
+def test_a_character_in_two_escape_sequences_is_one(client: httpx.Client) -> None:
+    body, json_type = b'{"name": "\\ud83d\\ude00"}', {"content-type": "application/json"}
+    assert client.post("/certificates", content=body, headers=json_type).status_code == 201
 
 
 def test_a_body_over_the_limit_is_refused_with_and_without_its_length(client: httpx.Client) -> None:

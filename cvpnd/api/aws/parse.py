@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from botocore.model import OperationModel, Shape
 
 from cvpnd.api.aws.errors import ApiError
 from cvpnd.api.aws.models import Service
+from cvpnd.exact_json import read_json
 
 MOST_FIELDS = 20_000
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
@@ -134,8 +134,8 @@ def _scalar(shape: Shape, text: str, path: str) -> Any:
 def parse_json(operation: OperationModel, body: bytes) -> dict[str, Any]:
     """Raises ``ApiError``."""
     try:
-        document = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
+        document = read_json(body or b"{}")
+    except ValueError:
         raise ApiError("SerializationException", "the body is not JSON") from None
     shape = operation.input_shape
     if shape is None:

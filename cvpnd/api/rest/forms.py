@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from cvpnd.api.rest.errors import RequestError
+from cvpnd.exact_json import read_json
 
 BODY_LIMIT = 64 * 1024
 """Bytes in a request body, where there is no PEM in it."""
@@ -76,8 +76,8 @@ async def read_body(request: Request, form: type[B], *, limit: int = BODY_LIMIT)
             HTTPStatus.REQUEST_TIMEOUT, "RequestTimeout", f"the body did not arrive in {BODY_S} s"
         ) from None
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        document = read_json(body)
+    except ValueError as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, "MalformedBody", f"the body is not JSON: {error}") from None
     return _validate(form, document)
 

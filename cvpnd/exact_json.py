@@ -1,0 +1,33 @@
+"""JSON that every reader reads alike (RFC 8259): in UTF-8, no name twice in an object, no NaN, nothing that is no text.
+
+``json`` takes the last of several names; who looked at it before, a proxy or a person, may have seen the first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+
+def read_json(data: bytes) -> Any:
+    """Raises ``ValueError``, which says what is wrong."""
+    try:
+        text = data.decode()
+        found = json.loads(text, object_pairs_hook=_without_repetition, parse_constant=_no_number)
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()  # halves of surrogate pairs cannot be
+    except UnicodeEncodeError:
+        raise ValueError("an escape sequence is half of a character") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return found
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
