@@ -21,12 +21,27 @@ SERVED = (
     "--tran-window 1 --reneg-sec 2 --replay-window 8 3",
     "--ping 30 --ping-exit 20 --float --multihome --passtos",
     "--pull-filter ignore peer-id",  # sends P_DATA_V1 and understands P_DATA_V2
+    "--allow-compression yes --comp-lzo yes --auth MD5",
+    "--link-mtu 1300 --mssfix 1400 fixed --topology p2p",
+    "--tun-mtu 576 --mtu-test --replay-window 1 1",
+    "--tls-version-max 1.2 --tls-cipher TLS-ECDHE-ECDSA-WITH-CHACHA20-POLY1305-SHA256 --ecdh-curve secp384r1",
+    "--tls-version-min 1.3 --tls-ciphersuites TLS_CHACHA20_POLY1305_SHA256 --tls-groups secp521r1",
+    "--push-peer-info --setenv UV_ID $(reboot);`x`%s --setenv IV_PROTO 4294967295",
+    "--reneg-bytes 50000 --reneg-pkts 50 --hand-window 5 --single-session",
+    "--remote 127.0.0.9 1194 --remote-random --server-poll-timeout 2",
+    "--data-ciphers ?FOO:CHACHA20-POLY1305 --explicit-exit-notify 3 --mssfix 1492 mtu",
 )
 REFUSED = {
     "--dev tap": "This server is a routed VPN: use dev tun, not dev tap",
     "--fragment 1300": "Remove fragment from the client configuration",
     "--data-ciphers AES-192-GCM": r"Data channel cipher negotiation failed \(no shared cipher\)",
 }
+REFUSED_BY_TLS = {
+    "--tls-version-min 1.0 --tls-version-max 1.1 --tls-cert-profile insecure": "unsupported protocol",
+    "--tls-version-max 1.2 --tls-cipher TLS-RSA-WITH-AES-128-CBC-SHA": "no shared cipher",
+    "--tls-groups ffdhe2048": "no suitable key share",
+}
+"""The client hears TLS's own alert; the connection log names what was missing."""
 
 
 @pytest.mark.skipif(generation() < (2, 6), reason="2.5 has other names for some of them")
@@ -43,12 +58,14 @@ def test_options_of_old_profiles_are_served_or_refused_in_words(site, ping):
         )  # fmt: skip
         if (told := REFUSED.get(options[number])) is not None:
             client.wait_for(f"AUTH_FAILED,{told}")
+        elif options[number] in REFUSED_BY_TLS:
+            client.wait_for("Received fatal SSL alert")
         else:
             client.wait_connected()
             assert ping(client=site.lab.clients[place], count=2) == 1.0, (options[number], client.log())
         client.kill()
 
-    options = [*SERVED, *REFUSED]
+    options = [*SERVED, *REFUSED, *REFUSED_BY_TLS]
     with ThreadPoolExecutor(4) as pool:
         done = [
             pool.submit(lambda first: [play(n, options) for n in range(first, len(options), 4)], first)
@@ -56,6 +73,10 @@ def test_options_of_old_profiles_are_served_or_refused_in_words(site, ping):
         ]
     for each in done:
         each.result()
-    assert sorted(filter(lambda reason: reason != "NA", gateway.refusals())) == [
-        "no-shared-cipher", "unsupported-client", "unsupported-client",
+    refused = [entry for entry in gateway.connection_log() if entry["connection-attempt-failure-reason"] != "NA"]
+    by_tls = {entry["detail"] for entry in refused if entry["connection-attempt-failure-reason"] == "tls-failure"}
+    assert by_tls == set(REFUSED_BY_TLS.values())
+    assert sorted({entry["connection-attempt-failure-reason"] for entry in refused} - {"tls-failure"}) == [
+        "no-shared-cipher", "unsupported-client",
     ]  # fmt: skip
+    assert gateway.metrics().get('cvpnd_dropped_packets_total{plane="data",reason="auth_failed"}', 0) == 0
