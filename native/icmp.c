@@ -13,7 +13,7 @@ const uint8_t *icmp_quoted_destination(const struct inner *inner, const uint8_t 
         return NULL;
     uint8_t type = packet[header];
     const uint8_t *quoted = packet + header + ICMP_HEADER;
-    if (inner->v6 ? type >= ICMPV6_FIRST_QUERY : !icmp_error(type))
+    if (!icmp_error_of_the_way(type, inner->v6))
         return NULL;
     size_t at = inner->v6 ? IPV6_ADDRESSES : IPV4_ADDRESSES, size = inner->v6 ? 16 : 4;
     const uint8_t *to = packet + at + size;

@@ -55,8 +55,6 @@ from cvpnd.dataplane.reference_keys import (
     KeySlot,
 )
 from cvpnd.dataplane.reference_path import (
-    ICMP_ERRORS,
-    ICMPV6_FIRST_QUERY,
     IPV6_SMALLEST_MTU,
     Path,
     TooBig,
@@ -76,6 +74,9 @@ KEEPALIVE = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
 OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
 OCC_MTU_LOAD_REQUEST, OCC_MTU_LOAD, OCC_EXIT = 2, 3, 6
 NO_PEER_ID = 0xFFFFFF
+ICMP_ERRORS_OF_THE_WAY, ICMPV6_ERRORS_OF_THE_WAY = (3, 11, 12), (1, 2, 3, 4)
+"""Unreachable, too big, time exceeded, parameter problem. Not redirects, which are the next router's and none comes
+this way, and not source quench, which nobody sends (RFC 6633)."""
 PACKET_MAX = 2048
 """Longest inner packet; the MTU inside is 1500 as a rule."""
 FRAMING_MAX = 2
@@ -142,14 +143,14 @@ def allowed(rules: Sequence[tuple[IPNetwork, int]], groups: int, destination: IP
 
 
 def quoted_destination(packet: bytes, inner: Inner) -> IPAddress | None:
-    """Where the packet went that an ICMP error to its sender is about; None when this is none."""
+    """Where the packet went that an ICMP error to its sender is about, from on its way; None when this is none."""
     v4 = packet[0] >> 4 == 4
     header, protocol = ((packet[0] & 15) * 4, packet[9]) if v4 else (40, packet[6])
     behind = v4 and int.from_bytes(packet[6:8], "big") & 0x1FFF
     quoted = packet[header + 8 : inner.length]
     if behind or protocol != (socket.IPPROTO_ICMP if v4 else socket.IPPROTO_ICMPV6) or len(quoted) < (20 if v4 else 40):
         return None
-    if not (packet[header] in ICMP_ERRORS if v4 else packet[header] < ICMPV6_FIRST_QUERY):
+    if packet[header] not in (ICMP_ERRORS_OF_THE_WAY if v4 else ICMPV6_ERRORS_OF_THE_WAY):
         return None
     source, destination = (quoted[12:16], quoted[16:20]) if v4 else (quoted[8:24], quoted[24:40])
     if quoted[0] >> 4 != packet[0] >> 4 or source != inner.destination.packed:
