@@ -446,6 +446,7 @@ static enum drop_reason send_inner(struct forwarder *forwarder, struct endpoint 
     }
     if (way->reason != PACKET_PASSES)
         return way->reason;
+    path_use(&way->peer->path, packet->length);
     uint32_t fits = atomic_load_explicit(&way->peer->path.fits, memory_order_relaxed);
     return packet->length <= fits ? send_counted(forwarder, way, packet) : send_too_big(forwarder, way, packet, fits);
 }

@@ -39,7 +39,10 @@ void path_init(struct path *path, const struct path_settings *settings)
 
 bool path_due(const struct path *path, uint64_t now_ms)
 {
-    return path->settings.outer_mtu != 0 && (now_ms >= path->due_ms || atomic_load(&path->moved));
+    if (path->settings.outer_mtu == 0)
+        return false;
+    bool worn = path->state == PATH_TRYING || now_ms >= path->trusted_ms || atomic_load(&path->used);
+    return (now_ms >= path->due_ms && worn) || atomic_load(&path->moved);
 }
 
 static void believe(struct path *path, uint16_t length) { publish(path, length, length); }
@@ -48,7 +51,12 @@ static void conclude(struct path *path, uint16_t length, uint64_t now_ms)
 {
     believe(path, length);
     path->state = PATH_KNOWN;
-    path->due_ms = now_ms + PATH_TRUSTED_MS + path->settings.spread_ms;
+    if (!path->again)
+        path->trusted_ms = now_ms + PATH_TRUSTED_MS + path->settings.spread_ms;
+    path->due_ms = path->trusted_ms;
+    if (path->heard && path->due_ms > now_ms + PATH_USED_MS)
+        path->due_ms = now_ms + PATH_USED_MS;
+    atomic_store_explicit(&path->used, false, memory_order_relaxed);
 }
 
 static void try_next(struct path *path, uint16_t length, uint64_t now_ms)
@@ -74,6 +82,9 @@ static void begin(struct path *path, uint16_t outer_headers, bool moved, uint64_
 {
     path->outer_headers = outer_headers;
     path->largest = at_most(inside(path, path->settings.outer_mtu), tunnel_max(&path->settings));
+    path->again = !moved && now_ms < path->trusted_ms;
+    if (path->again)
+        path->largest = at_most(atomic_load_explicit(&path->fits, memory_order_relaxed), path->largest);
     path->state = PATH_TRYING;
     path->good = 0;
     path->asked = 0;
@@ -115,7 +126,8 @@ struct path_wish path_look(struct path *path, uint16_t outer_headers, uint32_t k
 
     uint16_t least = at_most(inside(path, PATH_OUTER_MIN), path->largest);
     bool first = path->good == 0;
-    if (path->tries == (path->heard || !first ? PATH_TRIES : PATH_TRIES_UNHEARD)) {
+    unsigned most = path->again ? PATH_TRIES_AGAIN : path->heard ? PATH_TRIES : PATH_TRIES_UNHEARD;
+    if (path->tries == (first ? most : PATH_TRIES)) {
         if (!first) {
             conclude(path, path->good, now_ms);
             return (struct path_wish){0};

@@ -18,9 +18,12 @@ enum {
     PATH_TRY_MS = 900,      /* one try a second: who asks looks once a second */
     PATH_TRIES = 3,         /* of one length, then it does not fit */
     PATH_TRIES_UNHEARD = 6, /* of the first one, when the client has never answered at all */
+    PATH_TRIES_AGAIN = 6,   /* of what used to fit: loss must not shrink it */
     PATH_TRUSTED_MS =
-        11 * 60000,   /* then all is asked anew; the kernel has forgotten its own finding after ten minutes */
-    PATH_SMALL = 256, /* length asked for to see whether, and how exactly, the client answers */
+        11 * 60000,       /* then all is asked anew; the kernel has forgotten its own finding after ten minutes */
+    PATH_USED_MS = 60000, /* whether it still fits is asked so often where long packets go: a path may get narrow */
+    PATH_LONG = 1200,     /* such packets are longer */
+    PATH_SMALL = 256,     /* length asked for to see whether, and how exactly, the client answers */
 };
 
 struct path_settings {
@@ -47,9 +50,14 @@ struct path {
     _Atomic uint16_t mss_v4;
     _Atomic uint16_t mss_v6;
 
+    /* Set by all when they send a long packet, cleared by the peer's worker. */
+    atomic_bool used;
+
     /* The peer's worker only. */
     enum path_state state;
     uint64_t due_ms;
+    uint64_t trusted_ms;    /* then more may fit than is known */
+    bool again;             /* only what is known is being tried */
     uint16_t outer_headers; /* IP and UDP, of the remote's version */
     uint16_t largest;       /* nothing longer is sent to this peer */
     uint16_t length;        /* being tried */
@@ -74,6 +82,13 @@ void path_init(struct path *path, const struct path_settings *settings);
 
 /* Whether path_look has something to do: for the peer's worker, once a second. */
 bool path_due(const struct path *path, uint64_t now_ms);
+
+/* A packet of this length is being sent. */
+static inline void path_use(struct path *path, uint32_t length)
+{
+    if (length > PATH_LONG && !atomic_load_explicit(&path->used, memory_order_relaxed))
+        atomic_store_explicit(&path->used, true, memory_order_relaxed);
+}
 
 /* `outer_headers`: of the peer's remote. `kernel_mtu`: what routers on the way there have told the kernel; 0 = it knows
  * nothing. */

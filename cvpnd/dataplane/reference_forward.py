@@ -385,6 +385,7 @@ class Forwarder:
             return Drop.DENIED_SOURCE
         payload = clamp_mss(packet[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
         pieces = [payload]
+        peer.path.use(len(payload))
         if len(payload) > peer.path.fits:
             verdict = too_big_verdict(payload)
             if verdict is TooBig.REFUSED:

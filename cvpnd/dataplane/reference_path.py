@@ -20,8 +20,15 @@ TRY_S = 0.9
 """One try a second: who asks looks once a second."""
 TRIES = 3
 TRIES_UNHEARD = 6
+TRIES_AGAIN = 6
+"""Of what used to fit: loss must not shrink it."""
 TRUSTED_S = 660
-"""The kernel forgets its own finding after ten minutes."""
+"""Then more may fit. The kernel forgets its own finding after ten minutes."""
+USED_S = 60
+"""And then already it is asked whether what is known still fits, when long packets go there: a path that has become
+narrow may swallow them in silence."""
+LONG = 1200
+"""Such packets are longer."""
 SMALL = 256
 USUAL_OUTER = (1400, 1452)
 ANY = 0xFFFF
@@ -55,6 +62,9 @@ class Path:
     mss_v6: int = field(init=False)
     moved: bool = False
     """Set when the peer has another remote."""
+    _used: bool = False
+    _trusted: float = 0.0
+    _again: bool = False  # only what is known is being tried
     _trying: bool = False
     _due: float = 0.0
     _outer_headers: int = UDP_OVER_IPV6  # no remote yet: the worst
@@ -85,7 +95,12 @@ class Path:
         return outer - self._outer_headers - self.settings.data_header
 
     def due(self, now: float) -> bool:
-        return self.settings.path_mtu != 0 and (self.moved or now >= self._due)
+        worn = self._trying or now >= self._trusted or self._used
+        return self.settings.path_mtu != 0 and (self.moved or (now >= self._due and worn))
+
+    def use(self, length: int) -> None:
+        """A packet of this length is being sent."""
+        self._used = self._used or length > LONG
 
     def look(self, outer_headers: int, kernel_mtu: int, now: float) -> Wish:
         """``kernel_mtu``: what routers on the way to the remote have told the kernel; 0 = it knows nothing."""
@@ -94,7 +109,8 @@ class Path:
         if not self.settings.answers_occ or self._deaf:
             return self._look_blind(kernel_mtu, now)
         first = self._good == 0
-        if self._tries == (TRIES if self._heard or not first else TRIES_UNHEARD):
+        most = TRIES_AGAIN if self._again else TRIES if self._heard else TRIES_UNHEARD
+        if self._tries == (most if first else TRIES):
             if not first:
                 self._conclude(self._good, now)
                 return Wish()
@@ -138,6 +154,9 @@ class Path:
         moved, self.moved = self.moved, False
         self._outer_headers = outer_headers
         self._largest = min(self._inside(self.settings.path_mtu), self._longest)
+        self._again = not moved and now < self._trusted
+        if self._again:
+            self._largest = min(self.fits, self._largest)
         self._trying = True
         self._good = self._asked = 0
         self._try(self._largest, now)
@@ -156,7 +175,10 @@ class Path:
     def _conclude(self, length: int, now: float) -> None:
         self._publish(length, length)
         self._trying = False
-        self._due = now + TRUSTED_S + self.spread_s
+        if not self._again:
+            self._trusted = now + TRUSTED_S + self.spread_s
+        self._due = min(self._trusted, now + USED_S) if self._heard else self._trusted
+        self._used = False
 
     def _kernel_length(self, kernel_mtu: int) -> int:
         if kernel_mtu == 0 or kernel_mtu >= self.settings.path_mtu:

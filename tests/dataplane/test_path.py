@@ -4,10 +4,14 @@ MTU")."""
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 import pytest
 from helpers.packets import ICMP, ICMPV6, OCC, UDP, checksum, checksums_are_right, icmp_echo, ip, tcp, udp
 from helpers.plane import EVERYBODY, TARGET, TARGET_V6, Client, Gateway, wait_for
+
+from cvpnd.dataplane.api import PeerSettings
+from cvpnd.dataplane.reference_path import Path
 
 DF, MF = 0x4000, 0x2000
 PATH = {"mss_v4": 1380, "mss_v6": 1360, "tunnel_mtu": 1420, "path_mtu": 1500}
@@ -212,6 +216,28 @@ def test_nobody_looks_at_a_path_without_mtu(gateway: Gateway) -> None:
     client = gateway.client(mss_v4=1380, answers_occ=True, ping_interval_s=1)
     assert client.receive().payload[:4] == bytes.fromhex("2a187bf3")
     assert gateway.plane.totals()["path_probes"] == 0
+
+
+def test_a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use() -> None:
+    """The specification alone, in virtual time: ``tests/native/test_path.c`` has the same of what serves."""
+    path, passes, lost = Path(PeerSettings(1, (ip_address("10.100.0.2"),), 1, 0, 0, answers_occ=True, **PATH)), 1500, 0
+    path.moved = True
+    found = []
+    for second in range(1700):
+        passes = {10: 1400, 200: 1400, 1000: 1500}.get(second, passes)
+        lost = {300: 5, 500: 5}.get(second, lost)
+        if second > 80:
+            path.use(1300)
+        if path.due(second):
+            wish = path.look(28, 0, second)
+            for length, load in ((wish.request, wish.request_load), (19, wish.small_load)):
+                lost -= lost > 0
+                if load and not lost and max(length, load - 24) + 52 <= passes:
+                    path.answered(load - 24, second)
+        found.append(path.fits + 52)
+    assert found[80] == 1472, "nothing that is long went there"
+    assert set(found[160:990]) == {1400}
+    assert found[-1] == 1472
 
 
 @pytest.mark.parametrize(

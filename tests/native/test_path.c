@@ -137,6 +137,58 @@ static void a_move_to_another_path_is_a_new_beginning(void)
     CHECK_EQUAL(outer_that_fits(&path), 1472);
 }
 
+/* Long packets go there all the time, and what is known to fit never falls below `least` meanwhile. */
+static void be_used(struct world *world, struct path *path, unsigned seconds, uint32_t least)
+{
+    for (unsigned i = 0; i < seconds; i++) {
+        path_use(path, 1300);
+        live(world, path, 1);
+        CHECK(outer_that_fits(path) >= least);
+    }
+}
+
+static void a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use(void)
+{
+    struct path path = new_path(true);
+    struct world world = {.passes = 1500, .answers = true, .now_ms = 5000};
+    live(&world, &path, 5);
+    world.passes = 1400;
+    for (unsigned i = 0; i < 70; i++) {
+        path_use(&path, PATH_LONG); /* passes everywhere */
+        live(&world, &path, 1);
+    }
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
+    be_used(&world, &path, 75, 1280);
+    CHECK_EQUAL(outer_that_fits(&path), 1400);
+    be_used(&world, &path, 400, 1400);
+    world.passes = 1500;
+    be_used(&world, &path, 700, 1400);
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
+    world.passes = world.told = 1452; /* and this time a router says so */
+    be_used(&world, &path, 75, 1452);
+    CHECK_EQUAL(outer_that_fits(&path), 1452);
+}
+
+static void to_see_whether_a_path_still_fits_costs_a_packet_a_minute_and_shrinks_nothing_for_loss(void)
+{
+    static const uint32_t PATHS[] = {1280, 1400, 1452, 1500};
+    for (unsigned i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++) {
+        struct path path = new_path(true);
+        struct world world = {.passes = PATHS[i], .answers = true, .now_ms = 5000};
+        live(&world, &path, 20);
+        uint32_t found = outer_that_fits(&path);
+        unsigned sent = world.sent;
+        be_used(&world, &path, 600, found);
+        CHECK(world.sent - sent >= 9 && world.sent - sent <= 10);
+        for (unsigned lost = 1; lost < PATH_TRIES_AGAIN; lost++) {
+            if (world.now_ms + 70000 >= path.trusted_ms) /* then all is asked anew */
+                live(&world, &path, 90);
+            world.lost = lost;
+            be_used(&world, &path, 66, found);
+        }
+    }
+}
+
 static void answers_that_nobody_asked_for_say_nothing(void)
 {
     struct path path = new_path(true);
@@ -177,6 +229,8 @@ int main(void)
     RUN(tcp_begins_small_until_the_client_has_answered);
     RUN(loss_is_no_reason_to_shrink_for_long);
     RUN(a_move_to_another_path_is_a_new_beginning);
+    RUN(a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use);
+    RUN(to_see_whether_a_path_still_fits_costs_a_packet_a_minute_and_shrinks_nothing_for_loss);
     RUN(answers_that_nobody_asked_for_say_nothing);
     RUN(nonsense_from_the_client_stays_within_bounds);
     return 0;
