@@ -154,6 +154,7 @@ class Daemon:
             radius=views.radius_metrics(self.control.radius),
             saml=views.saml_metrics(self.control.saml, gateway.identity_providers.keeper, time.time()),
             connect_handlers=self.control.handlers.seconds,
+            handler_troubles=self.control.handlers.troubles(),
             api_refusals=self._api_refusals(),
             portal_refusals=self._portal_refusals(),
             self_service_downloads=self._self_service_downloads(),

@@ -384,8 +384,8 @@ class Gateway:
         served.change_rules(self.plane, rules, self.control.table, changes)
 
     async def poll_trust(self, now: float) -> None:
-        """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged
-        by name, and what was read before stays."""
+        """Read certificates, CRLs and control-channel keys again if their files changed, and look whether programs that
+        are handlers may still be run. What cannot be read is logged by name, and what was read before stays."""
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
@@ -393,6 +393,7 @@ class Gateway:
             await asyncio.to_thread(served.trust_keeper.poll, now)
             await self._end_untrusted(served)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
+        await self.control.handlers.look()
 
     async def reload_trust(self) -> list[TrustError]:
         """Read certificates and CRLs again now, whether or not their files seem to have changed. Returns why that is

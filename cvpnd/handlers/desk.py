@@ -30,6 +30,15 @@ class Handler(Protocol):
         """What it was made from besides its settings."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Why it lets nobody in before it is even asked, and the fix; empty: it is asked. As of the latest look."""
+        ...
+
+    def look(self) -> None:
+        """Whether that is so still. Reads files: from a thread."""
+        ...
+
     async def call(self, request: ConnectRequest) -> bytes:
         """The answer as it came. Raises ``HandlerFailed``. Cancelled when its time is over."""
         ...
@@ -63,6 +72,14 @@ class Handlers:
                 handler.read_from_files,
             )
             self._desks[name] = desk if same and desk is not None else _Desk(handler)
+
+    def troubles(self) -> dict[str, str]:
+        """Of each by name; empty where there is none."""
+        return {name: desk.handler.trouble for name, desk in self._desks.items()}
+
+    async def look(self) -> None:
+        handlers = [desk.handler for desk in self._desks.values()]
+        await asyncio.to_thread(lambda: [handler.look() for handler in handlers])
 
     def pending(self) -> dict[str, int]:
         """How many are waited for, those in the queue included."""

@@ -45,11 +45,15 @@ class ExecutableHandler:
         assert settings.executable is not None  # noqa: S101 - the caller's promise
         self.settings = settings
         self._executable = settings.executable
+        self.trouble = ""
+        self.look()
         self._command = [*_privileges(settings.user), *_limits(settings), str(settings.executable), *settings.arguments]
 
     async def call(self, request: ConnectRequest) -> bytes:
         loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._check)
+        await asyncio.to_thread(self.look)  # again, as modes are changed while a daemon runs
+        if self.trouble:
+            raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, self.trouble)
         try:
             transport, talk = await loop.subprocess_exec(
                 _Talk, *self._command, stdin=PIPE, stdout=PIPE, stderr=PIPE, **_SURROUNDINGS
@@ -72,14 +76,11 @@ class ExecutableHandler:
             raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_OTHER_EXECUTION_ERROR, _what_ended_it(status))
         return bytes(talk.answer)
 
-    def _check(self) -> None:
-        """Again, as modes are changed while a daemon runs. Raises ``HandlerFailed``."""
+    def look(self) -> None:
         try:
-            problem = problem_with(self._executable)
+            self.trouble = problem_with(self._executable) or ""
         except OSError as error:
-            problem = f"{error.filename}: {error.strerror}"
-        if problem is not None:
-            raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, problem)
+            self.trouble = f"{error.filename}: {error.strerror}"
 
 
 class _Talk(asyncio.SubprocessProtocol):

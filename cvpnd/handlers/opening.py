@@ -28,11 +28,17 @@ class _Untrusted:
     those that did not ask so much before, are served."""
 
     settings: HandlerConfig
-    read_from_files: str
-    """The problem."""
+    trouble: str
+
+    @property
+    def read_from_files(self) -> str:
+        return self.trouble
+
+    def look(self) -> None:
+        """What is imported and what is not is decided when the file is read."""
 
     async def call(self, request: ConnectRequest) -> bytes:  # noqa: ARG002 - it makes no difference
-        raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, self.read_from_files)
+        raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, self.trouble)
 
 
 def open_handler(settings: HandlerConfig) -> Handler:

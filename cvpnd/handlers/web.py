@@ -31,6 +31,8 @@ NOT_NOW = frozenset({429, 503})
 
 
 class WebHandler:
+    trouble = ""
+
     def __init__(self, settings: HandlerConfig) -> None:
         """Reads files. Raises ``ValueError`` or ``OSError``."""
         assert settings.url is not None  # noqa: S101 - the caller's promise
@@ -52,6 +54,9 @@ class WebHandler:
             timeout=None,  # noqa: S113 - the desk has the time
             limits=httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=0),
         )
+
+    def look(self) -> None:
+        """It is asked, whoever may have the server."""
 
     async def call(self, request: ConnectRequest) -> bytes:
         payload = request.payload()

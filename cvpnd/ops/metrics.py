@@ -147,6 +147,8 @@ class GatewayMetrics:
     saml: Sequence[SamlMetrics] = ()
     connect_handlers: Mapping[str, Histogram] = field(default_factory=dict)
     """By name: how long clients waited for them."""
+    handler_troubles: Mapping[str, str] = field(default_factory=dict)
+    """``Handlers.troubles()``."""
     api_refusals: Mapping[str, int] = field(default_factory=dict)
     """``ApiRefusal`` word -> requests refused for it."""
     portal_refusals: Mapping[str, int] = field(default_factory=dict)
@@ -174,7 +176,7 @@ class GatewayCollector(Collector):
         yield from _directories(now.directories)
         yield from _radius(now.radius)
         yield from saml_families(now.saml)
-        yield from _connect_handlers(now.connect_handlers)
+        yield from _connect_handlers(now.connect_handlers, now.handler_troubles)
         yield from _data_path(now)
         yield from _daemon(now)
         yield from _http(now)
@@ -366,7 +368,7 @@ def _sockets(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     )
 
 
-def _connect_handlers(handlers: Mapping[str, Histogram]) -> Iterator[Metric]:
+def _connect_handlers(handlers: Mapping[str, Histogram], troubles: Mapping[str, str]) -> Iterator[Metric]:
     seconds = HistogramMetricFamily(
         "cvpnd_connect_handler_seconds",
         "How long clients waited for a client connect handler, their turn included, whatever came of it.",
@@ -375,6 +377,14 @@ def _connect_handlers(handlers: Mapping[str, Histogram]) -> Iterator[Metric]:
     for name, histogram in sorted(handlers.items()):
         seconds.add_metric([name], histogram.buckets(), histogram.sum)
     yield seconds
+    usable = GaugeMetricFamily(
+        "cvpnd_connect_handler_usable",
+        "1 unless a client connect handler lets nobody in, as others could put something else in its place.",
+        labels=["handler"],
+    )
+    for name, trouble in sorted(troubles.items()):
+        usable.add_metric([name], not trouble)
+    yield usable
 
 
 def _directories(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]:
@@ -505,6 +515,11 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
             "Since when the state database cannot be used.",
             now.store_outage_since,
         )
+    yield GaugeMetricFamily(
+        "cvpnd_host_in_order",
+        "1 if the host is set up as the endpoints need it; 0: others keep changing it, or it cannot be put right.",
+        value=int(not now.host_trouble),
+    )
     changes = CounterMetricFamily(
         "cvpnd_host_changes", "Times that somebody else changed what the gateway set up on its host.", labels=["what"]
     )

@@ -81,6 +81,11 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"{metrics.connection_log_lost} entries could not be written",
             "make room on the disk of daemon.log_directory",
         )
+    for name, trouble in sorted(metrics.handler_troubles.items()):
+        if trouble:
+            yield Problem(
+                "critical", f"handler {name}", f"it lets nobody in: {trouble}", "see to that place; then cvpnctl reload"
+            )
     yield from _servers(metrics.directories, "directory", "nobody logs in by password", "cvpnctl doctor tries each")
     yield from _servers(metrics.radius, "RADIUS for", "nobody gets past the second factor", "look at its servers' logs")
 

@@ -75,6 +75,50 @@ def test_a_handler_decides_about_stock_clients_and_what_it_found_is_shown_and_lo
     assert int(updates[0]["ingress-bytes"]) > 0
 
 
+PYTHON = """
+[[handler]]
+name = "AWSClientVPN-posture"
+python = "posture_of_this_test:check"
+python_path = "{directory}"
+"""
+MODULE = """
+def check(event):
+    return {"allow": True, "error-msg-on-denied-connection": "", "posture-compliance-statuses": [], "schema-version": "v3"}
+"""
+USABLE = 'cvpnd_connect_handler_usable{handler="AWSClientVPN-posture"}'
+
+
+@pytest.mark.parametrize("handler", [HANDLER, PYTHON])
+def test_a_handler_that_others_could_replace_since_the_start_is_a_problem_until_it_is_mended(site, program, handler):
+    (program.parent / "posture_of_this_test.py").write_text(MODULE)
+    toml = handler.format(program=program, directory=program.parent)
+    gateway = site._gateway = site.lab.gateway_process(toml + site.toml('connect_handler = "AWSClientVPN-posture"'))
+    site.connect(certs.client("alice")).stop()
+    assert problems(gateway) == [] and gateway.metrics()[USABLE] == 1
+
+    program.parent.chmod(0o775)
+    gateway.reload()
+    wait_until(lambda: gateway.metrics()[USABLE] == 0, 8, "that nobody is let in is said")
+    status = gateway.ctl("status", check=False)
+    assert status.returncode == 1 and f"chmod go-w {program.parent}" in status.stdout, status.stdout
+    (problem,) = problems(gateway)
+    assert (problem["severity"], problem["subject"]) == ("critical", "handler AWSClientVPN-posture")
+    assert "it lets nobody in" in problem["what"] and "cvpnctl reload" in problem["fix"]
+    refused = site.connect(certs.client("alice"), name="refused", wait=False)
+    refused.wait_for("AUTH_FAILED")
+    refused.stop()
+
+    program.parent.chmod(0o755)
+    gateway.reload()
+    wait_until(lambda: gateway.metrics()[USABLE] == 1, 8, "that it is well again is said")
+    site.connect(certs.client("alice"), name="again").stop()
+    assert problems(gateway) == []
+
+
+def problems(gateway) -> list[dict]:
+    return json.loads(gateway.ctl("status", "--json", check=False).stdout)["problems"]
+
+
 def stream(gateway) -> list[dict]:
     path = gateway.log_directory / "streams" / "vpn" / "staff.log"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640

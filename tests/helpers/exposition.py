@@ -64,6 +64,7 @@ BUSY = GatewayMetrics(
         DirectoryMetrics("corp", 2, histogram(0.0625, 0.5, 0.5, 1.125, 1.125, 1.1875), {"ldaps://dc1": False})
     ],
     connect_handlers={"AWSClientVPN-posture": histogram(0.05, 2.0)},
+    handler_troubles={"AWSClientVPN-posture": "", "AWSClientVPN-open": "others may write there"},
     radius=[DirectoryMetrics("corp", 1, histogram(0.05), {"radius://otp1": True})],
     saml=[
         SamlMetrics(
@@ -74,6 +75,7 @@ BUSY = GatewayMetrics(
     last_reload_at=1700000100.0,
     last_reload_problem="cvpnd.toml: no TOML",
     host_changes={"firewall": 3},
+    host_trouble="somebody changed net/ipv4/conf/lan/forwarding (sysctl), again and again",
     set_aside={"cvpn-endpoint-1": "its port is taken"},
     store_outage="state.db: the disk is full",
     store_outage_since=1700000200.0,

@@ -59,6 +59,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert "by itself" not in corrupt.fix and "restore its backup" in corrupt.fix
     (clock,) = problems(clock_trouble="the clock was put back by 2.0 hours")
     assert (clock.severity, clock.subject) == ("warning", "clock") and "put back by 2.0 hours" in clock.what
+    (handler,) = problems(handler_troubles={"AWSClientVPN-a": "/a can be changed by others; chmod go-w /a", "b": ""})
+    assert (handler.severity, handler.subject) == ("critical", "handler AWSClientVPN-a") and "reload" in handler.fix
     assert "6 entries" in problems(connection_log_lost=6)[0].what
 
 
