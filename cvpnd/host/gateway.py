@@ -70,6 +70,7 @@ class HostGateway:
         self._batch: dict[str, Any] = {}  # what the firewall was given last
         self._kept_back: Counter[firewall.KeptBack] = Counter()  # in tables before the one in place
         self._settings: dict[str, str] = {}
+        self._host_wide: dict[str, str] = {}  # an administrator's, by which those were decided
         self._tun_indexes: dict[str, int] = {}  # by name
         self._trouble = self._firewall_trouble = ""
         self._patience = Patience()
@@ -301,11 +302,8 @@ class HostGateway:
                 changes.append(HostChange("routes", f"{subnets or whose}: {len(lost)} routes were gone"))
         if (seen.everything or seen.rules) and await self._tables.lost_rules(netlink, ipv6=ipv6):
             changes.append(HostChange("rules", "somebody removed our routing rules (systemd-networkd?)"))
-        if seen.everything or seen.forwarding:
-            # what was the host's own until now may have to be ours, too
-            wanted, _ = _forwarding(sysctl.Sysctls(self._runtime_dir / SETTINGS), self._plan)
-            if differing := sysctl.differing(self._settings | wanted):
-                changes.append(HostChange("forwarding", f"somebody changed {', '.join(differing)} (sysctl)"))
+        if (seen.everything or seen.forwarding) and (differing := sysctl.differing(self._settings | self._host_wide)):
+            changes.append(HostChange("forwarding", f"somebody changed {', '.join(differing)} (sysctl)"))
         if seen.everything and not await firewall.is_there():
             changes.append(HostChange("firewall", "somebody removed cvpnd's nftables table"))
         return changes
@@ -328,7 +326,7 @@ class HostGateway:
                 for name in strict & await routes.interfaces_with_other_way_back(netlink, plan, indexes):
                     settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
             sysctls.apply(settings)
-            self._settings = settings
+            self._settings, self._host_wide = settings, sysctl.host_wide()
             await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
             ours = {endpoint.tun for endpoint in plan.endpoints}
             self._attached = await links.attached_networks(netlink, indexes, ours)

@@ -16,6 +16,8 @@ from cvpnd.host.errors import HostError
 
 PROC_SYS = Path("/proc/sys")
 STRICT, LOOSE = "1", "2"  # rp_filter, ip-sysctl.rst
+HOST_WIDE = ("net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter")
+"""An administrator's, by which it is decided what has to be set for interfaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,11 @@ def read(path: str) -> str:
         return (PROC_SYS / path).read_text().strip()
     except OSError as error:
         raise HostError(f"/proc/sys/{path}: {error.strerror}") from error
+
+
+def host_wide() -> dict[str, str]:
+    """As they are. A host without IPv6 has two of them."""
+    return {path: read(path) for path in HOST_WIDE if (PROC_SYS / path).exists()}
 
 
 def differing(wanted: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ client1 192.0.2.2 ──────────── wan1 ┘              the
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from helpers.tunnel_end import PARTNERS, PORTS, STAFF, SUBNET_A, VPC_MAIN, Tunne
 
 from cvpnd.host import firewall
 from cvpnd.host.gateway import Association, EndpointPlan, ExtraRoute, HostGateway, HostPlan
-from cvpnd.host.sysctl import Opened
+from cvpnd.host.sysctl import LOOSE, Opened
 
 ALICE, BOB = "10.100.0.2", "10.100.0.3"
 ALICE_V6 = "fd99::2"
@@ -413,6 +414,42 @@ async def test_host_does_not_become_a_router_between_its_networks(lab: Lab, gate
     assert lab.target.ping(wan.host, 1, wait_s=0.2).received == 0
     assert lab.target.ping(OTHER, 1, wait_s=0.2).received == 0
     assert lab.target.ping(wan.host_v6, 1, wait_s=0.2).received == 0
+
+
+async def test_clients_go_on_whatever_somebody_does_to_settings_of_the_whole_host(
+    lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
+) -> None:
+    lab.gateway.sysctl("net/ipv6/conf/all/forwarding", 1)
+    lab.gateway.sysctl("net/ipv4/conf/all/rp_filter", 0)
+    lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter", 0)
+    await gateway.up(plan(STAFF))
+    told: list[str] = []
+
+    async def follow() -> None:
+        async for change in gateway.watch():
+            told.append(change.text)
+
+    async def is_told(words: str) -> None:
+        async with asyncio.timeout(10):
+            while words not in " ".join(told):
+                await asyncio.sleep(0.05)
+        assert not gateway.trouble
+        told.clear()
+
+    watching = asyncio.create_task(follow())
+    end = tunnel()
+    for value in (0, 1, 0):
+        lab.gateway.sysctl("net/ipv6/conf/all/forwarding", value)
+        await is_told("somebody changed net/ipv6/conf/all/forwarding (sysctl): put right")
+        end.send(packets.icmp_echo(ALICE_V6, TARGET_LEG.host_v6, b"v6"))
+        assert end.receive(carries(b"v6")) is not None, f"forwarding = {value}"
+        between = lab.other.ping(TARGET_LEG.host_v6, 1, wait_s=0.2).received
+        assert between == value, "between this host's networks it is the administrator's alone"
+    lab.gateway.sysctl("net/ipv4/conf/all/rp_filter", 1)
+    await is_told("somebody changed net/ipv4/conf/all/rp_filter (sysctl): put right")
+    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == LOOSE
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_ipv6_switched_on_for_the_whole_host_serves_clients_only(
