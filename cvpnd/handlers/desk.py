@@ -78,8 +78,8 @@ class Handlers:
         return {name: desk.handler.trouble for name, desk in self._desks.items()}
 
     async def look(self) -> None:
-        handlers = [desk.handler for desk in self._desks.values()]
-        await asyncio.to_thread(lambda: [handler.look() for handler in handlers])
+        for desk in list(self._desks.values()):
+            await asyncio.to_thread(desk.handler.look)
 
     def pending(self) -> dict[str, int]:
         """How many are waited for, those in the queue included."""

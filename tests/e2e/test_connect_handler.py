@@ -83,7 +83,8 @@ python_path = "{directory}"
 """
 MODULE = """
 def check(event):
-    return {"allow": True, "error-msg-on-denied-connection": "", "posture-compliance-statuses": [], "schema-version": "v3"}
+    answer = {"allow": True, "error-msg-on-denied-connection": "", "posture-compliance-statuses": []}
+    return {**answer, "schema-version": "v3"}
 """
 USABLE = 'cvpnd_connect_handler_usable{handler="AWSClientVPN-posture"}'
 

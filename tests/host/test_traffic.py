@@ -423,20 +423,19 @@ async def test_clients_go_on_whatever_somebody_does_to_settings_of_the_whole_hos
     lab.gateway.sysctl("net/ipv4/conf/all/rp_filter", 0)
     lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter", 0)
     await gateway.up(plan(STAFF))
-    told: list[str] = []
+    told: asyncio.Queue[str] = asyncio.Queue()
 
     async def follow() -> None:
         async for change in gateway.watch():
-            told.append(change.text)
+            told.put_nowait(change.text)
 
     async def is_told(words: str) -> None:
         async with asyncio.timeout(10):
-            while words not in " ".join(told):
-                await asyncio.sleep(0.05)
+            assert words in await told.get()
         assert not gateway.trouble
-        told.clear()
 
     watching = asyncio.create_task(follow())
+    await asyncio.sleep(0.5)  # for the look at what happened before
     end = tunnel()
     for value in (0, 1, 0):
         lab.gateway.sysctl("net/ipv6/conf/all/forwarding", value)
