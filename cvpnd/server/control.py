@@ -414,12 +414,18 @@ class ControlPlane:
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
         """End it for good: the client is told not to come back by itself."""
-        connection.session.halt(client_text, self.loop.time(), reason)
+        try:
+            connection.session.halt(client_text, self.loop.time(), reason)
+        except Exception:
+            self._cannot_go_on(connection)
         self._last_words(connection, reason)
 
     def restart(self, connection: Connection, reason: End, client_text: str) -> None:
         """End it so that the client comes straight back, keeping what it knows."""
-        connection.session.restart(client_text, self.loop.time(), reason)
+        try:
+            connection.session.restart(client_text, self.loop.time(), reason)
+        except Exception:
+            self._cannot_go_on(connection)
         self._last_words(connection, reason)
 
     def _last_words(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:

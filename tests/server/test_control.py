@@ -147,6 +147,27 @@ async def test_failure_of_one_session_does_not_stop_the_clock_of_the_others(serv
     assert second.end_reason is Refusal.HANDSHAKE_TIMEOUT
 
 
+@pytest.mark.parametrize("verb", ["halt", "restart"])
+async def test_whoever_cannot_be_told_is_ended_all_the_same_and_so_are_all_others(served, monkeypatch, caplog, verb):
+    caplog.set_level(logging.CRITICAL, "cvpnd.server.control")
+    clients = [await Client(served.udp).connect() for _ in range(2)]
+    first, second = served.established
+    words = getattr(Session, verb)
+
+    def say(session, *arguments):
+        if session is first.session:
+            raise RuntimeError("a bug")
+        words(session, *arguments)
+
+    monkeypatch.setattr(Session, verb, say)
+    for connection in (first, second):  # as whoever ends many does
+        getattr(served.control, verb)(connection, End.TERMINATED, "Go")
+    assert [each.end_reason for each in served.ended] == [Refusal.INTERNAL_ERROR, End.TERMINATED]
+    assert served.control.tally.sessions[served.endpoint.id] == served.leases_used == 0
+    for client in clients:
+        client.close()
+
+
 def _for(session, replacement):
     original = type(session).handle_timeout
 
