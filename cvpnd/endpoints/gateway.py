@@ -352,9 +352,9 @@ class Gateway:
 
     @property
     def is_as_configured(self) -> bool:
-        """Every endpoint of the file is being served."""
+        """Every endpoint of the file is being served, on a host that is set up for it."""
         served = {running.served.settings.name for running in self._running.values()}
-        return served >= {endpoint.name for endpoint in self.config.endpoints}
+        return self._host.in_place is not None and served >= {endpoint.name for endpoint in self.config.endpoints}
 
     async def serve_anew(self, device: str) -> None:
         """The endpoint whose device is gone: it gets another, and its clients come back to that. Raises

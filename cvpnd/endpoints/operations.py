@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 from cvpnd.config.values import parse_network
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import AssociationView, EndpointView, OperationError, RouteView, RuleView
+from cvpnd.host.nft import one_change
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.store import Answered, Store, StoredEndpoint, StoreError, StoreUnavailable
 
@@ -129,22 +130,23 @@ class OperationsBase:
             yield outer
             return
         async with self._changing:
-            change = Change()
-            transaction = await self._store(self._stored.begin)
-            mark = _under_way.set(change)
-            try:
-                with transaction.joined():
-                    await self._catch_up()  # so that nothing is checked against what another gateway has changed
-                    yield change
-                    latest = await self._latest_change()
-                end_rehearsal()
-                await self._store(transaction.commit)
-                self._followed = latest
-            except BaseException:
-                await asyncio.shield(self._take_back(transaction.rollback, change))
-                raise
-            finally:
-                _under_way.reset(mark)
+            with one_change():
+                change = Change()
+                transaction = await self._store(self._stored.begin)
+                mark = _under_way.set(change)
+                try:
+                    with transaction.joined():
+                        await self._catch_up()  # so that nothing is checked against what another gateway has changed
+                        yield change
+                        latest = await self._latest_change()
+                    end_rehearsal()
+                    await self._store(transaction.commit)
+                    self._followed = latest
+                except BaseException:
+                    await asyncio.shield(self._take_back(transaction.rollback, change))
+                    raise
+                finally:
+                    _under_way.reset(mark)
 
     async def _latest_change(self) -> int | None:
         """None where nobody else makes any."""

@@ -29,6 +29,7 @@ from cvpnd.endpoints.status import StatusOperations
 from cvpnd.endpoints.users import UserOperations
 from cvpnd.host.errors import HostError
 from cvpnd.host.firewall import KeptBack
+from cvpnd.host.nft import one_change
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.ops.logs import RateLimited
 from cvpnd.ops.metrics import GatewayMetrics
@@ -117,8 +118,11 @@ class Operations(
         """Read the configuration again. A mistake in it keeps everything as it was."""
         async with self._changing:
             try:
-                answer = await self._gateway.reload()
+                with one_change():
+                    answer = await self._gateway.reload()
             except GatewayError as error:
+                if not self._gateway.is_as_configured:
+                    self._followed = ASTRAY  # so that it becomes that again as soon as it can
                 raise OperationError("InvalidParameterValue", str(error)) from error
             await self._reloaded()
             return answer
@@ -138,7 +142,8 @@ class Operations(
                 if told and self._gateway.is_as_configured:
                     return
                 try:
-                    await self._gateway.serve_anew(device)
+                    with one_change():
+                        await self._gateway.serve_anew(device)
                 except GatewayError as error:
                     if str(error) != told:
                         told = str(error)

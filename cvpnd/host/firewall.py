@@ -302,6 +302,8 @@ async def put(batch: dict[str, Any]) -> int:
     which the kernel calls who has done it: libmnl's sockets have the number of the process."""
     try:
         _, process = await nft.run(json.dumps(batch), "-j", "-f", "-")
+    except nft.NftHangsError:
+        raise
     except HostError as error:
         raise await kernel_parts.explain(error) from error
     return process

@@ -22,6 +22,7 @@ from cvpnd.host import firewall, foreign, links, routes, sysctl, watch
 from cvpnd.host.claim import Claim
 from cvpnd.host.errors import HostError
 from cvpnd.host.netlink import netlink_socket
+from cvpnd.host.nft import NftHangsError
 from cvpnd.host.notices import SETTLE_S, Notices
 from cvpnd.host.patience import Patience
 from cvpnd.host.plan import Association, Egress, EndpointPlan, ExtraRoute, HostPlan, IPAddress, IPNetwork, Subnet
@@ -102,6 +103,11 @@ class HostGateway:
             before = self._plan
             try:
                 await self._apply(plan, self._in_place if not look else None)
+            except HostError:
+                if plan != before:  # else it has just been tried
+                    with contextlib.suppress(HostError):  # the first error is the one to report
+                        await self._apply(before)
+                raise
             except BaseException:
                 with contextlib.suppress(HostError):  # the first error is the one to report
                     await self._apply(before)
@@ -212,10 +218,8 @@ class HostGateway:
         """What to say about it. ``suspected``: nobody is known to have changed it, but that may have been missed."""
         before = self._firewall_trouble
         try:
-            there, counted = await firewall.is_there(), {}
-            if there:
-                with contextlib.suppress(HostError):  # the counters are the least of it
-                    counted = await firewall.kept_back(self._plan)
+            there = await firewall.is_there()
+            counted = await self._counted(self._plan) if there else {}
             await self._put_firewall(self._batch)  # also where routes cannot be put in place
             self._kept_back.update(counted)
         except HostError as error:
@@ -337,9 +341,17 @@ class HostGateway:
     async def _replace_firewall(self, batch: dict[str, Any], before: HostPlan, known: HostPlan | None) -> None:
         if known is not None and batch == self._batch:
             return
-        counted: dict[firewall.KeptBack, int] = {}
-        with contextlib.suppress(HostError):  # the table may be gone
-            counted = await firewall.kept_back(before)
+        counted = await self._counted(before)
+    async def _counted(self, plan: HostPlan) -> dict[firewall.KeptBack, int]:
+        """By a table about to be replaced. It may be gone, and counters are the least of it; but an nft that hangs
+        would do so with the new table too, and all wait twice."""
+        try:
+            return await firewall.kept_back(plan)
+        except NftHangsError:
+            raise
+        except HostError:
+            return {}
+
         await self._put_firewall(batch)
         self._batch = batch
         self._kept_back.update(counted)
