@@ -191,7 +191,7 @@ class HostGateway:
             return firewall.note(by, notice)
 
         groups = (firewall.NFNLGRP_NFTABLES,)
-        with Notices(firewall.NETLINK_NETFILTER, groups, note, FIREWALL_SETTLE_S) as notices:
+        with Notices(firewall.NETLINK_NETFILTER, groups, note, (FIREWALL_SETTLE_S, SETTLE_S)) as notices:
             while True:
                 lost, line, read_at = await notices.wait(again_s), None, loop.time()
                 async with self._busy:  # thus after our own change, with its port

@@ -26,11 +26,16 @@ class Notices:
     """On the event loop's thread, as a context manager."""
 
     def __init__(
-        self, protocol: int, groups: Collection[int], note: Callable[[bytes], bool], settle_s: float = SETTLE_S
+        self,
+        protocol: int,
+        groups: Collection[int],
+        note: Callable[[bytes], bool],
+        settle_s: tuple[float, float] = (SETTLE_S, MOST_SETTLE_S),
     ) -> None:
-        """``note`` gets each datagram and says whether it matters; it never raises."""
+        """``note`` gets each datagram and says whether it matters; it never raises. ``settle_s``: least and most."""
         self._protocol, self._groups, self._note = protocol, groups, note
-        self._settle_s = self._least_settle_s = settle_s
+        self._least_settle_s, self._most_settle_s = settle_s
+        self._settle_s = self._least_settle_s
         self._told = asyncio.Event()
         self._lost = False
         self._read_since = 0
@@ -55,9 +60,9 @@ class Notices:
             await asyncio.sleep(self._settle_s)
         self._told.clear()
         lost, self._lost, self._read_since = self._lost, False, 0
-        self._settle_s = self._least_settle_s
+        settled_s, self._settle_s = self._settle_s, self._least_settle_s
         if lost:
-            self._settle_s = min(max(SETTLE_S, 2 * self._settle_s), MOST_SETTLE_S)
+            self._settle_s = min(max(SETTLE_S, 2 * settled_s), self._most_settle_s)
             self._close()
             self._open()  # without what still waits in it: from here on all is told that comes after the look
         return lost

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import time
 from pathlib import Path
 
 import pytest
+from helpers.host_state import ip
 from helpers.lab import Lab
 from pyroute2.netlink import NLM_F_DUMP_INTR
 
 from cvpnd.host import netlink as kernel
+from cvpnd.host import watch
 from cvpnd.host.errors import HostError
+from cvpnd.host.notices import MOST_SETTLE_S, SETTLE_S, Notices
 
 OTHERS = 60
 """Interfaces, for a list that the kernel tells in several parts."""
@@ -47,3 +51,23 @@ async def test_a_list_that_changed_meanwhile_is_read_again(
                 assert time.monotonic() < until
                 await asyncio.sleep(0)
     others.kill()
+
+
+async def test_while_thousands_of_changes_go_on_all_is_looked_at_ever_more_slowly(lab: Lab, tmp_path: Path) -> None:
+    comings = tmp_path / "comings"
+    routes = [f"10.9{n % 10}.{n // 10 % 250}.{n // 2500}/32 dev lan2" for n in range(2500)]
+    comings.write_text("".join(f"route {verb} {each}\n" for verb in ("add", "del") for each in routes))
+    with Notices(socket.NETLINK_ROUTE, watch.GROUPS, bool) as notices:
+        others = lab.gateway.start("sh", "-c", f"while ip -batch {comings}; do :; done", label="others")
+        looks = []
+        while len(looks) < 6:
+            if await notices.wait(5):
+                looks.append(time.monotonic())
+        others.kill()
+        pauses = [later - earlier for earlier, later in itertools.pairwise(looks)]
+        assert pauses[-1] > MOST_SETTLE_S - SETTLE_S, pauses
+        while await notices.wait(1):
+            pass
+        begun = time.monotonic()
+        ip("route add 10.9.9.9/32 dev lan2")
+        assert not await notices.wait(5) and time.monotonic() - begun < 1, "a single one is told at once again"
