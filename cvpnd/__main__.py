@@ -1,4 +1,4 @@
-"""The daemon's command line: ``init``, ``check`` and ``run``. Everything else is ``cvpnctl``'s.
+"""The daemon's command line: ``init``, ``check``, ``run`` and ``clean``. Everything else is ``cvpnctl``'s.
 
 Exit codes: 0 done, 1 the configuration or the host does not allow it (said on stderr), 2 wrong usage.
 """
@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from cvpnd.config import Config, ConfigError, check_files, load
+from cvpnd.config import Config, ConfigError, DaemonConfig, check_files, load
 
 DEFAULT_CONFIG = Path("/etc/cvpnd/cvpnd.toml")
 
@@ -63,6 +63,22 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     try:
         asyncio.run(serve(settings))
     except DaemonError as error:
+        _fail(str(error))
+
+
+@app.command()
+def clean(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Take back what a gateway that was killed has left on this host: nftables table, routes, rules and settings."""
+    from cvpnd.host.errors import HostError
+    from cvpnd.host.gateway import HostGateway
+
+    try:
+        daemon = load(config).daemon
+    except ConfigError:  # it ran with another
+        daemon = DaemonConfig()
+    try:
+        asyncio.run(HostGateway(daemon.admin_socket.parent).clean())
+    except HostError as error:
         _fail(str(error))
 
 

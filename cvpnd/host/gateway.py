@@ -109,7 +109,7 @@ class HostGateway:
                         await self._apply(before)
                 raise
             except BaseException:
-                with contextlib.suppress(HostError):  # the first error is the one to report
+                with contextlib.suppress(HostError):
                     await self._apply(before)
                 raise
 
@@ -121,6 +121,12 @@ class HostGateway:
         async with self._busy:
             if self.claim.is_held:
                 await self._take_down()
+
+    async def clean(self) -> None:
+        """Take back what a killed predecessor left. Raises ``HostError``, also while another gateway has this host."""
+        async with self._busy:
+            self.claim.take()
+            await self._take_down()
 
     def tun_queues(self, endpoint: str) -> list[int]:
         """Duplicates of the descriptors of an endpoint's TUN queues, for the data plane to own. KeyError if none."""
@@ -338,10 +344,6 @@ class HostGateway:
         names = {endpoint.name for endpoint in plan.endpoints}
         self._kept_back = Counter({each: count for each, count in self._kept_back.items() if each.endpoint in names})
 
-    async def _replace_firewall(self, batch: dict[str, Any], before: HostPlan, known: HostPlan | None) -> None:
-        if known is not None and batch == self._batch:
-            return
-        counted = await self._counted(before)
     async def _counted(self, plan: HostPlan) -> dict[firewall.KeptBack, int]:
         """By a table about to be replaced. It may be gone, and counters are the least of it; but an nft that hangs
         would do so with the new table too, and all wait twice."""
@@ -352,6 +354,10 @@ class HostGateway:
         except HostError:
             return {}
 
+    async def _replace_firewall(self, batch: dict[str, Any], before: HostPlan, known: HostPlan | None) -> None:
+        if known is not None and batch == self._batch:
+            return
+        counted = await self._counted(before)
         await self._put_firewall(batch)
         self._batch = batch
         self._kept_back.update(counted)

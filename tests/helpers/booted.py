@@ -209,10 +209,12 @@ def machine(name: str, directory: Path, *, of: int | None = None) -> Iterator[Na
 
 def source_drop_in(root: Path, *lines: str) -> None:
     """Only where things lie differs from an installed service: the scripts of a moved environment cannot run."""
-    text = [
-        "[Service]",
-        "ExecStart=",
-        f"ExecStart={VENV}/bin/python -m cvpnd run --config /etc/cvpnd/cvpnd.toml",
+    unit = (SYSTEMD / "cvpnd.service").read_text().splitlines()
+    text = ["[Service]"]
+    for key in ("ExecStart=", "ExecStopPost="):
+        (line,) = (each for each in unit if each.startswith(key))
+        text += [key, line.replace("/opt/cvpnd/bin/cvpnd", f"{VENV}/bin/python -m cvpnd")]
+    text += [
         f"Environment=PYTHONPATH={SOURCE}",
         *lines,
     ]

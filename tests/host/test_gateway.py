@@ -141,6 +141,22 @@ async def test_what_a_killed_predecessor_left_is_replaced(lab: Lab, gateway: Hos
     assert host_state() == clean
 
 
+async def test_what_a_killed_gateway_left_is_taken_back_without_another_start(lab: Lab, runtime_dir: Path) -> None:
+    add_neighbours()
+    clean = host_state()
+    killed = predecessor(lab, runtime_dir, "both")
+    up = host_state()
+    for directory in (runtime_dir, runtime_dir / "another"):
+        with pytest.raises(HostError, match="running"):
+            await HostGateway(directory).clean()
+    assert host_state() == up != clean, "of one that runs it takes nothing"
+    killed.kill()
+    wait_until(lambda: "cvpn0" not in ip("link"), what="the kernel removes a dead process's TUN devices")
+    for _ in range(2):
+        await HostGateway(runtime_dir).clean()
+        assert host_state() == clean
+
+
 async def test_second_gateway_is_refused_while_the_first_runs(
     lab: Lab, gateway: HostGateway, runtime_dir: Path
 ) -> None:

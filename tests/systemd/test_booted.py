@@ -233,3 +233,21 @@ def test_after_a_crash_it_comes_back_and_stop_leaves_nothing(system: BootedSyste
     assert "cvpnd" not in system.run("nft", "list", "tables").stdout
     assert "10.100.0." not in system.run("ip", "-4", "address").stdout
     assert "cvpnd" not in [entry.pw_name for entry in pwd.getpwall()], "the test must not touch this machine"
+
+
+def test_killed_and_stopped_before_it_was_started_again_it_leaves_nothing(system: BootedSystem) -> None:
+    def left() -> list[str]:
+        tables = system.run("nft", "list", "tables").stdout
+        rules = system.run("ip", "rule").stdout + system.run("ip", "-6", "rule").stdout
+        routes = system.run("ip", "route", "show", "table", "all").stdout
+        forwarding = system.run("cat", "/proc/sys/net/ipv4/conf/lan/forwarding").stdout
+        return [tables, rules, routes, forwarding]
+
+    before = left()
+    system.run("systemctl", "start", "cvpnd")
+    assert all(now != then for now, then in zip(left(), before, strict=True))
+    system.run("systemctl", "kill", "--signal=KILL", "cvpnd")
+    system.run("systemctl", "stop", "cvpnd")
+    assert system.property("cvpnd", "ActiveState") in ("inactive", "failed")
+    assert left() == before
+    assert system.property("cvpnd", "NRestarts") == "0", "or it was not the end that is looked at"
