@@ -38,7 +38,7 @@ from cvpnd.endpoints.timekeeping import Timekeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
-from cvpnd.policy.compile import compile_prefixes, compile_rules
+from cvpnd.policy.compile import compile_both, compile_prefixes, compile_rules
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import IPNetwork, Rule
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
@@ -239,14 +239,17 @@ class Gateway:
         await self.accounts.set_kept_passwords(file)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         leaving = [each for each in self._running.values() if each.needs_replacing(wanted.get(each.served.id))]
+        coming: dict[str, RuleTable] = {}
         for running in list(self._running.values()):  # what is taken away goes before anything takes time
+            served = running.served
             if running in leaving:
                 continue
-            await self._trust(running, checked.keepers[running.served.id])
-            if again:
-                rules = await asyncio.to_thread(self._rules_of, wanted[running.served.id])
-                if rules != running.served.rules:
-                    await self.put_rules_in_force(running.served, rules)
+            await self._trust(running, checked.keepers[served.id])
+            if again or served.narrowed:
+                rules = await asyncio.to_thread(self._rules_of, wanted[served.id])
+                if served.narrowed or rules != served.rules:
+                    await self._narrow_rules(served, rules)
+                    coming[served.id] = rules
         self.accounts.set_local_users(file, users)
         await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s())
         devices = {
@@ -265,6 +268,8 @@ class Gateway:
                 pool = await self._pools.take(endpoint)
                 self._add(config, endpoint, devices[endpoint.id], checked.keepers[endpoint.id], rules, pool)
                 continue
+            if endpoint.id in coming:  # and what is given, when routes and firewall are those that belong to it
+                await self.put_rules_in_force(here.served, coming[endpoint.id])
             routes = here.served.routes
             here.configure(config, endpoint, self.timeouts)
             if here.served.routes != routes:
@@ -373,10 +378,18 @@ class Gateway:
         table = await asyncio.to_thread(compile_rules, rules, served.groups)
         served.set_rules(self.plane, rules, self.control.table, table)
 
+    async def _narrow_rules(self, served: ServedEndpoint, coming: RuleTable) -> None:
+        """To what those in force and those to come both allow."""
+        table = await asyncio.to_thread(compile_both, served.rules, coming, served.groups)
+        served.narrow_rules(self.plane, self.control.table, table)
+
     async def put_changed_rules_in_force(
         self, served: ServedEndpoint, rules: RuleTable, prefixes: Collection[IPNetwork]
     ) -> None:
         """The same, where ``rules`` differ from those in force on these prefixes only."""
+        if served.narrowed:  # by a change that could be neither made nor taken back
+            await self.put_rules_in_force(served, rules)
+            return
         if len(prefixes) > MANY_PREFIXES:
             changes = await asyncio.to_thread(compile_prefixes, rules, prefixes, served.groups)
         else:

@@ -55,6 +55,24 @@ def compile_prefixes(
     }
 
 
+def compile_both(old: Iterable[Rule], new: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:
+    """What admits nobody whom one of the two does not, for while one gives way to the other. Who is admitted by another
+    group in each is not."""
+    before, after = dict(compile_rules(old, numbers)), dict(compile_rules(new, numbers))
+    table = []
+    for prefix in {**before, **after}:
+        mine, theirs = _deciding(before, prefix), _deciding(after, prefix)
+        table.append((prefix, theirs if mine & EVERYBODY else mine if theirs & EVERYBODY else mine & theirs))
+    return table
+
+
+def _deciding(table: Mapping[IPNetwork, int], prefix: IPNetwork) -> int:
+    """For all of the prefix, where the table has no longer ones in it."""
+    while (bits := table.get(prefix)) is None and prefix.prefixlen:
+        prefix = prefix.supernet()
+    return bits or 0
+
+
 def _bits(rule: Rule, numbers: GroupNumbers) -> int:
     return EVERYBODY if rule.group is None else 1 << numbers.number(rule.group)
 

@@ -82,6 +82,8 @@ class ServedEndpoint:
     closing: bool = False
     """Nobody is let in any more."""
     rules: RuleTable = field(default_factory=RuleTable)
+    narrowed: bool = False
+    """Less than ``rules`` is in force: see ``narrow_rules``."""
     groups: GroupNumbers = field(default_factory=GroupNumbers)
     groups_told: int = 0
     """So many numbers of groups the bits of every session were made with, at least."""
@@ -172,7 +174,15 @@ class ServedEndpoint:
         compiled = compile_rules(rules, self.groups) if table is None else table
         self._tell_groups(plane, connections)
         plane.set_rules(self.index, compiled)
-        self.rules = rules
+        self.rules, self.narrowed = rules, False
+
+    def narrow_rules(
+        self, plane: DataPlane, connections: Iterable[Connection], table: Sequence[tuple[IPNetwork, int]]
+    ) -> None:
+        """Until ``set_rules`` holds only what ``compile_both`` made of the rules and of those to come."""
+        self.narrowed = True
+        self._tell_groups(plane, connections)
+        plane.set_rules(self.index, table)
 
     def change_rules(
         self,

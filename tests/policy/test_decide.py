@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvpnd.policy.compile import EVERYBODY, GroupNumbers, compile_rules, group_bits
+from cvpnd.policy.compile import EVERYBODY, GroupNumbers, compile_both, compile_rules, group_bits
 from cvpnd.policy.decide import best_route, decide
 from cvpnd.policy.model import IPAddress, IPNetwork, Route, Rule
 
@@ -177,3 +177,18 @@ def test_any_rules_decide_as_brute_force_does(
     rules: list[Rule], groups: frozenset[str], destination: IPAddress
 ) -> None:
     assert both(rules, groups, str(destination)) == brute_force(rules, groups, destination)
+
+
+@given(old=RULES, new=RULES, groups=st.frozensets(st.sampled_from(GROUPS)), destination=V4 | V6)
+def test_between_two_tables_nobody_is_let_through_by_one_alone_and_whoever_is_by_the_same_group_in_both_is(
+    old: list[Rule], new: list[Rule], groups: frozenset[str], destination: IPAddress
+) -> None:
+    numbers = GroupNumbers()
+    table = compile_both(old, new, numbers)
+    between = table_allows(table, group_bits(groups, numbers), destination)
+
+    def in_both(whose: frozenset[str]) -> bool:
+        return all(decide(rules, whose, destination).allowed for rules in (old, new))
+
+    assert not between or in_both(groups)
+    assert between or not any(in_both(frozenset(alone)) for alone in ((), *groups))
