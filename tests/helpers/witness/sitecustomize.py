@@ -10,3 +10,7 @@ if (_path := os.environ.get("CVPND_WITNESS")) and {"cvpnd", "cvpnd.ctl"} & set(s
         import witness
 
         witness.testify(_path)
+if (_path := os.environ.get("CVPND_IN_USE")) and "cvpnd" in sys.orig_argv:
+    import in_use
+
+    in_use.answer(_path)
