@@ -11,7 +11,6 @@ from helpers.lab import OTHER_LEG, TARGET_LEG
 
 GRACE_S = 3.0
 """``LONGEST_GRACE_S``: the store is held meanwhile, so there is no more."""
-AT_ONCE_S = 1.5
 FIRST_LISTEN, THEN_LISTEN = ("udp://0.0.0.0:1194",), "udp://0.0.0.0:1196"
 RULE = '{ network = "10.20.0.0/16", all_groups = true }'
 OTHER_RULE = '{ network = "10.30.0.0/16", all_groups = true }'
@@ -65,10 +64,9 @@ def test_a_rule_that_is_taken_away_is_gone_before_others_are_given_time(site, ta
     took_s = both.become(both.staff.replace(taken, "", 1))
     time.sleep(1)
     ping.stop()
-    latest = answered_at(ping)[-1]
-    print(f"latest answer {latest - begun:+.2f} s, the change took {took_s:.2f} s")
-    assert took_s >= GRACE_S, "bob was not given time"
-    assert latest < begun + AT_ONCE_S
+    before_end_s = begun + took_s - answered_at(ping)[-1]
+    print(f"the latest answer came {before_end_s:.2f} s before the end of a change of {took_s:.2f} s")
+    assert before_end_s >= GRACE_S, "bob was given time before that"
     assert both.alice.connected_count == 1
 
 
@@ -80,7 +78,7 @@ def test_no_client_reaches_meanwhile_what_neither_the_old_nor_the_new_lets_it(si
     staff = both.staff.replace(RULE, f"{OTHER_RULE}, {RULE}")
     staff = staff.replace(
         'associate = ["subnet-a", "subnet-b"]',
-        'associate = ["subnet-a", "subnet-b"]\nsecurity_groups = ["sg-https"]\nvpc = "vpc-other"',
+        'associate = ["subnet-a", "subnet-b"]\nsecurity_groups = ["sg-https"]',
     )
     took_s = both.become(GROUP + staff)
     time.sleep(0.5)

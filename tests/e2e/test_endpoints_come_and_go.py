@@ -23,8 +23,8 @@ POOL = 6
 """Threads that the event loop may begin beside those that there are, when there is more to do at once."""
 FILES_OF_A_THREAD = 3
 """Of a connection to the database: itself, its log and what is shared about that."""
-MOST_GROWTH = 4 << 10, 12
-"""For each, of the bytes in use and of Python's blocks. Over 300 it was nothing. An SSL context that stays is 30 KiB,
+MOST_GROWTH = 12 << 10, 12
+"""For each, of the bytes in use and of Python's blocks. Over 300 it is nothing. An SSL context that stays is 30 KiB,
 an endpoint's settings are hundreds of blocks."""
 STRETCHES = 2
 """In which it is looked for: a table of Python's that doubles (2 MB, once in 500) does so in one of them."""

@@ -246,7 +246,7 @@ def test_killed_and_stopped_before_it_was_started_again_it_leaves_nothing(system
     before = left()
     system.run("systemctl", "start", "cvpnd")
     assert all(now != then for now, then in zip(left(), before, strict=True))
-    system.run("systemctl", "kill", "--signal=KILL", "cvpnd")
+    system.run("kill", "-KILL", system.property("cvpnd", "MainPID"))
     system.run("systemctl", "stop", "cvpnd")
     assert system.property("cvpnd", "ActiveState") in ("inactive", "failed")
     assert left() == before
