@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cvpnd.auth.certificate import CertificateTrust
-from cvpnd.auth.files import CertificateSettings, TrustError, read_certificates
+from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.trial import is_for_servers
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
 from cvpnd.config.loading import NOT_OURS
@@ -95,23 +95,31 @@ def certificates(facts: Facts) -> Iterator[Finding]:
                 yield warning(
                     "certificates", f"endpoint {endpoint.name}: {WHAT[kind]} expires in {days:.1f} days", FIX[kind]
                 )
-        yield from _server_certificate(endpoint)
+        if not is_for_servers(trust.server_certificate):
+            yield _not_for_servers(endpoint)
+        yield from _not_yet_valid(endpoint, trust)
 
 
-def _server_certificate(endpoint: EndpointConfig) -> Iterator[Finding]:
-    certificate = read_certificates(endpoint.server_certificate.certificate)[0]
-    if not is_for_servers(certificate):
-        yield problem(
-            "certificates", f"endpoint {endpoint.name}: {endpoint.server_certificate.certificate} is not for servers: "
-            "clients with 'remote-cert-tls server' refuse it",
-            "issue it again with the extended key usage serverAuth (easyrsa build-server-full)",
-        )  # fmt: skip
-    ahead_s = certificate.not_valid_before_utc.timestamp() - time.time()
-    if ahead_s > 0:
-        yield problem(
-            "clock", f"endpoint {endpoint.name}: the server certificate is valid in {ahead_s / 3600:.1f} hours only",
-            "set the clock (timedatectl), or issue the certificate again",
-        )  # fmt: skip
+def _not_for_servers(endpoint: EndpointConfig) -> Finding:
+    return problem(
+        "certificates", f"endpoint {endpoint.name}: {endpoint.server_certificate.certificate} is not for servers: "
+        "clients with 'remote-cert-tls server' refuse it",
+        "issue it again with the extended key usage serverAuth (easyrsa build-server-full)",
+    )  # fmt: skip
+
+
+def _not_yet_valid(endpoint: EndpointConfig, trust: CertificateTrust) -> Iterator[Finding]:
+    begins = [(WHAT["server"], trust.server_certificate.not_valid_before_utc)]
+    begins += [(WHAT["ca"], authority.not_valid_before_utc) for authority in trust.authorities]
+    if trust.crl is not None:
+        begins += [(f"{WHAT['crl']} of {each.issuer_text}", each.this_update) for each in trust.crl.editions().values()]
+    for what, begin in begins:
+        ahead_s = begin.timestamp() - time.time()
+        if ahead_s > 0:
+            yield problem(
+                "clock", f"endpoint {endpoint.name}: {what} is valid in {ahead_s / 3600:.1f} hours only",
+                "set the clock (timedatectl), or issue it again",
+            )  # fmt: skip
 
 
 def key_files(facts: Facts) -> Iterator[Finding]:

@@ -3,6 +3,7 @@ of the files of a daemon that has a user of its own."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 import signal
@@ -122,6 +123,18 @@ def test_why_a_reload_was_refused_and_files_are_not_used_is_told_by_status_and_d
         assert (
             f"those read before still are: {site.directory}/ca.crt: does not hold a complete PEM certificate" in shown
         )
+
+
+def test_what_is_not_valid_yet_is_told_where_it_keeps_everybody_out(site) -> None:
+    gateway = site.start()
+    tomorrow = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    site.write_crl(start=tomorrow, end=tomorrow + datetime.timedelta(days=9), number=9)
+    gateway.running.wait_for("certificates reloaded from")
+    site.connect(wait=False)
+    wait_until(lambda: "crl-unusable" in gateway.refusals(), 20)
+    done = gateway.ctl("doctor", check=False)
+    assert "PROBLEM: clock: endpoint staff: the revocation list of " in done.stdout and done.returncode == 1
+    assert " is valid in 24.0 hours only\n    set the clock (timedatectl), or issue it again" in done.stdout
 
 
 @pytest.fixture
