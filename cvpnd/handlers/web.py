@@ -4,7 +4,8 @@ A request is made again only where the server has certainly not acted on it: no 
 503. Every request of one client carries its connection id as ``Idempotency-Key``. With a secret it is signed:
 ``X-Cvpnd-Signature: sha256=`` and the hexadecimal HMAC-SHA256 over the value of ``X-Cvpnd-Timestamp`` (seconds since
 the epoch), a dot, and the body. Redirects and proxies are not followed, certificates are verified, and each request has
-a connection of its own, so that none is ever sent into one that is about to be closed."""
+a connection of its own, so that none is ever sent into one that is about to be closed. Cookies are not kept: they would
+make a server take what is asked about one client for the session of another."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import hmac
 import logging
 import ssl
 import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -51,6 +53,7 @@ class WebHandler:
             verify=context,
             trust_env=False,
             follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             timeout=None,  # noqa: S113 - the desk has the time
             limits=httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=0),
         )

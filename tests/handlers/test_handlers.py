@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import json
 import logging
 import os
@@ -282,6 +280,7 @@ class _Answering(BaseHTTPRequestHandler):
         time.sleep(site.sleep_s)
         self.send_response(site.statuses.pop(0) if len(site.statuses) > 1 else site.statuses[0])
         self.send_header("Location", site.url)
+        self.send_header("Set-Cookie", f"session={len(site.requests)}; Path=/")
         self.end_headers()
         with contextlib.suppress(ConnectionError):
             self.wfile.write(site.body)
@@ -320,8 +319,9 @@ async def test_a_server_gets_a_signed_request(site: Site, tmp_path: Path) -> Non
     assert headers["idempotency-key"] == REQUEST.connection_id
     assert abs(time.time() - int(headers["x-cvpnd-timestamp"])) < 30
     signed = headers["x-cvpnd-timestamp"].encode() + b"." + body
-    digest = hmac.new(b"0123456789abcdef0123456789abcdef", signed, hashlib.sha256).hexdigest()
-    assert headers["x-cvpnd-signature"] == f"sha256={digest}"
+    command = ["openssl", "dgst", "-sha256", "-r", "-hmac", "0123456789abcdef0123456789abcdef"]  # as in the guide
+    run = await asyncio.to_thread(subprocess.run, command, input=signed, capture_output=True, check=True)
+    assert headers["x-cvpnd-signature"] == f"sha256={run.stdout.decode().split()[0]}"
     secret.write_text("short")
     with pytest.raises(HandlerError, match="has under 16 bytes"):
         handlers(url=site.url, secret_file=secret)
@@ -364,6 +364,13 @@ async def test_a_server_that_is_busy_for_a_moment_is_asked_again(site: Site) -> 
     site.statuses = [503, 200]
     assert (await ask(handlers(url=site.url))).allow
     assert len(site.requests) == 2
+
+
+async def test_what_a_server_set_for_one_client_is_not_sent_with_another(site: Site) -> None:
+    """It would take the second for the first, whom it may have let in."""
+    made = handlers(url=site.url)
+    assert (await ask(made)).allow and (await ask(made)).allow
+    assert ["cookie" in headers for headers, _ in site.requests] == [False, False]
 
 
 async def test_a_server_that_is_slow_or_gone_denies(site: Site) -> None:

@@ -88,6 +88,8 @@ def test_valid_answers_are_taken_at_their_word() -> None:
         answer(error_msg_on_denied_connection=...),
         answer(error_msg_on_denied_connection=None),
         answer(error_msg_on_denied_connection="x" * 256),
+        answer(error_msg_on_denied_connection="half a pair: \ud83d"),
+        *(answer()[:-1] + b', "own-key": ' + constant + b"}" for constant in (b"NaN", b"Infinity", b"-Infinity")),
         answer(posture_compliance_statuses=...),
         answer(posture_compliance_statuses="compliant"),
         answer(posture_compliance_statuses=["x"] * 11),
