@@ -5,6 +5,7 @@ login or a packet."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -105,7 +106,16 @@ class LogWriter:
         self.leave()
         self._thread.join(timeout_s)
         if self._thread.is_alive():
-            self._lose(self._queue.qsize(), "nobody took them at the end")
+            self._lose(self._drop_queued(), "nobody took them at the end")
+            self._wake()  # it may be about to take one of those
+
+    def _drop_queued(self) -> int:
+        """So that none which is counted as lost arrives after all, once its disk or daemon goes on."""
+        dropped = 0
+        with contextlib.suppress(queue.Empty):
+            while True:
+                dropped += self._queue.get_nowait() is not None
+        return dropped
 
     def _wake(self) -> None:
         if self._queue.qsize() < self._queue_limit:  # else it is awake, and looks at the flags after every batch

@@ -173,6 +173,28 @@ def test_a_disk_that_hangs_costs_lines_but_never_time(tmp_path: Path) -> None:
     assert len(received.splitlines()) + log.lost == 2000
 
 
+def test_what_was_lost_with_a_disk_that_hung_at_the_end_does_not_arrive_later(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    log = opened(path)
+    for _ in range(2000):
+        log.write({"text": "x" * 1000})
+    log.close(timeout_s=0.3)
+    lost = log.lost
+    assert lost > 1000
+    reader, received = os.open(path, os.O_RDONLY | os.O_NONBLOCK), bytearray()
+
+    def all_is_here() -> bool:
+        received.extend(read_some(reader))
+        return received.count(b"\n") >= 2000 - lost
+
+    wait_until(all_is_here, 10)
+    time.sleep(0.2)
+    received += read_some(reader)
+    os.close(reader)
+    assert (received.count(b"\n"), log.lost) == (2000 - lost, lost)
+
+
 def read_some(fd: int) -> bytes:
     try:
         return os.read(fd, 65536)
