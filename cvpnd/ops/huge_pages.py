@@ -20,6 +20,10 @@ HUGE_PAGE = 2 << 20
 PRESENT = 0.9
 """So much of it must be there already: the rest is allocated with it, and the stacks of threads are nearly empty."""
 
+LARGEST = 1 << 30
+"""A larger piece of memory is address space that somebody keeps for later, as AddressSanitizer keeps 15 TB: only to look
+what of it is there would take minutes."""
+
 _MADV_COLLAPSE = 25
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _OWN_MEMORY = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) rw-p \S+ \S+ 0 ", re.MULTILINE)
@@ -43,7 +47,10 @@ def _well_used() -> Iterator[tuple[int, int]]:
     """Where huge pages would replace small ones that are nearly all there, in few pieces: for each the kernel waits for
     all processors."""
     for match in _OWN_MEMORY.finditer(Path("/proc/self/maps").read_text()):
-        first, last = -(-int(match[1], 16) // HUGE_PAGE), int(match[2], 16) // HUGE_PAGE
+        begin, end = int(match[1], 16), int(match[2], 16)
+        if end - begin > LARGEST:
+            continue
+        first, last = -(-begin // HUGE_PAGE), end // HUGE_PAGE
         for used, pages in groupby(range(first, last), _is_there):
             if used:
                 numbers = list(pages)
