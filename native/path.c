@@ -53,6 +53,9 @@ static void conclude(struct path *path, uint16_t length, uint64_t now_ms)
     path->state = PATH_KNOWN;
     if (!path->again)
         path->trusted_ms = now_ms + PATH_TRUSTED_MS + path->settings.spread_ms;
+    else if (length < path->largest && length == inside(path, PATH_OUTER_MIN) &&
+             path->trusted_ms > now_ms + PATH_USED_MS)
+        path->trusted_ms = now_ms + PATH_USED_MS; /* perhaps nobody was there to answer: all is asked anew */
     path->due_ms = path->trusted_ms;
     if (path->heard && path->due_ms > now_ms + PATH_USED_MS)
         path->due_ms = now_ms + PATH_USED_MS;

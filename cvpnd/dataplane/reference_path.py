@@ -177,6 +177,8 @@ class Path:
         self._trying = False
         if not self._again:
             self._trusted = now + TRUSTED_S + self.spread_s
+        elif self._inside(OUTER_MIN) == length < self._largest:
+            self._trusted = min(self._trusted, now + USED_S)  # perhaps nobody was there to answer: all is asked anew
         self._due = min(self._trusted, now + USED_S) if self._heard else self._trusted
         self._used = False
 

@@ -26,10 +26,10 @@ class DaemonUser:
         """What is opened within is opened as this user. For root, and for the whole process: no other thread may be at
         work."""
         before = os.getegid(), os.getgroups()
-        os.setgroups(self.groups)
-        os.setegid(self.gid)
-        os.seteuid(self.uid)
         try:
+            os.setgroups(self.groups)
+            os.setegid(self.gid)
+            os.seteuid(self.uid)
             yield
         finally:
             os.seteuid(0)

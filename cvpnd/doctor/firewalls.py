@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -100,12 +101,7 @@ def _closed_ports(facts: Facts, ruleset: foreign.Ruleset) -> Iterator[Finding]:
         anywhere = ip_network("::/0" if ":" in listen.host else "0.0.0.0/0")
         port, of = f"{listen.transport} port {listen.port}", f"clients of endpoint {endpoint.name}"
         comes = foreign.Packet(outside, source=anywhere, transport=listen.transport, port=listen.port)
-        for chain, _ in ruleset.redirecting([comes]):
-            yield problem(
-                "firewall", f"{_named(chain)}, gives what comes to {port} to somebody else: {of} do not get in",
-                f"nft list chain {chain['family']} {chain['table']} {chain['name']} shows to whom, such as a container "
-                "that publishes this port; take another there or in listen = […]",
-            )  # fmt: skip
+        yield from _given_away(ruleset, comes, port, of)
         for chain in _dropping(ruleset, ("prerouting", "input"), comes):
             yield warning(
                 "firewall",
@@ -119,6 +115,23 @@ def _closed_ports(facts: Facts, ruleset: foreign.Ruleset) -> Iterator[Finding]:
                 "may hear nothing",
                 foreign.answers_fix(ruleset.manager(chain), chain),
             )  # fmt: skip
+
+
+def _given_away(ruleset: foreign.Ruleset, comes: foreign.Packet, port: str, of: str) -> Iterator[Finding]:
+    """By one interface at a time: rules say which, as a proxy's for one network, or which not, as Docker's."""
+    by_chain: dict[str, tuple[foreign.Entry, list[str]]] = {}
+    for name in comes.comes_by:
+        for chain, _ in ruleset.redirecting([replace(comes, comes_by=(name,))]):
+            by_chain.setdefault(_named(chain), (chain, []))[1].append(name)
+    for chain, names in by_chain.values():
+        everywhere = len(names) == len(comes.comes_by)
+        told, by, there = (problem, "", "") if everywhere else (warning, f" by {', '.join(names)}", " there")
+        yield told(
+            "firewall",
+            f"{_named(chain)}, gives what comes to {port}{by} to somebody else: {of} do not get in{there}",
+            f"nft list chain {chain['family']} {chain['table']} {chain['name']} shows to whom, such as a container "
+            "that publishes this port; take another there or in listen = […]",
+        )
 
 
 def _dropping(

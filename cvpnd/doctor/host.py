@@ -20,8 +20,8 @@ PROC_SYS = Path("/proc/sys")
 BUFFER_BYTES = 4 * 1024 * 1024
 """Of one of our UDP sockets; with CAP_NET_ADMIN the daemon gets it whatever the limit."""
 FULL_SHARE = 0.9
-FEW_CONNECTIONS = 8192
-"""Fewer than any distribution lets the kernel track on a host with memory for a gateway; a browser has a hundred."""
+FEW_CONNECTIONS = 3072
+"""Fewer than the kernel tracks by itself on a host of 512 MB; a browser has a hundred."""
 TUN_NUMBER = os.makedev(10, 200)
 
 
@@ -157,12 +157,14 @@ def mtu(facts: Facts) -> Iterator[Finding]:
 
 def connection_tracking(_facts: Facts) -> Iterator[Finding]:
     count, most = sysctl("net/netfilter/nf_conntrack_count"), sysctl("net/netfilter/nf_conntrack_max")
-    if count is not None and most is not None and int(count) > FULL_SHARE * int(most):
+    if count is None or most is None or int(most) == 0:  # as many as there are
+        return
+    if int(count) > FULL_SHARE * int(most):
         yield problem(
             "conntrack", f"{count} of {most} connections are tracked: new ones of clients are dropped soon",
             f"sysctl -w net.netfilter.nf_conntrack_max={2 * int(most)}",
         )  # fmt: skip
-    elif most is not None and int(most) < FEW_CONNECTIONS:
+    elif int(most) < FEW_CONNECTIONS:
         yield warning(
             "conntrack", f"the kernel tracks {most} connections at most, those of all clients together",
             f"sysctl -w net.netfilter.nf_conntrack_max={8 * FEW_CONNECTIONS}, for good in /etc/sysctl.d",

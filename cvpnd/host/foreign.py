@@ -206,6 +206,10 @@ def _outcome(expressions: Sequence[Entry], packet: Packet) -> Iterator[tuple[str
                 yield _XT_VERDICTS[name], None
             case {"xt": {"type": "match", "name": "addrtype"}} if packet.port:
                 continue  # all that nft tells of it, and where it is asked of such packets, it is for LOCAL first
+            case {"xt": {"type": "match", "name": "conntrack"}} if (
+                packet.state == "established" and "accept" in expressions[-1]
+            ):
+                continue  # nft does not tell of which states, and those that are let through are established ones
             case {"counter": _} | {"log": _} | {"xt": {"type": "match", "name": "comment"}}:
                 continue
             case _:

@@ -21,8 +21,8 @@ PRESENT = 0.9
 """So much of it must be there already: the rest is allocated with it, and the stacks of threads are nearly empty."""
 
 LARGEST = 1 << 30
-"""A larger piece of memory is address space that somebody keeps for later, as AddressSanitizer keeps 15 TB: only to look
-what of it is there would take minutes."""
+"""A larger piece of memory is address space that somebody keeps for later, as AddressSanitizer keeps 15 TB: only to
+look what of it is there would take minutes."""
 
 _MADV_COLLAPSE = 25
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -220,12 +220,28 @@ def test_nobody_looks_at_a_path_without_mtu(gateway: Gateway) -> None:
 
 def test_a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use() -> None:
     """The specification alone, in virtual time: ``tests/native/test_path.c`` has the same of what serves."""
+    found = found_each_second({10: 1400, 1000: 1500}, {300: 5, 500: 5}, 1700)
+    assert found[80] == 1472, "nothing that is long went there"
+    assert set(found[160:990]) == {1400}
+    assert found[-1] == 1472
+
+
+def test_who_was_away_for_a_while_gets_long_packets_again_soon_after() -> None:
+    """As above."""
+    found = found_each_second({}, {100: 1000, 180: 0}, 255)
+    assert found[180] == 1280
+    assert found[-1] == 1472
+
+
+def found_each_second(path_mtus: dict[int, int], lost_from: dict[int, int], seconds: int) -> list[int]:
+    """What goes through whole, where long packets go from the 80th second on. Both by second: what the path takes then,
+    and how many requests are lost from then on."""
     path, passes, lost = Path(PeerSettings(1, (ip_address("10.100.0.2"),), 1, 0, 0, answers_occ=True, **PATH)), 1500, 0
     path.moved = True
     found = []
-    for second in range(1700):
-        passes = {10: 1400, 200: 1400, 1000: 1500}.get(second, passes)
-        lost = {300: 5, 500: 5}.get(second, lost)
+    for second in range(seconds):
+        passes = path_mtus.get(second, passes)
+        lost = lost_from.get(second, lost)
         if second > 80:
             path.use(1300)
         if path.due(second):
@@ -235,9 +251,7 @@ def test_a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use()
                 if load and not lost and max(length, load - 24) + 52 <= passes:
                     path.answered(load - 24, second)
         found.append(path.fits + 52)
-    assert found[80] == 1472, "nothing that is long went there"
-    assert set(found[160:990]) == {1400}
-    assert found[-1] == 1472
+    return found
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,11 @@ NETWORK_FAULTS = {
         "problem: firewall: table ip q, chain c, gives what comes to udp port 1194 to somebody else",
         "nft delete table ip q",
     ),
+    "nft 'add table ip q; add chain ip q c { type nat hook prerouting priority -100; }; "
+    "add rule ip q c iifname != lan udp dport 1194 dnat to 10.20.0.10'": (  # as Docker does for its own interface
+        "warning: firewall: table ip q, chain c, gives what comes to udp port 1194 by wan",
+        "nft delete table ip q",
+    ),
     "sysctl -qw net.ipv6.conf.lan.disable_ipv6=1": (
         "problem: interfaces: subnet subnet-a: lan has no IPv6 for fd00:20::/64",
         "sysctl -qw net.ipv6.conf.lan.disable_ipv6=0",

@@ -189,6 +189,19 @@ static void to_see_whether_a_path_still_fits_costs_a_packet_a_minute_and_shrinks
     }
 }
 
+static void who_was_away_for_a_while_gets_long_packets_again_soon_after(void)
+{
+    struct path path = new_path(true);
+    struct world world = {.passes = 1500, .answers = true, .now_ms = 5000};
+    live(&world, &path, 5);
+    world.answers = false;
+    be_used(&world, &path, 75, 1280);
+    CHECK_EQUAL(outer_that_fits(&path), 1280);
+    world.answers = true;
+    be_used(&world, &path, 75, 1280);
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
+}
+
 static void answers_that_nobody_asked_for_say_nothing(void)
 {
     struct path path = new_path(true);
@@ -231,6 +244,7 @@ int main(void)
     RUN(a_move_to_another_path_is_a_new_beginning);
     RUN(a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use);
     RUN(to_see_whether_a_path_still_fits_costs_a_packet_a_minute_and_shrinks_nothing_for_loss);
+    RUN(who_was_away_for_a_while_gets_long_packets_again_soon_after);
     RUN(answers_that_nobody_asked_for_say_nothing);
     RUN(nonsense_from_the_client_stays_within_bounds);
     return 0;

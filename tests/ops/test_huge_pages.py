@@ -28,7 +28,7 @@ written.write(pattern)
 threading.stack_size(64 << 20)
 sleeper = threading.Thread(target=threading.Event().wait, daemon=True)  # whose stack is hardly used, beside all that
 sleeper.start()
-reserved = mmap.mmap(-1, 1 << 44, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE, as of a sanitizer
+reserved = mmap.mmap(-1, 1 << 44, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
 
 def kilobytes(name):
     return int(re.search(rf"^{name}: +([0-9]+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)[1])
@@ -44,8 +44,8 @@ assert written[:] == pattern
 
 
 def huge_and_more(*before: str, said: str = "") -> tuple[int, int]:
-    """Bytes in huge pages, and by how many it has grown, within a minute whatever is reserved. All it has written, 64 MB
-    of patterns, is as it was."""
+    """Bytes in huge pages, and by how many it has grown, within a minute whatever is reserved. All it has written, 64
+    MB of patterns, is as it was."""
     command = [*before, sys.executable, "-P", "-c", PROGRAM, said]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     huge, more = done.stdout.split()
