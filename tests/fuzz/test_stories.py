@@ -109,7 +109,7 @@ def _end_keeps_the_peer(self: ReferenceDataPlane, peer_id: int) -> None:
     pass
 
 
-def _release_nothing(self: ServedEndpoint, grant: object, stats: object) -> None:
+def _give_nothing_back(self: ServedEndpoint, lease: object) -> None:
     pass
 
 
@@ -170,7 +170,7 @@ def _kept_timer(self: SessionTable, connection: object) -> None:
 
 PLANTED: dict[str, tuple[object, str, object]] = {
     "the peer outlives its connection": (ReferenceDataPlane, "remove_peer", _end_keeps_the_peer),
-    "the lease is not given back": (ServedEndpoint, "release", _release_nothing),
+    "the lease is not given back": (ServedEndpoint, "give_back", _give_nothing_back),
     "one lease for all": (LeasePool, "acquire", _same_address_for_all(LeasePool.acquire)),
     "an echo ends the live session": (UdpListener, "_begin", _close_whoever_is_there(UdpListener._begin)),
     "a reset ends the live session": (World, "deliver", _reset_ends_the_session(World.deliver)),
