@@ -87,6 +87,8 @@ class Gateway:
         self.last_reload_at: float | None = None
         self.last_reload_problem = ""
         """Why it was refused, a line for each reason."""
+        self.is_astray = False
+        """A reload was refused, and what was in force before could not be put back: parts of either are. ``come_back``."""
         self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
@@ -189,9 +191,17 @@ class Gateway:
         try:
             await self._become(old)
         except _FAILURES as error:
-            log.critical("the old configuration cannot be put back in force: %s", error)
-            return f"{problem}\nand the old configuration cannot be put back in force: {error}"
+            self.is_astray = True
+            log.critical("the old configuration cannot be put back in force yet: %s", error)
+            return f"{problem}\nand the old configuration could not be put back in force at once: {error}"
         return problem
+
+    async def come_back(self) -> None:
+        """To the configuration before a reload that was refused. Raises ``GatewayError``; then try again later."""
+        try:
+            await self._become(self.config, setting_aside=self.store.is_shared)
+        except _FAILURES as error:
+            raise GatewayError(str(error)) from error
 
     async def stop(self, grace_s: float) -> None:
         """Send everybody back (another gateway, or this one after a restart, may take them), then leave the host as it
@@ -277,6 +287,7 @@ class Gateway:
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.tally.forget(endpoint_id)
         await asyncio.to_thread(self._managed.forget, checked.managed)
+        self.is_astray = self.is_astray and not again
 
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:
         running = self._running.get(endpoint_id)
@@ -387,8 +398,8 @@ class Gateway:
         self, served: ServedEndpoint, rules: RuleTable, prefixes: Collection[IPNetwork]
     ) -> None:
         """The same, where ``rules`` differ from those in force on these prefixes only."""
-        if served.narrowed:  # by a change that could be neither made nor taken back
-            await self.put_rules_in_force(served, rules)
+        if served.narrowed:  # by a change that could be neither made nor taken back: what it would give has to wait
+            await self._narrow_rules(served, rules)
             return
         if len(prefixes) > MANY_PREFIXES:
             changes = await asyncio.to_thread(compile_prefixes, rules, prefixes, served.groups)
@@ -397,8 +408,8 @@ class Gateway:
         served.change_rules(self.plane, rules, self.control.table, changes)
 
     async def poll_trust(self, now: float) -> None:
-        """Read certificates, CRLs and control-channel keys again if their files changed, and look whether programs that
-        are handlers may still be run. What cannot be read is logged by name, and what was read before stays."""
+        """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged by
+        name, and what was read before stays."""
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
@@ -406,7 +417,6 @@ class Gateway:
             await asyncio.to_thread(served.trust_keeper.poll, now)
             await self._end_untrusted(served)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
-        await self.control.handlers.look()
 
     async def reload_trust(self) -> list[TrustError]:
         """Read certificates and CRLs again now, whether or not their files seem to have changed. Returns why that is

@@ -168,6 +168,14 @@ class OperationsBase:
                 _code(error, "InternalError"), f"what another gateway has changed cannot be put in force here: {error}"
             ) from error
 
+    async def _come_back(self) -> None:
+        try:
+            await self._gateway.come_back()
+        except GatewayError as error:
+            raise OperationError(
+                _code(error, "InternalError"), f"the configuration before a refused reload cannot be put back: {error}"
+            ) from error
+
     async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
         await asyncio.to_thread(rollback)
         try:

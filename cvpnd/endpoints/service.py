@@ -121,8 +121,6 @@ class Operations(
                 with one_change():
                     answer = await self._gateway.reload()
             except GatewayError as error:
-                if not self._gateway.is_as_configured:
-                    self._followed = ASTRAY  # so that it becomes that again as soon as it can
                 raise OperationError("InvalidParameterValue", str(error)) from error
             await self._reloaded()
             return answer
@@ -154,26 +152,30 @@ class Operations(
             pause_s = min(2 * pause_s, DEVICE_AGAIN_AT_MOST_S)
 
     async def poll_trust(self, now: float) -> None:
+        """And look whether programs that are handlers may still be run, which holds up no change where a disk hangs."""
         async with self._changing:
             await self._gateway.poll_trust(now)
+        await self._gateway.control.handlers.look()
 
     async def keep_following(self) -> None:
-        """Runs until cancelled: looks whether the store can be used, and what other gateways on it change comes into
-        force here as well."""
+        """Runs until cancelled: looks whether the store can be used, what other gateways on it change comes into force
+        here as well, and what could not be put back is as soon as it can be."""
         aside_again_at = float("-inf")
         while True:
             await asyncio.sleep(FOLLOWS_EVERY_S if self._stored.is_shared else CHECKS_EVERY_S)
             try:
                 await self._store(self._stored.check)
                 again = self._gateway.set_aside and time.monotonic() >= aside_again_at
-                if again or await self._latest_change() != self._followed:
+                astray = self._gateway.is_astray
+                if again or astray or await self._latest_change() != self._followed:
                     if again:
                         self._followed, aside_again_at = ASTRAY, time.monotonic() + ASIDE_AGAIN_S
-                    async with self._change():
-                        pass  # every change begins with those of others, and sees them whole
+                    async with self._change():  # which begins with those of others, and sees them whole
+                        if astray:
+                            await self._come_back()
             except Exception as error:  # whatever it is, the next change of another gateway may not be missed for it
                 if self._stored.outage is not None:  # which is said already
                     continue
                 refused = isinstance(error, OperationError)
-                _warn.warning("follow", "changes of other gateways are not followed: %s", error, exc_info=not refused)
+                _warn.warning("follow", "what should be in force here is not yet: %s", error, exc_info=not refused)
                 await asyncio.sleep(FOLLOWS_AGAIN_AFTER_S)

@@ -312,7 +312,7 @@ class HostGateway:
                 changes.append(HostChange("routes", f"{subnets or whose}: {len(lost)} routes were gone"))
         if (seen.everything or seen.rules) and await self._tables.lost_rules(netlink, ipv6=ipv6):
             changes.append(HostChange("rules", "somebody removed our routing rules (systemd-networkd?)"))
-        if (seen.everything or seen.forwarding) and (differing := sysctl.differing(self._settings | self._host_wide)):
+        if (seen.everything or seen.forwarding) and (differing := sysctl.differing(self._host_wide | self._settings)):
             changes.append(HostChange("forwarding", f"somebody changed {', '.join(differing)} (sysctl)"))
         if seen.everything and not await firewall.is_there():
             changes.append(HostChange("firewall", "somebody removed cvpnd's nftables table"))
@@ -327,6 +327,7 @@ class HostGateway:
             links.check_interfaces(plan, await links.interface_indexes(netlink))
             before, self._plan = self._plan, plan
             self._close_devices_not_in(plan)
+            decided_by = {path: sysctls.before(path) for path in sysctl.host_wide()}
             settings, opened = _forwarding(sysctls, plan)
             await self._replace_firewall(firewall.render(plan, opened), before, known)
             await self._set_up_devices(netlink, plan, known)
@@ -336,7 +337,7 @@ class HostGateway:
                 for name in strict & await routes.interfaces_with_other_way_back(netlink, plan, indexes):
                     settings[f"net/ipv4/conf/{name}/rp_filter"] = sysctl.LOOSE
             sysctls.apply(settings)
-            self._settings, self._host_wide = settings, sysctl.host_wide()
+            self._settings, self._host_wide = settings, decided_by
             await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
             ours = {endpoint.tun for endpoint in plan.endpoints}
             self._attached = await links.attached_networks(netlink, indexes, ours)
