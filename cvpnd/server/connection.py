@@ -112,7 +112,7 @@ class Connection:
     asked_alive_at: float | None = None
     """When it was last asked whether it still lives, because somebody wants to start over at its address."""
     work_s: float = 0.0
-    """Of the event loop's thread, for what came while it was a stranger."""
+    """Of the event loop's thread, for a handshake from where it has become longer than an ordinary one."""
     stage_began_at: float = 0.0
     """In the event loop's time; see ``handshakes.HandshakeStages``."""
     timer: float | None = None

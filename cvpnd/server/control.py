@@ -32,7 +32,14 @@ from cvpnd.handlers.desk import Handlers
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal, of_attempt
-from cvpnd.server.admission import SourceLimits, TokenBucket, failed_logins, giving_way, prefixes
+from cvpnd.server.admission import (
+    ORDINARY_HANDSHAKE_BYTES,
+    SourceLimits,
+    TokenBucket,
+    failed_logins,
+    giving_way,
+    prefixes,
+)
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
@@ -219,9 +226,10 @@ class ControlPlane:
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
-        now, began = self.loop.time(), time.thread_time() if connection.stranger else 0.0
+        now, handshaking = self.loop.time(), connection.phase is Phase.HANDSHAKE
+        began = time.thread_time() if handshaking else 0.0
         host = connection.link.remote.host
-        if connection.phase is Phase.HANDSHAKE and self.sources.has_worked_us_too_hard(host, now):
+        if handshaking and self.sources.has_worked_us_too_hard(host, now):
             self.close(connection, Refusal.HANDSHAKE_GAVE_WAY, "handshakes from there have taken too long")
             return
         try:
@@ -229,7 +237,7 @@ class ControlPlane:
                 connection.session.receive_packet(packet, now)
         except Exception:
             self._cannot_go_on(connection)
-        if connection.stranger:
+        if handshaking and connection.session.handshake_bytes > ORDINARY_HANDSHAKE_BYTES:
             connection.work_s += time.thread_time() - began
         self.pump(connection, now, may_be_quiet=True)
 
@@ -444,6 +452,7 @@ class ControlPlane:
         """No packet passes from here on, whatever the session still says. The lease is free exactly once: here."""
         if connection.phase is Phase.ENDED:
             return
+        own_fault = isinstance(reason, Refusal) or reason is End.PROTOCOL_VIOLATION  # else ours
         if not connection.keys_installed:
             reason = of_attempt(reason)
         self.tally.ended(connection, reason)
@@ -465,7 +474,7 @@ class ControlPlane:
         connection.end_reason, connection.end_detail = reason, detail
         connection.ended_at = time.time()
         self.table.set_phase(connection, Phase.ENDED)
-        failed = failed_logins(reason, connection.work_s)
+        failed = failed_logins(reason if own_fault else None, connection.work_s)
         if failed and not connection.keys_installed and not connection.unproven:
             self.sources.failed(connection.link.remote.host, self.loop.time(), failed)
         if connection.stranger and not self._strangers_logged.take(self.loop.time()):

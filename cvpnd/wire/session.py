@@ -80,6 +80,7 @@ class Session:
         "drops",
         "ending",
         "events",
+        "handshake_bytes",
         "tls_cipher",
         "tls_version",
     )
@@ -124,6 +125,8 @@ class Session:
         self.drops: Counter[DropReason] = Counter() if drops is None else drops
         self.tls_version = ""
         self.tls_cipher = ""
+        self.handshake_bytes = 0
+        """That the peer has sent for TLS to agree on keys: most of them are its certificates."""
         self.events: list[Event] = []
         """For ``next_event``; whoever has nothing else to ask looks whether there is one."""
         self._farewell: list[bytes] = []
@@ -432,6 +435,8 @@ class Session:
             if state.negotiation not in _AWAITS_ACKNOWLEDGEMENT and not self._silent:
                 return  # every other packet
         was_established = state.tls is not None and state.tls.established
+        if not was_established:
+            self.handshake_bytes += len(data)
         try:
             records = state.receive(data, self._settings)
             if state.tls is not None and state.tls.established and not was_established:

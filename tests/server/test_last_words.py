@@ -69,6 +69,17 @@ def failed_once(served, connection, reason: Refusal) -> None:
 
 
 @pytest.mark.parametrize("end", SAID)
+async def test_whoever_is_sent_away_after_a_yes_has_not_failed_to_log_in(served, monkeypatch, end):
+    """Some are called as failures are that are the client's own doing."""
+    failures = []
+    monkeypatch.setattr(served.control.sources, "failed", lambda *details: failures.append(details))
+    client, connection, _ = await let_in(served, Transport.UDP)
+    getattr(served.control, SAID[end][0])(connection, end, TEXT)
+    assert connection.end_reason is SAID[end][1] and failures == []
+    client.close()
+
+
+@pytest.mark.parametrize("end", SAID)
 async def test_whoever_is_sent_away_before_its_acknowledgement_hears_so_with_it(served, transport, end):
     client, connection, arrive = await let_in(served, transport)
     verb, reason = SAID[end]
