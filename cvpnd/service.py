@@ -470,7 +470,9 @@ def _portal(config: PortalConfig, daemon: Daemon) -> contextlib.AbstractAsyncCon
         config, control.web_logins, lambda: control.saml, desk=SelfServiceDesk(daemon.gateway, control)
     )
     log.info("the portal listens on %s and is %s to browsers", config.listen, config.url)
-    daemon.portal_listener = bind_tcp(config.listen.host, config.listen.port, *PORTAL_CONNECTIONS)
+    daemon.portal_listener = bind_tcp(
+        config.listen.host, config.listen.port, *PORTAL_CONNECTIONS, config.requests_per_source_per_min
+    )
     return _http(daemon.portal, daemon.portal_listener, tls=config.files)
 
 

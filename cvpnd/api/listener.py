@@ -43,8 +43,13 @@ class SharedListener(socket.socket):
     files_kept_free = FILES_KEPT_FREE
 
     def __init__(
-        self, family: socket.AddressFamily, most: int | None = None, most_of_source: int | None = None
+        self,
+        family: socket.AddressFamily,
+        most: int | None = None,
+        most_of_source: int | None = None,
+        requests_per_source_per_min: int = 0,
     ) -> None:
+        """``requests_per_source_per_min``: that may be made; a proxy may begin a connection for each."""
         # with the protocol by name: only then asyncio sets TCP_NODELAY on what is accepted, without which an answer in
         # two pieces waits for the acknowledgement that its reader delays (40 ms for each request of boto3)
         super().__init__(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC, socket.IPPROTO_TCP)
@@ -53,6 +58,8 @@ class SharedListener(socket.socket):
         self._most_of_source = CONNECTIONS_PER_SOURCE if most_of_source is None else most_of_source
         self._open: Strangers[_Connection] = Strangers()
         self._begun = PerMinute()
+        self._per_source_per_min = max(CONNECTIONS_PER_SOURCE_PER_MIN, requests_per_source_per_min)
+        self._per_network_per_min = max(CONNECTIONS_PER_NETWORK_PER_MIN, 4 * requests_per_source_per_min)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Raises ``BlockingIOError`` while nobody waits who may come in."""
@@ -83,8 +90,8 @@ class SharedListener(socket.socket):
         if has >= self._most_of_source:
             return f"it has {has} of {len(self._open)} that are open"
         if not (
-            self._begun.take(source, CONNECTIONS_PER_SOURCE_PER_MIN, now)
-            and self._begun.take(network, CONNECTIONS_PER_NETWORK_PER_MIN, now)
+            self._begun.take(source, self._per_source_per_min, now)
+            and self._begun.take(network, self._per_network_per_min, now)
         ):
             return "it begins them too fast"
         if len(self._open) < self._most:

@@ -304,8 +304,8 @@ def bind_unix(path: Path, mode: int = 0o660, group: int | None = None) -> socket
 
 
 def bind_tcp(host: str, port: int, *connections: int) -> SharedListener:
-    """A TCP socket on a literal address, with limits: ``connections`` in all and of one source, if not the usual ones.
-    Raises ``OSError`` naming the address."""
+    """A TCP socket on a literal address, with limits: ``connections`` in all and of one source, and the requests of one
+    in a minute, if not the usual ones. Raises ``OSError`` naming the address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = SharedListener(family, *connections)
     try:

@@ -168,3 +168,14 @@ async def test_who_begins_connection_after_connection_is_refused_and_others_are_
     assert sum(neighbour) in (9, 10) and not neighbour[-1], "what the first was refused is not the network's"
     assert await site.is_served("127.2.0.1")
     assert site.listener.refused == 37 - 20 - sum(neighbour)
+
+
+@pytest.mark.parametrize(("requests", "of_source", "of_network"), [(2, 5, 10), (8, 8, 32)])
+async def test_a_source_that_may_ask_more_may_begin_a_connection_for_each(monkeypatch, requests, of_source, of_network):
+    """A proxy before the portal may keep none open."""
+    monkeypatch.setattr(listener_module, "CONNECTIONS_PER_SOURCE_PER_MIN", 5)
+    monkeypatch.setattr(listener_module, "CONNECTIONS_PER_NETWORK_PER_MIN", 10)
+    monkeypatch.setattr(listener_module.time, "monotonic", lambda: 1.0)
+    with bind_tcp("127.0.0.1", 0, 1000, 200, requests) as listener:
+        begun = [sum(not listener._refusal(f"192.0.2.{host}", "192.0.2.0/24") for _ in range(40)) for host in range(8)]
+    assert begun[0] == of_source and sum(begun) == of_network
