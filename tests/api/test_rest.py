@@ -283,6 +283,8 @@ def test_what_is_not_a_request_of_ours_is_refused(client: httpx.Client) -> None:
         (b'"settings": {"x": 1, "x": 2}', "a key comes twice"),
         (b'"settings": {"x": NaN}', "NaN is no number"),
         (b'"settings": {"x": -Infinity}', "-Infinity is no number"),
+        (b'"settings": {"x": 1e999}', "1e999 is too large a number"),
+        (b'"settings": {"x": [-1.5E+400]}', "-1.5E+400 is too large a number"),
         (b'"name": "b\\ud800"', "half of a character"),
         (b'"settings": {"\\udc00": 1}', "half of a character"),
     ],
@@ -297,6 +299,15 @@ def test_what_two_readers_may_read_differently_is_refused(client: httpx.Client, 
 def test_a_character_in_two_escape_sequences_is_one(client: httpx.Client) -> None:
     body, json_type = b'{"name": "\\ud83d\\ude00"}', {"content-type": "application/json"}
     assert client.post("/certificates", content=body, headers=json_type).status_code == 201
+
+
+def test_a_byte_order_mark_before_a_body_is_no_part_of_it(client: httpx.Client) -> None:
+    """Windows PowerShell writes one into every file in UTF-8."""
+    json_type = {"content-type": "application/json"}
+    body = b"\xef\xbb\xbf" + b'{"name": "bob"}'
+    assert client.post("/certificates", content=body, headers=json_type).status_code == 201
+    twice = client.post("/certificates", content=body[:3] + body, headers=json_type)
+    assert refusal(twice)[:2] == (400, "MalformedBody")
 
 
 def test_a_body_over_the_limit_is_refused_with_and_without_its_length(client: httpx.Client) -> None:
