@@ -5,10 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from helpers.exposition import everything
 from pydantic import ValidationError
 
 from cvpnd import reasons
 from cvpnd.config import Config
+from cvpnd.config.daemon import QuotasConfig
 from cvpnd.config.values import parse_address, parse_network
 from cvpnd.policy.decide import decide
 from cvpnd.policy.model import Rule
@@ -67,6 +69,19 @@ def test_the_scenarios_in_the_guide_are_decided_as_it_says() -> None:
                 assert cell == ("yes" if allowed else "no"), (scenario, groups, destination)
                 decided += 1
     assert decided > 150
+
+
+def test_each_metric_is_in_the_guide_and_no_other() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    told = set(re.findall(r"cvpnd_[a-z_]+", text))
+    names = {name for name, _, _ in everything() if name.startswith("cvpnd_")}
+    there = {re.sub("_(bucket|count|sum|created)$", "", name) for name in names}
+    assert told == there
+
+
+def test_each_quota_in_the_guide_is_that_of_the_code() -> None:
+    told = {cells[1].strip("`"): cells[2] for cells in rows((DOCS / "quotas.md").read_text())[2:]}
+    assert told == {name: str(value) for name, value in QuotasConfig().model_dump().items()}
 
 
 def test_links_between_pages_lead_somewhere() -> None:
