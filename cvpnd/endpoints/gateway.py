@@ -88,7 +88,7 @@ class Gateway:
         self.last_reload_problem = ""
         """Why it was refused, a line for each reason."""
         self.is_astray = False
-        """A reload was refused, and what was in force before could not be put back: parts of either are. ``come_back``."""
+        """A reload was refused, and what was in force before could not be put back: parts of either are."""
         self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
@@ -408,8 +408,8 @@ class Gateway:
         served.change_rules(self.plane, rules, self.control.table, changes)
 
     async def poll_trust(self, now: float) -> None:
-        """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged by
-        name, and what was read before stays."""
+        """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged
+        by name, and what was read before stays."""
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
