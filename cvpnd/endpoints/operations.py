@@ -161,20 +161,10 @@ class OperationsBase:
             self._followed = latest
 
     async def _follow(self) -> None:
-        try:
-            await self._gateway.follow()
-        except GatewayError as error:
-            raise OperationError(
-                _code(error, "InternalError"), f"what another gateway has changed cannot be put in force here: {error}"
-            ) from error
+        await _done(self._gateway.follow(), "what another gateway has changed cannot be put in force here")
 
     async def _come_back(self) -> None:
-        try:
-            await self._gateway.come_back()
-        except GatewayError as error:
-            raise OperationError(
-                _code(error, "InternalError"), f"the configuration before a refused reload cannot be put back: {error}"
-            ) from error
+        await _done(self._gateway.come_back(), "the configuration before a refused reload cannot be put back")
 
     async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
         await asyncio.to_thread(rollback)
@@ -247,6 +237,13 @@ class OperationsBase:
             if stored.id == served.id:
                 return served, stored
         raise OperationError("InternalError", f"endpoint {served.settings.name} is not in the store any more")
+
+
+async def _done(step: Awaitable[None], problem: str) -> None:
+    try:
+        await step
+    except GatewayError as error:
+        raise OperationError(_code(error, "InternalError"), f"{problem}: {error}") from error
 
 
 def _code(error: GatewayError, otherwise: str) -> str:
