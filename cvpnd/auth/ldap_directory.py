@@ -11,15 +11,16 @@ import hashlib
 import ssl
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ldap3.core.exceptions import LDAPException
+from ldap3.core.exceptions import LDAPException, LDAPInvalidDnError
 from ldap3.protocol.formatters.formatters import format_sid
 from ldap3.utils.conv import escape_filter_chars
-from ldap3.utils.dn import escape_rdn
+from ldap3.utils.dn import escape_rdn, parse_dn
 
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused
@@ -34,8 +35,6 @@ T = TypeVar("T")
 
 MOST_GROUPS = 200
 """Of one user, as AWS: those beyond are left out. Each is known by two identifiers."""
-MOST_NAMED = 1000
-"""Active Directory gives no more in one answer."""
 MOST_GROUP_CHARACTERS = 255
 NESTING = 10
 NOBODY = "no-such-person-of-this-gateway"
@@ -58,16 +57,21 @@ class Kind(NamedTuple):
     """The attribute whose value is the account's name, unless the settings name another."""
     group_name: str
     """The same of a group."""
+    group_class: str
+    """What no user fits."""
     stamps: tuple[str, ...]
     """The attribute that no two accounts ever share, and one that changes with the password."""
     state: tuple[str, ...]
 
 
 ACTIVE_DIRECTORY = Kind(
-    "(objectCategory=person)(objectClass=user)", "sAMAccountName", "sAMAccountName", ("objectGUID", "pwdLastSet"),
-    ("userAccountControl", "accountExpires", "objectSid"),
+    "(objectCategory=person)(objectClass=user)", "sAMAccountName", "sAMAccountName", "(objectClass=group)",
+    ("objectGUID", "pwdLastSet"), ("userAccountControl", "accountExpires", "objectSid"),
 )  # fmt: skip
-OPENLDAP = Kind("(objectClass=person)", "uid", "cn", ("entryUUID", "pwdChangedTime"), ("pwdAccountLockedTime",))
+OPENLDAP = Kind(
+    "(objectClass=person)", "uid", "cn", "(!(objectClass=person))", ("entryUUID", "pwdChangedTime"),
+    ("pwdAccountLockedTime",),
+)  # fmt: skip
 KINDS = {"active-directory": ACTIVE_DIRECTORY, "openldap": OPENLDAP}
 
 
@@ -100,14 +104,25 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
         ) from error
     kind = KINDS[config.type]
     settings = LdapSettings(
-        kind, service, "" if service else config.direct_name, config.user_base,
-        config.group_base or config.user_base, config.user_attribute or kind.user_name,
-        config.group_attribute or kind.group_name, frozenset(domain.lower() for domain in config.domains),
+        kind, service, "" if service else config.direct_name, config.user_base, _groups_below(config),
+        config.user_attribute or kind.user_name, config.group_attribute or kind.group_name,
+        frozenset(domain.lower() for domain in config.domains),
     )  # fmt: skip
     servers = LdapServers(config.servers, context, config.timeout_s)
     return LdapDirectory(
         settings, servers, config.looks_every_s, config.unchecked_s, keeps_passwords=config.keeps_passwords
     )
+
+
+def _groups_below(config: DirectoryConfig) -> str:
+    """No two groups of a domain share a sAMAccountName, so by that they may be anywhere in it; a name of another kind
+    only counts where somebody has said that it is to."""
+    domain: list[str] = []
+    if config.type == "active-directory" and config.group_attribute is None:
+        with suppress(LDAPInvalidDnError):
+            parts = reversed(parse_dn(config.user_base, strip=True))
+            domain = [f"{name}={value}" for name, value, _ in takewhile(lambda part: part[0].upper() == "DC", parts)]
+    return config.group_base or ",".join(reversed(domain)) or config.user_base
 
 
 def _password_in(path: Path, at: str) -> str:
@@ -136,6 +151,10 @@ class LdapDirectory:
         self._settings = settings
         self._servers = servers
         self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
+
+    @property
+    def group_base(self) -> str:
+        return self._settings.group_base
 
     def succeed(self, before: LdapDirectory) -> bool:
         """It comes in the place of ``before``, as after a reload. Who has logged in there has logged in here, provided
@@ -192,7 +211,17 @@ class LdapDirectory:
     def wipe_passwords(self) -> None:
         self._bound.wipe_passwords()
 
-    def _ask(self, ask: Callable[[LdapSession], Account | Refused]) -> Account | Refused:
+    def unknown_groups(self, names: Iterable[str]) -> dict[str, str] | Refused:
+        """Of what rules call groups, what none is called here, each with how one is written that may be meant, or
+        nothing. Not asked about are SIDs, which may be another domain's. For a directory with a service account."""
+
+        def ask(session: LdapSession) -> dict[str, str]:
+            written = {name: self._groups_called(session, name) for name in names if not _is_sid(name)}
+            return {name: next(iter(there), "") for name, there in written.items() if name not in there}
+
+        return self._ask(ask)
+
+    def _ask(self, ask: Callable[[LdapSession], T | Refused]) -> T | Refused:
         problems = []
         try:
             for session in self._servers.sessions(self._settings.service):
@@ -326,12 +355,12 @@ class LdapDirectory:
     # -- its groups, by every name that a rule may have for them ----------------------------------------------
 
     def _groups_of_ad(self, session: LdapSession, entry: Entry) -> frozenset[str]:
-        """By SID, nested ones and the primary one too, and by name."""
+        """By SID, nested ones and the primary one too, and by the names of those."""
         found = session.search(entry.dn, "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
         sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
-        within = f"(&(objectClass=group)(member:1.2.840.113556.1.4.1941:={escape_filter_chars(entry.dn)}))"
-        attribute = self._settings.group_name
-        named = session.search(self._settings.group_base, within, [attribute, "objectSid"], most=MOST_NAMED)
+        its_own = "".join(f"(objectSid={sid})" for sid in sids[:MOST_GROUPS])
+        wanted, attribute = f"(&{self._settings.kind.group_class}(|{its_own}))", self._settings.group_name
+        named = session.search(self._settings.group_base, wanted, [attribute, "objectSid"], most=MOST_GROUPS)
         names = {
             format_sid(sid): group.text(attribute) for group in named for sid in group.attributes.get("objectsid", [])
         }
@@ -357,11 +386,24 @@ class LdapDirectory:
                 break
         return _known_as(names.items())
 
+    def _groups_called(self, session: LdapSession, name: str) -> list[str]:
+        """As they are written there."""
+        settings = self._settings
+        is_dn = settings.kind is OPENLDAP and "=" in name
+        attribute = "entryDN" if is_dn else settings.group_name
+        wanted = f"(&{settings.kind.group_class}({attribute}={escape_filter_chars(name)}))"
+        found = session.search(settings.group_base, wanted, [attribute], most=MOST_GROUPS)
+        return [group.dn if is_dn else group.text(attribute) for group in found]
+
 
 def _names(dn: str, attribute: str, value: str) -> bool:
     """Whether the entry is called so in its DN, which no two have."""
     first = f"{attribute}={escape_rdn(value)}".lower()
     return dn.lower().startswith((f"{first},", f"{first}+"))
+
+
+def _is_sid(name: str) -> bool:
+    return name.upper().startswith("S-1-")
 
 
 def _known_as(groups: Iterable[tuple[str, str]]) -> frozenset[str]:
@@ -370,7 +412,7 @@ def _known_as(groups: Iterable[tuple[str, str]]) -> frozenset[str]:
     known: set[str] = set()
     for unique, name in islice(groups, MOST_GROUPS):
         known.add(unique)
-        if not ("=" in name or name.upper().startswith("S-1-")):
+        if not ("=" in name or _is_sid(name)):
             known.add(name)
     return frozenset(each for each in known if 0 < len(each) <= MOST_GROUP_CHARACTERS)
 

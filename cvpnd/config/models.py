@@ -160,7 +160,7 @@ class DirectoryConfig(Table):
     """What ``{user}`` binds as. None: made from what the directory is, see ``direct_name``."""
     user_base: Printable = Field(min_length=1)
     group_base: Printable = ""
-    """Empty: ``user_base``."""
+    """Empty: the whole domain, or ``user_base``, see ``auth.ldap_directory``."""
     user_attribute: AttributeName | None = None
     """What users are called. None, here and in the next: as ``type`` has it."""
     group_attribute: AttributeName | None = None

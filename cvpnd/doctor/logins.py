@@ -16,10 +16,12 @@ from cryptography import x509
 from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError, read_certificates
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.radius import UNSIGNED, Answer, Question, RadiusServers, Unanswered, radius_settings
 from cvpnd.auth.saml.keeper import fetch
 from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
-from cvpnd.config import PortalConfig, RadiusConfig, RadiusUrl
+from cvpnd.config import DirectoryConfig, PortalConfig, RadiusConfig, RadiusUrl
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.reasons import Refusal
@@ -32,15 +34,49 @@ NOBODY = "cvpnd-doctor"
 
 
 def directories(facts: Facts) -> Iterator[Finding]:
-    for directory in () if facts.config is None else facts.config.directories:
-        for server in directory.servers:
-            try:
-                socket.create_connection((server.host, server.port), PATIENCE_S).close()
-            except OSError as error:
-                yield problem(
-                    "directories", f"directory {directory.id}: {server} cannot be reached: {error.strerror or error}",
-                    "look at its name, the firewall in between, and whether it runs",
-                )  # fmt: skip
+    for config in () if facts.config is None else facts.config.directories:
+        unreachable = [*_unreachable(config)]
+        yield from unreachable or _service(config, facts)
+
+
+def _unreachable(config: DirectoryConfig) -> Iterator[Finding]:
+    for server in config.servers:
+        try:
+            socket.create_connection((server.host, server.port), PATIENCE_S).close()
+        except OSError as error:
+            yield problem(
+                "directories", f"directory {config.id}: {server} cannot be reached: {error.strerror or error}",
+                "look at its name, the firewall in between, and whether it runs",
+            )  # fmt: skip
+
+
+def _service(config: DirectoryConfig, facts: Facts) -> Iterator[Finding]:
+    """Whether the service account may look, and finds whom the file's rules are for."""
+    if config.bind != "service" or facts.config is None:
+        return
+    methods = {each.name: each.user_method for each in facts.config.endpoints}
+    asked_here = {name for name, method in methods.items() if method is not None and method.directory == config.id}
+    rules = {
+        rule.group: endpoint.name
+        for endpoint in facts.config.endpoints if endpoint.name in asked_here
+        for rule in endpoint.authorize if rule.group is not None
+    }  # fmt: skip
+    try:
+        directory = open_directory(config)
+    except DirectoryError as error:
+        yield problem("directories", str(error), "the daemon and whoever runs doctor have to be able to read it")
+        return
+    unknown = directory.unknown_groups(rules)
+    if isinstance(unknown, Refused):
+        yield problem("directories", f"directory {config.id}: {unknown.detail}", "look at bind_dn and its password")
+        return
+    for group, written in unknown.items():
+        yield warning(
+            "directories",
+            f"directory {config.id}: no group is called {group}: the rule for it at {rules[group]} lets nobody in",
+            f"write {written}, as it is written there" if written
+            else f"correct the rule, or set group_base: groups are searched below {directory.group_base}",
+        )  # fmt: skip
 
 
 def radius(facts: Facts) -> Iterator[Finding]:

@@ -71,7 +71,7 @@ def opened(server: OpenLdap, **changes: object) -> LdapDirectory:
     return open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
 
 
-def reason(outcome: Account | Refused) -> str:
+def reason(outcome: object) -> str:
     assert isinstance(outcome, Refused), outcome
     return outcome.refusal
 
@@ -124,6 +124,19 @@ def test_a_group_cannot_be_called_like_another_ones_dn(ask: Callable[..., Accoun
     account = ask("bob", "bob's")
     assert admin.delete(dn)
     assert isinstance(account, Account) and posing not in account.groups and dn in account.groups
+
+
+def test_what_rules_call_groups_and_no_group_is_called_is_told_with_what_may_be_meant(server: OpenLdap) -> None:
+    dn = group_dn("staff")
+    names = ("staff", "Staff", dn, dn.upper(), "nobody's", "alice", user_dn("alice"), "cn=a*)(cn", "S-1-5-32-545")
+    with server.place.entered():
+        assert opened(server).unknown_groups(names) == {
+            "Staff": "staff", dn.upper(): dn, "nobody's": "", "alice": "", user_dn("alice"): "", "cn=a*)(cn": "",
+        }  # fmt: skip
+        elsewhere = opened(server, group_base=f"ou=people,{BASE}").unknown_groups(["staff", dn])
+        assert elsewhere == {"staff": "", dn: ""}
+        refused = opened(server, bind_dn=user_dn("alice")).unknown_groups(names)
+    assert reason(refused) == Refusal.DIRECTORY_UNAVAILABLE and user_dn("alice") in refused.detail
 
 
 @pytest.mark.parametrize("verb", ["log_in", "look_up"])

@@ -39,6 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaAd]:
         samba.local("group", "addmembers", "engineers", "alice")
         samba.local("group", "addmembers", "staff", "engineers")
         samba.local("group", "addmembers", "others", "bob")
+        samba.local("ou", "add", "OU=People")
+        samba.local("user", "create", "anna", PASSWORD, "--userou=OU=People")
+        samba.local("group", "addmembers", "engineers", "anna")
         samba.local("user", "disable", "disabled")
         samba.local("user", "setexpiry", "expired", "--days=0")
         samba.local("user", "setpassword", "must", f"--newpassword={PASSWORD}", "--must-change-at-next-login")
@@ -118,6 +121,21 @@ def test_nested_groups_by_sid_and_by_name(ask: Callable[..., Account | Refused],
         assert {"engineers", "staff", sids["engineers"], sids["staff"]} <= account.groups
         assert not {"others", sids["others"]} & account.groups
         assert any(group.endswith("-513") for group in account.groups), "the primary group, Domain Users"
+
+
+@pytest.mark.parametrize("changes", [{}, DIRECT], ids=["service", "direct"])
+def test_a_group_has_its_name_wherever_in_the_domain_it_is(
+    ask: Callable[..., Account | Refused], changes: dict[str, object]
+) -> None:
+    people = f"OU=People,{BASE}"
+    account = ask("anna", user_base=people, **changes)
+    assert isinstance(account, Account)
+    assert {"engineers", "staff", "Domain Users", "Users"} <= account.groups and "others" not in account.groups
+    account = ask("anna", user_base=people, group_base=f"CN=Builtin,{BASE}", **changes)
+    assert isinstance(account, Account)
+    assert {group for group in account.groups if not group.startswith("S-1-")} == {"Users"}
+    account = ask("anna", user_base=people, group_attribute="cn", **changes)  # of which there may be several
+    assert isinstance(account, Account) and all(group.startswith("S-1-") for group in account.groups)
 
 
 @pytest.mark.parametrize("typed", ["alice", "Alice", "LAB\\alice", "alice@lab.test", "ALICE@LAB.TEST"])

@@ -4,7 +4,9 @@ open exactly their networks, live sessions follow the directory, and each reason
 from __future__ import annotations
 
 import os
+import re
 import signal
+from pathlib import Path
 
 import pytest
 from helpers import certs
@@ -13,8 +15,10 @@ from helpers.samba import BASE, INSTALLED, PASSWORD, SambaAd, user_dn
 
 pytestmark = pytest.mark.skipif(not INSTALLED or "SAMBA" not in os.environ, reason="make test-samba runs it")
 
+DOCS = Path(__file__).parents[2] / "docs"
 CERTIFICATE = '{ type = "certificate-authentication", client_ca = "ca.crt", crl = "crl.pem" }'
 CORP = '{ type = "directory-service-authentication", directory = "corp", username_is_common_name = true }'
+PASSWORDS = '{ type = "directory-service-authentication", directory = "corp" }'
 RECHECK_S = 2
 REFUSED = {
     "disabled": "account-disabled", "expired": "account-expired", "old": "password-expired",
@@ -138,3 +142,41 @@ def test_after_a_kill_who_has_bound_is_asked_only_where_the_domain_says_no(site,
     why = {entry["username"]: entry["connection-attempt-failure-reason"] for entry in tokens[-2:]}
     # the controller goes on taking an old password for an hour; the token is of that one, and worth nothing with it
     assert why == {"LAB\\alice": "token-invalid", "bob@lab.test": "account-disabled"}
+
+
+def test_the_lines_of_the_guide_let_people_of_a_domain_in(site, connect, ping):
+    """With its service account and its unit of people: only names and addresses are those of the lab."""
+    samba = SambaAd(site.lab.gateway, site.lab.directory / "dc")
+    for unit in ("Services", "People"):
+        samba.local("ou", "add", f"OU={unit}")
+    samba.local("user", "create", "cvpnd", "Service-of-2026", "--userou=OU=Services")
+    samba.local("user", "create", "anna", PASSWORD, "--userou=OU=People")
+    samba.local("group", "add", "engineering")
+    samba.local("group", "addmembers", "engineering", "anna")
+    samba.start()
+    etc = site.lab.directory / "gateway"
+    etc.mkdir(exist_ok=True)
+    (etc / "corp-ca.crt").write_bytes((samba.directory / "ca.crt").read_bytes())
+    (etc / "corp.password").write_text("Service-of-2026\n")
+    (etc / "corp.password").chmod(0o600)
+    chapter = (DOCS / "authentication.md").read_text().partition("## Active Directory")[2]
+    lines = re.search(r"^```toml\n(.*?)^\[\[endpoint", chapter, re.M | re.S)[1]
+    for there, here in (
+        ("dc1.example.com", "localhost"), ("dc2.example.com", "localhost:636"), ("DC=example,DC=com", BASE),
+        ('"EXAMPLE", "example.com"', '"LAB", "lab.test"'),
+    ):  # fmt: skip
+        assert there in lines
+        lines = lines.replace(there, here)
+    toml = site.toml("hand_window_s = 20").replace(f"[{CERTIFICATE}]", f"[{PASSWORDS}]")
+    toml = toml.replace("all_groups = true", 'group = "engineering"')
+    site._gateway = site.lab.gateway_process(toml + lines)
+    anna = connect("EXAMPLE\\anna", PASSWORD, name="stranger")
+    anna.wait_for("AUTH_FAILED")
+    assert site.gateway.refusals() == ["user-unknown"]
+    anna.kill()
+    connect("anna", PASSWORD, name="anna").wait_connected()
+    assert ping("10.20.0.10", 1) == 1.0
+    assert "directory corp" not in site.gateway.ctl("doctor", check=False).stdout
+    site.gateway.write_config(site.gateway.config_path.read_text().replace('"engineering"', '"Engineering"'))
+    told = site.gateway.ctl("doctor", check=False).stdout
+    assert "no group is called Engineering: the rule for it at staff" in told and "write engineering, as" in told
