@@ -124,6 +124,10 @@ class LeasePool:
         """Nobody new gets an address before some are forgotten, which they can be."""
         return self._clean == 0 and bool(self._resting or self._forgetting)
 
+    def waits_for(self, user: Holder) -> bool:
+        """The same for this one, who may have last held what rests."""
+        return self.waits and self._choose(user) is None
+
     def begin_forgetting(self) -> list[IPv4Address]:
         """The half that has rested longest. Nobody gets one of these, also not who held it, until ``end_forgetting``;
         one at a time."""

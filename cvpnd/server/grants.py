@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cvpnd.dataplane.api import Framing, PeerSettings, host_address
 from cvpnd.policy.compile import group_bits
-from cvpnd.policy.leases import PoolFull
+from cvpnd.policy.leases import Holder, PoolFull
 from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, DataOverhead, Grant, Identity
 from cvpnd.policy.mtu import client_mtu
 from cvpnd.policy.push import push_options
@@ -56,12 +56,15 @@ def client_facts(connection: Connection, credentials: CredentialsReceived) -> Cl
     )
 
 
+def holder_of(identity: Identity, device_id: str) -> Holder:
+    """Each device of a user has an address of its own that it comes back to."""
+    return (identity.user, device_id) if device_id else identity.user
+
+
 def make_grant(endpoint: ServedEndpoint, identity: Identity, device_id: str, facts: ClientFacts) -> Grant:
-    """Takes the lease: whoever gets the grant gives it back. Each device of a user has an address of its own that it
-    comes back to."""
-    holder = (identity.user, device_id) if device_id else identity.user
+    """Takes the lease: whoever gets the grant gives it back."""
     try:
-        lease = endpoint.lease(holder)
+        lease = endpoint.lease(holder_of(identity, device_id))
     except PoolFull as error:
         raise Denied(Refusal.ADDRESS_POOL_FULL, str(error)) from None
     try:

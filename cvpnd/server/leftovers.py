@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from cvpnd.host import tracked
 from cvpnd.host.errors import HostError
 from cvpnd.ops.logs import RateLimited
-from cvpnd.policy.leases import LeasePool
+from cvpnd.policy.leases import Holder, LeasePool
 
 log = logging.getLogger(__name__)
 _warn = RateLimited(log)
@@ -48,10 +48,10 @@ class Leftovers:
         if self._task is None and self._leases.should_forget:
             self._task = asyncio.get_running_loop().create_task(self._forget_while_due())
 
-    async def ready(self) -> None:
-        """Until somebody new can be given an address, or is to be refused for want of one."""
+    async def ready(self, holder: Holder) -> None:
+        """Until this one can be given an address, or is to be refused for want of one."""
         deadline = time.monotonic() + PATIENCE_S
-        while self._leases.waits and (left_s := deadline - time.monotonic()) > 0:
+        while self._leases.waits_for(holder) and (left_s := deadline - time.monotonic()) > 0:
             self._looked.clear()
             self._wanted.set()
             self.look()

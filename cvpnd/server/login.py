@@ -25,7 +25,7 @@ from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
 from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import CLIENT_TEXT, FINAL_TEXT, Denied
-from cvpnd.server.grants import check_limits, client_facts, make_grant, peer_settings
+from cvpnd.server.grants import check_limits, client_facts, holder_of, make_grant, peer_settings
 from cvpnd.server.holder import identify
 from cvpnd.server.predecessors import end_predecessors
 from cvpnd.server.token_login import keep_password, recognise, token_options, vouch_by_token
@@ -69,8 +69,9 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
             connection.username = identity.username
             await _ask_handler(control, connection, credentials, identity)
             identity = _as_of_now(control, connection, credentials, account, login)  # again: the handler took its time
-        if connection.endpoint.leases.waits and connection.endpoint.leftovers is not None:
-            await connection.endpoint.leftovers.ready()
+        endpoint, holder = connection.endpoint, holder_of(identity, credentials.peer_info.device_id)
+        if endpoint.leftovers is not None and endpoint.leases.waits_for(holder):
+            await endpoint.leftovers.ready(holder)
             identity = _as_of_now(control, connection, credentials, account, login)
         _let_in(control, connection, credentials, identity, account)
         control.pump(connection, control.loop.time())

@@ -100,6 +100,7 @@ def test_resting_address_is_its_last_holders_until_it_is_forgotten() -> None:
     with pytest.raises(PoolFull, match="1 of them rest"):
         pool.acquire("somebody else")
     assert pool.waits and pool.should_forget
+    assert pool.waits_for("somebody else") and not pool.waits_for("user3")
     assert pool.acquire("user3") == held["user3"]
     assert not pool.waits
     pool.release(held["user3"])
@@ -108,6 +109,7 @@ def test_resting_address_is_its_last_holders_until_it_is_forgotten() -> None:
         with pytest.raises(PoolFull):
             pool.acquire(name)
     assert pool.waits and not pool.should_forget, "one at a time"
+    assert pool.waits_for("user3")
     pool.end_forgetting({held["user3"]})
     with pytest.raises(PoolFull):
         pool.acquire("somebody else")

@@ -115,7 +115,9 @@ async def test_the_pool_is_full_for_others_while_the_kernel_cannot_forget(served
     bob.close()
 
 
-async def test_address_of_which_something_stays_tracked_waits_for_its_last_holder(served, kernel):
+async def test_address_of_which_something_stays_tracked_waits_for_its_last_holder(served, kernel, monkeypatch):
+    """Who does not wait for it: others are given time until the kernel has forgotten."""
+    monkeypatch.setattr(leftovers, "PATIENCE_S", 60)
     kernel.may.set()
     alice, address = await connect(served, "alice")
     kernel.keeps = {address}
@@ -128,6 +130,15 @@ async def test_address_of_which_something_stays_tracked_waits_for_its_last_holde
     assert bobs == other
     alice, again = await connect(served, "alice")
     assert again == address
+    await leave(served, alice)
+    kernel.may.clear()
+    looks = len(kernel.asked)
+    assert await wait_until(lambda: len(kernel.asked) > looks)
+    alice = Client(served.udp, certificate=certs.client("alice"))
+    assert not await alice.until(lambda: alice.light.connected, 0.3), "while it is looked at, it is nobody's"
+    kernel.may.set()
+    await alice.connect()
+    assert served.established[-1].grant.lease.v4 == address
     for client in (alice, bob):
         client.close()
 
