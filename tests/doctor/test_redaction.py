@@ -146,7 +146,11 @@ def test_what_libpq_reads_besides_the_url_is_cut_out(tmp_path: Path) -> None:
     config = tmp_path / "cvpnd.toml"
     config.write_text(f'[daemon]\nstate = "postgresql+psycopg://cvpnd@db/cvpnd?passfile={tmp_path}/in-url"\n')
     environment = {"HOME": str(home), "PGPASSFILE": str(tmp_path / "named"), "PGPASSWORD": "canary-itself"}
-    with subprocess.Popen(["sleep", "60"], env=environment) as daemon:
+    with subprocess.Popen(["cat"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdin is not None and daemon.stdout is not None
+        daemon.stdin.write(b"\n")
+        daemon.stdin.flush()
+        daemon.stdout.readline()  # in the first moment of a program the kernel shows no environment of it
         scrub = Scrubber(secrets_of(config, lambda: environment_of(daemon.pid)))
         daemon.kill()
     for secret in (

@@ -259,6 +259,7 @@ class Client:
         self.worker = peer_id % self.plane.workers
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host)
         self.socket = udp_socket(self.host)
+        self._left: list[socket.socket] = []
         self.keys: dict[int, ClientKey] = {}
         self.key_id = 0
         leases = tuple(ip_address(address) for address in addresses)
@@ -334,8 +335,10 @@ class Client:
         self.host = host
 
     def move(self) -> None:
-        """To another port, as a roaming client does."""
-        self.use_host(self.host)
+        """To another port, as a roaming client does, and to none that it has had: it would be at home there."""
+        self._left.append(self.socket)
+        self.socket = udp_socket(self.host)
 
     def close(self) -> None:
-        self.socket.close()
+        for each in (*self._left, self.socket):
+            each.close()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.host_state import ip
@@ -22,8 +25,13 @@ OTHERS = 60
 """Interfaces, for a list that the kernel tells in several parts."""
 
 
-def flags(message) -> int:
-    return message["header"]["flags"]
+def flags(message: dict[str, Any]) -> int:
+    return int(message["header"]["flags"])
+
+
+async def each_of(messages: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    for message in messages:
+        yield message
 
 
 async def test_a_list_that_changed_meanwhile_is_read_again(
@@ -31,24 +39,31 @@ async def test_a_list_that_changed_meanwhile_is_read_again(
 ) -> None:
     lab.gateway.ip_batch(*(f"link add a{n} type veth peer name b{n}" for n in range(OTHERS // 2)))
     comings = tmp_path / "comings"
-    comings.write_text("link add x type veth peer name y\nlink del x\n" * 100)
-    others = lab.gateway.start("sh", "-c", f"while ip -batch {comings}; do :; done", label="others")
+    comings.write_text("link add x type veth peer name y\nlink del x\n" * 20_000)
+    others = lab.gateway.start("ip", "-batch", comings, label="others")
     async with kernel.netlink_socket() as netlink:
-        interrupted, until = 0, time.monotonic() + 20
-        while not interrupted and time.monotonic() < until:
-            messages = [flags(message) async for message in await netlink.link("dump")]
-            interrupted += sum(bool(each & NLM_F_DUMP_INTR) for each in messages)
-        assert interrupted, "or what follows would say nothing"
-        monkeypatch.setattr(kernel, "LOOKS", 1000)
-        for _ in range(20):
-            found = await kernel.listed(netlink.link, flags)
+        interrupted = 0
+
+        async def links(command: str) -> AsyncIterator[dict[str, Any]]:
+            """What the kernel tells. Others make changes until two lists were interrupted by them."""
+            nonlocal interrupted
+            messages = [message async for message in await netlink.link(command)]
+            interrupted += any(flags(each) & NLM_F_DUMP_INTR for each in messages)
+            if interrupted >= 2:
+                others.signal(signal.SIGSTOP)
+            return each_of(messages)
+
+        monkeypatch.setattr(kernel, "LOOKS", 10_000)
+        monkeypatch.setattr(kernel, "PAUSE_S", 0.001)
+        while interrupted < 2:
+            found = await kernel.listed(links, flags)
             assert len(found) >= OTHERS and not any(each & NLM_F_DUMP_INTR for each in found)
+            await asyncio.sleep(0)
+        others.signal(signal.SIGCONT)
         monkeypatch.setattr(kernel, "LOOKS", 1)
-        monkeypatch.setattr(kernel, "PAUSE_S", 0)
         with pytest.raises(HostError, match="change faster than they can be read"):
-            for _ in itertools.count():
+            while others.running:
                 await kernel.listed(netlink.link, flags)
-                assert time.monotonic() < until
                 await asyncio.sleep(0)
     others.kill()
 
