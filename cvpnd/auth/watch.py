@@ -68,14 +68,14 @@ class TrustKeeper:
         known: Mapping[CrlSource, CrlEdition] = MappingProxyType({}),
     ) -> None:
         """Read the files, in place of what there was before. Raises TrustError: without a good state to begin with
-        there is nothing to keep. ``known``: which CRLs were in force of the file when there was nothing before; by one
-        that goes back behind them nobody gets in. Who names another CRL file may go back, as by that they say what
-        they mean."""
+        there is nothing to keep. ``known``: which CRLs were in force of the file, if what there was before had none of
+        that name; where there was nothing before, nobody gets in by one that goes back behind them. Who names another
+        CRL file may go back behind those of the first, as by that they say what they mean."""
         self._watch = FileWatch(settings.paths, interval_s)
         self.last_error: TrustError | None = None
         """Why the files as they are now are not in use; None when they are."""
-        if before is not None:
-            known = before.lists if before.settings.crl == settings.crl else {}
+        if before is not None and before.settings.crl == settings.crl:
+            known = before.lists
         try:
             self.current = CertificateTrust.load(settings, known=known)
         except CrlGoesBack as error:

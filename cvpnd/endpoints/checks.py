@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
 from cvpnd.auth.crl import CrlEdition, CrlSource
 from cvpnd.auth.files import CertificateSettings, TrustError
@@ -17,6 +19,8 @@ from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, SetAside
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.endpoints.running import Keepers, RunningEndpoint
 from cvpnd.server.sockets import ListenError, check_free
+
+_NO_CRLS: Mapping[CrlSource, CrlEdition] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,11 @@ class Checks:
         return Checked(of_file, managed, keepers)
 
     async def _read_files(self, endpoint: EndpointConfig, *, again: bool, is_managed: bool) -> Keepers:
-        running = self._running.get(endpoint.id)
-        if running is not None:
-            return await asyncio.to_thread(_keepers, endpoint, running.keepers, {}, again=again)
-        crls = {} if is_managed else await asyncio.to_thread(self._crl_memory.known, endpoint)
-        return await asyncio.to_thread(_keepers, endpoint, None, crls, again=again)
+        running, crls = self._running.get(endpoint.id), _NO_CRLS
+        before = None if running is None else running.keepers
+        if not is_managed and (before is None or _crl_of(before) != CertificateSettings.of_endpoint(endpoint).crl):
+            crls = await asyncio.to_thread(self._crl_memory.known, endpoint)
+        return await asyncio.to_thread(_keepers, endpoint, before, crls, again=again)
 
     def _check_new_ports(self, endpoint: EndpointConfig) -> None:
         """An address that cannot be listened on is found before anybody is sent away for it. Not where one of ours has
@@ -88,11 +92,15 @@ def read_again(old: Config) -> Config:
     return config
 
 
+def _crl_of(keepers: Keepers) -> Path | None:
+    return keepers[0].current.settings.crl
+
+
 def _keepers(
     endpoint: EndpointConfig, known: Keepers | None, crls: Mapping[CrlSource, CrlEdition], *, again: bool
 ) -> Keepers:
-    """``known`` keepers stay in place where they keep what is wanted, but for ``again``. ``crls``: where there are no
-    keepers, which lists were in force before."""
+    """``known`` keepers stay in place where they keep what is wanted, but for ``again``. ``crls``: where they keep no
+    list of that file, which were in force of it before."""
     settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
     if trust is None or trust.current.settings != settings or again:
         trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current, known=crls), None

@@ -174,7 +174,11 @@ def test_an_older_list_keeps_the_one_in_force_until_a_newer_comes(settings, capl
         TrustKeeper(before.settings, before=before)
     named = replace(before.settings, crl=path.with_name("restored.pem"))
     path.rename(named.crl)
-    assert TrustKeeper(named, before=before).current.check(alice.certificate, NO_PATH) is None, "its operator names it"
+    restored = TrustKeeper(named, before=before).current
+    assert restored.check(alice.certificate, NO_PATH) is None, "its operator names it"
+    _write(path, start=certs.START - 2 * certs.DAY)
+    with pytest.raises(TrustError, match="crl-goes-back"):
+        TrustKeeper(before.settings, before=restored, known=before.lists)
     _write(path, number=3)
     assert keeper.poll(9) is before
     assert keeper.current.check(alice.certificate, NO_PATH) is None

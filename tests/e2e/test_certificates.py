@@ -179,6 +179,21 @@ def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):
             gateway.ctl("reload")
         site.connect(certs.client("stolen"), name=f"let-in-{restart}").kill()
 
+    path.write_bytes(last_month)
+    config.write_text(config.read_text().replace('crl = "restored.pem"', 'crl = "crl.pem"'))
+    refused = gateway.ctl("reload", check=False)
+    assert refused.returncode == 1 and f"{path}: crl-goes-back" in refused.stderr and "number 3 of" in refused.stderr
+    site.connect(certs.client("stolen"), name="by-the-one-in-force").kill()
+    site.write_crl(certs.client("stolen"), number=4)
+    gateway.ctl("reload")
+    for restart in (False, True):
+        if restart:
+            gateway.stop()
+            gateway.start()
+        site.connect(certs.client("stolen"), name=f"out-again-{restart}", wait=False)
+        wait_until(lambda: "certificate-revoked" in failures(gateway), 8)
+        site._clients[-1].kill()
+
 
 def test_half_written_crl_keeps_the_old_one(site, ping):
     gateway = site.start()
