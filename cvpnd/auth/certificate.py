@@ -16,6 +16,7 @@ import datetime
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Protocol, Self
@@ -29,6 +30,7 @@ from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, IssuerCrl, authority_of, 
 from cvpnd.auth.crl_scope import UNREADABLE, distribution_points
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
+from cvpnd.auth.names import canonical_name
 from cvpnd.auth.verify_callback import require_certificates
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
@@ -132,6 +134,8 @@ class CertificateTrust:
             lists.update((source, each) for source, each in crl.editions().items() if each.this_update <= now)
         context = new_server_context(settings, chain, authorities)
         trust = cls(settings, tuple(chain), authorities, crl, context, clock, lists)
+        if trust.without_list:
+            log.warning("%s: %s", settings.crl, revokes_nobody(trust.without_list))
         if settings.client_ca is not None:
             require_certificates(context, _Verifier(trust), authorities_too=crl is not None)
         return trust
@@ -218,6 +222,15 @@ class CertificateTrust:
         """Why nobody gets in by a certificate, whatever it is; empty: they do."""
         return "" if self.crl is None or self.crl.problem is None else self.crl.problem
 
+    @cached_property
+    def without_list(self) -> tuple[str, ...]:
+        """The authorities of the bundle that have no list, where others have one. Also those whose own issuer has: that
+        one's list can name them, and not whom they let in. Empty where nobody gets in or nobody is to be revoked."""
+        if self.crl is None or self.crl.problem is not None:
+            return ()
+        without = (each.subject for each in self.authorities if not self.crl.of_issuer(canonical_name(each.subject)))
+        return tuple(dict.fromkeys(each.rfc4514_string() for each in without))
+
     @property
     def server_certificate(self) -> x509.Certificate:
         return self.server_chain[0]
@@ -244,6 +257,11 @@ class CertificateTrust:
             ends["crl"] = self.crl_expires_at
         now = self.clock().timestamp()
         return MappingProxyType({what: (end - now) / 86_400 for what, end in ends.items()})
+
+
+def revokes_nobody(authorities: Sequence[str]) -> str:
+    """What to say of authorities without a list."""
+    return f"it holds no revocation list of {' and of '.join(authorities)}: whom they let in cannot be revoked"
 
 
 # --- the verify callback ----------------------------------------------------------------------------------------------

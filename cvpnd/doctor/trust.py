@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.certificate import CertificateTrust, revokes_nobody
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.trial import is_for_servers
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files
@@ -18,7 +18,7 @@ from cvpnd.doctor.daemon_user import SERVICE_CONFIG
 from cvpnd.doctor.facts import Facts, is_root
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.redaction import secret_files
-from cvpnd.ops.problems import AUTHORITY_DAYS, CERTIFICATE_DAYS, CRL_DAYS
+from cvpnd.ops.problems import AUTHORITY_DAYS, CERTIFICATE_DAYS, CRL_DAYS, WITHOUT_LIST_FIX
 
 WARN_DAYS = {"server": CERTIFICATE_DAYS, "ca": AUTHORITY_DAYS, "crl": CRL_DAYS}
 WHAT = {"server": "the server certificate", "ca": "an authority of client certificates", "crl": "the revocation list"}
@@ -95,6 +95,9 @@ def certificates(facts: Facts) -> Iterator[Finding]:
                 yield warning(
                     "certificates", f"endpoint {endpoint.name}: {WHAT[kind]} expires in {days:.1f} days", FIX[kind]
                 )
+        if trust.without_list:
+            what = f"endpoint {endpoint.name}: {trust.settings.crl}: {revokes_nobody(trust.without_list)}"
+            yield warning("certificates", what, WITHOUT_LIST_FIX)
         if not is_for_servers(trust.server_certificate):
             yield _not_for_servers(endpoint)
         yield from _not_yet_valid(endpoint, trust)

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from itertools import product
 from typing import Any, TypeVar
 
+from cvpnd.auth.certificate import revokes_nobody
 from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.radius_codes import RadiusCodes
 from cvpnd.auth.saml.keeper import SamlKeeper
@@ -245,6 +246,7 @@ def endpoint_metrics(
                 client_ca_expires_at=expires_at.get("ca"),
                 files_problem=str(endpoint.trust_keeper.last_error or endpoint.trust.crl_problem),
                 crl_problem=endpoint.trust.crl_problem,
+                crl_gap=revokes_nobody(endpoint.trust.without_list) if endpoint.trust.without_list else "",
                 waiting_bytes=sum(each.waiting_bytes for each in sockets),
                 socket_drops=sum(each.dropped for each in sockets),
             )

@@ -79,6 +79,8 @@ class EndpointMetrics:
     """Why the certificates and the CRL on disk are not those in use: earlier ones are, or ``crl_problem`` says why
     nobody gets in."""
     crl_problem: str = ""
+    crl_gap: str = ""
+    """Whose certificates it cannot revoke, as no list of their authority is in it."""
     waiting_bytes: int = 0
     """In the kernel's buffers of its UDP sockets."""
     socket_drops: int = 0

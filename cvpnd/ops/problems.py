@@ -13,6 +13,9 @@ from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
 DAY_S = 86_400
 CRL_DAYS, CERTIFICATE_DAYS, AUTHORITY_DAYS = 3, 14, 30
 """Before their expiry, for ``cvpnctl doctor`` too."""
+WITHOUT_LIST_FIX = (
+    "put a list of each authority into that file, if only an empty one, or take out of client_ca who need let nobody in"
+)
 POOL_SHARE = 0.9
 
 
@@ -127,6 +130,8 @@ def _of_endpoint(endpoint: EndpointMetrics, now: float) -> Iterator[Problem]:
             f"its certificate files on disk cannot be used, those read before still are: {endpoint.files_problem}",
             "put a good file there; it is read again within a second",
         )
+    if endpoint.crl_gap:
+        yield Problem("warning", subject, endpoint.crl_gap, WITHOUT_LIST_FIX)
     if endpoint.lease_pool_used > POOL_SHARE * endpoint.lease_pool_size:
         yield Problem(
             "warning",

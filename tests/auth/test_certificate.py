@@ -418,6 +418,20 @@ def test_a_crl_that_nobody_in_the_bundle_signed_lets_nobody_in(trust, caplog):
     assert "nobody can connect" in caplog.text
 
 
+def test_authorities_without_a_list_are_named_where_others_have_one(trust, caplog):
+    middle, other = certs.intermediate(), certs.authority("Other, CA")
+    bundle = (AUTHORITY, middle, other)
+    lists = [certs.certificate_revocation_list(each) for each in bundle]
+    assert trust(authorities=bundle).without_list == ()
+    assert trust(*lists, authorities=bundle).without_list == ()
+    assert trust(certs.certificate_revocation_list(certs.authority("Nobody")), authorities=bundle).without_list == ()
+    assert not [each for each in caplog.records if "cannot be revoked" in each.message]
+    assert trust(lists[0], authorities=bundle).without_list == ("CN=Test Intermediate CA", "CN=Other\\, CA")
+    (told,) = [each.message for each in caplog.records if "cannot be revoked" in each.message]
+    assert "no revocation list of CN=Test Intermediate CA and of CN=Other\\, CA: " in told
+    assert trust(lists[1], authorities=bundle[:2]).without_list == ("CN=Test CA",)
+
+
 def test_a_revoked_intermediate_takes_its_clients_with_it(trust):
     middle = certs.intermediate()
     crl = certs.certificate_revocation_list(revoked=[middle])

@@ -134,6 +134,23 @@ def test_who_came_by_an_intermediate_that_is_revoked_leaves_at_once_and_stays_ou
     assert ping(client=second) == 1.0 and bob.connected_count == 1
 
 
+def test_an_authority_that_revokes_nobody_beside_one_that_does_is_told(site):
+    middle, crl = certs.intermediate(), site.directory / "crl.pem"
+    (site.directory / "ca.crt").write_bytes(certs.authority().certificate_pem + middle.certificate_pem)
+    gateway = site.start()
+    told = "no revocation list of CN=Test Intermediate CA: whom they let in cannot be revoked"
+    assert gateway.log().count(told) == 1 and f"{crl}: it holds" in gateway.log()
+    site.connect(certs.client(issuer=middle)).kill()  # told, not refused
+    for command in ("status", "doctor"):
+        shown = gateway.ctl(command, check=False).stdout
+        assert told in shown and "put a list of each authority into that file" in shown
+    crl.write_bytes(crl.read_bytes() + certs.crl_pem(certs.certificate_revocation_list(middle)))
+    gateway.running.wait_for("certificates reloaded from")
+    for command in ("status", "doctor"):
+        assert told not in gateway.ctl(command, check=False).stdout
+    assert gateway.log().count(told) == 1
+
+
 def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):
     path = site.directory / "crl.pem"
     last_month = certs.crl_pem(certs.certificate_revocation_list(start=certs.START - 20 * certs.DAY))

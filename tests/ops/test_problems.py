@@ -37,6 +37,7 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
         "authority of its clients expires": {"client_ca_expires_at": NOW + DAY_S},
         "on disk cannot be used, those read before still are: a.crt: no": {"files_problem": "a.crt: no"},
         "revocation list: nobody signed it": {"files_problem": "nobody signed it", "crl_problem": "nobody signed it"},
+        "no revocation list of CN=b": {"crl_gap": "it holds no revocation list of CN=b"},
         "91 of 100 client addresses": {"lease_pool_used": 91},
         "no authorization rule": {"authorization_rules": 0},
         "dropped 7 packets": {"socket_drops": 7},
