@@ -18,6 +18,8 @@ from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
 
 MAX_NAME_CHARACTERS = 64
+MAX_USER_NAME_CHARACTERS = 255
+"""In a directory, and as people type it, with its realm perhaps."""
 
 # Cc control, Cf format (bidirectional overrides), Cs surrogates, Co private, Cn unassigned, Zl and Zp line ends.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -55,6 +57,13 @@ def problem_with_name(name: str) -> str | None:
     """What forbids ``name`` as an identity, as the end of a sentence; None when nothing does."""
     if len(name) > MAX_NAME_CHARACTERS:
         return f"has {len(name)} characters; at most {MAX_NAME_CHARACTERS} are allowed"
+    return problem_with_characters(name)
+
+
+def problem_with_user_name(name: str) -> str | None:
+    """The same for a name of a directory."""
+    if len(name) > MAX_USER_NAME_CHARACTERS:
+        return f"has {len(name)} characters; at most {MAX_USER_NAME_CHARACTERS} are allowed"
     return problem_with_characters(name)
 
 

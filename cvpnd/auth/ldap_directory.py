@@ -23,7 +23,7 @@ from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn, parse_dn
 
 from cvpnd.auth.directory import Account, DirectoryError
-from cvpnd.auth.identity import Refused
+from cvpnd.auth.identity import Refused, problem_with_user_name
 from cvpnd.auth.ldap import FAULTS, Entry, LdapServers, LdapSession, Unavailable, tls_context
 from cvpnd.auth.ldap_bound import BoundUsers
 from cvpnd.auth.ldap_reasons import bind_refusal
@@ -340,15 +340,16 @@ class LdapDirectory:
 
     def _name_of(self, session: LdapSession, entry: Entry) -> str | Refused:
         """Whoever may write a name into their own entry shall not choose another person's: of several the one in the DN
-        counts, else the first, and no other entry may have it."""
+        counts, else the first, and no other entry may have it. Nor one that could pass for another in a log."""
         attribute = self._settings.user_name
         names = entry.texts(attribute)
         if not names or not names[0]:
             return Refused(Refusal.USER_UNKNOWN, f"{entry.dn} has no {attribute}")
-        if len(names) == 1:
-            return names[0]
         name = next((value for value in names if _names(entry.dn, attribute, value)), names[0])
-        if len(session.search(self._settings.user_base, self._filter(attribute, name), [attribute], most=2)) > 1:
+        if (problem := problem_with_user_name(name)) is not None:
+            return Refused(Refusal.USER_UNKNOWN, f"the {attribute} of {entry.dn} {problem}")
+        wanted = self._filter(attribute, name)
+        if len(names) > 1 and len(session.search(self._settings.user_base, wanted, [attribute], most=2)) > 1:
             return Refused(Refusal.USER_UNKNOWN, f"{name!r}, of {entry.dn}, is the name of others too")
         return name
 

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 from cvpnd.auth.challenge import DYNAMIC, STATIC, Proven
 from cvpnd.auth.directory import Account, Directory
 from cvpnd.auth.health import Latency
-from cvpnd.auth.identity import MAX_NAME_CHARACTERS, Refused, problem_with_characters
+from cvpnd.auth.identity import MAX_NAME_CHARACTERS, Refused, problem_with_user_name
 from cvpnd.auth.throttle import LoginThrottle
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
@@ -34,8 +34,6 @@ MOST_PENDING_OF_SOURCE = 512
 """A large office behind one address, and no single address all of them."""
 MOST_PENDING_OF_PAIR = 32
 FAILURE_TAKES_S = 1.0
-MOST_TYPED_CHARACTERS = 255
-"""A name, and the realm or domain that people type with it."""
 OWN_FAULT = frozenset(
     {
         Refusal.USER_UNKNOWN,
@@ -224,7 +222,7 @@ class UserLogins:
         account lately. Refused: it gave no answer, or this one. Says nothing to the throttle, as nothing was proven."""
         desk = self._desks[directory]
         good_for_s = desk.directory.good_for_s
-        if good_for_s is None or _problem_with(username) is not None:
+        if good_for_s is None or problem_with_user_name(username) is not None:
             return None
         if (known := desk.find(username)) is not None and self._clock() < known[1] + good_for_s:
             return None
@@ -342,19 +340,12 @@ class UserLogins:
 def _ask(
     directory: Directory, password: Secret, second_factor: SecondFactor | None, username: str
 ) -> Account | Refused | Proven:
-    if (problem := _problem_with(username)) is not None:
+    if (problem := problem_with_user_name(username)) is not None:
         directory.log_in("", password)  # as long as for any other that nobody has
         return Refused(Refusal.USER_UNKNOWN, f"the user name {problem}")
     if second_factor is not None:
         return second_factor.prove(directory, username, password)
     return directory.log_in(username, password)
-
-
-def _problem_with(typed: str) -> str | None:
-    """The same as with the name of an account, which may stand beside its realm here."""
-    if len(typed) > MOST_TYPED_CHARACTERS:
-        return f"has {len(typed)} characters; at most {MOST_TYPED_CHARACTERS} are looked for"
-    return problem_with_characters(typed)
 
 
 def _look_up_or_bind(directory: Directory, kept: KeptPassword, username: str) -> Account | Refused:

@@ -140,7 +140,7 @@ CLIENT_COLUMNS = (
 ROUTE_COLUMNS = ("Virtual Address", "Common Name", "Real Address", "Last Ref", "Last Ref (time_t)")
 SEPARATORS = {2: ",", 3: "\t"}
 
-_BREAKING = re.compile(r"[\x00-\x1f\x7f,]")
+_BREAKING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029,]")
 
 
 def render_status(clients: Sequence[ClientMetrics], *, title: str, version: int, now: float) -> str:
@@ -171,7 +171,7 @@ def write_status(path: Path, text: str) -> None:
     """Whoever reads sees the old file or the new one. Raises ``OSError``. Blocks."""
     scratch = path.with_name(f".{path.name}.new")
     file = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-    with os.fdopen(file, "w") as stream:
+    with os.fdopen(file, "w", encoding="utf-8", errors="backslashreplace") as stream:
         stream.write(text)
     os.replace(scratch, path)  # noqa: PTH105 - the name says what it does: atomically
 

@@ -208,6 +208,17 @@ def test_of_several_names_in_an_entry_none_is_another_persons(
     assert admin.delete(dn)
 
 
+@pytest.mark.parametrize("name", ["root\nalice", "alice\u200b", "\u202ealice", "a" * 256])
+def test_a_name_that_could_pass_for_another_is_nobodys(
+    ask: Callable[..., Account | Refused], server: OpenLdap, name: str
+) -> None:
+    """The directory finds the entry by another of its names, which says nothing of what else it is called."""
+    server.change(user_dn("bob"), givenName=[name, "Robert"])
+    answers = [ask("Robert", "bob's", verb, user_attribute="givenName") for verb in ("log_in", "look_up")]
+    server.change(user_dn("bob"), givenName=[])
+    assert [reason(answer) for answer in answers] == 2 * [Refusal.USER_UNKNOWN]
+
+
 def test_the_stamp_follows_the_password(ask: Callable[..., Account | Refused], server: OpenLdap) -> None:
     before, again = ask("müller", "ümlaut"), ask("müller", "ümlaut", "look_up")
     assert isinstance(before, Account) and isinstance(again, Account) and before.stamp == again.stamp

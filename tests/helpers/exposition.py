@@ -101,8 +101,8 @@ class Source:
             "AES-256-GCM",
         )  # fmt: skip
         eve = ClientMetrics(
-            "staff", "eve,\nCLIENT_LIST\tx", "", "10.100.0.3", "", "[2001:db8::7]:5001", 1, 2, 1700000001.0, 0.0, 6,
-            "AES-128-GCM",
+            "staff", "Ёва,\nCLIENT_LIST\tx\u2028y\x85z", "", "10.100.0.3", "", "[2001:db8::7]:5001", 1, 2, 1700000001.0,
+            0.0, 6, "AES-128-GCM",
         )  # fmt: skip
         return [anna, eve]
 
