@@ -25,12 +25,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
-from cvpnd.auth.context import MAX_CHAIN_DEPTH, issued, minimum_rsa_bits, new_server_context
-from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, IssuerCrl, authority_of, certificate_key, source_of
-from cvpnd.auth.crl_scope import UNREADABLE, distribution_points
+from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
+from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, authority_of, source_of
+from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.names import canonical_name
+from cvpnd.auth.revocation import Revocation
 from cvpnd.auth.verify_callback import require_certificates
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
@@ -96,11 +97,9 @@ class CertificateTrust:
     server_chain: tuple[x509.Certificate, ...]
     """The server's certificate, then its intermediates as they are sent."""
     authorities: tuple[x509.Certificate, ...]
-    crl: Crl | None
+    revocation: Revocation
     ssl_context: SSL.Context = field(repr=False)
     """For every new TLS connection of this endpoint."""
-    clock: Callable[[], datetime.datetime] = field(repr=False, default=_utc_now)
-    """Wall clock for CRL expiry; OpenSSL reads the system's own for certificates."""
     lists: Mapping[CrlSource, CrlEdition] = field(repr=False, default_factory=dict)
     """The latest of each authority that was in force here or before a reload: none goes back behind them."""
 
@@ -114,7 +113,8 @@ class CertificateTrust:
         crl_problem: str | None = None,
     ) -> Self:
         """Read every file once. Raises TrustError naming the first that cannot be used, ``CrlGoesBack`` for a CRL that
-        is older than ``known``. ``crl_problem``: why the CRL is not to be relied upon, whatever is in it."""
+        is older than ``known``. ``crl_problem``: why the CRL is not to be relied upon, whatever is in it.
+        ``clock``: the wall clock for CRL expiry; OpenSSL reads the system's own for certificates."""
         chain = read_certificates(settings.certificate)
         if settings.chain is not None:
             chain += read_certificates(settings.chain)
@@ -133,11 +133,13 @@ class CertificateTrust:
             now = clock()  # one that is not in force yet may be a mistake, and the next one right
             lists.update((source, each) for source, each in crl.editions().items() if each.this_update <= now)
         context = new_server_context(settings, chain, authorities)
-        trust = cls(settings, tuple(chain), authorities, crl, context, clock, lists)
+        revocation = Revocation(crl, settings.crl, settings.crl_expired, clock)
+        trust = cls(settings, tuple(chain), authorities, revocation, context, lists)
         if trust.without_list:
             log.warning("%s: %s", settings.crl, revokes_nobody(trust.without_list))
         if settings.client_ca is not None:
-            require_certificates(context, _Verifier(trust), authorities_too=crl is not None)
+            verifier = _Verifier(revocation, minimum_rsa_bits(settings))
+            require_certificates(context, verifier, authorities_too=crl is not None)
         return trust
 
     def reload(self) -> Self:
@@ -152,7 +154,7 @@ class CertificateTrust:
         refusals = []
         for link in (certificate, *path.authorities):
             try:
-                refused = self.check_revocation(link)
+                refused = self.revocation.check(link)
             except UNREADABLE as problem:
                 refused = _unreadable(problem)
             if refused is not None:
@@ -181,41 +183,13 @@ class CertificateTrust:
         proven = tuple(ours[each.to_cryptography()] for each in chain[1:])
         return CertificationPath(proven, tuple(each for each in sent if each in proven))
 
-    def check_revocation(self, certificate: x509.Certificate) -> Refused | None:
-        """Look one certificate up in all lists of its issuer. One without any revokes nothing; of one with lists about
-        others alone nobody knows what it has revoked. A root is trusted by being in the bundle, and on no list but one
-        that it would sign itself."""
-        if self.crl is None or _signed_by_itself(certificate):
-            return None
-        if self.crl.problem is not None:
-            return Refused(Refusal.CRL_UNUSABLE, self.crl.problem)
-        issuer, serial = certificate_key(certificate)
-        lists = self.crl.of_issuer(issuer)
-        for crl in lists:
-            if serial in crl.serials:
-                return Refused(
-                    Refusal.CERTIFICATE_REVOKED, f"serial {serial:x} is on the CRL of {crl.edition.issuer_text}"
-                )
-        about_it = [crl for crl in lists if crl.scope.covers(certificate)]
-        if lists and not about_it:
-            who, where = certificate.issuer.rfc4514_string(), " ".join(sorted(distribution_points(certificate)))
-            return Refused(
-                Refusal.CRL_UNUSABLE,
-                f"no CRL of {who} in {self.settings.crl} is about it (distribution point: {where or 'none'}); "
-                "add the one that is, or a complete one",
-            )
-        return next(filter(None, map(self._check_crl_dates, about_it)), None)
+    @property
+    def crl(self) -> Crl | None:
+        return self.revocation.crl
 
-    def _check_crl_dates(self, crl: IssuerCrl) -> Refused | None:
-        now = self.clock()
-        if now < crl.edition.this_update:
-            when = f"{crl.edition.this_update:%Y-%m-%d %H:%M:%S} UTC"
-            return Refused(Refusal.CRL_UNUSABLE, f"the CRL of {crl.edition.issuer_text} is valid only from {when}")
-        if crl.expired(now) and self.settings.crl_expired == "refuse":
-            return Refused(
-                Refusal.CRL_EXPIRED, f"the CRL of {crl.edition.issuer_text} expired on {crl.next_update:%Y-%m-%d}"
-            )
-        return None
+    @property
+    def clock(self) -> Callable[[], datetime.datetime]:
+        return self.revocation.clock
 
     @property
     def crl_problem(self) -> str:
@@ -271,7 +245,8 @@ def revokes_nobody(authorities: Sequence[str]) -> str:
 class _Verifier:
     """OpenSSL calls this for each certificate from the root down to the client's own (depth 0), and for each error."""
 
-    trust: CertificateTrust
+    revocation: Revocation
+    minimum_rsa_bits: int
 
     def __call__(self, connection: SSL.Connection, presented: crypto.X509, error: int, depth: int, ok: int) -> bool:
         verdict: CertificateVerdict | None = connection.get_app_data()
@@ -299,14 +274,14 @@ class _Verifier:
     ) -> Refused | None:
         if not ok:
             return _refused_by_openssl(error, depth)
-        if depth > 0 and self.trust.crl is None:
+        if depth > 0 and self.revocation.crl is None:
             return None
         certificate = parsed(presented)
-        if (refused := self.trust.check_revocation(certificate)) is not None:
+        if (refused := self.revocation.check(certificate)) is not None:
             return refused
         if depth > 0:
             return None
-        refused = _refused_key(certificate, minimum_rsa_bits(self.trust.settings)) or _refused_name(certificate)
+        refused = _refused_key(certificate, self.minimum_rsa_bits) or _refused_name(certificate)
         if refused is None:
             verdict.accepted = certificate
         return refused
@@ -333,15 +308,6 @@ def _rsa_bits(certificate: x509.Certificate) -> int | None:
 @remembered
 def _end(certificate: x509.Certificate) -> datetime.datetime:
     return certificate.not_valid_after_utc
-
-
-@remembered
-def _signed_by_itself(certificate: x509.Certificate) -> bool:
-    """Not merely issued under its own name, as a certificate is by which an authority vouches for its next key."""
-    try:
-        return certificate.issuer == certificate.subject and issued(certificate, certificate)
-    except UNREADABLE:  # a name that cannot be read; those of the bundle can
-        return False
 
 
 def _refused_name(certificate: x509.Certificate) -> Refused | None:

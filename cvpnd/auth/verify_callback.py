@@ -89,7 +89,7 @@ def require_certificates(context: SSL.Context, judge: Judge, *, authorities_too:
             return 0
 
     callback = _Callback(verify)
-    address = ctypes.cast(callback, ctypes.c_void_p).value
+    address = ctypes.c_void_p.from_buffer(callback).value  # cast() would have the callback keep itself
     lib.SSL_CTX_set_verify(raw, _MODE, ffi.cast("int (*)(int, X509_STORE_CTX *)", address))
     vars(context)["_cvpnd_verify_callback"] = (
         callback  # C does not keep it alive; the context, hence each connection, must

@@ -432,6 +432,21 @@ def test_authorities_without_a_list_are_named_where_others_have_one(trust, caplo
     assert trust(lists[1], authorities=bundle[:2]).without_list == ("CN=Test CA",)
 
 
+def test_lists_that_a_reload_replaces_are_gone_with_the_last_who_goes_by_them(trust):
+    before = trust(certs.certificate_revocation_list())
+    session = SSL.Connection(before.ssl_context, None)
+    gone = weakref.ref(before.crl)
+    gc.disable()  # a gateway in which little happens may not look for cycles for days
+    try:
+        after = before.reload()
+        del before
+        assert gone() is not None, "a handshake under way still goes by it"
+        del session
+        assert gone() is None and after.crl is not None
+    finally:
+        gc.enable()
+
+
 def test_a_revoked_intermediate_takes_its_clients_with_it(trust):
     middle = certs.intermediate()
     crl = certs.certificate_revocation_list(revoked=[middle])
