@@ -6,6 +6,7 @@ import subprocess
 import warnings
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
 from cvpnd.reasons import Refusal
 from cvpnd.wire import presented
+from cvpnd.wire.errors import PeerError
 from cvpnd.wire.presented import NO_PATH, CertificationPath, certification_path
+from cvpnd.wire.tls import TlsConnection
 
 AUTHORITY = certs.authority()
 START, DAY = certs.START, certs.DAY
@@ -445,6 +448,38 @@ def test_lists_that_a_reload_replaces_are_gone_with_the_last_who_goes_by_them(tr
         assert gone() is None and after.crl is not None
     finally:
         gc.enable()
+
+
+@both_versions
+def test_handshakes_under_way_end_by_the_lists_they_began_with_whatever_is_freed_meanwhile(trust, version):
+    """C calls back by an address, of which Python makes the next callback where the last was."""
+    alice = certs.client()
+    current = trust(certs.certificate_revocation_list(revoked=[alice]))
+
+    def begin() -> tuple[TlsConnection, TlsConnection]:
+        server = TlsConnection(current.ssl_context, server=True)
+        client = TlsConnection(client_context(alice, version), server=False)
+        client.start()
+        server.receive(client.output())
+        return server, client
+
+    def end(server: TlsConnection, client: TlsConnection) -> Refusal | None:
+        with suppress(PeerError):
+            client.receive(server.output())
+            server.receive(client.output())
+        return server.verdict.refusal
+
+    under_way = [begin() for _ in range(40)]
+    current.settings.crl.write_bytes(certs.crl_pem(certs.certificate_revocation_list(number=2)))
+    current = current.reload()
+    with ThreadPoolExecutor(4) as threads:
+        ends = [threads.submit(end, *pair) for pair in under_way]
+        del under_way
+        for _ in range(40):
+            current = current.reload()
+            gc.collect()
+        assert {each.result() for each in ends} == {Refusal.CERTIFICATE_REVOKED}
+    assert end(*begin()) is None
 
 
 def test_a_revoked_intermediate_takes_its_clients_with_it(trust):
