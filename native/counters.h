@@ -20,6 +20,8 @@
     X(NOT_IP, "not_ip")                                                                                              \
     X(COMPRESSED, "compressed")                                                                                      \
     X(BAD_SOURCE, "bad_source")                                                                                      \
+    X(BAD_FRAGMENT, "bad_fragment")                                                                                  \
+    X(INCOMPLETE, "incomplete")                                                                                      \
     X(DENIED, "denied")                                                                                              \
     X(DENIED_SOURCE, "denied_source")                                                                                \
     X(NO_ROUTE, "no_route")                                                                                          \
@@ -62,7 +64,8 @@ enum drop_reason {
 #undef X
         DROP_REASON_COUNT,
     PACKET_PASSES = DROP_REASON_COUNT,
-    PACKET_ABSORBED, /* it has ended where it should: a keepalive, a notice, an event */
+    PACKET_COMPLETES, /* the last fragment of a packet, all of which goes on in its place */
+    PACKET_ABSORBED,  /* it has ended where it should: a keepalive, a notice, an event */
 };
 enum total {
 #define X(name, word) TOTAL_##name,

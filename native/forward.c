@@ -162,7 +162,7 @@ static bool rules_let(const struct peer *peer, bool v6, const uint8_t *address)
     return v6 ? rules_allow_v6(rules, groups, address) : rules_allow_v4(rules, groups, address);
 }
 
-/* Steps 5 to 7 for an authentic payload. */
+/* Steps 5 to 8 for an authentic payload. */
 static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
     enum drop_reason framed = framing_strip(peer->framing, &packet->bytes, &packet->length);
@@ -184,6 +184,9 @@ static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *
     clamp(peer, packet);
     counter_add(&peer->packets_in, 1);
     counter_add(&peer->bytes_in, packet->length);
+    if (may_be_fragment(packet->bytes))
+        return fragments_hold(&peer->unfinished, packet->bytes, packet->length, forwarder->now_ms,
+                              forwarder->counters, &forwarder->whole);
     return PACKET_PASSES;
 }
 
@@ -235,6 +238,8 @@ static void settle(struct forwarder *forwarder, struct batch *batch, unsigned *k
 {
     if (reason == PACKET_PASSES)
         batch->packets[(*kept)++] = batch->packets[at];
+    else if (reason == PACKET_COMPLETES)
+        datagrams_place(forwarder->whole, *kept);
     else if (reason != PACKET_ABSORBED)
         count_drop(forwarder->counters, reason);
 }

@@ -9,7 +9,9 @@
  *   4. It is authentic now: the peer is alive, its key may become the sending key, a new address becomes an event.
  *   5. Compression framing is taken off (`compressed`). Keepalives and notices end here. The rest must be IP (`not_ip`) from one of the peer's leases (`bad_source`).
  *   6. The most specific authorization rule for the destination must meet the peer's groups (`denied`).
- *   7. A TCP SYN's MSS is lowered; the caller writes what is left to the TUN.
+ *   7. A TCP SYN's MSS is lowered.
+ *   8. A fragment waits until its packet is whole (`bad_fragment`, `incomplete`, fragments.h). The caller writes what is
+ *      left to the TUN, and what is in `whole`.
  * Target network to client (tun_to_link):
  *   1. The inner header is checked (`not_ip`), the destination leads to a peer (`no_route`), and the most specific rule
  *      for the source must meet its groups (`denied_source`): what began while there was a rule ends with it. An ICMP
@@ -52,8 +54,10 @@ struct forwarder {
     struct counters *counters; /* this worker's */
     const struct key_limits *limits;
     struct aside *aside; /* this worker's */
-    uint64_t now_ms;     /* set anew for each batch */
-    uint32_t last_peer;  /* whose authentic datagram came last; NO_PEER_ID at first */
+    struct datagram
+        *whole; /* packets that came in fragments, for the endpoint's TUN; its worker empties it behind each batch */
+    uint64_t now_ms;    /* set anew for each batch */
+    uint32_t last_peer; /* whose authentic datagram came last; NO_PEER_ID at first */
 };
 
 /* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. */

@@ -69,6 +69,7 @@ void peer_free(struct peer *peer)
         return;
     for (unsigned i = 0; i < KEY_IDS; i++)
         key_slot_free(atomic_load(&peer->keys[i]));
+    fragments_clear(&peer->unfinished);
     free(atomic_load(&peer->groups));
     free(atomic_load(&peer->remote));
     free(peer);

@@ -17,6 +17,7 @@
 #include "cbc.h"
 #include "epoch.h"
 #include "events.h"
+#include "fragments.h"
 #include "framing.h"
 #include "path.h"
 #include "rate.h"
@@ -126,6 +127,7 @@ struct peer {
     bool timeout_reported;
     bool exit_reported;
     struct bucket control; /* control packets handed up; the peer's worker only */
+    struct unfinished unfinished;
 
     struct event_share share; /* under the event queue's lock */
 

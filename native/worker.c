@@ -126,6 +126,30 @@ static void write_tun(struct worker *worker, const struct endpoint *endpoint, co
     }
 }
 
+/* What has come from clients of this endpoint, in its order. */
+static void write_received(struct worker *worker, const struct endpoint *endpoint)
+{
+    struct batch *batch = &worker->batch, part;
+    unsigned written = 0;
+    for (const struct datagram *rest = worker->forwarder.whole; rest != NULL;) {
+        struct batch fragments;
+        unsigned before = datagram_take(&rest, &fragments);
+        for (part.count = 0; written < before; written++)
+            part.packets[part.count++] = batch->packets[written];
+        write_tun(worker, endpoint, &part);
+        write_tun(worker, endpoint, &fragments);
+    }
+    if (written > 0) {
+        batch->count -= written;
+        memmove(batch->packets, batch->packets + written, batch->count * sizeof batch->packets[0]);
+    }
+    write_tun(worker, endpoint, batch);
+    if (worker->forwarder.whole != NULL) {
+        flush_runs(worker, endpoint);
+        datagrams_free(&worker->forwarder.whole);
+    }
+}
+
 static void seal_and_deliver(struct worker *worker, struct endpoint *endpoint)
 {
     pacer_count(&worker->pacer, PACER_DOWN, worker->batch.count);
@@ -198,7 +222,7 @@ static void serve_link(struct worker *worker, uint32_t id)
         link_to_tun(&worker->forwarder, listener, &worker->batch);
         pacer_count(&worker->pacer, PACER_UP,
                     received - worker->batch.count); /* a flood: the fewer wake-ups the better */
-        write_tun(worker, listener->endpoint, &worker->batch);
+        write_received(worker, listener->endpoint);
     }
     flush_runs(worker, listener->endpoint);
 }
@@ -220,7 +244,7 @@ static void serve_inbox(struct worker *worker)
         worker->batch.count = 1;
         worker->batch.packets[0] = (struct packet){.bytes = worker->tun_buffer, .length = (uint32_t)length};
         injected_to_tun(&worker->forwarder, peer, &worker->batch);
-        write_tun(worker, peer->endpoint, &worker->batch);
+        write_received(worker, peer->endpoint);
         flush_runs(worker, peer->endpoint);
     }
 }
@@ -234,7 +258,7 @@ static void receive_tcp(struct worker *worker, struct peer *peer, struct tcp_con
     while (more && framed && authentic) {
         framed = tcp_take_frames(connection, scratch, &worker->batch, &more, &worker->counters);
         authentic = tcp_to_tun(&worker->forwarder, peer, &worker->batch);
-        write_tun(worker, peer->endpoint, &worker->batch);
+        write_received(worker, peer->endpoint);
     }
     flush_runs(worker, peer->endpoint);
     if (!framed || !authentic)
@@ -337,6 +361,7 @@ static void look_after_peer(struct worker *worker, struct peer *peer, struct bat
         if (blocks || atomic_load_explicit(&slot->rekey_due, memory_order_relaxed))
             report_rekey(forwarder, peer, slot);
     }
+    fragments_expire(&peer->unfinished, forwarder->now_ms, &worker->counters);
     look_after_path(worker, peer);
     ping_if_idle(worker, peer, batch);
 }

@@ -68,6 +68,8 @@ class Drop(StrEnum):
     NOT_IP = "not_ip"  # authentic payload that is no well-formed IP packet, ping or notice
     COMPRESSED = "compressed"  # authentic payload that the client compressed; nothing is ever decompressed
     BAD_SOURCE = "bad_source"  # inner source is not one of the peer's leases
+    BAD_FRAGMENT = "bad_fragment"  # a fragment that no packet can be made of
+    INCOMPLETE = "incomplete"  # a fragment whose packet did not become whole in time, or beside too many others
     DENIED = "denied"  # the authorization rules do not allow the destination
     DENIED_SOURCE = "denied_source"  # from TUN: nor would they let the client write to where it comes from
     NO_ROUTE = "no_route"  # from TUN: the destination is nobody's lease

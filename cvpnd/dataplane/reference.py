@@ -195,6 +195,9 @@ class ReferenceDataPlane:
             self._drop(verdict)
         elif verdict is not None:
             self._write_to(self._endpoints[endpoint], worker, verdict)
+        whole, self.forwarder.whole = self.forwarder.whole, []
+        for fragment in whole:
+            self._write_to(self._endpoints[endpoint], worker, fragment)
 
     def _write_to(self, endpoint: Endpoint, worker: int, packet: bytes) -> None:
         self._totals["tun_write_calls"] += 1
@@ -227,6 +230,7 @@ class ReferenceDataPlane:
             if settings.timeout_s and not peer.timeout_reported and now - peer.last_authentic >= settings.timeout_s:
                 peer.timeout_reported = True
                 self._events.put(PeerTimeout(peer.id), surely=True)
+            peer.unfinished.expire(now)
             self._look_after_path(peer, now)
             if settings.ping_interval_s and now - peer.last_sent >= settings.ping_interval_s:
                 sealed = self.forwarder.seal_for(peer, KEEPALIVE, now)
@@ -432,7 +436,7 @@ class ReferenceDataPlane:
             require(0 <= (settings.remote_peer_id or 0) <= MAX_PEER_ID, "remote peer id out of range")
             require(settings.framing in list(Framing), "no such framing")
             now = time.monotonic()
-            peer = self._peers[peer_id] = Peer(peer_id, settings, settings.groups, now, now)
+            peer = self._peers[peer_id] = Peer(peer_id, settings, settings.groups, now, now, self.forwarder.drops)
             for address in settings.addresses:
                 leases[address] = peer
 

@@ -10,7 +10,8 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
   5. Compression framing is taken off (``compressed``). Keepalives and notices end here. The rest must be IP
      (``not_ip``) from one of the peer's leases (``bad_source``).
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
-  7. The MSS of a TCP SYN is lowered, and the packet goes to the TUN.
+  7. The MSS of a TCP SYN is lowered.
+  8. A fragment waits until its packet is whole (``bad_fragment``, ``incomplete``); all else goes to the TUN.
 Target network to client (``tun_to_link``): the destination leads to a peer (``no_route``), which a rule must let write
 to the source, or to where the packet went that an ICMP error quotes (``denied_source``); what is longer than fits it is
 cut, or dropped (``too_big``) and its sender told; the peer has a way out and a key (``not_ready``) with a packet id
@@ -27,7 +28,7 @@ import os
 import socket
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from ipaddress import ip_address
 
 from cvpnd.dataplane.api import (
@@ -45,6 +46,7 @@ from cvpnd.dataplane.api import (
     StrayControl,
     TcpControl,
 )
+from cvpnd.dataplane.reference_fragments import Place, Unfinished, locate
 from cvpnd.dataplane.reference_keys import (
     CBC_OVERHEAD_MAX,
     OVERHEAD,
@@ -231,6 +233,7 @@ class Peer:
     groups: int
     last_authentic: float
     last_sent: float
+    drops: InitVar[Counter[Drop]]
     keys: dict[int, KeySlot] = field(default_factory=dict)
     sending: KeySlot | None = None
     sending_unproven: bool = False
@@ -243,6 +246,7 @@ class Peer:
     exit_reported: bool = False
     told_too_big: float | None = None
     path: Path = field(init=False)
+    unfinished: Unfinished = field(init=False)
     bytes_in: int = 0
     packets_in: int = 0
     bytes_out: int = 0
@@ -251,7 +255,8 @@ class Peer:
     control_left: float = CONTROL_PER_S
     control_at: float = 0.0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, drops: Counter[Drop]) -> None:
+        self.unfinished = Unfinished(drops)
         self.path = Path(self.settings, self.id * 7919 % 60)
 
 
@@ -319,6 +324,8 @@ class Forwarder:
         """By worker: whose authentic datagram came last."""
         self.answers: list[bytes] = []
         """To be written to the TUN that the packet just handled came from."""
+        self.whole: list[bytes] = []
+        """Fragments that the packet just handled was the last of: for its endpoint's TUN."""
 
     def link_to_tun(
         self, packet: bytes, listener: Listener, worker: int, source: SocketAddress, local: str, now: float
@@ -459,7 +466,12 @@ class Forwarder:
             return Drop.DENIED
         peer.packets_in += 1
         peer.bytes_in += inner.length
-        return clamp_mss(payload[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
+        packet = clamp_mss(payload[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
+        place = locate(packet)
+        if isinstance(place, Place):
+            self.whole += peer.unfinished.hold(place, packet, now)
+            return None
+        return packet if place is None else place
 
     def seal_for(self, peer: Peer, payload: bytes, now: float) -> bytes | Drop:
         key = peer.sending

@@ -94,14 +94,21 @@ def test_options_that_make_no_sense_pass_as_they_are(gateway: Gateway, options: 
     assert gateway.delivered() == sent
 
 
+def test_a_syn_in_fragments_passes_as_it_is(gateway: Gateway) -> None:
+    client = gateway.client(mss_v4=1400)
+    first = tcp(client.address, TARGET, flags=SYN, options=mss(1460), fragment=0x2000)
+    last = tcp(client.address, TARGET, flags=SYN, options=mss(1460), fragment=0x0003)
+    for fragment in (first, last):
+        client.send(fragment)
+    assert [gateway.delivered(), gateway.delivered()] == [first, last]
+
+
 def test_what_is_no_syn_passes_as_it_is(gateway: Gateway) -> None:
     client = gateway.client(mss_v4=1400, mss_v6=1380)
     syn = tcp(client.address, TARGET, flags=SYN, options=mss(1460))
     offset = 20 + 12
     for packet in (
         tcp(client.address, TARGET, flags=ACK, options=mss(1460)),
-        tcp(client.address, TARGET, flags=SYN, options=mss(1460), fragment=0x2000),
-        tcp(client.address, TARGET, flags=SYN, options=mss(1460), fragment=0x0010),
         udp(client.address, TARGET, syn[20:]),
         syn[:2] + (39).to_bytes(2, "big") + syn[4:39],
         syn[:offset] + b"\x40" + syn[offset + 1 :],

@@ -25,7 +25,7 @@ from cvpnd.dataplane.native import NativeDataPlane
 from cvpnd.dataplane.reference import ReferenceDataPlane
 
 SEEDS = int(os.environ.get("SEEDS", "3"))
-BATCHES, BATCH = 60, 24
+BATCHES, BATCH = 100, 24
 TOO_BIG_AGAIN_S = 0.012
 """The planes tell a sender at most every ten milliseconds, by a clock of their own."""
 
@@ -66,6 +66,8 @@ class Sender:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
+        self.fragments: dict[int, list[bytes]] = {}
+        """By client, those that it is still to send."""
 
     def address(self, v6: bool, own: tuple[str, str] | None = None, share: float = 0.6) -> str:
         if own is not None and self.rng.random() < share:
@@ -165,8 +167,35 @@ class Sender:
                 b"P", b"P\x00", b"P\x0a\x45", b"P\x01zz", b"\xfa", b"\xfb", b"f", b"i123",
                 rng.randbytes(rng.randint(1, 90)),
             ])  # fmt: skip
+        waiting = self.fragments.setdefault(client.peer_id, [])
+        if rng.random() < 0.12:
+            waiting += self.in_fragments(addresses_of(client.peer_id)[v6], (TARGET, TARGET_V6)[v6])
+        if waiting and rng.random() < 0.5:
+            return waiting.pop(0)
         own = addresses_of(client.peer_id)
         return self.packet(self.address(v6, own, 0.85), self.address(v6))
+
+    def in_fragments(self, source: str, destination: str) -> list[bytes]:
+        """All of a packet, mostly in order; sometimes one is lost, comes twice, or is longer than it should be."""
+        rng, identification = self.rng, self.rng.randrange(3)
+        ends = sorted({8 * rng.randint(1, 60) for _ in range(rng.randint(1, 5))} | {8 * 60 + rng.randint(1, 8)})
+        cut = list(zip([0, *ends], ends, strict=False))
+        if rng.random() < 0.3:
+            rng.shuffle(cut)
+        match rng.randrange(6):
+            case 0:
+                cut.pop(rng.randrange(len(cut)))
+            case 1:
+                cut.insert(rng.randrange(len(cut)), rng.choice(cut))
+            case 2:
+                at = rng.randrange(len(cut))
+                cut[at] = cut[at][0], cut[at][1] + rng.choice([1, 8, 16])
+        return [
+            packets.fragment(
+                source, destination, UDP, rng.randbytes(end - start), start, end < ends[-1], identification
+            )
+            for start, end in cut
+        ]
 
     def framed(self, framing: Framing, payload: bytes) -> bytes:
         """As a client does it, mostly."""

@@ -25,6 +25,7 @@ from cvpnd.dataplane.api import DataKeys
 Address = str | IPv4Address | IPv6Address
 
 ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
 SYN, ACK = 0x02, 0x10
 
 PING = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
@@ -75,6 +76,18 @@ def ip(source: Address, destination: Address, protocol: int, payload: bytes, *, 
     header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0x1234, fragment, 64, protocol, 0)
     header += source.packed + destination.packed
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + payload
+
+
+def fragment(
+    source: Address, destination: Address, protocol: int, carried: bytes, offset: int, more: bool, identification: int
+) -> bytes:
+    """One of a packet's. ``offset``: in bytes."""
+    if ip_address(source).version == 6:
+        header = struct.pack(">BBHI", protocol, 0, offset | more, identification)
+        return ip(source, destination, FRAGMENT, header + carried)
+    packet = ip(source, destination, protocol, carried, fragment=more << 13 | offset // 8)
+    head = packet[:4] + identification.to_bytes(2, "big") + packet[6:10] + b"\0\0" + packet[12:20]
+    return head[:10] + checksum(head).to_bytes(2, "big") + head[12:] + carried
 
 
 def udp(

@@ -141,6 +141,7 @@ void fixture_free(struct fixture *fixture)
     aead_backend()->context_free(fixture->client_seal);
     aead_backend()->context_free(fixture->client_open);
     cbc_keys_free(fixture->client_cbc);
+    datagrams_free(&fixture->forwarder.whole);
     peer_free(fixture->peer);
     address_table_clear(&fixture->endpoint->addresses);
     rules_free(atomic_load(&fixture->endpoint->rules));

@@ -42,6 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(inner_parse(&inner, batch.packets[i].bytes, batch.packets[i].length));
         CHECK(inner.length == batch.packets[i].length && peer_has_lease(fixture->peer, &inner.source));
     }
+    datagrams_free(&fixture->forwarder.whole);
     fixture_events(fixture);
     free(packet);
     return 0;

@@ -17,7 +17,9 @@ static bool forward(struct fixture *fixture, struct tcp_connection *connection, 
         bool framed = tcp_take_frames(connection, scratch, &batch, &more, &fixture->counters);
         for (unsigned i = 0; i < batch.count; i++)
             CHECK(batch.packets[i].length >= 1 && batch.packets[i].length <= LINK_PACKET_MAX);
-        if (!tcp_to_tun(&fixture->forwarder, fixture->peer, &batch) || !framed)
+        bool good = tcp_to_tun(&fixture->forwarder, fixture->peer, &batch);
+        datagrams_free(&fixture->forwarder.whole);
+        if (!good || !framed)
             return false;
     }
     return true;
