@@ -22,7 +22,7 @@ from cvpnd.wire.wrap.tls_auth import DIGEST_BYTES, TlsAuth
 from cvpnd.wire.wrap.tls_crypt import TlsCrypt
 from cvpnd.wire.wrap.tls_crypt_v2 import TlsCryptV2Client
 from cvpnd.wire.wrap.wrapping import Wrapping
-from light_client.driver import ClientResult, Plan, run_clients
+from light_client.driver import ClientResult, Gathering, Plan, run_clients
 from light_client.generations import GENERATIONS, LEGACY_GENERATIONS, Generation, generation
 
 SHOWN_FAILURES = 10
@@ -40,6 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ping", type=IPv4Address, metavar="ADDRESS", help="ICMP echo to this inner address")
     parser.add_argument("--pings", type=int, default=1, help="answers to wait for (default %(default)s)")
     parser.add_argument("--hold", type=float, default=0.0, metavar="SECONDS", help="stay connected afterwards")
+    parser.add_argument("--together", action="store_true", help="and until all others have connected or failed")
     parser.add_argument("--spread", type=float, default=0.0, metavar="SECONDS", help="start them over this time")
     parser.add_argument("--at-once", type=int, default=0, metavar="COUNT", help="no more than these at any time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
@@ -202,7 +203,8 @@ def main(arguments: list[str] | None = None) -> int:
         def clients(playing: Generation | None) -> Awaitable[list[ClientResult]]:
             version = options.tls or (playing.tls if playing else None)
             context = client_context(options.ca, options.cert, options.key, version)
-            return run_clients(context, replace(plan, generation=playing), options.count)
+            gathering = Gathering(options.count) if options.together else None
+            return run_clients(context, replace(plan, generation=playing, gathering=gathering), options.count)
 
         return [result for results in await asyncio.gather(*map(clients, played)) for result in results]
 

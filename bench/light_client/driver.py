@@ -32,6 +32,22 @@ EXIT_LINGER_S = 0.2
 """So that the server's acknowledgement of the goodbye meets an open socket."""
 
 
+class Gathering:
+    """Of so many clients, each of which has connected or failed in the end, however long that takes."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._complete = asyncio.Event()
+
+    def arrive(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._complete.set()
+
+    async def wait(self) -> None:
+        await self._complete.wait()
+
+
 @dataclass(frozen=True)
 class Plan:
     """What every client does."""
@@ -68,6 +84,8 @@ class Plan:
     goodbyes: bool = False
     """Between rounds there is a word, and each has a port of its own."""
     on_connected: Callable[[], object] | None = None
+    gathering: Gathering | None = None
+    """Stay connected until it is complete, too."""
 
 
 @dataclass
@@ -327,12 +345,17 @@ async def _run_once(client: LightClient, plan: Plan, index: int, local_port: int
         wire = await asyncio.wait_for(_open(plan, local_port), plan.timeout_s)
     except (OSError, TimeoutError) as error:
         result.error = f"cannot connect: {error or 'timed out'}"
+        if plan.gathering is not None:
+            plan.gathering.arrive()
         return result
     runner = Runner(client, wire, result)
     serving = asyncio.create_task(runner.serve())
     try:
         await runner.pump()
-        if not await runner.until(lambda: client.connected, plan.timeout_s):
+        connected = await runner.until(lambda: client.connected, plan.timeout_s)
+        if plan.gathering is not None:
+            plan.gathering.arrive()
+        if not connected:
             result.error = result.error or "timed out while connecting"
             result.refused_ms = (time.perf_counter() - started) * 1000
             return result
@@ -380,7 +403,9 @@ async def _use_tunnel(runner: Runner, plan: Plan) -> bool:
         if runner.client.failed is not None:
             return False
     await runner.until(runner.all_answered, PING_INTERVAL_S)
-    return True
+    if plan.gathering is not None:
+        await plan.gathering.wait()
+    return runner.client.failed is None
 
 
 async def _ping(runner: Runner, plan: Plan, sequence: int) -> int | None:

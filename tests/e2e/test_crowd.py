@@ -42,8 +42,7 @@ def test_full_pool_refuses_by_name_and_whoever_has_an_address_keeps_it(site):
     gateway = site.start(limits, **PATIENT)
     series = gateway.metrics().keys()
     pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
-    hold_s = 20  # the first is to be there when the last comes
-    status, report = crowd(site, pool + 4, "--tcp", "--ping-interval", str(hold_s), hold_s=hold_s)
+    status, report = crowd(site, pool + 4, "--tcp", "--together", hold_s=0)
     assert status == 1
     errors = [result["error"] for result in report["results"] if result["error"]]
     assert len(errors) == 4

@@ -88,10 +88,10 @@ def test_who_gets_the_only_free_address_gets_nothing_of_who_left_it(site, start)
     pool = int(gateway.metrics()['cvpnd_lease_pool_size{endpoint="staff"}'])
     alice = site.connect(certs.client("alice"), name="alice")
     address = alice.address
-    command, env = crowd_command(site.lab, "--count", str(pool - 1), "--tcp", "--hold", "90", client=1)
+    command, env = crowd_command(site.lab, "--count", str(pool - 1), "--tcp", "--hold", "600", client=1)
     site.lab.clients[1].start(*command, env=env, label="crowd")
     used = 'cvpnd_lease_pool_used{endpoint="staff"}'
-    wait_until(lambda: gateway.metrics()[used] == pool, 60, "a full pool")
+    wait_until(lambda: gateway.metrics()[used] == pool, 90, "a full pool")
     with stream(site, alice) as target:
         assert reached_by(target, alice) > 0, "which makes the silence below mean something"
         alice.stop()
