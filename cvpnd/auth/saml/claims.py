@@ -128,10 +128,15 @@ def _session_end(assertion: Element, now: float, skew_s: float) -> float | None:
 
 def _name(assertion: Element) -> str:
     element = _only(_only(assertion, "Subject"), "NameID", Refusal.SAML_NO_NAME)
-    name = (_text(element) or "")[:MAX_NAME_CHARACTERS]  # not stripped after the cut: "anna", spaces, "x" is not anna
+    name = _text(element) or ""
     if element.get("Format") == TRANSIENT:
         raise NotAccepted(
             Refusal.SAML_NO_NAME, "its NameID is transient, so it names nobody; let it be the e-mail address"
+        )
+    if len(name) > MAX_NAME_CHARACTERS:  # cut, it might be another's
+        raise NotAccepted(
+            Refusal.SAML_NO_NAME,
+            f"its NameID has {len(name)} characters; let it be the e-mail address, of up to {MAX_NAME_CHARACTERS}",
         )
     if not name or (problem := problem_with_characters(name)) is not None:
         raise NotAccepted(Refusal.SAML_NO_NAME, f"its NameID {problem if name else 'is empty'}")

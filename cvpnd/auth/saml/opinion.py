@@ -18,7 +18,6 @@ from saml2.sigver import SecurityContext
 from cvpnd.auth.saml.document import Document
 from cvpnd.auth.saml.metadata import IdpMetadata
 from cvpnd.auth.saml.model import (
-    MAX_NAME_CHARACTERS,
     METADATA,
     POST,
     PROTOCOL,
@@ -64,7 +63,7 @@ def ask_pysaml2(
         name = None if complete is None else complete.name_id.text.strip(XML_SPACE)
     except Exception as error:  # of a dozen kinds
         raise NotAccepted(Refusal.SAML_MALFORMED, f"pysaml2: {_why(error)}"[:300]) from None
-    if name is None or name[:MAX_NAME_CHARACTERS] != claimed.name or len(complete.assertions) != 1:
+    if name is None or name != claimed.name or len(complete.assertions) != 1:
         raise NotAccepted(Refusal.SAML_MALFORMED, "pysaml2 does not read in it what we read")
 
 
