@@ -45,6 +45,7 @@ app = typer.Typer(
     help="Look at and change a running cvpnd.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    rich_markup_mode=None,  # it would take the name of a table, [[endpoint]], for markup and leave it out
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

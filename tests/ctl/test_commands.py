@@ -57,6 +57,17 @@ def test_every_command_says_what_it_does_and_speaks_json() -> None:
     assert without == WITHOUT_JSON
 
 
+def test_help_shows_every_word_of_what_it_says_of_commands_and_options() -> None:
+    for name, command in commands(typer.main.get_command(app)):
+        shown = _words(CliRunner().invoke(app, [*name.split(), "--help"], terminal_width=200).output)
+        for text in (command.help, *(each.help for each in command.params)):
+            assert _words(text or "") in shown, name
+
+
+def _words(text: str) -> str:
+    return " ".join(text.replace("\b", "").split())
+
+
 def test_every_command_without_a_daemon_is_out_of_reach_or_wrong_use_and_no_mistake_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
