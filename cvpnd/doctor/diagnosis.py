@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cvpnd.doctor import disks, firewalls, host, logins, names, trust, ways
+from cvpnd.doctor import disks, firewalls, host, logins, names, reach, state, trust, ways
 from cvpnd.doctor.facts import Facts, gather
 from cvpnd.doctor.findings import Finding, warning
 
@@ -29,12 +29,15 @@ CHECKS: tuple[tuple[str, Callable[[Facts], Iterator[Finding]]], ...] = (
     ("mtu", host.mtu),
     ("conntrack", host.connection_tracking),
     ("disk", disks.disks),
+    ("state", state.state),
     ("dns", names.names),
     ("dns", names.resolvers),
     ("directories", logins.directories),
     ("radius", logins.radius),
     ("saml", logins.identity_providers),
+    ("handlers", logins.connect_handlers),
     ("portal", logins.portal),
+    ("syslog", reach.syslog),
 )
 
 

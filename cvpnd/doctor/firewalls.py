@@ -105,7 +105,7 @@ def _closed_ports(facts: Facts, ruleset: foreign.Ruleset) -> Iterator[Finding]:
         for chain in _dropping(ruleset, ("prerouting", "input"), comes):
             yield warning(
                 "firewall",
-                f"{_named(chain)}, drops what it does not know, and no rule there names {port}: {of} may not get in",
+                f"{_named(chain)}, drops what comes to {port} and no rule there lets in: {of} may not get in",
                 foreign.port_fix(ruleset.manager(chain), chain, comes),
             )
         answer = foreign.Packet((), outside, destination=anywhere, transport=listen.transport, state="established")

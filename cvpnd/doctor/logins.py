@@ -1,5 +1,5 @@
-"""Who else has to answer before people get in: directories, RADIUS servers, identity providers, and the pages that
-browsers open."""
+"""Who else has to answer before people get in: directories, RADIUS servers, identity providers, servers that are client
+connect handlers, and the pages that browsers open."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from cvpnd.auth.radius import UNSIGNED, Answer, Question, RadiusServers, Unanswe
 from cvpnd.auth.saml.keeper import fetch
 from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
 from cvpnd.config import DirectoryConfig, PortalConfig, RadiusConfig, RadiusUrl
+from cvpnd.doctor import reach
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.reasons import Refusal
@@ -34,49 +35,12 @@ NOBODY = "cvpnd-doctor"
 
 
 def directories(facts: Facts) -> Iterator[Finding]:
-    for config in () if facts.config is None else facts.config.directories:
-        unreachable = [*_unreachable(config)]
-        yield from unreachable or _service(config, facts)
-
-
-def _unreachable(config: DirectoryConfig) -> Iterator[Finding]:
-    for server in config.servers:
-        try:
-            socket.create_connection((server.host, server.port), PATIENCE_S).close()
-        except OSError as error:
-            yield problem(
-                "directories", f"directory {config.id}: {server} cannot be reached: {error.strerror or error}",
-                "look at its name, the firewall in between, and whether it runs",
-            )  # fmt: skip
-
-
-def _service(config: DirectoryConfig, facts: Facts) -> Iterator[Finding]:
-    """Whether the service account may look, and finds whom the file's rules are for."""
-    if config.bind != "service" or facts.config is None:
-        return
-    methods = {each.name: each.user_method for each in facts.config.endpoints}
-    asked_here = {name for name, method in methods.items() if method is not None and method.directory == config.id}
-    rules = {
-        rule.group: endpoint.name
-        for endpoint in facts.config.endpoints if endpoint.name in asked_here
-        for rule in endpoint.authorize if rule.group is not None
-    }  # fmt: skip
-    try:
-        directory = open_directory(config)
-    except DirectoryError as error:
-        yield problem("directories", str(error), "the daemon and whoever runs doctor have to be able to read it")
-        return
-    unknown = directory.unknown_groups(rules)
-    if isinstance(unknown, Refused):
-        yield problem("directories", f"directory {config.id}: {unknown.detail}", "look at bind_dn and its password")
-        return
-    for group, written in unknown.items():
-        yield warning(
-            "directories",
-            f"directory {config.id}: no group is called {group}: the rule for it at {rules[group]} lets nobody in",
-            f"write {written}, as it is written there" if written
-            else f"correct the rule, or set group_base: groups are searched below {directory.group_base}",
-        )  # fmt: skip
+    for directory in () if facts.config is None else facts.config.directories:
+        for server in directory.servers:
+            if why := reach.refused(server.host, server.port):
+                yield problem(
+                    "directories", f"directory {directory.id}: {server} cannot be reached: {why}", reach.FIX
+                )  # fmt: skip
 
 
 def radius(facts: Facts) -> Iterator[Finding]:
@@ -136,6 +100,21 @@ def identity_providers(facts: Facts) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def connect_handlers(facts: Facts) -> Iterator[Finding]:
+    """Those that are servers. Of an URL only this is told: there may be a key to it in the rest."""
+    for handler in () if facts.config is None else facts.config.handlers:
+        if handler.url is None:
+            continue
+        url = urlsplit(handler.url)
+        host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+        if why := reach.refused(host, port):
+            yield problem(
+                "handlers",
+                f"handler {handler.name}: {host} port {port} cannot be reached: {why}: it lets nobody in",
+                reach.FIX,
+            )
+
+
 def portal(facts: Facts) -> Iterator[Finding]:
     """Whether browsers find it and believe it, as far as this host can say."""
     if facts.config is None or facts.config.portal.listen is None or facts.config.portal.url is None:
@@ -151,14 +130,8 @@ def portal(facts: Facts) -> Iterator[Finding]:
     yield from _certificate(config, host)
     if facts.daemon is not None and (listen := config.listen) is not None:
         here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104
-        try:
-            socket.create_connection((here, listen.port), PATIENCE_S).close()
-        except OSError as error:
-            yield problem(
-                "portal",
-                f"nothing answers at {listen}: {error.strerror or error}",
-                "systemctl restart cvpnd, and its log",
-            )
+        if why := reach.refused(here, listen.port):
+            yield problem("portal", f"nothing answers at {listen}: {why}", "systemctl restart cvpnd, and its log")
 
 
 def _certificate(config: PortalConfig, host: str) -> Iterator[Finding]:

@@ -274,6 +274,7 @@ class Explanation:
     """Answer to "may this user reach that address, and why"."""
 
     allowed: bool
+    """And gets there: a route leads there, security groups let something of it through, it is not the gateway's own."""
     endpoint_id: str
     destination: str
     groups: tuple[str, ...]
@@ -282,7 +283,7 @@ class Explanation:
     deciding_groups: tuple[str, ...]
     """Groups named on that prefix; ``*`` for all users."""
     route: RouteView | None
-    """The route that would carry it, None if there is none (then it is unreachable even if allowed)."""
+    """The route that would carry it, None if there is none (then it is unreachable, whatever rules say)."""
     sentence: str
     """The answer in words."""
     connected: bool

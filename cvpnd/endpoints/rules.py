@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
+
+from pyroute2 import IPRoute
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
@@ -111,8 +114,10 @@ class RuleOperations(OperationsBase):
         decision = decide(served.rules, groups, address)
         route = best_route(served.routes, address)
         let_through = self._let_through(served, address)
+        ours = await asyncio.to_thread(_is_of_this_host, address)
+        passes = decision.allowed and let_through != () and route is not None and not ours
         return Explanation(
-            allowed=decision.allowed and let_through != () and not isinstance(account, Refused),
+            allowed=passes and not isinstance(account, Refused),
             endpoint_id=served.id,
             destination=destination,
             groups=groups,
@@ -127,6 +132,7 @@ class RuleOperations(OperationsBase):
                 decision,
                 route,
                 let_through,
+                ours,
             ),
             connected=live is not None,
             let_through=let_through,
@@ -157,6 +163,14 @@ async def _beside(size: int, make: Callable[[Sequence[Rule]], RuleTable], rules:
     return await asyncio.to_thread(make, rules) if size > MANY_PREFIXES else make(rules)
 
 
+def _is_of_this_host(address: IPAddress) -> bool:
+    """What the gateway's firewall keeps from clients, whatever rules say. Blocks."""
+    # strict: the kernel leaves out the other family
+    with IPRoute(strict_check=True) as netlink:
+        found = netlink.get_addr(family=AF_INET if address.version == 4 else AF_INET6)
+        return any(str(address) == (each.get("IFA_LOCAL") or each.get("IFA_ADDRESS")) for each in found)
+
+
 def _whom(group: str | None) -> str:
     return "all users" if group is None else f"group {group}"
 
@@ -167,7 +181,12 @@ def _spell(egress: EgressConfig) -> str:
 
 
 def _sentence(
-    who: str, destination: str, decision: Decision, route: Route | None, let_through: tuple[str, ...] | None
+    who: str,
+    destination: str,
+    decision: Decision,
+    route: Route | None,
+    let_through: tuple[str, ...] | None,
+    ours: bool,
 ) -> str:
     rule = decision.rule
     if rule is None:
@@ -178,7 +197,9 @@ def _sentence(
     if let_through == ():
         return f"{who} may not reach {destination}: a rule allows it, but the endpoint's security groups keep it back."
     if route is None:
-        return f"{who} may reach {destination} by the rule for {rule.network}, but no route leads there."
+        return f"{who} may not reach {destination}: the rule for {rule.network} allows it, but no route leads there."
+    if ours:
+        return f"{who} may not reach {destination}: a rule allows it, but it is the gateway's own address."
     return (
         f"{who} may reach {destination}: the rule for {rule.network} allows {_whom(rule.group)}, "
         f"and the route {route.destination} leads to {route.target}."

@@ -156,6 +156,12 @@ def test_explain_tells_who_is_connected_from_who_is_not_and_from_who_cannot_be(s
     ctl("rule", "add", "guests", "10.20.9.0/24", "--group", "lab")
     gateway.ctl("user", "add", "eve", "--group", "lab", input="canary-of-eve\n")
     guests = partial(explain, "--endpoint", "guests")
+    assert "allows it, but no route leads there." in guests("eve", "10.20.9.9", code=1)
+    ctl("rule", "add", "staff", "10.20.0.1/32", "--all-groups")
+    assert "but it is the gateway's own address." in explain("alice", "10.20.0.1", "--endpoint", "staff", code=1)
+    text = gateway.config_path.read_text()
+    gateway.write_config(text.replace('"10.104.0.0/22"', '"10.104.0.0/22"\nassociate = ["subnet-a"]'))
+    ctl("reload")
     assert guests("eve", "10.20.9.9").startswith("eve is not connected; whoever logs in by that name may reach")
     assert guests("anna", "10.20.9.9", code=1).startswith("anna is not connected; whoever logs in by that name may not")
     ctl("user", "disable", "eve")
@@ -199,7 +205,7 @@ def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
     for fault in (
         "problem: forwarding: IPv4 is not forwarded from cvpn0",
         "problem: firewall: table ip docker, chain FORWARD, drops forwarded packets",
-        "drops what it does not know, and no rule there names tcp port 443",
+        "drops what comes to tcp port 443 and no rule there lets in",
         "problem: firewall: cvpnd's own nftables table is gone",
         "problem: interfaces: subnet subnet-b: lan2 is down",
         "problem: addresses: wan2 has 10.100.2.1/24",
@@ -217,7 +223,7 @@ def test_the_doctor_finds_eighteen_planted_faults_beside_a_running_daemon(site):
         "problem: portal: nothing answers at 0.0.0.0:8444",
     ):
         assert fault in told, told
-    assert "names udp port 1195" not in told
+    assert "comes to udp port 1195" not in told
 
     shown = gateway.ctl("status", check=False).stdout
     assert "CRITICAL: endpoint staff: its revocation list has expired\n    sign a new list" in shown
@@ -248,6 +254,41 @@ def test_the_doctor_works_where_the_daemon_does_not_start(site):
     assert done.returncode == 1
     assert "PROBLEM: configuration: " in done.stdout and "split_tunel" in done.stdout
     assert 'did you mean "split_tunnel"?' in done.stdout
+
+
+ELSEWHERE = """
+[[handler]]
+name = "AWSClientVPN-far"
+url = "http://127.0.0.1:9/connect?key=canary-typed-password"
+[connection_log]
+syslog = "tcp://127.0.0.1:10"
+"""
+
+
+def test_the_doctor_says_who_else_does_not_answer_and_what_became_of_the_state(site):
+    gateway, _ = start(site, ELSEWHERE)
+
+    def told(running):
+        return [f"{each.check}: {each.what}" for each in doctor(gateway, running=running)]
+
+    found = "\n".join(told(True))
+    assert "handlers: handler AWSClientVPN-far: 127.0.0.1 port 9 cannot be reached" in found
+    assert "syslog: tcp://127.0.0.1:10 cannot be reached" in found and "canary" not in found
+    gateway.write_config(gateway.config_path.read_text().replace(ELSEWHERE, ""))
+    gateway.stop()
+    database = gateway.directory / "state.db"
+    assert [each.partition(":")[0] for each in told(False)] == ["daemon"], "it is whole"
+    assert not database.with_name("state.db-wal").exists(), "and as it was"
+    whole = database.read_bytes()
+    half = len(whole) // 8192 * 4096
+    for written, damage in ((b"no database" * 999, "is no database"), (whole[:half], "is damaged")):
+        database.write_bytes(written)
+        assert f"state: daemon.state: {database} {damage}" in told(False)[-1]
+        gateway.start(wait=False)
+        assert gateway.running.wait() == 1, "it is right"
+    nobody = "postgresql://cvpnd:canary-typed-password@127.0.0.1:9/x"
+    gateway.write_config(gateway.config_path.read_text().replace(f"sqlite:///{gateway.directory}/state.db", nobody))
+    assert told(False)[-1].startswith("state: daemon.state: PostgreSQL on 127.0.0.1 takes no connections")
 
 
 def test_a_client_outlives_what_others_do_to_the_host(site):

@@ -153,7 +153,7 @@ def test_doctor_names_the_firewall_and_what_it_says_to_type_lets_clients_through
         found = site.findings()
         (forward,) = (each for each in found if "drops forwarded packets" in each["what"])
         assert forward["level"] == "problem"
-        assert any("names udp port 1194" in each["what"] for each in found) == firewall.closes_ports
+        assert any("comes to udp port 1194" in each["what"] for each in found) == firewall.closes_ports
         commands = [each["fix"].partition(", for good")[0] for each in found]
         for command in dict.fromkeys(commands):
             site.shell(command)
