@@ -96,17 +96,33 @@ def test_what_this_process_was_told_is_found_in_what_it_logs() -> None:
         look_at("here", "refused: told-in-this-process")
 
 
+TELLS_WHAT_WAS_TYPED = 'from cvpnd.wire.events import QuestionAnswered; print(QuestionAnswered("blue-canary").answer)'
+TELLS_OF_ITS_DATABASE = 'import os; print(open(os.environ["PGPASSFILE"]).read().split(":")[-1])'
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="builds network namespaces: needs root")
-def test_a_daemon_that_tells_a_password_fails_its_test() -> None:
-    """From a password that a client typed to a log that has it: nobody has said what the secret is."""
+@pytest.mark.parametrize(
+    ("program", "what"),
+    [
+        (TELLS_WHAT_WAS_TYPED, "tells a password of somebody"),
+        (TELLS_OF_ITS_DATABASE, "tells what a daemon's file, or its environment, keeps secret"),
+    ],
+)
+def test_a_daemon_that_tells_a_password_fails_its_test(program: str, what: str) -> None:
+    """From a password that a client typed, or a file that only an environment names, to a log that has it: nobody has
+    said what the secret is."""
     lab = Lab().__enter__()
     try:
         directory = lab.directory
-        program = 'from cvpnd.wire.events import QuestionAnswered; print(QuestionAnswered("blue-canary").answer)'
+        config, passwords = directory / "cvpnd.toml", directory / "of-libpq"
+        config.write_text('[daemon]\nstate = "postgresql://cvpnd@db/cvpnd"\n')
+        passwords.write_text("db:5432:cvpnd:cvpnd:red-canary\n")
         witness = Path(canaries.__file__).parent / "witness"
         environment = {"PYTHONPATH": str(witness), "CVPND_WITNESS": str(directory / "witness")}
-        lab.gateway.start(sys.executable, "-c", program, "cvpnd", env=environment, label="cvpnd").wait()
+        environment["PGPASSFILE"] = str(passwords)
+        command = (sys.executable, "-c", program, "cvpnd", "--config", config)
+        lab.gateway.start(*command, env=environment, label="cvpnd").wait()
     finally:
-        with pytest.raises(SecretTold, match="tells a password of somebody"):
+        with pytest.raises(SecretTold, match=what):
             lab.close()
     assert not directory.exists()

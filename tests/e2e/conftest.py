@@ -167,7 +167,7 @@ def connect(site):
 
     def run(user: str, password: str, *options: str, certificate=None, **where):
         where.setdefault("name", f"{user}-{password}".replace(":", "_"))
-        profile = site.profile(certificate, **{k: v for k, v in where.items() if k in ("name", "host")})
+        profile = site.profile(certificate, **{k: v for k, v in where.items() if k in ("name", "host", "port")})
         (profile.parent / "login").write_text(f"{user}\n{password}\n")
         (profile.parent / "login").chmod(0o600)
         if certificate is None:

@@ -7,20 +7,18 @@ logs at their most talkative as well."""
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import re
 import resource
 import signal
-import socket
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from argon2 import PasswordHasher
 from helpers import canaries, saml_idp
+from helpers.answers import Answers
 from helpers.lab import wait_until
-from helpers.netns import Namespace
 from helpers.totp import code_of, static
 
 from cvpnd.wire.wrap import key_files
@@ -77,34 +75,6 @@ server_certificate = {{ certificate = "server.crt", private_key = "server.key", 
 authentication = [{{ {method} }}]
 connect_handler = "AWSClientVPN-never"
 """
-
-
-class Answers:
-    """Everything that is asked, and what came of it, in a file of the lab."""
-
-    def __init__(self, namespace: Namespace, admin: Path, directory: Path) -> None:
-        self._namespace = namespace
-        self._admin = admin
-        self._file = (directory / "answers").open("wb")
-
-    def ask(
-        self, to: tuple[str, int] | None, method: str, path: str, body: object = None, **headers: str
-    ) -> tuple[int, bytes]:
-        """``to`` None: the admin socket. A body of bytes goes as it is, any other as JSON."""
-        connection = http.client.HTTPConnection(*(to or ("admin", 0)), timeout=10)
-        if to is None:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.connect(str(self._admin))
-        else:
-            connection.sock = self._namespace.connect(to)
-        raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection.request(method, path, raw, {"Content-Type": "application/json", **headers})
-        response = connection.getresponse()
-        said = response.read()
-        connection.close()
-        self._file.write(f"{method}: {response.status}\n{response.headers}".encode() + said)
-        self._file.flush()
-        return response.status, said
 
 
 @pytest.fixture
