@@ -35,12 +35,44 @@ NOBODY = "cvpnd-doctor"
 
 
 def directories(facts: Facts) -> Iterator[Finding]:
-    for directory in () if facts.config is None else facts.config.directories:
-        for server in directory.servers:
-            if why := reach.refused(server.host, server.port):
-                yield problem(
-                    "directories", f"directory {directory.id}: {server} cannot be reached: {why}", reach.FIX
-                )  # fmt: skip
+    for config in () if facts.config is None else facts.config.directories:
+        unreachable = [*_unreachable(config)]
+        yield from unreachable or _service(config, facts)
+
+
+def _unreachable(config: DirectoryConfig) -> Iterator[Finding]:
+    for server in config.servers:
+        if why := reach.refused(server.host, server.port):
+            yield problem("directories", f"directory {config.id}: {server} cannot be reached: {why}", reach.FIX)
+
+
+def _service(config: DirectoryConfig, facts: Facts) -> Iterator[Finding]:
+    """Whether the service account may look, and finds whom the file's rules are for."""
+    if config.bind != "service" or facts.config is None:
+        return
+    methods = {each.name: each.user_method for each in facts.config.endpoints}
+    asked_here = {name for name, method in methods.items() if method is not None and method.directory == config.id}
+    rules = {
+        rule.group: endpoint.name
+        for endpoint in facts.config.endpoints if endpoint.name in asked_here
+        for rule in endpoint.authorize if rule.group is not None
+    }  # fmt: skip
+    try:
+        directory = open_directory(config)
+    except DirectoryError as error:
+        yield problem("directories", str(error), "the daemon and whoever runs doctor have to be able to read it")
+        return
+    unknown = directory.unknown_groups(rules)
+    if isinstance(unknown, Refused):
+        yield problem("directories", f"directory {config.id}: {unknown.detail}", "look at bind_dn and its password")
+        return
+    for group, written in unknown.items():
+        yield warning(
+            "directories",
+            f"directory {config.id}: no group is called {group}: the rule for it at {rules[group]} lets nobody in",
+            f"write {written}, as it is written there" if written
+            else f"correct the rule, or set group_base: groups are searched below {directory.group_base}",
+        )  # fmt: skip
 
 
 def radius(facts: Facts) -> Iterator[Finding]:

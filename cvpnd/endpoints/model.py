@@ -274,7 +274,8 @@ class Explanation:
     """Answer to "may this user reach that address, and why"."""
 
     allowed: bool
-    """And gets there: a route leads there, security groups let something of it through, it is not the gateway's own."""
+    """And gets there: a route leads there, security groups let something of it through. Of the gateway's own
+    addresses only the endpoint's, which answers pings."""
     endpoint_id: str
     destination: str
     groups: tuple[str, ...]

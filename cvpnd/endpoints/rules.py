@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
+from typing import Literal
 
 from pyroute2 import IPRoute
 
@@ -114,10 +115,12 @@ class RuleOperations(OperationsBase):
         decision = decide(served.rules, groups, address)
         route = best_route(served.routes, address)
         let_through = self._let_through(served, address)
+        settings = served.settings
+        answers = address in [cidr[1] for cidr in (settings.client_cidr, settings.client_cidr_v6) if cidr is not None]
         ours = await asyncio.to_thread(_is_of_this_host, address)
-        passes = decision.allowed and let_through != () and route is not None and not ours
+        arrives = answers or (let_through != () and route is not None and not ours)
         return Explanation(
-            allowed=passes and not isinstance(account, Refused),
+            allowed=decision.allowed and arrives and not isinstance(account, Refused),
             endpoint_id=served.id,
             destination=destination,
             groups=groups,
@@ -132,7 +135,7 @@ class RuleOperations(OperationsBase):
                 decision,
                 route,
                 let_through,
-                ours,
+                "answers" if answers else "kept back" if ours else "",
             ),
             connected=live is not None,
             let_through=let_through,
@@ -186,7 +189,7 @@ def _sentence(
     decision: Decision,
     route: Route | None,
     let_through: tuple[str, ...] | None,
-    ours: bool,
+    of_gateway: Literal["", "answers", "kept back"],
 ) -> str:
     rule = decision.rule
     if rule is None:
@@ -194,11 +197,13 @@ def _sentence(
     if not decision.allowed:
         named = ", ".join(_whom(r.group) for r in decision.rules_on_prefix)
         return f"{who} may not reach {destination}: the longest match {rule.network} allows only {named}."
+    if of_gateway == "answers":
+        return f"{who} may reach {destination}: it is the endpoint's own address, which answers pings."
     if let_through == ():
         return f"{who} may not reach {destination}: a rule allows it, but the endpoint's security groups keep it back."
     if route is None:
         return f"{who} may not reach {destination}: the rule for {rule.network} allows it, but no route leads there."
-    if ours:
+    if of_gateway:
         return f"{who} may not reach {destination}: a rule allows it, but it is the gateway's own address."
     return (
         f"{who} may reach {destination}: the rule for {rule.network} allows {_whom(rule.group)}, "

@@ -20,6 +20,7 @@ from helpers.answers import Answers
 from helpers.freeradius import BY_CHALLENGE, FREERADIUS, SENT_CODE, FreeRadius
 from helpers.freeradius import toml as radius_toml
 from helpers.lab import wait_until
+from helpers.networks import endpoint
 from helpers.openldap import SLAPD, OpenLdap
 from helpers.postgresql import PostgreSql, installed
 from helpers.totp import code_of, static
@@ -56,16 +57,6 @@ name = "AWSClientVPN-gone"
 url = "http://127.0.0.1:9/connect?key={hook}"
 secret_file = "handler.secret"
 """
-ENDPOINT = """
-[[endpoint]]
-name = "{name}"
-client_cidr = "10.{number}.0.0/22"
-listen = ["udp://0.0.0.0:{number}"]
-server_certificate = {{ certificate = "server.crt", private_key = "server.key", chain = "ca.crt" }}
-authentication = [{{ {method} }}]
-control_protection = {{ {protection} }}
-{more}
-"""
 STRANGERS_TOO = 'plain = true, tls_crypt_v2 = { server_key = "v2.key" }'
 BY_PASSWORD = 'type = "directory-service-authentication", directory = "{}", mfa = "{}"'
 
@@ -98,14 +89,15 @@ def gateway(site, database):
     ).start()  # fmt: skip
     sso = web_login.toml(site, directory / "idp.xml").partition("\n[[vpc]]")[2]
     without = database.replace(f":{password}@", "@")
+    asks = 'connect_handler = "AWSClientVPN-gone"'
     endpoints = "".join(
-        ENDPOINT.format(name=name, number=number, method=method, protection=protection, more=more)
-        for name, number, method, protection, more in (
-            ("local", 104, BY_PASSWORD.format("local", "totp"), 'tls_crypt = { key = "tls-crypt.key" }', ""),
-            ("corp", 108, BY_PASSWORD.format("corp", "radius-challenge"), 'tls_auth = { key = "tls-auth.key" }', ""),
-            ("judged", 112, BY_PASSWORD.format("local", "off"), STRANGERS_TOO, 'connect_handler = "AWSClientVPN-gone"'),
+        endpoint(name, number, BY_PASSWORD.format(*method), f"control_protection = {{ {protection} }}", *more)
+        for name, number, method, protection, *more in (
+            ("local", 104, ("local", "totp"), 'tls_crypt = { key = "tls-crypt.key" }'),
+            ("corp", 108, ("corp", "radius-challenge"), 'tls_auth = { key = "tls-auth.key" }'),
+            ("judged", 112, ("local", "off"), STRANGERS_TOO, asks),
         )
-    )  # fmt: skip
+    )
     toml = BESIDE.format(state=without, hook=OF_THE_HOOK) + "\n[[vpc]]" + sso + endpoints
     toml += ldap.toml() + radius_toml(site.lab.directory, 18120, of="corp")
     environment = {name: str(directory / path) for name, path in KEPT_ELSEWHERE.items()}

@@ -19,6 +19,7 @@ from argon2 import PasswordHasher
 from helpers import canaries, saml_idp
 from helpers.answers import Answers
 from helpers.lab import wait_until
+from helpers.networks import endpoint
 from helpers.totp import code_of, static
 
 from cvpnd.wire.wrap import key_files
@@ -66,15 +67,7 @@ secret_file = "radius.secret"
 name = "anna"
 password_hash = "{hash}"
 """
-OF_PARTNERS = """
-[[endpoint]]
-name = "{name}"
-client_cidr = "10.{number}.0.0/22"
-listen = ["udp://0.0.0.0:{number}"]
-server_certificate = {{ certificate = "server.crt", private_key = "server.key", chain = "ca.crt" }}
-authentication = [{{ {method} }}]
-connect_handler = "AWSClientVPN-never"
-"""
+ASKS = 'connect_handler = "AWSClientVPN-never"'
 
 
 @pytest.fixture
@@ -92,11 +85,9 @@ def gateway(site):
     staff = site.toml(protection).partition("\n[[vpc]]")[2]
     staff = re.sub(r"(?m)^authentication = .*", f"authentication = [{PASSWORD}]", staff)
     staff = staff.replace('private_key = "server.key"', 'private_key = "server.key", chain = "ca.crt"')
-    others = OF_PARTNERS.format(
-        name="sso", number=104, method='type = "federated-authentication", saml_provider = "sso"'
-    ) + OF_PARTNERS.format(
-        name="corp", number=108, method='type = "directory-service-authentication", directory = "corp", mfa = "radius"'
-    )
+    by_assertion = 'type = "federated-authentication", saml_provider = "sso"'
+    by_radius = 'type = "directory-service-authentication", directory = "corp", mfa = "radius"'
+    others = endpoint("sso", 104, by_assertion, ASKS) + endpoint("corp", 108, by_radius, ASKS)
     site._gateway = site.lab.gateway_process(BESIDE.format(hash=hashed) + "\n[[vpc]]" + staff + others)
     return site._gateway
 

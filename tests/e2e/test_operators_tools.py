@@ -157,7 +157,10 @@ def test_explain_tells_who_is_connected_from_who_is_not_and_from_who_cannot_be(s
     gateway.ctl("user", "add", "eve", "--group", "lab", input="canary-of-eve\n")
     guests = partial(explain, "--endpoint", "guests")
     assert "allows it, but no route leads there." in guests("eve", "10.20.9.9", code=1)
-    ctl("rule", "add", "staff", "10.20.0.1/32", "--all-groups")
+    for address in ("10.20.0.1/32", "10.100.0.1/32"):
+        ctl("rule", "add", "staff", address, "--all-groups")
+    assert "may reach 10.100.0.1: it is the endpoint's own" in explain("alice", "10.100.0.1", "--endpoint", "staff")
+    assert site.lab.client.ping("10.100.0.1", 2).received and not site.lab.client.ping("10.20.0.1", 2).received
     assert "but it is the gateway's own address." in explain("alice", "10.20.0.1", "--endpoint", "staff", code=1)
     text = gateway.config_path.read_text()
     gateway.write_config(text.replace('"10.104.0.0/22"', '"10.104.0.0/22"\nassociate = ["subnet-a"]'))
