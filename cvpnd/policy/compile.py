@@ -58,19 +58,33 @@ def compile_prefixes(
 def compile_both(old: Iterable[Rule], new: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:
     """What admits nobody whom one of the two does not, for while one gives way to the other. Who is admitted by another
     group in each is not."""
-    before, after = dict(compile_rules(old, numbers)), dict(compile_rules(new, numbers))
+    before, after = (_Deciding(compile_rules(rules, numbers)) for rules in (old, new))
     table = []
-    for prefix in {**before, **after}:
-        mine, theirs = _deciding(before, prefix), _deciding(after, prefix)
+    for prefix in {**before.table, **after.table}:
+        mine, theirs = before.whole(prefix), after.whole(prefix)
         table.append((prefix, theirs if mine & EVERYBODY else mine if theirs & EVERYBODY else mine & theirs))
     return table
 
 
-def _deciding(table: Mapping[IPNetwork, int], prefix: IPNetwork) -> int:
-    """For all of the prefix, where the table has no longer ones in it."""
-    while (bits := table.get(prefix)) is None and prefix.prefixlen:
-        prefix = prefix.supernet()
-    return bits or 0
+class _Deciding:
+    """Looks a prefix up at the lengths that there are: few, where one of IPv6 may be found at 128."""
+
+    def __init__(self, table: Iterable[tuple[IPNetwork, int]]) -> None:
+        self.table = dict(table)
+        self._bits = {(p.version, p.prefixlen, int(p.network_address)): bits for p, bits in self.table.items()}
+        lengths = {(p.version, p.prefixlen) for p in self.table}
+        self._lengths = {v: sorted((n for version, n in lengths if version == v), reverse=True) for v in (4, 6)}
+
+    def whole(self, prefix: IPNetwork) -> int:
+        """What decides for all of it, where the table has no longer ones in it."""
+        if (bits := self.table.get(prefix)) is not None:
+            return bits
+        version, address = prefix.version, int(prefix.network_address)
+        for length in self._lengths[version]:
+            zeros = prefix.max_prefixlen - length
+            if length < prefix.prefixlen and (found := self._bits.get((version, length, address >> zeros << zeros))):
+                return found
+        return 0
 
 
 def _bits(rule: Rule, numbers: GroupNumbers) -> int:
