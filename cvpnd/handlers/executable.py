@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import pwd
 import signal
+import sys
+import termios
 from asyncio.subprocess import PIPE
 from typing import Any
 
 from cvpnd.config import HandlerConfig
+from cvpnd.exact_json import read_json
 from cvpnd.handlers.schema import LARGEST_ANSWER, ConnectRequest, HandlerFailed
 from cvpnd.handlers.trusted_path import problem_with
 from cvpnd.ops.logs import RateLimited
@@ -84,7 +88,10 @@ class ExecutableHandler:
 
 
 class _Talk(asyncio.SubprocessProtocol):
-    """With one process. ``over`` when it has ended and both of its outputs are closed, or when it has said too much."""
+    """With one process. ``over`` when it has ended and its answer is whole, or both of its outputs are closed; or when
+    it has said too much."""
+
+    _transport: asyncio.SubprocessTransport
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -92,6 +99,10 @@ class _Talk(asyncio.SubprocessProtocol):
         self.said = bytearray()
         self.over: asyncio.Future[None] = loop.create_future()
         self._exited: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - that is what this protocol is for
+        self._transport = transport
 
     def begin(self, transport: asyncio.SubprocessTransport, payload: bytes) -> None:
         pipe = transport.get_pipe_transport(STDIN)
@@ -107,10 +118,31 @@ class _Talk(asyncio.SubprocessProtocol):
             if fd != STDOUT:
                 reason = Refusal.CLIENT_CONNECT_HANDLER_OTHER_EXECUTION_ERROR
             self.over.set_exception(HandlerFailed(reason, f"it wrote more than {LARGEST_ANSWER} bytes"))
+        self._look()
+
+    def pipe_connection_lost(self, _fd: int, _error: Exception | None) -> None:
+        self._look()
 
     def process_exited(self) -> None:
         if not self._exited.done():
             self._exited.set_result(None)
+        self._look()
+
+    def _look(self) -> None:
+        """Something that it leaves behind may hold its outputs open for ever. All that it wrote itself was in them when
+        it ended, and what else comes there is no part of its answer."""
+        status = self._transport.get_returncode()
+        if status is None or self.over.done() or any(map(self._unread, (STDOUT, STDERR))):
+            return
+        if status or _is_whole(self.answer):
+            self.over.set_result(None)
+
+    def _unread(self, fd: int) -> int:
+        """Bytes."""
+        transport = self._transport.get_pipe_transport(fd)
+        if transport is None or transport.is_closing():
+            return 0
+        return int.from_bytes(fcntl.ioctl(transport.get_extra_info("pipe"), termios.FIONREAD, bytes(4)), sys.byteorder)
 
     def connection_lost(self, _error: Exception | None) -> None:
         if not self.over.done():
@@ -127,6 +159,16 @@ class _Talk(asyncio.SubprocessProtocol):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(EXIT_TAKES_S):
                 await asyncio.shield(self._exited)
+
+
+def _is_whole(answer: bytearray) -> bool:
+    if not answer.rstrip().endswith(b"}"):
+        return False
+    try:
+        read_json(bytes(answer))
+    except ValueError:
+        return False
+    return True
 
 
 def _privileges(user: str | None) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pwd
+import signal
 import ssl
 import subprocess
 import sys
@@ -134,6 +135,41 @@ async def test_what_a_program_leaves_behind_is_ended_and_does_not_delay_its_answ
     script = f"sleep 78 </dev/null >/dev/null 2>&1 & echo $! >{pids}; {SAY_ALLOW}"
     assert (await ask(program(script))).allow
     await ended(pids, 1)
+
+
+@pytest.mark.parametrize("left", ["sleep 79", "setsid sleep 79", "setsid sh -c 'sleep 0.1; echo later; exec sleep 79'"])
+@pytest.mark.parametrize("holds", ["", ">/dev/null", "2>/dev/null"])
+async def test_what_a_program_leaves_behind_with_its_outputs_does_not_delay_its_answer(
+    program: Callable[..., Handlers], pids: Path, left: str, holds: str
+) -> None:
+    made = program(f"{left} {holds} & echo $! >{pids}; {SAY_ALLOW}")
+    try:
+        assert (await ask(made, within_s=5)).allow
+    finally:
+        for pid in pids.read_text().split():  # noqa: ASYNC240
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (f"sleep 80 & {SAY_ALLOW}; exit 1", EXECUTION),
+        ("sleep 80 & exit 3", EXECUTION),
+        (f"sleep 80 & {SAY_ALLOW}; {SAY_ALLOW}", TIMED_OUT),
+        (f"sleep 80 & {SAY_ALLOW}; head -c 20000 /dev/zero", TIMED_OUT),
+        ("sleep 80 & printf '{'", TIMED_OUT),
+        ("sleep 80 &", TIMED_OUT),
+    ],
+)
+async def test_what_is_no_answer_is_none_because_its_program_left_something_behind(
+    program: Callable[..., Handlers], script: str, reason: Refusal
+) -> None:
+    assert (await failure(program(script), within_s=2))[0] is reason
+
+
+async def test_an_answer_that_comes_from_what_a_program_left_behind_is_one(program: Callable[..., Handlers]) -> None:
+    assert (await ask(program(f"(sleep 0.3; {SAY_ALLOW}) & exit 0"))).allow
 
 
 @pytest.fixture
