@@ -8,6 +8,7 @@ asyncio tries 64 times in a row for each listener, with a traceback each time, a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -57,12 +58,17 @@ class SharedListener(socket.socket):
         self._most = CONNECTIONS if most is None else most
         self._most_of_source = CONNECTIONS_PER_SOURCE if most_of_source is None else most_of_source
         self._open: Strangers[_Connection] = Strangers()
+        self._making_room = False
+        """One has just given way, and is closed when the event loop turns."""
         self._begun = PerMinute()
         self._per_source_per_min = max(CONNECTIONS_PER_SOURCE_PER_MIN, requests_per_source_per_min)
         self._per_network_per_min = max(CONNECTIONS_PER_NETWORK_PER_MIN, 4 * requests_per_source_per_min)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Raises ``BlockingIOError`` while nobody waits who may come in."""
+        """Raises ``BlockingIOError`` while nobody waits who may come in, or whoever gave way has not left yet: asyncio
+        takes 64 in a row, who would all be there beside those whose places they got."""
+        if self._making_room:
+            raise BlockingIOError
         for _ in range(MOST_AT_ONCE):
             accepted, address = super().accept()
             host = str(address[0])
@@ -100,9 +106,14 @@ class SharedListener(socket.socket):
         if oldest is None:
             return f"all {self._most} are taken"
         oldest.give_way()
+        self._making_room = True
+        asyncio.get_running_loop().call_soon(self._room_is_made)
         self.refused += 1
         _warn.warning("gave-way", "all %d places for connections are taken: the oldest of many gave way", self._most)
         return ""
+
+    def _room_is_made(self) -> None:
+        self._making_room = False
 
 
 class _Connection(socket.socket):

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from cvpnd.api.listener import SharedListener
 from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
 
@@ -384,6 +385,46 @@ async def test_a_source_gets_its_share_of_connections_and_leaves_the_rest_to_oth
             await asyncio.sleep(0.05)
         else:
             pytest.fail("those who are gone still count")
+    await server.stop()
+
+
+@pytest.mark.parametrize("over", ["tls", "plain"])
+async def test_a_crowd_that_others_make_room_for_holds_hardly_more_files_than_there_are_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, over: str
+) -> None:
+    monkeypatch.setattr("cvpnd.api.listener.CONNECTIONS", 100)
+    certs.server("localhost").write(tmp_path, "api")
+    listener = bind_tcp("0.0.0.0", 0)
+    server = HttpServer(who, listener, tls=(tmp_path / "api.crt", tmp_path / "api.key") if over == "tls" else None)
+    await server.start()
+    accepted: list[socket.socket] = []
+    accept, most = SharedListener.accept, 0
+
+    def watched(self: SharedListener) -> tuple[socket.socket, object]:
+        nonlocal most
+        connection, address = accept(self)
+        accepted.append(connection)
+        most = max(most, sum(each.fileno() >= 0 for each in accepted))
+        return connection, address
+
+    async def all_in(number: int) -> None:
+        while len(accepted) < number:  # noqa: ASYNC110 - what is watched waits for nobody
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(SharedListener, "accept", watched)
+    sources = [f"127.0.0.{1 + number % 4}" for number in range(100)] + [f"127.{number}.0.1" for number in range(1, 61)]
+    clients = []
+    for number, source in enumerate(sources, 1):
+        client = socket.socket()
+        client.bind((source, 0))
+        client.connect(("127.0.0.1", listener.getsockname()[1]))  # the kernel does, as many as the backlog holds
+        clients.append(client)
+        if number in (50, 100, 160):
+            await asyncio.wait_for(all_in(number), 10)
+    assert listener.refused == 60, "everybody else got a place of those who had many"
+    assert 100 < most <= 103
+    for client in clients:
+        client.close()
     await server.stop()
 
 
