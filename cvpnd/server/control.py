@@ -73,6 +73,9 @@ so that nobody outside can fill a disk. All are counted."""
 RESTART_TEXT = "[P]:gateway restarts"
 """``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
 
+LONGEST_DETAIL = 500
+"""In characters: it may quote a directory's answer, or a client."""
+
 Observer = Callable[[Connection], None]
 
 
@@ -273,14 +276,26 @@ class ControlPlane:
             connection.session.close(Refusal.INTERNAL_ERROR)
             return
         log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
-        self.end(connection, Refusal.INTERNAL_ERROR)
         session, now = connection.session, self.loop.time()
+        if (decided := session.ending.begun) is not None:  # it was being told, and is not asked back instead
+            self.end(connection, decided.reason)
+            session.close(decided.reason)
+            return
+        self.end(connection, Refusal.INTERNAL_ERROR)
         try:
             session.restart(RESTART_TEXT, now, Refusal.INTERNAL_ERROR)
             for packet in session.packets_to_send(now):
                 connection.link.send(packet)
         except Exception:
             session.close(Refusal.INTERNAL_ERROR)
+
+    def _cannot_be_told(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
+        """The same where what was decided cannot be said: it stands, and is what the log has. To come back, which is
+        what is said else, would be the wrong word to somebody who is not to."""
+        log.exception(
+            "%s (%s) cannot be told that it is over: %s", connection.connection_id, connection.common_name, reason
+        )
+        connection.session.close(reason, detail)
 
     def stranger_failed(self) -> None:
         """The same where there is no connection yet: the packets of others that came with this one go on."""
@@ -417,7 +432,7 @@ class ControlPlane:
         try:
             connection.session.refuse(client_text, self.loop.time(), reason, retry_after_s=retry_after_s)
         except Exception:
-            self._cannot_go_on(connection)
+            self._cannot_be_told(connection, reason, detail)
         self._last_words(connection, reason, detail)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
@@ -425,7 +440,7 @@ class ControlPlane:
         try:
             connection.session.halt(client_text, self.loop.time(), reason)
         except Exception:
-            self._cannot_go_on(connection)
+            self._cannot_be_told(connection, reason)
         self._last_words(connection, reason)
 
     def restart(self, connection: Connection, reason: End, client_text: str) -> None:
@@ -433,7 +448,7 @@ class ControlPlane:
         try:
             connection.session.restart(client_text, self.loop.time(), reason)
         except Exception:
-            self._cannot_go_on(connection)
+            self._cannot_be_told(connection, reason)
         self._last_words(connection, reason)
 
     def _last_words(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
@@ -471,7 +486,7 @@ class ControlPlane:
         connection.login = None
         if connection.memory is not None:
             connection.memory.close()
-        connection.end_reason, connection.end_detail = reason, detail
+        connection.end_reason, connection.end_detail = reason, _shortened(detail)
         connection.ended_at = time.time()
         self.table.set_phase(connection, Phase.ENDED)
         failed = failed_logins(reason if own_fault else None, connection.work_s)
@@ -482,7 +497,9 @@ class ControlPlane:
                 "strangers", "handshakes of strangers fail faster than they are written down, the last: %s", reason
             )
             return
-        log.info("%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, detail)
+        log.info(
+            "%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, connection.end_detail
+        )
         self._on_ended(connection)
 
     def make_room(self, endpoint: ServedEndpoint, host: str) -> None:
@@ -518,3 +535,7 @@ class ControlPlane:
                 except Exception:
                     self._cannot_go_on(connection)
                 self.pump(connection, self.loop.time())
+
+
+def _shortened(detail: str) -> str:
+    return detail if len(detail) <= LONGEST_DETAIL else f"{detail[:LONGEST_DETAIL]}…"

@@ -17,7 +17,7 @@ from cvpnd.server import control as control_module
 from cvpnd.server import session_events
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.doorman import ControlDatagram
-from cvpnd.server.link import TcpLink
+from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.wire.packet import Transport, parse_packet
 from cvpnd.wire.session import Session
 
@@ -147,23 +147,34 @@ async def test_failure_of_one_session_does_not_stop_the_clock_of_the_others(serv
     assert second.end_reason is Refusal.HANDSHAKE_TIMEOUT
 
 
+@pytest.mark.parametrize("where", ["session", "link"])
 @pytest.mark.parametrize("verb", ["halt", "restart"])
-async def test_whoever_cannot_be_told_is_ended_all_the_same_and_so_are_all_others(served, monkeypatch, caplog, verb):
+async def test_whoever_cannot_be_told_is_ended_as_decided_and_not_asked_back(served, monkeypatch, caplog, verb, where):
     caplog.set_level(logging.CRITICAL, "cvpnd.server.control")
     clients = [await Client(served.udp).connect() for _ in range(2)]
     first, second = served.established
-    words = getattr(Session, verb)
 
-    def say(session, *arguments):
-        if session is first.session:
-            raise RuntimeError("a bug")
-        words(session, *arguments)
+    def break_for_first(owner, method, whose):
+        words = getattr(owner, method)
 
-    monkeypatch.setattr(Session, verb, say)
+        def say(self, *arguments):
+            if self is whose:
+                raise RuntimeError("a bug")
+            words(self, *arguments)
+
+        monkeypatch.setattr(owner, method, say)
+
+    if where == "session":
+        break_for_first(Session, verb, first.session)
+    else:
+        break_for_first(UdpLink, "send", first.link)
     for connection in (first, second):  # as whoever ends many does
         getattr(served.control, verb)(connection, End.TERMINATED, "Go")
-    assert [each.end_reason for each in served.ended] == [Refusal.INTERNAL_ERROR, End.TERMINATED]
+    assert [each.end_reason for each in served.ended] == [End.TERMINATED] * 2
     assert served.control.tally.sessions[served.endpoint.id] == served.leases_used == 0
+    assert await clients[1].until(lambda: clients[1].light.failed is not None)
+    monkeypatch.undo()
+    assert not await clients[0].until(lambda: clients[0].light.failed is not None, 1), "RESTART would ask it back"
     for client in clients:
         client.close()
 
