@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cvpnd.config import StrangersConfig
 from cvpnd.dataplane.api import HOSTS_REMEMBERED
 from cvpnd.ops.logs import RateLimited
-from cvpnd.reasons import End, Refusal
+from cvpnd.reasons import Refusal
 from cvpnd.wire.errors import DropReason
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ UNFINISHED = frozenset(
 """Nobody was refused anything."""
 
 
-def failed_logins(reason: Refusal | End | None, work_s: float) -> int:
-    """As how many the end of an attempt counts, None being nobody's fault, whose long handshake took so much of the
-    event loop's time."""
-    return int(reason in FAILED_LOGINS) + int(max(0.0, work_s - WORK_FREE_S) / WORK_OF_A_FAILURE_S)
+def failures_in(work_s: float) -> int:
+    """As how many failed logins a connection counts whose long handshakes took so much of the event loop's time, also
+    if it is let in."""
+    return int(max(0.0, work_s - WORK_FREE_S) / WORK_OF_A_FAILURE_S)
 
 
 class TokenBucket:
@@ -126,8 +126,9 @@ class TokenBucket:
         return self._tokens
 
     def take(self, now: float, amount: int = 1) -> bool:
-        """Whoever has one may take more, and has to wait for longer."""
-        if not self.has(now):
+        """Whoever has one may take more, and has to wait for longer. More is taken of less than one too: else what is
+        left of it would protect from being overdrawn."""
+        if self._left(now) < (1.0 if amount == 1 else 0.0):
             return False
         self._tokens -= amount
         return True

@@ -71,7 +71,8 @@ class Connection:
     certified: bool = True
     """A certificate says who it is. If only a password will, it stays a stranger until login has said yes."""
     unproven: bool = False
-    """It began over UDP without a cookie, so its source address may be forged until the handshake goes on."""
+    """It began over UDP without a cookie, so its source address may be forged until it acknowledges what we sent there.
+    Changed by ``SessionTable.prove`` alone."""
     login: asyncio.Task[None] | None = None
     answer: asyncio.Future[Secret] | None = None
     """Set while login waits for what the person at the client answers in text."""
@@ -112,7 +113,9 @@ class Connection:
     asked_alive_at: float | None = None
     """When it was last asked whether it still lives, because somebody wants to start over at its address."""
     work_s: float = 0.0
-    """Of the event loop's thread, for a handshake from where it has become longer than an ordinary one."""
+    """Of the event loop's thread, for handshakes from where they have become longer than an ordinary one."""
+    work_charged: int = 0
+    """To its source, as failed logins."""
     stage_began_at: float = 0.0
     """In the event loop's time; see ``handshakes.HandshakeStages``."""
     timer: float | None = None

@@ -33,10 +33,11 @@ from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal, of_attempt
 from cvpnd.server.admission import (
+    FAILED_LOGINS,
     ORDINARY_HANDSHAKE_BYTES,
     SourceLimits,
     TokenBucket,
-    failed_logins,
+    failures_in,
     giving_way,
     prefixes,
 )
@@ -229,20 +230,35 @@ class ControlPlane:
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
-        now, handshaking = self.loop.time(), connection.phase is Phase.HANDSHAKE
-        began = time.thread_time() if handshaking else 0.0
-        host = connection.link.remote.host
-        if handshaking and self.sources.has_worked_us_too_hard(host, now):
-            self.close(connection, Refusal.HANDSHAKE_GAVE_WAY, "handshakes from there have taken too long")
-            return
+        session, host, now = connection.session, connection.link.remote.host, self.loop.time()
+        size = session.handshake_bytes
+        if (connection.phase is Phase.HANDSHAKE or size) and self.sources.has_worked_us_too_hard(host, now):
+            if connection.phase is Phase.HANDSHAKE:
+                self.close(connection, Refusal.HANDSHAKE_GAVE_WAY, "handshakes from there have taken too long")
+                return
+            if size > ORDINARY_HANDSHAKE_BYTES:  # its old key will do for now
+                self.drops[DropReason.FAILED_LOGINS] += len(packets)
+                return
+        began = time.thread_time()
         try:
             for packet in packets:
-                connection.session.receive_packet(packet, now)
+                session.receive_packet(packet, now)
         except Exception:
             self._cannot_go_on(connection)
-        if handshaking and connection.session.handshake_bytes > ORDINARY_HANDSHAKE_BYTES:
-            connection.work_s += time.thread_time() - began
+        if connection.unproven and session.proven:
+            self.table.prove(connection)
+            self.sources.begins(host, now)
+        if max(size, session.handshake_bytes) > ORDINARY_HANDSHAKE_BYTES:
+            self._charge(connection, time.thread_time() - began, now)
         self.pump(connection, now, may_be_quiet=True)
+
+    def _charge(self, connection: Connection, work_s: float, now: float) -> None:
+        """At once: a handshake that is never finished ends after a minute, in which hundreds more can be begun."""
+        connection.work_s += work_s
+        failures = failures_in(connection.work_s) - connection.work_charged
+        if failures and connection.session.proven:
+            connection.work_charged += failures
+            self.sources.failed(connection.link.remote.host, now, failures)
 
     def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
         """Handle, send, re-arm. Call it after every touch of a session.
@@ -489,9 +505,8 @@ class ControlPlane:
         connection.end_reason, connection.end_detail = reason, _shortened(detail)
         connection.ended_at = time.time()
         self.table.set_phase(connection, Phase.ENDED)
-        failed = failed_logins(reason if own_fault else None, connection.work_s)
-        if failed and not connection.keys_installed and not connection.unproven:
-            self.sources.failed(connection.link.remote.host, self.loop.time(), failed)
+        if own_fault and reason in FAILED_LOGINS and not connection.keys_installed and connection.session.proven:
+            self.sources.failed(connection.link.remote.host, self.loop.time())
         if connection.stranger and not self._strangers_logged.take(self.loop.time()):
             _warn.warning(
                 "strangers", "handshakes of strangers fail faster than they are written down, the last: %s", reason

@@ -135,6 +135,8 @@ class UdpListener:
                 # can send it with a forged source: so these handshakes have a limit of their own, each reset gets one
                 # answer and no repeats, and whoever is under way at that address stays.
                 table, limits = self._control.table, self._endpoint.settings.limits
+                if (refused := self._control.sources.may_try(source.host, now)) is not None:
+                    return self._drop(refused)
                 if table.unproven >= limits.unproven_handshakes or table.handshakes >= limits.handshakes:
                     return self._drop(DropReason.HANDSHAKE_LIMIT)
                 local_session_id = secrets.token_bytes(8)

@@ -127,6 +127,12 @@ class SessionTable:
             self.strangers.enter(connection, *prefixes(connection.link.remote.host))
         self._link_source(connection)
 
+    def prove(self, connection: Connection) -> None:
+        """It began ``unproven``, and its source address is its own."""
+        connection.unproven = False
+        self.unproven -= 1
+        self.strangers.enter(connection, *prefixes(connection.link.remote.host))
+
     def remove(self, connection: Connection) -> None:
         """Forget a connection; its peer must be gone from the data plane. Idempotent."""
         if self._by_id.pop(connection.connection_id, None) is None:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 SERVER_RANDOM_BYTES = 2 * RANDOM_BYTES
 CLIENT_RANDOM_BYTES = PRE_MASTER_BYTES + 2 * RANDOM_BYTES
+MOST_EARLY_BYTES = 8192
+"""Of TLS from who has not acknowledged our reset: a ClientHello has 300 to 2,000."""
 
 
 class _State(Enum):
@@ -136,6 +138,7 @@ class KeyState:
     """One key id of a server's session. Times are the caller's monotonic seconds."""
 
     __slots__ = (
+        "_early",
         "_hold",
         "_key_buffer",
         "_messages",
@@ -170,8 +173,10 @@ class KeyState:
         self.tls: TlsConnection | None = tls
         """None once nobody speaks to it any more, because it takes 39 kB."""
         self.withholds = False
-        """TLS says nothing before the client has acknowledged our reset: nobody has proven the address yet, and a
-        flight is several times what brings it about."""
+        """TLS hears nothing before the client has acknowledged our reset: nobody has proven the address yet. Our flight
+        is several times what brings it about, and certificates, which TLS 1.2 shows in clear, take long to decode."""
+        self._early = b""
+        """What it is to hear then."""
         self.started_at = now
         self.expires_at: float | None = None
         """Set when a successor's negotiation starts; not postponed by its repeats."""
@@ -229,9 +234,15 @@ class KeyState:
     def receive(self, data: bytes, settings: SessionSettings) -> list[bytearray]:
         """Decrypt the TLS bytes that a packet brought in order, perhaps none; return the application data of each
         record. Raises ``PeerError``."""
-        if self.negotiation is Negotiation.PRE_START and self.channel.all_acknowledged(self.key_id):
-            self.negotiate(NegotiationInput.RESET_ACKED)
-            self._queue_output()
+        if self.negotiation is Negotiation.PRE_START:
+            if self.channel.all_acknowledged(self.key_id):
+                self.negotiate(NegotiationInput.RESET_ACKED)
+                data, self._early = self._early + data, b""
+            elif self.withholds:
+                self._early += data
+                if len(self._early) > MOST_EARLY_BYTES:
+                    raise PeerError(DropReason.LIMIT_BEFORE_LOGIN, f"{len(self._early)} bytes of TLS to a silent peer")
+                return []
         if not data or self.tls is None:
             return []
         if self.negotiation in (Negotiation.PRE_START, Negotiation.START):
@@ -241,8 +252,7 @@ class KeyState:
         try:
             return self.tls.receive(data)
         finally:
-            if not (self.withholds and self.negotiation is Negotiation.PRE_START):
-                self._queue_output()  # an alert too
+            self._queue_output()  # an alert too
 
     def note_acknowledgements(self) -> bool:
         """In SENT_KEY: whether the peer has all we sent, and it becomes ACTIVE."""

@@ -81,6 +81,7 @@ class Session:
         "ending",
         "events",
         "handshake_bytes",
+        "proven",
         "tls_cipher",
         "tls_version",
     )
@@ -126,7 +127,10 @@ class Session:
         self.tls_version = ""
         self.tls_cipher = ""
         self.handshake_bytes = 0
-        """That the peer has sent for TLS to agree on keys: most of them are its certificates."""
+        """That the peer has sent for the TLS handshake under way, 0 if there is none: most of them are its
+        certificates."""
+        self.proven = cookie_echoed or transport is Transport.TCP
+        """The peer is where its packets come from, as it has heard there what we said."""
         self.events: list[Event] = []
         """For ``next_event``; whoever has nothing else to ask looks whether there is one."""
         self._farewell: list[bytes] = []
@@ -434,12 +438,14 @@ class Session:
                 self.drops[DropReason.DUPLICATE] += duplicates
             if state.negotiation not in _AWAITS_ACKNOWLEDGEMENT and not self._silent:
                 return  # every other packet
-        was_established = state.tls is not None and state.tls.established
-        if not was_established:
+        if not self.proven:
+            self.proven = self._channel.all_acknowledged(state.key_id)
+        handshaking = state.tls is not None and not state.tls.established
+        if handshaking:
             self.handshake_bytes += len(data)
         try:
             records = state.receive(data, self._settings)
-            if state.tls is not None and state.tls.established and not was_established:
+            if handshaking and state.tls is not None and state.tls.established:
                 self._tls_established(state, state.tls)
             for record in records:
                 if (refusal := self._reader.read(state, record, now)) is not None:
@@ -466,6 +472,7 @@ class Session:
 
     def _tls_established(self, state: KeyState, tls: TlsConnection) -> None:
         self._verdict = tls.verdict
+        self.handshake_bytes = 0
         self.tls_version, self.tls_cipher = tls.version, tls.cipher
         name = accepted_name(tls.peer_certificate())
         self.events.append(TlsEstablished(state.key_id, self.tls_version, self.tls_cipher, name))
@@ -521,6 +528,7 @@ class Session:
         if self._key_maker.dynamic_due:
             self._key_maker.go_dynamic(self._keys.primary)
         state = self._key_maker.make(key_id, now)
+        self.handshake_bytes = 0
         self._keys.begin(state, now, by_peer=by_peer)
         self._key_maker.send_reset(state, Opcode.SOFT_RESET_V1)
         return state

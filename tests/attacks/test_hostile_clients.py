@@ -7,24 +7,17 @@ import asyncio
 import resource
 import socket
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from helpers import certs
-from helpers.handshake import client_context as wrong_context
+from cryptography.hazmat.primitives.serialization import Encoding
 from helpers.pair import Pair, client_context, pki, tls_context
 from helpers.served import Client, Served, wait_until
 from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.protocol import PEER_INFO_26, LightClient
 from OpenSSL import SSL
 
-from cvpnd.config import StrangersConfig
 from cvpnd.dataplane.api import SocketAddress
 from cvpnd.reasons import End, Refusal
-from cvpnd.server import admission
 from cvpnd.server import link as link_module
 from cvpnd.server import listener as listener_module
 from cvpnd.server.link import TcpLink
@@ -229,59 +222,6 @@ def test_a_storm_of_soft_resets_costs_a_handshake_now_and_then() -> None:
     assert pair.now - begun > 29
     assert 1 <= len(pair.of_server(RenegotiationStarted)) <= 7, session.drops
     assert not session.closed and session.established
-
-
-def _der(tag: int, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    assert len(body) < 256
-    length = [len(body)] if len(body) < 128 else [0x81, len(body)]
-    return bytes([tag, *length]) + body
-
-
-def dear_certificate() -> x509.Certificate:
-    """Of which the key is a compressed point on P-521: a square root to decode."""
-    point = ec.generate_private_key(ec.SECP521R1()).public_key()
-    key = _der(0x03, b"\0", point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint))
-    ecdsa, curve = bytes.fromhex("300a06082a8648ce3d040302"), bytes.fromhex("301006072a8648ce3d020106052b81040023")
-    nobody = _der(0x30)
-    valid = _der(0x30, _der(0x17, b"200101000000Z"), _der(0x17, b"490101000000Z"))
-    facts = _der(0x30, _der(0x02, b"\x01"), ecdsa, nobody, valid, nobody, _der(0x30, curve, key))
-    signature = _der(0x03, b"\0", _der(0x30, _der(0x02, b"\x01"), _der(0x02, b"\x01")))
-    return x509.load_der_x509_certificate(_der(0x30, facts, ecdsa, signature))
-
-
-@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
-async def test_who_takes_much_time_has_soon_taken_all_that_a_source_may(tmp_path: Path, transport: Transport) -> None:
-    """Work for nothing: as many dear certificates as a handshake may have are decoded in 40 to 90 ms, in which nobody
-    else is served, before anybody asks who has signed them; and 600 logins may fail in a minute."""
-    served = Served(tmp_path, strangers=StrangersConfig(failed_logins_per_source_per_min=150))
-    address = served.udp if transport is Transport.UDP else served.tcp
-    context, one = wrong_context(certs.client_of_another_authority()), dear_certificate()
-    for _ in range(30_000 // (len(one.public_bytes(Encoding.DER)) + 5)):
-        context.add_extra_chain_cert(one)
-    tries = 30
-    together = [Client(address, transport, source="127.1.0.1", context=context) for _ in range(tries)]
-    for number, client in enumerate(together):
-        assert await client.until(lambda n=number: len(served.control.table) > n)
-    assert await wait_until(lambda: [client.step() for client in together] != [] and len(served.ended) == tries)
-    reasons = Counter(connection.end_reason for connection in served.ended)
-    dear = [connection.work_s for connection in served.ended if connection.work_s > admission.WORK_FREE_S]
-    assert 1 <= len(dear) <= 15, "those that are under way end too"
-    assert reasons[Refusal.HANDSHAKE_GAVE_WAY] >= tries - 15 and reasons.total() == tries
-    refused = Client(address, transport, source="127.1.0.1")
-    assert await refused.until(lambda: served.control.drops[DropReason.FAILED_LOGINS] > 0)
-    elsewhere = await Client(address, transport, source="127.2.0.1").connect()
-    for each in (*together, refused, elsewhere):
-        each.close()
-    served.close()
-    assert served.errors == []
-
-
-def test_a_handshake_that_takes_long_is_as_many_failures_whatever_comes_of_it() -> None:
-    assert admission.failed_logins(Refusal.HANDSHAKE_ABANDONED, 0.004) == 0
-    assert admission.failed_logins(Refusal.TLS_FAILURE, 0.004) == 1
-    assert admission.failed_logins(Refusal.HANDSHAKE_ABANDONED, 0.062) in (24, 25)
-    assert admission.failed_logins(Refusal.TLS_FAILURE, 0.062) in (25, 26)
 
 
 # -- turns --------------------------------------------------------------------------------------------------

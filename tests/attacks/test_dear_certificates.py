@@ -1,0 +1,259 @@
+"""Certificates that are work for us and none for who sends them: a handshake may carry 32 kB of such, which OpenSSL
+decodes in 40 to 90 ms, in which nobody else is served, before anybody asks who has signed them. Their time is charged
+to where they come from: with each packet, whatever becomes of the handshake, and once that is proven."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from helpers import certs
+from helpers.handshake import client_context
+from helpers.served import Client, Served, wait_until
+from helpers.wrappings import Case, tls_crypt_v2
+from light_client import protocol
+from OpenSSL import SSL
+
+from cvpnd.config import StrangersConfig
+from cvpnd.reasons import Refusal
+from cvpnd.server import admission
+from cvpnd.wire.errors import DropReason
+from cvpnd.wire.packet import ControlPacket, Opcode, Transport
+from cvpnd.wire.tls import TlsConnection
+from cvpnd.wire.wrap.wrapping import ReplayId
+
+BOTH = pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+LIMITS = StrangersConfig(failed_logins_per_source_per_min=150)
+DEAR_BYTES = 30_000
+PAYLOAD = 1100
+"""Of a control packet."""
+
+
+def _der(tag: int, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    assert len(body) < 256
+    length = [len(body)] if len(body) < 128 else [0x81, len(body)]
+    return bytes([tag, *length]) + body
+
+
+def dear_certificate() -> x509.Certificate:
+    """Of which the key is a compressed point on P-521: a square root to decode."""
+    point = ec.generate_private_key(ec.SECP521R1()).public_key()
+    key = _der(0x03, b"\0", point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint))
+    ecdsa, curve = bytes.fromhex("300a06082a8648ce3d040302"), bytes.fromhex("301006072a8648ce3d020106052b81040023")
+    nobody = _der(0x30)
+    valid = _der(0x30, _der(0x17, b"200101000000Z"), _der(0x17, b"490101000000Z"))
+    facts = _der(0x30, _der(0x02, b"\x01"), ecdsa, nobody, valid, nobody, _der(0x30, curve, key))
+    signature = _der(0x03, b"\0", _der(0x30, _der(0x02, b"\x01"), _der(0x02, b"\x01")))
+    return x509.load_der_x509_certificate(_der(0x30, facts, ecdsa, signature))
+
+
+def _of_length(content: bytes) -> bytes:
+    """As TLS writes it."""
+    return len(content).to_bytes(3, "big") + content
+
+
+def dear_chain() -> list[x509.Certificate]:
+    one = dear_certificate()
+    return [one] * (DEAR_BYTES // (len(one.public_bytes(Encoding.DER)) + 5))
+
+
+def dear_context(certificate: certs.TestCertificate) -> SSL.Context:
+    context = client_context(certificate)
+    for one in dear_chain():
+        context.add_extra_chain_cert(one)
+    return context
+
+
+def dear(served: Served) -> list[float]:
+    """The work that long handshakes have been, of all that are known."""
+    return [one.work_s for one in {*served.control.table, *served.ended} if one.work_s > admission.WORK_FREE_S]
+
+
+async def is_shut_out(served: Served, address: tuple[str, int], transport: Transport, source: str, **options) -> None:
+    """And nobody else is."""
+    refused = Client(address, transport, source=source, **options)
+    assert await refused.until(lambda: served.control.drops[DropReason.FAILED_LOGINS] > 0)
+    elsewhere = await Client(address, transport, source="127.2.0.1", **options).connect()
+    for each in (refused, elsewhere):
+        each.close()
+
+
+def stateful(served: Served) -> Case:
+    """From now on it wraps with tls-crypt-v2."""
+    case = tls_crypt_v2()
+    served.endpoint.protection = case.protection
+    served.udp_listener.protection_changed()
+    return case
+
+
+def as_2_5(case: Case) -> dict[str, object]:
+    """Options of a client that cannot echo a cookie."""
+    return {"wrapping": case.client, "early_negotiation": False}
+
+
+@pytest.mark.parametrize("how", ["udp", "tcp", "without a cookie"])
+async def test_who_takes_much_time_has_soon_taken_all_that_a_source_may(tmp_path: Path, how: str) -> None:
+    served = Served(tmp_path, strangers=LIMITS)
+    transport = Transport.TCP if how == "tcp" else Transport.UDP
+    address = served.tcp if how == "tcp" else served.udp
+    options = as_2_5(stateful(served)) if how == "without a cookie" else {}
+    context = dear_context(certs.client_of_another_authority())
+    tries = 40
+    together = [Client(address, transport, source="127.1.0.1", context=context, **options) for _ in range(tries)]
+    for number, client in enumerate(together):
+        assert await client.until(lambda n=number: len(served.control.table) > n)
+    assert await wait_until(lambda: [client.step() for client in together] != [] and len(served.ended) == tries)
+    reasons = Counter(connection.end_reason for connection in served.ended)
+    assert 1 <= len(dear(served)) <= 20, "those that are under way end too"
+    assert reasons[Refusal.HANDSHAKE_GAVE_WAY] >= tries - 20 and reasons.total() == tries
+    await is_shut_out(served, address, transport, "127.1.0.1", **options)
+    for each in together:
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+@BOTH
+async def test_so_has_who_is_let_in(tmp_path: Path, transport: Transport) -> None:
+    """An insider: the first certificate is good, and nobody needs the others."""
+    served = Served(tmp_path, strangers=LIMITS)
+    address = served.udp if transport is Transport.UDP else served.tcp
+    context = dear_context(certs.client())
+    clients: list[Client] = []
+
+    def has_failed_too_often() -> bool:
+        return served.control.sources.has_failed_too_often("127.1.0.1", asyncio.get_running_loop().time())
+
+    while not has_failed_too_often():
+        assert len(clients) < 30
+        one = Client(address, transport, source="127.1.0.1", context=context)
+        clients.append(one)
+        assert await one.until(lambda one=one: one.light.connected or has_failed_too_often())
+    await is_shut_out(served, address, transport, "127.1.0.1")
+    assert len(clients) > 1 and not set(served.ended) & set(served.established), "who is in stays in"
+    for each in clients:
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+@BOTH
+async def test_so_has_who_makes_a_new_key_of_them(tmp_path: Path, transport: Transport) -> None:
+    """A hundred sessions of an insider. The old key does for as long, and colleagues are not held up."""
+    served = Served(tmp_path, strangers=LIMITS)
+    address = served.udp if transport is Transport.UDP else served.tcp
+    insider, colleague = [
+        await Client(address, transport, context=client_context(certs.client())).connect() for _ in "ab"
+    ]
+    its_own = next(one for one in served.established if one.link.remote.port == insider.socket.getsockname()[1])
+    insider.light._context = dear_context(certs.client())
+    insider.light.renegotiate(time.monotonic())
+    assert await insider.until(lambda: not insider.light._negotiating and its_own.work_charged > 0)
+    served.control.sources.failed("127.0.0.1", asyncio.get_running_loop().time(), 1000)
+    worked = its_own.work_s
+    its_own.session._keys._soft_reset_at = None  # a while later
+    insider.light.renegotiate(time.monotonic())
+    assert await insider.until(lambda: served.control.drops[DropReason.FAILED_LOGINS] > 0)
+    colleague.light.renegotiate(time.monotonic())
+    assert await colleague.until(lambda: colleague.light.key_id == 1 and not colleague.light._negotiating)
+    assert its_own.work_s < worked + 0.005 and its_own.established, "the certificates were not looked at"
+    for each in (insider, colleague):
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+class Unfinished(TlsConnection):
+    """Keeps back the last bytes of a long flight, in which it would say that it is done, and all that follows."""
+
+    __slots__ = ("_silent",)
+
+    def output(self) -> bytes:
+        flight = super().output()
+        if getattr(self, "_silent", False):
+            return b""
+        self._silent = len(flight) > DEAR_BYTES / 2
+        return flight[:-20] if self._silent else flight
+
+
+@BOTH
+async def test_so_has_who_never_finishes(tmp_path: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute may pass until such a handshake ends, and then three hundred others of them have been heard."""
+    served = Served(tmp_path, strangers=LIMITS)
+    address = served.udp if transport is Transport.UDP else served.tcp
+    monkeypatch.setattr(protocol, "TlsConnection", Unfinished)
+    context = dear_context(certs.client())
+    tries = 40
+    together = [Client(address, transport, source="127.1.0.1", context=context) for _ in range(tries)]
+    for number, client in enumerate(together):
+        assert await client.until(lambda n=number: len(served.control.table) > n)
+    assert await wait_until(
+        lambda: [client.step() for client in together] != [] and len(served.ended) + len(dear(served)) >= tries
+    )
+    assert 1 <= len(dear(served)) <= 20
+    assert {connection.end_reason for connection in served.ended} == {Refusal.HANDSHAKE_GAVE_WAY}
+    monkeypatch.undo()
+    await is_shut_out(served, address, transport, "127.1.0.1")
+    for each in together:
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+async def test_tls_hears_nothing_of_who_has_not_heard_us(tmp_path: Path) -> None:
+    """Before TLS 1.3 certificates come in clear, and can be sent blindly, in anybody's name."""
+    served = Served(tmp_path, strangers=LIMITS)
+    case = stateful(served)
+    blind = Client(served.udp, source="127.1.0.1")
+    tls = TlsConnection(client_context(certs.client(), "1.2"), server=False)
+    tls.start()
+    chain = b"".join(_of_length(one.public_bytes(Encoding.DER)) for one in dear_chain())
+    message = b"\x0b" + _of_length(_of_length(chain))
+    records = [message[at : at + 16_384] for at in range(0, len(message), 16_384)]
+    stream = tls.output() + b"".join(b"\x16\x03\x03" + len(one).to_bytes(2, "big") + one for one in records)
+    packets = [ControlPacket(Opcode.HARD_RESET_CLIENT_V3, 0, b"stranger", packet_id=0)]
+    for number, at in enumerate(range(0, len(stream), PAYLOAD), 1):
+        payload = stream[at : at + PAYLOAD]
+        packets.append(ControlPacket(Opcode.CONTROL_V1, 0, b"stranger", packet_id=number, payload=payload))
+    for number, packet in enumerate(packets, 1):
+        blind.send(case.client.seal(packet, ReplayId(number, int(time.time()))))
+        await asyncio.sleep(0.001)
+    assert await wait_until(lambda: len(served.ended) == 1)
+    (connection,) = served.ended
+    assert not dear(served) and connection.end_reason is Refusal.PROTOCOL_VIOLATION
+    assert connection.session.verdict.certificate is None
+    assert not served.control.sources._failures._buckets, "who does live there has done nothing"
+    blind.close()
+    served.close()
+    assert served.errors == []
+
+
+@pytest.mark.parametrize("how", ["ordinary", "ten authorities"])
+async def test_an_office_behind_one_address_comes_back_all_at_once(tmp_path: Path, how: str) -> None:
+    """Two hundred people after a restart."""
+    served = Served(tmp_path)
+    context = client_context(certs.client())
+    for number in range(10 if how == "ten authorities" else 0):
+        context.add_extra_chain_cert(certs.authority(f"authority {number}", "rsa4096").certificate)
+    office = [Client(served.udp, context=context) for _ in range(200)]
+    assert await wait_until(
+        lambda: [one.step() for one in office] != [] and all(one.light.connected for one in office), 60
+    )
+    assert not any(served.control.drops[reason] for reason in (DropReason.FAILED_LOGINS, DropReason.HANDSHAKE_RATE))
+    assert not served.ended
+    for each in office:
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+def test_a_handshake_that_takes_long_is_as_many_failures() -> None:
+    assert admission.failures_in(0.004) == 0
+    assert admission.failures_in(0.062) in (24, 25)
