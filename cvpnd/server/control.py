@@ -544,7 +544,11 @@ class ControlPlane:
                 stray_told(self, event)
                 continue
             connection = self.table.by_peer(event.peer_id)
-            if connection is not None:  # else: it ended while the event waited
+            if connection is None:  # it ended while the event waited
+                continue
+            if isinstance(event, dataplane.TcpControl):
+                self.packet_received(connection, event.packet)
+            else:
                 try:
                     plane_told(self, connection, event, self.loop.time())
                 except Exception:

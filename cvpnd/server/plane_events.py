@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def plane_told(
     control: ControlPlane,
     connection: Connection,
-    event: dataplane.TcpControl
-    | dataplane.TcpClosed
+    event: dataplane.TcpClosed
     | dataplane.FloatSeen
     | dataplane.PeerTimeout
     | dataplane.PeerExit
@@ -28,8 +27,6 @@ def plane_told(
     now: float,
 ) -> None:
     match event:
-        case dataplane.TcpControl():
-            connection.session.receive_packet(event.packet, now)
         case dataplane.KeyUsed():
             connection.session.key_confirmed(event.key_id, now)
         case dataplane.RekeyNeeded():
