@@ -155,6 +155,7 @@ def _set_authorities(context: SSL.Context, authorities: Sequence[x509.Certificat
     store = context.get_cert_store()
     if store is None:
         raise MemoryError("OpenSSL made a context without a certificate store")
+    _ask_for_clients(store)
     for authority in authorities:
         store.add_cert(crypto.X509.from_cryptography(authority))
         context.add_client_ca(authority)  # clients with several certificates choose by this list
@@ -162,6 +163,17 @@ def _set_authorities(context: SSL.Context, authorities: Sequence[x509.Certificat
     if any(canonical_name(authority.issuer) not in subjects for authority in authorities):
         # An operator who names an intermediate alone means: only those, not all that its root ever signed.
         store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+
+
+def _ask_for_clients(store: crypto.X509Store) -> None:
+    """Whether a certificate, and each authority behind it, may vouch for TLS clients: a handshake asks that by itself,
+    and who proves a certificate by this store without one is to be told the same. pyOpenSSL does not document this."""
+    lib: Any = getattr(SSL, "_lib", None)
+    raw: Any = getattr(store, "_store", None)
+    if raw is None or not hasattr(lib, "X509_STORE_set_purpose"):
+        log.warning("this OpenSSL is not known: sessions of authorities that may not vouch for clients any more go on")
+    elif lib.X509_STORE_set_purpose(raw, lib.X509_PURPOSE_SSL_CLIENT) != 1:
+        raise MemoryError("OpenSSL takes no purpose for a certificate store")
 
 
 def _reasons(error: SSL.Error) -> str:

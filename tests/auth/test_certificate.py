@@ -815,6 +815,18 @@ def test_a_session_is_checked_for_whether_an_authority_still_stands_behind_it(tr
         assert isinstance(trust(authorities=(namesake,)).prove(certificate), Refused)
 
 
+def test_who_has_a_session_is_asked_what_a_login_is_where_an_authority_may_vouch_for_servers_alone_now(trust):
+    partner = certs.issue(None, certs.common_name("Partner CA"), is_ca=True)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    narrowed = dataclasses.replace(partner, certificate=certs.with_extension(partner, usage))
+    alice = certs.client(issuer=partner)
+    before, after = trust(authorities=(AUTHORITY, partner)), trust(authorities=(AUTHORITY, narrowed))
+    assert login(before, alice).accepted and before.prove(alice.certificate) == ((partner.certificate,), ())
+    assert login(after, alice).verdict.refusal is Refusal.CERTIFICATE_WRONG_PURPOSE
+    assert after.prove(alice.certificate).refusal is Refusal.CERTIFICATE_WRONG_PURPOSE
+    assert after.prove(certs.client().certificate) == ((AUTHORITY.certificate,), ())
+
+
 def test_days_to_expiry_count_down_to_the_first_that_ends(trust):
     lists = (
         certs.certificate_revocation_list(end=START + 30 * DAY),

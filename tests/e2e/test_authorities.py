@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from helpers import certs
 from helpers.lab import wait_until
 
@@ -64,10 +67,14 @@ def test_who_came_by_an_authority_that_is_taken_away_leaves_at_once_and_stays_ou
     assert ping(client=second) == 1.0
 
 
-def test_a_reload_that_names_another_bundle_does_the_same(site, ping, trust):
+@pytest.mark.parametrize("narrowed", [False, True], ids=["gone", "for-servers-alone"])
+def test_a_reload_that_names_another_bundle_does_the_same(site, ping, trust, narrowed):
     theirs = certs.authority("Partner CA")
     trust(certs.authority(), theirs)
-    (site.directory / "ours.crt").write_bytes(certs.authority().certificate_pem)
+    ours = [certs.authority().certificate]
+    if narrowed:
+        ours.append(certs.with_extension(theirs, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])))
+    (site.directory / "ours.crt").write_bytes(b"".join(each.public_bytes(Encoding.PEM) for each in ours))
     gateway = site.start("renegotiate_s = 0")
     alice = site.connect(certs.client("alice", issuer=theirs))
     config = gateway.config_path

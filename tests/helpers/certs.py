@@ -232,12 +232,25 @@ def client_with_subject(subject: x509.Name) -> TestCertificate:
 
 def without_key_identifiers(certificate: TestCertificate, issuer: TestCertificate) -> x509.Certificate:
     """The same, by an issuer that leaves away what tells it from another of its name."""
+    identifiers = x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier
+    kept = [each for each in certificate.certificate.extensions if not isinstance(each.value, identifiers)]
+    return _issued_again(certificate, issuer, [(each.value, each.critical) for each in kept])
+
+
+def with_extension(root: TestCertificate, value: x509.ExtensionType) -> x509.Certificate:
+    """An authority's next certificate, of its name and key, that says one thing more."""
+    before = [(each.value, each.critical) for each in root.certificate.extensions]
+    return _issued_again(root, root, [*before, (value, False)])
+
+
+def _issued_again(
+    certificate: TestCertificate, issuer: TestCertificate, extensions: Iterable[tuple[x509.ExtensionType, bool]]
+) -> x509.Certificate:
     was = certificate.certificate
     builder = x509.CertificateBuilder(was.issuer, was.subject, was.public_key(), was.serial_number)
     builder = builder.not_valid_before(was.not_valid_before_utc).not_valid_after(was.not_valid_after_utc)
-    for extension in was.extensions:
-        if not isinstance(extension.value, x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier):
-            builder = builder.add_extension(extension.value, extension.critical)
+    for value, critical in extensions:
+        builder = builder.add_extension(value, critical)
     return builder.sign(issuer.private_key, _signing_hash(issuer.private_key))
 
 
