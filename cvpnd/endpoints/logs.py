@@ -8,6 +8,7 @@ import re
 import time
 from bisect import insort
 from collections.abc import Callable, Collection
+from functools import partial
 
 from cvpnd.endpoints.model import LogEvent, LogGroupView, LogPage, LogStreamView, OperationError, Place
 from cvpnd.endpoints.operations import OperationsBase
@@ -101,16 +102,18 @@ class LogOperations(OperationsBase):
         since: Place | None = None,
         before: Place | None = None,
         newest: bool = False,
+        as_written: bool = False,
         most: int = MOST_EVENTS,
         most_characters: int = MOST_CHARACTERS,
     ) -> LogPage:
         """By time, of all streams or those named: the first ones ``since`` a place, or the ``newest`` ones ``before``
-        one. However much there is, no more than that is held."""
+        one. However much there is, no more than that is held. ``as_written``: of one stream, in its own order, which a
+        clock that was set back does not change."""
         known = [stream.name for stream in (await self.show_log_group(group)).streams]
         for name in streams or ():
             if name not in known:
                 raise OperationError("ResourceNotFoundException", f"log group {group} has no stream {name}")
-        page = _Page(since, before, newest, most, most_characters)
+        page = _Page(since, before, newest, as_written, most, most_characters)
         for name in known if streams is None else sorted(streams):
             await asyncio.to_thread(_read, self._streams, group, name, accept, page)
         return LogPage(page.events, page.more)
@@ -120,29 +123,30 @@ class _Page:
     """Of the events that are offered in any order, the first ones or the last ones that fit."""
 
     def __init__(
-        self, since: Place | None, before: Place | None, newest: bool, most: int, most_characters: int
+        self, since: Place | None, before: Place | None, newest: bool, as_written: bool, most: int, most_characters: int
     ) -> None:
         self.events: list[LogEvent] = []
         self.more = False
         self._since, self._before = since, before
         self._newest = newest
+        self._place = partial(LogEvent.place, as_written=as_written)
         self._most, self._most_characters = most, most_characters
         self._characters = 0
 
     def offer(self, event: LogEvent) -> None:
-        place = event.place
+        place = self._place(event)
         if (self._since is not None and place < self._since) or (self._before is not None and place >= self._before):
             return
-        insort(self.events, event, key=lambda each: each.place)
+        insort(self.events, event, key=self._place)
         self._characters += len(event.message)
         while len(self.events) > self._most or (self._characters > self._most_characters and len(self.events) > 1):
             left_away = self.events.pop(0 if self._newest else -1)
             self._characters -= len(left_away.message)
             self.more = True
             if self._newest:  # nothing beyond it comes in its place
-                self._since = left_away.place._replace(number=left_away.number + 1)
+                self._since = self._place(left_away)._replace(number=left_away.number + 1)
             else:
-                self._before = left_away.place
+                self._before = self._place(left_away)
 
 
 def _last(streams: LogStreams, group: str, names: Collection[str]) -> dict[str, float]:

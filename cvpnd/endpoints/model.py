@@ -213,13 +213,14 @@ class LogEvent:
     """Of its line in the stream."""
     message: str
 
-    @property
-    def place(self) -> Place:
-        return Place(int(self.timestamp), self.stream, self.number)
+    def place(self, *, as_written: bool = False) -> Place:
+        """``as_written``: of one stream alone."""
+        return Place(0 if as_written else int(self.timestamp), self.stream, self.number)
 
 
 class Place(NamedTuple):
-    """Among the events of several streams: by time, and then as nothing that is written later changes."""
+    """Among the events of several streams: by time, and then as nothing that is written later changes. Of one stream
+    alone, where a clock that is set back shall put nothing before what was read already, ``second`` is 0."""
 
     second: int
     stream: str = ""

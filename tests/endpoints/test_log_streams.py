@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections import Counter
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from cvpnd.api.aws.logs import get_log_events
 from cvpnd.config import AuditConfig
 from cvpnd.endpoints import logs
 from cvpnd.endpoints.logs import DAY_S, LogOperations
 from cvpnd.endpoints.model import LogEvent, Place
+from cvpnd.ops.log_file import seconds
 from cvpnd.ops.log_streams import LogStreams
 from cvpnd.store import Store, StoredEndpoint
 
@@ -85,12 +88,21 @@ def crowded(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("most", "most_characters"), [(7, 10**6), (10**6, 1000), (50, 3000), (10**6, 1)])
-@pytest.mark.parametrize("newest", [False, True])
+@pytest.mark.parametrize(("newest", "as_written"), [(False, False), (True, False), (False, True), (True, True)])
 async def test_pages_of_events_have_each_once_and_no_more_is_held_than_fits(
-    crowded: LogOperations, monkeypatch: pytest.MonkeyPatch, most: int, most_characters: int, newest: bool
+    crowded: LogOperations,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    most_characters: int,
+    newest: bool,
+    as_written: bool,
 ) -> None:
-    everything = (await crowded.log_events("vpn")).events
-    assert len(everything) == 600 and everything == sorted(everything, key=lambda event: event.place)
+    def place_of(event: LogEvent) -> Place:
+        return event.place(as_written=as_written)
+
+    which: dict[str, Any] = {"streams": ["b"], "as_written": True} if as_written else {}
+    everything = (await crowded.log_events("vpn", **which)).events
+    assert len(everything) == (200 if as_written else 600) and everything == sorted(everything, key=place_of)
     held: Counter[str] = Counter()
 
     class Watched(logs._Page):
@@ -103,12 +115,36 @@ async def test_pages_of_events_have_each_once_and_no_more_is_held_than_fits(
     found: list[LogEvent] = []
     place: Place | None = None
     while True:
-        from_there: dict[str, Any] = {"before": place} if newest else {"since": place}
+        from_there: dict[str, Any] = {**which, **({"before": place} if newest else {"since": place})}
         page = await crowded.log_events("vpn", newest=newest, most=most, most_characters=most_characters, **from_there)
         found = page.events + found if newest else found + page.events
         if not page.more:
             break
-        last = page.events[-1].place
-        place = page.events[0].place if newest else last._replace(number=last.number + 1)
+        last = place_of(page.events[-1])
+        place = place_of(page.events[0]) if newest else last._replace(number=last.number + 1)
     assert found == everything
     assert held["events"] <= most and held["characters"] <= most_characters
+
+
+async def test_a_follower_misses_nothing_after_the_clock_was_set_back(crowded: LogOperations) -> None:
+    path = crowded._streams.path("vpn", "a")
+    path.write_text(f"{_line(50, 'first')}\n")
+
+    async def read(token: str, **more: Any) -> tuple[list[str], str, str]:
+        asked = {"logGroupName": "vpn", "logStreamName": "a", **({"nextToken": token} if token else {}), **more}
+        page = await get_log_events(SimpleNamespace(get=asked.get, operations=crowded))  # type: ignore[arg-type]
+        words = [json.loads(event["message"])["word"] for event in page["events"]]
+        return words, page["nextForwardToken"], page["nextBackwardToken"]
+
+    words, forward, _ = await read("", startFromHead=True)
+    assert words == ["first"]
+    there = path.stat().st_size
+    before = base64.urlsafe_b64encode(f"{seconds('2033-05-18 03:00:50'):.0f}/{there}/a".encode()).decode()
+    with path.open("a") as file:
+        file.write(f"{_line(20, 'second')}\n{_line(21, 'third')}\n")
+    for token in (forward, f"f/{before}"):  # as an older release wrote it
+        words, behind, back = await read(token)
+        assert words == ["second", "third"]
+        assert (await read(behind))[:2] == ([], behind)
+        assert (await read(back))[0] == ["first"] == (await read(f"b/{before}"))[0]
+    assert (await read(behind.replace("f/", "b/"), limit=2))[0] == ["second", "third"]

@@ -102,7 +102,7 @@ async def filter_log_events(call: Call) -> Answer:
         group,
         names,
         accept=_accept(call, _pattern(call.get("filterPattern", ""))),
-        since=_read_place(call.get("nextToken")),
+        since=_read_place(token) if (token := call.get("nextToken")) is not None else None,
         most=call.get("limit", MOST_EVENTS),
         most_characters=MOST_CHARACTERS,
     )
@@ -113,14 +113,15 @@ async def filter_log_events(call: Call) -> Answer:
     return {
         "events": shown,
         "searchedLogStreams": [],
-        "nextToken": _place_text(_behind(page.events[-1])) if page.more else None,
+        "nextToken": _place_text(_behind(page.events[-1].place())) if page.more else None,
     }
 
 
 async def get_log_events(call: Call) -> Answer:
-    """The tokens say a place: forward is from there on, backward before it."""
+    """The tokens say a place: forward is from there on, backward before it. It is one in the stream; the time that
+    tokens of older releases say besides, which a clock that is set back repeats, counts for nothing."""
     stream, token = call.get("logStreamName"), call.get("nextToken")
-    direction, place = (token[:2], _read_place(token[2:])) if token else ("", None)
+    direction, place = (token[:2], _read_place(token[2:])._replace(second=0)) if token else ("", None)
     if token and direction not in ("f/", "b/"):
         raise _no_token()
     forward = direction == "f/" or (not token and bool(call.get("startFromHead")))
@@ -131,11 +132,15 @@ async def get_log_events(call: Call) -> Answer:
         since=place if forward else None,
         before=None if forward else place,
         newest=not forward,
+        as_written=True,
         most=call.get("limit", MOST_EVENTS),
         most_characters=MOST_CHARACTERS,
     )
     nowhere = place or Place(0)
-    first, behind = (page.events[0].place, _behind(page.events[-1])) if page.events else (nowhere, nowhere)
+    first, behind = nowhere, nowhere
+    if page.events:
+        first, behind = (event.place(as_written=True) for event in (page.events[0], page.events[-1]))
+        behind = _behind(behind)
     return {
         "events": [_event(event) for event in page.events],
         "nextForwardToken": f"f/{_place_text(behind)}",
@@ -143,18 +148,16 @@ async def get_log_events(call: Call) -> Answer:
     }
 
 
-def _behind(event: LogEvent) -> Place:
-    return event.place._replace(number=event.number + 1)
+def _behind(place: Place) -> Place:
+    return place._replace(number=place.number + 1)
 
 
 def _place_text(place: Place) -> str:
     return base64.urlsafe_b64encode(f"{place.second}/{place.number}/{place.stream}".encode()).decode()
 
 
-def _read_place(token: str | None) -> Place | None:
+def _read_place(token: str) -> Place:
     """Raises ``ApiError``."""
-    if token is None:
-        return None
     try:
         found = _PLACE.fullmatch(base64.urlsafe_b64decode(token.encode()).decode())
     except ValueError:
