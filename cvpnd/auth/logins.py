@@ -205,6 +205,10 @@ class UserLogins:
             return Refused(Refusal.USER_UNKNOWN, f"{username!r} has not logged in here")
         return known[0]
 
+    def called(self, typed: str) -> set[str]:
+        """Of the accounts that have logged in by that name, the names that their directories have for them."""
+        return {known[0].name for desk in self._desks.values() if (known := desk.find(typed)) is not None}
+
     def take_password(self, directory: str, username: str) -> Secret | None:
         """Of a login that was right just now, if nobody can be asked about this account without it. Whoever takes it
         wipes it."""

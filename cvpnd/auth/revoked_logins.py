@@ -9,7 +9,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import xor
 
+from cvpnd.auth.identity import any_spelling
 from cvpnd.auth.tokens import MARK_BYTES, NO_MARK, Token
 
 LONGEST_LOGIN_S = 86_400.0
@@ -37,7 +40,8 @@ class RevokedLogins:
 
     @staticmethod
     def of_user(username: str) -> str:
-        """Whoever has that name, in whichever directory."""
+        """Whoever has that name, in whichever directory; as ``any_spelling`` has it, all who have one that is spelled
+        otherwise."""
         return f"user {username}"
 
     @staticmethod
@@ -81,9 +85,9 @@ class RevokedLogins:
         self._marks = {**marks, **self._unwritten}
 
     def mark(self, endpoint_id: str, directory: str, username: str) -> bytes:
-        """What tokens of now get: it is another once one of the three is."""
+        """What tokens of now get: it is another once one of the subjects' is."""
         marks = [self._marks.get(subject, NO_MARK) for subject in self._subjects(endpoint_id, directory, username)]
-        return bytes(a ^ b ^ c for a, b, c in zip(*marks, strict=True))
+        return bytes(reduce(xor, each) for each in zip(*marks, strict=True))
 
     def covers(self, token: Token, endpoint_id: str, directory: str, username: str) -> bool:
         return self.of_login(token) in self._marks or token.mark != self.mark(endpoint_id, directory, username)
@@ -94,8 +98,14 @@ class RevokedLogins:
     def ended_since(self, began_at: float, subjects: Iterable[str]) -> bool:
         return any(began_at <= self._learned_at.get(subject, float("-inf")) for subject in subjects)
 
-    def _subjects(self, endpoint_id: str, directory: str, username: str) -> tuple[str, str, str]:
-        return self.of_user(username), self.of_user_at(endpoint_id, username), self.of_account(directory, username)
+    def _subjects(self, endpoint_id: str, directory: str, username: str) -> set[str]:
+        return {self.of_account(directory, username), *self.of_names(endpoint_id, [username])}
+
+    @classmethod
+    def of_names(cls, endpoint_id: str, names: Iterable[str]) -> set[str]:
+        """All by which somebody called so at that endpoint is ended by name."""
+        spellings = {spelling for name in names for spelling in (name, any_spelling(name))}
+        return {cls.of_user(each) for each in spellings} | {cls.of_user_at(endpoint_id, each) for each in spellings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,5 @@ class LoginUnderWay:
     def is_ended(self, directory: str, username: str, common_name: str = "") -> bool:
         """``common_name``: of the certificate, by which sessions are ended too."""
         there = self.revoked_logins
-        subjects = [there.of_account(directory, username)]
-        for name in {username, common_name} - {""}:
-            subjects += there.of_user(name), there.of_user_at(self.endpoint_id, name)
-        return there.ended_since(self.began_at, subjects)
+        subjects = there.of_names(self.endpoint_id, {username, common_name} - {""})
+        return there.ended_since(self.began_at, {there.of_account(directory, username), *subjects})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
+from cvpnd.auth.identity import any_spelling
 from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.endpoints import views
 from cvpnd.endpoints.model import ConnectionView, OperationError
@@ -29,17 +31,20 @@ class ConnectionOperations(OperationsBase):
     ) -> list[str]:
         """End them for good and return their ids: a client needs its user's password to come back. Logins that are
         under way end too, also where nobody knows yet that they are this user's (``LoginUnderWay``). A user name
-        without sessions is an empty answer, not an error; tokens of theirs end all the same."""
+        without sessions is an empty answer, not an error; tokens of theirs end all the same. However it is spelled, and
+        with its domain or without: two users who differ in nothing else both have to log in again."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
         if username == "":  # who has no user name has this one, and so has everybody else without
             raise OperationError("InvalidParameterValue", "username: is empty; name a user")
         only = self._endpoint(endpoint) if endpoint is not None else None
 
+        names = set() if username is None else self._names_meant_by(username)
+
         def meant(c: Connection) -> bool:
             if username is None:
                 return c.connection_id == connection_id
-            return username in (c.username, c.common_name)
+            return not names.isdisjoint({any_spelling(c.username), any_spelling(c.common_name)} - {""})
 
         chosen = [
             c
@@ -51,8 +56,8 @@ class ConnectionOperations(OperationsBase):
         control = self._gateway.control
         subjects = {RevokedLogins.of_login(connection.token) for connection in chosen if connection.token is not None}
         if username is not None:
-            at_once = RevokedLogins.of_user(username) if only is None else RevokedLogins.of_user_at(only.id, username)
-            subjects.add(at_once)
+            of_user = RevokedLogins.of_user if only is None else partial(RevokedLogins.of_user_at, only.id)
+            subjects |= {of_user(name) for name in {username, *names}}
         end_rehearsal()
         marks = RevokedLogins.new_marks(subjects)
         outlive = marks if control.token_key is not None else {}
@@ -74,3 +79,16 @@ class ConnectionOperations(OperationsBase):
             finally:
                 control.revoked_logins.release(outlive)
         return ended
+
+    def _names_meant_by(self, username: str) -> set[str]:
+        """Those that accounts may have who would log in by this one, each as ``any_spelling`` has it."""
+        names = {any_spelling(username)} | {any_spelling(name) for name in self._gateway.control.users.called(username)}
+        domain, backslash, behind = username.strip().partition("\\")
+        before, _, realm = username.strip().rpartition("@")
+        for directory in self._gateway.config.directories:
+            domains = {each.lower() for each in directory.domains}
+            if backslash and domain.lower() in domains:
+                names.add(any_spelling(behind))
+            elif before and realm.lower() in domains:
+                names.add(any_spelling(before))
+        return names - {""}

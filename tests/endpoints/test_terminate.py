@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from cvpnd.auth.logins import UserLogins
 from cvpnd.auth.revoked_logins import RevokedLogins
+from cvpnd.auth.tokens import Token
 from cvpnd.endpoints.connections import ConnectionOperations
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.operations import Rehearsed
@@ -36,12 +38,14 @@ def operations_on(store: Store, *sessions: Any) -> tuple[ConnectionOperations, l
     control: Any = SimpleNamespace(
         table=sessions,
         token_key=None,
+        users=UserLogins({}),
         revoked_logins=RevokedLogins(),
         clock=SteadyClock(),
         halt=lambda connection, _end, _text: halted.append(connection.connection_id),
         refuse=lambda connection, reason, detail: halted.append(f"{connection.connection_id} {reason}: {detail}"),
     )
-    gateway: Any = SimpleNamespace(store=store, control=control, endpoints=[])
+    config = SimpleNamespace(directories=[SimpleNamespace(domains=("LAB", "lab.test"))])
+    gateway: Any = SimpleNamespace(store=store, control=control, endpoints=[], config=config)
     return ConnectionOperations(gateway), halted
 
 
@@ -63,6 +67,25 @@ async def test_one_connection_is_one_and_a_user_is_nobody_else(tmp_path: Path) -
         assert await operations.terminate_connections(connection_id="c-1") == ["c-1"] == halted
         assert await operations.terminate_connections(username="carol") == ["c-3"] == halted[1:]
         assert await operations.terminate_connections(username="laptop") == ["c-4"] == halted[2:]
+
+
+@pytest.mark.parametrize(
+    "spelled", ["Müller", "MÜLLER", "mu\u0308ller", " müller ", "LAB\\müller", "lab\\MÜLLER", "Müller@LAB.test"]
+)
+async def test_a_user_is_ended_however_the_name_is_spelled(tmp_path: Path, spelled: str) -> None:
+    sessions = session("c-1", username="Müller"), session("c-2", username="muller"), session("c-3", username="LAB")
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        operations, halted = operations_on(store, *sessions)
+        control = operations._gateway.control
+        control.token_key = object()
+        token = Token.new(0.0, 60, mark=control.revoked_logins.mark("e", "corp", "Müller"))
+        of_another = Token.new(0.0, 60, mark=control.revoked_logins.mark("e", "corp", "muller"))
+        assert await operations.terminate_connections(username=spelled) == ["c-1"] == halted
+        again = RevokedLogins()
+        again.replace(store.revoked_logins(), 0.0)
+        for revoked in (control.revoked_logins, again):
+            assert revoked.covers(token, "e", "corp", "Müller")
+            assert not revoked.covers(of_another, "e", "corp", "muller")
 
 
 async def test_a_rehearsal_ends_nobody_and_the_rest_is_recorded(tmp_path: Path) -> None:
@@ -92,8 +115,8 @@ async def test_logins_that_are_under_way_end_with_the_sessions_of_their_user_als
         operations, ended = operations_on(store, *attempts)
         control = operations._gateway.control
         under_way = control.revoked_logins.begin("cvpn-endpoint-0123456789abcdef0", control.clock.now())
-        assert await operations.terminate_connections(username="alice") == ["c-1"]
+        assert await operations.terminate_connections(username="alice") == ["c-1", "c-2"]
         assert under_way.is_ended("local", "alice") and not under_way.is_ended("local", "bob", "laptop")
         assert await operations.terminate_connections(username="laptop") == ["c-3"]
         assert under_way.is_ended("local", "bob", "laptop")
-        assert ended == [f"{each} terminated: its login was under way" for each in ("c-1", "c-3")]
+        assert ended == [f"{each} terminated: its login was under way" for each in ("c-1", "c-2", "c-3")]
