@@ -16,7 +16,10 @@
 
 enum {
     LISTENERS_PER_WAIT = 16,
-    GATHER_MS = 4, /* what comes together with the first packet of a flight is looked at, and handed on, with it */
+    /* Where many come, what comes together with the first packet of a flight is looked at, and handed on, with it. Who
+     * comes alone does not wait for it: a login is some ten wake-ups. */
+    GATHER_MS = 8,
+    PROMPT_WAKE_UPS_PER_S = 40,
     FLOOD_STRANGERS = 16, /* in one wake-up */
     /* Pressed: for so long more has come than could be looked at, and the kernel drops whose packets it likes. Then no
      * source has more than its share of the costly looking, 11 us a packet instead of 0.3, until that has helped for a
@@ -66,6 +69,7 @@ struct doorman {
     uint32_t drained_ms, pressed_ms;      /* when all had been looked at; when it was last pressed */
     bool pressed, full_batch;             /* the latter and the next: of this wake-up */
     bool carried_data;                    /* of a client without a peer id, to which all waiting adds */
+    struct bucket wake_ups;               /* before which it could wait */
     enum door_result results[DOOR_BATCH]; /* of the look-ups of this batch */
     uint8_t replies[DOOR_BATCH][REPLY_MAX];
 };
@@ -322,6 +326,14 @@ static void look_at_pressure(struct doorman *doorman)
     doorman->full_batch = false;
 }
 
+/* For a while it has been woken up more often than PROMPT_WAKE_UPS_PER_S. Those wake-ups that were waited for count too:
+ * what is few enough with waiting may come without. */
+static bool is_busy(struct doorman *doorman)
+{
+    bucket_take(&doorman->wake_ups, PROMPT_WAKE_UPS_PER_S, doorman->now_ms);
+    return doorman->wake_ups.tokens < PROMPT_WAKE_UPS_PER_S / 2;
+}
+
 /* Until more has come together: a wake-up for each packet, here and behind, costs several times as much as the packet. */
 static void gather(const struct doorman *doorman)
 {
@@ -336,9 +348,11 @@ static void *run(void *argument)
     for (;;) {
         int ready_count = epoll_wait(doorman->epoll_fd, ready, LISTENERS_PER_WAIT, -1);
         unsigned strangers = 0;
-        if (can_wait)
-            gather(doorman);
         look_at_clock(doorman);
+        if (can_wait && is_busy(doorman)) {
+            gather(doorman);
+            look_at_clock(doorman);
+        }
         for (int i = 0; i < ready_count; i++) {
             if (ready[i].data.u64 == STOP_TAG)
                 return NULL;
@@ -400,6 +414,7 @@ struct doorman *doorman_new(const uint8_t *cookie_secret, size_t length, const s
     }
     memset(doorman, 0, sizeof *doorman);
     put_limits(doorman, limits);
+    doorman->wake_ups.tokens = PROMPT_WAKE_UPS_PER_S;
     pthread_mutex_init(&doorman->control_lock, NULL);
     struct epoll_event stop = {.events = EPOLLIN, .data.u64 = STOP_TAG};
     doorman->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import select
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,8 @@ from cvpnd.wire.wrap.protection import UNPROTECTED, ControlProtection
 from cvpnd.wire.wrap.tls_auth import TlsAuth
 
 HAND_WINDOW_S = 60
+GATHER_S = 0.008
+"""What ``native/doorman.c`` waits for more where there is much to do."""
 PATIENCE_S = 3.0
 SOCKETS: list[socket.socket] = []
 """Kept open: a client at a port that another one had is no stranger to the doorman, and gets no cookie."""
@@ -260,3 +263,21 @@ def test_datagram_longer_than_any_control_packet_is_not_cut(open_door):
         client.socket.sendto((b"\x20" + client.session_id).ljust(length, b"x"), client.to)
     assert door.dropped(DropReason.TOO_LONG, 1)
     assert [len(datagram.packet) for datagram in door.fetch(1)] == [2048]
+
+
+def test_who_comes_alone_is_answered_at_once_and_packets_gather_where_there_are_many(open_door):
+    door = open_door()
+    client = Client(door)
+
+    def answered_after_s() -> float:
+        began = time.monotonic()
+        client.reset()
+        client.answer()
+        return time.monotonic() - began
+
+    first = [answered_after_s() for _ in range(40)]
+    then = [answered_after_s() for _ in range(9)]
+    assert min(first[:10]) < GATHER_S, "no wait"
+    assert statistics.median(then) >= GATHER_S, "after so many"
+    time.sleep(1.0)
+    assert min(answered_after_s() for _ in range(10)) < GATHER_S, "alone again"
