@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -74,10 +75,10 @@ class Syslog:
         assert self._socket is not None  # noqa: S101 - the caller's promise
         if self._target.transport != "tcp":
             return False
+        there = select.poll()  # a recv, also with MSG_DONTWAIT, waits for as long as the socket's timeout says
+        there.register(self._socket, select.POLLIN)
         try:
-            return self._socket.recv(4096, socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
+            return bool(there.poll(0)) and self._socket.recv(4096) == b""
         except OSError:
             return True
 
