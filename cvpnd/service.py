@@ -245,7 +245,7 @@ class Daemon:
                 await asyncio.to_thread(self.portal_server.reload_certificate)
             except OSError as error:  # which ssl.SSLError is too
                 log.error("the portal's certificate cannot be used, the one before is shown: %s", error)
-        await asyncio.to_thread(self.connection_log.configure, self.gateway.config.connection_log)
+        self.connection_log.configure(self.gateway.config.connection_log)
         if waiting := self.gateway.awaits_restart:
             log.warning("read when the daemon starts, and changed since: %s", ", ".join(waiting))
 
@@ -262,7 +262,7 @@ class Daemon:
             if self._status() != told:
                 told = self._status()
                 self.notifier.status(told)
-            self.streams.close_idle()
+            self.connection_log.close_idle()
 
     async def watch(self) -> None:
         """Certificates and CRLs that change on disk are read again; everybody they no longer admit goes."""

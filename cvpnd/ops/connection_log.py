@@ -21,7 +21,7 @@ from cvpnd.endpoints.model import ConnectionView
 from cvpnd.ops.journal import Journal
 from cvpnd.ops.log_file import TIME_FORMAT, LogFile, Rotation
 from cvpnd.ops.log_streams import LogStreams
-from cvpnd.ops.log_writer import Entry, LogWriter
+from cvpnd.ops.log_writer import Entry, LogWriter, close_together
 from cvpnd.ops.logs import stderr_is_the_journal
 from cvpnd.ops.syslog import SOCKET, Syslog, is_the_journal
 
@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 NOT_APPLICABLE = "NA"
 MIB = 1024 * 1024
 HOUR_S = 3600
-
+HUNG_S = 60.0
+"""After which a destination that is no longer configured, and has taken nothing since, gets nothing more."""
 
 UPDATE = "connection-update"
 """The type of entries about connections that go on."""
@@ -134,25 +135,25 @@ class ConnectionLog:
         self._streams = streams
         self._journal: LogWriter | None = None
         self._syslog: tuple[SyslogTarget, LogWriter] | None = None
-        self._given_up: list[LogWriter] = []
-        """What they lost counts on."""
+        self._leaving: list[LogWriter] = []
+        """Given up by the configuration: what they have is written out, however slowly."""
+        self._lost_before = 0
+        """By those that have left."""
         self.configure(settings)
 
     def configure(self, settings: LogFilesConfig) -> None:
-        """From now on so. The one call that may take its time: what is given up still gets what it was to get."""
+        """From now on so. What is given up still gets what it was to get."""
         rotation = Rotation(settings.rotate_mib * MIB, settings.rotate_hours * HOUR_S, settings.keep_files)
         self._file.rotation = rotation
         self._streams.rotate(rotation)
         wanted, journal = _wants_journal(settings.journal), self._journal
         if wanted != (journal is not None):
-            self._keep_count_of(journal)
             self._journal = LogWriter("journal", Journal()) if wanted else None
-            _close(journal)
+            self._let_go(journal)
         target, syslog = settings.syslog, self._syslog
         if target != (syslog[0] if syslog else None):
-            self._keep_count_of(syslog[1] if syslog else None)
             self._syslog = None if target is None else (target, LogWriter(f"syslog {target}", Syslog(target)))
-            _close(syslog[1] if syslog else None)
+            self._let_go(syslog[1] if syslog else None)
         if self._journal is not None and target is not None and is_the_journal(target):
             _log.warning(
                 'connection_log.syslog = "local": %s is the journal on this host, so entries are in the journal twice; '
@@ -160,9 +161,19 @@ class ConnectionLog:
                 SOCKET,
             )
 
-    def _keep_count_of(self, writer: LogWriter | None) -> None:
+    def _let_go(self, writer: LogWriter | None) -> None:
         if writer is not None:
-            self._given_up.append(writer)
+            self._leaving.append(writer)
+            writer.leave()
+
+    def close_idle(self) -> None:
+        """Called now and then."""
+        self._streams.close_idle()
+        for writer in list(self._leaving):
+            writer.give_up_if_hung(HUNG_S)
+            if writer.is_over:
+                self._leaving.remove(writer)
+                self._lost_before += writer.lost
 
     def _writers(self) -> list[LogWriter]:
         others = (self._journal, self._syslog[1] if self._syslog else None)
@@ -171,12 +182,13 @@ class ConnectionLog:
     @property
     def waiting(self) -> int:
         """Entries that somebody has not taken yet."""
-        return self._streams.waiting + sum(writer.waiting for writer in self._writers())
+        return self._streams.waiting + sum(writer.waiting for writer in (*self._writers(), *self._leaving))
 
     @property
     def lost(self) -> int:
         """Entries that did not arrive somewhere, since the start."""
-        return self._streams.lost + sum(writer.lost for writer in {*self._writers(), *self._given_up})
+        now = sum(writer.lost for writer in (*self._writers(), *self._leaving))
+        return self._streams.lost + self._lost_before + now
 
     def write(self, entry: Entry, stream: tuple[str, str] | None = None) -> None:
         """``stream``: group and name of the endpoint's own."""
@@ -192,13 +204,7 @@ class ConnectionLog:
         self._streams.reopen()
 
     def close(self) -> None:
-        for writer in self._writers():
-            writer.close()
-
-
-def _close(writer: LogWriter | None) -> None:
-    if writer is not None:
-        writer.close(timeout_s=1.0)
+        close_together([*self._writers(), *self._leaving])
 
 
 def _wants_journal(setting: Literal["auto", "on", "off"]) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cvpnd.ops.log_file import LogFile, Rotation, rotated, seconds
-from cvpnd.ops.log_writer import Entry, LogWriter
+from cvpnd.ops.log_writer import Entry, LogWriter, close_together
 
 IDLE_S = 60.0
 """After which a stream is closed. Longer than a batch takes to be written, so that no two threads write to one file."""
@@ -101,8 +101,8 @@ class LogStreams:
             opened.writer.reopen()
 
     def close(self) -> None:
-        for opened in self._open.values():
-            opened.writer.close()
+        close_together([opened.writer for opened in self._open.values()])
+        self._lost_before += sum(opened.writer.lost for opened in self._open.values())
         self._open.clear()
 
     def path(self, group: str, stream: str) -> Path:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -24,6 +25,10 @@ BATCH_LIMIT = 256
 
 GATHER_S = 0.05
 """Entries of one moment are written together: to wake the thread for each takes as long as to write it."""
+
+PATIENCE_S, AT_MOST_S = 5.0, 10.0
+"""At the end of the daemon, which systemd allows half a minute: with a destination that takes nothing, and with a slow
+one."""
 
 _log = logging.getLogger(__name__)
 _warn = RateLimited(_log, interval_s=60)
@@ -61,10 +66,14 @@ class LogWriter:
         self._queue_limit = queue_limit
         self._reopen_asked = threading.Event()
         self._closing = threading.Event()
-        self._writing = False
-        """By its thread, which may hang in there with its disk."""
-        self._lost_lock = threading.Lock()
+        self._counting = threading.Lock()
+        """Held for the next four. An entry waits, has arrived or is lost: one of them at any time."""
+        self._waiting = 0
+        """In the queue, or in the hand of the thread, which may hang with its disk."""
         self._lost = 0
+        self._given_up = False
+        """What the thread has in its hand counts as lost until it arrives after all."""
+        self._progress_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="connection-log", daemon=True)
         self._thread.start()
 
@@ -75,21 +84,28 @@ class LogWriter:
 
     @property
     def waiting(self) -> int:
-        return self._queue.qsize()
+        return self._waiting
 
     @property
     def is_idle(self) -> bool:
-        return not self._writing and not self.waiting
+        return not self._waiting
+
+    @property
+    def is_over(self) -> bool:
+        """After ``leave`` or ``close``: ``lost`` is final."""
+        return not self._thread.is_alive()
 
     def write(self, entry: Entry) -> None:
         """Queue one entry; when the queue is full (or the log closed) it is lost and counted."""
-        if self._closing.is_set():
-            self._lose(1, "the log is closed")
-            return
-        if self._queue.qsize() >= self._queue_limit:
-            self._lose(1, "they come faster than they are taken")
-            return
-        self._queue.put(entry)
+        with self._counting:
+            why = "the log is closed" if self._closing.is_set() else ""
+            if not why and self._queue.qsize() >= self._queue_limit:
+                why = "they come faster than they are taken"
+            if not why:
+                self._waiting += 1
+                self._queue.put(entry)
+                return
+        self._lose(1, why)
 
     def reopen(self) -> None:
         """From the next entry on, go on where the name leads to now."""
@@ -98,16 +114,39 @@ class LogWriter:
 
     def leave(self) -> None:
         """Write out what is queued and end the thread, which nobody waits for."""
-        self._closing.set()
+        with self._counting:
+            if self._closing.is_set():
+                return
+            self._progress_at = time.monotonic()
+            self._closing.set()
         self._wake()
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """The same, waited for. What is not taken in ``timeout_s`` is lost."""
+    def close(self, timeout_s: float = PATIENCE_S, at_most_s: float = AT_MOST_S) -> None:
+        """The same, waited for: while entries are taken, but no longer than ``at_most_s``. What is left once
+        ``timeout_s`` have passed in which none was is lost."""
         self.leave()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            self._lose(self._drop_queued(), "nobody took them at the end")
-            self._wake()  # it may be about to take one of those
+        until = time.monotonic() + at_most_s
+        while self._thread.is_alive():
+            left_s = min(until, self._progress_at + timeout_s) - time.monotonic()
+            if left_s <= 0:
+                self._give_up(at_the_end=True)
+                return
+            self._thread.join(left_s)
+
+    def give_up_if_hung(self, timeout_s: float) -> None:
+        """One that is leaving: the same without waiting for it. What it has in its hand may yet arrive."""
+        if self.waiting and not self.is_over and time.monotonic() >= self._progress_at + timeout_s:
+            self._give_up(at_the_end=False)
+
+    def _give_up(self, *, at_the_end: bool) -> None:
+        with self._counting:
+            dropped = self._drop_queued()
+            self._waiting -= dropped
+            if at_the_end:
+                self._given_up = True
+                dropped, self._waiting = dropped + self._waiting, 0
+        self._lose(dropped, "nobody took them at the end")
+        self._wake()  # it may be about to take one of those
 
     def _drop_queued(self) -> int:
         """So that none which is counted as lost arrives after all, once its disk or daemon goes on."""
@@ -124,7 +163,6 @@ class LogWriter:
     def _run(self) -> None:
         while True:
             batch = [self._queue.get()]
-            self._writing = True
             self._closing.wait(GATHER_S)
             while len(batch) < BATCH_LIMIT and not self._queue.empty():
                 batch.append(self._queue.get())
@@ -133,7 +171,6 @@ class LogWriter:
                 self._reopen_asked.clear()
                 self._destination.reopen()
             self._append([entry for entry in batch if entry is not None])
-            self._writing = False
             if self._closing.is_set() and self._queue.empty():
                 self._destination.close()
                 return
@@ -141,17 +178,34 @@ class LogWriter:
     def _append(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
+        lost, why = 0, ""
         try:
             self._destination.append(entries)
-        except EntriesLost as lost:
-            self._lose(lost.count, lost.why)
+        except EntriesLost as error:
+            lost, why = error.count, error.why
         except Exception as error:
             _log.exception("%s", self._name)
-            self._lose(len(entries), type(error).__name__)
+            lost, why = len(entries), type(error).__name__
+        with self._counting:
+            self._progress_at = time.monotonic()
+            if self._given_up:
+                self._lost -= len(entries) - lost
+                return
+            self._waiting -= len(entries)
+        self._lose(lost, why)
 
     def _lose(self, entries: int, why: str) -> None:
         if not entries:
             return
-        with self._lost_lock:
+        with self._counting:
             self._lost += entries
         _warn.warning("lost", "%s: connection log entries are being lost: %s (%d so far)", self._name, why, self._lost)
+
+
+def close_together(writers: Sequence[LogWriter]) -> None:
+    """In the time of one."""
+    until = time.monotonic() + AT_MOST_S
+    for writer in writers:
+        writer.leave()
+    for writer in writers:
+        writer.close(at_most_s=until - time.monotonic())

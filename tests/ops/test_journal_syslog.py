@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from helpers.connections import CONNECTION
+from helpers.lab import wait_until
 
 from cvpnd.config import LogFilesConfig, SyslogTarget
+from cvpnd.ops import connection_log
 from cvpnd.ops.connection_log import (
     ConnectionLog,
     assertion_entry,
@@ -181,3 +183,65 @@ def test_destinations_come_and_go_with_the_configuration(tmp_path: Path) -> None
     assert kinds == ["successful", "failed", "waiting-for-assertion"]
     assert LogStreams(tmp_path / "streams").path("vpn", "staff").read_text().count("\n") == 1
     assert log.lost == 0
+
+
+def test_what_is_configured_away_gets_all_that_waits_for_it_however_slowly_it_takes_that(tmp_path: Path) -> None:
+    """A collector over TCP that takes 64 kB every 20 ms: all of it takes longer than a reload may."""
+    received = bytearray()
+
+    def collect(daemon: socket.socket) -> None:
+        connection, _ = daemon.accept()
+        with connection:
+            connection.settimeout(10)
+            while data := connection.recv(65536):
+                received.extend(data)
+                time.sleep(0.02)
+
+    with socket.socket() as daemon:
+        daemon.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
+        daemon.bind(("127.0.0.1", 0))
+        daemon.listen()
+        collector = threading.Thread(target=collect, args=[daemon])
+        collector.start()
+        url = f"tcp://127.0.0.1:{daemon.getsockname()[1]}"
+        log = ConnectionLog(
+            tmp_path / "all.log", LogFilesConfig.model_validate({"syslog": url}), LogStreams(tmp_path / "streams")
+        )
+        for _ in range(12000):  # of a kilobyte: more than both ends keep
+            log.write(ENTRIES[0])
+        begun = time.perf_counter()
+        log.configure(LogFilesConfig())
+        assert time.perf_counter() - begun < 0.5, "the event loop does that"
+        time.sleep(1.2)
+        log.close_idle()
+        assert log.waiting > 0, "it has taken all"
+        collector.join(30)
+        log.close_idle()
+        assert received.count(b'"connection-log-type"') == 12000
+        assert (log.lost, log.waiting) == (0, 0)
+        log.close()
+
+
+def test_what_a_destination_that_hangs_cannot_take_is_lost_once_and_waited_for_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_log, "HUNG_S", 0.3)
+    with bound(tmp_path / "journal") as journal:
+        monkeypatch.setattr(connection_log, "Journal", lambda: Journal(tmp_path / "journal"))
+        settings = LogFilesConfig.model_validate({"journal": "on"})
+        log = ConnectionLog(tmp_path / "all.log", settings, LogStreams(tmp_path / "streams"))
+        for _ in range(2000):
+            log.write(ENTRIES[0])
+        log.configure(LogFilesConfig.model_validate({"journal": "off"}))
+        wait_until(lambda: (tmp_path / "all.log").read_text().count("\n") == 2000, 20)
+        time.sleep(0.5)
+        log.close_idle()
+        assert 1000 < log.lost < 2000 and 0 < log.waiting <= 256
+        arrived = 0
+        journal.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            while journal.recv(65536):
+                arrived += 1
+        log.close_idle()
+        assert (arrived + log.lost, log.waiting) == (2000, 0)
+        log.close()
