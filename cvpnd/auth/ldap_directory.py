@@ -8,6 +8,7 @@ Names come as people type them (``user``, ``user@realm``, ``DOMAIN\\user``) and 
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 MOST_GROUPS = 200
 """Of one user, as AWS: those beyond are left out. Each is known by two identifiers."""
@@ -117,12 +120,19 @@ def open_directory(config: DirectoryConfig) -> LdapDirectory:
 def _groups_below(config: DirectoryConfig) -> str:
     """No two groups of a domain share a sAMAccountName, so by that they may be anywhere in it; a name of another kind
     only counts where somebody has said that it is to."""
-    domain: list[str] = []
+    domain = ""
     if config.type == "active-directory" and config.group_attribute is None:
-        with suppress(LDAPInvalidDnError):
-            parts = reversed(parse_dn(config.user_base, strip=True))
-            domain = [f"{name}={value}" for name, value, _ in takewhile(lambda part: part[0].upper() == "DC", parts)]
-    return config.group_base or ",".join(reversed(domain)) or config.user_base
+        domain = _domain_of(config.user_base)
+    return config.group_base or domain or config.user_base
+
+
+def _domain_of(dn: str) -> str:
+    """The DC= at its end."""
+    domain: list[str] = []
+    with suppress(LDAPInvalidDnError):
+        parts = reversed(parse_dn(dn, strip=True))
+        domain = [f"{name}={value}" for name, value, _ in takewhile(lambda part: part[0].upper() == "DC", parts)]
+    return ",".join(reversed(domain))
 
 
 def _password_in(path: Path, at: str) -> str:
@@ -359,12 +369,21 @@ class LdapDirectory:
         """By SID, nested ones and the primary one too, and by the names of those."""
         found = session.search(entry.dn, "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
         sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
+        if not sids:  # everybody has a primary group
+            log.warning(
+                "%s: tokenGroups of %s cannot be read, so no rule for a group lets them in; "
+                "whoever is bound needs to be in Windows Authorization Access Group", session.url, entry.dn,
+            )  # fmt: skip
+            return frozenset()
         its_own = "".join(f"(objectSid={sid})" for sid in sids[:MOST_GROUPS])
         wanted, attribute = f"(&{self._settings.kind.group_class}(|{its_own}))", self._settings.group_name
         named = session.search(self._settings.group_base, wanted, [attribute, "objectSid"], most=MOST_GROUPS)
+        domain = _domain_of(self._settings.group_base).lower()  # a global catalog knows those of others' too
         names = {
-            format_sid(sid): group.text(attribute) for group in named for sid in group.attributes.get("objectsid", [])
-        }
+            format_sid(sid): group.text(attribute)
+            for group in named if _domain_of(group.dn).lower() == domain
+            for sid in group.attributes.get("objectsid", [])
+        }  # fmt: skip
         return _known_as((sid, names.get(sid, "")) for sid in sids)
 
     def _groups(self, session: LdapSession, entry: Entry) -> frozenset[str]:

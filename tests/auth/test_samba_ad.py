@@ -20,7 +20,9 @@ from cvpnd.secret import Secret
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="make test-samba installs Samba")
 
 DIRECT: dict[str, object] = {"bind": "direct", "bind_dn": None, "bind_password_file": None}
-USERS = ("alice", "bob", "disabled", "expired", "old", "must", "locked", "hours", "o'neil (x)")
+USERS = ("alice", "bob", "disabled", "expired", "old", "must", "locked", "hours", "hidden", "o'neil (x)")
+TOKEN_GROUPS = "b7c69e6d-2cc7-11d2-854e-00a0c983f608"
+"""The attribute's schemaIDGUID."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaAd]:
         samba.local("ou", "add", "OU=People")
         samba.local("user", "create", "anna", PASSWORD, "--userou=OU=People")
         samba.local("group", "addmembers", "engineers", "anna")
+        samba.local(
+            "dsacl", "set", f"--objectdn={user_dn('hidden')}", f"--sddl=(OD;;RP;{TOKEN_GROUPS};;WD)", "--action=deny"
+        )
         samba.local("user", "disable", "disabled")
         samba.local("user", "setexpiry", "expired", "--days=0")
         samba.local("user", "setpassword", "must", f"--newpassword={PASSWORD}", "--must-change-at-next-login")
@@ -136,6 +141,15 @@ def test_a_group_has_its_name_wherever_in_the_domain_it_is(
     assert {group for group in account.groups if not group.startswith("S-1-")} == {"Users"}
     account = ask("anna", user_base=people, group_attribute="cn", **changes)  # of which there may be several
     assert isinstance(account, Account) and all(group.startswith("S-1-") for group in account.groups)
+
+
+def test_whose_groups_may_not_be_read_comes_in_without_any(
+    ask: Callable[..., Account | Refused], caplog: pytest.LogCaptureFixture
+) -> None:
+    for verb in ("log_in", "look_up"):
+        account = ask("hidden", PASSWORD, verb)
+        assert isinstance(account, Account) and account.name == "hidden" and not account.groups, account
+    assert "tokenGroups of CN=hidden" in caplog.text and "Windows Authorization Access Group" in caplog.text
 
 
 @pytest.mark.parametrize("typed", ["alice", "Alice", "LAB\\alice", "alice@lab.test", "ALICE@LAB.TEST"])
