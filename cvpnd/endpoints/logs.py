@@ -113,6 +113,9 @@ class LogOperations(OperationsBase):
         for name in streams or ():
             if name not in known:
                 raise OperationError("ResourceNotFoundException", f"log group {group} has no stream {name}")
+        if as_written and since is not None and since.stream in known:
+            if since.number > await asyncio.to_thread(self._streams.end, group, since.stream):
+                since = None  # somebody else has moved its file away, so it has begun anew
         page = _Page(since, before, newest, as_written, most, most_characters)
         for name in known if streams is None else sorted(streams):
             await asyncio.to_thread(_read, self._streams, group, name, accept, page)

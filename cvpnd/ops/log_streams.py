@@ -115,6 +115,11 @@ class LogStreams:
                 return lines[-1].timestamp
         return None
 
+    def end(self, group: str, stream: str) -> int:
+        """Where in it the next line begins. Blocks: call it from a thread."""
+        files = _files(self.path(group, stream))
+        return files[-1][1] + files[-1][2] if files else 0
+
     def read(self, group: str, stream: str) -> Iterator[Line]:
         """The newest lines, oldest first. Blocks: call it from a thread."""
         skip, files = 0, _files(self.path(group, stream))

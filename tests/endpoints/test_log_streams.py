@@ -148,3 +148,6 @@ async def test_a_follower_misses_nothing_after_the_clock_was_set_back(crowded: L
         assert (await read(behind))[:2] == ([], behind)
         assert (await read(back))[0] == ["first"] == (await read(f"b/{before}"))[0]
     assert (await read(behind.replace("f/", "b/"), limit=2))[0] == ["second", "third"]
+    path.unlink()  # by somebody else's rotation
+    path.write_text(f"{_line(60, 'anew')}\n")
+    assert (await read(behind))[0] == ["anew"]
