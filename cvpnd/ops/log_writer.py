@@ -105,7 +105,8 @@ class LogWriter:
                 self._waiting += 1
                 self._queue.put(entry)
                 return
-        self._lose(1, why)
+            self._lost += 1
+        self._tell_lost(1, why)
 
     def reopen(self) -> None:
         """From the next entry on, go on where the name leads to now."""
@@ -145,7 +146,8 @@ class LogWriter:
             if at_the_end:
                 self._given_up = True
                 dropped, self._waiting = dropped + self._waiting, 0
-        self._lose(dropped, "nobody took them at the end")
+            self._lost += dropped
+        self._tell_lost(dropped, "nobody took them at the end")
         self._wake()  # it may be about to take one of those
 
     def _drop_queued(self) -> int:
@@ -192,14 +194,14 @@ class LogWriter:
                 self._lost -= len(entries) - lost
                 return
             self._waiting -= len(entries)
-        self._lose(lost, why)
+            self._lost += lost
+        self._tell_lost(lost, why)
 
-    def _lose(self, entries: int, why: str) -> None:
-        if not entries:
-            return
-        with self._counting:
-            self._lost += entries
-        _warn.warning("lost", "%s: connection log entries are being lost: %s (%d so far)", self._name, why, self._lost)
+    def _tell_lost(self, entries: int, why: str) -> None:
+        if entries:
+            _warn.warning(
+                "lost", "%s: connection log entries are being lost: %s (%d so far)", self._name, why, self._lost
+            )
 
 
 def close_together(writers: Sequence[LogWriter]) -> None:

@@ -23,6 +23,9 @@ SOCKET = Path("/dev/log")
 JOURNAL = Path("/run/systemd/journal")
 AUTHPRIV = 10
 CONNECT_S = 3.0
+SEND_S = 60.0
+"""For one entry: a full buffer is told to be writable again only once a good part of it is gone, which a slow reader takes
+long for (38 s of 6.8 MB at 107 kB/s)."""
 RETRY_S = 5.0
 """After a daemon could not be reached, entries are lost at once for so long: waiting for each would fill the queue."""
 
@@ -97,7 +100,9 @@ class Syslog:
             return connected(socket.AF_UNIX, socket.SOCK_DGRAM, str(self._path), CONNECT_S)
         family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
         form = socket.SOCK_STREAM if target.transport == "tcp" else socket.SOCK_DGRAM
-        return connected(family, form, (target.host, target.port), CONNECT_S)
+        made = connected(family, form, (target.host, target.port), CONNECT_S)
+        made.settimeout(SEND_S)
+        return made
 
     def reopen(self) -> None:
         self.close()
