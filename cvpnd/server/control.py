@@ -293,17 +293,15 @@ class ControlPlane:
             return
         log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
         session, now = connection.session, self.loop.time()
-        if (decided := session.ending.begun) is not None:  # it was being told, and is not asked back instead
-            self.end(connection, decided.reason)
-            session.close(decided.reason)
-            return
-        self.end(connection, Refusal.INTERNAL_ERROR)
+        decided = session.ending.begun  # then it says that, and restart() adds nothing
+        reason = Refusal.INTERNAL_ERROR if decided is None else decided.reason
+        self.end(connection, reason)
         try:
-            session.restart(RESTART_TEXT, now, Refusal.INTERNAL_ERROR)
+            session.restart(RESTART_TEXT, now, reason)
             for packet in session.packets_to_send(now):
                 connection.link.send(packet)
         except Exception:
-            session.close(Refusal.INTERNAL_ERROR)
+            session.close(reason)
 
     def _cannot_be_told(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         """The same where what was decided cannot be said: it stands, and is what the log has. To come back, which is
@@ -448,7 +446,10 @@ class ControlPlane:
         try:
             connection.session.refuse(client_text, self.loop.time(), reason, retry_after_s=retry_after_s)
         except Exception:
-            self._cannot_be_told(connection, reason, detail)
+            if reason is Refusal.INTERNAL_ERROR:  # of ours: it is to come back
+                self._cannot_go_on(connection)
+            else:
+                self._cannot_be_told(connection, reason, detail)
         self._last_words(connection, reason, detail)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
