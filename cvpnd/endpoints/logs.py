@@ -114,7 +114,8 @@ class LogOperations(OperationsBase):
             if name not in known:
                 raise OperationError("ResourceNotFoundException", f"log group {group} has no stream {name}")
         if as_written and since is not None and since.stream in known:
-            if since.number > await asyncio.to_thread(self._streams.end, group, since.stream):
+            end = await asyncio.to_thread(self._streams.end, group, since.stream)
+            if since.number > end:
                 since = None  # somebody else has moved its file away, so it has begun anew
         page = _Page(since, before, newest, as_written, most, most_characters)
         for name in known if streams is None else sorted(streams):

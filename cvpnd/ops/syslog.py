@@ -24,8 +24,8 @@ JOURNAL = Path("/run/systemd/journal")
 AUTHPRIV = 10
 CONNECT_S = 3.0
 SEND_S = 60.0
-"""For one entry: a full buffer is told to be writable again only once a good part of it is gone, which a slow reader takes
-long for (38 s of 6.8 MB at 107 kB/s)."""
+"""For one entry: a full buffer is writable again only once a good part of it is gone, which takes a slow reader a while
+(38 s of 6.8 MB at 107 kB/s)."""
 RETRY_S = 5.0
 """After a daemon could not be reached, entries are lost at once for so long: waiting for each would fill the queue."""
 
