@@ -231,7 +231,7 @@ class ControlPlane:
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
         session, host, now = connection.session, connection.link.remote.host, self.loop.time()
-        size = session.handshake_bytes
+        size, heard = session.handshake_bytes, session.handshake_bytes_heard
         if (connection.phase is Phase.HANDSHAKE or size) and self.sources.has_worked_us_too_hard(host, now):
             if connection.phase is Phase.HANDSHAKE:
                 self.close(connection, Refusal.HANDSHAKE_GAVE_WAY, "handshakes from there have taken too long")
@@ -248,7 +248,7 @@ class ControlPlane:
         if connection.unproven and session.proven:
             self.table.prove(connection)
             self.sources.begins(host, now)
-        if max(size, session.handshake_bytes) > ORDINARY_HANDSHAKE_BYTES:
+        if size + session.handshake_bytes_heard - heard > ORDINARY_HANDSHAKE_BYTES:
             self._charge(connection, time.thread_time() - began, now)
         self.pump(connection, now, may_be_quiet=True)
 

@@ -80,7 +80,7 @@ class Session:
         "drops",
         "ending",
         "events",
-        "handshake_bytes",
+        "handshake_bytes_heard",
         "proven",
         "tls_cipher",
         "tls_version",
@@ -126,9 +126,8 @@ class Session:
         self.drops: Counter[DropReason] = Counter() if drops is None else drops
         self.tls_version = ""
         self.tls_cipher = ""
-        self.handshake_bytes = 0
-        """That the peer has sent for the TLS handshake under way, 0 if there is none: most of them are its
-        certificates."""
+        self.handshake_bytes_heard = 0
+        """Of all its TLS handshakes, those too that one packet completes: it may be one for which many others wait."""
         self.proven = cookie_echoed or transport is Transport.TCP
         """The peer is where its packets come from, as it has heard there what we said."""
         self.events: list[Event] = []
@@ -200,6 +199,12 @@ class Session:
     def closed(self) -> bool:
         """Over; only events and last packets are left to be fetched."""
         return self.ending.closed
+
+    @property
+    def handshake_bytes(self) -> int:
+        """Of the TLS handshake under way, 0 if there is none."""
+        pending = self._keys.pending
+        return 0 if pending is None else pending.handshake_bytes
 
     # -- the five verbs
 
@@ -442,7 +447,7 @@ class Session:
             self.proven = self._channel.all_acknowledged(state.key_id)
         handshaking = state.tls is not None and not state.tls.established
         if handshaking:
-            self.handshake_bytes += len(data)
+            self.handshake_bytes_heard += len(data)
         try:
             records = state.receive(data, self._settings)
             if handshaking and state.tls is not None and state.tls.established:
@@ -472,7 +477,6 @@ class Session:
 
     def _tls_established(self, state: KeyState, tls: TlsConnection) -> None:
         self._verdict = tls.verdict
-        self.handshake_bytes = 0
         self.tls_version, self.tls_cipher = tls.version, tls.cipher
         name = accepted_name(tls.peer_certificate())
         self.events.append(TlsEstablished(state.key_id, self.tls_version, self.tls_cipher, name))
@@ -528,7 +532,6 @@ class Session:
         if self._key_maker.dynamic_due:
             self._key_maker.go_dynamic(self._keys.primary)
         state = self._key_maker.make(key_id, now)
-        self.handshake_bytes = 0
         self._keys.begin(state, now, by_peer=by_peer)
         self._key_maker.send_reset(state, Opcode.SOFT_RESET_V1)
         return state

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,13 +19,15 @@ from helpers.handshake import client_context
 from helpers.served import Client, Served, wait_until
 from helpers.wrappings import Case, tls_crypt_v2
 from light_client import protocol
+from light_client.generations import Habits
 from OpenSSL import SSL
 
 from cvpnd.config import StrangersConfig
 from cvpnd.reasons import Refusal
 from cvpnd.server import admission
 from cvpnd.wire.errors import DropReason
-from cvpnd.wire.packet import ControlPacket, Opcode, Transport
+from cvpnd.wire.packet import MAX_PAYLOAD_BYTES, ControlPacket, Opcode, Transport
+from cvpnd.wire.reliable import RECEIVE_WINDOW, ReliableHabits
 from cvpnd.wire.tls import TlsConnection
 from cvpnd.wire.wrap.wrapping import ReplayId
 
@@ -59,14 +62,14 @@ def _of_length(content: bytes) -> bytes:
     return len(content).to_bytes(3, "big") + content
 
 
-def dear_chain() -> list[x509.Certificate]:
+def dear_chain(size: int = DEAR_BYTES) -> list[x509.Certificate]:
     one = dear_certificate()
-    return [one] * (DEAR_BYTES // (len(one.public_bytes(Encoding.DER)) + 5))
+    return [one] * (size // (len(one.public_bytes(Encoding.DER)) + 5))
 
 
-def dear_context(certificate: certs.TestCertificate) -> SSL.Context:
+def dear_context(certificate: certs.TestCertificate, size: int = DEAR_BYTES) -> SSL.Context:
     context = client_context(certificate)
-    for one in dear_chain():
+    for one in dear_chain(size):
         context.add_extra_chain_cert(one)
     return context
 
@@ -202,6 +205,46 @@ async def test_so_has_who_never_finishes(tmp_path: Path, transport: Transport, m
     monkeypatch.undo()
     await is_shut_out(served, address, transport, "127.1.0.1")
     for each in together:
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+class Backwards(Client):
+    """Sends the first packet of each flight last: all that follow it wait, and TLS hears them at once."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, habits=Habits(reliable=ReliableHabits(send_window=RECEIVE_WINDOW)), **options)
+        in_order = self.light.packets_to_send
+
+        def backwards(now: float) -> list[bytes]:
+            self.light._newest.reliable.payload_limit = MAX_PAYLOAD_BYTES
+            return in_order(now)[::-1]
+
+        self.light.packets_to_send = backwards  # type: ignore[method-assign]
+
+
+@BOTH
+async def test_so_has_whose_handshake_one_packet_completes(tmp_path: Path, transport: Transport) -> None:
+    """A flight of 19 kB fits into the window; after each step of TLS no handshake is under way."""
+    served = Served(tmp_path, strangers=StrangersConfig(failed_logins_per_source_per_min=20))
+    address = served.udp if transport is Transport.UDP else served.tcp
+    at_once = RECEIVE_WINDOW * MAX_PAYLOAD_BYTES
+    context = dear_context(certs.client(), at_once - 2 * MAX_PAYLOAD_BYTES)
+    one = await Backwards(address, transport, source="127.1.0.1", context=context).connect()
+    (connection,) = served.established
+    first = connection.work_s
+    assert first > 0.004 and connection.session.handshake_bytes == 0
+    assert at_once > connection.session.handshake_bytes_heard > at_once - 2 * MAX_PAYLOAD_BYTES
+    one.light.renegotiate(time.monotonic())
+    assert await one.until(lambda: one.light.key_id == 1 and not one.light._negotiating)
+    assert connection.work_s > first + 0.004 and connection.work_charged > 0
+    clients = [one]
+    while not served.control.sources.has_failed_too_often("127.1.0.1", asyncio.get_running_loop().time()):
+        assert len(clients) < 30
+        clients.append(await Backwards(address, transport, source="127.1.0.1", context=context).connect())
+    await is_shut_out(served, address, transport, "127.1.0.1")
+    for each in clients:
         each.close()
     served.close()
     assert served.errors == []
