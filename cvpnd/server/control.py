@@ -230,7 +230,7 @@ class ControlPlane:
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
-        session, host, now = connection.session, connection.link.remote.host, self.loop.time()
+        session, host, now = connection.session, connection.charged_host, self.loop.time()
         size, heard = session.handshake_bytes, session.handshake_bytes_heard
         if (connection.phase is Phase.HANDSHAKE or size) and self.sources.has_worked_us_too_hard(host, now):
             if connection.phase is Phase.HANDSHAKE:
@@ -258,7 +258,7 @@ class ControlPlane:
         failures = failures_in(connection.work_s) - connection.work_charged
         if failures and connection.session.proven:
             connection.work_charged += failures
-            self.sources.failed(connection.link.remote.host, now, failures)
+            self.sources.failed(connection.charged_host, now, failures)
 
     def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
         """Handle, send, re-arm. Call it after every touch of a session.

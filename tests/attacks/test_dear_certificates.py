@@ -25,6 +25,7 @@ from OpenSSL import SSL
 from cvpnd.config import StrangersConfig
 from cvpnd.reasons import Refusal
 from cvpnd.server import admission
+from cvpnd.server.admission import prefixes
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import MAX_PAYLOAD_BYTES, ControlPacket, Opcode, Transport
 from cvpnd.wire.reliable import RECEIVE_WINDOW, ReliableHabits
@@ -246,6 +247,43 @@ async def test_so_has_whose_handshake_one_packet_completes(tmp_path: Path, trans
     await is_shut_out(served, address, transport, "127.1.0.1")
     for each in clients:
         each.close()
+    served.close()
+    assert served.errors == []
+
+
+def charged(served: Served) -> set[str]:
+    """The addresses and networks that have something to pay for."""
+    return set(served.control.sources._failures._buckets)
+
+
+async def test_it_is_charged_to_where_the_insider_began_not_to_where_one_packet_says_that_he_moved(
+    tmp_path: Path,
+) -> None:
+    """Which may be forged: an office could be shut out so. Nor does he leave behind what he owes."""
+    served = Served(tmp_path, strangers=LIMITS)
+    _, port = served.udp
+    served.udp_listener.close()
+    served.udp_listener.open("127.0.0.1", port)  # a number that the plane's sockets share, so that it hears data itself
+    insider = await Client(served.udp, source="127.1.0.1").connect()
+    (connection,) = served.established
+    home = insider.socket
+    insider.socket = Client(served.udp, source="127.5.0.1").socket
+    insider.light._seal(b"anything")
+    assert await insider.until(lambda: connection.link.remote.host == "127.5.0.1")
+    insider.light._context = dear_context(certs.client())
+    insider.light.renegotiate(time.monotonic())
+    assert await insider.until(lambda: insider.light.key_id == 1 and not insider.light._negotiating)
+    assert connection.work_charged > 0 and charged(served) == {*prefixes("127.1.0.1")}
+    served.control.sources.failed("127.1.0.1", asyncio.get_running_loop().time(), 1000)
+    worked = connection.work_s
+    connection.session._keys._soft_reset_at = None  # a while later
+    insider.light.renegotiate(time.monotonic())
+    assert await insider.until(lambda: served.control.drops[DropReason.FAILED_LOGINS] > 0)
+    assert connection.work_s < worked + 0.005
+    colleague = await Client(served.udp, source="127.5.0.1").connect()
+    for each in (insider, colleague):
+        each.close()
+    home.close()
     served.close()
     assert served.errors == []
 
