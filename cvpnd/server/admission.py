@@ -82,6 +82,9 @@ ORDINARY_HANDSHAKE_BYTES = 8192
 time that it takes, which is the doing of our processor and our key: on a small machine, with RSA 4096, a lot."""
 WORK_FREE_S = 0.012
 """Of the event loop, for the handshake of a client with ten authorities of long keys; most take 2 ms."""
+WORK_REMEMBERED_S = 600.0
+"""Handshakes of one connection within so long after each other have that together. Who makes a new key each hour has it
+each time."""
 WORK_OF_A_FAILURE_S = 0.002
 """Each time of what is beyond counts as a failed login: 32 kB of the dearest certificates take 40 to 90 ms."""
 

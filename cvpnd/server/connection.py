@@ -116,6 +116,8 @@ class Connection:
     """Of the event loop's thread, for handshakes from where they have become longer than an ordinary one."""
     work_charged: int = 0
     """Of that, as failed logins, to ``charged_host``."""
+    worked_at: float = 0.0
+    """When the last of it was, in the event loop's time."""
     charged_host: str = field(init=False)
     """Where it began: it has proven that it lives there. Wherever it moves later one data packet has claimed, whose
     source address may be forged."""

@@ -35,6 +35,7 @@ from cvpnd.reasons import End, Refusal, of_attempt
 from cvpnd.server.admission import (
     FAILED_LOGINS,
     ORDINARY_HANDSHAKE_BYTES,
+    WORK_REMEMBERED_S,
     SourceLimits,
     TokenBucket,
     failures_in,
@@ -254,6 +255,9 @@ class ControlPlane:
 
     def _charge(self, connection: Connection, work_s: float, now: float) -> None:
         """At once: a handshake that is never finished ends after a minute, in which hundreds more can be begun."""
+        if now - connection.worked_at >= WORK_REMEMBERED_S:
+            connection.work_s, connection.work_charged = 0.0, 0
+        connection.worked_at = now
         connection.work_s += work_s
         failures = failures_in(connection.work_s) - connection.work_charged
         if failures and connection.session.proven:

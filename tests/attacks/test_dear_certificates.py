@@ -288,6 +288,24 @@ async def test_it_is_charged_to_where_the_insider_began_not_to_where_one_packet_
     assert served.errors == []
 
 
+async def test_who_makes_a_new_key_each_hour_has_the_free_time_each_time(tmp_path: Path) -> None:
+    """With ten authorities of long keys, say. Who does it all the time has it once."""
+    served = Served(tmp_path)
+    client = await Client(served.udp).connect()
+    (connection,) = served.established
+    now = asyncio.get_running_loop().time()
+    for hour in range(24):
+        served.control._charge(connection, admission.WORK_FREE_S, now + 3600.0 * hour)
+    assert not charged(served)
+    for number in range(1, 200):
+        served.control._charge(connection, admission.WORK_FREE_S, now + 24 * 3600.0 + 5.0 * number)
+    assert connection.work_charged == pytest.approx(198 * admission.WORK_FREE_S / admission.WORK_OF_A_FAILURE_S, abs=1)
+    assert charged(served) == {*prefixes("127.0.0.1")}
+    client.close()
+    served.close()
+    assert served.errors == []
+
+
 async def test_tls_hears_nothing_of_who_has_not_heard_us(tmp_path: Path) -> None:
     """Before TLS 1.3 certificates come in clear, and can be sent blindly, in anybody's name."""
     served = Served(tmp_path, strangers=LIMITS)
