@@ -232,8 +232,8 @@ static enum drop_reason receive_datagram(struct forwarder *forwarder, const stru
     return admit_payload(forwarder, peer, packet);
 }
 
-/* Keeps a packet that passes at the front of the batch, counts one that is dropped. */
-static void settle(struct forwarder *forwarder, struct batch *batch, unsigned *kept, unsigned at,
+/* Keeps a packet that passes at the front of the batch, counts one that is dropped, and says whether it is. */
+static bool settle(struct forwarder *forwarder, struct batch *batch, unsigned *kept, unsigned at,
                    enum drop_reason reason)
 {
     if (reason == PACKET_PASSES)
@@ -242,14 +242,16 @@ static void settle(struct forwarder *forwarder, struct batch *batch, unsigned *k
         datagrams_place(forwarder->whole, *kept);
     else if (reason != PACKET_ABSORBED)
         count_drop(forwarder->counters, reason);
+    return reason < DROP_REASON_COUNT;
 }
 
-void link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch)
+unsigned link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch)
 {
-    unsigned kept = 0;
+    unsigned kept = 0, dropped = 0;
     for (unsigned i = 0; i < batch->count; i++)
-        settle(forwarder, batch, &kept, i, receive_datagram(forwarder, listener, &batch->packets[i]));
+        dropped += settle(forwarder, batch, &kept, i, receive_datagram(forwarder, listener, &batch->packets[i]));
     batch->count = kept;
+    return dropped;
 }
 
 static enum drop_reason receive_frame(struct forwarder *forwarder, struct peer *peer, struct packet *packet)

@@ -60,8 +60,8 @@ struct forwarder {
     uint32_t last_peer; /* whose authentic datagram came last; NO_PEER_ID at first */
 };
 
-/* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. */
-void link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch);
+/* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. How many were dropped. */
+unsigned link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch);
 
 /* Frames of one TCP connection, whose peer this is. False when the connection has to be closed: a stream whose
  * packets do not authenticate is not OpenVPN any more. What came before is in the batch all the same. */

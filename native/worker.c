@@ -218,10 +218,8 @@ static void serve_link(struct worker *worker, uint32_t id)
     if (link_receive(worker->receiver, fd, &worker->counters) == IO_BROKEN)
         worker_unwatch(worker, fd);
     while (link_take(worker->receiver, &worker->batch, &worker->counters)) {
-        unsigned received = worker->batch.count;
-        link_to_tun(&worker->forwarder, listener, &worker->batch);
-        pacer_count(&worker->pacer, PACER_UP,
-                    received - worker->batch.count); /* a flood: the fewer wake-ups the better */
+        unsigned dropped = link_to_tun(&worker->forwarder, listener, &worker->batch);
+        pacer_count(&worker->pacer, PACER_UP, dropped); /* a flood: the fewer wake-ups the better */
         write_received(worker, listener->endpoint);
     }
     flush_runs(worker, listener->endpoint);
