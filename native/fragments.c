@@ -2,6 +2,9 @@
 
 #include <stdlib.h>
 
+#include "checksum.h"
+#include "icmp.h"
+
 enum {
     EXTENSION_UNIT = 8,
     V6_OFFSET = 0xFFF8, /* in bytes, as it stands in the field */
@@ -54,13 +57,25 @@ static bool skip_extension(const uint8_t *packet, uint32_t length, uint8_t *head
     return true;
 }
 
+/* What the kernel wants to see behind the extension headers before it lets a first fragment wait. */
+static uint32_t least_of(uint8_t header)
+{
+    switch (header) {
+    case HEADER_NONE: return 0;
+    case PROTOCOL_TCP: return TCP_HEADER;
+    case PROTOCOL_UDP: return UDP_HEADER;
+    case PROTOCOL_ICMPV6: return ICMP_HEADER;
+    default: return 1;
+    }
+}
+
 /* Of a first fragment, which has to hold all headers (RFC 7112), and of those no second one that takes packets apart. */
 static bool headers_are_whole(const uint8_t *packet, uint32_t length, uint8_t header, uint32_t at)
 {
     while (is_extension_header(header))
         if (header == HEADER_FRAGMENT || !skip_extension(packet, length, &header, &at))
             return false;
-    return true;
+    return length - at >= least_of(header);
 }
 
 /* A part that is not the last has a length in units of eight; no packet is longer than its length field can say. */
@@ -76,6 +91,8 @@ static enum drop_reason locate_v4(struct place *place, const uint8_t *packet, ui
 {
     uint32_t header = (packet[0] & 15u) * 4;
     unsigned field = get_u16(packet + IPV4_FRAGMENT_FIELD);
+    if (checksum_add(0, packet, header) != 0xFFFF)
+        return DROP_BAD_FRAGMENT;
     memcpy(place->key, packet + IPV4_ADDRESSES, IPV4_ADDRESSES_SIZE);
     memcpy(place->key + IPV6_ADDRESSES_SIZE, packet + IPV4_ID, 2);
     place->key[KEY_SIZE - 2] = packet[IPV4_PROTOCOL];
@@ -90,14 +107,24 @@ static enum drop_reason locate_v6(struct place *place, const uint8_t *packet, ui
 {
     uint8_t header = packet[IPV6_NEXT_HEADER];
     uint32_t at = IPV6_HEADER;
+    bool atomic = false;
     while (is_extension_header(header)) {
         uint32_t start = at;
         bool fragment = header == HEADER_FRAGMENT;
+        if (fragment && atomic)
+            return DROP_BAD_FRAGMENT; /* the kernel goes by the first one alone */
         if (!skip_extension(packet, length, &header, &at))
             return fragment ? DROP_BAD_FRAGMENT : PACKET_PASSES; /* the kernel makes nothing of the latter */
+        if (!fragment)
+            continue;
+        if (at == length)
+            return DROP_BAD_FRAGMENT; /* the kernel would keep an empty queue for it */
         unsigned field = get_u16(packet + start + 2);
-        if (!fragment || (field & (V6_OFFSET | V6_MORE)) == 0)
-            continue; /* RFC 6946: all of the packet is in this one */
+        atomic = (field & (V6_OFFSET | V6_MORE)) == 0; /* RFC 6946: all of the packet is in this one */
+        if (atomic)
+            continue;
+        if (packet[IPV6_NEXT_HEADER] == HEADER_HOP_BY_HOP)
+            return DROP_BAD_FRAGMENT; /* for its options, the kernel may drop one of several */
         memcpy(place->key, packet + IPV6_ADDRESSES, IPV6_ADDRESSES_SIZE);
         memcpy(place->key + IPV6_ADDRESSES_SIZE, packet + start + 4, 4);
         place->key[KEY_SIZE - 1] = 6;

@@ -1,7 +1,9 @@
 /* Fragments that clients send wait here until their packet is whole, and go on together. Else connection tracking would
  * let them wait in the kernel's one queue (net.ipv4.ipfrag_high_thresh, 4 MB for everybody and half a minute), where one
- * client's first fragments leave no room for anybody's last ones. What overlaps never goes on (RFC 5722), so what is whole
- * here is whole for the kernel too, at once.
+ * client's first fragments leave no room for anybody's last ones. What is whole here has to be whole for the kernel too, at
+ * once, or the rest of it would wait there all the same. So nothing goes on that overlaps (RFC 5722), nor what the kernel
+ * drops or passes before it looks for the rest: an IPv4 header with a wrong checksum, a first fragment that ends within its
+ * headers, one behind hop-by-hop options, or one in another.
  *
  * The rest of a packet comes within moments or, where the tunnel has lost some of it, never: of too much that is
  * unfinished, the oldest is given up. */
@@ -27,6 +29,7 @@ enum {
     HEADER_ROUTING = 43,
     HEADER_FRAGMENT = 44,
     HEADER_AUTHENTICATION = 51,
+    HEADER_NONE = 59,
     HEADER_DESTINATION_OPTIONS = 60,
 };
 
@@ -53,8 +56,8 @@ static inline bool may_be_fragment(const uint8_t *packet)
     return is_extension_header(packet[IPV6_NEXT_HEADER]);
 }
 
-/* Of what may be one. Keeps a copy of a fragment: PACKET_ABSORBED, or PACKET_COMPLETES when none of its packet is missing any more, which is then
- * the last in `whole`. PACKET_PASSES for what is no fragment. */
+/* Of what may be one. Keeps a copy of a fragment: PACKET_ABSORBED, or PACKET_COMPLETES when none of its packet is missing
+ * any more, which is then the last in `whole`. PACKET_PASSES for what is no fragment. */
 enum drop_reason fragments_hold(struct unfinished *unfinished, const uint8_t *packet, uint32_t length,
                                 uint64_t now_ms, struct counters *counters, struct datagram **whole);
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ FRAGMENTS_OF_PACKET = 128
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS = 0, 43, 44, 51, 60
 EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS})
 """Those that the kernel goes over in search of the one that makes a fragment."""
+NONE, TCP, UDP, ICMPV6 = 59, 6, 17, 58
+LEAST_BEHIND_HEADERS = {NONE: 0, TCP: 20, UDP: 8, ICMPV6: 8}
+"""What the kernel wants to see before it lets a first fragment wait; of all else a byte."""
 
 Key = tuple[bytes, ...]
 
@@ -47,6 +51,8 @@ def _locate_v4(packet: bytes) -> Place | Drop | None:
     header, bits = (packet[0] & 15) * 4, int.from_bytes(packet[6:8], "big")
     if not bits & 0x3FFF:
         return None
+    if sum(struct.unpack(f"!{header // 2}H", packet[:header])) % 0xFFFF:  # the checksum's; never zero
+        return Drop.BAD_FRAGMENT
     offset = (bits & 0x1FFF) * 8
     key = (packet[12:20], packet[4:6], packet[9:10])
     place = Place(key, offset, offset + len(packet) - header, bool(bits & 0x2000))
@@ -54,16 +60,25 @@ def _locate_v4(packet: bytes) -> Place | Drop | None:
 
 
 def _locate_v6(packet: bytes) -> Place | Drop | None:
-    header, at = packet[6], 40
+    header, at, atomic = packet[6], 40, False
     while header in EXTENSIONS:
         start, was = at, header
+        if was == FRAGMENT and atomic:
+            return Drop.BAD_FRAGMENT  # the kernel goes by the first one alone
         behind = _behind(packet, header, at)
         if behind is None:
             return Drop.BAD_FRAGMENT if was == FRAGMENT else None  # the kernel makes nothing of the latter
         header, at = behind
+        if was != FRAGMENT:
+            continue
+        if at == len(packet):
+            return Drop.BAD_FRAGMENT  # the kernel would keep an empty queue for it
         bits = int.from_bytes(packet[start + 2 : start + 4], "big")
-        if was != FRAGMENT or not bits & 0xFFF9:
-            continue  # RFC 6946: all of the packet is in this one
+        atomic = not bits & 0xFFF9  # RFC 6946: all of the packet is in this one
+        if atomic:
+            continue
+        if packet[6] == HOP_BY_HOP:
+            return Drop.BAD_FRAGMENT  # for its options, the kernel may drop one of several
         offset = bits & 0xFFF8
         place = Place((packet[8:40], packet[start + 4 : start + 8]), offset, offset + len(packet) - at, bool(bits & 1))
         if offset == 0 and not _headers_are_whole(packet, header, at):
@@ -92,7 +107,7 @@ def _headers_are_whole(packet: bytes, header: int, at: int) -> bool:
         if behind is None:
             return False
         header, at = behind
-    return True
+    return len(packet) - at >= LEAST_BEHIND_HEADERS.get(header, 1)
 
 
 @dataclass(slots=True, eq=False)

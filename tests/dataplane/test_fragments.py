@@ -11,7 +11,9 @@ from helpers.packets import (
     DESTINATION_OPTIONS,
     FRAGMENT,
     HOP_BY_HOP,
+    ICMPV6,
     ROUTING,
+    TCP,
     UDP,
     fragment,
     ip,
@@ -20,7 +22,7 @@ from helpers.packets import (
 from helpers.plane import TARGET, TARGET_V6, Client, Gateway
 
 from cvpnd.dataplane.api import Drop
-from cvpnd.dataplane.reference_fragments import UNFINISHED_S, Place, Unfinished
+from cvpnd.dataplane.reference_fragments import NONE, UNFINISHED_S, Place, Unfinished
 
 UNFINISHED_PACKETS = 32
 UNFINISHED_BYTES = 256 << 10
@@ -158,10 +160,58 @@ def test_what_no_packet_can_be_made_of_is_dropped(gateway: Gateway) -> None:
     assert gateway.barrier() == []
 
 
+def test_what_the_kernel_would_not_let_wait_is_dropped(gateway: Gateway) -> None:
+    """Else the rest of its packet would wait there without it."""
+    client = gateway.client()
+    v6 = ends_of(client, 6)
+    last, last_v6 = fragments_of(client, 4, [8, 16])[1], fragments_of(client, 6, [8, 16])[1]
+    atomic = bytes([FRAGMENT]) + bytes(7)
+    for packet in (
+        last[:10] + bytes([last[10] ^ 1]) + last[11:],
+        last[:10] + bytes(2) + last[12:],
+        ip(*v6, HOP_BY_HOP, bytes([FRAGMENT, 0, 1, 4]) + bytes(4) + last_v6[40:]),
+        ip(*v6, HOP_BY_HOP, bytes([ROUTING, 0, 1, 4]) + bytes(4) + bytes([FRAGMENT]) + bytes(7) + last_v6[40:]),
+        ip(*v6, FRAGMENT, atomic + last_v6[40:]),
+        ip(*v6, FRAGMENT, atomic + bytes([UDP]) + bytes(15)),
+        ip(*v6, FRAGMENT, bytes([ROUTING]) + bytes(7) + atomic + last_v6[40:]),
+        ip(*v6, FRAGMENT, bytes([NONE]) + bytes(7)),  # an empty queue would stay
+        ip(*v6, FRAGMENT, bytes([UDP]) + bytes(7)),
+    ):
+        with gateway.dropping(bad_fragment=1):
+            client.send(packet)
+    assert gateway.barrier() == []
+
+
+@pytest.mark.parametrize(("protocol", "least"), [(TCP, 20), (UDP, 8), (ICMPV6, 8), (132, 1)])
+def test_a_first_fragment_holds_the_header_that_ports_are_in(gateway: Gateway, protocol: int, least: int) -> None:
+    client = gateway.client()
+    source, target = ends_of(client, 6)
+    options = bytes([protocol, 0, 1, 4]) + bytes(4)
+    for number, carried in enumerate(range(0, 32, 8)):
+        parts = [
+            fragment(source, target, DESTINATION_OPTIONS, options + bytes(carried), 0, True, number),
+            fragment(source, target, DESTINATION_OPTIONS, bytes(8), 8 + carried, False, number),
+        ]
+        with gateway.dropping(**({"bad_fragment": 1} if carried < least else {})):
+            client.send(parts[0])
+            client.send(parts[1])
+        assert gateway.barrier() == (parts if carried >= least else [])
+
+
+def test_nothing_need_be_behind_the_headers_of_a_first_fragment_that_names_none(gateway: Gateway) -> None:
+    client = gateway.client()
+    source, target = ends_of(client, 6)
+    options = bytes([NONE, 0, 1, 4]) + bytes(4)
+    parts = [fragment(source, target, DESTINATION_OPTIONS, options, at, at == 0, 1) for at in (0, 8)]
+    for part in parts:
+        client.send(part)
+    assert gateway.barrier() == parts
+
+
 def test_a_fragment_is_found_behind_other_headers(gateway: Gateway) -> None:
     client = gateway.client()
     source, target = ends_of(client, 6)
-    for number, kind in enumerate((HOP_BY_HOP, ROUTING, DESTINATION_OPTIONS, AUTHENTICATION)):
+    for number, kind in enumerate((ROUTING, DESTINATION_OPTIONS, AUTHENTICATION)):
         size = 16
         before = bytes([FRAGMENT, 2 if kind == AUTHENTICATION else 1]) + bytes(size - 2)
         parts = [

@@ -156,6 +156,10 @@ class Sender:
             del packet[rng.randint(1, len(packet)) :]  # never to nothing: that would be the end of the device
         if rng.random() < 0.1:
             packet += rng.randbytes(rng.randint(1, 30))
+        if not v6 and rng.random() < 0.8:  # of a fragment, it is looked at
+            header = (packet[0] & 15) * 4
+            packet[10:12] = bytes(len(packet[10:12]))
+            packet[10:12] = packets.checksum(packet[:header]).to_bytes(2, "big")[: len(packet[10:12])]
         return bytes(packet)
 
     def from_client(self, client: Client) -> bytes:

@@ -1,6 +1,7 @@
 /* A client's packets, one behind the other: two bytes say how long each is. Whatever they hold, what goes on is packets as
  * they came, and what waits stays within bounds. Input lies on the heap with no byte to spare. */
 #include "check.h"
+#include "checksum.h"
 #include "fragments.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -22,6 +23,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         now_ms += length;
         struct inner inner;
         if (inner_parse(&inner, packet, length) && may_be_fragment(packet)) {
+            if (!inner.v6) { /* which chance would not find */
+                put_u16(packet + IPV4_CHECKSUM, 0);
+                uint16_t sum = checksum_add(0, packet, (packet[0] & 15u) * 4);
+                checksum_set_field(packet + IPV4_CHECKSUM, (uint16_t)~sum);
+            }
             enum drop_reason reason = fragments_hold(&unfinished, packet, inner.length, now_ms, &counters, &whole);
             held += reason == PACKET_ABSORBED || reason == PACKET_COMPLETES;
             CHECK(unfinished.count <= UNFINISHED_PACKETS && unfinished.cost <= UNFINISHED_BYTES);

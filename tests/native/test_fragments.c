@@ -1,6 +1,7 @@
 /* What is whole, what is given up and when; a model over random fragments. What each header says is tried on both planes by
  * tests/dataplane/test_fragments.py. */
 #include "check.h"
+#include "checksum.h"
 #include "fragments.h"
 
 enum { SOURCE = 10, TARGET = 20 };
@@ -23,6 +24,7 @@ static enum drop_reason hold(struct unfinished *unfinished, uint16_t id, uint32_
     packet[IPV4_PROTOCOL] = PROTOCOL_UDP;
     packet[IPV4_ADDRESSES] = SOURCE;
     packet[IPV4_ADDRESSES + 4] = TARGET;
+    checksum_set_field(packet + IPV4_CHECKSUM, (uint16_t)~checksum_add(0, packet, IPV4_HEADER));
     memset(packet + IPV4_HEADER, (int)(offset / 8), end - offset);
     CHECK(may_be_fragment(packet) == (more || offset != 0));
     enum drop_reason reason = fragments_hold(unfinished, packet, length, now_ms, &counters, whole);
