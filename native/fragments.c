@@ -32,6 +32,9 @@ struct datagram {
     struct fragment *first, *last;
 };
 
+/* Of all peers. Each worker adds what its own cost, whoever frees a peer takes it off; relaxed, since nothing is found by it. */
+static _Atomic int64_t cost_of_all;
+
 /* What a fragment says of itself. */
 struct place {
     uint8_t key[KEY_SIZE];
@@ -192,13 +195,26 @@ static bool insert(struct datagram *datagram, struct fragment **at, const struct
 
 /* -- all of a peer ------------------------------------------------------------------------------------------------ */
 
+static uint32_t most_of_peer(void)
+{
+    return atomic_load_explicit(&cost_of_all, memory_order_relaxed) > UNFINISHED_BYTES_OF_ALL
+               ? UNFINISHED_BYTES_CROWDED
+               : UNFINISHED_BYTES;
+}
+
+static void charge(struct unfinished *unfinished, int64_t cost)
+{
+    unfinished->cost = (uint32_t)(unfinished->cost + cost);
+    atomic_fetch_add_explicit(&cost_of_all, cost, memory_order_relaxed);
+}
+
 static struct datagram *take_out(struct unfinished *unfinished, struct datagram **at)
 {
     struct datagram *datagram = *at;
     *at = datagram->next;
     datagram->next = NULL;
     unfinished->count--;
-    unfinished->cost -= datagram->cost;
+    charge(unfinished, -(int64_t)datagram->cost);
     return datagram;
 }
 
@@ -260,10 +276,10 @@ enum drop_reason fragments_hold(struct unfinished *unfinished, const uint8_t *pa
         gap = &(*at)->first;
     }
     struct datagram *datagram = *at;
-    uint32_t before = datagram->cost;
+    uint32_t before = datagram->cost, most = most_of_peer();
     if (!insert(datagram, gap, &place, packet, length))
         return DROP_INCOMPLETE;
-    unfinished->cost += datagram->cost - before;
+    charge(unfinished, datagram->cost - before);
     if (datagram->carried == datagram->total) {
         take_out(unfinished, at);
         while (*whole != NULL)
@@ -271,7 +287,7 @@ enum drop_reason fragments_hold(struct unfinished *unfinished, const uint8_t *pa
         *whole = datagram;
         return PACKET_COMPLETES;
     }
-    while (unfinished->count > UNFINISHED_PACKETS || unfinished->cost > UNFINISHED_BYTES)
+    while (unfinished->count > UNFINISHED_PACKETS || unfinished->cost > most)
         give_up(unfinished, &unfinished->oldest, counters);
     return PACKET_ABSORBED;
 }
@@ -284,6 +300,7 @@ void fragments_expire(struct unfinished *unfinished, uint64_t now_ms, struct cou
 
 void fragments_clear(struct unfinished *unfinished)
 {
+    charge(unfinished, -(int64_t)unfinished->cost);
     datagrams_free(&unfinished->oldest);
     *unfinished = (struct unfinished){0};
 }

@@ -6,7 +6,8 @@
  * headers, one behind hop-by-hop options, or one in another.
  *
  * The rest of a packet comes within moments or, where the tunnel has lost some of it, never: of too much that is
- * unfinished, the oldest is given up. */
+ * unfinished, the oldest is given up. While all peers together have much, each may have an eighth: twenty thousand who all
+ * try take less than 800 MB, and packets of up to 28 kB still become whole. */
 #ifndef CVPND_FRAGMENTS_H
 #define CVPND_FRAGMENTS_H
 
@@ -17,9 +18,11 @@
 
 enum {
     UNFINISHED_PACKETS = 32,      /* of one peer … */
-    UNFINISHED_BYTES = 256 << 10, /* … with what each fragment costs beside its own bytes */
-    UNFINISHED_MS = 30000,        /* as the kernel has it; RFC 1122 3.3.2 wants more, but ids come again sooner */
-    FRAGMENT_COST = 64,           /* what malloc and the lists take */
+    UNFINISHED_BYTES = 256 << 10, /* … with what each fragment costs beside its own bytes … */
+    UNFINISHED_BYTES_CROWDED = UNFINISHED_BYTES / 8,
+    UNFINISHED_BYTES_OF_ALL = 128 << 20, /* … while all have more than this */
+    UNFINISHED_MS = 30000, /* as the kernel has it; RFC 1122 3.3.2 wants more, but ids come again sooner */
+    FRAGMENT_COST = 64,    /* what malloc and the lists take */
     FRAGMENTS_OF_PACKET = BATCH_PACKETS, /* 65,535 bytes over a link of 576 are 119 */
 };
 

@@ -46,7 +46,7 @@ from cvpnd.dataplane.api import (
     StrayControl,
     TcpControl,
 )
-from cvpnd.dataplane.reference_fragments import Place, Unfinished, locate
+from cvpnd.dataplane.reference_fragments import Place, Unfinished, locate, most_of_peer
 from cvpnd.dataplane.reference_keys import (
     CBC_OVERHEAD_MAX,
     OVERHEAD,
@@ -469,7 +469,8 @@ class Forwarder:
         packet = clamp_mss(payload[: inner.length], peer.path.mss_v4, peer.path.mss_v6)
         place = locate(packet)
         if isinstance(place, Place):
-            self.whole += peer.unfinished.hold(place, packet, now)
+            most = most_of_peer(sum(each.unfinished.cost for each in self.peers.values()))
+            self.whole += peer.unfinished.hold(place, packet, now, most)
             return None
         return packet if place is None else place
 

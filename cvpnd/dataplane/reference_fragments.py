@@ -13,6 +13,9 @@ from cvpnd.dataplane.api import Drop
 UNFINISHED_PACKETS = 32
 UNFINISHED_BYTES = 256 << 10
 """Of one peer, with what each fragment costs beside its own bytes."""
+UNFINISHED_BYTES_CROWDED = UNFINISHED_BYTES // 8
+UNFINISHED_BYTES_OF_ALL = 128 << 20
+"""Of all peers; while they have more, one may have less."""
 UNFINISHED_S = 30.0
 FRAGMENT_COST = 64
 FRAGMENTS_OF_PACKET = 128
@@ -143,6 +146,10 @@ class Datagram:
         return [self.fragments[place] for place in sorted(self.fragments)]
 
 
+def most_of_peer(cost_of_all: int) -> int:
+    return UNFINISHED_BYTES_CROWDED if cost_of_all > UNFINISHED_BYTES_OF_ALL else UNFINISHED_BYTES
+
+
 @dataclass(slots=True, eq=False)
 class Unfinished:
     """What is not whole yet, of one peer."""
@@ -150,8 +157,8 @@ class Unfinished:
     drops: Counter[Drop]
     _datagrams: dict[Key, Datagram] = field(default_factory=dict)  # oldest first
 
-    def hold(self, place: Place, packet: bytes, now: float) -> list[bytes]:
-        """All fragments of its packet if none is missing any more."""
+    def hold(self, place: Place, packet: bytes, now: float, most: int) -> list[bytes]:
+        """All fragments of its packet if none is missing any more. ``most``: what all may cost."""
         datagram = self._datagrams.get(place.key)
         if datagram is not None and (
             not datagram.takes(place)
@@ -165,7 +172,7 @@ class Unfinished:
         datagram.add(place, packet)
         if datagram.whole:
             return self._datagrams.pop(place.key).in_order()
-        while len(self._datagrams) > UNFINISHED_PACKETS or self._cost > UNFINISHED_BYTES:
+        while len(self._datagrams) > UNFINISHED_PACKETS or self.cost > most:
             self._give_up(next(iter(self._datagrams)))
         return []
 
@@ -174,7 +181,7 @@ class Unfinished:
             self._give_up(key)
 
     @property
-    def _cost(self) -> int:
+    def cost(self) -> int:
         return sum(datagram.cost for datagram in self._datagrams.values())
 
     def _give_up(self, key: Key) -> None:

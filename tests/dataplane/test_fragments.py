@@ -22,7 +22,14 @@ from helpers.packets import (
 from helpers.plane import TARGET, TARGET_V6, Client, Gateway
 
 from cvpnd.dataplane.api import Drop
-from cvpnd.dataplane.reference_fragments import NONE, UNFINISHED_S, Place, Unfinished
+from cvpnd.dataplane.reference_fragments import (
+    NONE,
+    UNFINISHED_BYTES_OF_ALL,
+    UNFINISHED_S,
+    Place,
+    Unfinished,
+    most_of_peer,
+)
 
 UNFINISHED_PACKETS = 32
 UNFINISHED_BYTES = 256 << 10
@@ -318,10 +325,25 @@ def test_what_waits_for_too_long_is_given_up() -> None:
     drops: Counter[Drop] = Counter()
     unfinished = Unfinished(drops)
     key = (b"one",)
-    assert unfinished.hold(Place(key, 0, 8, True), bytes(28), 100.0) == []
+    assert unfinished.hold(Place(key, 0, 8, True), bytes(28), 100.0, UNFINISHED_BYTES) == []
     unfinished.expire(100.0 + UNFINISHED_S - 0.1)
     assert not drops
-    assert unfinished.hold(Place(key, 8, 16, False), bytes(28), 100.0 + UNFINISHED_S) == []  # too late: of another
+    late = Place(key, 8, 16, False)  # of another
+    assert unfinished.hold(late, bytes(28), 100.0 + UNFINISHED_S, UNFINISHED_BYTES) == []
     assert drops == {Drop.INCOMPLETE: 1}
     unfinished.expire(100.0 + 2 * UNFINISHED_S)
     assert drops == {Drop.INCOMPLETE: 2}
+
+
+def test_while_all_have_much_each_may_have_less() -> None:
+    assert most_of_peer(UNFINISHED_BYTES_OF_ALL) == UNFINISHED_BYTES
+    most = most_of_peer(UNFINISHED_BYTES_OF_ALL + 1)
+    assert most == UNFINISHED_BYTES // 8
+    drops: Counter[Drop] = Counter()
+    unfinished = Unfinished(drops)
+    for number in range(3):
+        unfinished.hold(Place((bytes([number]),), 0, 12000, True), bytes(12020), 0.0, most)
+    assert drops == {Drop.INCOMPLETE: 1}
+    unfinished.hold(Place((b"long",), 0, 60000, True), bytes(60020), 0.0, most)
+    assert drops == {Drop.INCOMPLETE: 4}
+    assert unfinished.cost == 0

@@ -86,6 +86,37 @@ static void a_packet_of_too_many_fragments_is_given_up(void)
     datagrams_free(&whole);
 }
 
+static void while_all_have_much_each_may_have_less(void)
+{
+    enum { END = 60000, PEERS = UNFINISHED_BYTES_OF_ALL / (IPV4_HEADER + END + FRAGMENT_COST) + 1 };
+    static struct unfinished peers[PEERS];
+    struct unfinished late = {0};
+    struct datagram *whole = NULL;
+    for (unsigned i = 0; i < PEERS; i++)
+        hold(&peers[i], 1, 0, END, true, 0, &whole);
+    CHECK_EQUAL(given_up(), 0);
+    hold(&late, 1, 0, 20000, true, 0, &whole);
+    CHECK_EQUAL(late.count, 1);
+    hold(&late, 2, 0, 20000, true, 0, &whole);
+    CHECK_EQUAL(late.count, 1);
+    CHECK_EQUAL(given_up(), 1);
+    hold(&late, 3, 0, END, true, 0, &whole);
+    CHECK(late.count == 0 && late.cost == 0);
+    CHECK_EQUAL(given_up(), 2);
+    hold(&peers[0], 2, 0, 8, true, 0, &whole); /* who had more may keep no more either */
+    CHECK_EQUAL(given_up(), 1);
+    CHECK_EQUAL(peers[0].count, 1);
+
+    for (unsigned i = 0; i < PEERS; i++)
+        fragments_clear(&peers[i]);
+    for (uint16_t id = 0; id < 4; id++)
+        hold(&late, id, 0, END, true, 0, &whole);
+    CHECK_EQUAL(late.count, 4);
+    CHECK_EQUAL(given_up(), 0);
+    fragments_expire(&late, UNFINISHED_MS, &counters);
+    CHECK_EQUAL(given_up(), 4);
+}
+
 /* Random fragments of few packets: what goes on is without holes and overlaps, and each is in one place in the end. */
 static void random_fragments_make_whole_packets_only(void)
 {
@@ -136,6 +167,7 @@ int main(void)
     RUN(a_packet_is_whole_with_its_last_hole_filled);
     RUN(what_waits_for_half_a_minute_is_given_up);
     RUN(a_packet_of_too_many_fragments_is_given_up);
+    RUN(while_all_have_much_each_may_have_less);
     RUN(random_fragments_make_whole_packets_only);
     return 0;
 }
