@@ -117,7 +117,7 @@ CHECKLIST: dict[str, Point] = {
             "dataplane/test_fragments.py::test_what_no_packet_can_be_made_of_is_dropped",
             "dataplane/test_fragments.py::test_a_last_fragment_does_not_hide_a_hole",
             "dataplane/test_fragments.py::test_of_too_many_bytes_the_oldest_is_given_up",
-            "e2e/test_fragments.py::test_first_fragments_of_one_client_leave_others_their_long_packets",
+            "e2e/test_fragments.py::test_fragments_of_one_client_leave_others_their_long_packets",
             "native/fuzz_fragments.c",
         ),
     ),
