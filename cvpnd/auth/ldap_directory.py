@@ -161,6 +161,7 @@ class LdapDirectory:
         self._settings = settings
         self._servers = servers
         self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
+        self._told_of_groups = False
 
     @property
     def group_base(self) -> str:
@@ -370,18 +371,19 @@ class LdapDirectory:
         found = session.search(entry.dn, "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
         sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
         if not sids:  # everybody has a primary group
-            log.warning(
-                "%s: tokenGroups of %s cannot be read, so no rule for a group lets them in; "
-                "whoever is bound needs to be in Windows Authorization Access Group", session.url, entry.dn,
-            )  # fmt: skip
+            if not self._told_of_groups:
+                self._told_of_groups = True
+                log.warning(
+                    "%s: tokenGroups of %s cannot be read, so no rule for a group lets them in; whoever is bound "
+                    "needs to be in Windows Authorization Access Group (told once)", session.url, entry.dn,
+                )  # fmt: skip
             return frozenset()
         its_own = "".join(f"(objectSid={sid})" for sid in sids[:MOST_GROUPS])
         wanted, attribute = f"(&{self._settings.kind.group_class}(|{its_own}))", self._settings.group_name
         named = session.search(self._settings.group_base, wanted, [attribute, "objectSid"], most=MOST_GROUPS)
-        domain = _domain_of(self._settings.group_base).lower()  # a global catalog knows those of others' too
         names = {
             format_sid(sid): group.text(attribute)
-            for group in named if _domain_of(group.dn).lower() == domain
+            for group in named if self._is_of_domain(group)
             for sid in group.attributes.get("objectsid", [])
         }  # fmt: skip
         return _known_as((sid, names.get(sid, "")) for sid in sids)
@@ -413,7 +415,13 @@ class LdapDirectory:
         attribute = "entryDN" if is_dn else settings.group_name
         wanted = f"(&{settings.kind.group_class}({attribute}={escape_filter_chars(name)}))"
         found = session.search(settings.group_base, wanted, [attribute], most=MOST_GROUPS)
+        if settings.kind is ACTIVE_DIRECTORY:
+            found = [group for group in found if self._is_of_domain(group)]
         return [group.dn if is_dn else group.text(attribute) for group in found]
+
+    def _is_of_domain(self, group: Entry) -> bool:
+        """A global catalog knows those of other domains too, which may have the same names."""
+        return _domain_of(group.dn).lower() == _domain_of(self._settings.group_base).lower()
 
 
 def _names(dn: str, attribute: str, value: str) -> bool:
