@@ -64,13 +64,18 @@ class Syslog:
             self._connect()
         assert self._socket is not None  # noqa: S101 - made just now
         try:
-            self._socket.sendall(message)
+            self._send_whole(message)
         except ConnectionError:  # it was restarted
-            self.close()
             self._connect()
+            self._send_whole(message)
+
+    def _send_whole(self, message: bytes) -> None:
+        """Closes the socket if it cannot: half of it may be on its way, behind which no other could be read."""
+        assert self._socket is not None  # noqa: S101 - the caller's promise
+        try:
             self._socket.sendall(message)
         except OSError:
-            self.close()  # half of it may be on its way, behind which no other message could be read
+            self.close()
             raise
 
     def _is_over(self) -> bool:
