@@ -237,7 +237,8 @@ class ControlPlane:
             if connection.phase is Phase.HANDSHAKE:
                 self.close(connection, Refusal.HANDSHAKE_GAVE_WAY, "handshakes from there have taken too long")
                 return
-            if size > ORDINARY_HANDSHAKE_BYTES:  # its old key will do for now
+            has_been_dear = connection.work_charged > 0 and now - connection.worked_at < WORK_REMEMBERED_S
+            if has_been_dear or size > ORDINARY_HANDSHAKE_BYTES:  # its old key will do for now
                 self.drops[DropReason.FAILED_LOGINS] += len(packets)
                 return
         began = time.thread_time()
@@ -299,13 +300,14 @@ class ControlPlane:
         session, now = connection.session, self.loop.time()
         decided = session.ending.begun  # then it says that, and restart() adds nothing
         reason = Refusal.INTERNAL_ERROR if decided is None else decided.reason
-        self.end(connection, reason)
         try:
             session.restart(RESTART_TEXT, now, reason)
             for packet in session.packets_to_send(now):
                 connection.link.send(packet)
         except Exception:
             session.close(reason)
+        finally:  # behind the words: it closes a TCP connection
+            self.end(connection, reason, "" if decided is None else decided.detail)
 
     def _cannot_be_told(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
         """The same where what was decided cannot be said: it stands, and is what the log has. To come back, which is

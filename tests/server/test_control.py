@@ -179,6 +179,26 @@ async def test_whoever_cannot_be_told_is_ended_as_decided_and_not_asked_back(ser
         client.close()
 
 
+async def test_words_that_are_on_their_way_reach_whoever_a_mistake_ends_meanwhile(
+    served, transport, monkeypatch, caplog
+):
+    caplog.set_level(logging.CRITICAL, "cvpnd.server.control")
+    client = await Client(address(served, transport), transport).connect()
+    (connection,) = served.established
+
+    def broken(*_arguments):
+        raise OSError("a key cannot be removed")
+
+    monkeypatch.setattr(served.plane, "remove_key", broken)
+    served.control.halt(connection, End.TERMINATED, "Go")
+    assert await client.until(lambda: client.light.failed is not None)
+    assert client.light.failed == "HALT,Go"
+    (ended,) = served.ended
+    assert ended is connection and ended.end_reason is End.TERMINATED and served.leases_used == 0
+    monkeypatch.undo()
+    client.close()
+
+
 def _for(session, replacement):
     original = type(session).handle_timeout
 
