@@ -1,4 +1,4 @@
-"""The command ``cvpnctl``: its nouns, and what failures look like."""
+"""The command ``cvpnctl``: what stands before a noun, and what failures look like."""
 
 from __future__ import annotations
 
@@ -7,31 +7,8 @@ import sys
 
 import typer
 
-from cvpnd.ctl import (
-    access_key,
-    audit,
-    certificate,
-    client_key,
-    connection,
-    crl,
-    doctor,
-    endpoint,
-    explain,
-    log,
-    network,
-    profile,
-    reload,
-    route,
-    rule,
-    saml_provider,
-    security_group,
-    status,
-    support_bundle,
-    tag,
-    user,
-    vpc,
-)
 from cvpnd.ctl.client import Refused, Unreachable
+from cvpnd.ctl.nouns import Nouns
 from cvpnd.ctl.options import JsonOption, SocketOption
 
 REFUSED, MISUSED, UNREACHABLE = 1, 2, 3
@@ -42,6 +19,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="cvpnctl",
+    cls=Nouns,
     help="Look at and change a running cvpnd.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -57,32 +35,6 @@ def common(socket: SocketOption, as_json: JsonOption = False) -> None:
     os.environ["CVPND_SOCKET"] = str(socket)
     if as_json:
         os.environ["CVPND_JSON"] = "1"
-
-
-app.add_typer(endpoint.app, name="endpoint")
-app.add_typer(network.app, name="network")
-app.add_typer(connection.app, name="connection")
-app.add_typer(rule.app, name="rule")
-app.add_typer(route.app, name="route")
-app.add_typer(vpc.vpcs, name="vpc")
-app.add_typer(vpc.subnets, name="subnet")
-app.add_typer(security_group.app, name="security-group")
-app.add_typer(saml_provider.app, name="saml-provider")
-app.add_typer(certificate.app, name="certificate")
-app.add_typer(crl.app, name="crl")
-app.add_typer(client_key.app, name="client-key")
-app.add_typer(log.app, name="log")
-app.add_typer(tag.app, name="tag")
-app.add_typer(user.app, name="user")
-app.add_typer(access_key.app, name="access-key")
-app.command("status")(status.status)
-app.command("top")(status.top)
-app.command("doctor")(doctor.doctor)
-app.command("support-bundle")(support_bundle.support_bundle)
-app.command("profile")(profile.make_profile)
-app.command("explain")(explain.explain)
-app.command("audit")(audit.audit)
-app.command("reload")(reload.reload)
 
 
 def main() -> None:
