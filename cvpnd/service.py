@@ -162,6 +162,7 @@ class Daemon:
             store_outage="" if outage is None else outage.reason,
             store_outage_since=None if outage is None else outage.since,
             store_is_corrupt=outage is not None and outage.loss == "corrupt",
+            endings_unstored=tuple(map(str, self.operations.unstored)),
             connection_log_lost=self.connection_log.lost,
             host_changes=gateway.host_changes.seen,
             host_trouble=gateway.host_changes.trouble,
@@ -424,6 +425,7 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
     if config.portal.listen is not None:
         daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
+    stack.push_async_callback(daemon.operations.store_last_endings)
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
     firewall, metadata = gateway.host_changes.keep_firewall, gateway.identity_providers.keep_metadata

@@ -33,6 +33,8 @@ class RevokedLogins:
     def __init__(self) -> None:
         self._marks: dict[str, bytes] = {}
         """By subject; of a login that there is one says enough."""
+        self._stored: dict[str, bytes] = {}
+        """As the store had them when it was read last."""
         self._unwritten: dict[str, bytes] = {}
         """Those of them that the store is to have, and does not have yet."""
         self._learned_at: dict[str, float] = {}
@@ -74,15 +76,31 @@ class RevokedLogins:
         """Added ones, whatever is read from the store while they wait to be written there."""
         self._unwritten |= marks
 
+    def unwritten(self, subjects: Iterable[str]) -> dict[str, bytes]:
+        """Those of them that are held."""
+        return {subject: self._unwritten[subject] for subject in subjects if subject in self._unwritten}
+
     def release(self, marks: Mapping[str, bytes]) -> None:
+        """The store has them."""
+        self._stored |= marks
         for subject, mark in marks.items():
             if self._unwritten.get(subject) == mark:
                 del self._unwritten[subject]
 
-    def replace(self, marks: Mapping[str, bytes], now: float) -> None:
-        """By what the store has. What another gateway has written there counts from now."""
+    def replace(self, marks: Mapping[str, bytes], now: float) -> set[str]:
+        """By what the store has. What another gateway has written there counts from now: those subjects are returned.
+
+        Where it has ended what is held here, neither's mark will do for what was written with the other: such a
+        subject gets another mark."""
+        others = {subject for subject, mark in marks.items() if self._stored.get(subject) != mark}
+        self._stored = dict(marks)
+        again = {each for each in others if self._unwritten.get(each, marks[each]) != marks[each]}
+        self._unwritten |= self.new_marks(again)
+        news = {subject for subject in others if self._marks.get(subject) != marks[subject]}
+        marks = {**marks, **self._unwritten}
         self.add(marks, now)
-        self._marks = {**marks, **self._unwritten}
+        self._marks = marks
+        return news
 
     def mark(self, endpoint_id: str, directory: str, username: str) -> bytes:
         """What tokens of now get: it is another once one of the subjects' is."""

@@ -73,8 +73,8 @@ class AccessOperations(OperationsBase):
         return await self.credential(credential.key_id, time.monotonic()) == credential
 
     @asynccontextmanager
-    async def _change(self) -> AsyncIterator[Change]:
-        async with super()._change() as change:
+    async def _change(self, *, following: bool = True) -> AsyncIterator[Change]:
+        async with super()._change(following=following) as change:
             if (credential := using.get()) is not None and not await self.is_good(credential):
                 raise OperationError("AuthFailure", "The provided access credentials could not be validated")
             yield change

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
 
 from cvpnd.auth.identity import any_spelling
 from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.endpoints import views
+from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection, Phase
+from cvpnd.server.control import TERMINATED_TEXT
 from cvpnd.server.login import is_under_way
+from cvpnd.store import Actor, acting
 
-TERMINATED_TEXT = "Terminated by the administrator"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What somebody has ended here, for the store."""
+
+    connections: tuple[str, ...]
+    username: str | None
+    subjects: AbstractSet[str]
+    """Of tokens that are worth nothing since (``RevokedLogins``)."""
+    actor: Actor
+
+    def __str__(self) -> str:
+        return ", ".join(([] if self.username is None else [f"user {self.username}"]) + [*self.connections])
 
 
 class ConnectionOperations(OperationsBase):
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self.unstored: list[Ending] = []
+        """The oldest first. They hold here all the same."""
+
     async def list_connections(self, endpoint: str | None = None) -> list[ConnectionView]:
         """Live ones, and those that ended within the last hour."""
         only = self._endpoint(endpoint) if endpoint is not None else None
@@ -32,7 +57,10 @@ class ConnectionOperations(OperationsBase):
         """End them for good and return their ids: a client needs its user's password to come back. Logins that are
         under way end too, also where nobody knows yet that they are this user's (``LoginUnderWay``). A user name
         without sessions is an empty answer, not an error; tokens of theirs end all the same. However it is spelled, and
-        with its domain or without: two users who differ in nothing else both have to log in again."""
+        with its domain or without: two users who differ in nothing else both have to log in again.
+
+        All of that holds here whatever the store says; what it does not have yet is an error that says so, and stored
+        as soon as it can be (``store_endings``)."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
         if username == "":  # who has no user name has this one, and so has everybody else without
@@ -51,7 +79,8 @@ class ConnectionOperations(OperationsBase):
             for c in self._gateway.control.table
             if (c.established or is_under_way(c)) and (only is None or c.endpoint is only) and meant(c)
         ]
-        if connection_id is not None and not chosen:
+        before = [each for each in self.unstored if connection_id in each.connections]
+        if connection_id is not None and not chosen and not before:
             raise OperationError("InvalidConnectionId.NotFound", f"{connection_id}: no such active connection")
         control = self._gateway.control
         subjects = {RevokedLogins.of_login(connection.token) for connection in chosen if connection.token is not None}
@@ -60,8 +89,8 @@ class ConnectionOperations(OperationsBase):
             subjects |= {of_user(name) for name in {username, *names}}
         end_rehearsal()
         marks = RevokedLogins.new_marks(subjects)
-        outlive = marks if control.token_key is not None else {}
-        """There are tokens."""
+        outlive = marks if control.token_key is not None or self._stored.is_shared else {}
+        """There are tokens, or sessions at other gateways."""
         control.revoked_logins.add(marks, control.clock.now())
         control.revoked_logins.hold(outlive)
         for connection in chosen:
@@ -70,15 +99,54 @@ class ConnectionOperations(OperationsBase):
             else:
                 control.refuse(connection, Refusal.TERMINATED, detail="its login was under way")
         ended = [connection.connection_id for connection in chosen]
-        if ended or outlive:  # after the sessions: a full disk must not keep them alive
-            try:
-                async with self._change():
-                    await self._store(self._stored.record_terminated, ended, username)
-                    if outlive:
-                        await self._store(self._stored.revoke_logins, outlive, control.clock.now())
-            finally:
-                control.revoked_logins.release(outlive)
-        return ended
+        if ended or outlive:
+            self.unstored.append(Ending(tuple(ended), username, outlive.keys(), acting.get()))
+        try:
+            await self.store_endings()
+        except OperationError as error:
+            raise OperationError(error.code, self._not_stored(ended, str(error))) from error
+        return ended or [each for ending in before for each in ending.connections if each == connection_id]
+
+    def _not_stored(self, ended: list[str], why: str) -> str:
+        others = ", and other gateways on the same database do not know it yet" if self._stored.is_shared else ""
+        return (
+            f"ended here: {', '.join(ended) or 'no connection'}; this gateway takes no token of before. That is not "
+            f"stored: {why}. It is tried again until it is, and cvpnctl status tells until then; a restart before that "
+            f"forgets it{others}"
+        )
+
+    async def store_endings(self) -> None:
+        """Those that are not stored yet, each as its administrator's. What keeps other gateways' changes from coming
+        into force here does not keep these."""
+        if not self.unstored:
+            return
+        revoked, now = self._gateway.control.revoked_logins, self.steady_now()
+        async with self._change(following=False):
+            endings = tuple(self.unstored)
+            written: dict[str, bytes] = {}
+            if endings and self._stored.is_shared:  # others may have ended the same since
+                self._gateway.end_what_others_ended(await self._store(self._stored.revoked_logins))
+            for ending in endings:
+                mark = acting.set(ending.actor)
+                try:
+                    await self._store(self._stored.record_terminated, ending.connections, ending.username)
+                    if marks := revoked.unwritten(ending.subjects):
+                        await self._store(self._stored.revoke_logins, marks, now)
+                        written |= marks
+                finally:
+                    acting.reset(mark)
+        revoked.release(written)
+        del self.unstored[: len(endings)]
+
+    async def store_last_endings(self) -> None:
+        """Before the process ends."""
+        try:
+            await self.store_endings()
+        except OperationError as error:
+            log.critical(
+                "forgotten from here on, end them again after the start: %s: %s",
+                "; ".join(map(str, self.unstored)), error,
+            )  # fmt: skip
 
     def _names_meant_by(self, username: str) -> set[str]:
         """Those that accounts may have who would log in by this one, each as ``any_spelling`` has it."""

@@ -45,7 +45,7 @@ from cvpnd.policy.routes import endpoint_routes, endpoint_rules
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import ControlPlane
+from cvpnd.server.control import TERMINATED_TEXT, ControlPlane
 from cvpnd.server.endpoint import Proof, ServedEndpoint
 from cvpnd.server.leftovers import Leftovers
 from cvpnd.server.session_timeouts import SessionTimeouts
@@ -154,8 +154,19 @@ class Gateway:
             raise GatewayError(str(error)) from error
 
     async def _look_again_who_was_ended(self) -> None:
-        marks = await asyncio.to_thread(self.store.revoked_logins)
-        self.control.revoked_logins.replace(marks, self.control.clock.now())
+        self.end_what_others_ended(await asyncio.to_thread(self.store.revoked_logins))
+
+    def end_what_others_ended(self, marks: Mapping[str, bytes]) -> None:
+        """By the marks that the store has."""
+        revoked = self.control.revoked_logins
+        if not (news := revoked.replace(marks, self.control.clock.now())):
+            return
+        for connection in self.control.table:
+            subjects = revoked.of_names(connection.endpoint.id, {connection.username, connection.common_name} - {""})
+            if connection.token is not None:
+                subjects.add(revoked.of_login(connection.token))
+            if connection.established and not news.isdisjoint(subjects):
+                self.control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
 
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""

@@ -124,8 +124,9 @@ class OperationsBase:
         return self._change()
 
     @asynccontextmanager
-    async def _change(self) -> AsyncIterator[Change]:
-        """Inside another change it is a part of that one."""
+    async def _change(self, *, following: bool = True) -> AsyncIterator[Change]:
+        """Inside another change it is a part of that one. Not ``following``: it is checked against nothing that another
+        gateway may have changed, and so waits for none of that to come into force here."""
         if (outer := _under_way.get()) is not None:
             yield outer
             return
@@ -136,12 +137,15 @@ class OperationsBase:
                 mark = _under_way.set(change)
                 try:
                     with transaction.joined():
-                        await self._catch_up()  # so that nothing is checked against what another gateway has changed
+                        if following:
+                            await self._catch_up()
+                        before = await self._latest_change()
                         yield change
                         latest = await self._latest_change()
                     end_rehearsal()
                     await self._store(transaction.commit)
-                    self._followed = latest
+                    if self._followed == before:
+                        self._followed = latest
                 except BaseException:
                     await asyncio.shield(self._take_back(transaction.rollback, change))
                     raise

@@ -159,12 +159,15 @@ class Operations(
 
     async def keep_following(self) -> None:
         """Runs until cancelled: looks whether the store can be used, what other gateways on it change comes into force
-        here as well, and what could not be put back is as soon as it can be."""
+        here as well, and what could not be put back, or stored of what was ended, is as soon as it can be."""
         aside_again_at = float("-inf")
         while True:
             await asyncio.sleep(FOLLOWS_EVERY_S if self._stored.is_shared else CHECKS_EVERY_S)
             try:
                 await self._store(self._stored.check)
+                if late := "; ".join(map(str, self.unstored)):
+                    await self.store_endings()
+                    log.info("stored at last that it was ended: %s", late)
                 again = self._gateway.set_aside and time.monotonic() >= aside_again_at
                 astray = self._gateway.is_astray
                 if again or astray or await self._latest_change() != self._followed:

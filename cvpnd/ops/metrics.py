@@ -136,6 +136,8 @@ class GatewayMetrics:
     store_outage_since: float | None = None
     store_is_corrupt: bool = False
     """Then the daemon asks it no more before the next start."""
+    endings_unstored: tuple[str, ...] = ()
+    """Users and connections whose logins were ended, of which the state database does not know yet."""
     clock_trouble: str = ""
     """What the wall clock has done lately."""
     connection_log_lost: int = 0

@@ -44,6 +44,14 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             if metrics.store_is_corrupt
             else "see to that server or disk (daemon.state); all goes on by itself then",
         )
+    if metrics.endings_unstored:
+        yield Problem(
+            "critical",
+            "ended logins",
+            f"not in the state database yet: {'; '.join(metrics.endings_unstored)}; other gateways on it do not know "
+            "that they were ended, and this one forgets it when it is restarted",
+            "see to the state database, and restart nothing before: they are stored by themselves then",
+        )
     for endpoint_id, why in metrics.set_aside.items():
         yield Problem(
             "critical",

@@ -74,6 +74,7 @@ so that nobody outside can fill a disk. All are counted."""
 
 RESTART_TEXT = "[P]:gateway restarts"
 """``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
+TERMINATED_TEXT = "Terminated by the administrator"
 
 LONGEST_DETAIL = 500
 """In characters: it may quote a directory's answer, or a client."""

@@ -91,7 +91,11 @@ def test_a_user_is_terminated_by_name(client: httpx.Client) -> None:
     ended = client.post("/connections/terminate", json={"username": "alice", "endpoint": "staff"})
     assert ended.json() == {"terminated": [ALICE.connection_id]}
     again = client.post("/connections/terminate", json={"username": "alice"})
-    assert refusal(again) == (404, "InvalidClientVpnConnection.UserNotFound", "alice is not connected")
+    assert refusal(again) == (
+        404,
+        "InvalidClientVpnConnection.UserNotFound",
+        "alice is not connected here; tokens of their earlier logins are worth nothing from now on",
+    )
 
 
 def test_rules_are_added_and_removed_on_behalf_of_the_caller(

@@ -102,3 +102,34 @@ def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
     assert revoked.covers(token, STAFF, "corp", "anna")
     revoked.replace({}, 4.0)
     assert not revoked.covers(token, STAFF, "corp", "anna"), "the store knows better from then on"
+
+
+def test_what_two_gateways_have_ended_before_they_heard_of_each_other_ends_tokens_of_both():
+    """Whichever mark the store has last: what was written with either was written before the other's end."""
+    revoked, user = RevokedLogins(), RevokedLogins.of_user("anna")
+    here, there = RevokedLogins.new_marks({user}), RevokedLogins.new_marks({user})
+    revoked.add(here, 1.0)
+    revoked.hold(here)
+    between = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    at_the_other = RevokedLogins()
+    at_the_other.add(there, 1.0)
+    of_there = Token.new(1_700_000_000, 60, mark=at_the_other.mark(STAFF, "corp", "anna"))
+    assert revoked.replace(there, 2.0) == {user}
+    held = revoked.unwritten({user, RevokedLogins.of_user("bob")})
+    assert held.keys() == {user} and held[user] not in (here[user], there[user])
+    assert revoked.covers(between, STAFF, "corp", "anna") and revoked.covers(of_there, STAFF, "corp", "anna")
+    later = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    assert revoked.replace(there, 3.0) == set()
+    revoked.release(held)
+    assert revoked.replace(held, 4.0) == set(), "its own"
+    assert not revoked.covers(later, STAFF, "corp", "anna")
+
+
+def test_what_was_written_although_nobody_said_so_is_no_news():
+    """As a database may, whose answer to the end of a transaction is lost."""
+    revoked, marks = RevokedLogins(), RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
+    revoked.add(marks, 1.0)
+    revoked.hold(marks)
+    token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    assert revoked.replace(marks, 2.0) == set() and revoked.unwritten(marks) == marks
+    assert not revoked.covers(token, STAFF, "corp", "anna")

@@ -3,11 +3,13 @@ is over, and of two that contradict each other one is refused in words."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,12 @@ from helpers import certs
 from helpers.lab import CLIENT_LEGS, GatewayProcess, Lab, OpenVpnClient, wait_until
 from helpers.netns import Process
 from helpers.postgresql import PostgreSql, installed
+from helpers.tokens import token_key
+
+from cvpnd.auth.revoked_logins import RevokedLogins
+from cvpnd.auth.tokens import Token, TokenOwner
+from cvpnd.store import Store
+from cvpnd.wire.tls import fingerprint
 
 API = "http://127.0.0.1:8443"
 PROMPT_S = 5
@@ -70,13 +78,13 @@ class Host:
         assert answer.is_success, answer.text
         return answer.json() if answer.content else None
 
-    def client(self, *, wait: bool = True) -> OpenVpnClient:
+    def client(self, *, wait: bool = True, password: str = "right") -> OpenVpnClient:
         text = self.get("/endpoints/lab/profile")["profile"]
         alice = certs.client()
         text += f"<cert>\n{alice.certificate_pem.decode()}</cert>\n<key>\n{alice.private_key_pem.decode()}</key>\n"
         path, login = self.lab.directory / "alice.ovpn", self.lab.directory / "login"
         path.write_text(text)
-        login.write_text("alice\nright\n")
+        login.write_text(f"alice\n{password}\n")
         client = self.lab.openvpn(path, "--auth-user-pass", str(login))
         return client.wait_connected() if wait else client
 
@@ -185,6 +193,68 @@ def test_a_change_at_one_gateway_is_in_force_at_the_other(tmp_path: Path) -> Non
             followed("a deleted access key", lambda: not key_is_known())
         for host in (here, there):
             host.gateway.stop()
+
+
+@pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed, or this is not root")
+def test_who_is_ended_at_one_gateway_is_ended_at_the_other_and_while_the_database_is_gone_as_soon_as_it_is_back(
+    tmp_path: Path,
+) -> None:
+    with PostgreSql() as server, Lab() as left, Lab() as right:
+        state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
+        here, there = Host(left, state, key), Host(right, state, key)
+        arn = here.import_certificate()
+        for name in ("alice", "bob"):
+            here.done("POST", "/users", {"name": name, "password": "right"})
+        methods = [{"type": "certificate-authentication"}]
+        methods.append({"type": "directory-service-authentication", "directory": "local"})
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1, "authentication": methods}
+        trust = {"server_certificate": arn, "client_certificate": arn}
+        made = {"name": "lab", "client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
+        endpoint = here.done("POST", "/endpoints", made)["endpoint"]["endpoint_id"]
+        here.done("POST", "/networks", {"endpoint": "lab", "subnet": "subnet-a"})
+        followed("the endpoint", lambda: "'available'" in str(there.get("/endpoints")))
+
+        def end(username: str) -> httpx.Response:
+            return here.rest.post("/connections/terminate", json={"username": username})
+
+        alice = here.client()
+        elsewhere = there.client()
+        assert end("Alice").is_success, "however it is spelled"
+        alice.wait_for("Terminated by the administrator")
+        elsewhere.wait_for("Terminated by the administrator")
+        for client in (alice, elsewhere):
+            client.stop()
+        token = _token_of_alice(state, key, endpoint)
+        there.client(password=token).stop()
+        elsewhere = there.client()
+        server.stop()
+        told = end("alice")
+        assert told.status_code == 503 and "other gateways on the same database do not know it yet" in told.text
+        assert end("bob").status_code == 503
+        here.client(password=token, wait=False).wait_for("AUTH_FAILED,SESSION: token expired")
+        time.sleep(1)
+        assert elsewhere.process.running
+        server.start()
+        elsewhere.wait_for("Terminated by the administrator", 30)
+        there.client(password=token, wait=False).wait_for("AUTH_FAILED,SESSION: token expired")
+        ended = [
+            each["details"]["username"] for each in there.get("/audit")["records"] if "username" in each["details"]
+        ]
+        assert sorted(ended) == ["Alice", "alice", "bob"]
+        for host in (here, there):
+            host.gateway.stop()
+
+
+def _token_of_alice(state: str, key: Path, endpoint: str) -> str:
+    """As either gateway writes it now."""
+    with closing(Store.open(state, key)) as store:
+        revoked = RevokedLogins()
+        revoked.replace(store.revoked_logins(), 0.0)
+        (password_hash,) = (user.password_hash for user in store.local_users() if user.name == "alice")
+    stamp = hashlib.sha256(password_hash.encode()).digest()
+    owner = TokenOwner(endpoint, "local", "alice", fingerprint(certs.client().certificate).hex(), stamp)
+    token = Token.new(time.time(), 3600, mark=revoked.mark(endpoint, "local", "alice"))
+    return token_key(state, key).write(token, owner)
 
 
 def _contradict(here: Host, there: Host) -> None:

@@ -58,6 +58,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert "by itself" in lost.fix
     (corrupt,) = problems(store_outage="state.db: malformed", store_outage_since=NOW - 61, store_is_corrupt=True)
     assert "by itself" not in corrupt.fix and "restore its backup" in corrupt.fix
+    (ended,) = problems(endings_unstored=("user anna", "cvpn-connection-1"))
+    assert ended.severity == "critical" and "not in the state database yet: user anna; cvpn-connection-1" in ended.what
     (clock,) = problems(clock_trouble="the clock was put back by 2.0 hours")
     assert (clock.severity, clock.subject) == ("warning", "clock") and "put back by 2.0 hours" in clock.what
     (handler,) = problems(handler_troubles={"AWSClientVPN-a": "/a can be changed by others; chmod go-w /a", "b": ""})

@@ -45,7 +45,10 @@ def connection_routes(operations: Operations) -> list[Operation]:
         body = await read_body(request, TerminateUser)
         terminated = await operations.terminate_connections(username=body.username, endpoint=body.endpoint)
         if not terminated:
-            raise OperationError("InvalidClientVpnConnection.UserNotFound", f"{body.username} is not connected")
+            raise OperationError(
+                "InvalidClientVpnConnection.UserNotFound",
+                f"{body.username} is not connected here; tokens of their earlier logins are worth nothing from now on",
+            )
         return answer(terminated=terminated)
 
     return [
