@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from cvpnd.api.listener import SharedListener
@@ -30,9 +29,11 @@ from cvpnd.api.metrics import build_metrics_app
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
 from cvpnd.auth.web_logins import WebLogins
-from cvpnd.config import ApiConfig, Config, MetricsConfig, PortalConfig, StatusFileConfig
+from cvpnd.config import ApiConfig, Config, DaemonConfig, MetricsConfig, PortalConfig, StatusFileConfig
 from cvpnd.dataplane import open_data_plane
+from cvpnd.dataplane.api import DataPlane
 from cvpnd.endpoints import views
+from cvpnd.endpoints.connection_entries import ConnectionEntries
 from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.self_service import SelfServiceDesk
@@ -41,26 +42,17 @@ from cvpnd.host.errors import HostError
 from cvpnd.host.firewall import KeptBack
 from cvpnd.host.gateway import HostGateway
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic, render_status, write_status
-from cvpnd.ops.connection_log import (
-    UPDATE,
-    ConnectionLog,
-    assertion_entry,
-    attempt_entry,
-    reset_entry,
-    update_entry,
-    waiting_entry,
-)
+from cvpnd.ops.connection_log import ConnectionLog
 from cvpnd.ops.histogram import Histogram
 from cvpnd.ops.huge_pages import use_huge_pages
 from cvpnd.ops.log_streams import LogStreams
-from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.recent_log import RecentLog
 from cvpnd.ops.sdnotify import Notifier
 from cvpnd.pki.self_signed import ensure_self_signed
 from cvpnd.portal.app import Portal
-from cvpnd.reasons import ApiRefusal, PortalRefusal, Refusal
+from cvpnd.reasons import ApiRefusal, PortalRefusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import Doorman
@@ -81,8 +73,6 @@ BEGUN_AGAIN_AFTER_S = 10.0
 """A chore that failed: long enough not to fill the log, short enough for who is to be thrown out."""
 LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
-UPDATES_AT_ONCE = 100
-"""Of the connection log: a few milliseconds of the event loop."""
 METRICS_FILES_KEPT_FREE = 16
 """Of those that strangers leave: when files are short, somebody should be told."""
 PORTAL_CONNECTIONS = (1000, 200)
@@ -102,13 +92,14 @@ class Daemon:
         control: ControlPlane,
         connection_log: ConnectionLog,
         streams: LogStreams,
+        entries: ConnectionEntries,
     ) -> None:
         self.gateway = gateway
         self.control = control
         self.connection_log = connection_log
         self.streams = streams
-        self.recent_log = RecentLog()
-        self.operations = Operations(gateway, streams, self.metrics, self.recent_log, self.follow_configuration)
+        self.entries = entries
+        self.operations = Operations(gateway, streams, self.metrics, entries.recent, self.follow_configuration)
         self.notifier = Notifier()
         self.aws_api: AwsApi | None = None
         self.api_listener: SharedListener | None = None
@@ -279,34 +270,8 @@ class Daemon:
                 log.error("the CRL cannot be signed again: %s", error)
             await self.gateway.timekeeper.until_step(CRL_CHECK_INTERVAL_S)
 
-    def log(self, connection: Connection, entry: Entry) -> None:
-        if entry["connection-log-type"] != UPDATE:  # they would leave no room for who comes and goes
-            self.recent_log.add(entry)
-        own = connection.endpoint.settings.connection_log
-        self.connection_log.write(entry, None if own is None else (own.group, own.stream))
-
     async def log_updates(self) -> None:
-        """An entry for each connection over which something has passed since its last one, spread over the interval."""
-        logged: dict[str, int] = {}
-        while True:
-            interval_s = self.gateway.config.connection_log.update_s
-            connections = [c for c in self.control.table if c.keys_installed and c.established] if interval_s else []
-            logged = {c.connection_id: logged.get(c.connection_id, 0) for c in connections}
-            beginnings = range(0, len(connections), UPDATES_AT_ONCE)
-            pause_s = (interval_s or 1.0) / (len(beginnings) + 1)
-            for begin in beginnings:
-                for connection in connections[begin : begin + UPDATES_AT_ONCE]:
-                    if connection.established:
-                        self._log_update(connection, logged)
-                await asyncio.sleep(pause_s)
-            await asyncio.sleep(pause_s)
-
-    def _log_update(self, connection: Connection, logged: dict[str, int]) -> None:
-        view = views.connection_view(self.gateway.plane, connection)
-        packets = view.ingress_packets + view.egress_packets
-        if packets != logged[connection.connection_id]:
-            logged[connection.connection_id] = packets
-            self.log(connection, update_entry(view, time.time()))
+        await self.entries.keep_updates(self.control.table, lambda: self.gateway.config.connection_log.update_s)
 
     async def keep_status_file(self, config: StatusFileConfig) -> None:
         assert config.path is not None  # noqa: S101 - looked at by the caller
@@ -368,39 +333,21 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(streams.close)
     connection_log = ConnectionLog(config.daemon.log_directory / "connections.log", config.connection_log, streams)
     stack.callback(connection_log.close)
-    try:
-        plane = open_data_plane(
-            config.daemon.worker_count(),
-            crypto=config.daemon.packet_crypto,
-            pause_us=config.daemon.packet_pause_us,
-            link_offload=config.daemon.packet_offload != "off",
-        )
-    except ValueError as error:
-        raise GatewayError(f'daemon.packet_crypto = "{config.daemon.packet_crypto}": {error}') from error
+    plane = _open_plane(config.daemon)
     stack.callback(plane.close)
     log.info("data plane: %d workers, %s", plane.workers, plane.crypto_backend)
 
+    entries = ConnectionEntries(plane, connection_log, RecentLog())
+
     def on_established(connection: Connection) -> None:
         gateway.timeouts.begin(connection)
-        daemon.log(connection, attempt_entry(views.connection_view(plane, connection), time.time()))
-
-    def on_waiting(connection: Connection) -> None:
-        daemon.log(connection, waiting_entry(views.connection_view(plane, connection), time.time()))
-
-    def on_assertion(connection: Connection) -> None:
-        daemon.log(connection, assertion_entry(views.connection_view(plane, connection), time.time()))
+        entries.established(connection)
 
     def on_ended(connection: Connection) -> None:
         view = views.connection_view(plane, connection)
         if connection.keys_installed:
             gateway.ended.add(view)
-        if connection.end_reason is Refusal.WAITING_FOR_ASSERTION:
-            entry = waiting_entry(view, time.time())
-        elif not connection.keys_installed:
-            entry = attempt_entry(view, time.time(), failure=view.end_reason, detail=connection.end_detail)
-        else:
-            entry = reset_entry(view, time.time(), detail=connection.end_detail)
-        daemon.log(connection, entry)
+        entries.ended(connection, view)
         if config.metrics.per_user and connection.keys_installed:  # else a stranger's name were one of few remembered
             user = view.username or view.common_name
             daemon.user_traffic.add(view.endpoint_name, user, view.ingress_bytes, view.egress_bytes)
@@ -409,18 +356,14 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     stack.callback(door.close)
     control = ControlPlane(plane, door, config.daemon.strangers, on_established=on_established, on_ended=on_ended)
     stack.callback(control.stop)
-    control.on_waiting, control.on_assertion = on_waiting, on_assertion
+    control.on_waiting, control.on_assertion = entries.waiting, entries.assertion
     gateway = Gateway(config, plane, control, HostGateway(config.daemon.admin_socket.parent), store)
     stack.push_async_callback(gateway.stop, config.daemon.shutdown_grace_s)
-    daemon = Daemon(gateway, control, connection_log, streams)
+    daemon = Daemon(gateway, control, connection_log, streams, entries)
     await gateway.start()
     await stack.enter_async_context(_http(build_admin_app(daemon.operations), bind_unix(config.daemon.admin_socket)))
     if config.metrics.listen is not None:
-        listen = config.metrics.listen
-        listener = bind_tcp(listen.host, listen.port)
-        listener.files_kept_free = METRICS_FILES_KEPT_FREE
-        app = build_metrics_app(_registry(config.metrics, daemon), daemon.prepare_metrics)
-        await stack.enter_async_context(_http(app, listener))
+        await stack.enter_async_context(_metrics(config.metrics, daemon))
     if config.api.listen is not None:
         await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
     if config.portal.listen is not None:
@@ -438,12 +381,28 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     return daemon
 
 
-def _registry(config: MetricsConfig, daemon: Daemon) -> CollectorRegistry:
-    return build_registry(
+def _open_plane(config: DaemonConfig) -> DataPlane:
+    try:
+        return open_data_plane(
+            config.worker_count(),
+            crypto=config.packet_crypto,
+            pause_us=config.packet_pause_us,
+            link_offload=config.packet_offload != "off",
+        )
+    except ValueError as error:
+        raise GatewayError(f'daemon.packet_crypto = "{config.packet_crypto}": {error}') from error
+
+
+def _metrics(config: MetricsConfig, daemon: Daemon) -> contextlib.AbstractAsyncContextManager[HttpServer]:
+    assert config.listen is not None  # noqa: S101 - looked at by the caller
+    registry = build_registry(
         daemon,
         by_user=daemon if config.per_user else None,
         openvpn_names=daemon if config.openvpn_exporter_names else None,
     )
+    listener = bind_tcp(config.listen.host, config.listen.port)
+    listener.files_kept_free = METRICS_FILES_KEPT_FREE
+    return _http(build_metrics_app(registry, daemon.prepare_metrics), listener)
 
 
 async def _aws_api(

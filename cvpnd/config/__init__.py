@@ -2,10 +2,10 @@
 
 ``load`` reads, checks and cross-checks; what comes back needs no further doubt, and no other file sees a raw table.
 ``check_files`` looks at the disk apart from that, so that a configuration can be checked where it is not going to run.
-``values`` are the words (networks, names, paths), ``sockets`` where to listen and whom to ask, ``models`` the endpoint
-and the file as a whole, whose other tables have a file for each subject; ``crosscheck`` is what only several tables
-together can get wrong, ``loading`` turns every mistake into the operator's words. ``conf/cvpnd.toml`` shows each key
-with its default."""
+``file`` is all of it, a frozen model for each table whose field names are the keys, in a file for each subject.
+``values`` are the words (networks, names, paths), ``sockets`` where to listen and whom to ask; ``crosscheck`` is what
+only several tables together can get wrong, ``loading`` turns every mistake into the operator's words.
+``conf/cvpnd.toml`` shows each key with its default."""
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig, SyslogTarget
 from cvpnd.config.control_protection import ControlProtectionConfig
@@ -20,22 +20,21 @@ from cvpnd.config.daemon import (
     StatusFileConfig,
     StrangersConfig,
 )
-from cvpnd.config.handlers import HandlerConfig
-from cvpnd.config.loading import ConfigError, check_files, load
-from cvpnd.config.mfa import inherit_mfa
-from cvpnd.config.models import (
+from cvpnd.config.directories import DirectoryConfig, LocalUserConfig
+from cvpnd.config.endpoint import (
     AssociationConfig,
     AuthenticationConfig,
-    Config,
-    DirectoryConfig,
     EndpointConfig,
     LimitsConfig,
-    LocalUserConfig,
     RouteConfig,
     RuleConfig,
     ServerCertificateConfig,
     TlsConfig,
 )
+from cvpnd.config.file import Config
+from cvpnd.config.handlers import HandlerConfig
+from cvpnd.config.loading import ConfigError, check_files, load
+from cvpnd.config.mfa import inherit_mfa
 from cvpnd.config.networks import EgressConfig, SecurityGroupConfig, SubnetConfig, VpcConfig
 from cvpnd.config.portal import PortalConfig
 from cvpnd.config.radius import RadiusConfig

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
-from cvpnd.config.models import Config, EndpointConfig
+from cvpnd.config.endpoint import EndpointConfig
+from cvpnd.config.file import Config
 from cvpnd.config.networks import DEFAULT_GROUP, SubnetConfig
 from cvpnd.config.saml import PROVIDER_ARN
 from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers, overlap

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cvpnd.config.crosscheck import Problem, cross_check, suggest
-from cvpnd.config.models import Config
+from cvpnd.config.file import Config
 from cvpnd.config.values import SECRET_WORDS, show
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, parse_v2_server_key
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.host.errors import HostError
+from cvpnd.ops.endpoint_metrics import EndpointMetrics
 from cvpnd.ops.log_writer import Entry
-from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics
+from cvpnd.ops.metrics import GatewayMetrics
 from cvpnd.ops.problems import Problem, find_problems
 from cvpnd.ops.recent_log import LogFilter, RecentLog
 from cvpnd.ops.threads import cpu_seconds

@@ -19,7 +19,8 @@ from cvpnd.dataplane.api import NO_STATS, DataPlane, PeerStats, add_counts
 from cvpnd.endpoints.model import ConnectionView, EndpointView, RouteView, RuleView
 from cvpnd.host.firewall import KeptBack
 from cvpnd.ops.client_metrics import ClientMetrics
-from cvpnd.ops.metrics import LOGIN_RESULTS, DirectoryMetrics, EndpointMetrics
+from cvpnd.ops.directory_metrics import DirectoryMetrics
+from cvpnd.ops.endpoint_metrics import LOGIN_RESULTS, EndpointMetrics
 from cvpnd.ops.saml_metrics import SamlMetrics
 from cvpnd.ops.udp_sockets import UdpSockets, read_udp_sockets
 from cvpnd.policy.model import Route, Rule

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
+from cvpnd.ops.directory_metrics import DirectoryMetrics
+from cvpnd.ops.endpoint_metrics import EndpointMetrics
+from cvpnd.ops.metrics import GatewayMetrics
 
 DAY_S = 86_400
 CRL_DAYS, CERTIFICATE_DAYS, AUTHORITY_DAYS = 3, 14, 30

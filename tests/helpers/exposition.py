@@ -6,8 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cvpnd.dataplane.api import Drop
 from cvpnd.ops.client_metrics import ClientMetrics, UserTraffic
+from cvpnd.ops.directory_metrics import DirectoryMetrics
+from cvpnd.ops.endpoint_metrics import EndpointMetrics
 from cvpnd.ops.histogram import Histogram
-from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics, build_registry, render_metrics
+from cvpnd.ops.metrics import GatewayMetrics, build_registry, render_metrics
 from cvpnd.ops.saml_metrics import SamlMetrics
 from cvpnd.reasons import End, Refusal
 

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cvpnd.dataplane.api import Drop
 from cvpnd.ops.client_metrics import render_status, write_status
-from cvpnd.ops.metrics import EndpointMetrics, GatewayMetrics, build_registry, render_metrics
+from cvpnd.ops.endpoint_metrics import EndpointMetrics
+from cvpnd.ops.metrics import GatewayMetrics, build_registry, render_metrics
 from cvpnd.ops.threads import cpu_seconds
 from cvpnd.ops.udp_sockets import read_udp_sockets
 from cvpnd.reasons import End, Refusal

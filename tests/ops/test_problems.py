@@ -4,7 +4,9 @@ from dataclasses import replace
 
 from helpers.exposition import BUSY, histogram
 
-from cvpnd.ops.metrics import DirectoryMetrics, EndpointMetrics, GatewayMetrics
+from cvpnd.ops.directory_metrics import DirectoryMetrics
+from cvpnd.ops.endpoint_metrics import EndpointMetrics
+from cvpnd.ops.metrics import GatewayMetrics
 from cvpnd.ops.problems import DAY_S, Problem, find_problems
 from cvpnd.ops.recent_log import LogFilter, RecentLog
 

@@ -1,5 +1,4 @@
-"""The endpoint and what belongs to it, and the file as a whole: one frozen model for each table, whose field names are
-the keys.
+"""The endpoint and what belongs to it.
 
 Only what a table can know by itself is checked here; what takes two tables is in ``crosscheck``."""
 
@@ -7,37 +6,20 @@ from __future__ import annotations
 
 import hashlib
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig
+from cvpnd.config.connection_log import ConnectionLogConfig
 from cvpnd.config.control_protection import ControlProtectionConfig
-from cvpnd.config.daemon import (
-    ApiConfig,
-    AuditConfig,
-    DaemonConfig,
-    ManagedConfig,
-    MetricsConfig,
-    PkiConfig,
-    QuotasConfig,
-    StatusFileConfig,
-)
-from cvpnd.config.handlers import HandlerConfig, HandlerReference, handler_name
-from cvpnd.config.mfa import Mfa, inherit_mfa
-from cvpnd.config.networks import DEFAULT_GROUP, EgressConfig, SecurityGroupConfig, SubnetConfig, VpcConfig
-from cvpnd.config.portal import PortalConfig
-from cvpnd.config.radius import RadiusConfig
-from cvpnd.config.saml import SamlProviderConfig
-from cvpnd.config.sockets import DirectoryUrl, ListenUrl
+from cvpnd.config.handlers import HandlerReference, handler_name
+from cvpnd.config.mfa import Mfa
+from cvpnd.config.sockets import ListenUrl
 from cvpnd.config.table import Table
 from cvpnd.config.values import (
     CBC_CIPHERS,
     DATA_CIPHERS,
-    LOCAL_DIRECTORY,
     Address,
-    AttributeName,
     Banner,
     ClientCidr,
     ClientCidrV6,
@@ -48,10 +30,8 @@ from cvpnd.config.values import (
     Group,
     Identifier,
     Network,
-    PasswordHash,
     Printable,
     Remote,
-    UserName,
     whole,
 )
 
@@ -128,99 +108,6 @@ class AuthenticationConfig(Table):
         """In the log and in metrics, for instance ``directory+totp``."""
         word = _METHOD_WORDS[self.type]
         return word if self.mfa == "off" else f"{word}+{self.mfa}"
-
-
-class LocalUserConfig(Table):
-    """A member of the directory "local"."""
-
-    name: UserName
-    password_hash: PasswordHash
-    groups: tuple[Group, ...] = ()
-
-
-LONGEST_IDLE_S = 300
-"""Of connections to a directory that users have bound."""
-
-
-class DirectoryConfig(Table):
-    """Users and groups in LDAP servers, which all have the same ones."""
-
-    id: Identifier
-    type: Literal["active-directory", "openldap"]
-    servers: tuple[DirectoryUrl, ...] = Field(min_length=1, max_length=16)
-    """Asked in this order, those that are down last."""
-    ca: FilePath | None = None
-    """None: the authorities that this host trusts."""
-    bind: Literal["service", "direct"] = "service"
-    """Who looks users up: an account for that, or each user."""
-    bind_dn: Printable | None = None
-    bind_password_file: FilePath | None = None
-    """Both of the service account."""
-    bind_name: Printable | None = None
-    """What ``{user}`` binds as. None: made from what the directory is, see ``direct_name``."""
-    user_base: Printable = Field(min_length=1)
-    group_base: Printable = ""
-    """Empty: the whole domain, or ``user_base``, see ``auth.ldap_directory``."""
-    user_attribute: AttributeName | None = None
-    """What users are called. None, here and in the next: as ``type`` has it."""
-    group_attribute: AttributeName | None = None
-    domains: tuple[Printable, ...] = ()
-    """What may stand before a backslash or behind an @ in a user name."""
-    mfa: Mfa = "off"
-    """Of endpoints that do not say themselves."""
-    timeout_s: int = whole(5, 1, 60)
-    """For each step with a server."""
-    recheck_s: int = whole(900, 1, 86_400)
-    """How often the accounts of live sessions are looked at again."""
-    unchecked_s: int = whole(3600, 1, 86_400)
-    """With ``bind = "direct"``: how long sessions go on whose accounts cannot be looked at any more."""
-    keep_passwords: Flag = True
-    """With ``bind = "direct"``: sealed, see ``auth.kept_passwords``."""
-
-    @field_validator("id")
-    @classmethod
-    def _check_id(cls, value: str) -> str:
-        if value == LOCAL_DIRECTORY:
-            raise ValueError(f'"{LOCAL_DIRECTORY}" is the directory of [[local_users]]; choose another id')
-        return value
-
-    @model_validator(mode="after")
-    def _check_bind(self) -> Self:
-        for key in ("bind_dn", "bind_password_file"):
-            if self.bind == "service" and not getattr(self, key):
-                raise ValueError(f'bind = "service" needs {key}; add {key} = … (conf/cvpnd.toml explains it)')
-            if self.bind == "direct" and getattr(self, key) is not None:
-                raise ValueError(f'bind = "direct" has no {key}, as users bind themselves; leave it away')
-        if self.bind == "service" and "keep_passwords" in self.model_fields_set:
-            raise ValueError('keep_passwords is for bind = "direct", none is kept otherwise; leave it away')
-        if self.bind == "service" and self.bind_name is not None:
-            raise ValueError('bind_name is for bind = "direct"; leave it away')
-        if self.bind == "direct" and self.bind_name is None and self.type == "active-directory" and not self.domains:
-            raise ValueError('bind = "direct" does not know what users bind as; add domains, or bind_name = "{user}@…"')
-        if self.bind_name is not None and self.bind_name.count("{user}") != 1:
-            raise ValueError(f'bind_name "{self.bind_name}" has to contain {{user}} once; write it where the name goes')
-        if self.bind_name is not None and self.type == "openldap" and "=" not in self.bind_name:
-            raise ValueError(f'bind_name "{self.bind_name}" is no DN; write one like "uid={{user}},{self.user_base}"')
-        return self
-
-    @property
-    def keeps_passwords(self) -> bool:
-        return self.bind == "direct" and self.keep_passwords
-
-    @property
-    def looks_every_s(self) -> int:
-        """Users' own connections must not be idle for long: Active Directory closes them after 15 minutes."""
-        return min(self.recheck_s, LONGEST_IDLE_S) if self.bind == "direct" else self.recheck_s
-
-    @property
-    def direct_name(self) -> str:
-        """With ``bind = "direct"``."""
-        if self.bind_name is not None:
-            return self.bind_name
-        if self.type == "openldap":
-            return f"{self.user_attribute or 'uid'}={{user}},{self.user_base}"
-        realm = next((domain for domain in self.domains if "." in domain), None)
-        return f"{{user}}@{realm}" if realm is not None else f"{self.domains[0]}\\{{user}}"
 
 
 class AssociationConfig(Table):
@@ -444,111 +331,3 @@ class EndpointConfig(Table):
     def server_timeout_s(self) -> int:
         """Twice the client's own, so that a client which restarts is still known (openvpn-wire.md section 16)."""
         return 2 * self.ping_restart_s
-
-
-READ_AT_START = ("metrics", "status_file", "api", "portal")
-"""Tables; of [daemon] too, all but the limits of strangers."""
-
-
-class Config(Table):
-    path: Path
-    """The file itself, not a key of it."""
-    daemon: DaemonConfig = DaemonConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    status_file: StatusFileConfig = StatusFileConfig()
-    api: ApiConfig = ApiConfig()
-    portal: PortalConfig = PortalConfig()
-    audit: AuditConfig = AuditConfig()
-    managed: ManagedConfig = ManagedConfig()
-    quotas: QuotasConfig = QuotasConfig()
-    pki: PkiConfig = PkiConfig()
-    vpcs: tuple[VpcConfig, ...] = Field(default=(), alias="vpc")
-    subnets: tuple[SubnetConfig, ...] = Field(default=(), alias="subnet")
-    security_groups: tuple[SecurityGroupConfig, ...] = Field(default=(), alias="security_group")
-    local_users: tuple[LocalUserConfig, ...] = ()
-    directories: tuple[DirectoryConfig, ...] = Field(default=(), alias="directory")
-    saml_providers: tuple[SamlProviderConfig, ...] = Field(default=(), alias="saml_provider")
-    handlers: tuple[HandlerConfig, ...] = Field(default=(), alias="handler")
-    connection_log: LogFilesConfig = LogFilesConfig()
-    radius: tuple[RadiusConfig, ...] = ()
-    endpoints: tuple[EndpointConfig, ...] = Field(default=(), alias="endpoint")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _inherit_mfa(cls, data: Any) -> Any:
-        """Whatever else is wrong in the tables is told afterwards."""
-        if not isinstance(data, dict) or not isinstance(data.get("endpoint"), list):
-            return data
-        tables = data["directory"] if isinstance(data.get("directory"), list) else []
-        factors = {str(each.get("id")): each["mfa"] for each in tables if isinstance(each, dict) and "mfa" in each}
-        endpoints = [
-            {**each, "authentication": inherit_mfa(each["authentication"], factors)}
-            if isinstance(each, dict) and "authentication" in each
-            else each
-            for each in data["endpoint"]
-        ]
-        return {**data, "endpoint": endpoints}
-
-    def awaits_restart(self, started: Config) -> tuple[str, ...]:
-        """What of this file the daemon that ``started`` with another goes by only once it starts anew."""
-        tables = [table for table in READ_AT_START if getattr(self, table) != getattr(started, table)]
-        keys = [key for key in DaemonConfig.model_fields if key != "strangers"]
-        changed = [key for key in keys if getattr(self.daemon, key) != getattr(started.daemon, key)]
-        return (*(f"[{table}]" for table in tables), *(f"daemon.{key}" for key in changed))
-
-    def handler(self, name: str) -> HandlerConfig:
-        """Raises KeyError."""
-        for handler in self.handlers:
-            if handler.name == name:
-                return handler
-        raise KeyError(name)
-
-    def vpc(self, vpc_id: str) -> VpcConfig:
-        """Raises KeyError."""
-        return _find(self.vpcs, vpc_id)
-
-    def subnet(self, subnet_id: str) -> SubnetConfig:
-        """Raises KeyError."""
-        return _find(self.subnets, subnet_id)
-
-    def has_subnet(self, subnet_id: str) -> bool:
-        return any(subnet.id == subnet_id for subnet in self.subnets)
-
-    @property
-    def all_security_groups(self) -> tuple[SecurityGroupConfig, ...]:
-        """Those of the file, and each vpc's own."""
-        return (*self.security_groups, *(SecurityGroupConfig.default(vpc.id) for vpc in self.vpcs))
-
-    def security_groups_of(self, endpoint: EndpointConfig, vpc: str = "") -> tuple[SecurityGroupConfig, ...]:
-        """``vpc``: which it belongs to as long as it is associated with no subnet. None if it belongs to none."""
-        if endpoint.associate and self.has_subnet(endpoint.associate[0].subnet):
-            vpc = self.subnet(endpoint.associate[0].subnet).vpc
-        known = {group.id: group for group in self.all_security_groups}
-        if vpc:
-            known[DEFAULT_GROUP] = SecurityGroupConfig.default(vpc)
-        wanted = endpoint.security_groups or (DEFAULT_GROUP,)
-        return tuple(dict.fromkeys(known[each] for each in wanted if each in known))
-
-    def egress_of(self, endpoint: EndpointConfig) -> tuple[EgressConfig, ...] | None:
-        """What its security groups together let through. None: they keep nothing back."""
-        groups = self.security_groups_of(endpoint)
-        if any(group.is_default for group in groups) or not (groups or endpoint.security_groups):
-            return None  # one that has a name and is not known lets nothing through
-        return tuple(each for group in groups for each in group.egress)
-
-    def endpoint(self, name_or_id: str) -> EndpointConfig:
-        """Raises KeyError."""
-        for endpoint in self.endpoints:
-            if name_or_id in (endpoint.name, endpoint.id):
-                return endpoint
-        raise KeyError(name_or_id)
-
-
-_T = TypeVar("_T", VpcConfig, SubnetConfig)
-
-
-def _find(tables: tuple[_T, ...], wanted: str) -> _T:
-    for table in tables:
-        if table.id == wanted:
-            return table
-    raise KeyError(wanted)
