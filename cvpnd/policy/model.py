@@ -121,6 +121,8 @@ class ClientFacts:
     """IV_PROTO; 0 if it sent none."""
     iv_mtu: int | None
     """IV_MTU, the largest tun-mtu it accepts; None: it does not understand a pushed one."""
+    own_mtu: int | None
+    """That of its own configuration, which it keeps if it does not. It drops what is longer. None: not told."""
     platform: str
     """IV_PLAT, as sent: ``win``, ``linux``, ``android`` …"""
     transport: Transport

@@ -63,6 +63,7 @@ def client_mtu(path_mtu: int, facts: ClientFacts, *, discovery: bool = True) -> 
         facts.address.version,
         facts.data_overhead,
         facts.iv_mtu,
+        facts.own_mtu,
         facts.answers_occ,
         discovery and facts.transport == "udp" and facts.data_overhead.block == 1,
     )
@@ -75,12 +76,14 @@ def _client_mtu(
     outer_version: int,
     data: DataOverhead,
     iv_mtu: int | None,
+    own_mtu: int | None,
     answers_occ: bool,
     discovered: bool,
 ) -> ClientMtu:
     mtu = min(tunnel_mtu(path_mtu), tunnel_mtu(path_mtu, data))
-    if iv_mtu is not None:
-        mtu = max(min(mtu, iv_mtu), SMALLEST_MTU)
+    takes = own_mtu if iv_mtu is None else iv_mtu
+    if takes is not None:
+        mtu = max(min(mtu, takes), SMALLEST_MTU)
     fitting = min(mtu, largest_tunnel_packet(path_mtu, transport, outer_version, data))
     return ClientMtu(
         pushed=None if iv_mtu is None else mtu,

@@ -13,6 +13,7 @@ from cvpnd.policy.push import push_options
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.denied import Denied
 from cvpnd.wire.events import CredentialsReceived
+from cvpnd.wire.key_method import configured_mtu
 from cvpnd.wire.negotiation import Unsupported
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def client_facts(connection: Connection, credentials: CredentialsReceived) -> Cl
     return ClientFacts(
         proto=int(info.capabilities),
         iv_mtu=info.mtu,
+        own_mtu=configured_mtu(credentials.options),
         platform=info.platform,
         answers_occ=info.version.startswith("2."),
         transport=link.transport,

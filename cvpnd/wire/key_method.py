@@ -230,6 +230,11 @@ def option_value(options: str, name: str) -> str | None:
     return None
 
 
+def configured_mtu(options: str) -> int | None:
+    """The ``tun-mtu`` in an options string: that of the client's own device, unless it takes a pushed one."""
+    return _bounded(option_value(options, "tun-mtu"), 65535) or None
+
+
 # -- peer info ----------------------------------------------------------------------------------------------
 
 

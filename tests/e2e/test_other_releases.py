@@ -8,6 +8,7 @@ import pytest
 from helpers.lab import wait_until
 from helpers.other_releases import generation
 
+before_26 = pytest.mark.skipif(generation() >= (2, 6), reason="needs OpenVPN 2.5: make test-clients")
 since_27 = pytest.mark.skipif(generation() < (2, 7), reason="needs OpenVPN 2.7: make test-clients")
 
 
@@ -50,3 +51,14 @@ def test_epoch_keys_carry_traffic_and_are_renewed(site, ping, transport):
     assert ping(count=10) == 1.0
     assert client.connected_count == 1
     assert not re.search("TLS Error|AEAD Decrypt error|Bad packet", client.log())
+
+
+@before_26
+@pytest.mark.parametrize("own", ["--tun-mtu 1300", "--link-mtu 1300"])
+def test_client_that_takes_no_pushed_mtu_gets_nothing_longer_than_its_own_device_takes(site, own):
+    """It drops what is longer without a word to anybody."""
+    site.start()
+    site.connect(None, *own.split())
+    for size in (1100, 1272, 1300, 1388, 1392, 1472):
+        done = site.lab.client.run("ping", "-n", "-c", "2", "-i", "0.1", "-w", "3", "-s", str(size), "10.20.0.10")
+        assert " 0% packet loss" in done.stdout, size

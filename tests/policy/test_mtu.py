@@ -33,8 +33,12 @@ def outer_length(length: int, outer: int, data: DataOverhead) -> int:
     return outer + data.clear + inside + padding
 
 
-def facts(transport: Transport = "udp", address: str = "192.0.2.1", iv_mtu: int | None = 1600) -> ClientFacts:
-    return ClientFacts(proto=990, iv_mtu=iv_mtu, platform="linux", transport=transport, address=ip_address(address))
+def facts(
+    transport: Transport = "udp", address: str = "192.0.2.1", iv_mtu: int | None = 1600, own_mtu: int | None = 1500
+) -> ClientFacts:
+    return ClientFacts(
+        proto=990, iv_mtu=iv_mtu, own_mtu=own_mtu, platform="linux", transport=transport, address=ip_address(address)
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,6 +91,15 @@ def test_the_pushed_mtu_is_clamped_to_what_the_client_takes(
 ) -> None:
     sizes = client_mtu(1500, facts(iv_mtu=iv_mtu))
     assert (sizes.pushed, sizes.mss_v4, sizes.mss_v6) == (pushed, mss_v4, mss_v4 - 20)
+
+
+@pytest.mark.parametrize(
+    ("own_mtu", "longest"), [(None, 1420), (1500, 1420), (9000, 1420), (1420, 1420), (1300, 1300), (0, 576), (68, 576)]
+)
+def test_a_client_that_takes_no_pushed_mtu_gets_nothing_longer_than_its_own(own_mtu: int | None, longest: int) -> None:
+    sizes = client_mtu(1500, facts(iv_mtu=None, own_mtu=own_mtu))
+    assert (sizes.pushed, sizes.tunnel, sizes.mss_v4) == (None, longest, min(longest, 1420) - 40)
+    assert client_mtu(1500, facts(own_mtu=own_mtu)).tunnel == 1420, "one that does is told ours"
 
 
 def test_tcp_over_ipv6_has_the_largest_headers_and_so_smaller_segments() -> None:

@@ -13,7 +13,9 @@ from cvpnd.policy import push
 from cvpnd.policy.model import ClientFacts, Lease, Route
 from cvpnd.policy.push import MAX_OPTION_LENGTH, push_options, update_options
 
-OPENVPN_24 = ClientFacts(proto=2, iv_mtu=None, platform="linux", transport="udp", address=ip_address("198.51.100.7"))
+OPENVPN_24 = ClientFacts(
+    proto=2, iv_mtu=None, own_mtu=1500, platform="linux", transport="udp", address=ip_address("198.51.100.7")
+)
 OPENVPN_26 = replace(OPENVPN_24, proto=990, iv_mtu=1600)
 OPENVPN_27 = replace(OPENVPN_24, proto=8094 & ~(1 << 6), iv_mtu=1600)
 CLIENTS = [OPENVPN_24, OPENVPN_26, OPENVPN_27]

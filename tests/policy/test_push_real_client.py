@@ -19,6 +19,7 @@ pytestmark = needs_openvpn
 FACTS = ClientFacts(
     proto=990,
     iv_mtu=1600,
+    own_mtu=1500,
     platform="linux",
     transport="udp",
     address=ip_address("192.168.1.20"),

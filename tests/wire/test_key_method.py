@@ -14,6 +14,7 @@ from cvpnd.wire.key_method import (
     KeyMessage,
     KeySource,
     PeerInfo,
+    configured_mtu,
     mirror_options,
     option_value,
     parse_key_message,
@@ -124,6 +125,14 @@ def test_option_value() -> None:
     assert option_value(OCC_26, "auth") == "SHA1"
     assert option_value(OCC_26, "tls-client") == ""
     assert option_value(OCC_26, "cipher") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "mtu"),
+    [(OCC_26, 1500), ("V4,tun-mtu 1300", 1300), ("V4", None), ("V4,tun-mtu", None), ("V4,tun-mtu -1", None)],
+)
+def test_mtu_of_a_clients_own_configuration(options: str, mtu: int | None) -> None:
+    assert configured_mtu(options) == mtu
 
 
 def test_peer_info_of_2_6() -> None:
