@@ -35,7 +35,8 @@ class Habits:
     said_once: tuple[str, ...] = ()
     """Peer info of the first key exchange alone."""
     keeps_old_key_s: float = 0.0
-    """After a renegotiation it goes on sending with the old key for so long, text too."""
+    """After a renegotiation it goes on sending with the old key for so long, text too. OpenVPN 2 does not, and reads
+    nothing on the old key once the next one has begun."""
     one_wrapping: bool = False
     """From the first renegotiation on, key id 0 is wrapped as later keys are."""
     wide_lengths: bool = False

@@ -383,7 +383,7 @@ class LightClient:
             if self._newest.stage is not _Stage.KEYS or packet.key_id != self._newest.key_id % 7 + 1:
                 raise PeerError(DropReason.EARLY_SOFT_RESET)
             key = self._newest = self._new_key(packet.key_id, Opcode.SOFT_RESET_V1, now)
-        if key is None:
+        if key is None or (key is not self._newest and not self._habits.keeps_old_key_s):
             raise PeerError(DropReason.UNKNOWN_KEY_ID)
         self._last_received = now
         if len(packet.acks) > self._habits.most_acks_taken:

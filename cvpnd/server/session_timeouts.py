@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cvpnd.auth.tokens import LIFETIME_S
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import RESTART_TEXT, ControlPlane
+from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 
 TIMEOUT_TEXT = "Session timeout"
@@ -117,7 +117,7 @@ class SessionTimeouts:
             if settings.disconnect_on_session_timeout:
                 self._control.halt(connection, End.SESSION_TIMEOUT, TIMEOUT_TEXT)
             else:
-                self._control.restart(connection, End.SESSION_TIMEOUT, RESTART_TEXT)
+                self._control.restart(connection, End.SESSION_TIMEOUT, f"[P]:{TIMEOUT_TEXT}")
             return True
         passed = self._bytes(connection)
         if passed - watched.bytes_then >= settings.idle_bytes:

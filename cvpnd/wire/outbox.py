@@ -28,6 +28,10 @@ class Outbox:
         self._last_words = text
         self.holds_text = True
 
+    @property
+    def has_last_words(self) -> bool:
+        return bool(self._last_words)
+
     def flush(self, pending: KeyState | None, primary: KeyState | None) -> None:
         """Text waits for a negotiation to end: a client reads nothing on the old key once it has seen a soft reset.
         The last words cannot wait and go over every key that can carry them, as the reference does."""

@@ -431,7 +431,9 @@ class Session:
         self._receive(state, received, now)
 
     def _accept_soft_reset(self, key_id: int, now: float) -> KeyState:
-        if self.ending.begun is not None:
+        """One that crosses our last words too: the client reads nothing on the old key any more, and hears them over
+        the new one, under which there is no service either. It stays pending, so no further one follows."""
+        if self.ending.begun is not None and not self._outbox.has_last_words:
             raise PeerError(DropReason.EARLY_SOFT_RESET)
         self._keys.check_soft_reset(key_id, now)
         return self._start_renegotiation(key_id, now, by_peer=True)

@@ -19,6 +19,7 @@ from cvpnd.wire.events import (
     SessionClosed,
     UseKey,
 )
+from cvpnd.wire.messages import EXIT
 from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet, serialise_packet
 from cvpnd.wire.session import Session
 from cvpnd.wire.settings import SessionSettings
@@ -212,6 +213,41 @@ def test_last_words_during_a_renegotiation_go_over_both_keys() -> None:
     pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=10)
     assert pair.client.failed == "HALT,bye"
     assert session.closed
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_last_words_that_cross_a_soft_reset_go_over_the_key_that_it_begins(transport: Transport) -> None:
+    """From its soft reset on a client reads nothing on the old key: it would go on until it misses our pings."""
+    pair, session = connected(client=LightClient(client_context(), 0.0, transport=transport), transport=transport)
+    pair.client.renegotiate(pair.now)
+    session.halt("bye", pair.now, End.TERMINATED)
+    ended_at = pair.now
+    pair.run(lambda pair: bool(pair.client.failed), seconds=10)
+    assert pair.client.failed == "HALT,bye"
+    pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=20)
+    assert pair.now <= ended_at + 2 * pair.settings.exit_delay_s
+    assert key_ids(pair, KeysReady) == [0] and key_ids(pair, KeyRetired) == [0], "there is no service any more"
+
+
+def test_who_is_told_that_it_is_over_can_begin_one_key_and_no_second_one() -> None:
+    pair, session = connected(settings=SessionSettings(soft_reset_interval_s=0))
+    session.halt("bye", pair.now, End.TERMINATED)
+    pair.client.renegotiate(pair.now)
+    pair.run(lambda pair: bool(pair.client.failed), seconds=10)
+    pair.client.renegotiate(pair.now)
+    pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=20)
+    assert key_ids(pair, RenegotiationStarted) == [1]
+    assert session.drops[DropReason.EARLY_SOFT_RESET] >= 1
+
+
+def test_who_has_said_goodbye_begins_no_key() -> None:
+    pair, session = connected()
+    pair.client.send_message(EXIT)
+    pair.run(lambda pair: bool(pair.of_server(PeerExit)), seconds=10)
+    pair.client.renegotiate(pair.now)
+    pair.run(lambda pair: bool(pair.of_server(SessionClosed)), seconds=20)
+    assert not pair.of_server(RenegotiationStarted)
+    assert session.drops[DropReason.EARLY_SOFT_RESET] >= 1
 
 
 # -- when it fails
