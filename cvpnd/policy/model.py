@@ -21,8 +21,6 @@ class Identity:
     username: str
     """From the user method; empty where the certificate is all there is."""
     groups: frozenset[str]
-    certificate_serial: str
-    """Hex, as openssl prints it."""
     certificate_fingerprint: str
     """SHA-256 over DER, hex."""
 

@@ -18,7 +18,7 @@ from cvpnd.wire.tls import fingerprint
 if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
 
-NOBODY_YET = Identity("", "", frozenset(), "", "")
+NOBODY_YET = Identity("", "", frozenset(), "")
 
 
 def identify(connection: Connection, credentials: CredentialsReceived) -> Identity:
@@ -59,7 +59,6 @@ def _holder(certificate: x509.Certificate) -> Identity | Refused:
         common_name=name,
         username="",
         groups=frozenset(),
-        certificate_serial=f"{certificate.serial_number:x}",
         certificate_fingerprint=fingerprint(certificate).hex(),
     )
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from argon2 import extract_parameters
 
 from cvpnd.auth.challenge import Asker, Proven
 from cvpnd.auth.directory import Account
@@ -22,7 +23,7 @@ from cvpnd.auth.logins import (
     UserLogins,
     left_of_failure,
 )
-from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, hash_password, verify_password
+from cvpnd.auth.passwords import _NOBODYS, MAX_PASSWORD_BYTES, hash_password, verify_password
 from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.throttle import FORGOTTEN_AFTER_S, FREE_FAILURES, FREE_FAILURES_OF_SOURCE, MAX_DELAY_S, LoginThrottle
 from cvpnd.reasons import Refusal
@@ -98,7 +99,8 @@ async def test_what_is_no_password_never_reaches_the_directory(name, password, r
     assert isinstance(answer, Refused) and answer.refusal is reason
 
 
-def test_a_hash_of_nobody_is_never_right():
+def test_a_hash_of_nobody_is_never_right_and_costs_what_others_cost():
+    assert extract_parameters(_NOBODYS) == extract_parameters(HASH)
     assert not verify_password(None, Secret(b""))
     assert not verify_password(None, Secret(b"right"))
     assert verify_password(HASH, Secret(b"right"))

@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("xmlsec1") is None, reason="needs xmlsec1"),
 ]
 
-PORTAL, METRICS, HOOK = (web_login.HOST, web_login.PORT), ("127.0.0.1", 9176), ("127.0.0.1", 9)
+PORTAL, METRICS = (web_login.HOST, web_login.PORT), ("127.0.0.1", 9176)
 OF_ANNA, OF_THE_HOOK, GUESS = "Kanari-of-anna-77", "Kanari-signs-requests", "Kanari-guessed-by-otto"
 KEPT_ELSEWHERE = {"PGPASSFILE": "pgpass", "HOME": "home"}
 BESIDE = """

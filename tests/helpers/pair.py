@@ -157,9 +157,6 @@ class NoisyLink:
         return times
 
 
-PERFECT = NoisyLink()
-
-
 @dataclass
 class Pair:
     """Drive both ends. ``decide`` is the server's login; by default it lets everyone in."""

@@ -270,7 +270,6 @@ def bomb() -> bytes:
 
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
-DEFLATED = FORM | {"content-encoding": "deflate"}
 MANY = b"&".join(b"a%d=1" % number for number in range(99))
 
 

@@ -132,14 +132,13 @@ class Asking(Pump):
     def __init__(self, question: str) -> None:
         super().__init__(server_context(), settings=SessionSettings(hand_window_s=STOCK_HAND_WINDOW_S))
         self.question = question
-        self.told_s = 0.0
 
     def decide(self, event: CredentialsReceived) -> None:
         assert self.session is not None
         if event.key_id:
             super().decide(event)
         else:
-            self.told_s = self.session.ask(self.question, 60, time.monotonic())
+            self.session.ask(self.question, 60, time.monotonic())
 
 
 @needs_openvpn
