@@ -223,15 +223,27 @@ static bool may_follow(const struct outgoing *outgoing, const struct segment_run
            run->bytes + packet->length <= RUN_BYTES && !is_withheld(run->remote, header->msg_iov[0].iov_len);
 }
 
-/* The listener's packets of the batch as messages. */
+/* Sockets are in OMIT for IPv4: no DF, so that routers may cut, and the kernel cuts nothing to what ICMP errors say. Anybody
+ * can send one who knows the client's address, and it would hold for ten minutes. They are in PROBE for IPv6, which
+ * passes over what the kernel has been told, but for packets that it is to cut. */
+static void set_discovery(int fd, int level, int option, int how) { setsockopt(fd, level, option, &how, sizeof how); }
+
+/* Routers of IPv6 cut nothing: what is not known to pass whole is cut by the kernel, to what it has been told. */
+static bool kernel_cuts(const struct packet *packet)
+{
+    return packet->unproven && !ip_is_v4(&packet->remote->address.ip);
+}
+
+/* The packets of the batch that go as the first one does, as messages. */
 static void collect(struct outgoing *outgoing, const struct batch *batch, unsigned first, bool *done)
 {
     const struct listener *listener = batch->packets[first].remote->listener;
+    bool cut = kernel_cuts(&batch->packets[first]);
     struct segment_run run = {.open = false};
     outgoing->count = outgoing->vectors_used = 0;
     for (unsigned i = first; i < batch->count; i++) {
         const struct packet *packet = &batch->packets[i];
-        if (packet->remote == NULL || packet->remote->listener != listener)
+        if (packet->remote == NULL || packet->remote->listener != listener || kernel_cuts(packet) != cut)
             continue;
         done[i] = true;
         struct iovec *vector = &outgoing->vectors[outgoing->vectors_used++];
@@ -328,27 +340,20 @@ void link_send(const struct batch *batch, unsigned worker, struct counters *coun
 {
     struct outgoing outgoing;
     bool done[BATCH_PACKETS] = {false};
-    /* One round for each listener in the batch: nearly always one. */
+    /* One round for each listener in the batch, and for either way of sending: nearly always one. */
     for (unsigned first = 0; first < batch->count; first++) {
-        if (done[first] || batch->packets[first].remote == NULL)
+        const struct packet *packet = &batch->packets[first];
+        if (done[first] || packet->remote == NULL)
             continue;
-        const struct listener *listener = batch->packets[first].remote->listener;
+        const struct listener *listener = packet->remote->listener;
         collect(&outgoing, batch, first, done);
+        if (kernel_cuts(packet))
+            set_discovery(listener->udp_fds[worker], IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
         send_all(&outgoing, listener, worker, counters);
+        if (kernel_cuts(packet))
+            set_discovery(listener->udp_fds[worker], IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
     }
 }
-
-/* -- the path ----------------------------------------------------------------------------------------------------- */
-
-static void set_path_discovery(int fd, int v4, int v6)
-{
-    setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &v4, sizeof v4);
-    setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &v6, sizeof v6); /* refused by an IPv4 socket */
-}
-
-/* DONT and WANT, unlike OMIT, let the kernel believe ICMP errors that come to this socket, which may well answer a probe
- * sent through another one of the port's: it finds one by a hash. So nothing is read from error queues. */
-static void allow_fragments(int fd) { set_path_discovery(fd, IP_PMTUDISC_DONT, IPV6_PMTUDISC_WANT); }
 
 void link_probe(const struct packet *packet, unsigned worker, struct counters *counters)
 {
@@ -363,32 +368,17 @@ void link_probe(const struct packet *packet, unsigned worker, struct counters *c
         .msg_control = remote->control_length > 0 ? remote->control : NULL,
         .msg_controllen = remote->control_length,
     };
-    set_path_discovery(fd, IP_PMTUDISC_PROBE, IPV6_PMTUDISC_PROBE);
+    set_discovery(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
     sendmsg(fd, &message, MSG_DONTWAIT); /* what is refused at once does not pass either */
-    allow_fragments(fd);
+    set_discovery(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
     count_total(counters, TOTAL_PATH_PROBES, 1);
-}
-
-uint32_t link_path_mtu(const struct remote *remote)
-{
-    int family = remote->sockaddr.ss_family;
-    int fd = socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return 0;
-    bool v4 = ip_is_v4(&remote->address.ip);
-    int mtu = 0;
-    socklen_t size = sizeof mtu;
-    if (connect(fd, (const struct sockaddr *)&remote->sockaddr, remote->sockaddr_length) < 0 ||
-        getsockopt(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU : IPV6_MTU, &mtu, &size) < 0)
-        mtu = 0;
-    close(fd);
-    return mtu > 0 ? (uint32_t)mtu : 0;
 }
 
 void link_prepare(int fd, bool coalesce)
 {
     int on = coalesce, size = SOCKET_BUFFER;
-    allow_fragments(fd);
+    set_discovery(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
+    set_discovery(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
     setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);

@@ -30,12 +30,8 @@ bool link_take(struct link_receiver *receiver, struct batch *batch, struct count
  * not take is dropped (`link_full`). */
 void link_send(const struct batch *batch, unsigned worker, struct counters *counters);
 
-/* Sends one sealed packet alone, not to be fragmented on its way whatever the kernel thinks of the path. When it does not
- * pass, a router may tell the kernel so, and link_path_mtu tells us. */
+/* Sends one sealed packet alone, not to be fragmented on its way. */
 void link_probe(const struct packet *packet, unsigned worker, struct counters *counters);
-
-/* The longest IP packet that passes to this remote as far as the kernel knows; 0 = it does not. */
-uint32_t link_path_mtu(const struct remote *remote);
 
 /* Receive coalescing, if wanted and as far as the kernel has it; large socket buffers, as far as permitted: the default
  * costs 13-20 % and drops bursts (DATAPLANE.md). IPv4 packets may be fragmented on their way. */

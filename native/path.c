@@ -14,8 +14,9 @@ static uint16_t mss_within(uint16_t bound, uint32_t packet, uint32_t headers)
     return bound == 0 ? 0 : at_most(bound, packet - headers);
 }
 
-static void publish(struct path *path, uint16_t fits, uint16_t for_tcp)
+static void publish(struct path *path, uint16_t fits, uint16_t for_tcp, uint16_t proven)
 {
+    atomic_store_explicit(&path->proven, proven, memory_order_relaxed);
     atomic_store_explicit(&path->fits, fits, memory_order_relaxed);
     atomic_store_explicit(&path->mss_v4, mss_within(path->settings.mss_v4, for_tcp, 40), memory_order_relaxed);
     atomic_store_explicit(&path->mss_v6, mss_within(path->settings.mss_v6, for_tcp, 60), memory_order_relaxed);
@@ -34,7 +35,7 @@ void path_init(struct path *path, const struct path_settings *settings)
     uint16_t longest = (uint16_t)tunnel_max(settings);
     path->outer_headers = UDP_OVER_IPV6; /* no remote yet: the worst */
     bool certain = settings->outer_mtu == 0 || !settings->asks;
-    publish(path, longest, certain ? longest : at_most(inside(path, PATH_OUTER_MIN), longest));
+    publish(path, longest, certain ? longest : at_most(inside(path, PATH_OUTER_MIN), longest), 0);
 }
 
 bool path_due(const struct path *path, uint64_t now_ms)
@@ -45,11 +46,12 @@ bool path_due(const struct path *path, uint64_t now_ms)
     return (now_ms >= path->due_ms && worn) || atomic_load(&path->moved);
 }
 
-static void believe(struct path *path, uint16_t length) { publish(path, length, length); }
+static void believe(struct path *path, uint16_t length) { publish(path, length, length, length); }
 
-static void conclude(struct path *path, uint16_t length, uint64_t now_ms)
+/* `proven`: somebody has said so. */
+static void conclude(struct path *path, uint16_t length, bool proven, uint64_t now_ms)
 {
-    believe(path, length);
+    publish(path, length, length, proven ? length : 0);
     path->state = PATH_KNOWN;
     if (!path->again)
         path->trusted_ms = now_ms + PATH_TRUSTED_MS + path->settings.spread_ms;
@@ -91,27 +93,30 @@ static void begin(struct path *path, uint16_t outer_headers, bool moved, uint64_
     path->state = PATH_TRYING;
     path->good = 0;
     path->asked = 0;
+    path->told = 0;
     try_next(path, path->largest, now_ms);
     if (!moved)
         return; /* what was found holds until something else is */
     /* TCP cannot take back its segment size, so it begins small where an answer is to be had in a moment. */
     bool certain = !path->settings.asks || path->deaf;
-    publish(path, path->largest, certain ? path->largest : at_most(inside(path, PATH_OUTER_MIN), path->largest));
+    publish(path, path->largest, certain ? path->largest : at_most(inside(path, PATH_OUTER_MIN), path->largest), 0);
 }
 
-static uint16_t kernel_length(const struct path *path, uint32_t kernel_mtu)
+static uint16_t told_length(const struct path *path)
 {
-    if (kernel_mtu == 0 || kernel_mtu >= path->settings.outer_mtu)
+    if (path->told == 0 || path->told >= path->settings.outer_mtu)
         return path->largest;
-    return at_most(inside(path, at_least(kernel_mtu, PATH_OUTER_MIN)), path->largest);
+    return at_most(inside(path, at_least(path->told, PATH_OUTER_MIN)), path->largest);
 }
 
-/* Who cannot be asked is sent something that nobody reads; routers that do not pass it on tell the kernel. */
-static struct path_wish look_blind(struct path *path, uint32_t kernel_mtu, uint64_t now_ms)
+static bool looks_blind(const struct path *path) { return !path->settings.asks || path->deaf; }
+
+/* Who cannot be asked is sent something that nobody reads; routers that do not pass it on say so. */
+static struct path_wish look_blind(struct path *path, uint64_t now_ms)
 {
-    uint16_t told = path->tries == 0 ? path->largest : kernel_length(path, kernel_mtu);
+    uint16_t told = path->tries == 0 ? path->largest : told_length(path);
     if (told < path->largest || path->tries == PATH_TRIES) {
-        conclude(path, told, now_ms);
+        conclude(path, told, told < path->largest, now_ms);
         return (struct path_wish){0};
     }
     path->tries++;
@@ -119,36 +124,35 @@ static struct path_wish look_blind(struct path *path, uint32_t kernel_mtu, uint6
     return (struct path_wish){.blind = path->length};
 }
 
-struct path_wish path_look(struct path *path, uint16_t outer_headers, uint32_t kernel_mtu, uint64_t now_ms)
+void path_told(struct path *path, uint32_t outer_mtu)
+{
+    if (path->state == PATH_TRYING && looks_blind(path) && path->tries > 0)
+        path->told = at_most(at_least(outer_mtu, 1), UINT16_MAX);
+}
+
+struct path_wish path_look(struct path *path, uint16_t outer_headers, uint64_t now_ms)
 {
     bool moved = atomic_exchange(&path->moved, false);
     if (moved || path->state == PATH_KNOWN)
         begin(path, outer_headers, moved, now_ms);
-    if (!path->settings.asks || path->deaf)
-        return look_blind(path, kernel_mtu, now_ms);
+    if (looks_blind(path))
+        return look_blind(path, now_ms);
 
     uint16_t least = at_most(inside(path, PATH_OUTER_MIN), path->largest);
     bool first = path->good == 0;
     unsigned most = path->again ? PATH_TRIES_AGAIN : path->heard ? PATH_TRIES : PATH_TRIES_UNHEARD;
     if (path->tries == (first ? most : PATH_TRIES)) {
         if (!first) {
-            conclude(path, path->good, now_ms);
+            conclude(path, path->good, true, now_ms);
             return (struct path_wish){0};
         }
         if (!path->heard) {
             path->deaf = true;
-            conclude(path, kernel_length(path, kernel_mtu), now_ms);
-            return (struct path_wish){0};
+            path->tries = 0;
+            return look_blind(path, now_ms);
         }
         believe(path, path->good = least);
         try_next(path, next_longer(path), now_ms);
-    } else if (first && path->heard && path->tries > 0) {
-        /* Only now does a router's word count: an answer of the client, which nobody can forge, comes before it. */
-        uint16_t told = kernel_length(path, kernel_mtu);
-        if (told < path->length) {
-            believe(path, told);
-            try_next(path, path->largest = told, now_ms);
-        }
     }
     path->tries++;
     path->due_ms = now_ms + PATH_TRY_MS;
@@ -173,7 +177,7 @@ void path_answered(struct path *path, uint32_t length, uint64_t now_ms)
         return;
     path->good = path->length;
     if (path->good == path->largest) {
-        conclude(path, path->good, now_ms);
+        conclude(path, path->good, true, now_ms);
     } else {
         believe(path, path->good);
         try_next(path, next_longer(path), now_ms);

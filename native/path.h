@@ -20,10 +20,11 @@ enum {
     PATH_TRIES_UNHEARD = 6, /* of the first one, when the client has never answered at all */
     PATH_TRIES_AGAIN = 6,   /* of what used to fit: loss must not shrink it */
     PATH_TRUSTED_MS =
-        11 * 60000,       /* then all is asked anew; the kernel has forgotten its own finding after ten minutes */
+        11 * 60000,       /* then all is asked anew; hosts forget their own findings after ten minutes */
     PATH_USED_MS = 60000, /* whether it still fits is asked so often where long packets go: a path may get narrow */
     PATH_LONG = 1200,     /* such packets are longer */
     PATH_SMALL = 256,     /* length asked for to see whether, and how exactly, the client answers */
+    PATH_SECRET = 12,     /* bytes; chance and the number of errors that fit through a link decide */
 };
 
 struct path_settings {
@@ -49,6 +50,7 @@ struct path {
     _Atomic uint16_t fits;
     _Atomic uint16_t mss_v4;
     _Atomic uint16_t mss_v6;
+    _Atomic uint16_t proven; /* so much passes whole, by an answer or a router's word; 0 = nobody has said */
 
     /* Set by all when they send a long packet, cleared by the peer's worker. */
     atomic_bool used;
@@ -66,6 +68,9 @@ struct path {
     unsigned asked; /* requests whose answers have not come: more answers than these say nothing */
     bool heard;     /* the client has answered something */
     bool deaf;      /* it never does */
+    uint16_t told;  /* what routers say of the outer packet being tried; 0 = nothing */
+    bool has_secret;
+    uint8_t secret[PATH_SECRET]; /* what blind packets carry, and a router has to quote (blind.h) */
     int16_t slack;  /* what the client's answer falls short of the length asked for */
 };
 
@@ -90,9 +95,11 @@ static inline void path_use(struct path *path, uint32_t length)
         atomic_store_explicit(&path->used, true, memory_order_relaxed);
 }
 
-/* `outer_headers`: of the peer's remote. `kernel_mtu`: what routers on the way there have told the kernel; 0 = it knows
- * nothing. */
-struct path_wish path_look(struct path *path, uint16_t outer_headers, uint32_t kernel_mtu, uint64_t now_ms);
+/* `outer_headers`: of the peer's remote. */
+struct path_wish path_look(struct path *path, uint16_t outer_headers, uint64_t now_ms);
+
+/* A router on the way has quoted our blind packet, or this host refused it: no longer outer packet passes. */
+void path_told(struct path *path, uint32_t outer_mtu);
 
 /* The client has sent a load of this length: so much passes, and a request as long has passed before. */
 void path_answered(struct path *path, uint32_t length, uint64_t now_ms);

@@ -41,6 +41,7 @@ bool worker_init(struct worker *worker, unsigned index, const struct forwarder *
         return false;
     }
     worker->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    blind_open(&worker->blind, index, shared->peers);
     worker->receiver = link_receiver_new();
     worker->coalescer = coalescer_new();
     worker->pacer = (struct pacer){.longest_ns = pause_us * UINT64_C(1000)};
@@ -57,6 +58,7 @@ void worker_destroy(struct worker *worker)
 {
     link_receiver_free(worker->receiver);
     coalescer_free(worker->coalescer);
+    blind_close(&worker->blind);
     if (worker->stop_fd >= 0)
         close(worker->stop_fd);
     close(worker->epoll_fd);
@@ -305,20 +307,6 @@ static void ask_for_load(struct worker *worker, struct peer *peer, uint16_t leng
         link_probe(&packet, worker->index, &worker->counters);
 }
 
-/* A data packet under a key that there is not: dropped before anything is done with it. */
-static void send_blind(struct worker *worker, struct peer *peer, struct remote *remote, uint32_t length)
-{
-    unsigned key_id = KEY_IDS - 1;
-    while (key_id > 0 && atomic_load(&peer->keys[key_id]) != NULL)
-        key_id--;
-    if (atomic_load(&peer->keys[key_id]) != NULL)
-        return;
-    uint8_t bytes[LINK_PACKET_MAX + PATH_HEADER_MAX] = {0};
-    put_u32(bytes, (P_DATA_V2 << 3 | key_id) << 24 | peer->remote_id);
-    struct packet packet = {.bytes = bytes, .length = length, .remote = remote};
-    link_probe(&packet, worker->index, &worker->counters);
-}
-
 static void look_after_path(struct worker *worker, struct peer *peer)
 {
     uint64_t now = worker->forwarder.now_ms;
@@ -328,13 +316,13 @@ static void look_after_path(struct worker *worker, struct peer *peer)
     if (!bucket_take(&worker->path_looks, PATH_LOOKS_PER_S, (uint32_t)now))
         return;
     uint16_t outer = ip_is_v4(&remote->address.ip) ? UDP_OVER_IPV4 : UDP_OVER_IPV6;
-    struct path_wish wish = path_look(&peer->path, outer, link_path_mtu(remote), now);
+    struct path_wish wish = path_look(&peer->path, outer, now);
     if (wish.request != 0)
         ask_for_load(worker, peer, wish.request, wish.request_load);
     if (wish.small_load != 0)
         ask_for_load(worker, peer, OCC_MTU_LOAD_REQUEST_SIZE, wish.small_load);
     if (wish.blind != 0)
-        send_blind(worker, peer, remote, wish.blind + peer->path.settings.header);
+        blind_send(&worker->blind, peer, remote, wish.blind + peer->path.settings.header, &worker->counters);
 }
 
 static void look_after_peer(struct worker *worker, struct peer *peer, struct batch *batch)
@@ -392,6 +380,8 @@ static void scan_when_due(struct worker *worker)
     if (!worker->scanning)
         return;
     section_begin(worker);
+    if (worker->scan_at == 0)
+        blind_hear(&worker->blind);
     scan_slice(worker);
     section_end(worker);
 }

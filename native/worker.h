@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "batch.h"
+#include "blind.h"
 #include "counters.h"
 #include "forward.h"
 #include "inbox.h"
@@ -40,6 +41,7 @@ struct worker {
     struct forwarder forwarder;
     struct aside aside;
     struct bucket path_looks;
+    struct blind blind;
     struct batch batch;
     uint64_t next_scan_ms;
     bool scanning;

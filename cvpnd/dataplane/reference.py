@@ -35,6 +35,7 @@ from cvpnd.dataplane.api import (
     TcpClosed,
     TunOffload,
 )
+from cvpnd.dataplane.reference_blind import Blind, is_secret
 from cvpnd.dataplane.reference_forward import (
     KEEPALIVE,
     LINK_PACKET_MAX,
@@ -51,12 +52,11 @@ from cvpnd.dataplane.reference_forward import (
 from cvpnd.dataplane.reference_keys import P_DATA_V2, KeyLimits, key_sizes, make_key_slot
 from cvpnd.dataplane.reference_path import OUTER_MIN, TUNNEL_MIN, UDP_OVER_IPV4, UDP_OVER_IPV6
 from cvpnd.dataplane.reference_sockets import (
-    IP_PMTUDISC_PROBE,
-    allow_fragments,
     canonical,
-    kernel_mtu,
+    cut_by_kernel,
     local_address,
-    set_path_discovery,
+    not_to_be_cut,
+    pass_over_icmp,
     sockaddr,
     source_control,
 )
@@ -112,6 +112,7 @@ class ReferenceDataPlane:
         self._totals: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closed = False
+        self._blind = Blind()
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._stop_fd, selectors.EVENT_READ)
@@ -180,8 +181,8 @@ class ReferenceDataPlane:
             self._answer_sender(endpoint, worker)
             return verdict
         self._totals["packets_cut"] += len(verdict.packets) > 1
-        for sealed in verdict.packets:
-            self._send(verdict.peer, sealed, worker)
+        for sealed, unproven in zip(verdict.packets, verdict.unproven, strict=True):
+            self._send(verdict.peer, sealed, worker, unproven=unproven)
         return None
 
     def _answer_sender(self, endpoint: Endpoint, worker: int) -> None:
@@ -207,16 +208,19 @@ class ReferenceDataPlane:
         except OSError:
             self._drop(Drop.TUN_FULL)
 
-    def _send(self, peer: Peer, packet: bytes, worker: int) -> None:
-        """A sealed packet to the peer, which has exactly one way out."""
+    def _send(self, peer: Peer, packet: bytes, worker: int, *, unproven: bool = False) -> None:
+        """A sealed packet to the peer, which has exactly one way out. Routers of IPv6 cut nothing, so what is not known
+        to pass whole is cut by the kernel, to what it has been told."""
         if peer.connection is not None:
             self._queue_frame(peer, peer.connection, packet, TCP_QUEUE_MAX)
         elif peer.remote is not None:
             listener, remote, local = peer.remote
             sock = listener.sockets[worker]
             self._totals["send_calls"] += 1
+            cut = unproven and ":" in remote.host
             try:
-                sock.sendmsg([packet], source_control(sock, local), 0, sockaddr(sock, remote))
+                with cut_by_kernel(sock) if cut else contextlib.nullcontext():
+                    sock.sendmsg([packet], source_control(sock, local), 0, sockaddr(sock, remote))
                 self._totals["send_messages"] += 1
                 self._totals["link_packets_out"] += 1
             except OSError:
@@ -225,6 +229,7 @@ class ReferenceDataPlane:
     def _handle_timers(self, now: float) -> None:
         waited, self._looked_at = now - self._looked_at, now
         self._path_looks = min(PATH_LOOKS_PER_S, self._path_looks + waited * PATH_LOOKS_PER_S)
+        self._hear_routers()
         for peer in self._peers.values():
             settings = peer.settings
             if settings.timeout_s and not peer.timeout_reported and now - peer.last_authentic >= settings.timeout_s:
@@ -245,31 +250,40 @@ class ReferenceDataPlane:
         self._path_looks -= 1
         remote = peer.remote[1]
         headers = UDP_OVER_IPV4 if ip_address(remote.host).version == 4 else UDP_OVER_IPV6
-        wish = peer.path.look(headers, self._kernel_mtu(peer.remote[0].sockets[0], remote), now)
+        wish = peer.path.look(headers, now)
         for length, load in ((wish.request, wish.request_load), (0, wish.small_load)):
             if load:
                 request = OCC_MAGIC + bytes([OCC_MTU_LOAD_REQUEST]) + load.to_bytes(2, "big")
                 sealed = self.forwarder.seal_for(peer, request.ljust(length, b"\x00"), now)
                 if not isinstance(sealed, Drop):
                     self._probe(peer, sealed)
-        free = [key_id for key_id in range(8) if key_id not in peer.keys]
-        if wish.blind and free:  # dropped by the client before anything is done with it
-            peer_id = peer.id if peer.settings.remote_peer_id is None else peer.settings.remote_peer_id
-            header = ((P_DATA_V2 << 3 | free[-1]) << 24 | peer_id).to_bytes(4, "big")
-            self._probe(peer, header.ljust(wish.blind + peer.settings.data_header, b"\x00"))
+        if wish.blind:
+            self._send_blind(peer, wish.blind + peer.settings.data_header)
 
     def _probe(self, peer: Peer, packet: bytes) -> None:
-        """Alone, and not to be fragmented on its way whatever the kernel thinks of the path."""
+        """Alone, and not to be fragmented on its way."""
         if peer.remote is not None:
             sock = peer.remote[0].sockets[peer.id % self.workers]
-            set_path_discovery(sock, IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE)
-            with contextlib.suppress(OSError):  # what is refused at once does not pass either
+            with contextlib.suppress(OSError), not_to_be_cut(sock):  # what is refused at once does not pass either
                 sock.sendmsg([packet], source_control(sock, peer.remote[2]), 0, sockaddr(sock, peer.remote[1]))
-            allow_fragments(sock)
             self._totals["path_probes"] += 1
 
-    def _kernel_mtu(self, via: socket.socket, remote: SocketAddress) -> int:
-        return kernel_mtu(via.family, remote)
+    def _send_blind(self, peer: Peer, length: int) -> None:
+        """Under a key that there is not: whoever gets it drops it before anything is done with it."""
+        if peer.remote is not None:
+            unused = max({0} | set(range(8)) - set(peer.keys))
+            peer_id = peer.id if peer.settings.remote_peer_id is None else peer.settings.remote_peer_id
+            header = ((P_DATA_V2 << 3 | unused) << 24 | peer_id).to_bytes(4, "big")
+            refused = self._blind.send(header, peer.id, peer.path.secret, length, *peer.remote[1:])
+            if refused:
+                peer.path.told(refused)
+            self._totals["path_probes"] += 1
+
+    def _hear_routers(self) -> None:
+        for peer_id, secret, outer_mtu in self._blind.heard():
+            peer = self._peers.get(peer_id)
+            if peer is not None and is_secret(peer.path.secret, secret):
+                peer.path.told(outer_mtu)
 
     # -- TCP: u16 length before each packet (2.1) ---------------------------------------------------------------
 
@@ -406,7 +420,7 @@ class ReferenceDataPlane:
             for fd in udp_fds:
                 added.sockets.append(socket.socket(fileno=fd))
                 added.sockets[-1].setblocking(False)
-                allow_fragments(added.sockets[-1])
+                pass_over_icmp(added.sockets[-1])
             self._listeners[listener] = added
 
     def remove_listener(self, listener: int) -> None:
@@ -569,6 +583,7 @@ class ReferenceDataPlane:
         self._thread.join()
         self._selector.close()
         os.close(self._stop_fd)
+        self._blind.close()
         os.close(self._events.fd)
 
 

@@ -307,6 +307,8 @@ class EventQueue:
 class Sent:
     peer: Peer
     packets: list[bytes]
+    unproven: list[bool]
+    """Of each: nobody has said that it passes whole."""
 
 
 class Forwarder:
@@ -400,7 +402,7 @@ class Forwarder:
                 return Drop.TOO_BIG
             if verdict is TooBig.CUT:
                 pieces = cut(payload, peer.path.fits)
-        sent = Sent(peer, [])
+        sent = Sent(peer, [], [])
         for piece in pieces:
             sealed = self.seal_for(peer, piece, now)
             if isinstance(sealed, Drop):
@@ -408,6 +410,7 @@ class Forwarder:
             peer.packets_out += 1
             peer.bytes_out += len(piece)
             sent.packets.append(sealed)
+            sent.unproven.append(len(piece) > peer.path.proven)
         return sent
 
     def _tell_sender(self, peer: Peer, packet: bytes, now: float) -> None:

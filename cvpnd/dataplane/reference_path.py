@@ -7,6 +7,7 @@ are called ``outer``.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -23,13 +24,15 @@ TRIES_UNHEARD = 6
 TRIES_AGAIN = 6
 """Of what used to fit: loss must not shrink it."""
 TRUSTED_S = 660
-"""Then more may fit. The kernel forgets its own finding after ten minutes."""
+"""Then more may fit. Hosts forget their own findings after ten minutes."""
 USED_S = 60
 """And then already it is asked whether what is known still fits, when long packets go there: a path that has become
 narrow may swallow them in silence."""
 LONG = 1200
 """Such packets are longer."""
 SMALL = 256
+SECRET = 12
+"""Bytes in a blind packet."""
 USUAL_OUTER = (1400, 1452)
 ANY = 0xFFFF
 ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
@@ -60,6 +63,10 @@ class Path:
     fits: int = field(init=False)
     mss_v4: int = field(init=False)
     mss_v6: int = field(init=False)
+    proven: int = field(init=False)
+    """So much passes whole, by an answer or a router's word; 0 = nobody has said."""
+    secret: bytes = b""
+    """What blind packets carry, and a router has to quote."""
     moved: bool = False
     """Set when the peer has another remote."""
     _used: bool = False
@@ -75,19 +82,20 @@ class Path:
     _asked: int = 0  # requests whose answers have not come: more answers than these say nothing
     _heard: bool = False
     _deaf: bool = False
+    _told: int = 0  # what routers say of the outer packet being tried; 0 = nothing
     _slack: int = field(init=False)  # what the client's answer falls short of the length asked for
 
     def __post_init__(self) -> None:
         self._slack = self.settings.data_header
         certain = self.settings.path_mtu == 0 or not self.settings.answers_occ
-        self._publish(self._longest, self._longest if certain else min(self._inside(OUTER_MIN), self._longest))
+        self._publish(self._longest, self._longest if certain else min(self._inside(OUTER_MIN), self._longest), 0)
 
     @property
     def _longest(self) -> int:
         return self.settings.tunnel_mtu or ANY
 
-    def _publish(self, fits: int, for_tcp: int) -> None:
-        self.fits = fits
+    def _publish(self, fits: int, for_tcp: int, proven: int) -> None:
+        self.fits, self.proven = fits, proven
         self.mss_v4 = min(self.settings.mss_v4, for_tcp - 40)
         self.mss_v6 = min(self.settings.mss_v6, for_tcp - 60)
 
@@ -102,32 +110,23 @@ class Path:
         """A packet of this length is being sent."""
         self._used = self._used or length > LONG
 
-    def look(self, outer_headers: int, kernel_mtu: int, now: float) -> Wish:
-        """``kernel_mtu``: what routers on the way to the remote have told the kernel; 0 = it knows nothing."""
+    def look(self, outer_headers: int, now: float) -> Wish:
         if self.moved or not self._trying:
             self._begin(outer_headers, now)
-        if not self.settings.answers_occ or self._deaf:
-            return self._look_blind(kernel_mtu, now)
+        if self._looks_blind:
+            return self._look_blind(now)
         first = self._good == 0
         most = TRIES_AGAIN if self._again else TRIES if self._heard else TRIES_UNHEARD
         if self._tries == (most if first else TRIES):
             if not first:
-                self._conclude(self._good, now)
+                self._conclude(self._good, now, proven=True)
                 return Wish()
             if not self._heard:
-                self._deaf = True
-                self._conclude(self._kernel_length(kernel_mtu), now)
-                return Wish()
+                self._deaf, self._tries = True, 0
+                return self._look_blind(now)
             self._good = min(self._inside(OUTER_MIN), self._largest)
-            self._publish(self._good, self._good)
+            self._publish(self._good, self._good, self._good)
             self._try(self._next_longer(), now)
-        elif first and self._heard and self._tries:
-            # Only now does a router's word count: an answer of the client, which nobody can forge, comes before it.
-            told = self._kernel_length(kernel_mtu)
-            if told < self._length:
-                self._publish(told, told)
-                self._largest = told
-                self._try(told, now)
         self._tries += 1
         self._due = now + TRY_S
         self._asked += 1 if self._heard else 2
@@ -145,9 +144,9 @@ class Path:
             return
         self._good = self._length
         if self._good == self._largest:
-            self._conclude(self._good, now)
+            self._conclude(self._good, now, proven=True)
         else:
-            self._publish(self._good, self._good)
+            self._publish(self._good, self._good, self._good)
             self._try(self._next_longer(), now)
 
     def _begin(self, outer_headers: int, now: float) -> None:
@@ -158,12 +157,12 @@ class Path:
         if self._again:
             self._largest = min(self.fits, self._largest)
         self._trying = True
-        self._good = self._asked = 0
+        self._good = self._asked = self._told = 0
         self._try(self._largest, now)
         if moved:  # else what was found holds until something else is
             # TCP cannot take back its segment size, so it begins small where an answer is to be had in a moment.
             certain = not self.settings.answers_occ or self._deaf
-            self._publish(self._largest, self._largest if certain else min(self._inside(OUTER_MIN), self._largest))
+            self._publish(self._largest, self._largest if certain else min(self._inside(OUTER_MIN), self._largest), 0)
 
     def _try(self, length: int, now: float) -> None:
         self._length, self._tries, self._due = length, 0, now
@@ -172,8 +171,8 @@ class Path:
         usual = map(self._inside, USUAL_OUTER)
         return next((length for length in usual if self._good < length < self._largest), self._largest)
 
-    def _conclude(self, length: int, now: float) -> None:
-        self._publish(length, length)
+    def _conclude(self, length: int, now: float, *, proven: bool) -> None:
+        self._publish(length, length, length if proven else 0)
         self._trying = False
         if not self._again:
             self._trusted = now + TRUSTED_S + self.spread_s
@@ -182,17 +181,28 @@ class Path:
         self._due = min(self._trusted, now + USED_S) if self._heard else self._trusted
         self._used = False
 
-    def _kernel_length(self, kernel_mtu: int) -> int:
-        if kernel_mtu == 0 or kernel_mtu >= self.settings.path_mtu:
-            return self._largest
-        return min(self._inside(max(kernel_mtu, OUTER_MIN)), self._largest)
+    @property
+    def _looks_blind(self) -> bool:
+        return not self.settings.answers_occ or self._deaf
 
-    def _look_blind(self, kernel_mtu: int, now: float) -> Wish:
-        """Who cannot be asked is sent something nobody reads; routers that do not pass it on tell the kernel."""
-        told = self._kernel_length(kernel_mtu) if self._tries else self._largest
+    def told(self, outer_mtu: int) -> None:
+        """A router on the way has quoted our blind packet, or this host refused it: no longer outer packet passes."""
+        if self._trying and self._looks_blind and self._tries:
+            self._told = max(outer_mtu, 1)
+
+    def _told_length(self) -> int:
+        if self._told == 0 or self._told >= self.settings.path_mtu:
+            return self._largest
+        return min(self._inside(max(self._told, OUTER_MIN)), self._largest)
+
+    def _look_blind(self, now: float) -> Wish:
+        """Who cannot be asked is sent something nobody reads; routers that do not pass it on say so."""
+        told = self._told_length() if self._tries else self._largest
         if told < self._largest or self._tries == TRIES:
-            self._conclude(told, now)
+            self._conclude(told, now, proven=told < self._largest)
             return Wish()
+        if not self._tries:  # a new one for each question: who was on the way once may not be any more
+            self.secret = secrets.token_bytes(SECRET)
         self._tries += 1
         self._due = now + TRY_S
         return Wish(blind=self._length)

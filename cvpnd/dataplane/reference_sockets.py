@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 from cvpnd.dataplane.api import SocketAddress
 
 IP_PKTINFO, IPV6_PKTINFO = 8, 50
-IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU = 10, 14, 23, 24
-IP_PMTUDISC_DONT, IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE = 0, 1, 3
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23
+IP_PMTUDISC_WANT, IP_PMTUDISC_PROBE, IP_PMTUDISC_OMIT = 1, 3, 5
 
 
 def canonical(address: tuple[str, int] | tuple[str, int, int, int]) -> SocketAddress:
@@ -39,18 +40,28 @@ def set_path_discovery(sock: socket.socket, v4: int, v6: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, v6)
 
 
-def allow_fragments(sock: socket.socket) -> None:
-    """IPv4 packets may be fragmented on their way; ICMP errors that come to this socket count all the same."""
-    set_path_discovery(sock, IP_PMTUDISC_DONT, IP_PMTUDISC_WANT)
+def pass_over_icmp(sock: socket.socket) -> None:
+    """Of IPv4, routers may cut packets, and the kernel cuts none to what ICMP errors say, which anybody can send. Of
+    IPv6, routers cut nothing, and the kernel only what ``cut_by_kernel`` lets it."""
+    set_path_discovery(sock, IP_PMTUDISC_OMIT, IP_PMTUDISC_PROBE)
 
 
-def kernel_mtu(family: socket.AddressFamily | int, remote: SocketAddress) -> int:
-    """What the kernel takes the path for; 0 = it does not know."""
-    v4 = ip_address(remote.host).version == 4
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asking:
-        asking.connect(sockaddr(asking, remote))
-        return asking.getsockopt(socket.IPPROTO_IP if v4 else socket.IPPROTO_IPV6, IP_MTU if v4 else IPV6_MTU)
-    return 0
+@contextlib.contextmanager
+def not_to_be_cut(sock: socket.socket) -> Iterator[None]:
+    set_path_discovery(sock, IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE)
+    try:
+        yield
+    finally:
+        pass_over_icmp(sock)
+
+
+@contextlib.contextmanager
+def cut_by_kernel(sock: socket.socket) -> Iterator[None]:
+    set_path_discovery(sock, IP_PMTUDISC_OMIT, IP_PMTUDISC_WANT)
+    try:
+        yield
+    finally:
+        pass_over_icmp(sock)
 
 
 def local_address(ancillary: list[tuple[int, int, bytes]]) -> str:

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 SO_ATTACH_REUSEPORT_CBPF = 51
 IP_PKTINFO = 8
+IP_MTU_DISCOVER, IP_PMTUDISC_OMIT = 10, 5
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
 SO_RCVBUFFORCE = 33
@@ -98,6 +99,8 @@ def _udp_socket(host: str, port: int, *, shared: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            # Whatever ICMP errors say, which come to any of them: anybody can send one who knows a client's address.
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
         if shared:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))

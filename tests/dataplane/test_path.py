@@ -3,11 +3,25 @@ MTU")."""
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 
 import pytest
-from helpers.packets import ICMP, ICMPV6, OCC, UDP, checksum, checksums_are_right, icmp_echo, ip, tcp, udp
+from helpers.packets import (
+    ICMP,
+    ICMPV6,
+    OCC,
+    UDP,
+    checksum,
+    checksums_are_right,
+    icmp_echo,
+    ip,
+    pseudo_header,
+    tcp,
+    udp,
+)
 from helpers.plane import EVERYBODY, TARGET, TARGET_V6, Client, Gateway, wait_for
 
 from cvpnd.dataplane.api import PeerSettings
@@ -212,6 +226,52 @@ def test_who_does_not_know_the_questions_is_not_asked_and_believed_to_have_the_c
     assert len(datagram) + 28 == 1472
 
 
+def say_too_big(host: str, mtu: int, port: int, client: Client, quoted: bytes) -> None:
+    """As a router would about a datagram of the gateway's from this port to the client."""
+    to = client.socket.getsockname()[1]
+    quote = udp(host, host, quoted, source_port=port, port=to)
+    v6 = ":" in host
+    if v6:
+        message = b"\x02\0\0\0" + mtu.to_bytes(4, "big") + quote
+        total = checksum(pseudo_header(host, host, ICMPV6, len(message)) + message)
+    else:
+        message = b"\x03\x04\0\0\0\0" + mtu.to_bytes(2, "big") + quote
+        total = checksum(message)
+    message = message[:2] + total.to_bytes(2, "big") + message[4:]
+    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        sock.sendto(ip(host, host, ICMPV6 if v6 else ICMP, message), (host, 0))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to speak as a router")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_router_is_believed_that_quotes_what_only_the_way_to_the_client_has_seen(
+    make_gateway: Callable[..., Gateway], host: str
+) -> None:
+    gateway = make_gateway(host=host)
+    client = gateway.client(**PATH)
+    datagram, (_, port) = client.receive_raw()
+    listening = gateway.ports[1][0][1]
+    assert port != listening
+    for quoted in (datagram[:8], datagram[:19], datagram[:19] + bytes([datagram[19] ^ 1]), bytes(20)):
+        say_too_big(host, 1300, port, client, quoted)
+    say_too_big(host, 1300, listening, client, datagram[:20])
+    datagram, _ = client.receive_raw()
+    say_too_big(host, 1400, port, client, datagram[:20])
+    around = 24 + (48 if host == "::1" else 28)
+    assert wait_for(lambda: mss_written(gateway, client) == 1400 - around - 40)
+    assert fits(gateway, client) == 1400 - around
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to speak as a router")
+def test_no_router_is_believed_about_who_can_answer(gateway: Gateway) -> None:
+    client = gateway.client(answers_occ=True, **PATH)
+    datagram, (_, port) = client.receive_raw()
+    for _ in range(3):
+        say_too_big("127.0.0.1", 1300, port, client, datagram[:20])
+    assert answer_requests(client, 1472, until=1420)
+    assert wait_for(lambda: mss_written(gateway, client) == 1380)
+
+
 def test_nobody_looks_at_a_path_without_mtu(gateway: Gateway) -> None:
     client = gateway.client(mss_v4=1380, answers_occ=True, ping_interval_s=1)
     assert client.receive().payload[:4] == bytes.fromhex("2a187bf3")
@@ -245,7 +305,7 @@ def found_each_second(path_mtus: dict[int, int], lost_from: dict[int, int], seco
         if second > 80:
             path.use(1300)
         if path.due(second):
-            wish = path.look(28, 0, second)
+            wish = path.look(28, second)
             for length, load in ((wish.request, wish.request_load), (19, wish.small_load)):
                 lost -= lost > 0
                 if load and not lost and max(length, load - 24) + 52 <= passes:

@@ -9,7 +9,9 @@ whatever does not fit arrives some other way, or its sender is told. ``PATHS=all
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import pathlib
 import re
 import socket
 import time
@@ -18,13 +20,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from helpers import other_releases
 from helpers.lab import ECHO_PORT, TARGET_LEG, Lab, OpenVpnClient
 from helpers.netns import Namespace
+from helpers.openvpn3 import openvpn3_client
+
+from .test_openvpn3 import profile
 
 MEGABYTE = 1 << 20
 GATEWAY, GATEWAY_V6 = "198.51.100.1", "2001:db8:2::1"
 LISTEN = ("udp://0.0.0.0:1194", "tcp://0.0.0.0:1194", "udp://[::]:1194", "tcp://[::]:1194")
-HEADERS = {"udp": 28 + 24, "udp6": 48 + 24}
+HEADERS = {"udp": 28, "udp6": 48}
+OVERHEAD, OVERHEAD_OF_EPOCHS = 24, 28
 TUNNEL_MTU = 1420
 
 
@@ -33,13 +40,14 @@ class Path:
     transport: str
     mtu: int
     routers: str
+    overhead: int = OVERHEAD
 
     def __str__(self) -> str:
         return f"{self.transport}-{self.mtu}-{self.routers}"
 
     @property
     def fits(self) -> int:
-        return min(TUNNEL_MTU, self.mtu - HEADERS[self.transport])
+        return min(TUNNEL_MTU, self.mtu - HEADERS[self.transport] - self.overhead)
 
 
 ALL = [
@@ -111,9 +119,12 @@ class World:
         name = f"client-{path}"
         return self.site.connect(transport=path.transport, host=host, name=name, client=self.client)
 
-    def found(self, client: OpenVpnClient, version: int) -> int:
+    def found(self, version: int) -> int:
         """What the gateway tells a sender whose packets to the client are too big; 0 if it sends them."""
-        address = client.addresses()[0 if version == 4 else 1]
+        shown = self.client.run(
+            "ip", f"-{version}", "-json", "address", "show", "dev", "tun0", "scope", "global"
+        ).stdout
+        address = json.loads(shown)[0]["addr_info"][0]["local"]
         size = TUNNEL_MTU - (28 if version == 4 else 48)
         ping = ["ping", "-n", "-c", "1", "-W", "0.2", "-M", "do", "-s", str(size), address]
         self.lab.gateway.run("ip", f"-{version}", "route", "flush", "cache")
@@ -159,11 +170,11 @@ def echo(world: World, host: str, size: int, *, tries: int = 12) -> int:
     raise AssertionError(f"{tries} datagrams of {size} bytes to {host} vanished")
 
 
-def settled(world: World, client: OpenVpnClient, path: Path) -> None:
+def settled(world: World, path: Path) -> None:
     """Wait until the gateway has found what fits."""
     expected = 0 if path.fits == TUNNEL_MTU else path.fits
     deadline = time.monotonic() + 15
-    while (told := world.found(client, 4)) != expected:
+    while (told := world.found(4)) != expected:
         assert time.monotonic() < deadline, f"{path}: senders are told {told} instead of {expected}"
         time.sleep(0.2)
 
@@ -173,24 +184,44 @@ def test_nothing_hangs_on_a_narrow_path(world: World, path: Path) -> None:
     world.become(path)
     client = world.connect(path)
     try:
-        _use(world, client, path)
+        _use(world, path)
     finally:
         client.stop()
 
 
-def _use(world: World, client: OpenVpnClient, path: Path) -> None:
+def _use(world: World, path: Path) -> None:
     for host in (TARGET_LEG.host, TARGET_LEG.host_v6):  # at once, before anything is known
         world.lab.download(world.client, host, MEGABYTE, 10)
         world.lab.upload(world.client, host, MEGABYTE, 10)
     udp = path.transport.startswith("udp")
     if udp:
-        settled(world, client, path)
-        assert world.found(client, 6) == (0 if path.fits == TUNNEL_MTU else max(path.fits, 1280))
+        settled(world, path)
+        assert world.found(6) == (0 if path.fits == TUNNEL_MTU else max(path.fits, 1280))
     fragments_arrive = path.routers != "no-fragments"
     upstream = not udp or (path.routers == "speak" and fragments_arrive) or path.mtu >= 1500
     sizes = [path.fits - 28 if udp else TUNNEL_MTU - 28, *([1472] if upstream else [])]
     for size in sizes:
         echo(world, TARGET_LEG.host, size)
+    if path.transport == "udp6" and path.routers == "speak":
+        echo(world, TARGET_LEG.host_v6, 1280 - 48)  # no sender need go below, so the packet around it is cut
     for host in (TARGET_LEG.host, TARGET_LEG.host_v6):
         world.lab.download(world.client, host, MEGABYTE, 10)
         world.lab.upload(world.client, host, MEGABYTE, 10)
+
+
+@pytest.mark.skipif(
+    not (other_releases.DIRECTORY / "openvpn3-client").exists(), reason="make test-clients fetches OpenVPN 3"
+)
+@pytest.mark.parametrize(
+    "path",
+    [Path(*each, "speak", OVERHEAD_OF_EPOCHS) for each in (("udp", 1400), ("udp6", 1400), ("udp6", 1280))],
+    ids=str,
+)
+def test_what_routers_say_counts_for_who_answers_nothing(world: World, tmp_path: pathlib.Path, path: Path) -> None:
+    world.become(path)
+    with openvpn3_client(world.client, tmp_path) as client:
+        client.connect(profile(GATEWAY_V6 if path.transport == "udp6" else GATEWAY, 1194, "udp"))
+        try:
+            _use(world, path)
+        finally:
+            client.disconnect()

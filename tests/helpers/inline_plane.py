@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cvpnd.dataplane.api import DataKeys, Drop, SocketAddress
 from cvpnd.dataplane.reference import EVENTS_MAX, ReferenceDataPlane
-from cvpnd.dataplane.reference_forward import Endpoint, EventQueue, Forwarder, Listener
+from cvpnd.dataplane.reference_forward import Endpoint, EventQueue, Forwarder, Listener, Peer
 from cvpnd.dataplane.reference_keys import KeyLimits
 
 ENDPOINT = LISTENER = 1
@@ -78,8 +78,11 @@ class InlinePlane(ReferenceDataPlane):
     def _write_to(self, endpoint: Endpoint, worker: int, packet: bytes) -> None:
         self.delivered.append(packet)
 
-    def _kernel_mtu(self, via: socket.socket, remote: SocketAddress) -> int:
-        return 0
+    def _send_blind(self, peer: Peer, length: int) -> None:
+        pass  # there are no routers
+
+    def _hear_routers(self) -> None:
+        pass
 
     def install_key(self, peer_id: int, key_id: int, keys: DataKeys) -> None:
         super().install_key(peer_id, key_id, keys)

@@ -41,13 +41,16 @@ static void live(struct world *world, struct path *path, unsigned seconds)
     for (unsigned i = 0; i < seconds; i++, world->now_ms += 1000) {
         if (!path_due(path, world->now_ms))
             continue;
-        struct path_wish wish = path_look(path, OUTER, world->told, world->now_ms);
+        struct path_wish wish = path_look(path, OUTER, world->now_ms);
         if (wish.request != 0)
             ask(world, path, wish.request, wish.request_load);
         if (wish.small_load != 0)
             ask(world, path, 19, wish.small_load);
-        if (wish.blind != 0)
+        if (wish.blind != 0) {
             world->sent++;
+            if (world->told != 0 && wish.blind + (uint32_t)AROUND > world->told)
+                path_told(path, world->told);
+        }
     }
 }
 
@@ -69,18 +72,14 @@ static void is_found(uint32_t passes, uint32_t told, bool answers, bool short_by
     CHECK_EQUAL(outer_that_fits(&path), expected);
 }
 
-static void the_path_is_found_with_and_without_routers_that_say_so(void)
+static void the_path_is_found_whatever_routers_say(void)
 {
     static const uint32_t PATHS[][2] = {{1500, 1472}, {1472, 1472}, {1452, 1452},
                                         {1440, 1400}, {1400, 1400}, {1280, 1280}};
-    for (unsigned i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++) {
-        for (int short_by = 0; short_by < 2; short_by++) {
-            is_found(PATHS[i][0], 0, true, short_by, PATHS[i][1]);
-            is_found(PATHS[i][0], 65536, true, short_by, PATHS[i][1]);
-            uint32_t told = PATHS[i][0] < 1472 ? PATHS[i][0] : 1472;
-            is_found(PATHS[i][0], PATHS[i][0], true, short_by, told);
-        }
-    }
+    static const uint32_t TOLD[] = {0, 1, 576, 1300, 65536};
+    for (unsigned i = 0; i < sizeof PATHS / sizeof PATHS[0]; i++)
+        for (unsigned j = 0; j < 2 * sizeof TOLD / sizeof TOLD[0]; j++)
+            is_found(PATHS[i][0], TOLD[j / 2], true, j % 2, PATHS[i][1]);
 }
 
 static void who_never_answers_is_believed_to_have_what_routers_say(void)
@@ -88,13 +87,45 @@ static void who_never_answers_is_believed_to_have_what_routers_say(void)
     is_found(1400, 1400, false, false, 1400);
     is_found(1400, 0, false, false, 1472);
     is_found(1400, 1500, false, false, 1472);
+    is_found(1500, 1, false, false, 1280); /* and no further than this */
 }
 
-static void routers_that_lie_shrink_nothing_while_the_client_answers(void)
+/* What is not may be cut on the way by whoever has been told to. */
+static void only_what_somebody_has_said_is_proven(void)
 {
-    is_found(1500, 576, true, false, 1472);
-    is_found(1500, 1300, true, false, 1472);
-    is_found(1500, 1, false, false, 1280); /* and else no further than this */
+    struct path path = new_path(true);
+    struct world world = {.passes = 1400, .answers = true, .now_ms = 5000};
+    CHECK_EQUAL(atomic_load(&path.proven), 0);
+    live(&world, &path, 20);
+    CHECK_EQUAL(atomic_load(&path.proven), 1400 - AROUND);
+    atomic_store(&path.moved, true);
+    live(&world, &path, 1);
+    CHECK_EQUAL(atomic_load(&path.proven), 0);
+    path = new_path(false);
+    live(&world, &path, 20);
+    CHECK_EQUAL(atomic_load(&path.fits), 1420);
+    CHECK_EQUAL(atomic_load(&path.proven), 0);
+    world.told = 1350;
+    atomic_store(&path.moved, true);
+    live(&world, &path, 20);
+    CHECK_EQUAL(atomic_load(&path.proven), 1350 - AROUND);
+}
+
+static void nobody_is_heard_who_was_not_asked(void)
+{
+    struct path path = new_path(true);
+    struct world world = {.passes = 1500, .answers = true, .now_ms = 5000};
+    path_told(&path, 1300);
+    live(&world, &path, 1);
+    path_told(&path, 1300);
+    live(&world, &path, 700);
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
+    path = new_path(false);
+    path_told(&path, 1300);
+    live(&world, &path, 20);
+    path_told(&path, 1300);
+    live(&world, &path, 700);
+    CHECK_EQUAL(outer_that_fits(&path), 1472);
 }
 
 static void tcp_begins_small_until_the_client_has_answered(void)
@@ -164,9 +195,6 @@ static void a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_us
     world.passes = 1500;
     be_used(&world, &path, 700, 1400);
     CHECK_EQUAL(outer_that_fits(&path), 1472);
-    world.passes = world.told = 1452; /* and this time a router says so */
-    be_used(&world, &path, 75, 1452);
-    CHECK_EQUAL(outer_that_fits(&path), 1452);
 }
 
 static void to_see_whether_a_path_still_fits_costs_a_packet_a_minute_and_shrinks_nothing_for_loss(void)
@@ -225,8 +253,9 @@ static void nonsense_from_the_client_stays_within_bounds(void)
     for (uint32_t i = 0; i < 2000; i++) {
         uint64_t now_ms = 5000 + i * 1000;
         path_answered(&path, i * 37 % 70000, now_ms);
+        path_told(&path, i * 131 % 3000);
         if (path_due(&path, now_ms)) {
-            struct path_wish wish = path_look(&path, i % 2 ? UDP_OVER_IPV4 : UDP_OVER_IPV6, i * 131 % 3000, now_ms);
+            struct path_wish wish = path_look(&path, i % 2 ? UDP_OVER_IPV4 : UDP_OVER_IPV6, now_ms);
             CHECK(wish.request <= 1420 && wish.blind <= 1420);
         }
         CHECK(atomic_load(&path.fits) <= 1420 && atomic_load(&path.fits) >= 1280 - 72);
@@ -236,9 +265,10 @@ static void nonsense_from_the_client_stays_within_bounds(void)
 
 int main(void)
 {
-    RUN(the_path_is_found_with_and_without_routers_that_say_so);
+    RUN(the_path_is_found_whatever_routers_say);
     RUN(who_never_answers_is_believed_to_have_what_routers_say);
-    RUN(routers_that_lie_shrink_nothing_while_the_client_answers);
+    RUN(only_what_somebody_has_said_is_proven);
+    RUN(nobody_is_heard_who_was_not_asked);
     RUN(tcp_begins_small_until_the_client_has_answered);
     RUN(loss_is_no_reason_to_shrink_for_long);
     RUN(a_move_to_another_path_is_a_new_beginning);
