@@ -52,11 +52,13 @@ from cvpnd.dataplane.reference_forward import (
 from cvpnd.dataplane.reference_keys import P_DATA_V2, KeyLimits, key_sizes, make_key_slot
 from cvpnd.dataplane.reference_path import OUTER_MIN, TUNNEL_MIN, UDP_OVER_IPV4, UDP_OVER_IPV6
 from cvpnd.dataplane.reference_sockets import (
+    IP_PMTUDISC_OMIT,
+    IP_PMTUDISC_PROBE,
+    IP_PMTUDISC_WANT,
     canonical,
-    cut_by_kernel,
     local_address,
-    not_to_be_cut,
     pass_over_icmp,
+    path_discovery,
     sockaddr,
     source_control,
 )
@@ -219,7 +221,7 @@ class ReferenceDataPlane:
             self._totals["send_calls"] += 1
             cut = unproven and ":" in remote.host
             try:
-                with cut_by_kernel(sock) if cut else contextlib.nullcontext():
+                with path_discovery(sock, IP_PMTUDISC_OMIT, IP_PMTUDISC_WANT if cut else IP_PMTUDISC_PROBE):
                     sock.sendmsg([packet], source_control(sock, local), 0, sockaddr(sock, remote))
                 self._totals["send_messages"] += 1
                 self._totals["link_packets_out"] += 1
@@ -264,7 +266,8 @@ class ReferenceDataPlane:
         """Alone, and not to be fragmented on its way."""
         if peer.remote is not None:
             sock = peer.remote[0].sockets[peer.id % self.workers]
-            with contextlib.suppress(OSError), not_to_be_cut(sock):  # what is refused at once does not pass either
+            whole = path_discovery(sock, IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE)
+            with contextlib.suppress(OSError), whole:  # what is refused at once does not pass either
                 sock.sendmsg([packet], source_control(sock, peer.remote[2]), 0, sockaddr(sock, peer.remote[1]))
             self._totals["path_probes"] += 1
 

@@ -42,22 +42,14 @@ def set_path_discovery(sock: socket.socket, v4: int, v6: int) -> None:
 
 def pass_over_icmp(sock: socket.socket) -> None:
     """Of IPv4, routers may cut packets, and the kernel cuts none to what ICMP errors say, which anybody can send. Of
-    IPv6, routers cut nothing, and the kernel only what ``cut_by_kernel`` lets it."""
+    IPv6, routers cut nothing, and the kernel neither."""
     set_path_discovery(sock, IP_PMTUDISC_OMIT, IP_PMTUDISC_PROBE)
 
 
 @contextlib.contextmanager
-def not_to_be_cut(sock: socket.socket) -> Iterator[None]:
-    set_path_discovery(sock, IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE)
-    try:
-        yield
-    finally:
-        pass_over_icmp(sock)
-
-
-@contextlib.contextmanager
-def cut_by_kernel(sock: socket.socket) -> Iterator[None]:
-    set_path_discovery(sock, IP_PMTUDISC_OMIT, IP_PMTUDISC_WANT)
+def path_discovery(sock: socket.socket, v4: int, v6: int) -> Iterator[None]:
+    """Another way for what is sent meanwhile."""
+    set_path_discovery(sock, v4, v6)
     try:
         yield
     finally:
