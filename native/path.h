@@ -15,12 +15,11 @@ enum {
     PATH_HEADER_MAX = 255,
     UDP_OVER_IPV4 = 28,
     UDP_OVER_IPV6 = 48,
-    PATH_TRY_MS = 900,      /* one try a second: who asks looks once a second */
-    PATH_TRIES = 3,         /* of one length, then it does not fit */
-    PATH_TRIES_UNHEARD = 6, /* of the first one, when the client has never answered at all */
-    PATH_TRIES_AGAIN = 6,   /* of what used to fit: loss must not shrink it */
-    PATH_TRUSTED_MS =
-        11 * 60000,       /* then all is asked anew; hosts forget their own findings after ten minutes */
+    PATH_TRY_MS = 900,            /* one try a second: who asks looks once a second */
+    PATH_TRIES = 3,               /* of one length, then it does not fit */
+    PATH_TRIES_UNHEARD = 6,       /* of the first one, when the client has never answered at all */
+    PATH_TRIES_AGAIN = 6,         /* of what used to fit: loss must not shrink it */
+    PATH_TRUSTED_MS = 11 * 60000, /* then all is asked anew; hosts forget their own findings after ten minutes */
     PATH_USED_MS = 60000, /* whether it still fits is asked so often where long packets go: a path may get narrow */
     PATH_LONG = 1200,     /* such packets are longer */
     PATH_SMALL = 256,     /* length asked for to see whether, and how exactly, the client answers */
@@ -71,7 +70,7 @@ struct path {
     uint16_t told;  /* what routers say of the outer packet being tried; 0 = nothing */
     bool has_secret;
     uint8_t secret[PATH_SECRET]; /* what blind packets carry, and a router has to quote (blind.h) */
-    int16_t slack;  /* what the client's answer falls short of the length asked for */
+    int16_t slack;               /* what the client's answer falls short of the length asked for */
 };
 
 /* What is to be sent now, each alone and not to be fragmented; 0 = nothing. */
