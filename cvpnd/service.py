@@ -155,6 +155,7 @@ class Daemon:
             store_is_corrupt=outage is not None and outage.loss == "corrupt",
             endings_unstored=tuple(map(str, self.operations.unstored)),
             connection_log_lost=self.connection_log.lost,
+            connection_log_loss=self.connection_log.last_loss,
             host_changes=gateway.host_changes.seen,
             host_trouble=gateway.host_changes.trouble,
             clock_trouble=gateway.timekeeper.trouble,

@@ -21,7 +21,7 @@ from cvpnd.endpoints.model import ConnectionView
 from cvpnd.ops.journal import Journal
 from cvpnd.ops.log_file import TIME_FORMAT, LogFile, Rotation
 from cvpnd.ops.log_streams import LogStreams
-from cvpnd.ops.log_writer import Entry, LogWriter, close_together
+from cvpnd.ops.log_writer import Entry, LogWriter, Loss, close_together, newest
 from cvpnd.ops.logs import stderr_is_the_journal
 from cvpnd.ops.syslog import SOCKET, Syslog, is_the_journal
 
@@ -139,6 +139,7 @@ class ConnectionLog:
         """Given up by the configuration: what they have is written out, however slowly."""
         self._lost_before = 0
         """By those that have left."""
+        self._loss_before: Loss | None = None
         self.configure(settings)
 
     def configure(self, settings: LogFilesConfig) -> None:
@@ -174,6 +175,7 @@ class ConnectionLog:
             if writer.is_over:
                 self._leaving.remove(writer)
                 self._lost_before += writer.lost
+                self._loss_before = newest((self._loss_before, writer.last_loss))
 
     def _writers(self) -> list[LogWriter]:
         others = (self._journal, self._syslog[1] if self._syslog else None)
@@ -189,6 +191,11 @@ class ConnectionLog:
         """Entries that did not arrive somewhere, since the start."""
         now = sum(writer.lost for writer in (*self._writers(), *self._leaving))
         return self._streams.lost + self._lost_before + now
+
+    @property
+    def last_loss(self) -> Loss | None:
+        writers = (*self._writers(), *self._leaving)
+        return newest((self._loss_before, self._streams.last_loss, *(writer.last_loss for writer in writers)))
 
     def write(self, entry: Entry, stream: tuple[str, str] | None = None) -> None:
         """``stream``: group and name of the endpoint's own."""

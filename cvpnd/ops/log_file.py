@@ -66,7 +66,7 @@ class LogFile:
         # ASCII only: a name with terminal controls or directional marks in it arrives escaped
         data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
         try:
-            if self._file is None:
+            if self._file is None or not os.fstat(self._file).st_nlink:  # somebody has removed it, or its directory
                 self.open()
             self._rotate_if_due(len(data))
         except OSError as error:

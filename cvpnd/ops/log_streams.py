@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cvpnd.ops.log_file import LogFile, Rotation, rotated, seconds
-from cvpnd.ops.log_writer import Entry, LogWriter, close_together
+from cvpnd.ops.log_writer import Entry, LogWriter, Loss, close_together, newest
 
 IDLE_S = 60.0
 """After which a stream is closed. Longer than a batch takes to be written, so that no two threads write to one file."""
@@ -55,6 +55,7 @@ class LogStreams:
         self._open: dict[tuple[str, str], _Open] = {}
         self._lost_before = 0
         """By those that are closed."""
+        self._loss_before: Loss | None = None
 
     def write(self, group: str, stream: str, entry: Entry) -> None:
         opened = self._open.get((group, stream))
@@ -71,6 +72,7 @@ class LogStreams:
             if now >= opened.written_at + IDLE_S and opened.writer.is_idle:
                 opened.writer.leave()
                 self._lost_before += opened.writer.lost
+                self._loss_before = newest((self._loss_before, opened.writer.last_loss))
                 del self._open[key]
 
     def remove_unused(self, before: float, is_over: Callable[[str], bool]) -> None:
@@ -89,6 +91,10 @@ class LogStreams:
     @property
     def lost(self) -> int:
         return self._lost_before + sum(opened.writer.lost for opened in self._open.values())
+
+    @property
+    def last_loss(self) -> Loss | None:
+        return newest((self._loss_before, *(opened.writer.last_loss for opened in self._open.values())))
 
     def rotate(self, rotation: Rotation) -> None:
         """From now on so."""

@@ -10,7 +10,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from cvpnd.ops.logs import RateLimited
@@ -39,6 +40,20 @@ class EntriesLost(Exception):
         super().__init__(why)
         self.count = count
         self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Of entries, the last that there was."""
+
+    at: float
+    """Wall clock."""
+    where: str
+    why: str
+
+
+def newest(losses: Iterable[Loss | None]) -> Loss | None:
+    return max(filter(None, losses), key=lambda loss: loss.at, default=None)
 
 
 class Destination(Protocol):
@@ -74,6 +89,8 @@ class LogWriter:
         self._given_up = False
         """What the thread has in its hand counts as lost until it arrives after all."""
         self._progress_at = time.monotonic()
+        self.last_loss: Loss | None = None
+        """Replaced by any thread."""
         self._thread = threading.Thread(target=self._run, name="connection-log", daemon=True)
         self._thread.start()
 
@@ -199,6 +216,7 @@ class LogWriter:
 
     def _tell_lost(self, entries: int, why: str) -> None:
         if entries:
+            self.last_loss = Loss(time.time(), self._name, why)
             _warn.warning(
                 "lost", "%s: connection log entries are being lost: %s (%d so far)", self._name, why, self._lost
             )

@@ -23,6 +23,7 @@ from cvpnd.ops.client_metrics import ClientSource, OpenVpnExporterCollector, Use
 from cvpnd.ops.directory_metrics import DirectoryMetrics, directory_families, radius_families
 from cvpnd.ops.endpoint_metrics import EndpointMetrics, endpoint_families
 from cvpnd.ops.histogram import Histogram
+from cvpnd.ops.log_writer import Loss
 from cvpnd.ops.saml_metrics import SamlMetrics, saml_families
 from cvpnd.ops.threads import ThreadCollector
 from cvpnd.ops.words import with_zeroes
@@ -72,6 +73,7 @@ class GatewayMetrics:
     clock_trouble: str = ""
     """What the wall clock has done lately."""
     connection_log_lost: int = 0
+    connection_log_loss: Loss | None = None
     queues: Mapping[str, int] = field(default_factory=dict)
     """Name -> what waits in it."""
     loop_lag: Histogram | None = None

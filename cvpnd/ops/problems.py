@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -87,12 +88,14 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"{metrics.clock_trouble}; certificates, tokens and codes go by it",
             "timedatectl says whether it is right now; if it is, so is everything, and this goes after a day",
         )
-    if metrics.connection_log_lost:
+    loss = metrics.connection_log_loss
+    if loss is not None and now < loss.at + DAY_S:
         yield Problem(
             "warning",
             "connection log",
-            f"{metrics.connection_log_lost} entries could not be written",
-            "make room on the disk of daemon.log_directory",
+            f"{metrics.connection_log_lost} entries could not be written, the last at {_utc(loss.at)}: {loss.where}: "
+            f"{loss.why}",
+            "see to that disk or daemon; a day after the last this goes",
         )
     for name, trouble in sorted(metrics.handler_troubles.items()):
         if trouble:
@@ -101,6 +104,10 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             )
     yield from _servers(metrics.directories, "directory", "nobody logs in by password", "cvpnctl doctor tries each")
     yield from _servers(metrics.radius, "RADIUS for", "nobody gets past the second factor", "look at its servers' logs")
+
+
+def _utc(at: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(at, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _servers(directories: Sequence[DirectoryMetrics], kind: str, consequence: str, fix: str) -> Iterator[Problem]:

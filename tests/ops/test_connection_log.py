@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -129,6 +130,24 @@ def test_after_reopen_new_entries_go_to_a_new_file(tmp_path: Path) -> None:
     log.close()
     assert read_lines(tmp_path / "connections.log.1") == [{"number": "1"}]
     assert read_lines(path) == [{"number": "2"}]
+
+
+def test_a_file_that_somebody_has_removed_is_made_anew_with_its_directory(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "connections.log"
+    log = opened(path)
+    for number in ("1", "2"):
+        log.write({"number": number})
+        wait_until(lambda: path.exists() and path.stat().st_size > 0)
+        assert read_lines(path) == [{"number": number}] and log.lost == 0
+        shutil.rmtree(path.parent)
+    path.parent.symlink_to(tmp_path / "nowhere")
+    log.write({"number": "3"})
+    wait_until(lambda: log.last_loss)
+    assert log.lost == 1 and (log.last_loss.where, log.last_loss.why) == (str(path), "File exists")
+    path.parent.unlink()
+    log.write({"number": "4"})
+    log.close()
+    assert read_lines(path) == [{"number": "4"}]
 
 
 def test_a_reopen_that_fails_goes_on_in_the_old_file(tmp_path: Path) -> None:

@@ -160,10 +160,15 @@ def test_a_full_disk_loses_what_does_not_fit_and_goes_on_when_there_is_room(smal
 
 def test_a_stream_that_cannot_be_made_costs_its_entries_and_they_are_counted(tmp_path: Path) -> None:
     (tmp_path / "vpn").write_text("a file where the group's directory should be")
-    streams = LogStreams(tmp_path)
+    now = 0.0
+    streams = LogStreams(tmp_path, clock=lambda: now)
     streams.write("vpn", "staff", entry(1))
     streams.write("other", "staff", entry(2))
     wait_until(lambda: streams.lost and streams.path("other", "staff").exists())
     assert streams.lost == 1
+    now = IDLE_S
+    streams.close_idle()
+    assert streams.last_loss is not None, "also of one that is closed"
+    assert streams.last_loss.where == str(streams.path("vpn", "staff")) and streams.last_loss.why == "File exists"
     streams.close()
     assert numbers(streams.path("other", "staff")) == [2]

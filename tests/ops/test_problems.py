@@ -6,6 +6,7 @@ from helpers.exposition import BUSY, histogram
 
 from cvpnd.ops.directory_metrics import DirectoryMetrics
 from cvpnd.ops.endpoint_metrics import EndpointMetrics
+from cvpnd.ops.log_writer import Loss
 from cvpnd.ops.metrics import GatewayMetrics
 from cvpnd.ops.problems import DAY_S, Problem, find_problems
 from cvpnd.ops.recent_log import LogFilter, RecentLog
@@ -66,7 +67,10 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert (clock.severity, clock.subject) == ("warning", "clock") and "put back by 2.0 hours" in clock.what
     (handler,) = problems(handler_troubles={"AWSClientVPN-a": "/a can be changed by others; chmod go-w /a", "b": ""})
     assert (handler.severity, handler.subject) == ("critical", "handler AWSClientVPN-a") and "reload" in handler.fix
-    assert "6 entries" in problems(connection_log_lost=6)[0].what
+    loss = Loss(NOW - 60, "syslog udp://10.20.0.5:514", "Connection refused")
+    (lost_entries,) = problems(connection_log_lost=6, connection_log_loss=loss)
+    assert "6 entries could not be written, the last at 2023-11-14 22:12:20 UTC: syslog udp" in lost_entries.what
+    assert problems(connection_log_lost=6, connection_log_loss=replace(loss, at=NOW - DAY_S)) == [], "long over"
 
 
 def test_a_directory_is_critical_when_no_server_of_it_answers() -> None:
