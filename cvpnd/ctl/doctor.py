@@ -36,12 +36,14 @@ def doctor(socket: SocketOption, config: ConfigOption = None, as_json: JsonOptio
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        fine = [finding.check for finding in findings if finding.level == "ok"]
         for finding in findings:
-            if finding.level != "ok":
+            if finding.level in ("warning", "problem"):
                 print_line(f"{finding.level.upper()}: {finding.check}: {finding.what}")
                 print_line(f"    {finding.fix}")
-        print_line(f"in order: {', '.join(fine)}")
+        unseen = [finding for finding in findings if finding.level == "unknown"]
+        for why in dict.fromkeys(finding.what for finding in unseen):
+            print_line(f"not looked at, as {why}: {', '.join(each.check for each in unseen if each.what == why)}")
+        print_line(f"in order: {', '.join(finding.check for finding in findings if finding.level == 'ok')}")
     if any(finding.level == "problem" for finding in findings):
         raise typer.Exit(WRONG)
 

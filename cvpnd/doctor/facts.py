@@ -23,6 +23,9 @@ class Link:
     up: bool
     carrier: bool
     mtu: int
+    sent: int
+    dropped: int
+    """Instead of being sent."""
     addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
 
 
@@ -86,6 +89,8 @@ def _links() -> tuple[Link, ...]:
                 up=bool(message["flags"] & IFF_UP),
                 carrier=message.get_attr("IFLA_OPERSTATE") not in ("DOWN", "LOWERLAYERDOWN", "NOTPRESENT"),
                 mtu=message.get_attr("IFLA_MTU"),
+                sent=message.get_attr("IFLA_STATS64")["tx_packets"],
+                dropped=message.get_attr("IFLA_STATS64")["tx_dropped"],
                 addresses=tuple(addresses.get(message["index"], ())),
             )
             for message in netlink.get_links()

@@ -9,8 +9,9 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
-    level: Literal["ok", "warning", "problem"]
-    """``problem``: clients are turned away or reach nothing. ``warning``: they will be, or it may be meant so."""
+    level: Literal["ok", "unknown", "warning", "problem"]
+    """``problem``: clients are turned away or reach nothing. ``warning``: they will be, or it may be meant so.
+    ``unknown``: nobody has looked."""
     what: str = ""
     fix: str = ""
 

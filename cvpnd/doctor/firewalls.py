@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from cvpnd.doctor.facts import Facts, is_root
+from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem, warning
 from cvpnd.doctor.host import listeners, program
 from cvpnd.host import firewall, foreign, kernel_parts, tracked
@@ -22,7 +22,7 @@ BEFORE_ANY = ("cvpn0",)
 
 
 def firewalls(facts: Facts) -> Iterator[Finding]:
-    if program("nft") is None or not is_root():
+    if program("nft") is None:
         return
     try:
         entries = asyncio.run(firewall.ruleset())
@@ -44,7 +44,7 @@ def firewalls(facts: Facts) -> Iterator[Finding]:
 
 def kernel(facts: Facts) -> Iterator[Finding]:
     """What the daemon needs of it, on this host. A kernel loads what it has when it is asked."""
-    if program("nft") is None or not is_root():
+    if program("nft") is None:
         return
     limits = facts.config is None or any(endpoint.limits.flows_per_client for endpoint in facts.config.endpoints)
     modules = asyncio.run(kernel_parts.missing())

@@ -7,8 +7,11 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.doctor.facts import Facts, is_root
@@ -22,6 +25,8 @@ BUFFER_BYTES = 4 * 1024 * 1024
 FULL_SHARE = 0.9
 FEW_CONNECTIONS = 3072
 """Fewer than the kernel tracks by itself on a host of 512 MB; a browser has a hundred."""
+LOCAL_ROUTE = 2
+"""RTN_LOCAL, rtnetlink(7)."""
 TUN_NUMBER = os.makedev(10, 200)
 
 
@@ -75,6 +80,30 @@ def interfaces(facts: Facts) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def outside(facts: Facts) -> Iterator[Finding]:
+    """The others, by which clients come. Those that never had a cable are nobody's fault."""
+    subnets = set() if facts.config is None else {subnet.interface for subnet in facts.config.subnets}
+    with IPRoute() as netlink:
+        defaults = {route.get_attr("RTA_OIF") for route in netlink.get_default_routes()}
+        ways_out = {link.get_attr("IFLA_IFNAME") for link in netlink.get_links() if link["index"] in defaults}
+    for link in facts.links:
+        if link.name == "lo" or link.name in subnets or link.name in facts.devices or not link.addresses:
+            continue
+        shown = ", ".join(str(address.ip) for address in link.addresses)
+        if not link.up:
+            yield warning(
+                "interfaces",
+                f"{link.name} has {shown} and is down: nobody gets in there",
+                f"ip link set {link.name} up",
+            )
+        elif not link.carrier and link.name in ways_out:
+            yield problem(
+                "interfaces",
+                f"{link.name}, which leads to the Internet, has no carrier",
+                "look at its cable or its other end",
+            )
+
+
 def has_ipv6(interface: str) -> bool:
     return sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"
 
@@ -108,8 +137,11 @@ def _may_force(facts: Facts) -> bool:
 
 
 def ports(facts: Facts) -> Iterator[Finding]:
-    """Whether a daemon could listen, where none does."""
-    if facts.config is None or facts.daemon is not None:
+    """Whether a daemon could listen where none does, and what comes to one that does."""
+    if facts.config is None:
+        return
+    if facts.daemon is not None:
+        yield from _lost_addresses(facts.config)
         return
     for who, listen in _all_listeners(facts.config):
         family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
@@ -122,6 +154,42 @@ def ports(facts: Facts) -> Iterator[Finding]:
             except OSError as error:
                 what = f"{who} cannot listen on {listen}: {error.strerror}"
                 yield problem("ports", what, _listen_fix(listen, error))
+
+
+def _lost_addresses(config: Config) -> Iterator[Finding]:
+    """A socket stays when its address goes."""
+    with IPRoute() as netlink:
+        for who, listen in _all_listeners(config):
+            asked = ip_address(listen.host)
+            if not asked.is_unspecified and not _is_own(netlink, asked):
+                yield problem(
+                    "ports", f"{who} listens on {listen}, whose address this host has lost: nobody gets there",
+                    "ip address add it to its interface again, or correct listen = […]",
+                )  # fmt: skip
+
+
+def _is_own(netlink: IPRoute, address: IPv4Address | IPv6Address) -> bool:
+    """As the kernel says, for which a route can make any address its own."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        (route,) = netlink.route("get", dst=str(address), family=family)
+    except NetlinkError:
+        return False
+    return bool(route["type"] == LOCAL_ROUTE)
+
+
+def open_files(facts: Facts) -> Iterator[Finding]:
+    """Of the daemon. Each client over TCP is one."""
+    if facts.daemon is None:
+        return
+    process = Path("/proc") / str(facts.daemon["pid"])
+    (limit,) = (line for line in (process / "limits").read_text().splitlines() if line.startswith("Max open files"))
+    most, count = int(limit.split()[3]), sum(1 for _ in (process / "fd").iterdir())
+    if count > FULL_SHARE * most:
+        yield problem(
+            "files", f"cvpnd has {count} of {most} files open: clients over TCP are turned away soon",
+            f"LimitNOFILE={8 * most} in a drop-in of its unit (systemctl edit cvpnd), then restart it",
+        )  # fmt: skip
 
 
 def _listen_fix(listen: Listen, error: OSError) -> str:

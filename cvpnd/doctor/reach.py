@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from cvpnd.doctor.facts import Facts
 from cvpnd.doctor.findings import Finding, problem
+from cvpnd.ops.log_socket import connected
+from cvpnd.ops.syslog import SOCKET
 
 PATIENCE_S = 2.0
 FIX = "look at its name, the firewall in between, and whether it runs"
@@ -22,7 +24,29 @@ def refused(host: str, port: int) -> str:
 
 
 def syslog(facts: Facts) -> Iterator[Finding]:
-    """Over UDP nobody says whether it is there."""
+    """Over UDP nobody says whether it is there, only whether a way leads there."""
     target = None if facts.config is None else facts.config.connection_log.syslog
-    if target is not None and target.transport == "tcp" and (why := refused(target.host, target.port)):
+    if target is None:
+        return
+    why = {"tcp": refused, "udp": no_way, "local": _not_here}[target.transport](target.host, target.port)
+    if why:
         yield problem("syslog", f"{target} cannot be reached: {why}: it misses entries of the connection log", FIX)
+
+
+def no_way(host: str, port: int) -> str:
+    """Sends nothing."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as asking:
+            asking.connect(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _not_here(_host: str, _port: int) -> str:
+    try:
+        connected(socket.AF_UNIX, socket.SOCK_DGRAM, str(SOCKET)).close()
+    except OSError as error:
+        return f"{SOCKET}: {error.strerror}"
+    return ""

@@ -74,9 +74,22 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             "daemon", "cvpnd does not run, or does not answer here", "systemctl start cvpnd, or --socket PATH"
         )
         return
+    if _is_elsewhere(facts.daemon["pid"]):
+        yield warning(
+            "daemon", "cvpnd runs in another network namespace than this: what is said of interfaces, routes and "
+            "firewalls is not of where it serves", f"nsenter --net --target {facts.daemon['pid']} cvpnctl doctor",
+        )  # fmt: skip
     for each in facts.daemon["problems"]:
         make = problem if each["severity"] == "critical" else warning
         yield make("daemon", f"{each['subject']}: {each['what']}", each["fix"])
+
+
+def _is_elsewhere(pid: int) -> bool:
+    here, there = Path("/proc/thread-self/ns/net"), Path(f"/proc/{pid}/ns/net")
+    try:
+        return here.stat().st_ino != there.stat().st_ino
+    except OSError:  # somebody else's process
+        return False
 
 
 def certificates(facts: Facts) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ def overlaps(facts: Facts) -> Iterator[Finding]:
         return
     routes = _routes()
     for endpoint in facts.config.endpoints:
-        for cidr in _client_cidrs(endpoint):
+        for cidr in client_cidrs(endpoint):
             for link in facts.links:
                 for address in link.addresses:
                     if link.name not in facts.devices and address.network.overlaps(cidr):
@@ -52,7 +52,7 @@ def overlaps(facts: Facts) -> Iterator[Finding]:
                     )
 
 
-def _client_cidrs(endpoint: EndpointConfig) -> Iterator[Network]:
+def client_cidrs(endpoint: EndpointConfig) -> Iterator[Network]:
     yield endpoint.client_cidr
     if endpoint.client_cidr_v6 is not None:
         yield endpoint.client_cidr_v6
@@ -94,14 +94,14 @@ def _forwarders(facts: Facts, version: int) -> set[str]:
     """Interfaces whose packets the daemon has forwarded."""
     names: set[str] = set()
     for endpoint, device in facts.served():
-        if any(cidr.version == version for cidr in _client_cidrs(endpoint)):
-            for subnet in _subnets(facts.config, endpoint):
+        if any(cidr.version == version for cidr in client_cidrs(endpoint)):
+            for subnet in subnets_of(facts.config, endpoint):
                 if any(network.version == version for network in subnet.networks):
                     names |= {device, subnet.interface}
     return names if version == 4 else set(filter(has_ipv6, names))
 
 
-def _subnets(config: Config | None, endpoint: EndpointConfig) -> list[SubnetConfig]:
+def subnets_of(config: Config | None, endpoint: EndpointConfig) -> list[SubnetConfig]:
     return [] if config is None else [config.subnet(chosen.subnet) for chosen in endpoint.associate]
 
 
@@ -121,15 +121,15 @@ def _ways(facts: Facts, config: Config) -> Iterator[Finding]:
         for endpoint, device in facts.served():
             if device not in indexes:
                 continue
-            for cidr in _client_cidrs(endpoint):
+            for cidr in client_cidrs(endpoint):
                 client = cidr[-2]
-                back = _way(netlink, client, indexes)
+                back = way(netlink, client, indexes)
                 if back != device:
                     yield problem(
-                        "routing", f"answers to clients of {endpoint.name} go {_told(back)}, not through {device}",
+                        "routing", f"answers to clients of {endpoint.name} go {told(back)}, not through {device}",
                         f"ip route get {client} shows it; ip rule, by whose rule. Except {cidr} there",
                     )  # fmt: skip
-                yield from _ways_there(facts, netlink, indexes, device, client, _subnets(config, endpoint))
+                yield from _ways_there(facts, netlink, indexes, device, client, subnets_of(config, endpoint))
 
 
 def _ways_there(
@@ -139,10 +139,10 @@ def _ways_there(
         destination = _somebody_in(facts, subnet, client.version)
         if destination is None:
             continue
-        there = _way(netlink, destination, indexes, client, device)
+        there = way(netlink, destination, indexes, client, device)
         if there not in {each.interface for each in subnets}:
             yield problem(
-                "routing", f"packets of clients to {destination} in subnet {subnet.id} go {_told(there)}, not through "
+                "routing", f"packets of clients to {destination} in subnet {subnet.id} go {told(there)}, not through "
                 f"{subnet.interface}",
                 f"ip route get {destination} from {client} iif {device} shows it; ip rule, by whose rule. That one "
                 f"needs a preference after 1000, {RELOAD}",
@@ -160,17 +160,17 @@ def _somebody_in(facts: Facts, subnet: SubnetConfig, version: int) -> Address | 
     return None
 
 
-def _told(device: str | None) -> str:
+def told(device: str | None) -> str:
     return "nowhere" if device is None else f"through {device}"
 
 
-def _way(
+def way(
     netlink: IPRoute, destination: Address, indexes: dict[str, int], source: Address | None = None, device: str = ""
 ) -> str | None:
     """By which interface a packet leaves, of this host's own or of one that came in by ``device``; None: by none."""
     asked: dict[str, Any] = {"dst": str(destination), "family": FAMILIES[destination.version]}
     if source is not None:
-        asked |= {"src": str(source), "iif": indexes[device]}
+        asked |= {"src": str(source)} | ({"iif": indexes[device]} if device else {})
     try:
         (route,) = netlink.route("get", **asked)
     except NetlinkError as error:

@@ -74,7 +74,7 @@ class Journal:
         self._socket: socket.socket | None = None
 
     def append(self, entries: Sequence[Entry]) -> None:
-        send_each(entries, self._send, "the journal")
+        send_each(entries, self._send)
 
     def _send(self, entry: Entry) -> None:
         """Once more over a new socket if the old one leads nowhere, as after a restart of journald."""

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from cvpnd.ops.log_writer import EntriesLost, Entry
 
 
-def send_each(entries: Sequence[Entry], send: Callable[[Entry], None], destination: str) -> None:
+def send_each(entries: Sequence[Entry], send: Callable[[Entry], None]) -> None:
     """Each by itself: one that cannot be sent takes no other with it. Raises ``EntriesLost`` after the last."""
     lost, why = 0, ""
     for entry in entries:
         try:
             send(entry)
         except OSError as error:
-            lost, why = lost + 1, f"{destination}: {error.strerror or error}"
+            lost, why = lost + 1, error.strerror or str(error)
     if lost:
         raise EntriesLost(lost, why)
 

@@ -46,7 +46,7 @@ class Syslog:
         self._retry_at = 0.0
 
     def append(self, entries: Sequence[Entry]) -> None:
-        send_each(entries, self._send, f"syslog {self._target}")
+        send_each(entries, self._send)
 
     def _message(self, entry: Entry) -> bytes:
         value, text = AUTHPRIV * 8 + priority(entry), json.dumps(entry)

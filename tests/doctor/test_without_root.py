@@ -49,6 +49,8 @@ def test_files_of_the_daemon_are_counted_and_nothing_is_to_be_replaced_or_given_
         "run cvpnctl doctor with sudo",
     ]
     assert found["certificates"][0] == "ok"
+    only_root = ["unknown", "only root may", "run cvpnctl doctor with sudo"]
+    assert [check for check, rest in found.items() if rest == only_root] == ["ipsec", "kernel", "firewall", "files"]
     (open_directory / "pki").chmod(0o701)
     (open_directory / "pki/server.crt").unlink()
     done = subprocess.run(

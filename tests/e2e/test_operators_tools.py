@@ -257,6 +257,8 @@ def test_the_doctor_works_where_the_daemon_does_not_start(site):
     assert done.returncode == 1
     assert "PROBLEM: configuration: " in done.stdout and "split_tunel" in done.stdout
     assert 'did you mean "split_tunnel"?' in done.stdout
+    assert "\nnot looked at, as the file cannot be used: certificates, interfaces, " in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("in order: keys, ")
 
 
 ELSEWHERE = """

@@ -91,3 +91,10 @@ def test_panels_have_places_of_their_own() -> None:
         assert not cells & taken, panel["title"]
         assert place["x"] + place["w"] <= 24
         taken |= cells
+
+
+def test_what_a_panel_calls_seconds_and_bits_is_so() -> None:
+    units = {"s": r"_seconds", "bps": r"8 \* .*_bytes"}
+    for panel in (each for each in dashboard()["panels"] if each["type"] != "row"):
+        form = units.get(panel["fieldConfig"]["defaults"]["unit"], "")
+        assert all(re.search(form, target["expr"]) for target in panel["targets"]), panel["title"]
