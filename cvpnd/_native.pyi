@@ -209,6 +209,10 @@ class TlsCalls:
     def __new__(cls, *addresses: int) -> TlsCalls:
         """Of ``TLS_CALLS``, in their order."""
 
+    def judge_certificates(self, context: int, /) -> None:
+        """Address of an ``SSL_CTX``: those that are made of it from now on refuse certificates that are more work to
+        decode than a client's are."""
+
 class TlsPipe:
     """See ``wire.tls.TlsConnection``. Where OpenSSL failed there is its answer, 0 or less, in place of a result."""
 
@@ -219,6 +223,10 @@ class TlsPipe:
     def receive(self, data: bytes, /) -> list[bytearray] | int: ...
     def send(self, plaintext: bytes, /) -> int: ...
     def output(self) -> bytes: ...
+    @property
+    def certificates_problem(self) -> str:
+        """Why the peer's certificates were not looked at; empty: they were."""
+
     @property
     def established(self) -> bool: ...
     @property

@@ -67,8 +67,23 @@ static PyObject *calls_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUS
     return (PyObject *)self;
 }
 
+static PyObject *calls_judge_certificates(PyObject *self, PyObject *address)
+{
+    void *context;
+    if (!to_pointer(address, &context))
+        return NULL;
+    tls_judge_certificates(&((struct calls_object *)self)->calls, context);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef calls_methods[] = {
+    {"judge_certificates", calls_judge_certificates, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyType_Slot calls_slots[] = {
     {Py_tp_new, calls_new},
+    {Py_tp_methods, calls_methods},
     {Py_tp_dealloc, free_object},
     {Py_tp_doc, "Functions of OpenSSL by their addresses; signatures in cvpnd/_native.pyi."},
     {0, NULL},
@@ -212,7 +227,13 @@ static PyObject *pipe_handshake_too_long(PyObject *self, void *Py_UNUSED(closure
     return PyBool_FromLong(pipe_of(self)->handshake_too_long);
 }
 
+static PyObject *pipe_certificates_problem(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(CERTIFICATES_SENTENCES[pipe_of(self)->certificates]);
+}
+
 static PyGetSetDef pipe_attributes[] = {
+    {"certificates_problem", pipe_certificates_problem, NULL, NULL, NULL},
     {"established", pipe_established, NULL, NULL, NULL},
     {"handshake_too_long", pipe_handshake_too_long, NULL, NULL, NULL},
     {"silent_records", pipe_silent_records, NULL, NULL, NULL},

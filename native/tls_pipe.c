@@ -8,6 +8,9 @@ enum {
     TLS_1_3 = 0x0304,
     CONTENT_TYPE_FIRST = 20,
     CONTENT_TYPE_LAST = 23,
+    CONTENT_HANDSHAKE = 22,
+    MESSAGE_HEADER = 4, /* type, length */
+    MESSAGE_CERTIFICATE = 11,
     CIPHERTEXT_MAX = TLS_RECORD_MAX + 2048, /* TLS 1.2 allows that much in a record */
 };
 
@@ -50,6 +53,32 @@ void tls_records_count(struct tls_records *records, const uint8_t *bytes, size_t
         length -= step;
         *ended += step > 0 && records->left == 0;
     }
+}
+
+/* Whose step of the handshake this thread is in: OpenSSL names the SSL, and there is no way from that to its pipe. */
+static _Thread_local struct tls_pipe *in_step;
+
+/* There is no answer to OpenSSL here. But the message lies in its buffer, where it reads it next, and with 0xff
+ * throughout it is no Certificate message in any version: the handshake ends with an alert. */
+static void message_seen(int sent, int version, int content_type, const void *message, size_t length, void *ssl,
+                         void *argument)
+{
+    (void)ssl, (void)argument;
+    const uint8_t *bytes = message;
+    if (sent || content_type != CONTENT_HANDSHAKE || length < MESSAGE_HEADER || bytes[0] != MESSAGE_CERTIFICATE)
+        return;
+    enum certificates_problem problem =
+        certificates_judge(bytes + MESSAGE_HEADER, length - MESSAGE_HEADER, version == TLS_1_3);
+    if (problem == CERTIFICATES_GOOD)
+        return;
+    if (in_step != NULL)
+        in_step->certificates = problem;
+    memset((uint8_t *)message + MESSAGE_HEADER, 0xff, length - MESSAGE_HEADER);
+}
+
+void tls_judge_certificates(const struct tls_calls *calls, void *context)
+{
+    calls->SSL_CTX_set_msg_callback(context, message_seen);
 }
 
 /* Whether OpenSSL has yet to look at something that it was fed. Mostly not: to ask for a record in vain takes longer
@@ -113,7 +142,9 @@ enum tls_result tls_pipe_handshake(struct tls_pipe *pipe, struct tls_visit *visi
     if (pipe->established)
         return TLS_GOES_ON;
     pipe->has_spoken = true;
+    in_step = pipe;
     int answer = pipe->calls->SSL_do_handshake(pipe->ssl);
+    in_step = NULL;
     if (answer != 1) {
         enum tls_result result = wait_or_fail(pipe, answer, visit);
         return result == TLS_WAITS && visit->rest != NULL ? end_long_handshake(pipe, visit) : result;

@@ -25,7 +25,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from OpenSSL import SSL, crypto
 
-from cvpnd.auth.context import MAX_CHAIN_DEPTH, minimum_rsa_bits, new_server_context
+from cvpnd.auth.context import (
+    MAX_CHAIN_DEPTH,
+    MAX_RSA_BITS,
+    MAX_RSA_EXPONENT_BITS,
+    minimum_rsa_bits,
+    new_server_context,
+)
 from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, authority_of, source_of
 from cvpnd.auth.crl_scope import UNREADABLE
 from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
@@ -292,17 +298,23 @@ def _unreadable(problem: Exception) -> Refused:
 
 
 def _refused_key(certificate: x509.Certificate, minimum_bits: int) -> Refused | None:
-    bits = _rsa_bits(certificate)
-    if bits is not None and bits < minimum_bits:
+    """Before TLS asks for a proof by that key."""
+    if (size := _rsa_size(certificate)) is None:
+        return None
+    bits, exponent_bits = size
+    if bits < minimum_bits:
         return Refused(Refusal.CERTIFICATE_WEAK_KEY, f"its RSA key has {bits} bits; {minimum_bits} are required")
+    if bits > MAX_RSA_BITS or exponent_bits > MAX_RSA_EXPONENT_BITS:
+        what = f"{bits} bits and an exponent of {exponent_bits}; at most {MAX_RSA_BITS} and {MAX_RSA_EXPONENT_BITS}"
+        return Refused(Refusal.CERTIFICATE_INVALID, f"its RSA key has {what} are taken")
     return None
 
 
 @remembered
-def _rsa_bits(certificate: x509.Certificate) -> int | None:
-    """None: its key is of another kind."""
+def _rsa_size(certificate: x509.Certificate) -> tuple[int, int] | None:
+    """Of modulus and exponent, in bits; None: its key is of another kind."""
     key = certificate.public_key()
-    return key.key_size if isinstance(key, rsa.RSAPublicKey) else None
+    return (key.key_size, key.public_numbers().e.bit_length()) if isinstance(key, rsa.RSAPublicKey) else None
 
 
 @remembered

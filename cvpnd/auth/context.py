@@ -23,6 +23,9 @@ MAX_CHAIN_DEPTH = 16
 
 MIN_RSA_BITS = 2048
 MIN_RSA_BITS_IF_ALLOWED = 1024
+MAX_RSA_BITS = 8192
+MAX_RSA_EXPONENT_BITS = 32
+"""To verify a signature by such a key takes 2 ms; by one of 3072 bits with an exponent as long it takes 17."""
 
 # Forward secrecy and AEAD only. TLS 1.3 suites are named apart because OpenSSL keeps them apart.
 TLS12_SUITES = (

@@ -251,9 +251,10 @@ class ControlPlane:
         if connection.unproven and session.proven:
             self.table.prove(connection)
             self.sources.begins(host, now)
-        if size + session.handshake_bytes_heard - heard > ORDINARY_HANDSHAKE_BYTES:
+        is_long = size + session.handshake_bytes_heard - heard > ORDINARY_HANDSHAKE_BYTES
+        self.pump(connection, now, may_be_quiet=True)  # which reads the name of who is refused, for the log
+        if is_long:
             self._charge(connection, time.thread_time() - began, now)
-        self.pump(connection, now, may_be_quiet=True)
 
     def _charge(self, connection: Connection, work_s: float, now: float) -> None:
         """At once: a handshake that is never finished ends after a minute, in which hundreds more can be begun."""

@@ -81,6 +81,8 @@ class TlsConnection:
         self.established = False
         self._server = server
         self._peer_certificate: x509.Certificate | None = None
+        if server:
+            _CALLS.judge_certificates(_address(vars(context)["_context"]))
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self.verdict)
         if server:
@@ -122,6 +124,8 @@ class TlsConnection:
             description = describe_ssl_error(error)
             if self._pipe.handshake_too_long:
                 description = "its handshake, with all certificates in it, is too long"
+            if problem := self._pipe.certificates_problem:
+                self.verdict.refusal, self.verdict.detail = Refusal.CERTIFICATE_INVALID, f"it brings {problem}"
             if handshaking and self.verdict.refusal is None and _NO_CERTIFICATE in description:
                 self.verdict.refusal = Refusal.CERTIFICATE_MISSING  # no certificate, no call of the verify callback
             return PeerError(DropReason.TLS_FAILURE, (handshaking and self.verdict.detail) or description)

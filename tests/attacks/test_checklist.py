@@ -165,8 +165,10 @@ CHECKLIST: dict[str, Point] = {
         ),
     ),
     "the handshake's deadline; depth and size of chains": Point(
-        ("cvpnd/wire/key_slots.py", "cvpnd/auth/certificate.py"),
+        ("cvpnd/wire/key_slots.py", "cvpnd/auth/certificate.py", "native/certificates.c"),
         (
+            "native/test_certificates.c",
+            "wire/test_tls.py::test_certificates_that_are_work_are_not_decoded",
             "wire/test_session.py::test_unfinished_handshake_ends_with_the_hand_window",
             "auth/test_certificate.py::test_refusal_has_its_reason",
         ),

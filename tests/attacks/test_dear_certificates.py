@@ -1,6 +1,7 @@
-"""Certificates that are work for us and none for who sends them: a handshake may carry 32 kB of such, which OpenSSL
-decodes in 40 to 90 ms, in which nobody else is served, before anybody asks who has signed them. Their time is charged
-to where they come from: with each packet, whatever becomes of the handshake, and once that is proven."""
+"""Certificates that are work for us and none for who sends them. Those with keys that take long to decode are refused
+by their form. What a handshake may still carry, 32 kB of names and usual keys, takes 5 ms, in which nobody else is
+served, before anybody asks who has signed it. Such time is charged to where it comes from: with each packet, whatever
+becomes of the handshake, and once that is proven."""
 
 from __future__ import annotations
 
@@ -12,9 +13,8 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from helpers import certs
+from cryptography.hazmat.primitives.serialization import Encoding
+from helpers import certs, dear_certificates
 from helpers.handshake import client_context
 from helpers.served import Client, Served, wait_until
 from helpers.wrappings import Case, tls_crypt_v2
@@ -33,29 +33,11 @@ from cvpnd.wire.tls import TlsConnection
 from cvpnd.wire.wrap.wrapping import ReplayId
 
 BOTH = pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+DEAR = pytest.mark.usefixtures("little_is_free")
 LIMITS = StrangersConfig(failed_logins_per_source_per_min=150)
 DEAR_BYTES = 30_000
 PAYLOAD = 1100
 """Of a control packet."""
-
-
-def _der(tag: int, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    assert len(body) < 256
-    length = [len(body)] if len(body) < 128 else [0x81, len(body)]
-    return bytes([tag, *length]) + body
-
-
-def dear_certificate() -> x509.Certificate:
-    """Of which the key is a compressed point on P-521: a square root to decode."""
-    point = ec.generate_private_key(ec.SECP521R1()).public_key()
-    key = _der(0x03, b"\0", point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint))
-    ecdsa, curve = bytes.fromhex("300a06082a8648ce3d040302"), bytes.fromhex("301006072a8648ce3d020106052b81040023")
-    nobody = _der(0x30)
-    valid = _der(0x30, _der(0x17, b"200101000000Z"), _der(0x17, b"490101000000Z"))
-    facts = _der(0x30, _der(0x02, b"\x01"), ecdsa, nobody, valid, nobody, _der(0x30, curve, key))
-    signature = _der(0x03, b"\0", _der(0x30, _der(0x02, b"\x01"), _der(0x02, b"\x01")))
-    return x509.load_der_x509_certificate(_der(0x30, facts, ecdsa, signature))
 
 
 def _of_length(content: bytes) -> bytes:
@@ -64,8 +46,14 @@ def _of_length(content: bytes) -> bytes:
 
 
 def dear_chain(size: int = DEAR_BYTES) -> list[x509.Certificate]:
-    one = dear_certificate()
-    return [one] * (size // (len(one.public_bytes(Encoding.DER)) + 5))
+    return [dear_certificates.usual_key(size // 16 - 5)] * 16
+
+
+@pytest.fixture
+def little_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the processor were ten times as slow: on no machine here do such handshakes take more than is free."""
+    monkeypatch.setattr(admission, "WORK_FREE_S", admission.WORK_FREE_S / 10)
+    monkeypatch.setattr(admission, "WORK_OF_A_FAILURE_S", admission.WORK_OF_A_FAILURE_S / 10)
 
 
 def dear_context(certificate: certs.TestCertificate, size: int = DEAR_BYTES) -> SSL.Context:
@@ -102,6 +90,31 @@ def as_2_5(case: Case) -> dict[str, object]:
     return {"wrapping": case.client, "early_negotiation": False}
 
 
+@BOTH
+async def test_curves_that_are_written_out_hold_nobody_up(tmp_path: Path, transport: Transport) -> None:
+    """Eight kilobytes from a stranger stopped the event loop for a second and a half, for nothing."""
+    served = Served(tmp_path)
+    address = served.udp if transport is Transport.UDP else served.tcp
+    context = client_context(certs.client_of_another_authority())
+    for _ in range(9):
+        context.add_extra_chain_cert(dear_certificates.curve_written_out())
+    colleague = await Client(address, transport).connect()
+    stranger = Client(address, transport, source="127.1.0.1", context=context)
+    began = time.thread_time()
+    assert await stranger.until(lambda: len(served.ended) == 1)
+    (refused,) = served.ended
+    assert refused.end_reason is Refusal.CERTIFICATE_INVALID and "unusual parameters" in refused.end_detail
+    assert time.thread_time() - began < 0.5, "of both sides"
+    now = asyncio.get_running_loop().time()
+    allowed = StrangersConfig().failed_logins_per_source_per_min
+    assert served.control.sources._failures._buckets["127.1.0.1"]._left(now) == pytest.approx(allowed - 1, abs=0.9)
+    for each in (colleague, stranger):
+        each.close()
+    served.close()
+    assert served.errors == []
+
+
+@DEAR
 @pytest.mark.parametrize("how", ["udp", "tcp", "without a cookie"])
 async def test_who_takes_much_time_has_soon_taken_all_that_a_source_may(tmp_path: Path, how: str) -> None:
     served = Served(tmp_path, strangers=LIMITS)
@@ -130,6 +143,7 @@ async def test_who_takes_much_time_has_soon_taken_all_that_a_source_may(tmp_path
     assert served.errors == []
 
 
+@DEAR
 @BOTH
 async def test_so_has_who_is_let_in(tmp_path: Path, transport: Transport) -> None:
     """An insider: the first certificate is good, and nobody needs the others."""
@@ -154,6 +168,7 @@ async def test_so_has_who_is_let_in(tmp_path: Path, transport: Transport) -> Non
     assert served.errors == []
 
 
+@DEAR
 @BOTH
 async def test_so_has_who_makes_a_new_key_of_them(tmp_path: Path, transport: Transport) -> None:
     """A hundred sessions of an insider. The old key does for as long, and colleagues are not held up."""
@@ -173,7 +188,7 @@ async def test_so_has_who_makes_a_new_key_of_them(tmp_path: Path, transport: Tra
     assert await insider.until(lambda: served.control.drops[DropReason.FAILED_LOGINS] > 0)
     colleague.light.renegotiate(time.monotonic())
     assert await colleague.until(lambda: colleague.light.key_id == 1 and not colleague.light._negotiating)
-    assert its_own.work_s < worked + 0.005 and its_own.established, "the certificates were not looked at"
+    assert its_own.work_s < worked + 0.001 and its_own.established, "the certificates were not looked at"
     for each in (insider, colleague):
         each.close()
     served.close()
@@ -193,6 +208,7 @@ class Unfinished(TlsConnection):
         return flight[:-20] if self._silent else flight
 
 
+@DEAR
 @BOTH
 async def test_so_has_who_never_finishes(tmp_path: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute may pass until such a handshake ends, and then three hundred others of them have been heard."""
@@ -231,27 +247,28 @@ class Backwards(Client):
         self.light.packets_to_send = backwards  # type: ignore[method-assign]
 
 
+@DEAR
 @BOTH
 async def test_so_has_whose_handshake_one_packet_completes(tmp_path: Path, transport: Transport) -> None:
     """A flight of 19 kB fits into the window; after each step of TLS no handshake is under way."""
-    served = Served(tmp_path, strangers=StrangersConfig(failed_logins_per_source_per_min=20))
+    served = Served(tmp_path, strangers=StrangersConfig(failed_logins_per_source_per_min=60))
     address = served.udp if transport is Transport.UDP else served.tcp
     at_once = RECEIVE_WINDOW * MAX_PAYLOAD_BYTES
     context = dear_context(certs.client(), at_once - 2 * MAX_PAYLOAD_BYTES)
     one = await Backwards(address, transport, source="127.1.0.1", context=context).connect()
     (connection,) = served.established
     first = connection.work_s
-    assert first > 0.004 and connection.session.handshake_bytes == 0
+    assert first > 0.002 and connection.session.handshake_bytes == 0
     assert at_once > connection.session.handshake_bytes_heard > at_once - 2 * MAX_PAYLOAD_BYTES
     one.light.renegotiate(time.monotonic())
     assert await one.until(lambda: one.light.key_id == 1 and not one.light._negotiating)
-    assert connection.work_s > first + 0.004 and connection.work_charged > 0
+    assert connection.work_s > first + 0.002 and connection.work_charged > 0
     clients = [one]
     while not served.control.sources.has_failed_too_often("127.1.0.1", asyncio.get_running_loop().time()):
         assert len(clients) < 30
         clients.append(await Backwards(address, transport, source="127.1.0.1", context=context).connect())
     await is_shut_out(served, address, transport, "127.1.0.1")
-    served.control.sources.failed("127.1.0.1", asyncio.get_running_loop().time(), 20)
+    served.control.sources.failed("127.1.0.1", asyncio.get_running_loop().time(), 60)
     worked, generation = connection.work_s, one.light.key_id
     one.light.renegotiate(time.monotonic())
     assert not await one.until(lambda: one.light.key_id != generation and not one.light._negotiating, 1.0)
@@ -267,6 +284,7 @@ def charged(served: Served) -> set[str]:
     return set(served.control.sources._failures._buckets)
 
 
+@DEAR
 async def test_it_is_charged_to_where_the_insider_began_not_to_where_one_packet_says_that_he_moved(
     tmp_path: Path,
 ) -> None:
@@ -290,7 +308,7 @@ async def test_it_is_charged_to_where_the_insider_began_not_to_where_one_packet_
     connection.session._keys._soft_reset_at = None  # a while later
     insider.light.renegotiate(time.monotonic())
     assert await insider.until(lambda: served.control.drops[DropReason.FAILED_LOGINS] > 0)
-    assert connection.work_s < worked + 0.005
+    assert connection.work_s < worked + 0.001
     colleague = await Client(served.udp, source="127.5.0.1").connect()
     for each in (insider, colleague):
         each.close()

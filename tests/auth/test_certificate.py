@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from helpers import certs
 from helpers.handshake import client_context, shake_hands
 from OpenSSL import SSL
 
-from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.certificate import CertificateTrust, _refused_key
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.identity import Refused
 from cvpnd.reasons import Refusal
@@ -279,6 +279,7 @@ def test_every_serial_number_is_found_on_the_list_and_no_neighbour_of_it(trust, 
         ("RSA:512", "", "1.2", Refusal.CERTIFICATE_WEAK_KEY, "too small"),
         ("EC:P-256", "-sha1", "1.3", Refusal.CERTIFICATE_WEAK_KEY, "digest"),
         ("RSA:2047", "", "1.3", Refusal.CERTIFICATE_WEAK_KEY, "2047"),
+        ("RSA:exponent", "", "1.3", Refusal.CERTIFICATE_INVALID, "an exponent of 33"),
         ("EC:P-256", "extendedKeyUsage=anyExtendedKeyUsage", "1.3", Refusal.CERTIFICATE_WRONG_PURPOSE, "key usage"),
         ("EC:P-256", "nsCertType=server", "1.3", Refusal.CERTIFICATE_WRONG_PURPOSE, "key usage"),
         (
@@ -297,6 +298,8 @@ def test_an_odd_certificate_of_our_own_authority_is_refused_by_name(
     options = {"RSA": f"rsa_keygen_bits:{size}", "EC": f"ec_paramgen_curve:{size}"}[kind]
     if size == "explicit":
         options = "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:explicit"
+    if size == "exponent":
+        options = "rsa_keygen_bits:2048", "-pkeyopt", f"rsa_keygen_pubexp:{2**32 + 1}"
     AUTHORITY.write(tmp_path, "ca")
     digest = extension if extension.startswith("-") else "-sha256"
     (tmp_path / "extensions").write_text(f"basicConstraints=CA:FALSE\n{extension if digest != extension else ''}\n")
@@ -313,6 +316,27 @@ def test_an_odd_certificate_of_our_own_authority_is_refused_by_name(
     refused = shake_hands(trust().ssl_context, client)
     assert refused.verdict.refusal is reason and detail in refused.verdict.detail
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("bits", "exponent", "taken"),
+    [
+        (8192, 2**32 - 1, True),
+        (8193, 3, False),
+        (16384, 65537, False),
+        (2048, 2**32 + 1, False),
+        (3072, 3**1900, False),
+    ],
+)
+def test_an_rsa_key_is_taken_up_to_a_length_at_which_a_proof_is_no_work(bits, exponent, taken):
+    key = rsa.RSAPublicNumbers(exponent, 2**bits - 1).public_key()
+    name = certs.common_name("alice")
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(AUTHORITY.certificate.subject)
+    builder = builder.public_key(key).serial_number(1).not_valid_before(certs.START).not_valid_after(certs.START)
+    certificate = builder.sign(AUTHORITY.private_key, hashes.SHA256())
+    refused = _refused_key(certificate, 2048)
+    assert (refused is None) is taken
+    assert refused is None or (refused.refusal, f"{bits} bits" in refused.detail) == (Refusal.CERTIFICATE_INVALID, True)
 
 
 def test_a_path_that_only_openssl_can_read_is_no_error_of_ours(trust):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from helpers import certs
+from cryptography import x509
+from helpers import certs, dear_certificates
 from helpers.handshake import client_context
 from key_updates import KeyLog, KeyUpdates
 from OpenSSL import SSL, crypto
 
 from cvpnd import _native
+from cvpnd.reasons import Refusal
 from cvpnd.wire import tls
 from cvpnd.wire.errors import DropReason, PeerError
 from cvpnd.wire.tls import MAX_SHOWN_CHARACTERS, TlsConnection, common_name
@@ -164,6 +168,48 @@ def test_a_crowd_of_authorities_is_not_read_and_its_sender_is_told(
     assert not server.established and server.verdict.certificate is None
     with pytest.raises(PeerError, match="record overflow"):
         client.receive(server.output())
+
+
+def second_flight(judging: SSL.Context, version: str, *beside: x509.Certificate) -> tuple[TlsConnection, bytes]:
+    """Of a client that brings these certificates beside its own, and the server that has not heard it yet."""
+    server = TlsConnection(judging, server=True)
+    client = TlsConnection(client_context(replace(certs.client(), intermediates=beside), version), server=False)
+    client.start()
+    server.receive(client.output())
+    client.receive(server.output())
+    return server, client.output()
+
+
+@pytest.mark.parametrize(
+    ("certificate", "count", "detail"),
+    [
+        (dear_certificates.curve_written_out, 1, "unusual parameters, such as a curve that is written out, not named"),
+        (dear_certificates.curve_written_out, 9, "unusual parameters"),
+        (dear_certificates.compressed_point, 1, "of which the key is a compressed point"),
+        (dear_certificates.usual_key, 17, "more than 17 certificates"),
+    ],
+)
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_certificates_that_are_work_are_not_decoded(
+    judging: SSL.Context, version: str, certificate: Callable[[], x509.Certificate], count: int, detail: str
+) -> None:
+    """Nine curves that are written out took a second and a half, in 8 kB from anybody."""
+    server, flight = second_flight(judging, version, *[certificate()] * count)
+    began = time.thread_time()
+    with pytest.raises(PeerError, match=f"it brings .*{detail}") as refused:
+        server.receive(flight)
+    assert time.thread_time() - began < 0.05
+    assert refused.value.reason is DropReason.TLS_FAILURE
+    assert server.verdict.refusal is Refusal.CERTIFICATE_INVALID and server.verdict.certificate is None
+    assert server.output(), "the alert"
+
+
+@pytest.mark.parametrize("count", [0, 1, 16])
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_as_many_usual_ones_as_a_path_may_have_are_let_in(judging: SSL.Context, version: str, count: int) -> None:
+    server, flight = second_flight(judging, version, *[dear_certificates.usual_key()] * count)
+    server.receive(flight)
+    assert server.established and server.verdict.refusal is None
 
 
 def test_buffers_of_the_handshake_are_given_back_once_nothing_waits_in_them() -> None:

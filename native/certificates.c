@@ -1,0 +1,127 @@
+#include "certificates.h"
+
+#include "wire.h"
+
+enum tag {
+    TAG_INTEGER = 0x02,
+    TAG_BIT_STRING = 0x03,
+    TAG_NULL = 0x05,
+    TAG_OBJECT = 0x06,
+    TAG_SEQUENCE = 0x30,
+    TAG_VERSION = 0xa0,
+    POINT_UNCOMPRESSED = 0x04, /* SEC 1, 2.3.3 */
+};
+
+const char *const CERTIFICATES_SENTENCES[CERTIFICATES_PROBLEM_COUNT] = {"",
+#define X(name, sentence) sentence,
+                                                                        CERTIFICATES_PROBLEMS(X)
+#undef X
+};
+
+/* In the fewest bytes, as DER wants it. OpenSSL takes the other ways of BER too: who reads them otherwise than it does
+ * looks at another key. */
+static bool take_length(struct cursor *from, size_t *length)
+{
+    uint8_t first, byte;
+    if (!take_u8(from, &first))
+        return false;
+    *length = first;
+    if (first < 0x80)
+        return true;
+    unsigned count = first & 0x7fu;
+    *length = 0;
+    if (count < 1 || count > 3)
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        if (!take_u8(from, &byte))
+            return false;
+        *length = *length << 8 | byte;
+    }
+    return *length >= (count == 1 ? 0x80u : 1u << 8 * (count - 1));
+}
+
+/* The next element, if that is its tag. */
+static bool take(struct cursor *from, enum tag tag, struct cursor *content)
+{
+    struct cursor rest = *from;
+    uint8_t found;
+    const uint8_t *bytes;
+    size_t length;
+    if (!take_u8(&rest, &found) || found != tag || !take_length(&rest, &length) || !take_bytes(&rest, length, &bytes))
+        return false;
+    *content = cursor_over(bytes, length);
+    *from = rest;
+    return true;
+}
+
+/* Only the parameters of RSASSA-PSS are a sequence and no work. */
+static bool is_rsassa_pss(const struct cursor *object)
+{
+    static const uint8_t rsassa_pss[] = {0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a};
+    return cursor_left(object) == sizeof rsassa_pss && memcmp(object->at, rsassa_pss, sizeof rsassa_pss) == 0;
+}
+
+static enum certificates_problem judge_key(struct cursor info)
+{
+    struct cursor algorithm, object, parameters, key;
+    uint8_t unused_bits, form;
+    if (!take(&info, TAG_SEQUENCE, &algorithm) || !take(&info, TAG_BIT_STRING, &key) ||
+        !take(&algorithm, TAG_OBJECT, &object))
+        return CERTIFICATES_MALFORMED;
+    if (take(&algorithm, TAG_OBJECT, &parameters)) { /* a curve by its name */
+        if (!take_u8(&key, &unused_bits) || !take_u8(&key, &form))
+            return CERTIFICATES_MALFORMED;
+        return form == POINT_UNCOMPRESSED ? CERTIFICATES_GOOD : CERTIFICATES_COMPRESSED;
+    }
+    bool usual = cursor_left(&algorithm) == 0 || take(&algorithm, TAG_NULL, &parameters) || is_rsassa_pss(&object);
+    return usual ? CERTIFICATES_GOOD : CERTIFICATES_PARAMETERS;
+}
+
+/* RFC 5280, 4.1. */
+static enum certificates_problem judge(struct cursor bytes)
+{
+    static const enum tag before_key[] = {TAG_INTEGER, TAG_SEQUENCE, TAG_SEQUENCE, TAG_SEQUENCE, TAG_SEQUENCE};
+    struct cursor certificate, signed_part, content;
+    if (!take(&bytes, TAG_SEQUENCE, &certificate) || !take(&certificate, TAG_SEQUENCE, &signed_part))
+        return CERTIFICATES_MALFORMED;
+    take(&signed_part, TAG_VERSION, &content);
+    for (size_t i = 0; i < sizeof before_key / sizeof before_key[0]; i++)
+        if (!take(&signed_part, before_key[i], &content))
+            return CERTIFICATES_MALFORMED;
+    return take(&signed_part, TAG_SEQUENCE, &content) ? judge_key(content) : CERTIFICATES_MALFORMED;
+}
+
+static bool take_u24(struct cursor *from, size_t *value)
+{
+    uint8_t high;
+    uint16_t low;
+    if (!take_u8(from, &high) || !take_u16(from, &low))
+        return false;
+    *value = (size_t)high << 16 | low;
+    return true;
+}
+
+enum certificates_problem certificates_judge(const uint8_t *message, size_t length, bool tls_1_3)
+{
+    struct cursor left = cursor_over(message, length);
+    uint8_t context_length;
+    uint16_t extensions_length;
+    size_t size;
+    const uint8_t *bytes;
+    if (tls_1_3 && (!take_u8(&left, &context_length) || !take_bytes(&left, context_length, &bytes)))
+        return CERTIFICATES_MALFORMED;
+    if (!take_u24(&left, &size) || size != cursor_left(&left))
+        return CERTIFICATES_MALFORMED;
+    for (unsigned count = 1; cursor_left(&left) > 0; count++) {
+        if (count > CERTIFICATES_MAX)
+            return CERTIFICATES_TOO_MANY;
+        if (!take_u24(&left, &size) || !take_bytes(&left, size, &bytes))
+            return CERTIFICATES_MALFORMED;
+        enum certificates_problem problem = judge(cursor_over(bytes, size));
+        if (problem != CERTIFICATES_GOOD)
+            return problem;
+        if (tls_1_3 && (!take_u16(&left, &extensions_length) || !take_bytes(&left, extensions_length, &bytes)))
+            return CERTIFICATES_MALFORMED;
+    }
+    return CERTIFICATES_GOOD;
+}

@@ -1,0 +1,37 @@
+/* The certificates of a client before OpenSSL decodes them: it decodes the key of each as it reads it, whoever has signed
+ * it, and strangers choose how much work that is. A curve that is written out, over a prime of theirs, takes 170 ms a
+ * certificate of 620 bytes, a compressed point on P-224 more than one, any key in its usual form less than 0.1 (OpenSSL
+ * 4.0). Pure functions. */
+#ifndef CVPND_CERTIFICATES_H
+#define CVPND_CERTIFICATES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    CERTIFICATES_MAX = 17, /* its own, and as many authorities as MAX_CHAIN_DEPTH in cvpnd/auth/context.py */
+};
+
+/* As the connection log says them. */
+#define CERTIFICATES_PROBLEMS(X)                                                                                     \
+    X(MALFORMED, "a certificate that is not DER")                                                                    \
+    X(TOO_MANY, "more than 17 certificates")                                                                         \
+    X(PARAMETERS, "a certificate with a key of unusual parameters, such as a curve that is written out, not named")  \
+    X(COMPRESSED, "a certificate of which the key is a compressed point")
+
+enum certificates_problem {
+    CERTIFICATES_GOOD,
+#define X(name, sentence) CERTIFICATES_##name,
+    CERTIFICATES_PROBLEMS(X)
+#undef X
+        CERTIFICATES_PROBLEM_COUNT,
+};
+
+/* "" for none. */
+extern const char *const CERTIFICATES_SENTENCES[CERTIFICATES_PROBLEM_COUNT];
+
+/* A Certificate message without its head. What TLS itself has against it is left to OpenSSL unless it is in the way. */
+enum certificates_problem certificates_judge(const uint8_t *message, size_t length, bool tls_1_3);
+
+#endif

@@ -1,0 +1,134 @@
+/* Certificate messages before anybody decodes a key: in which forms, and that nothing is read beyond the end. */
+#include "certificates.h"
+#include "check.h"
+
+enum { MESSAGE_MAX = 4096, HEAD = 3 };
+
+struct bytes {
+    uint8_t at[MESSAGE_MAX];
+    size_t length;
+};
+
+static struct bytes element(unsigned tag, const struct bytes *content)
+{
+    struct bytes result = {.length = 2 + content->length};
+    CHECK(content->length < 128);
+    result.at[0] = (uint8_t)tag, result.at[1] = (uint8_t)content->length;
+    memcpy(result.at + 2, content->at, content->length);
+    return result;
+}
+
+/* With this SubjectPublicKeyInfo. */
+static struct bytes certificate(const char *key)
+{
+    struct bytes facts;
+    facts.length = from_hex(facts.at, "a003020102" /* version */ "020101" /* serial */ "3000300030003000");
+    facts.length += from_hex(facts.at + facts.length, key);
+    struct bytes signed_part = element(0x30, &facts);
+    return element(0x30, &signed_part);
+}
+
+static struct bytes message(const struct bytes *one, unsigned count, bool tls_1_3)
+{
+    struct bytes result = {.length = tls_1_3 ? 1 : 0};
+    size_t of_one = HEAD + one->length + (tls_1_3 ? 2 : 0), all = of_one * count;
+    CHECK(all + 4 <= sizeof result.at);
+    result.at[result.length + 1] = (uint8_t)(all >> 8), result.at[result.length + 2] = (uint8_t)all;
+    result.length += HEAD;
+    for (unsigned i = 0; i < count; i++, result.length += of_one) {
+        result.at[result.length + 2] = (uint8_t)one->length;
+        memcpy(result.at + result.length + HEAD, one->at, one->length);
+    }
+    return result;
+}
+
+/* From the heap, with no byte to spare. */
+static enum certificates_problem judged(const uint8_t *bytes, size_t length, bool tls_1_3)
+{
+    uint8_t *exact = malloc(length + (length == 0));
+    CHECK(exact != NULL);
+    memcpy(exact, bytes, length);
+    enum certificates_problem problem = certificates_judge(exact, length, tls_1_3);
+    free(exact);
+    return problem;
+}
+
+static enum certificates_problem of(const char *key, unsigned count)
+{
+    struct bytes one = certificate(key), old = message(&one, count, false), new = message(&one, count, true);
+    enum certificates_problem problem = judged(old.at, old.length, false);
+    CHECK_EQUAL(judged(new.at, new.length, true), problem);
+    return problem;
+}
+
+#define ED25519        "300a300506032b6570030100"
+#define RSA            "300c300706032a03040500030100"
+#define RSA_PSS        "3016301006092a864886f70d01010a3003a0010003020030"
+#define NAMED          "3010300a06032a030406032b810403020004"
+#define COMPRESSED     "3010300a06032a030406032b810403020002"
+#define INFINITE       "3010300a06032a030406032b810403020000"
+#define WRITTEN_OUT    "300f300906032a03043002050003020004"
+#define WRITTEN_IN_BER "3011300b06032a030430800500000003020004"
+#define LONG_LENGTH    "300b30810506032b6570030100"
+#define CUT            "300a300506042b6570030100"
+#define NO_POINT       "300f300a06032a030406032b8104030100"
+
+static void keys_are_taken_in_their_usual_form_only(void)
+{
+    CHECK_EQUAL(of(ED25519, 1), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of(RSA, 1), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of(RSA_PSS, 1), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of(NAMED, 1), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of(COMPRESSED, 1), CERTIFICATES_COMPRESSED);
+    CHECK_EQUAL(of(INFINITE, 1), CERTIFICATES_COMPRESSED);
+    CHECK_EQUAL(of(WRITTEN_OUT, 1), CERTIFICATES_PARAMETERS);
+    CHECK_EQUAL(of(WRITTEN_IN_BER, 1), CERTIFICATES_PARAMETERS);
+    CHECK_EQUAL(of(LONG_LENGTH, 1), CERTIFICATES_MALFORMED);
+    CHECK_EQUAL(of(CUT, 1), CERTIFICATES_MALFORMED);
+    CHECK_EQUAL(of(NO_POINT, 1), CERTIFICATES_MALFORMED);
+}
+
+static void so_many_are_looked_at_and_no_more(void)
+{
+    CHECK_EQUAL(of(ED25519, 0), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of(ED25519, CERTIFICATES_MAX), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of(ED25519, CERTIFICATES_MAX + 1), CERTIFICATES_TOO_MANY);
+    CHECK_EQUAL(of(COMPRESSED, CERTIFICATES_MAX + 1), CERTIFICATES_COMPRESSED);
+}
+
+static void every_part_of_a_message_is_refused(void)
+{
+    struct bytes one = certificate(NAMED);
+    for (int tls_1_3 = 0; tls_1_3 <= 1; tls_1_3++) {
+        struct bytes whole = message(&one, 2, tls_1_3);
+        for (size_t length = 0; length < whole.length; length++)
+            CHECK_EQUAL(judged(whole.at, length, tls_1_3), CERTIFICATES_MALFORMED);
+        whole.length++;
+        CHECK_EQUAL(judged(whole.at, whole.length, tls_1_3), CERTIFICATES_MALFORMED);
+    }
+}
+
+/* No other byte hides a curve that is written out: what is still good says that it is another kind of key. */
+static void no_byte_lets_a_written_curve_through(void)
+{
+    struct bytes one = certificate(WRITTEN_OUT), whole = message(&one, 1, true);
+    const size_t parameters = whole.length - 2 /* extensions */ - 4 /* key */ - 4, object_length = parameters - 4;
+    CHECK(whole.at[parameters] == 0x30 && whole.at[parameters + 2] == 0x05);
+    for (size_t at = 0; at < whole.length; at++)
+        for (unsigned value = 0; value < 256; value++) {
+            uint8_t before = whole.at[at];
+            whole.at[at] = (uint8_t)value;
+            if (judged(whole.at, whole.length, true) == CERTIFICATES_GOOD)
+                CHECK(at == parameters || at == object_length);
+            whole.at[at] = before;
+        }
+}
+
+int main(void)
+{
+    RUN(keys_are_taken_in_their_usual_form_only);
+    RUN(so_many_are_looked_at_and_no_more);
+    RUN(every_part_of_a_message_is_refused);
+    RUN(no_byte_lets_a_written_curve_through);
+    return 0;
+}
