@@ -9,7 +9,7 @@ import socket
 from collections import Counter
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
+from helpers.dear_certificates import usual_key
 from helpers.pair import Pair, client_context, pki, tls_context
 from helpers.served import Client, Served, wait_until
 from key_updates import CountedTls, KeyLog, KeyUpdates
@@ -185,21 +185,29 @@ def test_a_peer_info_of_64_kilobytes_ends_the_handshake() -> None:
     assert not pair.of_server(CredentialsReceived)
 
 
-@pytest.mark.parametrize(("kilobytes", "taken"), [(20, True), (48, False)])
-def test_a_chain_of_many_small_certificates_ends_the_handshake(kilobytes: int, taken: bool) -> None:
-    """Work for nothing: OpenSSL decodes each certificate's key before it asks who has signed it, 0.65 ms for 226 bytes
-    (P-521, compressed), and up to 100 kB of them kept the event loop for 290 ms at a time. The longest real chains have
+@pytest.mark.parametrize(
+    ("beside", "size", "reason"),
+    [
+        (16, 1250, None),
+        (17, 300, Refusal.CERTIFICATE_INVALID),
+        (100, 300, Refusal.CERTIFICATE_INVALID),
+        (16, 3000, Refusal.TLS_FAILURE),
+    ],
+)
+def test_a_chain_of_many_or_long_certificates_ends_the_handshake(
+    beside: int, size: int, reason: Refusal | None
+) -> None:
+    """Work for nothing: OpenSSL decodes each certificate before it asks who has signed it. The longest real chains have
     20 kB."""
     context = tls_context(pki().client, server=False)
-    one = pki().client.certificate
-    for _ in range(kilobytes * 1024 // len(one.public_bytes(Encoding.DER))):
-        context.add_extra_chain_cert(one)
+    for _ in range(beside):
+        context.add_extra_chain_cert(usual_key(size))
     pair = Pair(LightClient(context, 0.0))
     pair.run(lambda pair: pair.client.connected or bool(pair.of_server(SessionClosed)), seconds=30)
-    assert pair.client.connected is taken
-    if not taken:
+    assert pair.client.connected is (reason is None)
+    if reason is not None:
         (closed,) = pair.of_server(SessionClosed)
-        assert closed.reason is Refusal.TLS_FAILURE and session_of(pair).drops[DropReason.TLS_FAILURE]
+        assert closed.reason is reason and session_of(pair).drops[DropReason.TLS_FAILURE]
         assert session_of(pair).verdict.certificate is None, "none was looked at"
 
 
