@@ -226,7 +226,12 @@ static enum door_result enqueue_locked(struct door_queue *queue, const struct do
     if (item == NULL)
         return DOOR_FULL;
     *item = (struct door_item){
-        .key = packet->key, .local = packet->local, .standing = standing, .length = packet->length};
+        .key = packet->key,
+        .local = packet->local,
+        .standing = standing,
+        .proven = packet->proven,
+        .length = packet->length,
+    };
     memcpy(item->packet, packet->bytes, packet->length);
     *line->last = item;
     line->last = &item->next;

@@ -50,6 +50,7 @@ struct door_item {
     struct door_key key;
     struct ip_address local;
     enum door_class standing;
+    bool proven; /* it echoes our cookie, which the doorman has verified */
     size_t length;
     uint8_t packet[];
 };

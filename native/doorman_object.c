@@ -195,8 +195,8 @@ _Static_assert(offsetof(struct door_item, next) == 0, "list_from_chain");
 static PyObject *from_item(const void *chained)
 {
     const struct door_item *item = chained;
-    return Py_BuildValue("(I" ARRIVAL_FORMAT "y#)", item->key.listener, ARRIVAL_OF(item->key.source, item->local),
-                         (const char *)item->packet, (Py_ssize_t)item->length);
+    return Py_BuildValue("(I" ARRIVAL_FORMAT "y#O)", item->key.listener, ARRIVAL_OF(item->key.source, item->local),
+                         (const char *)item->packet, (Py_ssize_t)item->length, item->proven ? Py_True : Py_False);
 }
 
 static PyObject *object_fetch(PyObject *self, PyObject *args)

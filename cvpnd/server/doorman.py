@@ -1,8 +1,9 @@
 """``_native.Doorman``: the thread that reads the control sockets of all UDP listeners (``native/doorman.h``).
 
 It answers the resets of strangers and drops what leads nowhere; here arrive packets of sessions it was told of, and
-first packets that echo a cookie. Whether those may begin a session is decided again on this side, where the whole of
-``wire.stateless`` is asked: the doorman lets nothing through that would be refused there for its bytes.
+first packets that echo a cookie, which it alone verifies. Whether those may begin a session is decided again on this
+side, where the rest of ``wire.stateless`` is asked: the doorman lets nothing through that would be refused there for
+its bytes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class ControlDatagram(NamedTuple):
     local: str
     """The gateway's own address it was sent to; empty = not known."""
     packet: bytes
+    proven: bool = False
+    """It echoes our cookie: the doorman has verified that."""
 
 
 _datagram = partial(tuple.__new__, ControlDatagram)
@@ -93,8 +96,8 @@ class Doorman:
         """Some of those that wait: of established sessions first, then of handshakes, then of strangers, then data
         packets that name no peer and came from where an established session is."""
         return [
-            _datagram((listener, _source(host, port, scope_id), host_text(local), packet))
-            for listener, host, port, scope_id, local, packet in self._native.fetch(*PER_FETCH)
+            _datagram((listener, _source(host, port, scope_id), host_text(local), packet, proven))
+            for listener, host, port, scope_id, local, packet, proven in self._native.fetch(*PER_FETCH)
         ]
 
     def drops(self) -> Mapping[DropReason, int]:

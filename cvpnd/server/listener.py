@@ -124,7 +124,7 @@ class UdpListener:
                 return self._drop(DropReason.LIVE_CLIENT)
             first = stateless.answer_reset(packet, source, now, self._cookie, protection)
         else:
-            first = stateless.check_echo(packet, source, now, self._cookie, protection)
+            first = stateless.check_echo(packet, source, now, None if datagram.proven else self._cookie, protection)
         match first:
             case stateless.Established():
                 self._abandon_unfinished(source)

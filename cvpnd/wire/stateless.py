@@ -80,9 +80,10 @@ def answer_reset(
 
 
 def check_echo(
-    packet: bytes, address: Address, now: float, cookie: ResetCookie, protection: ControlProtection = UNPROTECTED
+    packet: bytes, address: Address, now: float, cookie: ResetCookie | None, protection: ControlProtection = UNPROTECTED
 ) -> Established | DropReason:
-    """Whether this packet of an unknown peer completes the exchange, or why it is dropped."""
+    """Whether this packet of an unknown peer completes the exchange, or why it is dropped. ``cookie`` None: that it
+    echoes ours has been verified (the doorman does, and once takes as long as all else here)."""
     try:
         if parse_header(packet).opcode not in _ECHO_OPCODES:
             return DropReason.BAD_OPCODE
@@ -96,7 +97,7 @@ def check_echo(
         return DropReason.NO_ACK
     if max(echo.acks) > _LAST_FIRST_ID or (echo.packet_id or 0) > _LAST_FIRST_ID:
         return DropReason.LATE_PACKET
-    if not cookie.verify(echo.remote_session_id, address, echo.session_id, now):
+    if cookie is not None and not cookie.verify(echo.remote_session_id, address, echo.session_id, now):
         return DropReason.BAD_COOKIE
     refused = protection.judge(first)
     if refused is not None:

@@ -109,9 +109,10 @@ def test_stranger_comes_through_once_it_echoes_the_cookie(open_door, bound, to):
     assert source == to, "from the address it was sent to"
     assert door.doorman.fetch() == []
     packet = client.echo(cookie)
-    assert door.fetch(1) == [ControlDatagram(7, client.address, to, packet)]
-    client.socket.sendto(b"\x20" + client.session_id + b"behind it", client.to)
-    assert door.fetch(1)[0].packet.endswith(b"behind it"), "although nobody has said yet whether there is a session"
+    assert door.fetch(1) == [ControlDatagram(7, client.address, to, packet, proven=True)]
+    behind = b"\x20" + client.session_id + b"behind it"
+    client.socket.sendto(behind, client.to)
+    assert door.fetch(1) == [ControlDatagram(7, client.address, to, behind)], "although nobody has spoken of a session"
     door.doorman.forget(7, client.address, client.session_id)
     client.socket.sendto(b"\x20" + client.session_id + bytes(5), client.to)
     assert door.dropped(DropReason.NO_ACK, 1)
@@ -141,7 +142,9 @@ def test_known_sessions_come_through_and_the_established_first(open_door):
     door.doorman.know(7, established.address, established.session_id, established=True)
     expected = [stranger.echo(cookie), handshake.echo(cookie), established.echo(cookie)]
     time.sleep(0.1)
-    assert [datagram.packet for datagram in door.fetch(3)] == expected[::-1]
+    came = door.fetch(3)
+    assert [datagram.packet for datagram in came] == expected[::-1]
+    assert [datagram.proven for datagram in came] == [False, False, True], "of sessions it knows it looks at no cookie"
     assert door.doorman.totals()["known_packets"] == 2
 
 

@@ -75,6 +75,7 @@ def test_cookie_is_bound_to_scope_client_and_secret() -> None:
 def test_guessed_cookie_is_refused(guess: bytes) -> None:
     if guess != NO_SESSION_ID:
         assert check_echo(echo(guess), HERE, 0.0, COOKIE) is DropReason.BAD_COOKIE
+        assert check_echo(echo(guess), HERE, 0.0, None) == Established(SID, guess, ANY), "the doorman has looked"
 
 
 def test_cookie_is_never_all_zero(monkeypatch: pytest.MonkeyPatch) -> None:
