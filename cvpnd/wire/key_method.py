@@ -32,6 +32,7 @@ TEXTS_REMEMBERED = 64
 """Clients of one release on one system say the same of themselves, word for word. At most 1 MB of text."""
 NO_PEER_ID = 0xFFFFFF
 _METHOD = 2
+_HEAD = bytes(4) + bytes((_METHOD,))
 _STRINGS = (
     ("options", MAX_OPTIONS_BYTES),
     ("username", MAX_USERNAME_BYTES),
@@ -161,8 +162,7 @@ def serialise_key_message(message: KeyMessage) -> bytes:
     source = message.source
     return b"".join(
         (
-            bytes(4),
-            bytes((_METHOD,)),
+            _HEAD,
             source.pre_master,
             source.random1,
             source.random2,
@@ -172,6 +172,16 @@ def serialise_key_message(message: KeyMessage) -> bytes:
             _string(message.peer_info),
         )
     )
+
+
+def serialise_answer(source: KeySource, options: str, peer_info: str) -> bytes:
+    """The server's, to a client with these ``options``: its own, seen from the other side, and no credentials."""
+    return b"".join((_HEAD, source.random1, source.random2, _answered(options), _string(peer_info)))
+
+
+@lru_cache(maxsize=TEXTS_REMEMBERED)
+def _answered(options: str) -> bytes:
+    return _string(mirror_options(options)) + _string("") + _string("")
 
 
 def _secret(raw: bytes | bytearray) -> Secret:
@@ -213,7 +223,6 @@ _MIRRORED = {
 }
 
 
-@lru_cache(maxsize=TEXTS_REMEMBERED)
 def mirror_options(options: str) -> str:
     """Our answer to the client's options string: its own, seen from the other side, so that nothing mismatches.
 

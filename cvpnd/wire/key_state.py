@@ -28,7 +28,6 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from cvpnd.secret import Secret
 from cvpnd.wire.errors import DropReason, PeerError, UsageError
 from cvpnd.wire.key_material import DataChannelKeys, data_channel_keys, export_key2, prf_key2
 from cvpnd.wire.key_method import (
@@ -37,9 +36,8 @@ from cvpnd.wire.key_method import (
     KeyMessage,
     KeySource,
     announced_length,
-    mirror_options,
     parse_key_message,
-    serialise_key_message,
+    serialise_answer,
 )
 from cvpnd.wire.messages import MessageReader, serialise_message
 from cvpnd.wire.negotiation import KeyDerivation, Negotiated
@@ -287,9 +285,7 @@ class KeyState:
     def send_key_message(self, options: str, random: bytes, peer_info: str = "") -> None:
         """Our answer, at once and whatever login will say: the client reads no text before it."""
         self.server_source = KeySource.cut(random, with_pre_master=False)
-        self._send(
-            serialise_key_message(KeyMessage(self.server_source, mirror_options(options), "", Secret(), peer_info))
-        )
+        self._send(serialise_answer(self.server_source, options, peer_info))
         self.negotiate(NegotiationInput.KEY_SENT)
 
     def read_text(self, record: bytes | bytearray) -> list[bytes]:

@@ -19,6 +19,7 @@ from cvpnd.wire.key_method import (
     option_value,
     parse_key_message,
     parse_peer_info,
+    serialise_answer,
     serialise_key_message,
 )
 
@@ -51,9 +52,15 @@ def test_every_prefix_waits_for_more_but_the_one_without_peer_info() -> None:
     assert parse_key_message(raw + b"ignored", from_client=True) is not None
 
 
+@pytest.mark.parametrize("peer_info", ["", "ID=5\n"])
+def test_answer_of_a_server_is_its_message_without_credentials(peer_info: str) -> None:
+    source = KeySource.cut(RANDOM[:64], with_pre_master=False)
+    whole = serialise_key_message(KeyMessage(source, mirror_options(OCC_26), "", Secret(), peer_info))
+    assert [serialise_answer(source, OCC_26, peer_info) for _ in range(2)] == [whole, whole]
+
+
 def test_servers_message_has_no_pre_master() -> None:
-    sent = KeyMessage(KeySource.cut(RANDOM[:64], with_pre_master=False), "V4,tls-server", "", Secret(), "")
-    raw = serialise_key_message(sent)
+    raw = serialise_answer(KeySource.cut(RANDOM[:64], with_pre_master=False), "V4,tls-client", "")
     assert raw[:5] == b"\0\0\0\0\x02"
     assert raw[-6:] == bytes(6), "absent strings have length 0 and no bytes"
     got = parse_key_message(raw, from_client=False)
