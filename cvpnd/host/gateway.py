@@ -77,7 +77,7 @@ class HostGateway:
         self._patience = Patience()
         self._look_at: float | None = None  # when to look at everything, by the loop's clock
         self._our_ports: dict[int, float] = {}  # by which the kernel calls our latest changes to the firewall, and when
-        self._attached: tuple[IPNetwork, ...] = ()
+        self._attached = links.narrowest(())
         self._busy = asyncio.Lock()
         self.claim = Claim(runtime_dir)
         """Taken by ``up`` at the latest, released by ``down``."""
@@ -139,8 +139,7 @@ class HostGateway:
     def attached_network(self, address: IPAddress) -> IPNetwork | None:
         """The network of one of this host's own interfaces that ``address`` is in, as of the latest plan: whoever has
         that address is, as far as anybody can tell, on the same link."""
-        around = [network for network in self._attached if address in network]
-        return max(around, key=lambda network: network.prefixlen, default=None)
+        return self._attached(address)
 
     async def warnings(self) -> list[str]:
         """What else on this host keeps clients from their target networks."""
@@ -250,7 +249,7 @@ class HostGateway:
                 if seen.addresses or seen.everything:
                     ours = {endpoint.tun for endpoint in self._plan.endpoints}
                     indexes = await links.interface_indexes(netlink)
-                    self._attached = await links.attached_networks(netlink, indexes, ours)
+                    self._attached = links.narrowest(await links.attached_networks(netlink, indexes, ours))
         except HostError as error:
             text = f"this host cannot be looked at: {error}"
             return self._in_trouble([HostChange("routes", text)], now, seen.another_try)
@@ -340,7 +339,7 @@ class HostGateway:
             self._settings, self._host_wide = settings, decided_by
             await self._tables.apply(netlink, plan, indexes, ipv6=ipv6, look=known is None)
             ours = {endpoint.tun for endpoint in plan.endpoints}
-            self._attached = await links.attached_networks(netlink, indexes, ours)
+            self._attached = links.narrowest(await links.attached_networks(netlink, indexes, ours))
         self._in_place, self._trouble = plan, ""
         names = {endpoint.name for endpoint in plan.endpoints}
         self._kept_back = Counter({each: count for each, count in self._kept_back.items() if each.endpoint in names})

@@ -6,7 +6,7 @@ There is nothing to undo here: all of it goes with the device.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import IFF_UP
 
 from cvpnd.host.errors import HostError, from_netlink
 from cvpnd.host.netlink import listed
-from cvpnd.host.plan import EndpointPlan, HostPlan, IPNetwork
+from cvpnd.host.plan import EndpointPlan, HostPlan, IPAddress, IPNetwork
 
 TRANSMIT_QUEUE_LENGTH = 1000
 """The kernel's default of 500 packets is less than one burst of full-size segments; 100 was measured to hurt."""
@@ -41,6 +41,21 @@ async def attached_networks(
         if names.get(message["index"]) not in (*ours, "lo") and network.num_addresses > 1 and not network.is_link_local:
             found.add(network)
     return tuple(found)
+
+
+def narrowest(networks: Iterable[IPNetwork]) -> Callable[[IPAddress], IPNetwork | None]:
+    """Which of these an address is in, by numbers: each login asks, and ``in`` takes as long as many steps of one."""
+    table = [(n.version, int(n.netmask), int(n.network_address), n) for n in networks]
+    table.sort(key=lambda entry: entry[1], reverse=True)
+
+    def look_up(address: IPAddress) -> IPNetwork | None:
+        version, number = address.version, int(address)
+        for of, mask, first, network in table:
+            if of == version and number & mask == first:
+                return network
+        return None
+
+    return look_up
 
 
 def check_interfaces(plan: HostPlan, present: dict[str, int]) -> None:
