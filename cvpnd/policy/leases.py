@@ -188,9 +188,9 @@ class LeasePool:
 
     def _candidates(self, user: Holder) -> Iterator[int]:
         """If any are free to be had, at least one of them is here."""
-        words = _WORDS.unpack(hashlib.sha256(repr(user).encode()).digest())
         if (last := self._last_of_user.get(user)) is not None:
             yield last
+        words = _WORDS.unpack(hashlib.sha256(repr(user).encode()).digest())
         for word in words:
             yield word % self.capacity
         for word in words if self._clean else ():
