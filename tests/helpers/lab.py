@@ -504,7 +504,7 @@ log_directory = "{self.log_directory}"
     def connection_log(self) -> list[dict[str, Any]]:
         """The entries of all connection log files under the log directory, in file order; those of a moment ago too,
         which the daemon lets gather before it writes them."""
-        time.sleep(5 * GATHER_S)
+        time.sleep(GATHER_S + 0.2)
         lines: list[str] = []
         for path in sorted(self.log_directory.rglob("*")):
             if path.is_file():
