@@ -65,6 +65,7 @@ enum drop_reason {
         DROP_REASON_COUNT,
     PACKET_PASSES = DROP_REASON_COUNT,
     PACKET_COMPLETES, /* the last fragment of a packet, all of which goes on in its place */
+    PACKET_WAITS,     /* a fragment, for the others of its packet */
     PACKET_ABSORBED,  /* it has ended where it should: a keepalive, a notice, an event */
 };
 enum total {

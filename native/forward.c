@@ -232,7 +232,7 @@ static enum drop_reason receive_datagram(struct forwarder *forwarder, const stru
     return admit_payload(forwarder, peer, packet);
 }
 
-/* Keeps a packet that passes at the front of the batch, counts one that is dropped, and says whether it is. */
+/* Keeps a packet that passes at the front of the batch, counts one that is dropped, and says whether it ends here. */
 static bool settle(struct forwarder *forwarder, struct batch *batch, unsigned *kept, unsigned at,
                    enum drop_reason reason)
 {
@@ -240,18 +240,18 @@ static bool settle(struct forwarder *forwarder, struct batch *batch, unsigned *k
         batch->packets[(*kept)++] = batch->packets[at];
     else if (reason == PACKET_COMPLETES)
         datagrams_place(forwarder->whole, *kept);
-    else if (reason != PACKET_ABSORBED)
+    else if (reason < DROP_REASON_COUNT)
         count_drop(forwarder->counters, reason);
-    return reason < DROP_REASON_COUNT;
+    return reason < DROP_REASON_COUNT || reason == PACKET_ABSORBED;
 }
 
 unsigned link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch)
 {
-    unsigned kept = 0, dropped = 0;
+    unsigned kept = 0, ended = 0;
     for (unsigned i = 0; i < batch->count; i++)
-        dropped += settle(forwarder, batch, &kept, i, receive_datagram(forwarder, listener, &batch->packets[i]));
+        ended += settle(forwarder, batch, &kept, i, receive_datagram(forwarder, listener, &batch->packets[i]));
     batch->count = kept;
-    return dropped;
+    return ended;
 }
 
 static enum drop_reason receive_frame(struct forwarder *forwarder, struct peer *peer, struct packet *packet)

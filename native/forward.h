@@ -60,7 +60,8 @@ struct forwarder {
     uint32_t last_peer; /* whose authentic datagram came last; NO_PEER_ID at first */
 };
 
-/* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. How many were dropped. */
+/* Datagrams of one listener in; inner packets, to be written to its endpoint's TUN, out. How many ended here, dropped or as
+ * keepalives and notices. */
 unsigned link_to_tun(struct forwarder *forwarder, const struct listener *listener, struct batch *batch);
 
 /* Frames of one TCP connection, whose peer this is. False when the connection has to be closed: a stream whose

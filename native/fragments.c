@@ -87,7 +87,7 @@ static enum drop_reason judge(const struct place *place, uint32_t header)
     if (place->end == place->offset || place->end + header > UINT16_MAX ||
         (place->more && (place->end - place->offset) % EXTENSION_UNIT != 0))
         return DROP_BAD_FRAGMENT;
-    return PACKET_ABSORBED;
+    return PACKET_WAITS;
 }
 
 static enum drop_reason locate_v4(struct place *place, const uint8_t *packet, uint32_t length)
@@ -141,7 +141,7 @@ static enum drop_reason locate_v6(struct place *place, const uint8_t *packet, ui
     return PACKET_PASSES;
 }
 
-/* PACKET_ABSORBED: it has a place. */
+/* PACKET_WAITS: it has a place. */
 static enum drop_reason locate(struct place *place, const uint8_t *packet, uint32_t length)
 {
     memset(place, 0, sizeof *place);
@@ -258,7 +258,7 @@ enum drop_reason fragments_hold(struct unfinished *unfinished, const uint8_t *pa
 {
     struct place place;
     enum drop_reason reason = locate(&place, packet, length);
-    if (reason != PACKET_ABSORBED)
+    if (reason != PACKET_WAITS)
         return reason;
 
     struct datagram **at = find(unfinished, place.key);
@@ -289,7 +289,7 @@ enum drop_reason fragments_hold(struct unfinished *unfinished, const uint8_t *pa
     }
     while (unfinished->count > UNFINISHED_PACKETS || unfinished->cost > most)
         give_up(unfinished, &unfinished->oldest, counters);
-    return PACKET_ABSORBED;
+    return PACKET_WAITS;
 }
 
 void fragments_expire(struct unfinished *unfinished, uint64_t now_ms, struct counters *counters)

@@ -59,7 +59,7 @@ static inline bool may_be_fragment(const uint8_t *packet)
     return is_extension_header(packet[IPV6_NEXT_HEADER]);
 }
 
-/* Of what may be one. Keeps a copy of a fragment: PACKET_ABSORBED, or PACKET_COMPLETES when none of its packet is missing
+/* Of what may be one. Keeps a copy of a fragment: PACKET_WAITS, or PACKET_COMPLETES when none of its packet is missing
  * any more, which is then the last in `whole`. PACKET_PASSES for what is no fragment. */
 enum drop_reason fragments_hold(struct unfinished *unfinished, const uint8_t *packet, uint32_t length,
                                 uint64_t now_ms, struct counters *counters, struct datagram **whole);

@@ -220,8 +220,8 @@ static void serve_link(struct worker *worker, uint32_t id)
     if (link_receive(worker->receiver, fd, &worker->counters) == IO_BROKEN)
         worker_unwatch(worker, fd);
     while (link_take(worker->receiver, &worker->batch, &worker->counters)) {
-        unsigned dropped = link_to_tun(&worker->forwarder, listener, &worker->batch);
-        pacer_count(&worker->pacer, PACER_UP, dropped); /* a flood: the fewer wake-ups the better */
+        unsigned ended = link_to_tun(&worker->forwarder, listener, &worker->batch);
+        pacer_count(&worker->pacer, PACER_UP, ended); /* a flood, when they are many: the fewer wake-ups the better */
         write_received(worker, listener->endpoint);
     }
     flush_runs(worker, listener->endpoint);

@@ -29,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 checksum_set_field(packet + IPV4_CHECKSUM, (uint16_t)~sum);
             }
             enum drop_reason reason = fragments_hold(&unfinished, packet, inner.length, now_ms, &counters, &whole);
-            held += reason == PACKET_ABSORBED || reason == PACKET_COMPLETES;
+            held += reason == PACKET_WAITS || reason == PACKET_COMPLETES;
             CHECK(unfinished.count <= UNFINISHED_PACKETS && unfinished.cost <= UNFINISHED_BYTES);
         }
         free(packet);

@@ -1,5 +1,6 @@
 /* What one packet meets on its way, and that hostile bytes meet nothing else. */
 #include "check.h"
+#include "checksum.h"
 #include "fixture.h"
 
 enum { ROOM = 4096 };
@@ -214,6 +215,28 @@ static void float_is_told_five_times_a_second_and_moves_nothing(void)
     }
     CHECK_EQUAL(fixture_dropped(fixture, DROP_FLOAT_REFUSED), 1);
     CHECK(atomic_load(&fixture->peer->remote) == remote);
+    fixture_free(fixture);
+}
+
+/* For whoever gathers a flood: fragments are counted with their packet. */
+static void what_goes_on_and_what_waits_does_not_end_here(void)
+{
+    struct fixture *fixture = fixture_new();
+    uint8_t packet[ROOM], inner[64];
+    struct batch batch;
+    size_t length = fixture_ipv4(inner, "10.100.0.2", "10.20.1.1");
+    fixture_datagram(&batch, packet, fixture_client_seal(fixture, packet, 1, inner, length));
+    CHECK_EQUAL(link_to_tun(&fixture->forwarder, fixture->listener, &batch), 0);
+    fixture_datagram(&batch, packet, fixture_client_seal(fixture, packet, 1, inner, length)); /* replayed */
+    CHECK_EQUAL(link_to_tun(&fixture->forwarder, fixture->listener, &batch), 1);
+    fixture_datagram(&batch, packet, fixture_client_seal(fixture, packet, 2, KEEPALIVE, KEEPALIVE_SIZE));
+    CHECK_EQUAL(link_to_tun(&fixture->forwarder, fixture->listener, &batch), 1);
+    put_u16(inner + IPV4_FRAGMENT_FIELD, 1); /* the last 8 bytes of 16 */
+    memset(inner + IPV4_CHECKSUM, 0, 2);
+    checksum_set_field(inner + IPV4_CHECKSUM, (uint16_t)~checksum_add(0, inner, 20));
+    fixture_datagram(&batch, packet, fixture_client_seal(fixture, packet, 3, inner, length));
+    CHECK_EQUAL(link_to_tun(&fixture->forwarder, fixture->listener, &batch), 0);
+    CHECK_EQUAL(fixture->peer->unfinished.count, 1);
     fixture_free(fixture);
 }
 
@@ -528,6 +551,7 @@ int main(void)
     RUN(who_has_just_come_is_not_silent);
     RUN(terminal_event_waits_for_room);
     RUN(float_is_told_five_times_a_second_and_moves_nothing);
+    RUN(what_goes_on_and_what_waits_does_not_end_here);
     RUN(control_packet_belongs_behind_data_of_its_client);
     RUN(sealed_packet_opens_at_the_client);
     RUN(unsendable_packets_have_their_reasons);

@@ -36,8 +36,8 @@ static void a_packet_is_whole_with_its_last_hole_filled(void)
 {
     struct unfinished unfinished = {0};
     struct datagram *whole = NULL;
-    CHECK_EQUAL(hold(&unfinished, 1, 16, 20, false, 0, &whole), PACKET_ABSORBED);
-    CHECK_EQUAL(hold(&unfinished, 1, 0, 8, true, 0, &whole), PACKET_ABSORBED);
+    CHECK_EQUAL(hold(&unfinished, 1, 16, 20, false, 0, &whole), PACKET_WAITS);
+    CHECK_EQUAL(hold(&unfinished, 1, 0, 8, true, 0, &whole), PACKET_WAITS);
     CHECK(whole == NULL && unfinished.count == 1);
     CHECK_EQUAL(hold(&unfinished, 1, 8, 16, true, 0, &whole), PACKET_COMPLETES);
     CHECK(whole != NULL && unfinished.count == 0 && unfinished.cost == 0 && unfinished.oldest == NULL);
@@ -63,7 +63,7 @@ static void what_waits_for_half_a_minute_is_given_up(void)
     fragments_expire(&unfinished, 1000 + UNFINISHED_MS, &counters);
     CHECK_EQUAL(given_up(), 1);
     CHECK_EQUAL(unfinished.count, 1);
-    CHECK_EQUAL(hold(&unfinished, 2, 8, 16, false, 2000 + UNFINISHED_MS, &whole), PACKET_ABSORBED); /* too late */
+    CHECK_EQUAL(hold(&unfinished, 2, 8, 16, false, 2000 + UNFINISHED_MS, &whole), PACKET_WAITS); /* too late */
     CHECK_EQUAL(given_up(), 1);
     CHECK(whole == NULL && unfinished.count == 1);
     fragments_clear(&unfinished);
@@ -75,9 +75,9 @@ static void a_packet_of_too_many_fragments_is_given_up(void)
     struct unfinished unfinished = {0};
     struct datagram *whole = NULL;
     for (uint32_t i = 0; i < FRAGMENTS_OF_PACKET; i++)
-        CHECK_EQUAL(hold(&unfinished, 1, 8 * i, 8 * i + 8, true, 0, &whole), PACKET_ABSORBED);
+        CHECK_EQUAL(hold(&unfinished, 1, 8 * i, 8 * i + 8, true, 0, &whole), PACKET_WAITS);
     CHECK_EQUAL(hold(&unfinished, 1, 8 * FRAGMENTS_OF_PACKET, 8 * FRAGMENTS_OF_PACKET + 8, false, 0, &whole),
-                PACKET_ABSORBED);
+                PACKET_WAITS);
     CHECK_EQUAL(given_up(), FRAGMENTS_OF_PACKET);
     fragments_clear(&unfinished);
     for (uint32_t i = 0; i < FRAGMENTS_OF_PACKET; i++)
@@ -134,7 +134,7 @@ static void random_fragments_make_whole_packets_only(void)
         put_in++;
         enum drop_reason reason =
             hold(&unfinished, (uint16_t)(dice & 63), offset, offset + length, more, now_ms, &whole);
-        CHECK(reason == PACKET_ABSORBED || reason == PACKET_COMPLETES);
+        CHECK(reason == PACKET_WAITS || reason == PACKET_COMPLETES);
         CHECK((reason == PACKET_COMPLETES) == (whole != NULL));
         CHECK(unfinished.count <= UNFINISHED_PACKETS && unfinished.cost <= UNFINISHED_BYTES);
         if (dice >> 60 == 0)
