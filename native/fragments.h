@@ -3,7 +3,8 @@
  * client's first fragments leave no room for anybody's last ones. What is whole here has to be whole for the kernel too, at
  * once, or the rest of it would wait there all the same. So nothing goes on that overlaps (RFC 5722), nor what the kernel
  * drops or passes before it looks for the rest: an IPv4 header with a wrong checksum, a first fragment that ends within its
- * headers, one behind hop-by-hop options, or one in another.
+ * headers, one behind hop-by-hop options, or one in another. Hop-by-hop options are what routers may drop a packet for anyhow
+ * (RFC 9673): what hosts send with them, router alerts of MLD and RSVP, is short.
  *
  * The rest of a packet comes within moments or, where the tunnel has lost some of it, never: of too much that is
  * unfinished, the oldest is given up. While all peers together have much, each may have an eighth: twenty thousand who all
