@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cvpnd.config import Config, ConfigError, DaemonConfig, check_files, load
+from cvpnd.version_option import VersionOption
 
 DEFAULT_CONFIG = Path("/etc/cvpnd/cvpnd.toml")
 
@@ -24,6 +25,10 @@ app = typer.Typer(
 )
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The TOML file.", dir_okay=False)]
+
+
+@app.callback()
+def common(_version: VersionOption = False) -> None: ...
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from cvpnd.ctl.client import Refused, Unreachable
 from cvpnd.ctl.nouns import Nouns
 from cvpnd.ctl.options import JsonOption, SocketOption
+from cvpnd.version_option import VersionOption
 
 REFUSED, MISUSED, UNREACHABLE = 1, 2, 3
 EXIT_CODES = (
@@ -30,7 +31,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def common(socket: SocketOption, as_json: JsonOption = False) -> None:
+def common(socket: SocketOption, as_json: JsonOption = False, _version: VersionOption = False) -> None:
     # given before the noun they are the defaults of the same options behind it
     os.environ["CVPND_SOCKET"] = str(socket)
     if as_json:

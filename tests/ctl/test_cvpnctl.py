@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -267,6 +268,14 @@ def test_reload(ctl: Ctl, operations: MemoryOperations) -> None:
 def test_help_says_what_the_exit_codes_mean(tmp_path: Path) -> None:
     shown = " ".join(run("--help", cwd=tmp_path).stdout.split())
     assert "0 done, 1 the daemon refused it" in shown and "2 wrong use, 3 no daemon answers" in shown
+
+
+@pytest.mark.parametrize("program", ["cvpnd", "cvpnd.ctl"])
+def test_the_version_is_said_without_a_daemon(program: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", program, "--version"], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"cvpnd {version('cvpnd')}\n", "")
 
 
 def test_socket_and_json_before_or_behind_the_noun(ctl: Ctl, tmp_path: Path, sock: Path) -> None:
