@@ -6,12 +6,13 @@ import difflib
 import json
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
 
 from cvpnd.ctl import completion
-from cvpnd.ctl.client import Client
+from cvpnd.ctl.client import Client, Unreachable
 from cvpnd.ctl.options import JsonOption, OnlyEndpoint, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 from cvpnd.ops.journal import kind
@@ -109,17 +110,15 @@ def follow(
     once: Annotated[bool, typer.Option("--once", help="Print those and end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print who comes, who is refused and who goes, as it happens."""
+    """Print who comes, who is refused and who goes, as it happens; a daemon that is restarted is waited for."""
     if reason is not None and reason not in WORDS:
         near = difflib.get_close_matches(reason, WORDS, 1)
         fix = f"did you mean {near[0]}?" if near else "docs/troubleshooting.md has them all"
         raise typer.BadParameter(f"nothing is ever refused or ended for {reason}; {fix}", param_hint="--reason")
-    client, newest, limit = Client(socket), 0, last
     wanted = {"endpoint": endpoint, "user": user, "reason": reason, "failed": failed or None}
     try:
-        while True:
-            answer = client.get("/recent-log", after=newest, limit=max(1, limit), **wanted)
-            for entry in answer["entries"] if limit else ():
+        for entries in _as_they_come(Client(socket), last, wanted):
+            for entry in entries:
                 if as_json:
                     print(json.dumps(entry), flush=True)
                 else:
@@ -127,10 +126,29 @@ def follow(
                     sys.stdout.flush()
             if once:
                 return
-            newest, limit = answer["newest"], MOST_AT_ONCE
-            time.sleep(POLL_S)
     except KeyboardInterrupt:
         return
+
+
+def _as_they_come(client: Client, last: int, wanted: Mapping[str, object]) -> Iterator[list[dict[str, str]]]:
+    """Those of before, and then without end. Only a daemon that has answered once is waited for."""
+    answer = client.get("/recent-log", limit=max(1, last), **wanted)
+    yield answer["entries"] if last else []
+    waits = False
+    while True:
+        newest = 0 if waits else answer["newest"]
+        time.sleep(POLL_S)
+        try:
+            answer = client.get("/recent-log", after=newest, limit=MOST_AT_ONCE, **wanted)
+            if answer["newest"] < newest:  # another daemon's, which counts anew
+                answer = client.get("/recent-log", limit=MOST_AT_ONCE, **wanted)
+        except Unreachable as failure:
+            if not waits:
+                sys.stderr.write(f"cvpnctl: {failure}; waiting for it\n")
+            waits = True
+            continue
+        waits = False
+        yield answer["entries"]
 
 
 def _in_words(entry: dict[str, str]) -> str:

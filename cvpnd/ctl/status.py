@@ -137,7 +137,9 @@ def _rate(before: Mapping[str, Any] | None, now: Mapping[str, Any], key: str, se
 
 
 def _days(at: float | None, now: float) -> str:
-    return "-" if at is None else f"{(at - now) / DAY_S:.1f} days"
+    if at is None:
+        return "-"
+    return "expired" if at <= now else f"{(at - now) / DAY_S:.1f} days"
 
 
 # -- top ------------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -14,8 +16,10 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from helpers.lab import wait_until
 from helpers.memory_operations import ALICE, EVE, STAFF, MemoryOperations, admin_server
 
+from cvpnd.ctl.log import POLL_S
 from cvpnd.ctl.nouns import PLACES
 from cvpnd.ops.problems import Problem
 
@@ -109,7 +113,7 @@ def test_a_connection_is_shown_and_terminated(ctl: Ctl, operations: MemoryOperat
 
 def test_status_says_what_is_wrong_and_exits_by_it(ctl: Ctl, operations: MemoryOperations) -> None:
     shown = ctl("status").stdout
-    assert "up 16 min 40 s" in shown and "2/1021" in shown and "1.0 days" in shown and "all is well" in shown
+    assert "up 16 min 40 s" in shown and "2/1021" in shown and "1.0 days  expired" in shown and "all is well" in shown
     operations.problems.append(Problem("critical", "endpoint staff", "its list has expired\x1b[2J", "sign a new one"))
     shown = ctl("status", code=1).stdout
     assert "CRITICAL: endpoint staff: its list has expired\\x1b[2J\n    sign a new one\n" in shown
@@ -126,6 +130,29 @@ def test_hostile_names_stay_harmless_in_what_is_shown_live(ctl: Ctl) -> None:
     assert ctl("log", "follow", "--once", "--reason", "tls-failure").stdout == ""
     assert "tls-failure?" in ctl("log", "follow", "--once", "--reason", "tls-failed", code=2).stderr
     assert len(ctl("log", "follow", "--once", "-n", "1").stdout.splitlines()) == 1
+
+
+def test_the_log_is_followed_beyond_a_restart_of_the_daemon(tmp_path: Path, sock: Path) -> None:
+    first, second = MemoryOperations(), MemoryOperations()
+    second.connections = [replace(EVE, common_name="mallory")]
+    command = [sys.executable, "-m", "cvpnd.ctl", "log", "follow"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CVPND_SOCKET": str(sock)}
+    shown, complaints = tmp_path / "shown", tmp_path / "complaints"
+    with shown.open("w") as out, complaints.open("w") as errors, admin_server(first, sock):
+        following = subprocess.Popen(command, stdout=out, stderr=errors, env=environment)
+        wait_until(lambda: "alice" in shown.read_text(), 20, "what was before")
+    try:
+        wait_until(complaints.read_text, 5, "that nobody answers")
+        sock.unlink(missing_ok=True)
+        with admin_server(second, sock):
+            wait_until(lambda: "mallory" in shown.read_text(), 5, "what came meanwhile")
+            time.sleep(2 * POLL_S)
+    finally:
+        following.send_signal(signal.SIGINT)
+    assert following.wait(10) == 0
+    assert shown.read_text().count("\n") == len(first.connections) + 1, "each once"
+    lines = complaints.read_text().splitlines()
+    assert all("waiting for it" in line for line in lines) and len(lines) <= 2
 
 
 def test_rules(ctl: Ctl, operations: MemoryOperations) -> None:

@@ -212,7 +212,7 @@ class MemoryOperations:
 
     async def status(self) -> StatusView:
         endpoint = EndpointStatus(
-            STAFF.name, STAFF.listen, STAFF.interface, 2, 0, 2, 1021, 1_500_000, 20, 3, 1700086400.0, None
+            STAFF.name, STAFF.listen, STAFF.interface, 2, 0, 2, 1021, 1_500_000, 20, 3, 1700086400.0, 1699999999.0
         )
         return StatusView(
             "0.1.0", 4711, "/etc/cvpnd/cvpnd.toml", 1699999000.0, 1700000000.0, 1, 2, "OpenSSL", (endpoint,),
