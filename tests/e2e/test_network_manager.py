@@ -1,15 +1,15 @@
-"""NetworkManager's OpenVPN plugin as the client, on a booted system of its own: import a profile, up, use, down."""
+"""NetworkManager's OpenVPN plugin as the client, on a booted system of its own: a profile as the gateway writes it is
+imported, up, used, down."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from helpers import certs, other_releases
+from helpers import other_releases
 from helpers.booted import BootedSystem
 from helpers.lab import TARGET_LEG, Lab, wait_until
-from helpers.matrix import FIRST_PORT, WRAPPINGS, Cell, Matrix
+from helpers.matrix import ODD_NAME, Cell, Matrix
 
 pytestmark = pytest.mark.skipif(
     not (other_releases.DIRECTORY / "network-manager").exists(), reason="make test-clients fetches NetworkManager"
@@ -48,31 +48,16 @@ def desktop(matrix: Matrix, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield system
 
 
-def write_profile(path: Path, cell: Cell) -> None:
-    _, case = WRAPPINGS[cell.wrapping]
-    client = certs.client()
-    files = {
-        "ca": certs.authority().certificate_pem,
-        "cert": client.certificate_pem,
-        "key": client.private_key_pem,
-        **dict(case.client_files),
-    }
-    options = "".join(f"{word} " if index % 2 == 0 else f"{word}\n" for index, word in enumerate(case.client_options))
-    path.write_text(
-        f"client\ndev tun\nproto {cell.transport}\nremote {GATEWAY} {FIRST_PORT + cell.endpoint}\nnobind\n"
-        f"remote-cert-tls server\n{options.replace('--', '')}"
-        + "".join(f"<{tag}>\n{content.decode()}</{tag}>\n" for tag, content in files.items())
-    )
-
-
 @pytest.mark.parametrize(
     ("wrapping", "transport"),
     [("plain", "udp"), ("tls-auth SHA256", "udp"), ("tls-crypt", "tcp"), ("tls-crypt-v2", "udp")],
 )
 def test_profile_is_imported_and_connects(matrix: Matrix, desktop: BootedSystem, wrapping: str, transport: str) -> None:
     cell = Cell(wrapping, "AES-256-GCM", transport, 4)
-    name = f"e{cell.endpoint}"
-    write_profile(desktop.root / f"root/{name}.ovpn", cell)
+    endpoint = f"e{cell.endpoint}"
+    name = f"{ODD_NAME} at {endpoint}"
+    profile = matrix.written_profile(cell, GATEWAY, "networkmanager")
+    (desktop.root / f"root/{name}.ovpn").write_text(profile)
     desktop.run("nmcli", "connection", "import", "type", "openvpn", "file", f"/root/{name}.ovpn")
     desktop.run("nmcli", "connection", "up", name)
     for host in (TARGET_LEG.host, TARGET_LEG.host_v6):
@@ -81,7 +66,7 @@ def test_profile_is_imported_and_connects(matrix: Matrix, desktop: BootedSystem,
 
     def ended() -> list[str]:
         entries = matrix.gateway.connection_log()
-        return [e["connection-end-reason"] for e in entries if e["endpoint-name"] == name]
+        return [e["connection-end-reason"] for e in entries if e["endpoint-name"] == endpoint]
 
     wait_until(lambda: [reason for reason in ended() if reason != "NA"], 10, "the end of the session")
     assert ended()[-1] == ("client-exit" if transport == "udp" else "tcp-closed")

@@ -30,6 +30,9 @@ SERVED = (
     "--reneg-bytes 50000 --reneg-pkts 50 --hand-window 5 --single-session",
     "--remote 127.0.0.9 1194 --remote-random --server-poll-timeout 2",
     "--data-ciphers ?FOO:CHACHA20-POLY1305 --explicit-exit-notify 3 --mssfix 1492 mtu",
+    "--replay-window 0 --mute-replay-warnings --key-direction 1 --ping 1 --ping-restart 3",
+    "--redirect-gateway def1 ipv6 block-local --pull-filter ignore redirect-gateway --tls-cert-profile insecure",
+    "--dhcp-option DNS 192.0.2.53 --mtu-disc no --route-metric 50 --dev-type tun --dev odd0",
 )
 REFUSED = {
     "--dev tap": "This server is a routed VPN: use dev tun, not dev tap",

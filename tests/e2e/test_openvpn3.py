@@ -13,9 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from helpers import certs, other_releases, saml_idp, web_login
 from helpers.lab import TARGET_LEG, Lab, wait_until
-from helpers.matrix import FIRST_PORT, WRAPPINGS, Cell, Matrix
+from helpers.matrix import Cell, Matrix
 from helpers.openvpn3 import OpenVpn3, openvpn3_client
-from helpers.wrappings import Case
 
 from .conftest import Site
 
@@ -50,30 +49,25 @@ def profile(
     port: int,
     transport: str,
     certificate: certs.TestCertificate | None = None,
-    case: Case = WRAPPINGS["plain"][1],
 ) -> str:
     certificate = certificate or certs.client()
-    options = zip(case.client_options[::2], case.client_options[1::2], strict=True)
     lines = [
         "client",
         "dev tun",
         f"proto {transport}",
         f"remote {host} {port}",
         "remote-cert-tls server",
-        *(f"{name[2:]} {value}" for name, value in options),
     ]
     blocks = (
         ("ca", certs.authority().certificate_pem),
         ("cert", certificate.certificate_pem),
         ("key", certificate.private_key_pem),
-        *case.client_files,
     )
     return "\n".join([*lines, *(f"<{tag}>\n{content.decode()}</{tag}>" for tag, content in blocks)]) + "\n"
 
 
 def profile_of(matrix: Matrix, cell: Cell) -> str:
-    host = matrix.lab.gateway_address_of(0, cell.outside)
-    return profile(host, FIRST_PORT + cell.endpoint, cell.transport, case=WRAPPINGS[cell.wrapping][1])
+    return matrix.written_profile(cell, matrix.lab.gateway_address_of(0, cell.outside), "connect")
 
 
 def ends(matrix: Matrix, cell: Cell) -> list[str]:

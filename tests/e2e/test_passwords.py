@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 from helpers import certs, flood
 from helpers.lab import wait_until
+from helpers.other_releases import generation
 from helpers.tokens import written_token
 from helpers.totp import code_of, static
 
@@ -81,10 +82,11 @@ def test_with_both_methods_neither_a_certificate_nor_a_password_is_enough(site, 
     gateway = start(CERTIFICATE, NAMED)
     connect("alice", "wrong", certificate=certs.client()).wait_for("AUTH_FAILED")
     connect("bob", "right", certificate=certs.client(), name="wrong-person").wait_for("AUTH_FAILED")
-    connect("alice", "right", certificate=certs.client_of_another_authority(), name="forged").wait_for(
-        "fatal SSL alert"
-    )
-    connect("alice", "right", name="bare").wait_for("fatal SSL alert")
+    forged = connect("alice", "right", certificate=certs.client_of_another_authority(), name="forged")
+    bare = connect("alice", "right", name="bare")
+    for client in (forged, bare):
+        if generation() >= (2, 6):  # 2.5 does not look at an alert that comes so early
+            client.wait_for("fatal SSL alert")
     wanted = {"wrong-password", "username-not-common-name", "certificate-unknown-ca", "certificate-missing"}
     wait_until(lambda: wanted <= set(gateway.refusals()), 8)
     connect("alice", "right", certificate=certs.client(), client=site.lab.clients[1], host="198.51.100.1", name="all")

@@ -6,6 +6,7 @@ import re
 
 from helpers import certs
 from helpers.lab import wait_until
+from helpers.other_releases import generation
 
 LIFE = """
 session_timeout_s = 36000
@@ -21,9 +22,9 @@ def test_a_person_has_one_session_that_ends_when_idle_or_when_the_longest_time_i
     alice, bob = certs.client("alice"), certs.client("bob")
     first = site.connect(alice)
     second = site.connect(alice, wait=False, name="second", **other)
-    second.wait_for("AUTH_FAILED")
+    second.wait_for("AUTH_FAILED" if generation() >= (2, 6) else "reset command .*Too many sessions of this user")
     second.stop()
-    assert gateway.refusals() == ["NA", "identity-session-limit"]
+    assert gateway.refusals()[0] == "NA" and set(gateway.refusals()[1:]) == {"identity-session-limit"}
 
     first.wait_for("halt command was pushed by server|Halt command was pushed by server", 15)
     (idle, *_) = gateway.ctl_json("connection", "list")

@@ -27,6 +27,10 @@ from helpers.lab import NEW_KEY, TARGET_LEG, GatewayProcess, Lab, LabError, Open
 from helpers.netns import Namespace
 from helpers.wrappings import Case, tls_auth, tls_crypt, tls_crypt_v2
 
+from cvpnd.auth.certificate import CertificateTrust
+from cvpnd.auth.files import CertificateSettings
+from cvpnd.config import load
+from cvpnd.profile import ProfileKind, render_profile
 from cvpnd.wire.wrap.key_files import serialise_static_key, serialise_v2_server_key
 from cvpnd.wire.wrap.plain import PLAIN
 from cvpnd.wire.wrap.protection import UNPROTECTED
@@ -37,6 +41,7 @@ OUTSIDE = (4, 6)
 DIGESTS = ("SHA1", "SHA256", "SHA512")
 
 FIRST_PORT = 2000
+ODD_NAME = "Anna O'Müller"
 SLOTS = 8
 """Clients at a time. Most of a cell is waiting, for TLS and above all for a leaving client's goodbye (1 to 2 s)."""
 FILE_BYTES = 200_000
@@ -195,6 +200,23 @@ class Matrix:
         )
         more = [*case.real_client_options(directory), *options]
         return self.lab.openvpn(profile, *more, client=self.lab.clients[place])
+
+    def written_profile(self, cell: Cell, host: str, kind: ProfileKind) -> str:
+        """As the gateway writes it, for somebody whose name says something of files and quotes, with one transport."""
+        endpoint = load(self.gateway.config_path).endpoints[cell.endpoint]
+        listen = tuple(each for each in endpoint.listen if each.transport == cell.transport)
+        endpoint = endpoint.model_copy(update={"remote": host, "listen": listen})
+        _, case = WRAPPINGS[cell.wrapping]
+        client = certs.client(ODD_NAME)
+        return render_profile(
+            endpoint,
+            CertificateTrust.load(CertificateSettings.of_endpoint(endpoint)),
+            ODD_NAME,
+            certificate=client.certificate_pem,
+            private_key=client.private_key_pem,
+            client_key=dict(case.client_files).get("tls-crypt-v2"),
+            kind=kind,
+        )
 
     def check_traffic(self, client: Namespace) -> None:
         """Raises LabError."""
