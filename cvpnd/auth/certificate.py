@@ -38,6 +38,7 @@ from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, 
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.names import canonical_name
 from cvpnd.auth.revocation import Revocation
+from cvpnd.auth.strength import weak_link
 from cvpnd.auth.verify_callback import require_certificates
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
@@ -187,6 +188,12 @@ class CertificateTrust:
             return _refused_by_openssl(number, depth)
         ours = {each: each for each in (*sent, *self.authorities)}
         proven = tuple(ours[each.to_cryptography()] for each in chain[1:])
+        try:
+            weak = weak_link((certificate, *proven), minimum_rsa_bits(self.settings))
+        except UNREADABLE as problem:
+            return _unreadable(problem)
+        if weak is not None:
+            return _refused_by_openssl(*weak)
         return CertificationPath(proven, tuple(each for each in sent if each in proven))
 
     @property

@@ -851,6 +851,53 @@ def test_who_has_a_session_is_asked_what_a_login_is_where_an_authority_may_vouch
     assert after.prove(certs.client().certificate) == ((AUTHORITY.certificate,), ())
 
 
+@pytest.mark.parametrize(
+    ("key", "digest", "words"),
+    [
+        (("RSA", "rsa_keygen_bits:1024"), "-sha256", "the key of its certificate authority is too small"),
+        (("EC", "ec_paramgen_curve:prime192v1"), "-sha256", "the key of its certificate authority is too small"),
+        (("EC", "ec_paramgen_curve:P-256"), "-sha1", "a digest that is too weak"),
+        (("RSA", "rsa_keygen_bits:2048"), "-sha1", "a digest that is too weak"),
+        (("RSA", "rsa_keygen_bits:2048"), "-sha224", ""),
+        (("EC", "ec_paramgen_curve:secp224r1"), "-sha512", ""),
+        (("ED448", ""), "-sha256", ""),
+    ],
+)
+def test_who_has_a_session_is_asked_for_no_weaker_path_than_a_login(trust, tmp_path, key, digest, words):
+    """After an authority that stood behind it by a strong path was taken away, and a weak one is left."""
+    AUTHORITY.write(tmp_path, "ca")
+    (tmp_path / "extensions").write_text("basicConstraints=critical,CA:TRUE\n")
+    kind, option = key
+    options = ["-pkeyopt", option] if option else []
+    for command in (
+        ["genpkey", "-algorithm", kind, *options, "-out", "middle.key"],
+        ["req", "-new", "-key", "middle.key", "-subj", "/CN=Middle", "-out", "middle.csr"],
+        ["x509", "-req", "-in", "middle.csr", "-CA", "ca.crt", "-CAkey", "ca.key", digest, "-extfile", "extensions",
+         "-out", "middle.crt"],
+        ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "alice.key"],
+        ["req", "-new", "-key", "alice.key", "-subj", "/CN=alice", "-out", "alice.csr"],
+        ["x509", "-req", "-in", "alice.csr", "-CA", "middle.crt", "-CAkey", "middle.key", "-sha256",
+         "-out", "alice.crt"],
+    ):  # fmt: skip
+        made = subprocess.run(["openssl", *command], capture_output=True, cwd=tmp_path, text=True)
+        assert made.returncode == 0, made.stderr
+    alice, middle = (
+        x509.load_pem_x509_certificate((tmp_path / f"{name}.crt").read_bytes()) for name in ("alice", "middle")
+    )
+    client = client_context(None, "1.3")
+    client.set_cipher_list(b"ALL:@SECLEVEL=0")
+    client.use_certificate(alice)
+    client.add_extra_chain_cert(middle)
+    client.use_privatekey_file(str(tmp_path / "alice.key"))
+    trusted = trust()
+    refused, proven = shake_hands(trusted.ssl_context, client).verdict, trusted.prove(alice, (middle,))
+    assert words in refused.detail and (refused.refusal is Refusal.CERTIFICATE_WEAK_KEY) is bool(words)
+    if words:
+        assert proven == Refused(refused.refusal, refused.detail)
+    else:
+        assert proven == ((middle, AUTHORITY.certificate), (middle,))
+
+
 def test_days_to_expiry_count_down_to_the_first_that_ends(trust):
     lists = (
         certs.certificate_revocation_list(end=START + 30 * DAY),
