@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ldap3.core.exceptions import LDAPException, LDAPInvalidDnError
+from ldap3.core.exceptions import LDAPException
 from ldap3.protocol.formatters.formatters import format_sid
 from ldap3.utils.conv import escape_filter_chars
-from ldap3.utils.dn import escape_rdn, parse_dn
+from ldap3.utils.dn import escape_rdn
 
 from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused, problem_with_user_name
@@ -48,6 +48,8 @@ NEVER = (0, 0x7FFF_FFFF_FFFF_FFFF)
 FILETIME_EPOCH_S = 11_644_473_600
 UNUSED_LOOKS = 3
 """So many intervals without a look at a user who has bound, and the connection is closed: there is no session."""
+_RDN = re.compile(r'(?:[^,"\\]|\\.|"(?:[^"\\]|\\.)*")+', re.DOTALL)
+"""One part of a DN, up to a comma that is neither escaped nor quoted."""
 LOCKED_FOR_GOOD = "000001010000Z"
 """Of pwdAccountLockedTime: by an administrator."""
 
@@ -127,12 +129,10 @@ def _groups_below(config: DirectoryConfig) -> str:
 
 
 def _domain_of(dn: str) -> str:
-    """The DC= at its end."""
-    domain: list[str] = []
-    with suppress(LDAPInvalidDnError):
-        parts = reversed(parse_dn(dn, strip=True))
-        domain = [f"{name}={value}" for name, value, _ in takewhile(lambda part: part[0].upper() == "DC", parts)]
-    return ",".join(reversed(domain))
+    """The DC= at its end. ldap3's own parser refuses some names that directories write."""
+    parts = [part.strip().partition("=") for part in _RDN.findall(dn)]
+    domain = takewhile(lambda part: part[0].strip().upper() == "DC", reversed(parts))
+    return ",".join(reversed([f"DC={value.strip()}" for _, _, value in domain]))
 
 
 def _password_in(path: Path, at: str) -> str:

@@ -143,6 +143,55 @@ def test_a_group_has_its_name_wherever_in_the_domain_it_is(
     assert isinstance(account, Account) and all(group.startswith("S-1-") for group in account.groups)
 
 
+@pytest.mark.parametrize("changes", [{}, DIRECT], ids=["service", "direct"])
+def test_a_group_counts_whatever_has_to_be_escaped_in_its_dn(
+    ask: Callable[..., Account | Refused], server: SambaAd, changes: dict[str, object]
+) -> None:
+    base = r"OU=\#R\,D\=x\?,DC=lab,DC=test"
+    admin, way = server.admin(), "direct" if changes else "service"
+    admin.add(base, "organizationalUnit")
+    there = [
+        f"{escaped}-{way}"
+        for escaped in (r"\#lead", r"a\=b", r"what\?", r"one\, two", r"a\+b", r"\"q\"\;\<\>", r"a\\b")
+    ]
+    for number, escaped in enumerate(there):
+        attributes = {"sAMAccountName": f"odd-{way}-{number}", "member": f"CN=anna,OU=People,{BASE}"}
+        assert admin.add(f"CN={escaped},{base}", "group", attributes), admin.result
+    admin.unbind()
+    account = ask("anna", user_base=f"OU=People,{BASE}", **changes)
+    assert isinstance(account, Account)
+    assert {f"odd-{way}-{number}" for number in range(len(there))} <= account.groups
+    table = tomllib.loads(server.toml())["directory"][0] | changes | {"user_base": base}
+    directory = open_directory(DirectoryConfig.model_validate(table, context={"directory": server.directory}))
+    assert directory.group_base == BASE
+
+
+def test_what_becomes_of_a_person_in_the_domain(ask: Callable[..., Account | Refused], server: SambaAd) -> None:
+    """Who is enabled again, renamed or moved is who they were; who is made anew is another with the same name."""
+    server.local("user", "create", "pam", PASSWORD)
+    before = ask("pam", verb="look_up")
+    assert isinstance(before, Account) and before.person
+    server.local("user", "disable", "pam")
+    assert isinstance(refused := ask("pam"), Refused) and refused.refusal is Refusal.ACCOUNT_DISABLED
+    server.local("user", "enable", "pam")
+    assert ask("pam", verb="look_up") == before == ask("pam")
+    server.local("user", "move", "pam", f"OU=People,{BASE}")
+    moved = ask("pam", verb="look_up")
+    assert isinstance(moved, Account) and (moved.name, moved.person) == ("pam", before.person)
+    outside = ask("pam", verb="look_up", user_base=f"CN=Users,{BASE}")
+    assert isinstance(outside, Refused) and outside.refusal is Refusal.USER_UNKNOWN
+    server.change(f"CN=pam,OU=People,{BASE}", sAMAccountName="pamela")
+    assert isinstance(ask("pam", verb="look_up"), Refused)
+    renamed = ask("pamela", verb="look_up")
+    assert isinstance(renamed, Account) and (renamed.name, renamed.person) == ("pamela", before.person)
+    server.local("user", "delete", "pamela")
+    assert isinstance(ask("pamela", verb="look_up"), Refused)
+    server.local("user", "create", "pam", PASSWORD)
+    anew = ask("pam")
+    assert isinstance(anew, Account) and anew.name == "pam"
+    assert anew.person != before.person and anew.stamp not in (before.stamp, moved.stamp)
+
+
 def test_whose_groups_may_not_be_read_comes_in_without_any(
     ask: Callable[..., Account | Refused], caplog: pytest.LogCaptureFixture
 ) -> None:
