@@ -53,12 +53,6 @@ def common_name(certificate: x509.Certificate) -> str | Refused:
     return value
 
 
-def any_spelling(name: str) -> str:
-    """The same for names that people take for one: letter case, spaces around, accents in one character or two. Two
-    users may share it, so it ends logins and lets nobody in."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
-
-
 def problem_with_name(name: str) -> str | None:
     """What forbids ``name`` as an identity, as the end of a sentence; None when nothing does."""
     if len(name) > MAX_NAME_CHARACTERS:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import xor
 
-from cvpnd.auth.identity import any_spelling
 from cvpnd.auth.tokens import MARK_BYTES, NO_MARK, Token
+from cvpnd.spelling import any_spelling
 
 LONGEST_LOGIN_S = 86_400.0
 """More than any login takes, or a session of the self-service pages lasts."""

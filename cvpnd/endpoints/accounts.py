@@ -85,7 +85,7 @@ class Accounts:
             ]
         )
         for username in self._logged_in(LOCAL_DIRECTORY):
-            self._follow(LOCAL_DIRECTORY, username, self._local.look_up(username))
+            self._follow(LOCAL_DIRECTORY, username, self._local.still(username))
 
     def local_account(self, username: str) -> Account | Refused:
         return self._local.look_up(username)

@@ -8,7 +8,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 
-from cvpnd.auth.identity import any_spelling
 from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway
@@ -18,6 +17,7 @@ from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import TERMINATED_TEXT
 from cvpnd.server.login import is_under_way
+from cvpnd.spelling import any_spelling
 from cvpnd.store import Actor, acting
 
 log = logging.getLogger(__name__)

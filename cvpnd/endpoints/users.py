@@ -12,6 +12,7 @@ from cvpnd.auth.passwords import MAX_PASSWORD_BYTES, as_bytes, hash_password
 from cvpnd.config import LOCAL_DIRECTORY
 from cvpnd.endpoints.model import OperationError, UserView
 from cvpnd.endpoints.operations import OperationsBase
+from cvpnd.spelling import any_spelling
 from cvpnd.store import StoredLocalUser
 
 MAX_GROUPS = 200
@@ -31,8 +32,9 @@ class UserOperations(OperationsBase):
             raise OperationError("InvalidParameterValue", f"the name {problem}")
         user = StoredLocalUser(name, await _hashed(password), _checked_groups(groups), False, time.time())
         async with self._change() as change:
-            if any(each.name == name for each in await self.list_users()):
-                raise OperationError("EntityAlreadyExists", f"there is a user {name} already")
+            for each in await self.list_users():
+                if any_spelling(each.name) == any_spelling(name):  # whoever ends one of them, or counts, means both
+                    raise OperationError("EntityAlreadyExists", f"there is a user {each.name} already")
             await self._store(self._stored.add_local_user, user)
             await self._put_in_force(change)
         return _view(user)

@@ -19,6 +19,7 @@ from cvpnd.server.admission import prefixes
 from cvpnd.server.connection import Connection, DeviceKey, Phase
 from cvpnd.server.link import UdpLink
 from cvpnd.server.strangers import Strangers
+from cvpnd.spelling import any_spelling
 
 MUCH_LATER_S = 10.0
 """What was repeated in two seconds is acknowledged and nothing is due for an hour: no need to wake up in between."""
@@ -44,7 +45,7 @@ class SessionTable:
         self._by_device: dict[DeviceKey, Connection] = {}
         """The latest of each: devices that do not say who they are share an entry with those of their certificate."""
         self._by_identity: dict[tuple[int, str], dict[Connection, None]] = {}
-        """Endpoint and user -> established connections, oldest first."""
+        """Endpoint and user, however the name is spelled -> established connections, oldest first."""
         self._handshakes_from: Counter[str] = Counter()
         self.handshakes = 0
         """Connections that never came as far as their credentials (without a certificate: through login), until they
@@ -100,7 +101,7 @@ class SessionTable:
     def _count_identity(self, connection: Connection) -> None:
         if connection.identity is None:
             return
-        key = (connection.endpoint.index, connection.identity.user)
+        key = (connection.endpoint.index, any_spelling(connection.identity.user))
         if connection.established:
             self._by_identity.setdefault(key, {})[connection] = None
         elif (sessions := self._by_identity.get(key)) is not None:
@@ -181,7 +182,7 @@ class SessionTable:
 
     def sessions_of(self, endpoint: int, user: str) -> list[Connection]:
         """Established ones, oldest first."""
-        return list(self._by_identity.get((endpoint, user), ()))
+        return list(self._by_identity.get((endpoint, any_spelling(user)), ()))
 
     def identify_device(self, connection: Connection, device: DeviceKey) -> Connection | None:
         """From now on ``connection`` is the latest one of ``device``. Returns the one that was."""

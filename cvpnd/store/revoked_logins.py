@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import delete, insert, literal, or_, select
 
+from cvpnd.spelling import any_spelling
 from cvpnd.store.database import Database
 from cvpnd.store.tables import kept_password, revoked_login
 
 KEPT_S = 31 * 86_400
 """What ends one login, on the steady clock: longer than any token is good by it, as session timeouts are at most 30
 days. What the tokens of a user are marked with stays, or those of before were good again."""
-_LOGIN = "login "
+_LOGIN, _USER = "login ", "user "
 
 
 class RevokedLoginStore(Database):
@@ -33,9 +34,12 @@ class RevokedLoginStore(Database):
             over = table.subject.startswith(_LOGIN) & (table.at < now - KEPT_S)
             connection.execute(delete(revoked_login).where(table.subject.in_(subjects) | over))
             kept = kept_password.c  # nobody can open those any more, and they are not to lie about
+            users = {each.removeprefix(_USER) for each in subjects if each.startswith(_USER)}
+            there = connection.execute(select(kept.username).distinct()).scalars() if users else ()
+            meant = [name for name in there if not users.isdisjoint({name, any_spelling(name)})]
             account = literal("account ") + kept.directory + literal(" ") + kept.username
-            ended = [literal(_LOGIN) + kept.login_id, literal("user ") + kept.username, account]
-            connection.execute(delete(kept_password).where(or_(*(each.in_(subjects) for each in ended))))
+            ended = (literal(_LOGIN) + kept.login_id).in_(subjects), kept.username.in_(meant), account.in_(subjects)
+            connection.execute(delete(kept_password).where(or_(*ended)))
             rows = [{"subject": subject, "at": now, "mark": mark} for subject, mark in marks.items()]
             connection.execute(insert(revoked_login), rows)
             self._record(connection, "revoke-logins", {"subjects": sorted(subjects)})

@@ -123,6 +123,10 @@ def test_it_goes_with_the_login(kept: KeptPasswords, store: Store) -> None:
     assert [kept.open(each, OWNER) for each in (one, other)] == [None, PASSWORD]
     store.revoke_logins(RevokedLogins.new_marks({RevokedLogins.of_user("anna")}), 0.0)
     assert [kept.open(each, OWNER) for each in (other, bobs)] == [None, PASSWORD]
+    store.revoke_logins(RevokedLogins.new_marks({RevokedLogins.of_user("Bo")}), 0.0)
+    annas = login(kept, "Anna")  # as another directory writes it
+    store.revoke_logins(RevokedLogins.new_marks({RevokedLogins.of_user(each) for each in ("ANNA", "anna")}), 0.0)
+    assert [kept.open(each, OWNER) for each in (annas, bobs)] == [None, PASSWORD]
     store.forget_passwords_of("labs", "bob")
     store.tidy_passwords({"corp"}, now)
     assert kept.open(bobs, OWNER) == PASSWORD

@@ -56,6 +56,19 @@ async def test_the_right_password_brings_the_account_with_its_groups(logins):
     assert (answer.name, answer.groups) == ("anna", {"eng"})
 
 
+@pytest.mark.parametrize("there", ["M\u00fcller", "Mu\u0308ller"])
+def test_a_local_user_comes_in_however_the_system_composes_the_name_and_is_who_they_are_there(there):
+    table = LocalUsers()
+    table.replace([LocalUser(there, HASH), LocalUser("Muller", hash_password("another"))])
+    for typed in ("M\u00fcller", "Mu\u0308ller"):
+        for account in (table.log_in(typed, Secret(b"right")), table.look_up(typed)):
+            assert isinstance(account, Account) and account.name == there
+    table.replace([LocalUser("M\u00fcller", HASH), LocalUser("Mu\u0308ller", HASH)])
+    assert table.look_up("Mu\u0308ller") == LocalUser("Mu\u0308ller", HASH).account, "exactly, where there are both"
+    table.replace([LocalUser("Mu\u0308ller", HASH)])
+    assert isinstance(table.still("M\u00fcller"), Refused) and isinstance(table.still("Mu\u0308ller"), Account)
+
+
 @pytest.mark.parametrize(
     ("name", "password", "reason"),
     [

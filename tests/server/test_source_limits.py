@@ -203,6 +203,19 @@ async def test_one_identity_has_so_many_sessions_and_the_next_is_refused(serve):
         one.close()
 
 
+async def test_one_identity_is_one_however_its_name_is_spelled(serve):
+    """As an identity provider may write it today and tomorrow, and certificates of two authorities."""
+    served = serve(sessions_per_identity=2)
+    spelled = [certs.client(name) for name in ("Zo\u00eb", "ZO\u00cb", "zoe\u0308")]
+    first = [await client(served, Transport.UDP, certificate=each).connect() for each in spelled[:2]]
+    third = client(served, Transport.UDP, certificate=spelled[2])
+    assert await third.until(lambda: third.light.failed is not None)
+    assert served.control.tally.refusals == {(served.endpoint.id, Refusal.IDENTITY_SESSION_LIMIT): 1}
+    other = await client(served, Transport.UDP, certificate=certs.client("Zoe")).connect()
+    for one in (*first, third, other):
+        one.close()
+
+
 async def test_or_the_oldest_goes_and_is_told_to_stay_away(serve):
     served = serve(sessions_per_identity=2, too_many_of_identity="replace-oldest")
     first, second = [await client(served, Transport.UDP).connect() for _ in range(2)]
