@@ -45,6 +45,7 @@ class Timekeeper:
         uptime: Callable[[], float] = _boot_time,
     ) -> None:
         self._clock, self._store = clock, store
+        clock.apart_s = KEPT_EVERY_S if store.is_shared else 0.0
         self._wall, self._uptime = wall, uptime
         self._apart = wall() - uptime()
         self._said = ""

@@ -66,7 +66,8 @@ async def ask_browser(
     assertion = await saml.accept(provider, brought.response, brought.request, source=source, within_s=within_s)
     if isinstance(assertion, Refused):
         return assertion
-    if control.revoked_logins.begin(connection.endpoint.id, brought.left_at).is_ended("", assertion.name):
+    left_at = brought.left_at - control.clock.apart_s  # it may be another gateway that says when
+    if control.revoked_logins.begin(connection.endpoint.id, left_at).is_ended("", assertion.name):
         return Refused(Refusal.TERMINATED, f"the logins of {assertion.name} were ended while their browser was away")
     connection.username = assertion.name
     control.on_assertion(connection)

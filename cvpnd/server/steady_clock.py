@@ -18,6 +18,8 @@ class SteadyClock:
         """``monotonic``: of this process. It begins with 0."""
         self._monotonic = monotonic
         self._began_at = monotonic()
+        self.apart_s = 0.0
+        """By so much it may differ from that of another gateway on the store."""
 
     def now(self) -> float:
         return self._monotonic() - self._began_at

@@ -19,12 +19,14 @@ from helpers.served import Client, Served
 from light_client.generations import generation
 
 from cvpnd.auth.identity import Refused
+from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.saml.keeper import prepare
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.metadata import parse_metadata
 from cvpnd.auth.saml.model import Assertion
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.tokens import TokenKey
+from cvpnd.endpoints.timekeeping import KEPT_EVERY_S, Timekeeper
 from cvpnd.reasons import Refusal
 from cvpnd.store import Store
 from cvpnd.wire.packet import Transport
@@ -122,6 +124,25 @@ async def test_who_is_sent_away_by_one_comes_back_to_the_other_and_nothing_count
     (await two.client(token).connect()).close()
 
     await both_at_once(one, two)
+
+
+async def test_who_was_sent_away_by_a_gateway_whose_clock_is_ahead_is_not_in_at_one_that_ended_them_since(gateways):
+    one, two = gateways
+    ahead, clock = 0.9 * KEPT_EVERY_S, two.served.control.clock
+    one.saml._steady, two.saml._steady = lambda: clock.now() + ahead, clock.now
+    assert Timekeeper(clock, two.store) and clock.apart_s == KEPT_EVERY_S, "as far as they go apart"
+    for ended in (False, True):
+        _, _, state, _, url = (await one.told("ACS::35001")).split(":", 4)
+        if ended:
+            two.served.control.revoked_logins.add(
+                RevokedLogins.new_marks({RevokedLogins.of_user("anna@example.com")}), clock.now()
+            )
+        brought = f"CRV1::{state}::{quote(saml_idp.answer(url), safe='')}"
+        if ended:
+            await two.told(brought)
+            assert two.refusal() is Refusal.TERMINATED
+        else:
+            (await two.client(brought).connect()).close()
 
 
 async def both_at_once(one: Gateway, two: Gateway) -> None:
