@@ -15,6 +15,7 @@ import socket
 import ssl
 import stat
 import struct
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +49,12 @@ UNREAD_BYTES = 64 * 1024
 """That wait here; TLS would let 512 kB wait."""
 PIECE_BYTES = 32 * 1024
 """Of an answer: no more is made of it before most of what there is has been read."""
+TLS_READ_BYTES = 32 * 1024
+"""For what comes over each connection with TLS, from its first moment on: two records. asyncio would take 256 kB. A
+handshake that fails leaves it to the garbage collector (its exception and the frame that raised it hold each other),
+which comes once in some two thousand of them."""
+
+SSLProtocol.max_size = TLS_READ_BYTES
 
 
 class PeerCredentials(NamedTuple):
