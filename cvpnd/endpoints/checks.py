@@ -43,10 +43,13 @@ class Checks:
         self._crl_memory = crl_memory
         self._running = running
 
-    async def check(self, file: Config, aside: Mapping[str, SetAside], *, again: bool) -> Checked:
-        """All files, and the ports of endpoints to come. ``again``: also files that are watched and read already, and
-        all endpoints of the file are to be served. Else one that is not served yet may be ``aside`` too. Raises
-        ``EndpointFault``, and others where it is not the fault of one that may be."""
+    async def check(
+        self, file: Config, aside: Mapping[str, SetAside], known: Mapping[str, Keepers], *, again: bool, read: bool
+    ) -> Checked:
+        """All files, and the ports of endpoints to come. ``known``: by id, who keeps files already; they stay in place
+        where they keep what is wanted, unless all are to be ``read``. ``again``: all endpoints of the file are to be
+        served; else one that is not yet may be ``aside`` too. Raises ``EndpointFault``, and others where it is not the
+        fault of one that may be."""
         managed = await asyncio.to_thread(self._managed.read, file, aside)
         for endpoint, problem in managed_problems(file, managed):
             raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
@@ -54,7 +57,8 @@ class Checks:
         keepers = {}
         for endpoint in (*of_file, *managed):
             try:
-                keepers[endpoint.id] = await self._read_files(endpoint, again=again, is_managed=endpoint in managed)
+                before, is_managed = known.get(endpoint.id), endpoint in managed
+                keepers[endpoint.id] = await self._read_files(endpoint, before, read=read, is_managed=is_managed)
                 self._check_new_ports(endpoint)
             except (TrustError, ListenError) as error:
                 if endpoint in managed:
@@ -64,12 +68,13 @@ class Checks:
                 raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}: {error}") from error
         return Checked(of_file, managed, keepers)
 
-    async def _read_files(self, endpoint: EndpointConfig, *, again: bool, is_managed: bool) -> Keepers:
-        running, crls = self._running.get(endpoint.id), _NO_CRLS
-        before = None if running is None else running.keepers
+    async def _read_files(
+        self, endpoint: EndpointConfig, before: Keepers | None, *, read: bool, is_managed: bool
+    ) -> Keepers:
+        crls = _NO_CRLS
         if not is_managed and (before is None or _crl_of(before) != CertificateSettings.of_endpoint(endpoint).crl):
             crls = await asyncio.to_thread(self._crl_memory.known, endpoint)
-        return await asyncio.to_thread(_keepers, endpoint, before, crls, again=again)
+        return await asyncio.to_thread(_keepers, endpoint, before, crls, read=read)
 
     def _check_new_ports(self, endpoint: EndpointConfig) -> None:
         """An address that cannot be listened on is found before anybody is sent away for it. Not where one of ours has
@@ -97,12 +102,11 @@ def _crl_of(keepers: Keepers) -> Path | None:
 
 
 def _keepers(
-    endpoint: EndpointConfig, known: Keepers | None, crls: Mapping[CrlSource, CrlEdition], *, again: bool
+    endpoint: EndpointConfig, known: Keepers | None, crls: Mapping[CrlSource, CrlEdition], *, read: bool
 ) -> Keepers:
-    """``known`` keepers stay in place where they keep what is wanted, but for ``again``. ``crls``: where they keep no
-    list of that file, which were in force of it before."""
+    """``crls``: where ``known`` keepers keep no list of that file, which were in force of it before."""
     settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
-    if trust is None or trust.current.settings != settings or again:
+    if trust is None or trust.current.settings != settings or read:
         trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current, known=crls), None
     if protection is None or protection.settings != endpoint.control_protection:
         protection = ProtectionKeeper(endpoint.control_protection, trust)

@@ -38,7 +38,7 @@ from cvpnd.endpoints.timekeeping import Timekeeper
 from cvpnd.handlers.opening import HandlerError, open_handler
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
-from cvpnd.policy.compile import compile_both, compile_prefixes, compile_rules
+from cvpnd.policy.compile import compile_prefixes, compile_rules
 from cvpnd.policy.leases import LeasePool
 from cvpnd.policy.model import IPNetwork, Rule
 from cvpnd.policy.routes import endpoint_routes, endpoint_rules
@@ -87,7 +87,7 @@ class Gateway:
         self.last_reload_at: float | None = None
         self.last_reload_problem = ""
         """Why it was refused, a line for each reason."""
-        self.is_astray = False
+        self._could_not_go_back = False
         """A reload was refused, and what was in force before could not be put back: parts of either are."""
         self._aside = EndpointsAside(self._listening)
         self._host = host
@@ -95,6 +95,8 @@ class Gateway:
         self._pools = Pools(config.daemon.admin_socket.parent / "leases.json")
         self._running: dict[str, RunningEndpoint] = {}
         """What is in it is complete, so that another attempt finds what is missing."""
+        self._keepers: Mapping[str, Keepers] = {}
+        """By id, of what was in force as a whole last: to go back to it no file is read, whatever has become of it."""
         self._checks = Checks(self._managed, self._crl_memory, self._running)
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
@@ -140,15 +142,16 @@ class Gateway:
 
     async def follow(self) -> None:
         """What another gateway on the same store has changed, but for endpoints that cannot be served here, which are
-        ``set_aside``. Raises ``GatewayError``; then as much of it is in force as could be, who may log in and who may
-        go where before anything else."""
+        ``set_aside``. Raises ``GatewayError``; then as much of it is in force as could be: who may not log in and who
+        may not go where any more before anything else, and what a rule gives once routes and firewall are those that
+        belong to it."""
         try:
             await self._look_again_who_was_ended()
             self.accounts.set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
             for served in self.endpoints:
-                rules, changed = await asyncio.to_thread(self._changed_rules, served)
-                if changed:
-                    await self.put_changed_rules_in_force(served, rules, changed)
+                rules = await asyncio.to_thread(self._rules_of, served.settings)
+                if rules != served.rules:
+                    await self._narrow_rules(served, rules)
             await self._become(self.config, again=False, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
@@ -186,7 +189,7 @@ class Gateway:
         old = self.config
         try:
             new = await asyncio.to_thread(read_again, old)
-            await self._become(new)
+            await self._become(new, read=True)
         except (ConfigError, TrustError, ManagedError, DirectoryError, HandlerError) as error:
             raise GatewayError(str(error)) from error
         except (HostError, ListenError, StoreError, OSError) as error:
@@ -202,13 +205,19 @@ class Gateway:
         try:
             await self._become(old)
         except _FAILURES as error:
-            self.is_astray = True
+            self._could_not_go_back = True
             log.critical("the old configuration cannot be put back in force yet: %s", error)
             return f"{problem}\nand the old configuration could not be put back in force at once: {error}"
         return problem
 
+    @property
+    def is_astray(self) -> bool:
+        """What is in force is of more than one moment: ``come_back``."""
+        return self._could_not_go_back or any(served.narrowed_to is not None for served in self.endpoints)
+
     async def come_back(self) -> None:
-        """To the configuration before a reload that was refused. Raises ``GatewayError``; then try again later."""
+        """To the configuration before a change that could be neither made nor taken back. Raises ``GatewayError``; then
+        try again later."""
         try:
             await self._become(self.config, setting_aside=self.store.is_shared)
         except _FAILURES as error:
@@ -237,11 +246,14 @@ class Gateway:
         except HostError as error:
             raise GatewayError(f"the host is not as it was, which the next start mends: {error}") from error
 
-    async def _become(self, file: Config, *, again: bool = True, setting_aside: bool = False) -> None:
-        """``again``: read every file again, also those that are watched and read already, and put right whatever others
-        did to the host. Else rules and host are looked at only where the change concerns them: with 10,000 rules and
-        1,000 routes all of it takes a second. ``setting_aside``: decide anew which endpoints that is done to."""
-        check = partial(self._checks.check, file, again=again)
+    async def _become(
+        self, file: Config, *, again: bool = True, read: bool = False, setting_aside: bool = False
+    ) -> None:
+        """``again``: put right whatever others did to the host, and whatever another configuration did. Else rules and
+        host are looked at only where the change concerns them: with 10,000 rules and 1,000 routes all of it takes a
+        second. ``read``: certificate files too that are watched and read already. ``setting_aside``: decide anew which
+        endpoints that is done to."""
+        check = partial(self._checks.check, file, known=self._keepers, again=again, read=read)
         checked = await (self._aside.decide(check) if setting_aside else check(self._aside.as_before()))
         config = file.model_copy(update={"endpoints": (*checked.of_file, *checked.managed)})
         self.control.set_limits(config.daemon.strangers)
@@ -266,9 +278,9 @@ class Gateway:
             if running in leaving:
                 continue
             await self._trust(running, checked.keepers[served.id])
-            if again or served.narrowed:
+            if again or served.narrowed_to is not None:
                 rules = await asyncio.to_thread(self._rules_of, wanted[served.id])
-                if served.narrowed or rules != served.rules:
+                if served.narrowed_to is not None or rules != served.rules:
                     await self._narrow_rules(served, rules)
                     coming[served.id] = rules
         self.accounts.set_local_users(file, users)
@@ -290,7 +302,7 @@ class Gateway:
                 self._add(config, endpoint, devices[endpoint.id], checked.keepers[endpoint.id], rules, pool)
                 continue
             if endpoint.id in coming:  # and what is given, when routes and firewall are those that belong to it
-                await self.put_rules_in_force(here.served, coming[endpoint.id])
+                await self._put_all_rules_in_force(here.served, coming[endpoint.id])
             routes = here.served.routes
             here.configure(config, endpoint, self.timeouts)
             if here.served.routes != routes:
@@ -298,7 +310,8 @@ class Gateway:
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.tally.forget(endpoint_id)
         await asyncio.to_thread(self._managed.forget, checked.managed)
-        self.is_astray = self.is_astray and not again
+        self._keepers = checked.keepers
+        self._could_not_go_back = self._could_not_go_back and not again
 
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:
         running = self._running.get(endpoint_id)
@@ -309,11 +322,6 @@ class Gateway:
         stored = self.store.rules(endpoint.id)
         of_store = (Rule(r.network, r.group, r.description, "store") for r in stored)
         return RuleTable([*endpoint_rules(endpoint), *of_store])
-
-    def _changed_rules(self, served: ServedEndpoint) -> tuple[RuleTable, set[IPNetwork]]:
-        """Those that there should be, and on which prefixes others are in force."""
-        rules = self._rules_of(served.settings)
-        return rules, {rule.network for rule in {*rules} ^ {*served.rules}}
 
     # -- one endpoint ---------------------------------------------------------------------------------------
 
@@ -395,22 +403,30 @@ class Gateway:
 
     # -- rules and trust --------------------------------------------------------------------------------------------
 
-    async def put_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
-        """Whoever is cancelled in here has changed nothing."""
+    async def _put_all_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
+        """Once routes and firewall are those that belong to them. Whoever is cancelled in here has changed nothing."""
         table = await asyncio.to_thread(compile_rules, rules, served.groups)
         served.set_rules(self.plane, rules, self.control.table, table)
 
     async def _narrow_rules(self, served: ServedEndpoint, coming: RuleTable) -> None:
-        """To what those in force and those to come both allow."""
-        table = await asyncio.to_thread(compile_both, served.rules, coming, served.groups)
-        served.narrow_rules(self.plane, self.control.table, table)
+        """To what is in force and those to come both allow."""
+        served.narrow_rules(self.plane, self.control.table, await asyncio.to_thread(served.narrower, coming))
+
+    async def put_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
+        """As far as the endpoint is not narrowed: by a change that could be neither made nor taken back, and then what
+        they would give has to wait for ``come_back``."""
+        if served.narrowed_to is None:
+            await self._put_all_rules_in_force(served, rules)
+            return
+        await self._narrow_rules(served, rules)
+        served.rules = rules
 
     async def put_changed_rules_in_force(
         self, served: ServedEndpoint, rules: RuleTable, prefixes: Collection[IPNetwork]
     ) -> None:
         """The same, where ``rules`` differ from those in force on these prefixes only."""
-        if served.narrowed:  # by a change that could be neither made nor taken back: what it would give has to wait
-            await self._narrow_rules(served, rules)
+        if served.narrowed_to is not None:
+            await self.put_rules_in_force(served, rules)
             return
         if len(prefixes) > MANY_PREFIXES:
             changes = await asyncio.to_thread(compile_prefixes, rules, prefixes, served.groups)

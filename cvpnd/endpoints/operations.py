@@ -168,7 +168,7 @@ class OperationsBase:
         await _done(self._gateway.follow(), "what another gateway has changed cannot be put in force here")
 
     async def _come_back(self) -> None:
-        await _done(self._gateway.come_back(), "the configuration before a refused reload cannot be put back")
+        await _done(self._gateway.come_back(), "what was before a change that failed cannot be put back")
 
     async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
         await asyncio.to_thread(rollback)

@@ -19,6 +19,7 @@ from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import MANY_PREFIXES
 from cvpnd.endpoints.model import Explanation, OperationError, RuleView
 from cvpnd.endpoints.operations import OperationsBase, network, one_line
+from cvpnd.policy.compile import admits, group_bits
 from cvpnd.policy.decide import Decision, best_route, decide
 from cvpnd.policy.model import IPAddress, IPNetwork, Route, Rule
 from cvpnd.policy.rule_table import RuleTable
@@ -43,6 +44,12 @@ class RuleOperations(OperationsBase):
         """Network, group (None: everybody) and description of each. All of them, or none."""
         async with self._change() as change:
             served = self._endpoint(endpoint)
+            if served.narrowed_to is not None:
+                raise OperationError(
+                    "IncorrectState",
+                    f"{served.settings.name}: a change could be neither made nor taken back, and until it can no rule "
+                    "comes in force; 'cvpnctl status' says what is in its way",
+                )
             new = [
                 Rule(network(destination), group, one_line("the description", description), "store")
                 for destination, group, description in wanted
@@ -119,8 +126,10 @@ class RuleOperations(OperationsBase):
         answers = address in [cidr[1] for cidr in (settings.client_cidr, settings.client_cidr_v6) if cidr is not None]
         ours = await asyncio.to_thread(_is_of_this_host, address)
         arrives = answers or (let_through != () and route is not None and not ours)
+        narrowed_to, bits = served.narrowed_to, group_bits(groups, served.groups)
+        waits = decision.allowed and narrowed_to is not None and not admits(narrowed_to, bits, address)
         return Explanation(
-            allowed=decision.allowed and arrives and not isinstance(account, Refused),
+            allowed=decision.allowed and arrives and not waits and not isinstance(account, Refused),
             endpoint_id=served.id,
             destination=destination,
             groups=groups,
@@ -135,7 +144,7 @@ class RuleOperations(OperationsBase):
                 decision,
                 route,
                 let_through,
-                "answers" if answers else "kept back" if ours else "",
+                "waits" if waits else "answers" if answers else "kept back" if ours else "",
             ),
             connected=live is not None,
             let_through=let_through,
@@ -189,7 +198,7 @@ def _sentence(
     decision: Decision,
     route: Route | None,
     let_through: tuple[str, ...] | None,
-    of_gateway: Literal["", "answers", "kept back"],
+    but: Literal["", "waits", "answers", "kept back"],
 ) -> str:
     rule = decision.rule
     if rule is None:
@@ -197,13 +206,15 @@ def _sentence(
     if not decision.allowed:
         named = ", ".join(_whom(r.group) for r in decision.rules_on_prefix)
         return f"{who} may not reach {destination}: the longest match {rule.network} allows only {named}."
-    if of_gateway == "answers":
+    if but == "waits":
+        return f"{who} may not reach {destination} yet: a rule allows it, but not all are in force; see 'cvpnctl status'."
+    if but == "answers":
         return f"{who} may reach {destination}: it is the endpoint's own address, which answers pings."
     if let_through == ():
         return f"{who} may not reach {destination}: a rule allows it, but the endpoint's security groups keep it back."
     if route is None:
         return f"{who} may not reach {destination}: the rule for {rule.network} allows it, but no route leads there."
-    if of_gateway:
+    if but:
         return f"{who} may not reach {destination}: a rule allows it, but it is the gateway's own address."
     return (
         f"{who} may reach {destination}: the rule for {rule.network} allows {_whom(rule.group)}, "

@@ -169,12 +169,11 @@ class Operations(
                     await self.store_endings()
                     log.info("stored at last that it was ended: %s", late)
                 again = self._gateway.set_aside and time.monotonic() >= aside_again_at
-                astray = self._gateway.is_astray
-                if again or astray or await self._latest_change() != self._followed:
+                if again or self._gateway.is_astray or await self._latest_change() != self._followed:
                     if again:
                         self._followed, aside_again_at = ASTRAY, time.monotonic() + ASIDE_AGAIN_S
                     async with self._change():  # which begins with those of others, and sees them whole
-                        if astray:
+                        if self._gateway.is_astray:
                             await self._come_back()
             except Exception as error:  # whatever it is, the next change of another gateway may not be missed for it
                 if self._stored.outage is not None:  # which is said already

@@ -242,6 +242,7 @@ def endpoint_metrics(
                 lease_pool_size=endpoint.leases.capacity,
                 lease_pool_used=endpoint.leases.capacity - endpoint.leases.free,
                 authorization_rules=len(endpoint.rules),
+                rules_in_force=endpoint.narrowed_to is None,
                 crl_expires_at=expires_at.get("crl"),
                 server_certificate_expires_at=expires_at.get("server"),
                 client_ca_expires_at=expires_at.get("ca"),

@@ -51,6 +51,8 @@ class EndpointMetrics:
     lease_pool_size: int = 0
     lease_pool_used: int = 0
     authorization_rules: int = 0
+    rules_in_force: bool = True
+    """All of them; else ``ServedEndpoint.narrowed_to``."""
     crl_expires_at: float | None = None
     """Seconds since the epoch; None if the endpoint has no CRL."""
     server_certificate_expires_at: float | None = None
@@ -180,8 +182,14 @@ def _leases_and_rules(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
     )
     yield _gauge(
         "cvpnd_authorization_rules",
-        "Authorization rules in force.",
+        "Authorization rules.",
         ((e.name, e.authorization_rules) for e in endpoints),
+    )
+    yield _gauge(
+        "cvpnd_authorization_rules_in_force",
+        "1 if all authorization rules are in force, 0 if only what they say before and after a change that could be "
+        "neither made nor taken back.",
+        ((e.name, int(e.rules_in_force)) for e in endpoints),
     )
 
 

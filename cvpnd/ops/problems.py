@@ -156,6 +156,14 @@ def _of_endpoint(endpoint: EndpointMetrics, now: float) -> Iterator[Problem]:
             f"{endpoint.lease_pool_used} of {endpoint.lease_pool_size} client addresses are leased",
             "a larger client_cidr, or a second endpoint",
         )
+    if not endpoint.rules_in_force:
+        yield Problem(
+            "critical",
+            subject,
+            "its clients reach less than its authorization rules say: a change could be neither made nor taken back, "
+            "and no rule comes in force before that can be",
+            "see to what the journal says is in its way (cvpnctl doctor looks for it); it is tried again by itself",
+        )
     if not endpoint.authorization_rules:
         yield Problem(
             "warning",

@@ -5,15 +5,18 @@ then one AND does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from ipaddress import ip_network
 from operator import or_
 
-from cvpnd.policy.model import IPNetwork, Rule
+from cvpnd.policy.model import IPAddress, IPNetwork, Rule
 from cvpnd.policy.rule_table import RuleTable
 
 EVERYBODY = 1
 """Bit 0, set for every session and in every rule for all users."""
+
+Compiled = Sequence[tuple[IPNetwork, int]]
 
 
 class GroupNumbers:
@@ -55,15 +58,20 @@ def compile_prefixes(
     }
 
 
-def compile_both(old: Iterable[Rule], new: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:
+def admitted_by_both(one: Compiled, other: Compiled) -> list[tuple[IPNetwork, int]]:
     """What admits nobody whom one of the two does not, for while one gives way to the other. Who is admitted by another
     group in each is not."""
-    before, after = (_Deciding(compile_rules(rules, numbers)) for rules in (old, new))
+    before, after = _Deciding(one), _Deciding(other)
     table = []
     for prefix in {**before.table, **after.table}:
         mine, theirs = before.whole(prefix), after.whole(prefix)
         table.append((prefix, theirs if mine & EVERYBODY else mine if theirs & EVERYBODY else mine & theirs))
     return table
+
+
+def admits(table: Compiled, bits: int, address: IPAddress) -> bool:
+    """What the data plane says of a session with these bits."""
+    return bool(_Deciding(table).whole(ip_network(address)) & bits)
 
 
 class _Deciding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,9 +13,9 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import EndpointConfig
 from cvpnd.dataplane.api import DataPlane
-from cvpnd.policy.compile import GroupNumbers, compile_rules, group_bits
+from cvpnd.policy.compile import Compiled, GroupNumbers, admitted_by_both, compile_rules, group_bits
 from cvpnd.policy.leases import Holder, LeasePool
-from cvpnd.policy.model import IPAddress, IPNetwork, Lease, Route
+from cvpnd.policy.model import IPAddress, IPNetwork, Lease, Route, Rule
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.leftovers import Leftovers
@@ -82,8 +82,8 @@ class ServedEndpoint:
     closing: bool = False
     """Nobody is let in any more."""
     rules: RuleTable = field(default_factory=RuleTable)
-    narrowed: bool = False
-    """Less than ``rules`` is in force: see ``narrow_rules``."""
+    narrowed_to: Compiled | None = None
+    """What is in force where that is less than ``rules``, as routes and firewall may be those of other ones."""
     groups: GroupNumbers = field(default_factory=GroupNumbers)
     groups_told: int = 0
     """So many numbers of groups the bits of every session were made with, at least."""
@@ -167,22 +167,25 @@ class ServedEndpoint:
         plane: DataPlane,
         rules: RuleTable,
         connections: Iterable[Connection],
-        table: Sequence[tuple[IPNetwork, int]] | None = None,
+        table: Compiled | None = None,
     ) -> None:
         """Put ``rules`` in force for everybody at once. ``table``: the rules as ``compile_rules`` made them with our
         ``groups``, for who did that in a thread (10,000 rules take it 30 ms)."""
         compiled = compile_rules(rules, self.groups) if table is None else table
         self._tell_groups(plane, connections)
         plane.set_rules(self.index, compiled)
-        self.rules, self.narrowed = rules, False
+        self.rules, self.narrowed_to = rules, None
 
-    def narrow_rules(
-        self, plane: DataPlane, connections: Iterable[Connection], table: Sequence[tuple[IPNetwork, int]]
-    ) -> None:
-        """Until ``set_rules`` holds only what ``compile_both`` made of the rules and of those to come."""
-        self.narrowed = True
+    def narrower(self, coming: Iterable[Rule]) -> Compiled:
+        """What is in force now and by the rules to come as well. For a thread."""
+        now = compile_rules(self.rules, self.groups) if self.narrowed_to is None else self.narrowed_to
+        return admitted_by_both(now, compile_rules(coming, self.groups))
+
+    def narrow_rules(self, plane: DataPlane, connections: Iterable[Connection], narrower: Compiled) -> None:
+        """Until ``set_rules`` nothing else is in force, and nothing but what is ``narrower`` still takes its place."""
         self._tell_groups(plane, connections)
-        plane.set_rules(self.index, table)
+        plane.set_rules(self.index, narrower)
+        self.narrowed_to = narrower
 
     def change_rules(
         self,

@@ -43,6 +43,7 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
         "no revocation list of CN=b": {"crl_gap": "it holds no revocation list of CN=b"},
         "91 of 100 client addresses": {"lease_pool_used": 91},
         "no authorization rule": {"authorization_rules": 0},
+        "less than its authorization rules say": {"rules_in_force": False},
         "dropped 7 packets": {"socket_drops": 7},
     }
     for words, fault in faults.items():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvpnd.policy.compile import EVERYBODY, GroupNumbers, compile_both, compile_rules, group_bits
+from cvpnd.policy.compile import EVERYBODY, GroupNumbers, admitted_by_both, admits, compile_rules, group_bits
 from cvpnd.policy.decide import best_route, decide
 from cvpnd.policy.model import IPAddress, IPNetwork, Route, Rule
 
@@ -36,6 +36,7 @@ def both(rules: Sequence[Rule], groups: Iterable[str], destination: str) -> bool
     table = compile_rules(rules, numbers)
     plain = decide(rules, groups, address).allowed
     assert table_allows(table, group_bits(groups, numbers), address) == plain
+    assert admits(table, group_bits(groups, numbers), address) == plain
     return plain
 
 
@@ -184,7 +185,7 @@ def test_between_two_tables_nobody_is_let_through_by_one_alone_and_whoever_is_by
     old: list[Rule], new: list[Rule], groups: frozenset[str], destination: IPAddress
 ) -> None:
     numbers = GroupNumbers()
-    table = compile_both(old, new, numbers)
+    table = admitted_by_both(compile_rules(old, numbers), compile_rules(new, numbers))
     between = table_allows(table, group_bits(groups, numbers), destination)
 
     def in_both(whose: frozenset[str]) -> bool:

@@ -1,0 +1,74 @@
+"""A change that can be neither made nor taken back, as nft fails in the middle of it: nobody reaches more by that than
+before and after it alike, nothing says otherwise, and all is made good once nft works again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers.lab import TARGET_LEG, GatewayProcess, wait_until
+
+REAL = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+SOON_S = 20
+EVERYBODY = '{ network = "10.20.0.0/16", all_groups = true }'
+BEFORE = '{ network = "10.20.0.0/16", group = "eng" }, { network = "10.20.0.30/32", all_groups = true }'
+AFTER = '{ network = "10.20.0.0/16", group = "ops" }'
+HOST, ANOTHER, NEW = "10.20.0.10/32", "10.20.0.20/32", "10.20.0.40/32"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """While this file is there, nft is."""
+    program = tmp_path / "nft"
+    program.write_text(f'#!/bin/sh\n{REAL}\n[ -e {tmp_path}/broken ] && echo planted >&2 && exit 1\nexec nft "$@"\n')
+    program.chmod(0o755)
+    return tmp_path / "broken"
+
+
+@pytest.fixture
+def half_made(site, broken) -> GatewayProcess:
+    """By a reload that takes a network away, so that the firewall has to be another."""
+    for number in (20, 30, 40):
+        site.lab.target.run("ip", "address", "add", f"10.20.0.{number}/24", "dev", "eth0")
+    before = site.toml().replace(EVERYBODY, BEFORE)
+    path = f"{broken.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    gateway = site._gateway = site.lab.gateway_process(before, PATH=path)
+    for rule in (HOST, ANOTHER):
+        gateway.ctl("rule", "add", "staff", rule, "--all-groups")
+    broken.touch()
+    gateway.write_config(before.replace(BEFORE, AFTER).replace(', "subnet-b"', ""))
+    refused = gateway.ctl("reload", check=False)
+    assert refused.returncode == 1 and "could not be put back in force" in refused.stderr
+    return gateway
+
+
+def problems(gateway: GatewayProcess) -> list[dict[str, str]]:
+    found = json.loads(gateway.ctl("status", "--json", check=False).stdout)["problems"]
+    return [each for each in found if "less than its authorization rules say" in each["what"]]
+
+
+def test_only_what_holds_before_and_after_holds_and_no_rule_comes_in_force(site, ping, broken, half_made):
+    gateway = half_made
+    site.connect()
+    assert ping(TARGET_LEG.host) == 1.0, "by a rule that is in both"
+    assert ping("10.20.0.30") == 0, "by a rule that is not there after it"
+    (problem,) = problems(gateway)
+    assert problem["severity"] == "critical" and problem["subject"] == "endpoint staff"
+    assert gateway.metrics()['cvpnd_authorization_rules_in_force{endpoint="staff"}'] == 0
+    told = gateway.ctl("explain", "Test Client", "10.20.0.30", check=False).stdout
+    assert "may not reach 10.20.0.30" in told and "cvpnctl status" in told
+
+    refused = gateway.ctl("rule", "add", "staff", NEW, "--all-groups", check=False)
+    assert refused.returncode == 1 and "cvpnctl status" in refused.stderr
+    assert NEW not in gateway.ctl("rule", "list").stdout and ping("10.20.0.40") == 0
+
+    gateway.ctl("rule", "remove", "staff", HOST, "--all-groups")
+    assert ping(TARGET_LEG.host) == 0 and HOST not in gateway.ctl("rule", "list").stdout
+    assert ping("10.20.0.20") == 1.0
+    gateway.ctl("rule", "remove", "staff", ANOTHER, "--all-groups")
+    assert ping(TARGET_LEG.host) == 0, "what was revoked stays so whatever is revoked after it"
+
+    broken.unlink()
+    wait_until(lambda: not problems(gateway), SOON_S, what="the configuration before is in force")
+    assert ping("10.20.0.30") == 1.0 and gateway.metrics()['cvpnd_authorization_rules_in_force{endpoint="staff"}'] == 1
+    gateway.ctl("rule", "add", "staff", NEW, "--all-groups")
