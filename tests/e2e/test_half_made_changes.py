@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from helpers import certs
 from helpers.lab import TARGET_LEG, GatewayProcess, wait_until
 
 REAL = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
@@ -72,3 +73,19 @@ def test_only_what_holds_before_and_after_holds_and_no_rule_comes_in_force(site,
     wait_until(lambda: not problems(gateway), SOON_S, what="the configuration before is in force")
     assert ping("10.20.0.30") == 1.0 and gateway.metrics()['cvpnd_authorization_rules_in_force{endpoint="staff"}'] == 1
     gateway.ctl("rule", "add", "staff", NEW, "--all-groups")
+
+
+def test_a_list_on_disk_that_goes_back_keeps_the_gateway_from_nothing_else(site, ping, broken, half_made):
+    """The one in force stays, which is told; what was before is put back all the same, and a lost device replaced."""
+    gateway = half_made
+    site.write_crl(start=certs.START - 20 * certs.DAY)
+    wait_until(lambda: "crl-goes-back" in gateway.log(), SOON_S)
+    broken.unlink()
+    wait_until(lambda: not problems(gateway), SOON_S, what="the configuration before is in force")
+    client = site.connect()
+    assert ping("10.20.0.30") == 1.0
+    (endpoint,) = gateway.ctl_json("endpoint", "list")
+    site.lab.gateway.run("ip", "link", "delete", endpoint["interface"])
+    client.wait_connected(SOON_S, times=2)
+    assert ping("10.20.0.30") == 1.0
+    assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
