@@ -141,6 +141,7 @@ class Daemon:
             last_reload_at=gateway.last_reload_at,
             last_reload_problem=gateway.last_reload_problem,
             awaits_restart=gateway.awaits_restart,
+            changed_files={str(path): at for path, at in gateway.changed_files.items()},
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
             saml=views.saml_metrics(self.control.saml, gateway.identity_providers.keeper, time.time()),
@@ -331,7 +332,6 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     store = await asyncio.to_thread(Store.open, config.daemon.state, config.daemon.state_key)
     stack.callback(store.close)
     streams = LogStreams(config.daemon.log_directory / "streams")
-    stack.callback(streams.close)
     connection_log = ConnectionLog(config.daemon.log_directory / "connections.log", config.connection_log, streams)
     stack.callback(connection_log.close)
     plane = _open_plane(config.daemon)

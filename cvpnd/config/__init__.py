@@ -4,7 +4,8 @@
 ``check_files`` looks at the disk apart from that, so that a configuration can be checked where it is not going to run.
 ``file`` is all of it, a frozen model for each table whose field names are the keys, in a file for each subject.
 ``values`` are the words (networks, names, paths), ``sockets`` where to listen and whom to ask; ``crosscheck`` is what
-only several tables together can get wrong, ``loading`` turns every mistake into the operator's words.
+only several tables together can get wrong, ``loading`` turns every mistake into the operator's words, ``files_read``
+tells whether what was read is still what is there.
 ``conf/cvpnd.toml`` shows each key with its default."""
 
 from cvpnd.config.connection_log import ConnectionLogConfig, LogFilesConfig, SyslogTarget
@@ -32,8 +33,9 @@ from cvpnd.config.endpoint import (
     TlsConfig,
 )
 from cvpnd.config.file import Config
+from cvpnd.config.files_read import FilesRead
 from cvpnd.config.handlers import HandlerConfig
-from cvpnd.config.loading import ConfigError, check_files, load
+from cvpnd.config.loading import ConfigError, check_files, files_read, load
 from cvpnd.config.mfa import inherit_mfa
 from cvpnd.config.networks import EgressConfig, SecurityGroupConfig, SubnetConfig, VpcConfig
 from cvpnd.config.portal import PortalConfig
@@ -59,6 +61,7 @@ __all__ = [
     "DirectoryConfig",
     "EgressConfig",
     "EndpointConfig",
+    "FilesRead",
     "HandlerConfig",
     "LdapUrl",
     "LimitsConfig",
@@ -86,6 +89,7 @@ __all__ = [
     "VpcConfig",
     "check_files",
     "covers",
+    "files_read",
     "inherit_mfa",
     "load",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from cvpnd.config.connection_log import LogFilesConfig
 from cvpnd.config.daemon import (
@@ -35,6 +35,7 @@ READ_AT_START = ("metrics", "status_file", "api", "portal")
 class Config(Table):
     path: Path
     """The file itself, not a key of it."""
+    _digest: str = PrivateAttr("")
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig = MetricsConfig()
     status_file: StatusFileConfig = StatusFileConfig()
@@ -70,6 +71,11 @@ class Config(Table):
             for each in data["endpoint"]
         ]
         return {**data, "endpoint": endpoints}
+
+    @property
+    def digest(self) -> str:
+        """Of the file, as it was read."""
+        return self._digest
 
     def awaits_restart(self, started: Config) -> tuple[str, ...]:
         """What of this file the daemon that ``started`` with another goes by only once it starts anew."""

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from cvpnd.config.crosscheck import Problem, cross_check, suggest
 from cvpnd.config.file import Config
+from cvpnd.config.files_read import FilesRead, digest_of
 from cvpnd.config.values import SECRET_WORDS, show
 from cvpnd.wire.wrap.key_files import KeyFileError, parse_static_key, parse_v2_server_key
 
@@ -34,7 +35,8 @@ class ConfigError(Exception):
 def load(path: Path | str) -> Config:
     """Read, check and cross-check one file. Raises ConfigError. Looks at no other file: see ``check_files``."""
     path = Path(path)
-    data = _read(path)
+    content = _content(path)
+    data = _parse(path, content)
     if "path" in data:
         raise ConfigError(path, [f"path: is not a key; {suggest('path', sorted(_keys(Config)))}"])
     try:
@@ -43,6 +45,7 @@ def load(path: Path | str) -> Config:
         raise ConfigError(
             path, [_line(*_in_words(details)) for details in error.errors() if not _consequence(details)]
         ) from None
+    config._digest = digest_of(content)
     if problems := cross_check(config):
         raise ConfigError(path, [_line(*problem) for problem in problems])
     return config
@@ -56,13 +59,26 @@ def check_files(config: Config) -> None:
         raise ConfigError(config.path, problems)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def files_read(config: Config) -> FilesRead:
+    """Make it before what the configuration names is read. Of what is not among them others look whether it changes
+    (certificates, the control channel's keys, metadata, programs), or it is read at the start alone ([api]). Blocks."""
+    watched = re.compile(r"api\.|endpoint\[|saml_provider\[\d+\]\.metadata|handler\[\d+\]\.executable")
+    others = [path for key, path in _files(config) if not watched.match(key)]
+    return FilesRead(config.path, config.digest, others)
+
+
+def _content(path: Path) -> bytes:
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(path, ["does not exist; make one with 'cvpnd init', or name another with --config"]) from None
     except OSError as error:
         raise ConfigError(path, [f"cannot be read: {error.strerror}; correct its path or permissions"]) from None
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode()
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(path, [f"line {line}: is not UTF-8; save the file as UTF-8"]) from None

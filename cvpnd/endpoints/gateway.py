@@ -15,13 +15,14 @@ import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.radius import radius_settings
 from cvpnd.auth.tokens import TokenKey
-from cvpnd.config import Config, ConfigError, EndpointConfig, Listen
+from cvpnd.config import Config, ConfigError, EndpointConfig, FilesRead, Listen, files_read
 from cvpnd.dataplane.api import DataPlane, TunOffload
 from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.checks import Checks, read_again
@@ -89,6 +90,9 @@ class Gateway:
         """Why it was refused, a line for each reason."""
         self._could_not_go_back = False
         """A reload was refused, and what was in force before could not be put back: parts of either are."""
+        self.changed_files: Mapping[Path, float | None] = {}
+        """Of the configuration, since they were read, and when."""
+        self._files_read: FilesRead | None = None
         self._aside = EndpointsAside(self._listening)
         self._host = host
         self._managed = ManagedEndpoints(store, config.daemon.admin_socket.parent / "managed")
@@ -121,6 +125,7 @@ class Gateway:
         """Raises ``GatewayError``; then the host is as it was."""
         try:
             self._host.claim.take()  # before anything is written that a running gateway may have
+            self._files_read = await asyncio.to_thread(files_read, self.config)
             await self.timekeeper.begin()
             await self._pools.begin()
             await self._become(self.config, setting_aside=self.store.is_shared)
@@ -189,12 +194,13 @@ class Gateway:
         old = self.config
         try:
             new = await asyncio.to_thread(read_again, old)
+            files = await asyncio.to_thread(files_read, new)
             await self._become(new, read=True)
         except (ConfigError, TrustError, ManagedError, DirectoryError, HandlerError) as error:
             raise GatewayError(str(error)) from error
         except (HostError, ListenError, StoreError, OSError) as error:
             raise GatewayError(await self._go_back(old, str(error))) from error
-        self.config = new
+        self.config, self._files_read, self.changed_files = new, files, {}
 
     @property
     def awaits_restart(self) -> tuple[str, ...]:
@@ -436,7 +442,7 @@ class Gateway:
 
     async def poll_trust(self, now: float) -> None:
         """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged
-        by name, and what was read before stays."""
+        by name, and what was read before stays. The other files of the configuration are only looked at."""
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
@@ -444,6 +450,8 @@ class Gateway:
             await asyncio.to_thread(served.trust_keeper.poll, now)
             await self._end_untrusted(served)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
+        if self._files_read is not None:
+            self.changed_files = await asyncio.to_thread(self._files_read.changed)
 
     async def reload_trust(self) -> list[TrustError]:
         """Read certificates and CRLs again now, whether or not their files seem to have changed. Returns why that is

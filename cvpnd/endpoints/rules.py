@@ -207,7 +207,9 @@ def _sentence(
         named = ", ".join(_whom(r.group) for r in decision.rules_on_prefix)
         return f"{who} may not reach {destination}: the longest match {rule.network} allows only {named}."
     if but == "waits":
-        return f"{who} may not reach {destination} yet: a rule allows it, but not all are in force; see 'cvpnctl status'."
+        return (
+            f"{who} may not reach {destination} yet: a rule allows it, but not all are in force; see 'cvpnctl status'."
+        )
     if but == "answers":
         return f"{who} may reach {destination}: it is the endpoint's own address, which answers pings."
     if let_through == ():

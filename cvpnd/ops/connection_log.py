@@ -21,7 +21,7 @@ from cvpnd.endpoints.model import ConnectionView
 from cvpnd.ops.journal import Journal
 from cvpnd.ops.log_file import TIME_FORMAT, LogFile, Rotation
 from cvpnd.ops.log_streams import LogStreams
-from cvpnd.ops.log_writer import Entry, LogWriter, Loss, close_together, newest
+from cvpnd.ops.log_writer import Entry, LogWriter, Loss, newest
 from cvpnd.ops.logs import stderr_is_the_journal
 from cvpnd.ops.syslog import SOCKET, Syslog, is_the_journal
 
@@ -124,6 +124,7 @@ def _utc_second(seconds: int) -> str:
 
 class ConnectionLog:
     """Every destination of entries: the file for all of them, the streams of endpoints, the journal, a syslog daemon.
+    It closes them all.
 
     Owned by the daemon and used from the event loop, which it never holds up."""
 
@@ -211,7 +212,8 @@ class ConnectionLog:
         self._streams.reopen()
 
     def close(self) -> None:
-        close_together([*self._writers(), *self._leaving])
+        """The streams too, at once: at the end of the daemon, for which systemd has a limit."""
+        self._streams.close([*self._writers(), *self._leaving])
 
 
 def _wants_journal(setting: Literal["auto", "on", "off"]) -> bool:

@@ -57,6 +57,8 @@ class GatewayMetrics:
     """Why the latest one was refused, a line for each reason."""
     awaits_restart: tuple[str, ...] = ()
     """Tables and keys of the file that are read when the daemon starts, and stand otherwise now."""
+    changed_files: Mapping[str, float | None] = field(default_factory=dict)
+    """Of the configuration, since they were read: when they were written last; None: they cannot be read any more."""
     host_changes: Mapping[str, int] = field(default_factory=dict)
     """Of ``HOST_CHANGES`` -> how often somebody else changed it."""
     host_trouble: str = ""
@@ -205,6 +207,11 @@ def _daemon(now: GatewayMetrics) -> Iterator[Metric]:
         "cvpnd_last_reload_successful",
         "1 if the last reload was applied, 0 if it was refused and the old configuration runs on.",
         value=int(not now.last_reload_problem),
+    )
+    yield GaugeMetricFamily(
+        "cvpnd_configuration_files_changed",
+        "Files of the configuration that were changed since they were read: a reload is missing.",
+        value=len(now.changed_files),
     )
     if now.last_reload_at is not None:
         yield GaugeMetricFamily(

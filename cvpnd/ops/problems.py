@@ -70,6 +70,9 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"the last reload was refused, an older configuration runs on: {why}",
             "cvpnctl reload tries it again, and names file, key and fix",
         )
+    for path, at in () if metrics.last_reload_problem else sorted(metrics.changed_files.items()):
+        when = "cannot be read any more" if at is None else f"was changed at {_utc(at)}, and is not reloaded"
+        yield Problem("warning", "configuration", f"{path} {when}: what was read before is in force", "cvpnctl reload")
     if metrics.awaits_restart:
         yield Problem(
             "warning",

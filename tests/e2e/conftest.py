@@ -178,3 +178,18 @@ def connect(site):
         return client
 
     return run
+
+
+@pytest.fixture
+def faulty_nft(tmp_path: Path) -> Callable[[str], Path]:
+    """An nft for the ``PATH`` of a gateway, which does instead what the shell is told while the file is there that this
+    returns; it lies beside that."""
+
+    def run(instead: str) -> Path:
+        program, while_there = tmp_path / "nft", tmp_path / "faulty"
+        real = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+        program.write_text(f'#!/bin/sh\n{real}\n[ -e {while_there} ] && {instead}\nexec nft "$@"\n')
+        program.chmod(0o755)
+        return while_there
+
+    return run

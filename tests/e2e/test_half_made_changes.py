@@ -9,7 +9,6 @@ import pytest
 from helpers import certs
 from helpers.lab import TARGET_LEG, GatewayProcess, wait_until
 
-REAL = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 SOON_S = 20
 EVERYBODY = '{ network = "10.20.0.0/16", all_groups = true }'
 BEFORE = '{ network = "10.20.0.0/16", group = "eng" }, { network = "10.20.0.30/32", all_groups = true }'
@@ -18,12 +17,9 @@ HOST, ANOTHER, NEW = "10.20.0.10/32", "10.20.0.20/32", "10.20.0.40/32"
 
 
 @pytest.fixture
-def broken(tmp_path):
+def broken(faulty_nft):
     """While this file is there, nft is."""
-    program = tmp_path / "nft"
-    program.write_text(f'#!/bin/sh\n{REAL}\n[ -e {tmp_path}/broken ] && echo planted >&2 && exit 1\nexec nft "$@"\n')
-    program.chmod(0o755)
-    return tmp_path / "broken"
+    return faulty_nft("echo planted >&2 && exit 1")
 
 
 @pytest.fixture

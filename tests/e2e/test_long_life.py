@@ -158,6 +158,22 @@ def test_broken_file_is_named_and_the_old_configuration_runs_on(site, ping):
     assert "endpoint[0].client_cidr" in checked.stderr
 
 
+def test_a_file_that_was_changed_and_not_reloaded_is_told_until_it_is(site):
+    gateway = site.start()
+
+    def told(command: str = "status") -> bool:
+        return f"{gateway.config_path} was changed at" in gateway.ctl(command, check=False).stdout
+
+    gateway.write_config(site.toml())  # as it was, in another file
+    time.sleep(2)
+    assert not told() and gateway.metrics()["cvpnd_configuration_files_changed"] == 0
+    gateway.write_config(site.toml("session_timeout_s = 28800"))
+    wait_until(told, 10)
+    assert told("doctor") and gateway.metrics()["cvpnd_configuration_files_changed"] == 1
+    gateway.ctl("reload")
+    assert not told() and gateway.metrics()["cvpnd_configuration_files_changed"] == 0
+
+
 def test_file_that_is_empty_while_it_is_written_sends_nobody_away(site, ping):
     gateway = site.start()
     client = site.connect()

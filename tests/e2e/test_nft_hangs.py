@@ -9,7 +9,6 @@ import pytest
 from helpers.host_state import ip, output_of
 from helpers.lab import GatewayProcess, wait_until
 
-REAL = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 STOP_S = 30
 """TimeoutStopSec of the unit."""
 MOST_OF_A_CHANGE_S = 30
@@ -17,12 +16,9 @@ MOST_OF_A_CHANGE_S = 30
 
 
 @pytest.fixture
-def hangs(tmp_path):
+def hangs(faulty_nft):
     """While this file is there."""
-    program = tmp_path / "nft"
-    program.write_text(f'#!/bin/sh\n{REAL}\n[ -e {tmp_path}/hangs ] && exec sleep 1000\nexec nft "$@"\n')
-    program.chmod(0o755)
-    return tmp_path / "hangs"
+    return faulty_nft("exec sleep 1000")
 
 
 def gateway_process(site, hangs, **options) -> GatewayProcess:

@@ -1,5 +1,5 @@
-"""An endpoint whose rules are narrowed, as a change could be neither made nor taken back: whatever is tried until it can
-be, nobody reaches more by it; seen in what the data plane has."""
+"""An endpoint whose rules are narrowed, as a change could be neither made nor taken back: whatever is tried until it
+can be, nobody reaches more by it; seen in what the data plane has."""
 
 from __future__ import annotations
 

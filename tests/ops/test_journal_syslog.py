@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import threading
@@ -27,7 +28,7 @@ from cvpnd.ops.connection_log import (
 )
 from cvpnd.ops.journal import MESSAGE_IDS, Journal, kind
 from cvpnd.ops.log_streams import LogStreams
-from cvpnd.ops.log_writer import EntriesLost, LogWriter
+from cvpnd.ops.log_writer import PATIENCE_S, EntriesLost, LogWriter
 from cvpnd.ops.syslog import Syslog
 
 ANNA = replace(
@@ -175,7 +176,6 @@ def test_destinations_come_and_go_with_the_configuration(tmp_path: Path) -> None
         log.configure(LogFilesConfig())
         log.write(ENTRIES[2])
         log.close()
-        log._streams.close()
         daemon.settimeout(0.05)
         with contextlib.suppress(TimeoutError):
             pytest.fail(f"it is told still: {daemon.recv(65536)!r}")
@@ -245,3 +245,32 @@ def test_what_a_destination_that_hangs_cannot_take_is_lost_once_and_waited_for_b
         log.close_idle()
         assert (arrived + log.lost, log.waiting) == (2000, 0)
         log.close()
+
+
+def test_the_end_waits_for_all_that_hang_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal, a syslog daemon and the disk of a stream: the daemon has to end before systemd kills it."""
+    streams = LogStreams(tmp_path / "streams")
+    stuck = streams.path("vpn", "staff")
+    stuck.parent.mkdir(parents=True)
+    os.mkfifo(stuck)
+    with (
+        bound(tmp_path / "journal"),
+        socket.socket() as daemon,
+        contextlib.closing(os.fdopen(os.open(stuck, os.O_RDWR))),
+    ):
+        daemon.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        daemon.bind(("127.0.0.1", 0))
+        daemon.listen()
+        monkeypatch.setattr(connection_log, "Journal", lambda: Journal(tmp_path / "journal"))
+        url = f"tcp://127.0.0.1:{daemon.getsockname()[1]}"
+        settings = LogFilesConfig.model_validate({"journal": "on", "syslog": url})
+        log = ConnectionLog(tmp_path / "all.log", settings, streams)
+        for _ in range(6000):
+            log.write(ENTRIES[0], ("vpn", "staff"))
+        wait_until(lambda: (tmp_path / "all.log").read_text().count("\n") == 6000, 20)
+        _, journal, syslog = log._writers()
+        assert journal.waiting and syslog.waiting and streams.waiting
+        begun = time.monotonic()
+        log.close()
+        assert time.monotonic() - begun < PATIENCE_S + 1
+        assert log.waiting == 0 and log.lost > 6000

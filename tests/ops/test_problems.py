@@ -52,6 +52,10 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert [p.what for p in problems(last_reload_problem="a.toml: no\nb: neither")] == [
         "the last reload was refused, an older configuration runs on: a.toml: no; b: neither"
     ]
+    (changed,) = problems(changed_files={"/etc/cvpnd/cvpnd.toml": NOW})
+    assert changed.what.startswith("/etc/cvpnd/cvpnd.toml was changed at 2023-11-14 22:13:20 UTC, and is not reloaded")
+    assert "cannot be read any more" in problems(changed_files={"/secret": None})[0].what
+    assert len(problems(changed_files={"/etc/cvpnd/cvpnd.toml": NOW}, last_reload_problem="no")) == 1
     (waiting,) = problems(awaits_restart=("[api]", "daemon.workers"))
     assert "[api], daemon.workers changed in the file" in waiting.what and "restart" in waiting.fix
     assert problems(host_trouble="lan is down")[0].severity == "critical"

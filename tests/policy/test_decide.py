@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvpnd.policy.compile import EVERYBODY, GroupNumbers, admitted_by_both, admits, compile_rules, group_bits
+from cvpnd.policy.compile import EVERYBODY, GroupNumbers, admits, admitted_by_both, compile_rules, group_bits
 from cvpnd.policy.decide import best_route, decide
 from cvpnd.policy.model import IPAddress, IPNetwork, Route, Rule
 
