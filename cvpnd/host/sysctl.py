@@ -1,7 +1,8 @@
 """Kernel settings per interface, with what was there before in a file.
 
 The file is written before the kernel is, so that the next start can undo what a killed predecessor changed. A setting
-that somebody else has changed meanwhile is theirs and stays.
+that somebody else has changed meanwhile is theirs and stays; also where they want what it is already, as far as anybody
+can tell: by the setting for all interfaces, which the kernel copies to each, or by what the host sets at its start.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cvpnd.host.errors import HostError
+from cvpnd.host.sysctl_files import at_start
 
 PROC_SYS = Path("/proc/sys")
 STRICT, LOOSE = "1", "2"  # rp_filter, ip-sysctl.rst
@@ -24,6 +26,8 @@ HOST_WIDE = ("net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding", "ne
 class Change:
     before: str
     ours: str
+    of_all: str | None = None
+    """What the setting for all interfaces was then, where the kernel copies that to each whenever it is another."""
 
 
 class Sysctls:
@@ -34,7 +38,9 @@ class Sysctls:
         self._changes: dict[str, Change] = {}
         try:
             stored = json.loads(record.read_text())
-            self._changes = {path: Change(entry["before"], entry["ours"]) for path, entry in stored.items()}
+            self._changes = {
+                path: Change(entry["before"], entry["ours"], entry.get("of_all")) for path, entry in stored.items()
+            }
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -50,7 +56,7 @@ class Sysctls:
             if current == value:
                 continue
             before = self._changes[path].before if path in self._changes else current
-            self._changes[path] = Change(before, value)
+            self._changes[path] = Change(before, value, _of_all(path))
             self._write_record()
             _write(path, value)
 
@@ -69,7 +75,7 @@ class Sysctls:
                 continue
             try:
                 # an interface that is gone took its settings along
-                if (PROC_SYS / path).exists() and read(path) == change.ours:
+                if (PROC_SYS / path).exists() and read(path) == change.ours and not _is_theirs(path, change):
                     _write(path, change.before)
             except HostError as error:
                 problems.append(str(error))
@@ -80,7 +86,7 @@ class Sysctls:
             raise HostError("\n".join(problems))
 
     def _write_record(self) -> None:
-        changes = {path: {"before": each.before, "ours": each.ours} for path, each in self._changes.items()}
+        changes = {path: asdict(change) for path, change in self._changes.items()}
         scratch = self._record.with_suffix(".new")
         try:
             if not changes:
@@ -92,6 +98,18 @@ class Sysctls:
             raise HostError(
                 f"{self._record} cannot be written: {error.strerror}; its directory must have room and be cvpnd's"
             ) from error
+
+
+def _of_all(path: str) -> str | None:
+    name = path.split("/")[3]
+    governing = path.replace(f"/{name}/", "/all/")
+    copied = path.startswith("net/ipv4/conf/") and path.endswith("/forwarding") and name != "all"
+    return read(governing) if copied else None
+
+
+def _is_theirs(path: str, change: Change) -> bool:
+    """Somebody has set it, too, to what we did."""
+    return change.of_all != _of_all(path) or at_start(path) == change.ours
 
 
 def read(path: str) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import Association, ExtraRoute, HostChange, HostGateway, HostPlan, Subnet
 from cvpnd.host.patience import FIRST_PAUSE_S
 from cvpnd.host.routes import FIRST_TABLE, PROTOCOL
+from cvpnd.host.sysctl_files import at_start
 
 ENVIRONMENT = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
 FOREIGN_TABLE = """
@@ -547,6 +549,52 @@ async def test_setting_that_somebody_changed_meanwhile_stays_theirs(lab: Lab, ga
     lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter", "0")
     await gateway.down()
     assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == "0"
+
+
+async def test_forwarding_that_somebody_switched_on_for_all_meanwhile_stays_on(lab: Lab, gateway: HostGateway) -> None:
+    """The kernel copies it to each interface, where it was ours already."""
+    await gateway.up(PLANS["staff"])
+    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1"
+    lab.gateway.sysctl("net/ipv4/ip_forward", 1)
+    await gateway.down()
+    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1"
+    await gateway.up(PLANS["staff"])
+    lab.gateway.sysctl("net/ipv4/ip_forward", 0)
+    await gateway.update(PLANS["staff"])
+    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1"
+    await gateway.down()
+    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "0"
+
+
+def test_a_setting_that_the_host_has_at_its_start_too_stays(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sysctl.d").mkdir()
+    (tmp_path / "sysctl.d" / "99-router.conf").write_text("# a router\nnet.ipv6.conf.all.forwarding = 1\n")
+    monkeypatch.setattr(sysctl, "at_start", partial(at_start, etc=tmp_path))
+    settings = sysctl.Sysctls(tmp_path / "record.json")
+    settings.apply({"net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/lan/rp_filter": sysctl.LOOSE})
+    settings.restore()
+    assert lab.gateway.sysctl("net/ipv6/conf/all/forwarding") == "1"
+    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == "0"
+
+
+@pytest.mark.parametrize(
+    ("files", "value"),
+    [
+        ({}, None),
+        ({"sysctl.conf": "net.ipv4.ip_forward=1"}, "1"),
+        ({"sysctl.conf": "#net.ipv4.ip_forward=1\n;net.ipv4.ip_forward=1\nnet.ipv4.ip_forward"}, None),
+        ({"sysctl.d/a.conf": "net/ipv4/conf/all/forwarding = 1", "sysctl.d/b.conf": "-net.ipv4.ip_forward = 0"}, "0"),
+        ({"sysctl.d/a.conf": "net.ipv4.conf.*.forwarding = 1", "sysctl.d/b": "net.ipv4.ip_forward = 0"}, "1"),
+        ({"sysctl.d/a.conf": "net.ipv4.ip_forward = 0", "sysctl.d/b.conf": "net.ipv4.conf.*.forwarding = 1"}, "0"),
+    ],
+)
+def test_what_a_host_sets_at_its_start(tmp_path: Path, files: dict[str, str], value: str | None) -> None:
+    (tmp_path / "sysctl.d").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert at_start("net/ipv4/conf/all/forwarding", tmp_path) == value
 
 
 def test_ipv6_forwarding_of_older_kernels_is_host_wide_and_undone(lab: Lab, tmp_path: Path) -> None:
