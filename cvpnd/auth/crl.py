@@ -116,11 +116,10 @@ class Crl:
             followers = [here[source]] if source in here else _in_place_of(source, here)
             if not followers:
                 return f"the CRL of {before.issuer_text}, which is in force, is not in it any more"
-            # Of a whole list that was divided one part is enough: its authority may have signed others before, and an
-            # earlier release took the newest part for the whole.
-            now = min(followers, key=lambda each: each.older_than(before))
-            if now.older_than(before):
-                return f"the CRL of {now.issuer_text} in it, {now}, is older than the one in force, {before}"
+            # Of a whole list that was divided each part has to follow: whoever was revoked since an older one was
+            # signed, and is on the whole list, would come in again by that.
+            if (older := next((each for each in followers if each.older_than(before)), None)) is not None:
+                return f"the CRL of {older.issuer_text} in it, {older}, is older than the one in force, {before}"
         return None
 
     def next_update(self) -> datetime.datetime | None:

@@ -144,20 +144,20 @@ def test_a_part_that_goes_back_or_is_gone_keeps_those_in_force(settings):
     assert _refusal(keeper.current, alice) is _refusal(keeper.current, bob) is Refusal.CERTIFICATE_REVOKED
 
 
-def test_what_an_earlier_release_remembers_of_a_divided_list_lets_it_stay(settings):
-    """That took the newest of them for the whole one: the others are older, and not gone back to."""
-    whole = read_crl(certs.crl_pem(_list(None, number=5)), (AUTHORITY.certificate,)).editions()
-    for other in (
-        _list(_scope(TWO), number=5),
-        _list(_scope(TWO), number=4),
-        _list(_scope(TWO), number=5, start=START - 9 * DAY),
-    ):
-        keeper = TrustKeeper(settings(_list(_scope(ONE), number=5), other), known=whole)
-        assert keeper.last_error is None
-        settings(_list(_scope(ONE), number=5), _list(_scope(TWO), number=3, start=START - 10 * DAY))
-        assert keeper.reload() is None and "crl-goes-back" in str(keeper.last_error), "from then on each counts"
-    older = settings(_list(_scope(ONE), number=4), _list(_scope(TWO), number=4))
-    assert "crl-goes-back" in str(TrustKeeper(older, known=whole).last_error)
+def test_no_part_of_a_list_that_was_divided_is_older_than_that(settings):
+    """By one that was signed before somebody was revoked he would come in again, however new the other parts are."""
+    bob = _client("bob", _point([TWO]))
+    whole = read_crl(certs.crl_pem(_list(None, bob, number=5)), (AUTHORITY.certificate,)).editions()
+    one, two = _list(_scope(ONE), number=6), _list(_scope(TWO), bob, number=5)
+    for stale in (_list(_scope(TWO), number=4), _list(_scope(TWO), number=5, start=START - 9 * DAY)):
+        for lists in ((one, stale), (stale, one)):
+            keeper = TrustKeeper(settings(*lists), known=whole)
+            assert "crl-goes-back" in str(keeper.last_error) and f"({TWO}) in it" in str(keeper.last_error)
+            assert _refusal(keeper.current, bob) is Refusal.CRL_UNUSABLE
+    keeper = TrustKeeper(settings(one, two), known=whole)
+    assert keeper.last_error is None and _refusal(keeper.current, bob) is Refusal.CERTIFICATE_REVOKED
+    settings(one, _list(_scope(TWO), number=4))
+    assert keeper.reload() is None and "crl-goes-back" in str(keeper.last_error), "from then on each counts"
 
 
 UNREADABLE = x509.UnrecognizedExtension(x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME, bytes.fromhex("3007a505a1030c0141"))
