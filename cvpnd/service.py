@@ -145,11 +145,11 @@ class Daemon:
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
             saml=views.saml_metrics(self.control.saml, gateway.identity_providers.keeper, time.time()),
-            connect_handlers=self.control.handlers.seconds,
+            connect_handlers=self.control.handlers.seconds(),
             handler_troubles=self.control.handlers.troubles(),
             api_refusals=self._api_refusals(),
             portal_refusals=self._portal_refusals(),
-            self_service_downloads=self._self_service_downloads(),
+            self_service_downloads={e.settings.name: self.control.tally.downloads[e.id] for e in gateway.endpoints},
             set_aside=gateway.set_aside,
             store_outage="" if outage is None else outage.reason,
             store_outage_since=None if outage is None else outage.since,
@@ -167,10 +167,6 @@ class Daemon:
             },
             loop_lag=self._loop_lag,
         )
-
-    def _self_service_downloads(self) -> dict[str, int]:
-        pages = None if self.portal is None else self.portal.self_service
-        return {} if pages is None else dict(pages.downloads)
 
     def _api_refusals(self) -> dict[str, int]:
         if self.aws_api is None or self.api_listener is None:

@@ -92,6 +92,9 @@ class SelfServiceDesk:
             return Refused(Refusal.WRONG_PASSWORD, "it was changed, or logins ended, while this one was under way")
         return answer
 
+    def handed_out(self, endpoint_id: str) -> None:
+        self._control.tally.downloads[endpoint_id] += 1
+
     def still_lets_in(self, login: LoginUnderWay, account: Account) -> bool:
         """As its directory has said last, and nobody has ended the user's logins."""
         served = self._served(login.endpoint_id)

@@ -45,8 +45,9 @@ class Handler(Protocol):
 
 
 class _Desk:
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, seconds: Histogram) -> None:
         self.handler = handler
+        self.seconds = seconds
         self.turns = asyncio.Semaphore(handler.settings.concurrency)
         self.waiting = 0
         self.asked = 0
@@ -57,21 +58,25 @@ class Handlers:
 
     def __init__(self) -> None:
         self._desks: dict[str, _Desk] = {}
-        self.seconds: dict[str, Histogram] = {}
-        """By name, also of those that are gone: how long clients waited for their answers, or for the lack of one."""
 
     def replace(self, handlers: Iterable[Handler]) -> None:
         """Who is being asked answers still. One that stays the same keeps its desk, and with it its limits."""
         before, self._desks = self._desks, {}
         for handler in handlers:
             name = handler.settings.name
-            self.seconds.setdefault(name, Histogram(SECONDS_BUCKETS))
             desk = before.get(name)
             same = desk is not None and (desk.handler.settings, desk.handler.read_from_files) == (
                 handler.settings,
                 handler.read_from_files,
             )
-            self._desks[name] = desk if same and desk is not None else _Desk(handler)
+            if desk is None:
+                self._desks[name] = _Desk(handler, Histogram(SECONDS_BUCKETS))
+            else:  # metrics do not run backwards
+                self._desks[name] = desk if same else _Desk(handler, desk.seconds)
+
+    def seconds(self) -> dict[str, Histogram]:
+        """How long clients waited for the answers of each, or for the lack of one."""
+        return {name: desk.seconds for name, desk in self._desks.items()}
 
     def troubles(self) -> dict[str, str]:
         """Of each by name; empty where there is none."""
@@ -94,7 +99,7 @@ class Handlers:
         try:
             return await self._answer(desk, request, begun + min(within_s, desk.handler.settings.timeout_s))
         finally:
-            self.seconds[name].add(asyncio.get_running_loop().time() - begun)
+            desk.seconds.add(asyncio.get_running_loop().time() - begun)
 
     async def _answer(self, desk: _Desk, request: ConnectRequest, deadline: float) -> ConnectAnswer:
         await self._wait_for_turn(desk, deadline)

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 MOST_USERS = 10_000
-"""Whose ended connections are remembered; those of the others count as user ""."""
+"""Whose ended connections are remembered; whoever has been away for longest then counts as user ""."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,16 @@ class UserTraffic:
         self.ended: dict[tuple[str, str], list[int]] = {}
 
     def add(self, endpoint: str, user: str, bytes_in: int, bytes_out: int) -> None:
-        key = (endpoint, user)
-        if key not in self.ended and len(self.ended) >= self._most:
-            key = (endpoint, "")
-        sums = self.ended.setdefault(key, [0, 0])
-        sums[0] += bytes_in
-        sums[1] += bytes_out
+        self._add((endpoint, user), bytes_in, bytes_out)
+        while len(self.ended) > self._most:
+            of, name = next(iter(self.ended))
+            sums = self.ended.pop((of, name))
+            if name:  # the others' of an endpoint that is gone, and with it all of its users, goes itself
+                self._add((of, ""), *sums)
+
+    def _add(self, key: tuple[str, str], bytes_in: int, bytes_out: int) -> None:
+        sums = self.ended.pop(key, [0, 0])
+        self.ended[key] = [sums[0] + bytes_in, sums[1] + bytes_out]
 
 
 class ClientSource(Protocol):

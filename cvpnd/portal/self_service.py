@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
@@ -96,10 +95,12 @@ class Desk(SignOnDesk, Protocol):
         """None: it cannot be made, and the log says why."""
         ...
 
+    def handed_out(self, endpoint_id: str) -> None:
+        """A profile."""
+        ...
+
 
 class SelfService:
-    """``downloads`` counts profiles that were handed out, by the endpoint's name."""
-
     def __init__(
         self,
         desk: Desk,
@@ -108,7 +109,6 @@ class SelfService:
         refuse: Callable[[Request, PortalRefusal, str], Response],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.downloads: Counter[str] = Counter()
         self._desk = desk
         self._is_own_form = is_own_form
         self._refuse = refuse
@@ -263,7 +263,7 @@ class SelfService:
             return self._refuse(request, PortalRefusal.SESSION_UNKNOWN, "")
         if text is None:
             return page("message", 500, title="There is no such profile", advice="Ask your administrator for one.")
-        self.downloads[endpoint.name] += 1
+        self._desk.handed_out(endpoint.id)
         log.info(
             "self-service: %s took the profile of %s (%s) at %s", account.name, endpoint.name, kind, _host(request)
         )

@@ -28,6 +28,8 @@ class Tally:
         self.traffic: dict[str, tuple[int, ...]] = {}
         """``PeerStats.counts`` of connections that ended."""
         self.stages = HandshakeStages()
+        self.downloads: Counter[str] = Counter()
+        """Profiles that people took from the portal."""
 
     def keys_installed(self, connection: Connection, now: float) -> None:
         """The first ones of this connection, before it knows."""
@@ -58,6 +60,6 @@ class Tally:
         for each in counted:
             for key in [key for key in each if key[0] == endpoint_id]:
                 del each[key]
-        for count in (self.established, self.renegotiations, self.sessions):
+        for count in (self.established, self.renegotiations, self.sessions, self.downloads):
             del count[endpoint_id]
         self.traffic.pop(endpoint_id, None)

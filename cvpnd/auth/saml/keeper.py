@@ -87,6 +87,7 @@ class SamlKeeper:
             if source.provider is None:
                 self._refresh(source, strict=isinstance(config.metadata, Path))
         self._sources = sources
+        self.failures = Counter({name: count for name, count in self.failures.items() if name in sources})
 
     def read_stored(self, stored: Mapping[str, str]) -> None:
         """By ARN; from a thread."""

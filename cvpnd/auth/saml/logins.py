@@ -96,8 +96,7 @@ class SamlLogins:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saml")
         self._pending = 0
         self._waiting: Counter[str] = Counter()
-        self._latencies: dict[str, Histogram] = {}
-        self._results: dict[str, Counter[str]] = {}
+        self._responses: dict[str, tuple[Histogram, Counter[str]]] = {}
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -106,11 +105,11 @@ class SamlLogins:
         """By id. An answer is judged by the keys of the moment in which it comes, whenever it was asked for: a key may
         have been withdrawn because somebody else has it."""
         self._providers = dict(providers)
+        self._responses = {name: of_it for name, of_it in self._responses.items() if name in providers}
 
     def responses(self, provider_id: str) -> tuple[Histogram, Counter[str]]:
         """How long they took, and what became of them: "accepted", or a ``Refusal``."""
-        latency = self._latencies.setdefault(provider_id, Histogram(BOUNDS_S))
-        return latency, self._results.setdefault(provider_id, Counter())
+        return self._responses.setdefault(provider_id, (Histogram(BOUNDS_S), Counter()))
 
     @property
     def pending(self) -> int:
