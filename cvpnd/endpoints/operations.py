@@ -9,6 +9,7 @@ between starts again from what the store has, which nobody was told anything els
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -24,7 +25,7 @@ from cvpnd.endpoints.gateway import Gateway, GatewayError
 from cvpnd.endpoints.model import AssociationView, EndpointView, OperationError, RouteView, RuleView
 from cvpnd.host.nft import one_change
 from cvpnd.server.endpoint import ServedEndpoint
-from cvpnd.store import Answered, Store, StoredEndpoint, StoreError, StoreUnavailable
+from cvpnd.store import Answered, Store, StoredEndpoint, StoreError, StoreUnavailable, Transaction
 
 P = ParamSpec("P")
 V = TypeVar("V", EndpointView, AssociationView, RouteView, RuleView)
@@ -132,6 +133,8 @@ class OperationsBase:
             return
         async with self._changing:
             with one_change():
+                if following:
+                    await self._follow_others()
                 change = Change()
                 transaction = await self._store(self._stored.begin)
                 mark = _under_way.set(change)
@@ -156,9 +159,25 @@ class OperationsBase:
         """None where nobody else makes any."""
         return await self._store(self._stored.latest_change) if self._stored.is_shared else None
 
+    async def _follow_others(self) -> None:
+        """What other gateways on the same store have changed comes into force here. Where clients are given time to
+        hear of it that takes seconds, in which nobody else is kept from the store."""
+        if not self._stored.is_shared or await self._latest_change() == self._followed:
+            return
+        transaction = await self._store(self._stored.begin_reading)
+        try:
+            with transaction.joined():
+                await self._catch_up()
+        finally:
+            await asyncio.shield(asyncio.to_thread(self._end_reading, transaction))
+
+    def _end_reading(self, transaction: Transaction) -> None:
+        """It is over like one that is stored, also if not all of it could be put in force: what could goes on."""
+        with contextlib.suppress(StoreError):
+            transaction.commit()
+
     async def _catch_up(self) -> None:
-        """What other gateways on the same store have changed comes into force here. Inside a transaction, so that it is
-        whole and stays as it is meanwhile."""
+        """The same inside a transaction, so that it is whole and stays as it is meanwhile."""
         latest = await self._latest_change()
         if latest != self._followed:
             await self._follow()

@@ -172,9 +172,13 @@ class Operations(
                 if again or self._gateway.is_astray or await self._latest_change() != self._followed:
                     if again:
                         self._followed, aside_again_at = ASTRAY, time.monotonic() + ASIDE_AGAIN_S
-                    async with self._change():  # which begins with those of others, and sees them whole
-                        if self._gateway.is_astray:
-                            await self._come_back()
+                    async with self._changing:
+                        with one_change():
+                            await self._follow_others()
+                    if self._gateway.is_astray or self._followed == ASTRAY:
+                        async with self._change():  # which begins with the changes of others
+                            if self._gateway.is_astray:
+                                await self._come_back()
             except Exception as error:  # whatever it is, the next change of another gateway may not be missed for it
                 if self._stored.outage is not None:  # which is said already
                     continue

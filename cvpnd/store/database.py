@@ -53,7 +53,7 @@ def _joined_connection() -> Connection | None:
 
 
 class Transaction:
-    """A writing transaction that outlives one call: what is done inside ``joined()`` is part of it. Ended exactly once,
+    """A transaction that outlives one call: what is done inside ``joined()`` is part of it. Ended exactly once,
     by ``commit`` or ``rollback``; if the process dies before, nothing of it has happened."""
 
     def __init__(self, database: Database, connection: Connection) -> None:
@@ -171,8 +171,15 @@ class Database:
         """Raises ``StoreError``."""
         if not self.is_shared:
             self._check_disk()
+        return self._begin(writes=True)
+
+    def begin_reading(self) -> Transaction:
+        """Sees what is shared as of one moment, and keeps nobody from changing it. Raises ``StoreError``."""
+        return self._begin(isolation_level="REPEATABLE READ")
+
+    def _begin(self, **options: Any) -> Transaction:
         with self.named_errors():
-            connection = self._engine.connect().execution_options(writes=True)
+            connection = self._engine.connect().execution_options(**options)
             try:
                 connection.begin()
             except BaseException:

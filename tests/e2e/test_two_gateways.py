@@ -32,6 +32,8 @@ from cvpnd.wire.tls import fingerprint
 API = "http://127.0.0.1:8443"
 PROMPT_S = 5
 """For what takes less than a second on a machine that does nothing else."""
+GRACE_S = 3.0
+"""That clients are given in a change."""
 
 
 OWN = """
@@ -374,6 +376,36 @@ def test_whom_another_gateway_revokes_is_out_also_where_the_endpoint_is_set_asid
         followed("that nobody there can be asked who gets in", lambda: there.get("/endpoints")["endpoints"] == [])
         (set_aside,) = there.problems()
         assert "AWSClientVPN-here" in set_aside["what"] and "nobody gets in by it" in set_aside["what"]
+        for host in (here, there):
+            host.gateway.stop()
+
+
+@pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed, or this is not root")
+def test_nobody_waits_for_another_gateway_to_give_its_clients_time(tmp_path: Path) -> None:
+    """It has a client, who is told to come back and given seconds to hear it, in the middle of what it follows."""
+    with PostgreSql() as server, Lab() as left, Lab() as right:
+        state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
+        here, there = Host(left, state, key), Host(right, state, key)
+        arn = here.import_certificate()
+        trust = {"server_certificate": arn, "client_certificate": arn}
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1}
+        made = {"name": "lab", "client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
+        here.done("POST", "/endpoints", made)
+        followed("an endpoint", lambda: there.get("/endpoints")["endpoints"])
+        there.client()
+        here.done("PATCH", "/endpoints/lab", {"port": 1300})  # nobody is told here
+        longest = 0.0
+        begun = time.monotonic()
+        number = 0
+        while time.monotonic() < begun + GRACE_S and number < 150:
+            asked = time.monotonic()
+            here.done("POST", "/rules", {"endpoint": "lab", "network": f"10.{number}.0.0/16", "group": "staff"})
+            longest, number = max(longest, time.monotonic() - asked), number + 1
+        print(f"{number} changes meanwhile, of which the longest took {longest:.2f} s")
+        assert longest < GRACE_S / 2
+        moved = ["udp://0.0.0.0:1300"]
+        followed("the new port", lambda: there.get("/endpoints/lab")["endpoint"]["listen"] == moved)
+        followed("all rules", lambda: len(there.get("/rules")["rules"]) == number)
         for host in (here, there):
             host.gateway.stop()
 
