@@ -140,6 +140,7 @@ class Daemon:
             reload_revision=gateway.revision,
             last_reload_at=gateway.last_reload_at,
             last_reload_problem=gateway.last_reload_problem,
+            is_astray=gateway.is_astray,
             awaits_restart=gateway.awaits_restart,
             changed_files={str(path): at for path, at in gateway.changed_files.items()},
             directories=views.directory_metrics(self.control.users),

@@ -55,6 +55,8 @@ class GatewayMetrics:
     last_reload_at: float | None = None
     last_reload_problem: str = ""
     """Why the latest one was refused, a line for each reason."""
+    is_astray: bool = False
+    """``Gateway.is_astray``."""
     awaits_restart: tuple[str, ...] = ()
     """Tables and keys of the file that are read when the daemon starts, and stand otherwise now."""
     changed_files: Mapping[str, float | None] = field(default_factory=dict)

@@ -64,10 +64,11 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
         )
     if metrics.last_reload_problem:
         why = "; ".join(metrics.last_reload_problem.splitlines())
+        then = "and what was before cannot be put back yet" if metrics.is_astray else "an older configuration runs on"
         yield Problem(
-            "warning",
+            "critical" if metrics.is_astray else "warning",
             "configuration",
-            f"the last reload was refused, an older configuration runs on: {why}",
+            f"the last reload was refused, {then}: {why}",
             "cvpnctl reload tries it again, and names file, key and fix",
         )
     for path, at in () if metrics.last_reload_problem else sorted(metrics.changed_files.items()):

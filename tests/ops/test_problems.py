@@ -52,6 +52,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert [p.what for p in problems(last_reload_problem="a.toml: no\nb: neither")] == [
         "the last reload was refused, an older configuration runs on: a.toml: no; b: neither"
     ]
+    (astray,) = problems(last_reload_problem="nft: no", is_astray=True)
+    assert astray.severity == "critical" and "what was before cannot be put back yet: nft: no" in astray.what
     (changed,) = problems(changed_files={"/etc/cvpnd/cvpnd.toml": NOW})
     assert changed.what.startswith("/etc/cvpnd/cvpnd.toml was changed at 2023-11-14 22:13:20 UTC, and is not reloaded")
     assert "cannot be read any more" in problems(changed_files={"/secret": None})[0].what
