@@ -48,7 +48,7 @@ associate = ["subnet-a"]
 
 
 class Host:
-    def __init__(self, lab: Lab, state: str, key: Path, toml: str = "") -> None:
+    def __init__(self, lab: Lab, state: str, key: Path, toml: str = "", **env: str) -> None:
         self.lab = lab
         directory = lab.directory / "gateway"
         directory.mkdir()
@@ -58,7 +58,7 @@ class Host:
             f'[daemon]\nstate = "{state}"\nstate_key = "{key}"\nadmin_socket = "{directory}/admin.sock"\n'
             f'log_directory = "{directory}/log"\n[api]\nlisten = "{API}"\n'
         )
-        self.gateway = GatewayProcess(lab.gateway, directory, daemon + lab.networks_toml() + toml, {})
+        self.gateway = GatewayProcess(lab.gateway, directory, daemon + lab.networks_toml() + toml, env)
         self.gateway.start()
         self.gateway.running.wait_for("ready: ")  # the admin socket answers before the API listens
         transport = httpx.HTTPTransport(uds=str(self.gateway.admin_socket))
@@ -376,6 +376,45 @@ def test_whom_another_gateway_revokes_is_out_also_where_the_endpoint_is_set_asid
         followed("that nobody there can be asked who gets in", lambda: there.get("/endpoints")["endpoints"] == [])
         (set_aside,) = there.problems()
         assert "AWSClientVPN-here" in set_aside["what"] and "nobody gets in by it" in set_aside["what"]
+        for host in (here, there):
+            host.gateway.stop()
+
+
+@pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed, or this is not root")
+def test_a_rule_of_another_gateway_waits_for_the_firewall_that_belongs_to_it(
+    tmp_path: Path, faulty_nft: Callable[[str], Path]
+) -> None:
+    broken = faulty_nft("echo planted >&2 && exit 1")
+    with PostgreSql() as server, Lab() as left, Lab() as right:
+        state, key = server.everywhere(server.new_database("both")), tmp_path / "state.key"
+        path = f"{broken.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+        here, there = Host(left, state, key), Host(right, state, key, PATH=path)
+        arn = here.import_certificate()
+        trust = {"server_certificate": arn, "client_certificate": arn}
+        settings = {"split_tunnel": True, "remote": CLIENT_LEGS[0].gateway, "ping_s": 1}
+        made = {"name": "lab", "client_cidr": "10.100.0.0/22", "port": 1194, "settings": settings, **trust}
+        here.done("POST", "/endpoints", made)
+        here.done("POST", "/endpoints", {**made, "name": "two", "client_cidr": "10.104.0.0/22", "port": 1300})
+        here.done("POST", "/networks", {"endpoint": "lab", "subnet": "subnet-a"})
+        old = {"endpoint": "lab", "network": "10.30.0.0/16", "all_groups": True}
+        here.done("POST", "/rules", old)
+        followed("a rule", lambda: len(there.get("/endpoints")["endpoints"]) == 2 and there.get("/rules")["rules"])
+        there.client()
+
+        broken.touch()
+        here.done("POST", "/networks", {"endpoint": "two", "subnet": "subnet-a"})
+        here.done("POST", "/rules", {"endpoint": "lab", "network": "10.20.0.0/16", "all_groups": True})
+        here.done("DELETE", "/rules", **{**old, "all_groups": "true"})
+
+        def reach_less() -> bool:
+            return any(
+                "less than its authorization rules" in e["what"] for e in there.get("/status")["status"]["problems"]
+            )
+
+        followed("that it cannot be put in force", reach_less)
+        assert not there.passes()
+        broken.unlink()
+        wait_until(lambda: not reach_less() and there.passes(), 20, "the rule, once nft works again")
         for host in (here, there):
             host.gateway.stop()
 
