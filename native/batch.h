@@ -19,7 +19,7 @@ struct packet {
     uint32_t length;
     uint32_t peer_id;                  /* set when sealed */
     struct remote *remote;             /* sealed for UDP */
-    bool unproven;                     /* sealed: nobody has said that it passes whole (path.h) */
+    bool unproven;                     /* sealed: no answer says that it passes whole (path.h) */
     struct tcp_connection *connection; /* sealed for TCP */
     bool follows; /* to be sealed: of the same super-packet as the one before it, so its way is the same */
     struct socket_address source; /* received from UDP */

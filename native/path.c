@@ -48,10 +48,9 @@ bool path_due(const struct path *path, uint64_t now_ms)
 
 static void believe(struct path *path, uint16_t length) { publish(path, length, length, length); }
 
-/* `proven`: somebody has said so. */
-static void conclude(struct path *path, uint16_t length, bool proven, uint64_t now_ms)
+static void conclude(struct path *path, uint16_t length, uint64_t now_ms)
 {
-    publish(path, length, length, proven ? length : 0);
+    publish(path, length, length, path->good);
     path->state = PATH_KNOWN;
     if (!path->again)
         path->trusted_ms = now_ms + PATH_TRUSTED_MS + path->settings.spread_ms;
@@ -114,9 +113,13 @@ static bool looks_blind(const struct path *path) { return !path->settings.asks |
 /* Who cannot be asked is sent something that nobody reads; routers that do not pass it on say so. */
 static struct path_wish look_blind(struct path *path, uint64_t now_ms)
 {
-    uint16_t told = path->tries == 0 ? path->largest : told_length(path);
-    if (told < path->largest || path->tries == PATH_TRIES) {
-        conclude(path, told, told < path->largest, now_ms);
+    uint16_t told = path->tries == 0 ? path->length : told_length(path);
+    if (told < path->length) { /* the next router may let less through */
+        publish(path, told, told, 0);
+        try_next(path, told, now_ms);
+    }
+    if (path->tries >= PATH_TRIES) {
+        conclude(path, path->length, now_ms);
         return (struct path_wish){0};
     }
     path->tries++;
@@ -141,9 +144,9 @@ struct path_wish path_look(struct path *path, uint16_t outer_headers, uint64_t n
     uint16_t least = at_most(inside(path, PATH_OUTER_MIN), path->largest);
     bool first = path->good == 0;
     unsigned most = path->again ? PATH_TRIES_AGAIN : path->heard ? PATH_TRIES : PATH_TRIES_UNHEARD;
-    if (path->tries == (first ? most : PATH_TRIES)) {
+    if (path->tries >= (first ? most : PATH_TRIES)) { /* more, where a late first answer has made it fewer */
         if (!first) {
-            conclude(path, path->good, true, now_ms);
+            conclude(path, path->good, now_ms);
             return (struct path_wish){0};
         }
         if (!path->heard) {
@@ -177,7 +180,7 @@ void path_answered(struct path *path, uint32_t length, uint64_t now_ms)
         return;
     path->good = path->length;
     if (path->good == path->largest) {
-        conclude(path, path->good, true, now_ms);
+        conclude(path, path->good, now_ms);
     } else {
         believe(path, path->good);
         try_next(path, next_longer(path), now_ms);

@@ -49,7 +49,7 @@ struct path {
     _Atomic uint16_t fits;
     _Atomic uint16_t mss_v4;
     _Atomic uint16_t mss_v6;
-    _Atomic uint16_t proven; /* so much passes whole, by an answer or a router's word; 0 = nobody has said */
+    _Atomic uint16_t proven; /* so much passes whole, by the client's answer; 0 = it has given none */
 
     /* Set by all when they send a long packet, cleared by the peer's worker. */
     atomic_bool used;

@@ -64,7 +64,7 @@ class Path:
     mss_v4: int = field(init=False)
     mss_v6: int = field(init=False)
     proven: int = field(init=False)
-    """So much passes whole, by an answer or a router's word; 0 = nobody has said."""
+    """So much passes whole, by the client's answer; 0 = it has given none."""
     secret: bytes = b""
     """What blind packets carry, and a router has to quote."""
     moved: bool = False
@@ -117,9 +117,9 @@ class Path:
             return self._look_blind(now)
         first = self._good == 0
         most = TRIES_AGAIN if self._again else TRIES if self._heard else TRIES_UNHEARD
-        if self._tries == (most if first else TRIES):
+        if self._tries >= (most if first else TRIES):  # more, where a late first answer has made it fewer
             if not first:
-                self._conclude(self._good, now, proven=True)
+                self._conclude(self._good, now)
                 return Wish()
             if not self._heard:
                 self._deaf, self._tries = True, 0
@@ -144,7 +144,7 @@ class Path:
             return
         self._good = self._length
         if self._good == self._largest:
-            self._conclude(self._good, now, proven=True)
+            self._conclude(self._good, now)
         else:
             self._publish(self._good, self._good, self._good)
             self._try(self._next_longer(), now)
@@ -171,8 +171,8 @@ class Path:
         usual = map(self._inside, USUAL_OUTER)
         return next((length for length in usual if self._good < length < self._largest), self._largest)
 
-    def _conclude(self, length: int, now: float, *, proven: bool) -> None:
-        self._publish(length, length, length if proven else 0)
+    def _conclude(self, length: int, now: float) -> None:
+        self._publish(length, length, self._good)
         self._trying = False
         if not self._again:
             self._trusted = now + TRUSTED_S + self.spread_s
@@ -197,9 +197,12 @@ class Path:
 
     def _look_blind(self, now: float) -> Wish:
         """Who cannot be asked is sent something nobody reads; routers that do not pass it on say so."""
-        told = self._told_length() if self._tries else self._largest
-        if told < self._largest or self._tries == TRIES:
-            self._conclude(told, now, proven=told < self._largest)
+        told = self._told_length() if self._tries else self._length
+        if told < self._length:  # the next router may let less through
+            self._publish(told, told, 0)
+            self._try(told, now)
+        if self._tries >= TRIES:
+            self._conclude(self._length, now)
             return Wish()
         if not self._tries:  # a new one for each question: who was on the way once may not be any more
             self.secret = secrets.token_bytes(SECRET)

@@ -260,6 +260,20 @@ def test_a_router_is_believed_that_quotes_what_only_the_way_to_the_client_has_se
     around = 24 + (48 if host == "::1" else 28)
     assert wait_for(lambda: mss_written(gateway, client) == 1400 - around - 40)
     assert fits(gateway, client) == 1400 - around
+    datagram = next_blind(client, 1400 - around + 24)
+    say_too_big(host, 1300, port, client, datagram[:20])  # as the next router does
+    assert wait_for(lambda: mss_written(gateway, client) == 1300 - around - 40)
+    assert fits(gateway, client) == 1300 - around
+    assert next_blind(client, 1300 - around + 24)
+
+
+def next_blind(client: Client, length: int) -> bytes:
+    """The next datagram of this length that nobody reads."""
+    while True:
+        datagram, _ = client.receive_raw()
+        assert datagram[0] & 7 not in client.keys
+        if len(datagram) == length:
+            return datagram
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to speak as a router")
@@ -291,6 +305,29 @@ def test_who_was_away_for_a_while_gets_long_packets_again_soon_after() -> None:
     found = found_each_second({}, {100: 1000, 180: 0}, 255)
     assert found[180] == 1280
     assert found[-1] == 1472
+
+
+def test_a_search_ends_however_late_the_first_answer_is() -> None:
+    """As above."""
+    for lost in range(12):
+        assert found_each_second({0: 1400}, {0: lost}, 25)[-1] == 1400, f"after {lost} packets that were lost"
+
+
+@pytest.mark.parametrize(
+    ("routers", "expected"),
+    [((1452, 1300), 1300), ((1300, 1452), 1300), ((1400, 1400), 1400), ((1460, 1452, 1400, 1), 1280)],
+)
+def test_behind_one_narrow_link_there_may_be_another(routers: tuple[int, ...], expected: int) -> None:
+    """As above: each says what its own link takes, and drops what is longer."""
+    path = Path(PeerSettings(1, (ip_address("10.100.0.2"),), 1, 0, 0, **PATH))
+    path.moved = True
+    for second in range(20):
+        if path.due(second) and (length := path.look(28, second).blind):
+            narrow = [each for each in routers if length + 52 > each]
+            if narrow:
+                path.told(narrow[0])
+    assert path.fits + 52 == expected and path.mss_v4 == path.fits - 40
+    assert not path.due(600) and path.proven == 0
 
 
 def found_each_second(path_mtus: dict[int, int], lost_from: dict[int, int], seconds: int) -> list[int]:

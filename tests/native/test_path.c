@@ -1,11 +1,14 @@
-/* A path in virtual time: `passes` is the longest outer packet that gets through, `told` what routers say of it. */
+/* A path in virtual time: `passes` is the longest outer packet that gets through, `told` what routers say of it, the
+ * nearest first. */
 #include "check.h"
 #include "path.h"
 
 enum { HEADER = 24, OUTER = UDP_OVER_IPV4, AROUND = OUTER + HEADER };
 
+enum { ROUTERS = 4 };
+
 struct world {
-    uint32_t passes, told;
+    uint32_t passes, told[ROUTERS]; /* 0 = it says nothing */
     bool answers, short_by; /* it answers at all; its answers fall short, as those of OpenVPN 2.4 do */
     unsigned lost;          /* of the next packets */
     uint64_t now_ms;
@@ -48,8 +51,11 @@ static void live(struct world *world, struct path *path, unsigned seconds)
             ask(world, path, 19, wish.small_load);
         if (wish.blind != 0) {
             world->sent++;
-            if (world->told != 0 && wish.blind + (uint32_t)AROUND > world->told)
-                path_told(path, world->told);
+            for (unsigned r = 0; r < ROUTERS; r++)
+                if (world->told[r] != 0 && wish.blind + (uint32_t)AROUND > world->told[r]) {
+                    path_told(path, world->told[r]);
+                    break; /* and drops it */
+                }
         }
     }
 }
@@ -59,7 +65,7 @@ static uint32_t outer_that_fits(const struct path *path) { return atomic_load(&p
 static void is_found(uint32_t passes, uint32_t told, bool answers, bool short_by, uint32_t expected)
 {
     struct path path = new_path(true);
-    struct world world = {.passes = passes, .told = told, .answers = answers, .short_by = short_by, .now_ms = 5000};
+    struct world world = {.passes = passes, .told = {told}, .answers = answers, .short_by = short_by, .now_ms = 5000};
     live(&world, &path, 20);
     CHECK_EQUAL(outer_that_fits(&path), expected);
     CHECK_EQUAL(atomic_load(&path.mss_v4), expected - AROUND - 40);
@@ -90,8 +96,29 @@ static void who_never_answers_is_believed_to_have_what_routers_say(void)
     is_found(1500, 1, false, false, 1280); /* and no further than this */
 }
 
+/* Each says only what its own link takes, and the next is heard once so much gets as far as there. */
+static void behind_one_narrow_link_there_may_be_another(void)
+{
+    static const struct {
+        uint32_t told[ROUTERS], expected;
+    } WAYS[] = {{{1452, 1300}, 1300}, {{1300, 1452}, 1300}, {{1400, 1400}, 1400}, {{1460, 1452, 1400, 1}, 1280}};
+    for (unsigned i = 0; i < 2 * sizeof WAYS / sizeof WAYS[0]; i++) {
+        struct path path = new_path(i % 2);
+        struct world world = {.now_ms = 5000};
+        memcpy(world.told, WAYS[i / 2].told, sizeof world.told);
+        live(&world, &path, 20);
+        CHECK_EQUAL(outer_that_fits(&path), WAYS[i / 2].expected);
+        CHECK_EQUAL(atomic_load(&path.mss_v4), WAYS[i / 2].expected - AROUND - 40);
+        unsigned sent = world.sent;
+        live(&world, &path, 600);
+        CHECK_EQUAL(world.sent, sent);
+        live(&world, &path, 120);
+        CHECK_EQUAL(outer_that_fits(&path), WAYS[i / 2].expected);
+    }
+}
+
 /* What is not may be cut on the way by whoever has been told to. */
-static void only_what_somebody_has_said_is_proven(void)
+static void only_what_the_client_has_answered_is_proven(void)
 {
     struct path path = new_path(true);
     struct world world = {.passes = 1400, .answers = true, .now_ms = 5000};
@@ -105,10 +132,11 @@ static void only_what_somebody_has_said_is_proven(void)
     live(&world, &path, 20);
     CHECK_EQUAL(atomic_load(&path.fits), 1420);
     CHECK_EQUAL(atomic_load(&path.proven), 0);
-    world.told = 1350;
+    world.told[0] = 1350;
     atomic_store(&path.moved, true);
     live(&world, &path, 20);
-    CHECK_EQUAL(atomic_load(&path.proven), 1350 - AROUND);
+    CHECK_EQUAL(outer_that_fits(&path), 1350);
+    CHECK_EQUAL(atomic_load(&path.proven), 0); /* it may become narrower, and nobody would be asked for minutes */
 }
 
 static void nobody_is_heard_who_was_not_asked(void)
@@ -149,6 +177,21 @@ static void loss_is_no_reason_to_shrink_for_long(void)
         world.lost = lost < 5 ? lost : 5;
         live(&world, &path, 20);
         CHECK_EQUAL(outer_that_fits(&path), 1472);
+    }
+}
+
+/* One that has been heard is asked less often than it had been already. */
+static void a_search_ends_however_late_the_first_answer_is(void)
+{
+    for (unsigned lost = 0; lost < 2 * PATH_TRIES_UNHEARD; lost++) {
+        struct path path = new_path(true);
+        struct world world = {.passes = 1400, .answers = true, .lost = lost, .now_ms = 5000};
+        live(&world, &path, 20);
+        CHECK_EQUAL(outer_that_fits(&path), 1400);
+        CHECK_EQUAL(atomic_load(&path.proven), 1400 - AROUND);
+        unsigned sent = world.sent;
+        live(&world, &path, 600);
+        CHECK_EQUAL(world.sent, sent);
     }
 }
 
@@ -267,10 +310,12 @@ int main(void)
 {
     RUN(the_path_is_found_whatever_routers_say);
     RUN(who_never_answers_is_believed_to_have_what_routers_say);
-    RUN(only_what_somebody_has_said_is_proven);
+    RUN(behind_one_narrow_link_there_may_be_another);
+    RUN(only_what_the_client_has_answered_is_proven);
     RUN(nobody_is_heard_who_was_not_asked);
     RUN(tcp_begins_small_until_the_client_has_answered);
     RUN(loss_is_no_reason_to_shrink_for_long);
+    RUN(a_search_ends_however_late_the_first_answer_is);
     RUN(a_move_to_another_path_is_a_new_beginning);
     RUN(a_path_that_becomes_narrow_in_silence_is_found_within_a_minute_of_use);
     RUN(to_see_whether_a_path_still_fits_costs_a_packet_a_minute_and_shrinks_nothing_for_loss);
