@@ -202,6 +202,9 @@ class ControlChannel:
         list[tuple[int, int, int, list[tuple[int, float, int]], list[int], list[int], list[int], int]],
     ]: ...
 
+def judge_certificate(der: bytes, /) -> str:
+    """What a client is refused for that sends this certificate, its own or an authority's; empty: nothing."""
+
 TLS_CALLS: tuple[tuple[str, str], ...]
 """Functions of OpenSSL, and their types in the words of cffi."""
 

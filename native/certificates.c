@@ -78,10 +78,10 @@ static enum certificates_problem judge_key(struct cursor info)
 }
 
 /* RFC 5280, 4.1. */
-static enum certificates_problem judge(struct cursor bytes)
+enum certificates_problem certificate_judge(const uint8_t *der, size_t length)
 {
     static const enum tag before_key[] = {TAG_INTEGER, TAG_SEQUENCE, TAG_SEQUENCE, TAG_SEQUENCE, TAG_SEQUENCE};
-    struct cursor certificate, signed_part, content;
+    struct cursor bytes = cursor_over(der, length), certificate, signed_part, content;
     if (!take(&bytes, TAG_SEQUENCE, &certificate) || !take(&certificate, TAG_SEQUENCE, &signed_part))
         return CERTIFICATES_MALFORMED;
     take(&signed_part, TAG_VERSION, &content);
@@ -117,7 +117,7 @@ enum certificates_problem certificates_judge(const uint8_t *message, size_t leng
             return CERTIFICATES_TOO_MANY;
         if (!take_u24(&left, &size) || !take_bytes(&left, size, &bytes))
             return CERTIFICATES_MALFORMED;
-        enum certificates_problem problem = judge(cursor_over(bytes, size));
+        enum certificates_problem problem = certificate_judge(bytes, size);
         if (problem != CERTIFICATES_GOOD)
             return problem;
         if (tls_1_3 && (!take_u16(&left, &extensions_length) || !take_bytes(&left, extensions_length, &bytes)))

@@ -31,6 +31,9 @@ enum certificates_problem {
 /* "" for none. */
 extern const char *const CERTIFICATES_SENTENCES[CERTIFICATES_PROBLEM_COUNT];
 
+/* One certificate. */
+enum certificates_problem certificate_judge(const uint8_t *der, size_t length);
+
 /* A Certificate message without its head. What TLS itself has against it is left to OpenSSL unless it is in the way. */
 enum certificates_problem certificates_judge(const uint8_t *message, size_t length, bool tls_1_3);
 

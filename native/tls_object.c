@@ -1,4 +1,4 @@
-/* TlsCalls and TlsPipe: addresses and bytes in, records out.
+/* TlsCalls and TlsPipe: addresses and bytes in, records out. And what a certificate would be refused for.
  *
  * The GIL is a pipe's lock, but during a step of the handshake, which may take a millisecond and asks Python about the
  * certificate: that gives it back, and the pipe's one owner waits for the step. A pipe holds references to its calls and
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "binding.h"
+#include "certificates.h"
 #include "tls_pipe.h"
 
 struct calls_object {
@@ -264,6 +265,23 @@ static PyType_Spec pipe_spec = {
     .slots = pipe_slots,
 };
 
+/* -- certificates ------------------------------------------------------------------------------------------------- */
+
+static PyObject *judge_certificate(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_buffer der;
+    if (!PyArg_ParseTuple(args, "y*:judge_certificate", &der))
+        return NULL;
+    enum certificates_problem problem = certificate_judge(der.buf, (size_t)der.len);
+    PyBuffer_Release(&der);
+    return PyUnicode_FromString(CERTIFICATES_SENTENCES[problem]);
+}
+
+static PyMethodDef functions[] = {
+    {"judge_certificate", judge_certificate, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 /* -- for the module ----------------------------------------------------------------------------------------------- */
 
 /* Name and type of each call, in order. */
@@ -291,5 +309,5 @@ int add_tls_types(PyObject *module)
         added = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
         Py_XDECREF(type);
     }
-    return added;
+    return added == 0 ? PyModule_AddFunctions(module, functions) : added;
 }

@@ -5,7 +5,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Both and what TlsCalls takes, into the module; -1 with an exception set. */
+/* Both, what TlsCalls takes and judge_certificate, into the module; -1 with an exception set. */
 int add_tls_types(PyObject *module);
 
 #endif

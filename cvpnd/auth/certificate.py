@@ -34,7 +34,14 @@ from cvpnd.auth.context import (
 )
 from cvpnd.auth.crl import Crl, CrlEdition, CrlSource, authority_of, source_of
 from cvpnd.auth.crl_scope import UNREADABLE
-from cvpnd.auth.files import CertificateSettings, TrustError, read_authorities, read_certificates, read_crl_file
+from cvpnd.auth.files import (
+    CertificateSettings,
+    TrustError,
+    read_authorities,
+    read_certificates,
+    read_crl_file,
+    unfit_to_be_sent,
+)
 from cvpnd.auth.identity import Refused, common_name
 from cvpnd.auth.names import canonical_name
 from cvpnd.auth.revocation import Revocation
@@ -144,6 +151,8 @@ class CertificateTrust:
         trust = cls(settings, tuple(chain), authorities, revocation, context, lists)
         if trust.without_list:
             log.warning("%s: %s", settings.crl, revokes_nobody(trust.without_list))
+        for unfit in trust.unfit_to_be_sent:
+            log.error("%s", unfit)
         if settings.client_ca is not None:
             verifier = _Verifier(revocation, minimum_rsa_bits(settings))
             require_certificates(context, verifier, authorities_too=crl is not None)
@@ -217,6 +226,14 @@ class CertificateTrust:
             return ()
         without = (each.subject for each in self.authorities if not self.crl.of_issuer(canonical_name(each.subject)))
         return tuple(dict.fromkeys(each.rfc4514_string() for each in without))
+
+    @cached_property
+    def unfit_to_be_sent(self) -> tuple[str, ...]:
+        """Of the bundle, and of the server's intermediates, which may be its clients' too: see there."""
+        if self.settings.client_ca is None:
+            return ()
+        chain = unfit_to_be_sent(self.settings.chain or self.settings.certificate, self.server_chain[1:])
+        return (*unfit_to_be_sent(self.settings.client_ca, self.authorities), *chain)
 
     @property
     def server_certificate(self) -> x509.Certificate:

@@ -47,6 +47,11 @@ _MODE_NO_AUTO_CHAIN = 0x8
 # SSL_OP_CLEANSE_PLAINTEXT, which pyOpenSSL does not name: what was read is wiped inside OpenSSL once it is handed out.
 _OP_CLEANSE_PLAINTEXT = 0x2
 
+# SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, which pyOpenSSL does not name: a bit without meaning before. The
+# wheels of cryptography cannot decompress certificates (RFC 8879), but the host's OpenSSL may, and nobody judges what is
+# compressed (native/certificates.h). Who was not asked for it must not send it.
+_OP_NO_RX_CERTIFICATE_COMPRESSION = 1 << 33
+
 _TLS_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 
 
@@ -68,6 +73,7 @@ def new_server_context(
         | SSL.OP_NO_RENEGOTIATION
         | SSL.OP_CIPHER_SERVER_PREFERENCE
         | _OP_CLEANSE_PLAINTEXT
+        | _OP_NO_RX_CERTIFICATE_COMPRESSION
     )
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # A connection that waits for its peer gives its 34 kB of record buffers back.

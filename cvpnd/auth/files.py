@@ -10,8 +10,9 @@ from typing import Literal, Self, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from cvpnd import _native
 from cvpnd.auth.crl import Crl, read_crl
 from cvpnd.auth.crl_scope import UNREADABLE, is_authority
 from cvpnd.auth.names import canonical_name
@@ -104,6 +105,18 @@ def read_authorities(path: Path, *, keys: bool = True) -> tuple[x509.Certificate
         if not accepted:
             raise TrustError(path, f"{name} is not a certificate authority (basicConstraints CA); remove it")
     return tuple(authorities)
+
+
+def unfit_to_be_sent(path: Path, authorities: Sequence[x509.Certificate]) -> list[str]:
+    """What is to be said of those among them with which no client gets in: OpenSSL sends the authorities that it has been
+    given along, and what would be work to decode is refused before anybody asks who has signed it."""
+    judged = ((each, _native.judge_certificate(each.public_bytes(Encoding.DER))) for each in authorities)
+    return [
+        f"{path}: {each.subject.rfc4514_string()} is {problem}; clients that send it along, as OpenVPN does, are refused "
+        "(certificate-invalid)"
+        for each, problem in judged
+        if problem
+    ]
 
 
 def read_crl_file(path: Path, authorities: Sequence[x509.Certificate]) -> Crl:

@@ -27,6 +27,7 @@ FIX = {
     "ca": "put its successor beside it into client_ca, and issue new certificates",
     "crl": "sign a new list; with a PKI of 'cvpnd init' a running cvpnd does that itself",
 }
+UNFIT_FIX = "put an authority with a usual key, on P-256, say, beside it, and issue its certificates anew"
 SUDO = "run cvpnctl doctor with sudo"
 SERVICE_PKI = SERVICE_CONFIG.parent / "pki"
 OWNER_FIX = f"chown it to that user; in {SERVICE_PKI} systemd-tmpfiles --create cvpnd.conf does so"
@@ -111,6 +112,8 @@ def certificates(facts: Facts) -> Iterator[Finding]:
         if trust.without_list:
             what = f"endpoint {endpoint.name}: {trust.settings.crl}: {revokes_nobody(trust.without_list)}"
             yield warning("certificates", what, WITHOUT_LIST_FIX)
+        for unfit in trust.unfit_to_be_sent:
+            yield problem("certificates", f"endpoint {endpoint.name}: {unfit}", UNFIT_FIX)
         if not is_for_servers(trust.server_certificate):
             yield _not_for_servers(endpoint)
         yield from _not_yet_valid(endpoint, trust)

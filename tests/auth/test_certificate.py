@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from helpers import certs
+from helpers import certs, dear_certificates
 from helpers.handshake import client_context, shake_hands
 from OpenSSL import SSL
 
@@ -457,6 +457,63 @@ def test_authorities_without_a_list_are_named_where_others_have_one(trust, caplo
     (told,) = [each.message for each in caplog.records if "cannot be revoked" in each.message]
     assert "no revocation list of CN=Test Intermediate CA and of CN=Other\\, CA: " in told
     assert trust(lists[1], authorities=bundle[:2]).without_list == ("CN=Test CA",)
+
+
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("openssl dsaparam -noout -genkey 1024", "unusual parameters"),
+        ("openssl ecparam -noout -genkey -name prime256v1 -param_enc explicit", "unusual parameters"),
+        ("openssl ecparam -noout -genkey -name prime256v1 | openssl ec -conv_form compressed", "compressed point"),
+    ],
+)
+@both_versions
+def test_authorities_with_whose_certificate_no_client_gets_in_are_named_at_start(
+    settings, tmp_path, caplog, version, key, problem
+):
+    """OpenSSL sends it along to who has it in its file of authorities, as with OpenVPN's ``ca``."""
+    with (tmp_path / "old.key").open("wb") as made:
+        subprocess.run(["sh", "-c", key], check=True, stdout=made, stderr=subprocess.DEVNULL)
+    for command in (
+        ["req", "-x509", "-key", "old.key", "-subj", "/CN=Old CA", "-out", "old.crt"],
+        ["req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "a.key", "-subj", "/CN=a", "-out", "a.csr"],
+        ["x509", "-req", "-in", "a.csr", "-CA", "old.crt", "-CAkey", "old.key", "-set_serial", "2", "-out", "a.crt"],
+    ):
+        subprocess.run(["openssl", *command], check=True, capture_output=True, cwd=tmp_path)
+    bundle = tmp_path / "ca.crt"
+    good = CertificateTrust.load(settings())
+    assert good.unfit_to_be_sent == () and not caplog.records
+    bundle.write_bytes(bundle.read_bytes() + (tmp_path / "old.crt").read_bytes())
+    trust = good.reload()
+    (told,) = trust.unfit_to_be_sent
+    assert told.startswith(f"{bundle}: CN=Old CA is a certificate ") and problem in told
+    assert [each.message for each in caplog.records if each.levelname == "ERROR"] == [told]
+    client = client_context(None, version)
+    client.use_certificate_file(str(tmp_path / "a.crt"))
+    client.use_privatekey_file(str(tmp_path / "a.key"))
+    client.load_verify_locations(str(tmp_path / "old.crt"))
+    there, here = TlsConnection(client, server=False), TlsConnection(trust.ssl_context, server=True)
+    there.start()
+    here.receive(there.output())
+    there.receive(here.output())
+    with pytest.raises(PeerError, match=problem):
+        here.receive(there.output())
+    assert here.verdict.refusal is Refusal.CERTIFICATE_INVALID
+
+
+def test_intermediates_of_the_server_that_clients_may_send_too_are_looked_at(settings, tmp_path):
+    made, chain = settings(), tmp_path / "chain.crt"
+    compressed = dear_certificates.compressed_point()
+    chain.write_bytes(compressed.public_bytes(serialization.Encoding.PEM))
+    (told,) = CertificateTrust.load(dataclasses.replace(made, chain=chain)).unfit_to_be_sent
+    assert told.startswith(f"{chain}: ") and "compressed point" in told
+    assert CertificateTrust.load(dataclasses.replace(made, chain=chain, client_ca=None)).unfit_to_be_sent == ()
+
+
+def test_no_client_is_asked_to_compress_its_certificates(trust):
+    """RFC 8879: nobody judges what is in them. 3.2 or newer, built so, would ask by itself."""
+    context = trust().ssl_context._context  # which pyOpenSSL lets nobody ask any more, for it is in use
+    assert SSL._lib.SSL_CTX_set_options(context, 0) & 1 << 33
 
 
 def test_lists_that_a_reload_replaces_are_gone_with_the_last_who_goes_by_them(trust):
