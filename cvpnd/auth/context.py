@@ -48,8 +48,8 @@ _MODE_NO_AUTO_CHAIN = 0x8
 _OP_CLEANSE_PLAINTEXT = 0x2
 
 # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, which pyOpenSSL does not name: a bit without meaning before. The
-# wheels of cryptography cannot decompress certificates (RFC 8879), but the host's OpenSSL may, and nobody judges what is
-# compressed (native/certificates.h). Who was not asked for it must not send it.
+# wheels of cryptography cannot decompress certificates (RFC 8879), but the host's OpenSSL may, and nobody looks into
+# those that are compressed (native/certificates.h). Who was not asked for them must not send any.
 _OP_NO_RX_CERTIFICATE_COMPRESSION = 1 << 33
 
 _TLS_VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}

@@ -108,12 +108,12 @@ def read_authorities(path: Path, *, keys: bool = True) -> tuple[x509.Certificate
 
 
 def unfit_to_be_sent(path: Path, authorities: Sequence[x509.Certificate]) -> list[str]:
-    """What is to be said of those among them with which no client gets in: OpenSSL sends the authorities that it has been
-    given along, and what would be work to decode is refused before anybody asks who has signed it."""
+    """What is to be said of those among them with which no client gets in: OpenSSL sends along the authorities that it
+    was given, and what would be work to decode is refused before anybody asks who has signed it."""
     judged = ((each, _native.judge_certificate(each.public_bytes(Encoding.DER))) for each in authorities)
     return [
-        f"{path}: {each.subject.rfc4514_string()} is {problem}; clients that send it along, as OpenVPN does, are refused "
-        "(certificate-invalid)"
+        f"{path}: {each.subject.rfc4514_string()} is {problem}; clients that send it along, as OpenVPN does, are "
+        "refused (certificate-invalid)"
         for each, problem in judged
         if problem
     ]

@@ -247,9 +247,10 @@ class Backwards(Client):
         self.light.packets_to_send = backwards  # type: ignore[method-assign]
 
 
-@DEAR
 @BOTH
-async def test_so_has_whose_handshake_one_packet_completes(tmp_path: Path, transport: Transport) -> None:
+async def test_so_has_whose_handshake_one_packet_completes(
+    tmp_path: Path, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A flight of 19 kB fits into the window; after each step of TLS no handshake is under way."""
     served = Served(tmp_path, strangers=StrangersConfig(failed_logins_per_source_per_min=60))
     address = served.udp if transport is Transport.UDP else served.tcp
@@ -258,11 +259,13 @@ async def test_so_has_whose_handshake_one_packet_completes(tmp_path: Path, trans
     one = await Backwards(address, transport, source="127.1.0.1", context=context).connect()
     (connection,) = served.established
     first = connection.work_s
-    assert first > 0.002 and connection.session.handshake_bytes == 0
+    assert first > 0 and connection.session.handshake_bytes == 0, "it counts as a long one"
+    monkeypatch.setattr(admission, "WORK_FREE_S", first / 10)  # however fast this processor is
+    monkeypatch.setattr(admission, "WORK_OF_A_FAILURE_S", first / 50)
     assert at_once > connection.session.handshake_bytes_heard > at_once - 2 * MAX_PAYLOAD_BYTES
     one.light.renegotiate(time.monotonic())
     assert await one.until(lambda: one.light.key_id == 1 and not one.light._negotiating)
-    assert connection.work_s > first + 0.002 and connection.work_charged > 0
+    assert connection.work_s > first and connection.work_charged > 0
     clients = [one]
     while not served.control.sources.has_failed_too_often("127.1.0.1", asyncio.get_running_loop().time()):
         assert len(clients) < 30

@@ -151,6 +151,21 @@ def test_an_authority_that_revokes_nobody_beside_one_that_does_is_told(site):
     assert gateway.log().count(told) == 1
 
 
+def test_an_authority_with_which_no_client_gets_in_is_told(site):
+    bundle, old = site.directory / "ca.crt", certs.authority("Old CA", "dsa")
+    good = certs.authority().certificate_pem
+    bundle.write_bytes(good + old.certificate_pem)
+    gateway = site.start()
+    told = f"{bundle}: CN=Old CA is a certificate with a key of unusual parameters"
+    assert gateway.log().count(told) == 1
+    shown = gateway.ctl("doctor", check=False).stdout
+    assert told in shown and "put an authority with a usual key, on P-256, say, beside it" in shown
+    site.connect(certs.client()).kill()
+    bundle.write_bytes(good)
+    gateway.running.wait_for("certificates reloaded from")
+    assert told not in gateway.ctl("doctor", check=False).stdout
+
+
 def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):
     path = site.directory / "crl.pem"
     last_month = certs.crl_pem(certs.certificate_revocation_list(start=certs.START - 20 * certs.DAY))

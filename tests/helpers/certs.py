@@ -18,15 +18,15 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cvpnd.auth.crl import Crl
 from cvpnd.auth.names import CanonicalName
 from cvpnd.pki.issue import IssuedCertificate
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
-KeyKind = Literal["ec", "ec384", "ed25519", "rsa1024", "rsa2048", "rsa4096"]
+PrivateKey = dsa.DSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+KeyKind = Literal["dsa", "ec", "ec384", "ed25519", "rsa1024", "rsa2048", "rsa4096"]
 
 START = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 """When this test run began; validity periods are counted from here."""
@@ -77,6 +77,8 @@ def new_key(kind: KeyKind = "ec") -> PrivateKey:
     match kind:
         case "ec":
             return ec.generate_private_key(ec.SECP256R1())
+        case "dsa":
+            return dsa.generate_private_key(1024)
         case "ec384":
             return ec.generate_private_key(ec.SECP384R1())
         case "ed25519":

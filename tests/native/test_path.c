@@ -9,8 +9,8 @@ enum { ROUTERS = 4 };
 
 struct world {
     uint32_t passes, told[ROUTERS]; /* 0 = it says nothing */
-    bool answers, short_by; /* it answers at all; its answers fall short, as those of OpenVPN 2.4 do */
-    unsigned lost;          /* of the next packets */
+    bool answers, short_by;         /* it answers at all; its answers fall short, as those of OpenVPN 2.4 do */
+    unsigned lost;                  /* of the next packets */
     uint64_t now_ms;
     unsigned sent;
 };
