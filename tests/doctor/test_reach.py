@@ -39,7 +39,7 @@ def test_a_syslog_daemon_to_which_no_way_leads_is_told(tmp_path, target: str, to
     config.write_text(f'[connection_log]\nsyslog = "{target}"\n')
     alone = 'mount -t tmpfs none /dev && ip link set lo up && exec "$@"'
     done = subprocess.run(
-        ["unshare", "--net", "--mount", "sh", "-ec", alone, "sh", sys.executable, "-c", SCRIPT, config],
+        ["unshare", "--net", "--mount", "sh", "-ec", alone, "sh", sys.executable, "-P", "-c", SCRIPT, config],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert (done.stdout, done.returncode) == (f"{told}\n", 0), done.stderr

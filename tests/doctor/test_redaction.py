@@ -177,7 +177,7 @@ try:
 except UnknownSecretsError as error:
     print(error)
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    said = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=60)
     assert said.stdout.startswith(f"{open_directory}/bind: Permission denied; "), said
     assert said.stdout.endswith("run this with sudo\n")
 

@@ -39,7 +39,10 @@ def test_files_of_the_daemon_are_counted_and_nothing_is_to_be_replaced_or_given_
     (open_directory / "pki/server.key").write_bytes(server.private_key_pem)
     (open_directory / "pki/ca.crt").write_bytes(certs.authority().certificate_pem)
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(open_directory / "cvpnd.toml")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", SCRIPT, str(open_directory / "cvpnd.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     found = {check: rest for check, *rest in json.loads(done.stdout)}
@@ -54,7 +57,10 @@ def test_files_of_the_daemon_are_counted_and_nothing_is_to_be_replaced_or_given_
     (open_directory / "pki").chmod(0o701)
     (open_directory / "pki/server.crt").unlink()
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(open_directory / "cvpnd.toml")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", SCRIPT, str(open_directory / "cvpnd.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     told = [rest for check, *rest in json.loads(done.stdout) if check == "configuration"]
     assert [level for level, *_ in told] == ["problem"] and "server.crt does not exist" in told[0][1], told
