@@ -105,7 +105,8 @@ class Daemon:
         self.api_listener: SharedListener | None = None
         self.portal: Portal | None = None
         self.portal_listener: SharedListener | None = None
-        self.portal_server: HttpServer | None = None
+        self.https: dict[str, HttpServer] = {}
+        """Each shows a renewed certificate from a reload on."""
         self.user_traffic = UserTraffic()
         self._loop_lag = Histogram(LAG_BUCKETS_S)
         self._chores: set[asyncio.Task[None]] = set()
@@ -231,11 +232,11 @@ class Daemon:
 
     async def follow_configuration(self) -> None:
         """Whoever had it read again."""
-        if self.portal_server is not None:
+        for name, server in self.https.items():
             try:
-                await asyncio.to_thread(self.portal_server.reload_certificate)
+                await asyncio.to_thread(server.reload_certificate)
             except OSError as error:  # which ssl.SSLError is too
-                log.error("the portal's certificate cannot be used, the one before is shown: %s", error)
+                log.error("the %s's certificate cannot be used, the one before is shown: %s", name, error)
         self.connection_log.configure(self.gateway.config.connection_log)
         if waiting := self.gateway.awaits_restart:
             log.warning("read when the daemon starts, and changed since: %s", ", ".join(waiting))
@@ -363,9 +364,10 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.metrics.listen is not None:
         await stack.enter_async_context(_metrics(config.metrics, daemon))
     if config.api.listen is not None:
-        await stack.enter_async_context(await _aws_api(config.api, store.key_file.parent, daemon))
+        api = await _aws_api(config.api, store.key_file.parent, daemon)
+        daemon.https["API"] = await stack.enter_async_context(api)
     if config.portal.listen is not None:
-        daemon.portal_server = await stack.enter_async_context(_portal(config.portal, daemon))
+        daemon.https["portal"] = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.push_async_callback(daemon.operations.store_last_endings)
     stack.callback(daemon.cancel_chores)
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations

@@ -61,8 +61,8 @@ def check_files(config: Config) -> None:
 
 def files_read(config: Config) -> FilesRead:
     """Make it before what the configuration names is read. Of what is not among them others look whether it changes
-    (certificates, the control channel's keys, metadata, programs), or it is read at the start alone ([api]). Blocks."""
-    watched = re.compile(r"api\.|endpoint\[|saml_provider\[\d+\]\.metadata|handler\[\d+\]\.executable")
+    (certificates, the control channel's keys, metadata, programs). Blocks."""
+    watched = re.compile(r"endpoint\[|saml_provider\[\d+\]\.metadata|handler\[\d+\]\.executable")
     others = [path for key, path in _files(config) if not watched.match(key)]
     return FilesRead(config.path, config.digest, others)
 

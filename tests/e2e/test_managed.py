@@ -251,6 +251,33 @@ def test_the_api_has_tls_without_any_further_word(managed: Managed) -> None:
     assert stat.S_IMODE((managed.directory / "api.key").stat().st_mode) == 0o600
 
 
+def test_a_renewed_certificate_of_the_api_is_told_and_shown_from_a_reload_on(managed: Managed) -> None:
+    first, second = certs.server("first.example"), certs.server("second.example")
+    first.write(managed.directory, "renewed")
+    files = f'certificate = "{managed.directory}/renewed.crt"\nprivate_key = "{managed.directory}/renewed.key"\n'
+    managed.gateway.write_config(f'[api]\nlisten = "https://127.0.0.1:8443"\n{files}' + managed.toml)
+    gateway = managed.start()
+
+    def shown() -> str:
+        command = ("openssl", "s_client", "-connect", "127.0.0.1:8443", "-showcerts")
+        return managed.lab.gateway.run(*command, input="", check=False).stdout
+
+    def told() -> bool:
+        return "renewed.crt was changed at" in gateway.ctl("status", check=False).stdout
+
+    wait_until(lambda: first.certificate_pem.decode() in shown(), 10)  # the admin socket answers before the API does
+    assert not told()
+    second.write(managed.directory, "renewed")
+    wait_until(told, 10)
+    assert first.certificate_pem.decode() in shown()
+    gateway.ctl("reload")
+    assert second.certificate_pem.decode() in shown() and not told()
+    (managed.directory / "renewed.crt").write_text("nonsense")
+    assert gateway.ctl("reload", check=False).returncode == 0
+    assert "the API's certificate cannot be used, the one before is shown" in gateway.log()
+    assert second.certificate_pem.decode() in shown()
+
+
 def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
     gateway, directory = managed.start(), managed.directory
     arn, spare = managed.import_certificate(), managed.import_certificate()
