@@ -262,6 +262,12 @@ class Daemon:
             await asyncio.sleep(WATCH_INTERVAL_S)
             await self.operations.poll_trust(time.monotonic())
 
+    async def watch_configuration(self) -> None:
+        """Apart from the above: a disk that hangs holds up neither a revocation nor a change."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            await self.gateway.look_for_changed_files()
+
     async def keep_crl_fresh(self) -> None:
         while True:
             try:
@@ -370,11 +376,12 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
         daemon.https["portal"] = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.push_async_callback(daemon.operations.store_last_endings)
     stack.callback(daemon.cancel_chores)
+    watched = daemon.beat, daemon.watch, daemon.watch_configuration, daemon.keep_crl_fresh, daemon.log_updates
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
     firewall, metadata = gateway.host_changes.keep_firewall, gateway.identity_providers.keep_metadata
     kept = operations.keep_host, firewall, metadata, gateway.timekeeper.keep, accounts
     stored = operations.keep_following, operations.keep_audit, operations.keep_log_streams
-    for chore in (daemon.beat, daemon.watch, daemon.keep_crl_fresh, daemon.log_updates, *stored, *kept):
+    for chore in (*watched, *stored, *kept):
         daemon.keep(chore)
     if config.status_file.path is not None:
         daemon.keep(partial(daemon.keep_status_file, config.status_file))

@@ -54,12 +54,13 @@ class Accounts:
         self._directories = wanted
         self._control.users.replace({LOCAL_DIRECTORY: self._local, **wanted}, others)
 
-    async def set_kept_passwords(self, file: Config) -> None:
-        """Of directories that keep none any more, none is there."""
+    async def set_kept_passwords(self, file: Config, *, tidy: bool) -> None:
+        """``tidy``: of directories that keep none any more, none is there."""
         if any(directory.keeps_passwords for directory in file.directories):
             secret = await asyncio.to_thread(self._store.gateway_secret, "kept-passwords")
             self._control.kept_passwords = KeptPasswords(self._store, secret)
-        await self._tidy_passwords(file)
+        if tidy:
+            await self._tidy_passwords(file)
 
     async def _tidy_passwords(self, file: Config) -> None:
         keeping = [directory.id for directory in file.directories if directory.keeps_passwords]

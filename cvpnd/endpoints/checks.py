@@ -4,6 +4,7 @@ read, certificates checked and ports tried."""
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,8 @@ def _keepers(
     settings, (trust, protection) = CertificateSettings.of_endpoint(endpoint), known or (None, None)
     if trust is None or trust.current.settings != settings or read:
         trust, protection = TrustKeeper(settings, before=None if trust is None else trust.current, known=crls), None
+    else:
+        trust.poll(math.inf)  # a list that is there already must not give way to one from memory
     if protection is None or protection.settings != endpoint.control_protection:
         protection = ProtectionKeeper(endpoint.control_protection, trust)
     return trust, protection

@@ -179,11 +179,10 @@ class Gateway:
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
         self.last_reload_at = time.time()
-        self.last_reload_problem = "it did not come to an end"
         try:
             await self._reload()
-        except GatewayError as error:
-            self.last_reload_problem = str(error)
+        except BaseException as error:
+            self.last_reload_problem = str(error) if isinstance(error, GatewayError) else "it did not come to an end"
             raise
         self.last_reload_problem = ""
         self.revision += 1
@@ -275,7 +274,7 @@ class Gateway:
         await self._look_again_who_was_ended()
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
-        await self.accounts.set_kept_passwords(file)
+        await self.accounts.set_kept_passwords(file, tidy=again)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         leaving = [each for each in self._running.values() if each.needs_replacing(wanted.get(each.served.id))]
         coming: dict[str, RuleTable] = {}
@@ -442,7 +441,7 @@ class Gateway:
 
     async def poll_trust(self, now: float) -> None:
         """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged
-        by name, and what was read before stays. The other files of the configuration are only looked at."""
+        by name, and what was read before stays."""
         for running in list(self._running.values()):
             served = running.served
             await asyncio.to_thread(running.protection.poll, now)
@@ -450,8 +449,14 @@ class Gateway:
             await asyncio.to_thread(served.trust_keeper.poll, now)
             await self._end_untrusted(served)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
-        if self._files_read is not None:
-            self.changed_files = await asyncio.to_thread(self._files_read.changed)
+
+    async def look_for_changed_files(self) -> None:
+        """Of the configuration, besides those that are polled."""
+        if (files := self._files_read) is None:
+            return
+        changed = await asyncio.to_thread(files.changed)
+        if files is self._files_read:  # else a reload has read them meanwhile
+            self.changed_files = changed
 
     async def reload_trust(self) -> list[TrustError]:
         """Read certificates and CRLs again now, whether or not their files seem to have changed. Returns why that is

@@ -175,6 +175,7 @@ class OperationsBase:
         """It is over like one that is stored, also if not all of it could be put in force: what could goes on."""
         with contextlib.suppress(StoreError):
             transaction.commit()
+        transaction.committed = True  # a listener that was made in it asks the store for itself from now on
 
     async def _catch_up(self) -> None:
         """The same inside a transaction, so that it is whole and stays as it is meanwhile."""

@@ -18,7 +18,8 @@ from cvpnd.host.sysctl_files import at_start
 
 PROC_SYS = Path("/proc/sys")
 STRICT, LOOSE = "1", "2"  # rp_filter, ip-sysctl.rst
-HOST_WIDE = ("net/ipv4/conf/all/forwarding", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter")
+OF_ALL = "net/ipv4/conf/all/forwarding"
+HOST_WIDE = (OF_ALL, "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter")
 """An administrator's, by which it is decided what has to be set for interfaces."""
 
 
@@ -101,15 +102,14 @@ class Sysctls:
 
 
 def _of_all(path: str) -> str | None:
-    name = path.split("/")[3]
-    governing = path.replace(f"/{name}/", "/all/")
-    copied = path.startswith("net/ipv4/conf/") and path.endswith("/forwarding") and name != "all"
-    return read(governing) if copied else None
+    copied = path.startswith("net/ipv4/conf/") and path.endswith("/forwarding") and path != OF_ALL
+    return read(OF_ALL) if copied else None
 
 
 def _is_theirs(path: str, change: Change) -> bool:
     """Somebody has set it, too, to what we did."""
-    return change.of_all != _of_all(path) or at_start(path) == change.ours
+    by_all = change.of_all is not None and change.of_all != _of_all(path)  # None: recorded by an earlier release
+    return by_all or at_start(path) == change.ours
 
 
 def read(path: str) -> str:

@@ -90,7 +90,8 @@ class _Deciding:
         version, address = prefix.version, int(prefix.network_address)
         for length in self._lengths[version]:
             zeros = prefix.max_prefixlen - length
-            if length < prefix.prefixlen and (found := self._bits.get((version, length, address >> zeros << zeros))):
+            found = self._bits.get((version, length, address >> zeros << zeros))
+            if length < prefix.prefixlen and found is not None:  # which may be nobody
                 return found
         return 0
 

@@ -88,9 +88,11 @@ def _connect(
 def _on_begin(connection: Connection) -> None:
     """Of several gateways on one database one writes at a time, as in SQLite, and sees what the one before it wrote,
     whatever the server's default isolation is."""
-    if connection.get_execution_options().get("writes"):
+    options = connection.get_execution_options()
+    if options.get("writes") or "isolation_level" in options:  # both outlive one call (``Transaction``)
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_S}s'")
         connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT_S}s'")
+    if options.get("writes"):
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
 
 

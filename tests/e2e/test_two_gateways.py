@@ -411,7 +411,7 @@ def test_a_rule_of_another_gateway_waits_for_the_firewall_that_belongs_to_it(
                 "less than its authorization rules" in e["what"] for e in there.get("/status")["status"]["problems"]
             )
 
-        followed("that it cannot be put in force", reach_less)
+        wait_until(reach_less, 20, "that it cannot be put in force is told")
         assert not there.passes()
         broken.unlink()
         wait_until(lambda: not reach_less() and there.passes(), 20, "the rule, once nft works again")

@@ -566,6 +566,17 @@ async def test_forwarding_that_somebody_switched_on_for_all_meanwhile_stays_on(l
     assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "0"
 
 
+def test_what_an_earlier_release_switched_on_is_switched_off(lab: Lab, tmp_path: Path) -> None:
+    """Its record does not say what the setting for all interfaces was."""
+    record, forwarding = tmp_path / "record.json", "net/ipv4/conf/lan/forwarding"
+    sysctl.Sysctls(record).apply({forwarding: "1"})
+    changes = json.loads(record.read_text())
+    assert changes[forwarding].pop("of_all") == "0"
+    record.write_text(json.dumps(changes))
+    sysctl.Sysctls(record).restore()
+    assert lab.gateway.sysctl(forwarding) == "0" and not record.exists()
+
+
 def test_a_setting_that_the_host_has_at_its_start_too_stays(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

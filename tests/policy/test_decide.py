@@ -180,13 +180,19 @@ def test_any_rules_decide_as_brute_force_does(
     assert both(rules, groups, str(destination)) == brute_force(rules, groups, destination)
 
 
-@given(old=RULES, new=RULES, groups=st.frozensets(st.sampled_from(GROUPS)), destination=V4 | V6)
+@given(old=RULES, new=RULES, newest=RULES, groups=st.frozensets(st.sampled_from(GROUPS)), destination=V4 | V6)
 def test_between_two_tables_nobody_is_let_through_by_one_alone_and_whoever_is_by_the_same_group_in_both_is(
-    old: list[Rule], new: list[Rule], groups: frozenset[str], destination: IPAddress
+    old: list[Rule], new: list[Rule], newest: list[Rule], groups: frozenset[str], destination: IPAddress
 ) -> None:
     numbers = GroupNumbers()
     table = admitted_by_both(compile_rules(old, numbers), compile_rules(new, numbers))
-    between = table_allows(table, group_bits(groups, numbers), destination)
+    bits = group_bits(groups, numbers)
+    between = table_allows(table, bits, destination)
+    assert admits(table, bits, destination) == between
+
+    narrower = admitted_by_both(table, compile_rules(newest, numbers))
+    still = table_allows(narrower, group_bits(groups, numbers), destination)
+    assert not still or (between and decide(newest, groups, destination).allowed)
 
     def in_both(whose: frozenset[str]) -> bool:
         return all(decide(rules, whose, destination).allowed for rules in (old, new))
