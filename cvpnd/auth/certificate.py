@@ -198,7 +198,10 @@ class CertificateTrust:
         ours = {each: each for each in (*sent, *self.authorities)}
         proven = tuple(ours[each.to_cryptography()] for each in chain[1:])
         try:
-            weak = weak_link((certificate, *proven), minimum_rsa_bits(self.settings))
+            minimum_bits = minimum_rsa_bits(self.settings)
+            if (refused := _refused_key(certificate, minimum_bits)) is not None:
+                return refused
+            weak = weak_link((certificate, *proven), minimum_bits)
         except UNREADABLE as problem:
             return _unreadable(problem)
         if weak is not None:

@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 
+from cvpnd.auth.identity import problem_with_user_name
 from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.endpoints import views
 from cvpnd.endpoints.gateway import Gateway
@@ -63,8 +64,9 @@ class ConnectionOperations(OperationsBase):
         as soon as it can be (``store_endings``)."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
-        if username == "":  # who has no user name has this one, and so has everybody else without
-            raise OperationError("InvalidParameterValue", "username: is empty; name a user")
+        if username is not None and (problem := problem_with_user_name(username.strip())) is not None:
+            # above all none that is empty, which everybody has who has none; and the store takes no NUL
+            raise OperationError("InvalidParameterValue", f"username: {problem}; name a user")
         only = self._endpoint(endpoint) if endpoint is not None else None
 
         names = set() if username is None else self._names_meant_by(username)

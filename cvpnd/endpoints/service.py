@@ -157,6 +157,14 @@ class Operations(
             await self._gateway.poll_trust(now)
         await self._gateway.control.handlers.look()
 
+    async def _store_late_endings(self, late: str) -> None:
+        """What cannot be stored keeps nobody from following what can."""
+        try:
+            await self.store_endings()
+            log.info("stored at last that it was ended: %s", late)
+        except OperationError as error:
+            _warn.warning("endings", "that it was ended is not stored yet: %s: %s", late, error)
+
     async def keep_following(self) -> None:
         """Runs until cancelled: looks whether the store can be used, what other gateways on it change comes into force
         here as well, and what could not be put back, or stored of what was ended, is as soon as it can be."""
@@ -166,8 +174,7 @@ class Operations(
             try:
                 await self._store(self._stored.check)
                 if late := "; ".join(map(str, self.unstored)):
-                    await self.store_endings()
-                    log.info("stored at last that it was ended: %s", late)
+                    await self._store_late_endings(late)
                 again = self._gateway.set_aside and time.monotonic() >= aside_again_at
                 if again or self._gateway.is_astray or await self._latest_change() != self._followed:
                     if again:

@@ -12,6 +12,7 @@ from cvpnd.policy.model import Identity
 from cvpnd.reasons import Refusal
 from cvpnd.remembered import remembered
 from cvpnd.server.denied import Denied
+from cvpnd.spelling import any_spelling
 from cvpnd.wire.events import CredentialsReceived
 from cvpnd.wire.tls import fingerprint
 
@@ -69,5 +70,5 @@ def check_name(method: AuthenticationConfig, username: str, identity: Identity, 
     if not method.username_is_common_name or username == identity.common_name:
         return
     bare = (username, username.rpartition("\\")[2], username.rpartition("@")[0])
-    if not typed or identity.common_name.casefold() not in (each.casefold() for each in bare):
+    if not typed or any_spelling(identity.common_name) not in map(any_spelling, bare):
         raise Denied(Refusal.USERNAME_NOT_COMMON_NAME, f"user name {username!r}")

@@ -912,6 +912,8 @@ def test_who_has_a_session_is_asked_what_a_login_is_where_an_authority_may_vouch
     ("key", "digest", "words"),
     [
         (("RSA", "rsa_keygen_bits:1024"), "-sha256", "the key of its certificate authority is too small"),
+        (("RSA", "rsa_keygen_bits:1960"), "-sha256", "the key of its certificate authority is too small"),
+        (("RSA", "rsa_keygen_bits:1984"), "-sha256", ""),
         (("EC", "ec_paramgen_curve:prime192v1"), "-sha256", "the key of its certificate authority is too small"),
         (("EC", "ec_paramgen_curve:P-256"), "-sha1", "a digest that is too weak"),
         (("RSA", "rsa_keygen_bits:2048"), "-sha1", "a digest that is too weak"),

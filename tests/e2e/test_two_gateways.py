@@ -442,7 +442,7 @@ def test_nobody_waits_for_another_gateway_to_give_its_clients_time(tmp_path: Pat
             longest, number = max(longest, time.monotonic() - asked), number + 2
         here.done("POST", "/rules", rule)
         print(f"{number} changes meanwhile, of which the longest took {longest:.2f} s")
-        assert longest < GRACE_S / 2
+        assert longest < GRACE_S, "nobody waits until its clients have heard"
         moved = ["udp://0.0.0.0:1300"]
         followed("the new port", lambda: [e["listen"] for e in there.get("/endpoints")["endpoints"]] == [moved])
         followed("the rule", lambda: there.get("/rules")["rules"])

@@ -88,6 +88,16 @@ async def test_a_user_is_ended_however_the_name_is_spelled(tmp_path: Path, spell
             assert not revoked.covers(of_another, "e", "corp", "muller")
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", " ", "a" * 256])
+async def test_a_name_that_nobody_can_have_ends_nobody_and_is_not_kept(tmp_path: Path, name: str) -> None:
+    """PostgreSQL takes no NUL, nor a name of some thousand characters: others' ends would wait for it for ever."""
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        operations, ended = operations_on(store, session("cvpn-connection-1", username="alice"))
+        with pytest.raises(OperationError, match="username"):
+            await operations.terminate_connections(username=name)
+        assert not ended and not operations.unstored
+
+
 async def test_a_rehearsal_ends_nobody_and_the_rest_is_recorded(tmp_path: Path) -> None:
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
         operations, halted = operations_on(store, session("c-1", common_name="alice"))
