@@ -136,11 +136,11 @@ def _as_they_come(client: Client, last: int, wanted: Mapping[str, object]) -> It
     yield answer["entries"] if last else []
     waits = False
     while True:
-        newest = 0 if waits else answer["newest"]
+        log_id, newest = answer["log_id"], answer["newest"]
         time.sleep(POLL_S)
         try:
             answer = client.get("/recent-log", after=newest, limit=MOST_AT_ONCE, **wanted)
-            if answer["newest"] < newest:  # another daemon's, which counts anew
+            if answer["log_id"] != log_id:  # another daemon's, which counts anew
                 answer = client.get("/recent-log", limit=MOST_AT_ONCE, **wanted)
         except Unreachable as failure:
             if not waits:

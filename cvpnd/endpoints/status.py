@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.host.errors import HostError
 from cvpnd.ops.endpoint_metrics import EndpointMetrics
-from cvpnd.ops.log_writer import Entry
 from cvpnd.ops.metrics import GatewayMetrics
 from cvpnd.ops.problems import Problem, find_problems
-from cvpnd.ops.recent_log import LogFilter, RecentLog
+from cvpnd.ops.recent_log import LogFilter, Recent, RecentLog
 from cvpnd.ops.threads import cpu_seconds
 
 
@@ -83,12 +82,12 @@ class StatusOperations(OperationsBase):
             thread_seconds=cpu_seconds(),
         )
 
-    async def recent_log(self, after: int, wanted: LogFilter, limit: int) -> tuple[int, list[Entry]]:
-        """The number to ask with the next time, and the entries. There may be some of an endpoint that is gone."""
+    async def recent_log(self, after: int, wanted: LogFilter, limit: int) -> Recent:
+        """There may be entries of an endpoint that is gone."""
         found = self._recent.after(after, wanted, limit)
         if not found and wanted.endpoint is not None:
             self._endpoint(wanted.endpoint)
-        return self._recent.newest, found
+        return Recent(self._recent.id, self._recent.newest, found)
 
 
 def _endpoint_status(endpoint: EndpointMetrics, interface: str, listen: tuple[object, ...]) -> EndpointStatus:

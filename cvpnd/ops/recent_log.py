@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvpnd.ops.log_writer import Entry
 
@@ -35,8 +37,17 @@ class LogFilter:
         return all(value is None or any(entry.get(key) == value for key in keys) for value, keys in wanted)
 
 
+class Recent(NamedTuple):
+    log_id: str
+    newest: int
+    """The number to ask with the next time, while the log is the same."""
+    entries: list[Entry]
+
+
 class RecentLog:
     def __init__(self, most: int = MOST) -> None:
+        self.id = secrets.token_hex(8)
+        """The next daemon's is another, and counts anew."""
         self._entries: deque[tuple[int, Entry]] = deque(maxlen=most)
         self.newest = 0
         """Number of the newest entry; they count from 1."""

@@ -1,5 +1,6 @@
 """cvpnctl as people run it: a process of its own against a real server on a real socket."""
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import pytest
 from helpers.lab import wait_until
 from helpers.memory_operations import ALICE, EVE, STAFF, MemoryOperations, admin_server
 
+from cvpnd.api.server import CONNECTIONS_PER_USER
 from cvpnd.ctl.log import POLL_S
 from cvpnd.ctl.nouns import PLACES
 from cvpnd.ops.problems import Problem
@@ -132,24 +134,51 @@ def test_hostile_names_stay_harmless_in_what_is_shown_live(ctl: Ctl) -> None:
     assert len(ctl("log", "follow", "--once", "-n", "1").stdout.splitlines()) == 1
 
 
+@contextlib.contextmanager
+def followed(sock: Path, directory: Path) -> Iterator[tuple[Path, Path]]:
+    """What ``log follow`` shows, and what it complains of."""
+    shown, complaints = directory / "shown", directory / "complaints"
+    command = [sys.executable, "-m", "cvpnd.ctl", "log", "follow"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CVPND_SOCKET": str(sock)}
+    with (
+        shown.open("w") as out,
+        complaints.open("w") as errors,
+        subprocess.Popen(command, stdout=out, stderr=errors, env=environment) as following,
+    ):
+        try:
+            wait_until(lambda: "alice" in shown.read_text(), 20, "what was before")
+            yield shown, complaints
+            following.send_signal(signal.SIGINT)
+            assert following.wait(10) == 0
+        finally:
+            following.kill()
+
+
+def test_nothing_is_shown_twice_when_a_daemon_that_lives_does_not_answer(
+    tmp_path: Path, sock: Path, operations: MemoryOperations
+) -> None:
+    with admin_server(operations, sock), followed(sock, tmp_path) as (shown, complaints):
+        with contextlib.ExitStack() as crowd:
+            for _ in range(CONNECTIONS_PER_USER + 1):  # the follower may have a place at this moment
+                crowd.enter_context(socket.socket(socket.AF_UNIX)).connect(str(sock))
+            wait_until(lambda: "hung up" in complaints.read_text(), 5, "that nobody answers")
+        operations.connections.append(replace(EVE, common_name="mallory"))
+        wait_until(lambda: "mallory" in shown.read_text(), 5, "what came meanwhile")
+        assert shown.read_text().count("\n") == len(operations.connections), "each once"
+
+
 def test_the_log_is_followed_beyond_a_restart_of_the_daemon(tmp_path: Path, sock: Path) -> None:
     first, second = MemoryOperations(), MemoryOperations()
     second.connections = [replace(EVE, common_name="mallory")]
-    command = [sys.executable, "-m", "cvpnd.ctl", "log", "follow"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CVPND_SOCKET": str(sock)}
-    shown, complaints = tmp_path / "shown", tmp_path / "complaints"
-    with shown.open("w") as out, complaints.open("w") as errors, admin_server(first, sock):
-        following = subprocess.Popen(command, stdout=out, stderr=errors, env=environment)
-        wait_until(lambda: "alice" in shown.read_text(), 20, "what was before")
-    try:
-        wait_until(complaints.read_text, 5, "that nobody answers")
-        sock.unlink(missing_ok=True)
-        with admin_server(second, sock):
-            wait_until(lambda: "mallory" in shown.read_text(), 5, "what came meanwhile")
-            time.sleep(2 * POLL_S)
-    finally:
-        following.send_signal(signal.SIGINT)
-    assert following.wait(10) == 0
+    with contextlib.ExitStack() as stopped:
+        stopped.enter_context(admin_server(first, sock))
+        with followed(sock, tmp_path) as (shown, complaints):
+            stopped.close()
+            wait_until(complaints.read_text, 5, "that nobody answers")
+            sock.unlink(missing_ok=True)
+            with admin_server(second, sock):
+                wait_until(lambda: "mallory" in shown.read_text(), 5, "what came meanwhile")
+                time.sleep(2 * POLL_S)
     assert shown.read_text().count("\n") == len(first.connections) + 1, "each once"
     lines = complaints.read_text().splitlines()
     assert all("waiting for it" in line for line in lines) and len(lines) <= 2

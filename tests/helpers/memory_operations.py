@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, ip_address, ip_network
@@ -30,7 +30,7 @@ from cvpnd.endpoints.model import (
 from cvpnd.endpoints.status import EndpointStatus, StatusView
 from cvpnd.ops.connection_log import attempt_entry
 from cvpnd.ops.problems import Problem
-from cvpnd.ops.recent_log import LogFilter, RecentLog
+from cvpnd.ops.recent_log import LogFilter, Recent, RecentLog
 from cvpnd.store.actor import Actor, acting
 
 STAFF = EndpointView(
@@ -219,11 +219,11 @@ class MemoryOperations:
             tuple(self.problems), {"main": 1.0},
         )  # fmt: skip
 
-    async def recent_log(self, after: int, wanted: LogFilter, limit: int) -> tuple[int, list[Mapping[str, str]]]:
+    async def recent_log(self, after: int, wanted: LogFilter, limit: int) -> Recent:
         recent = RecentLog()
         for connection in self.connections:
             recent.add(attempt_entry(connection, 1700000000.0, failure="crl-expired"))
-        return recent.newest, recent.after(after, wanted, limit)
+        return Recent(str(id(self)), recent.newest, recent.after(after, wanted, limit))
 
     async def reload(self) -> dict[str, object]:
         self.reloads += 1

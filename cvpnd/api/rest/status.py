@@ -16,7 +16,7 @@ from cvpnd.ops.recent_log import MOST, LogFilter
 
 class RecentEntries(Query):
     after: Annotated[int, Field(ge=0)] = 0
-    """The number that the answer before had."""
+    """The ``newest`` that the answer before had. Of another ``log_id`` it means nothing."""
     limit: Annotated[int, Field(ge=1, le=MOST)] = MOST
     endpoint: Word | None = None
     user: Word | None = None
@@ -32,8 +32,8 @@ def status_routes(operations: Operations) -> list[Operation]:
     async def list_recent_log(request: Request) -> Response:
         query = read_query(request, RecentEntries)
         wanted = LogFilter(query.endpoint, query.user, query.reason, query.failed)
-        newest, entries = await operations.recent_log(query.after, wanted, query.limit)
-        return answer(newest=newest, entries=entries)
+        recent = await operations.recent_log(query.after, wanted, query.limit)
+        return answer(**recent._asdict())
 
     return [
         Operation("GET", "/status", show_status),
