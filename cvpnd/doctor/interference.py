@@ -28,6 +28,11 @@ LOST_SHARE, LOST_AT_LEAST = 0.01, 100
 """Of packets to clients: TCP finds out how fast it may send by losing a few."""
 POLICY = re.compile(r"^src (\S+) dst (\S+) .*\n\s+dir (\w+) (?:action (\w+) )?.*?priority (\d+)", re.MULTILINE)
 
+ROUTE_BASED = re.compile(r"^\s+(?:mark|if_id) 0x", re.MULTILINE)
+"""It takes what a route sends into its interface, or a mark to it. ``mark 0/…`` takes what has none, as all of ours."""
+OF_ONE_KIND = re.compile(r"^src \S+ dst \S+ .*\b(?:proto|dev) ")
+"""Of one protocol or of one interface."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Policy:
@@ -64,9 +69,11 @@ def _policies(path: str) -> list[_Policy]:
     done = subprocess.run([path, "xfrm", "policy"], capture_output=True, text=True, timeout=30, check=False)
     found = []
     for shown in re.split(r"^(?=src )", done.stdout, flags=re.MULTILINE):
-        if match := POLICY.match(shown):
+        if (match := POLICY.match(shown)) and not ROUTE_BASED.search(shown):
             source, destination, direction, action, priority = match.groups()
             takes = action == "block" or bool(re.search(r"^\s+tmpl ", shown, re.MULTILINE))
+            if not takes and OF_ONE_KIND.search(shown):
+                continue  # the rest goes on to the next policy
             found.append(_Policy(ip_network(source), ip_network(destination), direction, int(priority), takes))
     return sorted(found, key=lambda policy: policy.priority)
 

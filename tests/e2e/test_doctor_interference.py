@@ -23,6 +23,16 @@ FAULTS = {
         "problem: ipsec: an IPsec policy from 10.20.0.0/24 to 0.0.0.0/0 takes packets between clients of staff",
         "ip xfrm policy flush",
     ),
+    "ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 proto icmp type 8 dir fwd priority 1; ip xfrm policy add "
+    f"src 10.20.0.0/16 dst 0.0.0.0/0 dir fwd priority 9 mark 0 mask 0xffffffff {TUNNEL}": (
+        "problem: ipsec: an IPsec policy from 10.20.0.0/16 to 0.0.0.0/0 takes packets between clients of staff",
+        "ip xfrm policy flush",
+    ),
+    f"ip xfrm policy add src 10.20.0.0/16 dst 0.0.0.0/0 dir fwd priority 9 {TUNNEL}; ip xfrm policy add "
+    "src 0.0.0.0/0 dst 0.0.0.0/0 dev wan1 dir fwd priority 1": (
+        "problem: ipsec: an IPsec policy from 10.20.0.0/16 to 0.0.0.0/0 takes packets between clients of staff",
+        "ip xfrm policy flush",
+    ),
     "ip link set wan1 down": (
         "warning: interfaces: wan1 has 192.0.2.1 and is down: nobody gets in there",
         "ip link set wan1 up; ip -6 address add 2001:db8:1::1/64 dev wan1 nodad",
@@ -51,6 +61,9 @@ FAULTS = {
     ),
 }
 HARMLESS = (
+    # route-based: by an xfrm interface, and by a VTI
+    f"ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 dir fwd if_id 42 {TUNNEL}",
+    f"ip xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 dir out mark 7 {TUNNEL}",
     # of others, and exempt from them
     f"ip xfrm policy add src 10.77.0.0/16 dst 10.20.0.0/16 dir fwd {TUNNEL}",
     "ip xfrm policy add src 10.100.0.0/22 dst 10.0.0.0/8 dir fwd priority 1",
@@ -70,7 +83,6 @@ def test_each_fault_beside_firewalls_and_routes_is_told_and_nothing_on_a_host_th
     (site.directory / "server.key").chmod(0o600)
     host = site.lab.gateway
     status = Client(gateway.admin_socket).get("/status")["status"]
-    gateway.running.signal(signal.SIGSTOP)  # it would put right what it can
 
     def do(script: str) -> None:
         host.run("sh", "-ec", script.format(pid=status["pid"], burst=BURST))
@@ -81,22 +93,25 @@ def test_each_fault_beside_firewalls_and_routes_is_told_and_nothing_on_a_host_th
         told = [f"{each.level}: {each.check}: {each.what}" for each in found if each.level != "ok" and each.fix]
         return [each for each in told if "keeps this host's clock" not in each]
 
-    assert doctor() == []
-    for harmless in HARMLESS:
-        do(harmless)
-        assert doctor() == [], harmless
-    do("ip xfrm policy flush; ip rule del from 198.51.100.1; ip route flush exact 0.0.0.0/0; ip link del docker0")
-    do("tc qdisc del dev wan1 root; tc qdisc del dev cvpn0 root; sysctl -qw net.ipv4.conf.all.rp_filter=0")
     missed = {}
-    for fault, (words, cure) in FAULTS.items():
-        before = doctor()
-        do(fault)
-        found = doctor()
-        do(cure)
-        if before or not any(words in each for each in found):
-            missed[fault] = before, found
-    outside = {each.what: each.fix for each in diagnose(gateway.config_path, status) if each.check == "daemon"}
-    gateway.running.signal(signal.SIGCONT)
+    gateway.running.signal(signal.SIGSTOP)  # it would put right what it can
+    try:
+        assert doctor() == []
+        for harmless in HARMLESS:
+            do(harmless)
+            assert doctor() == [], harmless
+        do("ip xfrm policy flush; ip rule del from 198.51.100.1; ip route flush exact 0.0.0.0/0; ip link del docker0")
+        do("tc qdisc del dev wan1 root; tc qdisc del dev cvpn0 root; sysctl -qw net.ipv4.conf.all.rp_filter=0")
+        for fault, (words, cure) in FAULTS.items():
+            before = doctor()
+            do(fault)
+            found = doctor()
+            do(cure)
+            if before or not any(words in each for each in found):
+                missed[fault] = before, found
+        outside = {each.what: each.fix for each in diagnose(gateway.config_path, status) if each.check == "daemon"}
+    finally:
+        gateway.running.signal(signal.SIGCONT)
     assert [each for each in outside if "another network namespace" in each], outside
     assert f"nsenter --net --target {status['pid']} cvpnctl doctor" in outside.values()
     assert missed == {}
