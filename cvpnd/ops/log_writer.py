@@ -83,7 +83,7 @@ class LogWriter:
         self._reopen_asked = threading.Event()
         self._closing = threading.Event()
         self._counting = threading.Lock()
-        """Held for the next four. An entry waits, has arrived or is lost: one of them at any time."""
+        """Held for the next five. An entry waits, has arrived or is lost: one of them at any time."""
         self._waiting = 0
         """In the queue, or in the hand of the thread, which may hang with its disk."""
         self._lost = 0
@@ -91,7 +91,7 @@ class LogWriter:
         """What the thread has in its hand counts as lost until it arrives after all."""
         self._progress_at = time.monotonic()
         self.last_loss: Loss | None = None
-        """Replaced by any thread."""
+        """Set with ``_lost``: whoever sees that nothing waits sees it too."""
         self._thread = threading.Thread(target=self._run, name="connection-log", daemon=True)
         self._thread.start()
 
@@ -123,7 +123,7 @@ class LogWriter:
                 self._waiting += 1
                 self._queue.put(entry)
                 return
-            self._lost += 1
+            self._count_lost(1, why)
         self._tell_lost(1, why)
 
     def reopen(self) -> None:
@@ -158,14 +158,15 @@ class LogWriter:
             self._give_up(at_the_end=False)
 
     def _give_up(self, *, at_the_end: bool) -> None:
+        why = "nobody took them at the end"
         with self._counting:
             dropped = self._drop_queued()
             self._waiting -= dropped
             if at_the_end:
                 self._given_up = True
                 dropped, self._waiting = dropped + self._waiting, 0
-            self._lost += dropped
-        self._tell_lost(dropped, "nobody took them at the end")
+            self._count_lost(dropped, why)
+        self._tell_lost(dropped, why)
         self._wake()  # it may be about to take one of those
 
     def _drop_queued(self) -> int:
@@ -213,12 +214,17 @@ class LogWriter:
                 self._lost -= len(entries) - lost
                 return
             self._waiting -= len(entries)
-            self._lost += lost
+            self._count_lost(lost, why)
         self._tell_lost(lost, why)
+
+    def _count_lost(self, entries: int, why: str) -> None:
+        """With ``_counting`` held."""
+        if entries:
+            self._lost += entries
+            self.last_loss = Loss(time.time(), self._name, why)
 
     def _tell_lost(self, entries: int, why: str) -> None:
         if entries:
-            self.last_loss = Loss(time.time(), self._name, why)
             _warn.warning(
                 "lost", "%s: connection log entries are being lost: %s (%d so far)", self._name, why, self._lost
             )

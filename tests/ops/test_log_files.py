@@ -6,8 +6,9 @@ import json
 import operator
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,32 @@ def test_a_full_disk_loses_what_does_not_fit_and_goes_on_when_there_is_room(smal
     writer.close()
     assert numbers(path) == [2000]
     assert 0 < writer.lost == 2000 - kept
+
+
+class SeenOnRelease:
+    """A lock that looks at what it protects whenever it is let go."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._lock, self._look = threading.Lock(), look
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._look()
+        self._lock.release()
+
+
+def test_where_entries_were_lost_is_known_with_their_number(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    writer = LogWriter("here", LogFile(tmp_path / "file" / "connections.log"))
+    seen: list[tuple[int, bool]] = []
+    writer._counting = SeenOnRelease(lambda: seen.append((writer.lost, writer.last_loss is not None)))  # type: ignore[assignment]
+    writer.write(entry(1))
+    writer.close()
+    writer.write(entry(2))
+    assert seen[0] == (0, False) and seen[-1] == (2, True) and (1, True) in seen
+    assert all(lost == 0 or told for lost, told in seen), seen
 
 
 def test_a_stream_that_cannot_be_made_costs_its_entries_and_they_are_counted(tmp_path: Path) -> None:
