@@ -99,7 +99,7 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             "connection log",
             f"{metrics.connection_log_lost} entries could not be written, the last at {_utc(loss.at)}: {loss.where}: "
             f"{loss.why}",
-            "see to that disk or daemon; a day after the last this goes",
+            "see to that disk or daemon (a removed log directory takes a restart); a day after the last this goes",
         )
     for name, trouble in sorted(metrics.handler_troubles.items()):
         if trouble:
