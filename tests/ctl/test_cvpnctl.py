@@ -134,6 +134,11 @@ def test_hostile_names_stay_harmless_in_what_is_shown_live(ctl: Ctl) -> None:
     assert len(ctl("log", "follow", "--once", "-n", "1").stdout.splitlines()) == 1
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in the background ignores them, and so does all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def followed(sock: Path, directory: Path) -> Iterator[tuple[Path, Path]]:
     """What ``log follow`` shows, and what it complains of."""
@@ -143,7 +148,7 @@ def followed(sock: Path, directory: Path) -> Iterator[tuple[Path, Path]]:
     with (
         shown.open("w") as out,
         complaints.open("w") as errors,
-        subprocess.Popen(command, stdout=out, stderr=errors, env=environment) as following,
+        subprocess.Popen(command, stdout=out, stderr=errors, env=environment, preexec_fn=heed_interrupts) as following,
     ):
         try:
             wait_until(lambda: "alice" in shown.read_text(), 20, "what was before")
