@@ -107,6 +107,8 @@ class Daemon:
         self.portal_listener: SharedListener | None = None
         self.https: dict[str, HttpServer] = {}
         """Each shows a renewed certificate from a reload on."""
+        self.https_troubles: dict[str, str] = {}
+        """Why one did not at the latest."""
         self.user_traffic = UserTraffic()
         self._loop_lag = Histogram(LAG_BUCKETS_S)
         self._chores: set[asyncio.Task[None]] = set()
@@ -143,6 +145,7 @@ class Daemon:
             last_reload_problem=gateway.last_reload_problem,
             is_astray=gateway.is_astray,
             awaits_restart=gateway.awaits_restart,
+            https_troubles=self.https_troubles,
             changed_files={str(path): at for path, at in gateway.changed_files.items()},
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
@@ -232,10 +235,12 @@ class Daemon:
 
     async def follow_configuration(self) -> None:
         """Whoever had it read again."""
-        for name, server in self.https.items():
+        self.https_troubles = {}
+        for name, server in list(self.https.items()):
             try:
                 await asyncio.to_thread(server.reload_certificate)
             except OSError as error:  # which ssl.SSLError is too
+                self.https_troubles[name] = str(error)
                 log.error("the %s's certificate cannot be used, the one before is shown: %s", name, error)
         self.connection_log.configure(self.gateway.config.connection_log)
         if waiting := self.gateway.awaits_restart:

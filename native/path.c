@@ -115,7 +115,8 @@ static struct path_wish look_blind(struct path *path, uint64_t now_ms)
 {
     uint16_t told = path->tries == 0 ? path->length : told_length(path);
     if (told < path->length) { /* the next router may let less through */
-        publish(path, told, told, 0);
+        if (told < atomic_load_explicit(&path->fits, memory_order_relaxed))
+            publish(path, told, told, 0); /* else what was found holds until nobody speaks */
         try_next(path, told, now_ms);
     }
     if (path->tries >= PATH_TRIES) {

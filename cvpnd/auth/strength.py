@@ -16,8 +16,8 @@ EE_KEY_TOO_SMALL, CA_KEY_TOO_SMALL, CA_MD_TOO_WEAK = 66, 67, 68
 LEAST_BITS = {2048: 112, 1024: 80}
 """Of security, by the smallest RSA key that is let in: those of levels 2 and 1."""
 ROUNDED = 64
-"""OpenSSL rounds the strength of a key, so that those count for 2048 bits that have 1984. Of a client's own the size is
-asked (``certificate-weak-key``)."""
+"""OpenSSL rounds the strength of an RSA key, so that those count for 2048 bits that have 1984. Of a client's own the
+size is asked (``certificate-weak-key``)."""
 ENOUGH = 128
 """Has what is of no use weaker."""
 
@@ -38,7 +38,8 @@ def weak_link(path: Sequence[x509.Certificate], minimum_rsa_bits: int) -> tuple[
 def _key_strength(certificate: x509.Certificate) -> int:
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey | dsa.DSAPublicKey):
-        return next((bits for size, bits in LEAST_BITS.items() if key.key_size >= size - ROUNDED), 0)
+        rounded = ROUNDED if isinstance(key, rsa.RSAPublicKey) else 0
+        return next((bits for size, bits in LEAST_BITS.items() if key.key_size >= size - rounded), 0)
     return key.key_size // 2 if isinstance(key, ec.EllipticCurvePublicKey) else ENOUGH
 
 

@@ -139,9 +139,10 @@ def _as_they_come(client: Client, last: int, wanted: Mapping[str, object]) -> It
         log_id, newest = answer["log_id"], answer["newest"]
         time.sleep(POLL_S)
         try:
-            answer = client.get("/recent-log", after=newest, limit=MOST_AT_ONCE, **wanted)
-            if answer["log_id"] != log_id:  # another daemon's, which counts anew
-                answer = client.get("/recent-log", limit=MOST_AT_ONCE, **wanted)
+            came = client.get("/recent-log", after=newest, limit=MOST_AT_ONCE, **wanted)
+            if came["log_id"] != log_id:  # another daemon's, which counts anew
+                came = client.get("/recent-log", limit=MOST_AT_ONCE, **wanted)
+            answer = came  # once it is whole
         except Unreachable as failure:
             if not waits:
                 sys.stderr.write(f"cvpnctl: {failure}; waiting for it\n")

@@ -199,7 +199,8 @@ class Path:
         """Who cannot be asked is sent something nobody reads; routers that do not pass it on say so."""
         told = self._told_length() if self._tries else self._length
         if told < self._length:  # the next router may let less through
-            self._publish(told, told, 0)
+            if told < self.fits:  # else what was found holds until nobody speaks
+                self._publish(told, told, 0)
             self._try(told, now)
         if self._tries >= TRIES:
             self._conclude(self._length, now)

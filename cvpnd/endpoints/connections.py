@@ -64,7 +64,8 @@ class ConnectionOperations(OperationsBase):
         as soon as it can be (``store_endings``)."""
         if (connection_id is None) == (username is None):
             raise OperationError("InvalidParameterCombination", "name either a connection id or a user")
-        if username is not None and (problem := problem_with_user_name(username.strip())) is not None:
+        username = None if username is None else username.strip()
+        if username is not None and (problem := problem_with_user_name(username)) is not None:
             # above all none that is empty, which everybody has who has none; and the store takes no NUL
             raise OperationError("InvalidParameterValue", f"username: {problem}; name a user")
         only = self._endpoint(endpoint) if endpoint is not None else None

@@ -71,6 +71,13 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"the last reload was refused, {then}: {why}",
             "cvpnctl reload tries it again, and names file, key and fix",
         )
+    for name, why in sorted(metrics.https_troubles.items()):
+        yield Problem(
+            "warning",
+            name,
+            f"its certificate was read last and cannot be used, so that the one before is shown: {why}",
+            f"correct certificate and private_key of [{name.lower()}]; cvpnctl reload",
+        )
     for path, at in () if metrics.last_reload_problem else sorted(metrics.changed_files.items()):
         when = "cannot be read any more" if at is None else f"was changed at {_utc(at)}, and is not reloaded"
         yield Problem("warning", "configuration", f"{path} {when}: what was read before is in force", "cvpnctl reload")

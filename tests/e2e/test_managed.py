@@ -275,7 +275,12 @@ def test_a_renewed_certificate_of_the_api_is_told_and_shown_from_a_reload_on(man
     (managed.directory / "renewed.crt").write_text("nonsense")
     assert gateway.ctl("reload", check=False).returncode == 0
     assert "the API's certificate cannot be used, the one before is shown" in gateway.log()
+    trouble = "API: its certificate was read last and cannot be used"
+    assert trouble in gateway.ctl("status", check=False).stdout
     assert second.certificate_pem.decode() in shown()
+    second.write(managed.directory, "renewed")
+    gateway.ctl("reload")
+    assert trouble not in gateway.ctl("status", check=False).stdout
 
 
 def test_the_other_nouns_of_cvpnctl(managed: Managed) -> None:
