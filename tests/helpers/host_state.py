@@ -31,6 +31,11 @@ def host_state() -> dict[str, str]:
     return state
 
 
+def unordered(state: dict[str, str]) -> dict[str, list[str]]:
+    """Rules of one priority are in the order in which they were added."""
+    return {key: sorted(text.splitlines()) for key, text in state.items()}
+
+
 def _comes_and_goes(route: str) -> bool:
     """Link-local, multicast and anycast routes: the kernel's own doing while links settle."""
     return any(word.startswith(("fe80", "ff00", "anycast")) for word in route.split()[:2])

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import socket
-import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
-from helpers.host_state import host_state, ip, output_of
+from helpers.host_state import host_state, ip, output_of, unordered
 from helpers.lab import REPOSITORY, Lab, wait_until
 from helpers.netns import Process
 from helpers.tunnel_end import PARTNERS, PLANS, PORTS, STAFF, SUBNET_A, VPC_MAIN
 
-from cvpnd.host import firewall, sysctl
-from cvpnd.host import gateway as host_gateway
 from cvpnd.host.errors import HostError
-from cvpnd.host.gateway import Association, ExtraRoute, HostChange, HostGateway, HostPlan, Subnet
-from cvpnd.host.patience import FIRST_PAUSE_S
+from cvpnd.host.gateway import Association, ExtraRoute, HostGateway, HostPlan, Subnet
 from cvpnd.host.routes import FIRST_TABLE, PROTOCOL
-from cvpnd.host.sysctl_files import at_start
 
 ENVIRONMENT = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"}
 FOREIGN_TABLE = """
@@ -94,11 +84,6 @@ async def test_same_plan_again_changes_nothing(lab: Lab, gateway: HostGateway) -
     once = host_state()
     await gateway.update(PLANS["both"])
     assert host_state() == once
-
-
-def unordered(state: dict[str, str]) -> dict[str, list[str]]:
-    """Rules of one priority are in the order in which they were added."""
-    return {key: sorted(text.splitlines()) for key, text in state.items()}
 
 
 async def test_a_change_on_a_host_that_is_known_comes_to_the_same_and_looks_at_nothing_else(
@@ -285,236 +270,6 @@ def test_missing_capability_is_named(lab: Lab, runtime_dir: Path) -> None:
     assert "CAP_NET_ADMIN is missing" in done.stderr
 
 
-async def test_routes_return_with_an_interface_that_was_down(lab: Lab, gateway: HostGateway) -> None:
-    await gateway.up(PLANS["staff"])
-    lines: list[str] = []
-
-    async def follow() -> None:
-        async for change in gateway.watch():
-            lines.append(change.text)
-
-    watching = asyncio.create_task(follow())
-    await asyncio.sleep(0.1)
-    up = ip(f"route show table {FIRST_TABLE}")
-    ip("link set lan down")
-    assert "dev lan" not in ip(f"route show table {FIRST_TABLE}")
-    ip("link set lan up")
-    for _ in range(50):
-        if lines and ip(f"route show table {FIRST_TABLE}") == up:
-            break
-        await asyncio.sleep(0.1)
-    assert ip(f"route show table {FIRST_TABLE}") == up
-    assert lines
-    assert all(line.startswith("subnet-a: ") for line in lines)
-    watching.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await watching
-
-
-async def test_what_others_flush_comes_back(lab: Lab, gateway: HostGateway) -> None:
-    await gateway.up(PLANS["both"])
-    wanted = unordered(host_state())
-    lines: list[str] = []
-
-    async def follow(source: AsyncIterator[HostChange]) -> None:
-        async for change in source:
-            lines.append(change.text)
-
-    watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
-    await asyncio.sleep(0.2)
-    await gateway.update(PLANS["staff"])
-    await gateway.update(PLANS["both"])
-    assert lines == [], "our own changes are nobody's attack"
-
-    async def comes_back(told: int) -> None:
-        for _ in range(50):
-            await asyncio.sleep(0.1)
-            if len(lines) >= told and unordered(host_state()) == wanted:
-                return
-        for each in watching:
-            if each.done():
-                each.result()
-        assert unordered(host_state()) == wanted, lines
-
-    lab.gateway.run("nft", "flush", "ruleset")
-    await comes_back(told=1)
-    ip("rule delete priority 1000")
-    ip("-6 rule delete priority 1000")
-    await comes_back(told=2)
-    assert {line.partition(" (")[0] for line in lines} == {
-        "somebody removed cvpnd's nftables table",
-        "somebody removed our routing rules",
-    }
-    (staff, _) = PLANS["both"].endpoints
-    for change, words in (
-        (f"ip link set {staff.tun} down", f"changed its device {staff.tun} (down): put right"),
-        (f"ip address flush dev {staff.tun}", f"changed its device {staff.tun} (changed): put right"),
-        (f"ip link set {staff.tun} mtu 1300", f"changed its device {staff.tun} (changed): put right"),
-        (f"ip route flush table {FIRST_TABLE}", "routes were gone: put right"),
-        ("sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.ip_forward=0", "forwarding (sysctl): put right"),
-        ("sysctl -q -w net.ipv6.conf.all.forwarding=0", "forwarding (sysctl): put right"),
-        (
-            "sysctl -q -w net.ipv6.conf.all.forwarding=1 net.ipv6.conf.all.forwarding=0",
-            "forwarding (sysctl): put right",
-        ),
-        ("nft flush table inet cvpnd", "somebody changed cvpnd's nftables table: it is in place again"),
-        ("nft flush chain inet cvpnd spoofing", "changed cvpnd's"),
-        ("nft insert rule inet cvpnd from_clients accept", "changed cvpnd's"),
-        ("nft add table inet cvpnd { flags dormant ; }", "changed cvpnd's"),
-    ):
-        lines.clear()
-        lab.gateway.run(*change.split())
-        await comes_back(told=1)
-        assert any(words in line for line in lines), lines
-    assert gateway.trouble == ""
-    lines.clear()
-    ip(f"link delete {staff.tun}")
-    for _ in range(50):
-        if lines:
-            break
-        await asyncio.sleep(0.1)
-    assert lines == [f"endpoint {staff.name}: somebody changed its device {staff.tun} (gone)"], "and nothing is set up"
-    for task in watching:
-        assert not task.done(), task
-        task.cancel()
-    await asyncio.gather(*watching, return_exceptions=True)
-
-
-async def test_who_keeps_changing_things_and_who_changes_thousands_do_not_hold_the_daemon(
-    lab: Lab, gateway: HostGateway
-) -> None:
-    await gateway.up(PLANS["staff"])
-    told: list[HostChange] = []
-
-    async def follow(source: AsyncIterator[HostChange]) -> None:
-        async for change in source:
-            told.append(change)
-
-    async def soon(true: Callable[[], bool]) -> None:
-        for _ in range(300):
-            if true():
-                return
-            await asyncio.sleep(0.1)
-        assert true(), told
-
-    watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
-    await asyncio.sleep(0.1)  # then the look at what happened before is over, which would tell of the first change too
-    await soon(lambda: gateway._look_at is None and not gateway._busy.locked())
-    for number in range(9):  # each is put right, whoever removes it however often; what is said of it ends
-        await soon(lambda: "from_clients" in output_of("nft", "list", "ruleset"))
-        await soon(lambda number=number: len(told) >= number)
-        lab.gateway.run("nft", "flush", "ruleset")
-    await soon(lambda: len(told) >= 9 and "from_clients" in output_of("nft", "list", "ruleset"))
-    assert [bool(change.text) for change in told] == [True] * 5 + [False] * 4
-    assert told[4].text.endswith("for the 5th time: somebody keeps doing it, and no more is said of it")
-    told.clear()
-
-    pauses = []
-    for number in range(7):
-        not_before = gateway._patience.due("forwarding")
-        lab.gateway.sysctl("net/ipv4/conf/lan/forwarding", "0")
-        await soon(lambda number=number: len(told) > number)
-        assert asyncio.get_running_loop().time() >= not_before
-        struggle = gateway._patience._struggles["forwarding"]
-        pauses.append(struggle.due - struggle.latest)
-    assert [bool(change.text) for change in told] == [True] * 5 + [False] * 2
-    assert told[4].text.endswith("no more is said of it")
-    # as the gateway counts them: when this one hears of it is also a matter of what else the machine does
-    assert pauses == pytest.approx([0, 0, 0, 0, FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S])
-    # what is put right beside it would be no change to tell of
-    await soon(lambda: lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1" and not gateway.trouble)
-    told.clear()
-
-    # Thousands of changes of somebody else's in one go: what was lost among them is seen
-    flood = "\n".join(f"route add 10.9{n % 10}.{n // 10 % 250}.{n // 2500}/32 dev lan2" for n in range(2500))
-    (lab.directory / "flood").write_text(flood)
-    adding = await asyncio.create_subprocess_exec("ip", "-batch", lab.directory / "flood")
-    await adding.wait()
-    ip("rule delete priority 1000")
-    await soon(lambda: any(change.what == "rules" for change in told) and f"lookup {FIRST_TABLE}" in ip("rule"))
-    for task in watching:
-        assert not task.done(), task
-        task.cancel()
-    await asyncio.gather(*watching, return_exceptions=True)
-
-
-async def test_firewall_comes_back_also_while_a_target_interface_is_gone(lab: Lab, gateway: HostGateway) -> None:
-    await gateway.up(PLANS["staff"])
-
-    async def follow(source: AsyncIterator[HostChange]) -> None:
-        async for _ in source:
-            pass
-
-    async def soon(true: Callable[[], bool]) -> None:
-        for _ in range(50):
-            if true():
-                return
-            await asyncio.sleep(0.1)
-        assert true()
-
-    watching = [asyncio.create_task(follow(source)) for source in (gateway.watch(), gateway.watch_firewall())]
-    await asyncio.sleep(0.2)
-    ip("link set lan down")
-    ip("link set lan name away")
-    await soon(lambda: "there is no interface lan" in gateway.trouble)
-    lab.gateway.run("nft", "flush", "ruleset")
-    await soon(lambda: "table inet cvpnd" in output_of("nft", "list", "tables"))
-    await gateway.down()
-    await asyncio.sleep(0.2)
-    assert "table inet cvpnd" not in output_of("nft", "list", "tables"), "our own removal is nobody's attack"
-    for task in watching:
-        assert not task.done(), task
-        task.cancel()
-    await asyncio.gather(*watching, return_exceptions=True)
-
-
-def delete_table_as(port: int) -> None:
-    """``nft delete table inet cvpnd`` by a process of that number, as of another container."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, firewall.NETLINK_NETFILTER) as kernel:
-        kernel.bind((port, 0))
-        header, about = struct.Struct("=IHHII"), struct.Struct(">BBH")
-        begin = header.pack(20, 16, 0x1, 0, 0) + about.pack(0, 0, firewall.NFNL_SUBSYS_NFTABLES)
-        end = header.pack(20, 17, 0x1, 2, 0) + about.pack(0, 0, firewall.NFNL_SUBSYS_NFTABLES)
-        name = struct.pack("=HH", 10, firewall.NFTA_TABLE_NAME) + b"cvpnd\0\0\0"
-        delete = header.pack(20 + len(name), firewall.NFNL_SUBSYS_NFTABLES << 8 | 2, 0x5, 1, 0)
-        kernel.send(begin + delete + about.pack(1, 0, 0) + name + end)
-        answer = kernel.recv(4096)
-        assert struct.unpack_from("=i", answer, 16)[0] == 0, answer
-
-
-async def test_who_has_the_number_of_a_process_of_ours_is_no_less_a_stranger(
-    lab: Lab, gateway: HostGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Process numbers are those of a container, and containers may share the network."""
-    ports: list[int] = []
-    put = firewall.put
-
-    async def noted(batch: dict[str, object]) -> int:
-        ports.append(await put(batch))
-        return ports[-1]
-
-    monkeypatch.setattr(firewall, "put", noted)
-    monkeypatch.setattr(host_gateway, "OURS_S", 1.0)
-    await gateway.up(PLANS["staff"])
-    told: list[HostChange] = []
-
-    async def follow() -> None:
-        async for change in gateway.watch_firewall():
-            told.append(change)
-
-    watching = asyncio.create_task(follow())
-    await asyncio.sleep(2)
-    delete_table_as(ports[-1])
-    assert "cvpnd" not in output_of("nft", "list", "tables")
-    for _ in range(50):
-        if told and "cvpnd" in output_of("nft", "list", "tables"):
-            break
-        await asyncio.sleep(0.1)
-    assert [change.what for change in told] == ["firewall"] and "cvpnd" in output_of("nft", "list", "tables")
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
-
-
 async def test_host_with_ipv6_switched_off_works(lab: Lab, gateway: HostGateway) -> None:
     for name in ("all", "default"):
         lab.gateway.sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 1)
@@ -522,117 +277,6 @@ async def test_host_with_ipv6_switched_off_works(lab: Lab, gateway: HostGateway)
     await gateway.up(HostPlan((PARTNERS,), PORTS))
     await gateway.down()
     assert host_state() == before
-
-
-# -- sysctl ------------------------------------------------------------------------------------------------
-
-
-async def test_rp_filter_is_loosened_only_where_it_would_drop_replies(lab: Lab, gateway: HostGateway) -> None:
-    for name in ("lan", "lan2"):
-        lab.gateway.sysctl(f"net/ipv4/conf/{name}/rp_filter", sysctl.STRICT)
-    before = host_state()
-    # 10.20.0.0/16 through lan is news to the main table; 10.30.0.0/24 through lan2 is not
-    both = HostPlan((replace(STAFF, associations=(Association(SUBNET_A, (VPC_MAIN,)),)), PARTNERS), PORTS)
-    await gateway.up(both)
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == sysctl.LOOSE
-    assert lab.gateway.sysctl("net/ipv4/conf/lan2/rp_filter") == sysctl.STRICT
-    # without the rest of the VPC the main table agrees, and the filter is as before
-    await gateway.update(HostPlan((replace(STAFF, associations=(Association(SUBNET_A),)),), PORTS))
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == sysctl.STRICT
-    await gateway.down()
-    assert host_state() == before
-
-
-async def test_setting_that_somebody_changed_meanwhile_stays_theirs(lab: Lab, gateway: HostGateway) -> None:
-    lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter", sysctl.STRICT)
-    await gateway.up(PLANS["staff"])
-    lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter", "0")
-    await gateway.down()
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == "0"
-
-
-async def test_forwarding_that_somebody_switched_on_for_all_meanwhile_stays_on(lab: Lab, gateway: HostGateway) -> None:
-    """The kernel copies it to each interface, where it was ours already."""
-    await gateway.up(PLANS["staff"])
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1"
-    lab.gateway.sysctl("net/ipv4/ip_forward", 1)
-    await gateway.down()
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1"
-    await gateway.up(PLANS["staff"])
-    lab.gateway.sysctl("net/ipv4/ip_forward", 0)
-    await gateway.update(PLANS["staff"])
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "1"
-    await gateway.down()
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/forwarding") == "0"
-
-
-def test_what_an_earlier_release_switched_on_is_switched_off(lab: Lab, tmp_path: Path) -> None:
-    """Its record does not say what the setting for all interfaces was."""
-    record, forwarding = tmp_path / "record.json", "net/ipv4/conf/lan/forwarding"
-    sysctl.Sysctls(record).apply({forwarding: "1"})
-    changes = json.loads(record.read_text())
-    assert changes[forwarding].pop("of_all") == "0"
-    record.write_text(json.dumps(changes))
-    sysctl.Sysctls(record).restore()
-    assert lab.gateway.sysctl(forwarding) == "0" and not record.exists()
-
-
-def test_a_setting_that_the_host_has_at_its_start_too_stays(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sysctl.d").mkdir()
-    (tmp_path / "sysctl.d" / "99-router.conf").write_text("# a router\nnet.ipv6.conf.all.forwarding = 1\n")
-    monkeypatch.setattr(sysctl, "at_start", partial(at_start, etc=tmp_path))
-    settings = sysctl.Sysctls(tmp_path / "record.json")
-    settings.apply({"net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/lan/rp_filter": sysctl.LOOSE})
-    settings.restore()
-    assert lab.gateway.sysctl("net/ipv6/conf/all/forwarding") == "1"
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == "0"
-
-
-@pytest.mark.parametrize(
-    ("files", "value"),
-    [
-        ({}, None),
-        ({"sysctl.conf": "net.ipv4.ip_forward=1"}, "1"),
-        ({"sysctl.conf": "#net.ipv4.ip_forward=1\n;net.ipv4.ip_forward=1\nnet.ipv4.ip_forward"}, None),
-        ({"sysctl.d/a.conf": "net/ipv4/conf/all/forwarding = 1", "sysctl.d/b.conf": "-net.ipv4.ip_forward = 0"}, "0"),
-        ({"sysctl.d/a.conf": "net.ipv4.conf.*.forwarding = 1", "sysctl.d/b": "net.ipv4.ip_forward = 0"}, "1"),
-        ({"sysctl.d/a.conf": "net.ipv4.ip_forward = 0", "sysctl.d/b.conf": "net.ipv4.conf.*.forwarding = 1"}, "0"),
-    ],
-)
-def test_what_a_host_sets_at_its_start(tmp_path: Path, files: dict[str, str], value: str | None) -> None:
-    (tmp_path / "sysctl.d").mkdir()
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    assert at_start("net/ipv4/conf/all/forwarding", tmp_path) == value
-
-
-def test_ipv6_forwarding_of_older_kernels_is_host_wide_and_undone(lab: Lab, tmp_path: Path) -> None:
-    """Before Linux 6.17 there is no other way; interfaces then must be told to go on heeding router advertisements."""
-    lab.gateway.sysctl("net/ipv6/conf/wan1/accept_ra", 1)
-    lab.gateway.sysctl("net/ipv6/conf/lan2/accept_ra", 0)
-    before = host_state()
-    record = tmp_path / "record.json"
-    wanted, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["lan2"], per_interface_v6=False)
-    assert opened.ipv6_everywhere
-    sysctl.Sysctls(record).apply(wanted)
-    assert lab.gateway.sysctl("net/ipv6/conf/all/forwarding") == "1"
-    assert lab.gateway.sysctl("net/ipv6/conf/wan1/accept_ra") == "2"
-    assert lab.gateway.sysctl("net/ipv6/conf/lan2/accept_ra") == "0"
-    # asked again, by a process that only knows the record, it is the same wish
-    again, opened = sysctl.forwarding(sysctl.Sysctls(record), [], ["lan"], tuns_v6=["lan2"], per_interface_v6=False)
-    assert (again, opened.ipv6_everywhere) == (wanted, True)
-    sysctl.Sysctls(record).restore()
-    assert host_state() == before
-    assert not record.exists()
-
-
-def test_damaged_record_is_an_error_that_names_it(tmp_path: Path) -> None:
-    record = tmp_path / "record.json"
-    record.write_text("{")
-    with pytest.raises(HostError, match=r"record\.json: not readable"):
-        sysctl.Sysctls(record)
 
 
 def test_protocol_number_is_nobody_elses() -> None:

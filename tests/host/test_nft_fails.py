@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import os
 import resource
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from helpers.host_state import host_state, ip
 from helpers.lab import Lab, wait_until
 from helpers.tunnel_end import PLANS
+from helpers.watched import Watched
 
 from cvpnd.host import nft
 from cvpnd.host.errors import HostError
-from cvpnd.host.gateway import HostChange, HostGateway
+from cvpnd.host.gateway import HostGateway
 
 SHORT_S = 0.5
 """Instead of ``nft.TIMEOUT_S``."""
@@ -55,44 +55,13 @@ def without_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-class Watched:
-    """Both watchers of a gateway, and what they say."""
-
-    def __init__(self, *sources: AsyncIterator[HostChange]) -> None:
-        self.lines: list[str] = []
-        self._tasks = [asyncio.create_task(self._follow(source)) for source in sources]
-
-    async def _follow(self, source: AsyncIterator[HostChange]) -> None:
-        async for change in source:
-            if change.text:
-                self.lines.append(change.text)
-
-    async def until(self, condition: Callable[[], bool], timeout_s: float = 6.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            self.check()
-            assert time.monotonic() < deadline, self.lines
-            await asyncio.sleep(0.05)
-        self.check()
-
-    def check(self) -> None:
-        for task in self._tasks:
-            assert not task.done(), task
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
 @pytest.fixture
 async def watched(gateway: HostGateway) -> AsyncIterator[Watched]:
     await gateway.up(PLANS["staff"])
-    watched = Watched(gateway.watch(), gateway.watch_firewall())
-    await asyncio.sleep(1.0)
-    assert watched.lines == []
-    yield watched
-    await watched.stop()
+    async with Watched(gateway.watch(), gateway.watch_firewall()) as watched:
+        await asyncio.sleep(1.0)
+        assert watched.lines == []
+        yield watched
 
 
 async def test_firewall_and_device_come_back_after_files_were_short(
@@ -127,8 +96,7 @@ async def test_firewall_comes_back_after_nft_failed(
     monkeypatch.setattr(nft, "TIMEOUT_S", SHORT_S)
     await gateway.up(PLANS["staff"])
     wanted = host_state()
-    watched = Watched(gateway.watch_firewall())
-    try:
+    async with Watched(gateway.watch_firewall()) as watched:
         await asyncio.sleep(0.5)
         write(program, script)
         lab.gateway.run("sh", "-c", f"{REAL} nft flush ruleset")
@@ -139,8 +107,6 @@ async def test_firewall_comes_back_after_nft_failed(
         write(program, f'{REAL} exec nft "$@"')
         await watched.until(lambda: not gateway.trouble)
         assert host_state() == wanted
-    finally:
-        await watched.stop()
 
 
 async def test_what_others_did_while_nobody_watched_is_put_right(lab: Lab, gateway: HostGateway) -> None:
@@ -150,15 +116,11 @@ async def test_what_others_did_while_nobody_watched_is_put_right(lab: Lab, gatew
     lab.gateway.run("nft", "insert", "rule", "inet", "cvpnd", "from_clients", "accept")
     ip("link set cvpn0 mtu 1300")
     ip("rule delete priority 1000")
-    watched = Watched(gateway.watch(), gateway.watch_firewall())
-    try:
+    async with Watched(gateway.watch(), gateway.watch_firewall()) as watched:
         await watched.until(lambda: host_state() == wanted)
-        watched_again = Watched(gateway.watch(), gateway.watch_firewall())
-        await asyncio.sleep(1)
-        assert watched_again.lines == []
-        await watched_again.stop()
-    finally:
-        await watched.stop()
+        async with Watched(gateway.watch(), gateway.watch_firewall()) as watched_again:
+            await asyncio.sleep(1)
+            assert watched_again.lines == []
 
 
 async def test_record_that_cannot_be_written_is_a_failure_with_its_name_and_ends_no_watcher(

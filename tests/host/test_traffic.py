@@ -20,6 +20,7 @@ from helpers.host_state import ip, output_of
 from helpers.lab import CLIENT_LEGS, OTHER_LEG, TARGET_LEG, Lab
 from helpers.netns import Namespace
 from helpers.tunnel_end import PARTNERS, PORTS, STAFF, SUBNET_A, VPC_MAIN, TunnelEnd, carries, icmp_kind, is_icmp
+from helpers.watched import Watched
 
 from cvpnd.host import firewall
 from cvpnd.host.gateway import Association, EndpointPlan, ExtraRoute, HostGateway, HostPlan
@@ -423,38 +424,32 @@ async def test_clients_go_on_whatever_somebody_does_to_settings_of_the_whole_hos
     lab.gateway.sysctl("net/ipv4/conf/all/rp_filter", 0)
     lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter", 0)
     await gateway.up(plan(STAFF))
-    told: asyncio.Queue[str] = asyncio.Queue()
+    async with Watched(gateway.watch()) as watched:
 
-    async def follow() -> None:
-        async for change in gateway.watch():
-            told.put_nowait(change.text)
+        async def is_told(words: str) -> None:
+            await watched.until(lambda: watched.lines, 10)
+            assert words in watched.lines[0]
+            watched.changes.clear()
+            assert not gateway.trouble
 
-    async def is_told(words: str) -> None:
-        async with asyncio.timeout(10):
-            assert words in await told.get()
-        assert not gateway.trouble
-
-    watching = asyncio.create_task(follow())
-    await asyncio.sleep(0.5)  # for the look at what happened before
-    end = tunnel()
-    for value in (0, 1, 0):
-        lab.gateway.sysctl("net/ipv6/conf/all/forwarding", value)
-        await is_told("somebody changed net/ipv6/conf/all/forwarding (sysctl): put right")
-        end.send(packets.icmp_echo(ALICE_V6, TARGET_LEG.host_v6, b"v6"))
-        assert end.receive(carries(b"v6")) is not None, f"forwarding = {value}"
-        between = lab.other.ping(TARGET_LEG.host_v6, 1, wait_s=0.2).received
-        assert between == value, "between this host's networks it is the administrator's alone"
-    lab.gateway.sysctl("net/ipv4/conf/all/rp_filter", 1)
-    await is_told("somebody changed net/ipv4/conf/all/rp_filter (sysctl): put right")
-    assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == LOOSE
-    watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+        await asyncio.sleep(0.5)  # for the look at what happened before
+        end = tunnel()
+        for value in (0, 1, 0):
+            lab.gateway.sysctl("net/ipv6/conf/all/forwarding", value)
+            await is_told("somebody changed net/ipv6/conf/all/forwarding (sysctl): put right")
+            end.send(packets.icmp_echo(ALICE_V6, TARGET_LEG.host_v6, b"v6"))
+            assert end.receive(carries(b"v6")) is not None, f"forwarding = {value}"
+            between = lab.other.ping(TARGET_LEG.host_v6, 1, wait_s=0.2).received
+            assert between == value, "between this host's networks it is the administrator's alone"
+        lab.gateway.sysctl("net/ipv4/conf/all/rp_filter", 1)
+        await is_told("somebody changed net/ipv4/conf/all/rp_filter (sysctl): put right")
+        assert lab.gateway.sysctl("net/ipv4/conf/lan/rp_filter") == LOOSE
 
 
 async def test_ipv6_switched_on_for_the_whole_host_serves_clients_only(
     lab: Lab, gateway: HostGateway, tunnel: OpenTunnel
 ) -> None:
-    """What kernels before 6.17 need; the settings themselves are tested in test_gateway.py."""
+    """What kernels before 6.17 need; the settings themselves are tested in test_sysctl.py."""
     await gateway.up(plan(STAFF))
     lab.gateway.sysctl("net/ipv6/conf/all/forwarding", 1)
     await firewall.put(firewall.render(plan(STAFF), Opened(ipv6_everywhere=True)))
