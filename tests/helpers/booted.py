@@ -48,14 +48,16 @@ class BootedSystem:
         missing = [tool for tool in ("systemd-nspawn", "nsenter", "pgrep") if not shutil.which(tool)]
         if missing:
             raise RuntimeError(f"missing: {', '.join(missing)}")
+        netns.remove_leftovers()
         self._directory.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", self._directory], check=True)
+        name = netns.unique_prefix()
+        subprocess.run(["mount", "-t", "tmpfs", name, self._directory], check=True)
         try:
             upper, work = self._directory / "upper", self._directory / "work"
             for path in (upper, work, self.root):
                 path.mkdir()
             options = f"lowerdir=/,upperdir={upper},workdir={work}"
-            subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root], check=True)
+            subprocess.run(["mount", "-t", "overlay", name, "-o", options, self.root], check=True)
             self._unwant()  # of this machine's services, all
             for kept in ("etc", "var/lib", "var/log"):  # and what a gateway on it has
                 shutil.rmtree(self.root / kept / "cvpnd", ignore_errors=True)

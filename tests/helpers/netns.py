@@ -56,13 +56,18 @@ def _is_leftover(name: str) -> bool:
 
 
 def remove_leftovers() -> list[str]:
-    """Delete the namespaces and directories of runs that are no more. Returns their names.
+    """Delete the namespaces, mounts and directories of runs that are no more. Returns their names.
 
     Another run may be at the same ones just now, so what is gone already is fine."""
     namespaces = NETNS_DIRECTORY.glob(f"{PREFIX}-*") if NETNS_DIRECTORY.is_dir() else ()
     removed = [path.name for path in namespaces if _is_leftover(path.name)]
     for name in removed:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):  # the latest lies on the others
+        name, path, *_ = line.split()
+        if _is_leftover(name):
+            subprocess.run(["umount", "--lazy", path], capture_output=True)
+            removed.append(name)
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*"):
         if _is_leftover(directory.name):
             shutil.rmtree(directory, ignore_errors=True)
