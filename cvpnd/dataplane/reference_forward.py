@@ -23,10 +23,8 @@ Section numbers are those of openvpn-wire.md. Every packet either goes on, or en
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from ipaddress import ip_address
@@ -46,6 +44,7 @@ from cvpnd.dataplane.api import (
     StrayControl,
     TcpControl,
 )
+from cvpnd.dataplane.reference_events import EventQueue
 from cvpnd.dataplane.reference_fragments import Place, Unfinished, locate, most_of_peer
 from cvpnd.dataplane.reference_keys import (
     CBC_OVERHEAD_MAX,
@@ -66,12 +65,9 @@ from cvpnd.dataplane.reference_path import (
 )
 
 CLIENT_CONTROL = frozenset({3, 4, 5, 7, 10, 11})
+"""Control opcodes that a client may send (2.2)."""
 CONTROL_PER_S = 250.0
 """Control packets of one peer; a busy handshake has some 50 in all."""
-EVENTS_OF_PEER = 64
-"""Control packets of one peer that wait; a client sends at most 12 without an answer."""
-EVENTS_OF_PEER_CROWDED = 8
-"""Control opcodes that a client may send (2.2)."""
 KEEPALIVE = bytes.fromhex("2a187bf3641eb4cb07ed2d0a981fc748")
 OCC_MAGIC = bytes.fromhex("287f346bd4ef7a812d56b8d3afc5459c")
 OCC_MTU_LOAD_REQUEST, OCC_MTU_LOAD, OCC_EXIT = 2, 3, 6
@@ -258,49 +254,6 @@ class Peer:
     def __post_init__(self, drops: Counter[Drop]) -> None:
         self.unfinished = Unfinished(drops)
         self.path = Path(self.settings, self.id * 7919 % 60)
-
-
-class EventQueue:
-    """What the control side is to be told. Bounded, except for what ends something (``surely``): that happens once
-    for a peer and must not be lost."""
-
-    def __init__(self, most: int) -> None:
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._most = most
-        self._events: deque[Event] = deque()
-        self._of_clients: Counter[int] = Counter()
-        """What waits of each peer's own doing."""
-
-    def put_control(self, event: Event, peer_id: int) -> bool:
-        """What clients do may take three quarters of the room, so that the plane can tell the rest, and none of them
-        the others'. False when there is none left."""
-        most = self._most // 4 * 3
-        share = EVENTS_OF_PEER if len(self._events) < most // 2 else EVENTS_OF_PEER_CROWDED
-        if len(self._events) >= most or self._of_clients[peer_id] >= share:
-            return False
-        self._of_clients[peer_id] += 1
-        return self.put(event)
-
-    def put(self, event: Event, *, surely: bool = False) -> bool:
-        """False when there is no room."""
-        if len(self._events) >= self._most and not surely:
-            return False
-        self._events.append(event)
-        os.eventfd_write(self.fd, 1)
-        return True
-
-    def take_all(self) -> list[Event]:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.fd)
-        events = list(self._events)
-        self._events.clear()
-        self._of_clients.clear()
-        return events
-
-    def forget_peer(self, peer_id: int) -> None:
-        """The next peer may get its id."""
-        self._events = deque(event for event in self._events if getattr(event, "peer_id", None) != peer_id)
-        self._of_clients.pop(peer_id, None)
 
 
 @dataclass(frozen=True, slots=True)

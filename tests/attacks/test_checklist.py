@@ -131,7 +131,7 @@ CHECKLIST: dict[str, Point] = {
     ),
     # -- amplification and state
     "one reply to a reset, at most twelve bytes longer, never repeated, limited": Point(
-        ("native/stranger.c", "native/doorman.c", "cvpnd/wire/stateless.py"),
+        ("native/stranger.c", "native/doorman_thread.c", "cvpnd/wire/stateless.py"),
         (
             "attacks/test_known_attacks.py::test_a_reset_from_anywhere_gets_one_short_answer",
             "wire/test_protected_session.py::test_unproven_address_hears_no_more_than_it_says",
@@ -148,7 +148,7 @@ CHECKLIST: dict[str, Point] = {
         ),
     ),
     "no memory, metadata, DNS or file for who has not echoed a cookie": Point(
-        ("native/doorman.c", "cvpnd/wire/stateless.py", "cvpnd/wire/wrap/protection.py"),
+        ("native/doorman_thread.c", "cvpnd/wire/stateless.py", "cvpnd/wire/wrap/protection.py"),
         (
             "attacks/test_compares.py::test_wrong_cookie_allocates_nothing",
             "wire/test_protected_session.py::test_resets_by_the_thousand_leave_nothing_behind",

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cvpnd.dataplane.api import DataKeys, Drop, SocketAddress
-from cvpnd.dataplane.reference import EVENTS_MAX, ReferenceDataPlane
-from cvpnd.dataplane.reference_forward import Endpoint, EventQueue, Forwarder, Listener, Peer
+from cvpnd.dataplane.reference import ReferenceDataPlane
+from cvpnd.dataplane.reference_events import EVENTS_MAX, EventQueue
+from cvpnd.dataplane.reference_forward import Endpoint, Forwarder, Listener, Peer
 from cvpnd.dataplane.reference_keys import KeyLimits
 
 ENDPOINT = LISTENER = 1

@@ -22,7 +22,7 @@ from cvpnd.wire.wrap.tls_auth import TlsAuth
 
 HAND_WINDOW_S = 60
 GATHER_S = 0.008
-"""What ``native/doorman.c`` waits for more where there is much to do."""
+"""What ``native/doorman_thread.c`` waits for more where there is much to do."""
 PATIENCE_S = 3.0
 SOCKETS: list[socket.socket] = []
 """Kept open: a client at a port that another one had is no stranger to the doorman, and gets no cookie."""
