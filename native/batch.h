@@ -14,12 +14,19 @@
 
 enum { BATCH_PACKETS = 128 }; /* holds the two full segmentation runs that a super-packet may need */
 
+/* How a datagram is sent, where that is not as all others (link.c). */
+enum passage {
+    PASSAGE_USUAL,
+    PASSAGE_UNPROVEN, /* no answer says that it passes whole (path.h) */
+    PASSAGE_WHOLE,    /* nobody is to cut it: whether it passes is the question */
+};
+
 struct packet {
     uint8_t *bytes;
     uint32_t length;
     uint32_t peer_id;                  /* set when sealed */
     struct remote *remote;             /* sealed for UDP */
-    bool unproven;                     /* sealed: no answer says that it passes whole (path.h) */
+    enum passage passage;              /* sealed for UDP */
     struct tcp_connection *connection; /* sealed for TCP */
     bool follows; /* to be sealed: of the same super-packet as the one before it, so its way is the same */
     struct socket_address source; /* received from UDP */

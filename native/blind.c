@@ -8,8 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* What it begins with: as a data packet does, then whose it is, then the secret. */
-enum { OWNER = 4, SECRET = OWNER + 4, BLIND_HEADER = SECRET + PATH_SECRET, HEARD_AT_ONCE = 1024, SENT_AGAIN = 3 };
+enum { HEARD_AT_ONCE = 1024, SENT_AGAIN = 3 };
 
 static int open_one(int family)
 {
@@ -62,30 +61,38 @@ static uint32_t mtu_in(struct msghdr *header, bool *local)
 /* The peer whose packet is quoted. */
 static struct peer *quoted_peer(const struct blind *blind, const uint8_t *quote, size_t length)
 {
-    struct peer *peer = length < BLIND_HEADER ? NULL : id_table_get(blind->peers, get_u32(quote + OWNER));
+    struct peer *peer = length < BLIND_HEADER ? NULL : id_table_get(blind->peers, get_u32(quote + BLIND_OWNER));
     if (peer == NULL || peer->worker != blind->worker || !peer->path.has_secret)
         return NULL;
-    return CRYPTO_memcmp(peer->path.secret, quote + SECRET, PATH_SECRET) == 0 ? peer : NULL;
+    return CRYPTO_memcmp(peer->path.secret, quote + BLIND_SECRET, PATH_SECRET) == 0 ? peer : NULL;
 }
 
-/* `refused`: whose packet this host has just refused to send. */
+struct path *blind_understand(const struct blind *blind, struct msghdr *message, size_t length, struct path *refused,
+                              uint32_t *mtu)
+{
+    bool local = false;
+    *mtu = mtu_in(message, &local);
+    if (*mtu == 0)
+        return NULL;
+    if (local)
+        return refused;
+    struct peer *peer = quoted_peer(blind, message->msg_iov[0].iov_base, length);
+    return peer == NULL ? NULL : &peer->path;
+}
+
 static void hear(const struct blind *blind, int fd, struct path *refused)
 {
     for (unsigned i = 0; i < HEARD_AT_ONCE; i++) {
         uint8_t quote[BLIND_HEADER];
         alignas(struct cmsghdr) uint8_t control[512];
         struct iovec vector = {quote, sizeof quote};
-        struct msghdr header = {
+        struct msghdr message = {
             .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-        ssize_t length = recvmsg(fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT);
+        ssize_t length = recvmsg(fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT);
         if (length < 0)
             return;
-        bool local = false;
-        uint32_t mtu = mtu_in(&header, &local);
-        if (mtu == 0)
-            continue;
-        struct peer *peer = local ? NULL : quoted_peer(blind, quote, (size_t)length);
-        struct path *path = local ? refused : peer != NULL ? &peer->path : NULL;
+        uint32_t mtu;
+        struct path *path = blind_understand(blind, &message, (size_t)length, refused, &mtu);
         if (path != NULL)
             path_told(path, mtu);
     }
@@ -119,8 +126,8 @@ void blind_send(const struct blind *blind, struct peer *peer, const struct remot
         return;
     uint8_t bytes[LINK_PACKET_MAX + PATH_HEADER_MAX] = {0};
     put_u32(bytes, (P_DATA_V2 << 3 | unused_key(peer)) << 24 | peer->remote_id);
-    put_u32(bytes + OWNER, peer->id);
-    memcpy(bytes + SECRET, path->secret, PATH_SECRET);
+    put_u32(bytes + BLIND_OWNER, peer->id);
+    memcpy(bytes + BLIND_SECRET, path->secret, PATH_SECRET);
     struct iovec vector = {bytes, length};
     const struct msghdr message = {
         .msg_name = (void *)&remote->sockaddr,

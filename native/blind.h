@@ -8,9 +8,14 @@
 #ifndef CVPND_BLIND_H
 #define CVPND_BLIND_H
 
+#include <sys/socket.h>
+
 #include "counters.h"
 #include "id_table.h"
 #include "peer.h"
+
+/* A packet begins as data does, then comes whose it is, then the secret. */
+enum { BLIND_OWNER = 4, BLIND_SECRET = BLIND_OWNER + 4, BLIND_HEADER = BLIND_SECRET + PATH_SECRET };
 
 /* A worker's, for the peers whose worker it is. Without such sockets (-1) there are no such packets. */
 struct blind {
@@ -28,5 +33,11 @@ void blind_send(const struct blind *blind, struct peer *peer, const struct remot
 
 /* Tells paths what routers have said since. Inside a section. */
 void blind_hear(const struct blind *blind);
+
+/* What one message of an error queue is about, and how long a packet passes by it; NULL when it says nothing of that, or
+ * nothing that is believed. `length`: of the packet's beginning that it brings; `refused`: whose packet this host has
+ * just refused to send. Inside a section. */
+struct path *blind_understand(const struct blind *blind, struct msghdr *message, size_t length, struct path *refused,
+                              uint32_t *mtu);
 
 #endif

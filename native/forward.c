@@ -366,7 +366,8 @@ static enum drop_reason find_way(struct endpoint *endpoint, struct packet *packe
 static enum drop_reason send_counted(struct forwarder *forwarder, struct way *way, struct packet *packet)
 {
     uint32_t length = packet->length;
-    packet->unproven = length > atomic_load_explicit(&way->peer->path.proven, memory_order_relaxed);
+    bool proven = length <= atomic_load_explicit(&way->peer->path.proven, memory_order_relaxed);
+    packet->passage = proven ? PASSAGE_USUAL : PASSAGE_UNPROVEN;
     enum drop_reason reason = seal_for_peer(forwarder, way->peer, packet);
     if (reason == PACKET_PASSES) {
         way->packets++;

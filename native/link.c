@@ -228,22 +228,31 @@ static bool may_follow(const struct outgoing *outgoing, const struct segment_run
  * passes over what the kernel has been told, but for packets that it is to cut. */
 static void set_discovery(int fd, int level, int option, int how) { setsockopt(fd, level, option, &how, sizeof how); }
 
-/* Routers of IPv6 cut nothing: what is not known to pass whole is cut by the kernel, to what it has been told. */
-static bool kernel_cuts(const struct packet *packet)
+/* What a socket is told for a while. Routers of IPv6 cut nothing: what is not known to pass whole is cut by the kernel,
+ * to what it has been told. */
+static const struct discovery {
+    int level, option, how, usual;
+} DISCOVERY[] = {
+    [PASSAGE_UNPROVEN] = {IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT, IPV6_PMTUDISC_PROBE},
+    [PASSAGE_WHOLE] = {IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IP_PMTUDISC_OMIT},
+};
+
+static enum passage passage_of(const struct packet *packet)
 {
-    return packet->unproven && !ip_is_v4(&packet->remote->address.ip);
+    bool routers_cut = ip_is_v4(&packet->remote->address.ip);
+    return packet->passage == PASSAGE_UNPROVEN && routers_cut ? PASSAGE_USUAL : packet->passage;
 }
 
 /* The packets of the batch that go as the first one does, as messages. */
 static void collect(struct outgoing *outgoing, const struct batch *batch, unsigned first, bool *done)
 {
     const struct listener *listener = batch->packets[first].remote->listener;
-    bool cut = kernel_cuts(&batch->packets[first]);
+    enum passage passage = passage_of(&batch->packets[first]);
     struct segment_run run = {.open = false};
     outgoing->count = outgoing->vectors_used = 0;
     for (unsigned i = first; i < batch->count; i++) {
         const struct packet *packet = &batch->packets[i];
-        if (packet->remote == NULL || packet->remote->listener != listener || kernel_cuts(packet) != cut)
+        if (packet->remote == NULL || packet->remote->listener != listener || passage_of(packet) != passage)
             continue;
         done[i] = true;
         struct iovec *vector = &outgoing->vectors[outgoing->vectors_used++];
@@ -316,10 +325,8 @@ static void learn(struct remote *remote, size_t segment, int error)
     atomic_store_explicit(&remote->segments_withheld, 0, memory_order_relaxed);
 }
 
-static void send_all(struct outgoing *outgoing, const struct listener *listener, unsigned worker,
-                     struct counters *counters)
+static void send_all(struct outgoing *outgoing, int fd, enum passage passage, struct counters *counters)
 {
-    int fd = listener->udp_fds[worker];
     for (unsigned at = 0; at < outgoing->count; at++) {
         at += send_some(fd, outgoing->messages + at, outgoing->count - at, counters);
         if (at == outgoing->count)
@@ -329,7 +336,7 @@ static void send_all(struct outgoing *outgoing, const struct listener *listener,
         if (refused->msg_iovlen > 1 && (error == EINVAL || error == EIO || error == EMSGSIZE)) {
             learn(outgoing->remotes[at], refused->msg_iov[0].iov_len, error);
             send_unsegmented(fd, outgoing->remotes[at], refused->msg_iov, refused->msg_iovlen, counters);
-        } else {
+        } else if (passage != PASSAGE_WHOLE) { /* what is refused at once does not pass either */
             /* Its own fault (too long, unreachable): the others may still go. */
             counter_add(&counters->drops[DROP_LINK_FULL], refused->msg_iovlen);
         }
@@ -340,38 +347,21 @@ void link_send(const struct batch *batch, unsigned worker, struct counters *coun
 {
     struct outgoing outgoing;
     bool done[BATCH_PACKETS] = {false};
-    /* One round for each listener in the batch, and for either way of sending: nearly always one. */
+    /* One round for each listener in the batch, and for each way of sending: nearly always one. */
     for (unsigned first = 0; first < batch->count; first++) {
         const struct packet *packet = &batch->packets[first];
         if (done[first] || packet->remote == NULL)
             continue;
-        const struct listener *listener = packet->remote->listener;
+        int fd = packet->remote->listener->udp_fds[worker];
+        enum passage passage = passage_of(packet);
+        const struct discovery *unusual = passage == PASSAGE_USUAL ? NULL : &DISCOVERY[passage];
         collect(&outgoing, batch, first, done);
-        if (kernel_cuts(packet))
-            set_discovery(listener->udp_fds[worker], IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT);
-        send_all(&outgoing, listener, worker, counters);
-        if (kernel_cuts(packet))
-            set_discovery(listener->udp_fds[worker], IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE);
+        if (unusual != NULL)
+            set_discovery(fd, unusual->level, unusual->option, unusual->how);
+        send_all(&outgoing, fd, passage, counters);
+        if (unusual != NULL)
+            set_discovery(fd, unusual->level, unusual->option, unusual->usual);
     }
-}
-
-void link_probe(const struct packet *packet, unsigned worker, struct counters *counters)
-{
-    struct remote *remote = packet->remote;
-    int fd = remote->listener->udp_fds[worker];
-    struct iovec vector = {packet->bytes, packet->length};
-    struct msghdr message = {
-        .msg_name = &remote->sockaddr,
-        .msg_namelen = remote->sockaddr_length,
-        .msg_iov = &vector,
-        .msg_iovlen = 1,
-        .msg_control = remote->control_length > 0 ? remote->control : NULL,
-        .msg_controllen = remote->control_length,
-    };
-    set_discovery(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
-    sendmsg(fd, &message, MSG_DONTWAIT); /* what is refused at once does not pass either */
-    set_discovery(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT);
-    count_total(counters, TOTAL_PATH_PROBES, 1);
 }
 
 void link_prepare(int fd, bool coalesce)

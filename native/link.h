@@ -27,11 +27,8 @@ enum io_result link_receive(struct link_receiver *receiver, int fd, struct count
 bool link_take(struct link_receiver *receiver, struct batch *batch, struct counters *counters);
 
 /* Sends the packets that have a remote, each listener's through this worker's socket of it. What the kernel does
- * not take is dropped (`link_full`). */
+ * not take is dropped (`link_full`), but for what was only to see whether it passes. */
 void link_send(const struct batch *batch, unsigned worker, struct counters *counters);
-
-/* Sends one sealed packet alone, not to be fragmented on its way. */
-void link_probe(const struct packet *packet, unsigned worker, struct counters *counters);
 
 /* Receive coalescing, if wanted and as far as the kernel has it; large socket buffers, as far as permitted: the default
  * costs 13-20 % and drops bursts (DATAPLANE.md). IPv4 packets may be fragmented on their way. */

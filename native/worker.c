@@ -19,6 +19,7 @@ enum {
     PATH_LOOKS_PER_S = 500, /* of one worker, each at most two packets: also when everybody comes at once */
     TURN_NS = 100000,       /* the kernel's shortest */
     SCAN_SLICE = 256,       /* peers looked at between two batches, so that a scan delays nobody */
+    SENT_TO_PEER = 3,       /* most packets for one that is looked at: two questions and a keepalive */
 };
 
 bool worker_init(struct worker *worker, unsigned index, const struct forwarder *shared, struct id_table *endpoints,
@@ -280,34 +281,49 @@ static void serve_tcp(struct worker *worker, uint32_t peer_id, uint32_t events)
 
 /* -- once a second ------------------------------------------------------------------------------------------------ */
 
-/* Appends a keepalive when nothing was sent for the peer's interval. */
+/* Where the next packet of a scan's batch has its bytes, with room around them. */
+static uint8_t *scan_room(struct worker *worker, const struct batch *batch)
+{
+    return worker->tun_buffer + batch->count * (size_t)(SEAL_HEADROOM + PACKET_MAX + SEAL_TAILROOM) + SEAL_HEADROOM;
+}
+
+/* False when it cannot be sealed. */
+static bool append_sealed(struct worker *worker, struct peer *peer, uint8_t *bytes, uint32_t length,
+                          enum passage passage, struct batch *batch)
+{
+    struct packet packet = {.bytes = bytes, .length = length, .passage = passage};
+    if (seal_for_peer(&worker->forwarder, peer, &packet) != PACKET_PASSES)
+        return false;
+    batch->packets[batch->count++] = packet;
+    return true;
+}
+
+/* When nothing was sent for the peer's interval. */
 static void ping_if_idle(struct worker *worker, struct peer *peer, struct batch *batch)
 {
     uint64_t idle =
         clock_since(worker->forwarder.now_ms, atomic_load_explicit(&peer->last_sent_ms, memory_order_relaxed));
     if (peer->ping_interval_ms == 0 || idle < peer->ping_interval_ms)
         return;
-    uint8_t *at =
-        worker->tun_buffer + batch->count * (SEAL_HEADROOM + KEEPALIVE_SIZE + SEAL_TAILROOM) + SEAL_HEADROOM;
-    memcpy(at, KEEPALIVE, KEEPALIVE_SIZE);
-    struct packet packet = {.bytes = at, .length = KEEPALIVE_SIZE};
-    if (seal_for_peer(&worker->forwarder, peer, &packet) == PACKET_PASSES)
-        batch->packets[batch->count++] = packet;
+    uint8_t *bytes = scan_room(worker, batch);
+    memcpy(bytes, KEEPALIVE, KEEPALIVE_SIZE);
+    append_sealed(worker, peer, bytes, KEEPALIVE_SIZE, PASSAGE_USUAL, batch);
 }
 
 /* OCC asks the client for a load as long as `load`; padded to `length`. */
-static void ask_for_load(struct worker *worker, struct peer *peer, uint16_t length, uint16_t load)
+static void ask_for_load(struct worker *worker, struct peer *peer, uint16_t length, uint16_t load,
+                         enum passage passage, struct batch *batch)
 {
-    uint8_t bytes[SEAL_HEADROOM + PACKET_MAX + SEAL_TAILROOM] = {0};
-    struct packet packet = {.bytes = bytes + SEAL_HEADROOM, .length = length};
-    memcpy(packet.bytes, OCC_MAGIC, OCC_MAGIC_SIZE);
-    packet.bytes[OCC_MAGIC_SIZE] = OCC_MTU_LOAD_REQUEST;
-    put_u16(packet.bytes + OCC_MAGIC_SIZE + 1, load);
-    if (seal_for_peer(&worker->forwarder, peer, &packet) == PACKET_PASSES && packet.remote != NULL)
-        link_probe(&packet, worker->index, &worker->counters);
+    uint8_t *bytes = scan_room(worker, batch);
+    memset(bytes, 0, length);
+    memcpy(bytes, OCC_MAGIC, OCC_MAGIC_SIZE);
+    bytes[OCC_MAGIC_SIZE] = OCC_MTU_LOAD_REQUEST;
+    put_u16(bytes + OCC_MAGIC_SIZE + 1, load);
+    if (append_sealed(worker, peer, bytes, length, passage, batch))
+        count_total(&worker->counters, TOTAL_PATH_PROBES, 1);
 }
 
-static void look_after_path(struct worker *worker, struct peer *peer)
+static void look_after_path(struct worker *worker, struct peer *peer, struct batch *batch)
 {
     uint64_t now = worker->forwarder.now_ms;
     struct remote *remote = atomic_load(&peer->remote);
@@ -318,9 +334,9 @@ static void look_after_path(struct worker *worker, struct peer *peer)
     uint16_t outer = ip_is_v4(&remote->address.ip) ? UDP_OVER_IPV4 : UDP_OVER_IPV6;
     struct path_wish wish = path_look(&peer->path, outer, now);
     if (wish.request != 0)
-        ask_for_load(worker, peer, wish.request, wish.request_load);
+        ask_for_load(worker, peer, wish.request, wish.request_load, PASSAGE_WHOLE, batch);
     if (wish.small_load != 0)
-        ask_for_load(worker, peer, OCC_MTU_LOAD_REQUEST_SIZE, wish.small_load);
+        ask_for_load(worker, peer, OCC_MTU_LOAD_REQUEST_SIZE, wish.small_load, PASSAGE_USUAL, batch);
     if (wish.blind != 0)
         blind_send(&worker->blind, peer, remote, wish.blind + peer->path.settings.header, &worker->counters);
 }
@@ -348,7 +364,7 @@ static void look_after_peer(struct worker *worker, struct peer *peer, struct bat
             report_rekey(forwarder, peer, slot);
     }
     fragments_expire(&peer->unfinished, forwarder->now_ms, &worker->counters);
-    look_after_path(worker, peer);
+    look_after_path(worker, peer, batch);
     ping_if_idle(worker, peer, batch);
 }
 
@@ -356,7 +372,7 @@ static void scan_slice(struct worker *worker)
 {
     struct batch *batch = &worker->batch;
     batch->count = 0;
-    for (unsigned i = 0; i < SCAN_SLICE && batch->count < BATCH_PACKETS; i++) {
+    for (unsigned i = 0; i < SCAN_SLICE && batch->count + SENT_TO_PEER <= BATCH_PACKETS; i++) {
         struct peer *peer = id_table_next(worker->forwarder.peers, &worker->scan_at);
         if (peer == NULL) {
             worker->scanning = false;
