@@ -29,6 +29,7 @@ class Blind:
 
     def __init__(self) -> None:
         self._sockets = {4: _open(socket.AF_INET), 6: _open(socket.AF_INET6)}
+        self._heard: list[tuple[int, bytes, int]] = []
 
     def close(self) -> None:
         for sock in self._sockets.values():
@@ -41,19 +42,30 @@ class Blind:
         for _ in range(3):  # what routers have said about another one is told once, by whatever is sent next
             try:
                 sock.sendmsg([packet], source_control(sock, local), 0, sockaddr(sock, remote))
-            except OSError as error:
-                if error.errno == errno.EMSGSIZE:
-                    return max((mtu for mtu, origin, _ in _errors(sock) if origin == LOCAL), default=0)
+            except OSError:
+                refused = self._hear(sock)
+                if refused:
+                    return refused
             else:
                 break
         return 0
 
-    def heard(self) -> Iterator[tuple[int, bytes, int]]:
+    def heard(self) -> list[tuple[int, bytes, int]]:
         """What routers have said: whose packet they quote, with which secret, and what passes."""
         for sock in self._sockets.values():
-            for mtu, origin, quote in _errors(sock):
-                if origin != LOCAL and len(quote) == QUOTE:
-                    yield int.from_bytes(quote[OWNER], "big"), quote[OWNER.stop :], mtu
+            self._hear(sock)
+        heard, self._heard = self._heard, []
+        return heard
+
+    def _hear(self, sock: socket.socket) -> int:
+        """Keeps what routers have said. What passes, if this host has refused a packet, else 0."""
+        refused = 0
+        for mtu, origin, quote in _errors(sock):
+            if origin == LOCAL:
+                refused = mtu
+            elif len(quote) == QUOTE:
+                self._heard.append((int.from_bytes(quote[OWNER], "big"), quote[OWNER.stop :], mtu))
+        return refused
 
 
 def is_secret(secret: bytes, quoted: bytes) -> bool:

@@ -4,18 +4,22 @@
  *
  * Peers 0..3 are on UDP, 4 and 5 on TCP; peer p is received by worker p % 2. Peer 0 stays all the time. Peers 2 and 5
  * have epoch keys, which the workers that seal for them rotate; peer 3 has no peer id on the wire, and CBC
- * under its first key. */
+ * under its first key. Peer 7 stays too, behind a router that tells of what it does not pass on. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <unistd.h>
 
+#include "blind.h"
 #include "check.h"
+#include "checksum.h"
 #include "clock.h"
 #include "dataplane.h"
-#include "inner.h"
+#include "icmp.h"
 
-enum { WORKERS = 2, UDP_PEERS = 4, PEERS = 6, SECONDS = 2 };
+enum { WORKERS = 2, UDP_PEERS = 4, PEERS = 6, ROUTED_PEER = 7, SECONDS = 2 };
+enum { ROUTER_PASSES = 1400, SECONDS_AT_MOST = 20, KEEPALIVES_END = 100 };
 
 static const uint8_t KEY[32] = "the same in both directions here";
 static const uint8_t IV[8] = "implicit";
@@ -25,8 +29,9 @@ static atomic_ulong through_tun, through_link;
 static struct dataplane *plane;
 static int tun_ours[WORKERS];               /* our ends of the TUN queues */
 static struct sockaddr_in workers[WORKERS]; /* where each worker's socket listens */
-static int client_udp;
-static struct sockaddr_in client_address;
+static int client_udp, routed_udp;
+static struct sockaddr_in client_address, routed_address;
+static atomic_uint shortest_outer = UINT32_MAX; /* of what came to the router */
 
 static struct ip_address lease(uint32_t peer)
 {
@@ -123,6 +128,45 @@ static void *run_target(void *unused)
     return unused;
 }
 
+/* ICMP "fragmentation needed" about this datagram, as far as routers quote it (RFC 1812 4.3.2.3). */
+static void complain(int raw, const struct sockaddr_in *source, const uint8_t *datagram, size_t length)
+{
+    enum { QUOTED = BLIND_HEADER, UDP_AT = ICMP_HEADER + IPV4_HEADER };
+    uint8_t message[UDP_AT + 8 + QUOTED] = {3, 4, [6] = ROUTER_PASSES >> 8, [7] = ROUTER_PASSES & 0xFF};
+    uint8_t *packet = message + ICMP_HEADER;
+    make_inner(packet, ip_from_v4((const uint8_t *)&source->sin_addr),
+               ip_from_v4((const uint8_t *)&routed_address.sin_addr));
+    put_u16(packet + 2, (uint16_t)(UDP_OVER_IPV4 + length));
+    put_u16(message + UDP_AT, ntohs(source->sin_port));
+    put_u16(message + UDP_AT + 2, ntohs(routed_address.sin_port));
+    put_u16(message + UDP_AT + 4, (uint16_t)(8 + length));
+    memcpy(message + UDP_AT + 8, datagram, QUOTED);
+    checksum_set_field(message + 2, (uint16_t)~checksum_add(0, message, sizeof message));
+    sendto(raw, message, sizeof message, MSG_DONTWAIT, (const struct sockaddr *)source, sizeof *source);
+}
+
+static void *run_router(void *argument)
+{
+    int raw = *(int *)argument;
+    while (!atomic_load(&stopping)) {
+        struct sockaddr_in source;
+        socklen_t size = sizeof source;
+        uint8_t datagram[2048];
+        ssize_t length =
+            recvfrom(routed_udp, datagram, sizeof datagram, MSG_DONTWAIT, (struct sockaddr *)&source, &size);
+        if (length < KEEPALIVES_END) {
+            usleep(200);
+            continue;
+        }
+        unsigned outer = (unsigned)length + UDP_OVER_IPV4;
+        if (outer < atomic_load(&shortest_outer))
+            atomic_store(&shortest_outer, outer);
+        if (outer > ROUTER_PASSES)
+            complain(raw, &source, datagram, (size_t)length);
+    }
+    return NULL;
+}
+
 static struct failure failure;
 #define MUST(call)                                                                                                   \
     do {                                                                                                             \
@@ -155,9 +199,11 @@ static void install_key(uint32_t peer, uint8_t key_id)
 
 static void set_remote(uint32_t peer, uint32_t listener)
 {
-    struct socket_address address = {.port = ntohs(client_address.sin_port)};
-    address.ip = ip_from_v4((const uint8_t *)&client_address.sin_addr);
-    MUST(dataplane_set_remote(plane, peer, listener, &address, peer % 2 ? &address.ip : NULL, &failure));
+    const struct sockaddr_in *client = peer == ROUTED_PEER ? &routed_address : &client_address;
+    struct socket_address address = {.port = ntohs(client->sin_port)};
+    address.ip = ip_from_v4((const uint8_t *)&client->sin_addr);
+    MUST(
+        dataplane_set_remote(plane, peer, listener, &address, peer == 1 || peer == 3 ? &address.ip : NULL, &failure));
 }
 
 static void add_peer(uint32_t peer)
@@ -198,15 +244,17 @@ static int attach_tcp(uint32_t peer, struct aead_context *seal)
     return ends[1];
 }
 
-static int bound_udp(struct sockaddr_in *address)
+static int udp_at(struct sockaddr_in *address, in_addr_t host)
 {
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
     socklen_t length = sizeof *address;
-    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(host)};
     CHECK(fd >= 0 && bind(fd, (struct sockaddr *)address, length) == 0);
     CHECK(getsockname(fd, (struct sockaddr *)address, &length) == 0);
     return fd;
 }
+
+static int bound_udp(struct sockaddr_in *address) { return udp_at(address, INADDR_LOOPBACK); }
 
 static void add_second_listener(void)
 {
@@ -255,8 +303,10 @@ static void churn(unsigned round, struct aead_context *seal)
         struct peer_statistics statistics;
         MUST(dataplane_peer_statistics(plane, peer, &statistics, &failure));
     }
+    install_key(ROUTED_PEER, (uint8_t)(KEY_IDS - 1 - round % 2)); /* where keys are looked for that there are not */
     take_events();
     usleep(500);
+    MUST(dataplane_remove_key(plane, ROUTED_PEER, (uint8_t)(KEY_IDS - 1 - round % 2), &failure));
     MUST(dataplane_remove_listener(plane, 2, &failure));
     set_remote(0, 1);
     for (uint32_t peer = 1; peer < PEERS; peer++) {
@@ -270,6 +320,9 @@ static void churn(unsigned round, struct aead_context *seal)
     dataplane_drops(plane, drops);
     dataplane_totals(plane, totals);
 }
+
+/* What comes is no longer than it passes. */
+static bool router_is_believed(void) { return atomic_load(&shortest_outer) <= ROUTER_PASSES; }
 
 int main(void)
 {
@@ -291,18 +344,37 @@ int main(void)
     set_rules(0);
     add_peer(0);
     set_remote(0, 1);
+    /* An address of its own: for ten minutes the kernel believes what it is told of one. */
+    routed_udp = udp_at(&routed_address, INADDR_LOOPBACK + 77);
+    add_peer(ROUTED_PEER);
+    set_remote(ROUTED_PEER, 1);
 
-    pthread_t clients, target;
+    pthread_t clients, target, router = 0;
+    int raw = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
+    CHECK(raw >= 0 || errno == EPERM);
+    if (raw >= 0)
+        CHECK(pthread_create(&router, NULL, run_router, &raw) == 0);
+    else
+        printf("not root: no router speaks\n");
     CHECK(pthread_create(&clients, NULL, run_clients, NULL) == 0);
     CHECK(pthread_create(&target, NULL, run_target, NULL) == 0);
     struct aead_context *seal = aead_backend()->context_new(AES_256_GCM, AEAD_SEAL, KEY);
     CHECK(seal != NULL);
     unsigned rounds = 0;
-    for (uint64_t end = clock_now_ms() + SECONDS * 1000; clock_now_ms() < end; rounds++)
+    const uint64_t begun = clock_now_ms(), end = begun + SECONDS * 1000, last = begun + SECONDS_AT_MOST * 1000;
+    bool enough = false;
+    for (; !(clock_now_ms() >= end && enough) && clock_now_ms() < last; rounds++) {
         churn(rounds, seal);
+        enough = rounds > 0 && (raw < 0 || router_is_believed());
+    }
     atomic_store(&stopping, true);
     pthread_join(clients, NULL);
     pthread_join(target, NULL);
+    if (raw >= 0) {
+        pthread_join(router, NULL);
+        CHECK(router_is_believed());
+        close(raw);
+    }
     aead_backend()->context_free(seal);
     printf("%u rounds, %lu packets to the target, %lu to the clients\n", rounds, through_tun, through_link);
     CHECK(rounds > 1 && through_tun > 100 && through_link > 100);
@@ -312,5 +384,6 @@ int main(void)
     for (unsigned i = 0; i < WORKERS; i++)
         close(tun_ours[i]);
     close(client_udp);
+    close(routed_udp);
     return 0;
 }
