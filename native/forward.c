@@ -162,6 +162,14 @@ static bool rules_let(const struct peer *peer, bool v6, const uint8_t *address)
     return v6 ? rules_allow_v6(rules, groups, address) : rules_allow_v4(rules, groups, address);
 }
 
+/* An ICMP error about a packet that did not go to this peer. A host believes it whoever tells, and the kernel's connection
+ * tracking lets it through as part of the connection that it quotes: one client could cut or end those of others. */
+static bool speaks_for_others(const struct peer *peer, const struct inner *inner, const uint8_t *packet)
+{
+    struct ip_address about;
+    return icmp_error_about(inner, packet, &about) && !peer_has_lease(peer, &about);
+}
+
 /* Steps 5 to 8 for an authentic payload. */
 static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *peer, struct packet *packet)
 {
@@ -174,7 +182,8 @@ static enum drop_reason admit_payload(struct forwarder *forwarder, struct peer *
     if (!inner_parse(&inner, packet->bytes, packet->length))
         return DROP_NOT_IP;
     /* An IPv6 packet with an IPv4-mapped source would look like the IPv4 lease. */
-    if ((inner.v6 && ip_is_v4(&inner.source)) || !peer_has_lease(peer, &inner.source))
+    if ((inner.v6 && ip_is_v4(&inner.source)) || !peer_has_lease(peer, &inner.source) ||
+        speaks_for_others(peer, &inner, packet->bytes))
         return DROP_BAD_SOURCE;
     if (!rules_let(peer, inner.v6, ip_bytes(&inner.destination, inner.v6))) {
         counter_add(&peer->packets_denied, 1);

@@ -7,7 +7,8 @@
  *   2. The peer id leads to the peer (`unknown_peer`), the key id to a key slot (`no_key`).
  *   3. The packet is opened in place (`auth_failed`); only then is its id held against the replay window (`replayed`).
  *   4. It is authentic now: the peer is alive, its key may become the sending key, a new address becomes an event.
- *   5. Compression framing is taken off (`compressed`). Keepalives and notices end here. The rest must be IP (`not_ip`) from one of the peer's leases (`bad_source`).
+ *   5. Compression framing is taken off (`compressed`). Keepalives and notices end here. The rest must be IP (`not_ip`)
+ *      from one of the peer's leases, and an ICMP error about a packet to one of them (`bad_source`).
  *   6. The most specific authorization rule for the destination must meet the peer's groups (`denied`).
  *   7. A TCP SYN's MSS is lowered.
  *   8. A fragment waits until its packet is whole (`bad_fragment`, `incomplete`, fragments.h). The caller writes what is

@@ -7,7 +7,6 @@
 
 enum {
     EXTENSION_UNIT = 8,
-    V6_OFFSET = 0xFFF8, /* in bytes, as it stands in the field */
     V6_MORE = 1,
     V4_MORE = 0x2000,
     KEY_SIZE = IPV6_ADDRESSES_SIZE + 4 + 2, /* addresses, identification, protocol, version */
@@ -44,8 +43,7 @@ struct place {
 
 /* -- headers ------------------------------------------------------------------------------------------------------ */
 
-/* Goes on to the header behind; false when the packet ends before. */
-static bool skip_extension(const uint8_t *packet, uint32_t length, uint8_t *header, uint32_t *at)
+bool skip_extension(const uint8_t *packet, uint32_t length, uint8_t *header, uint32_t *at)
 {
     if (length - *at < EXTENSION_UNIT)
         return false;

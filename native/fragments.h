@@ -27,6 +27,8 @@ enum {
     FRAGMENTS_OF_PACKET = BATCH_PACKETS, /* 65,535 bytes over a link of 576 are 119 */
 };
 
+enum { V6_OFFSET = 0xFFF8 }; /* in bytes, as it stands in the field */
+
 /* Of IPv6, those that the kernel goes over in search of the one that makes a fragment. */
 enum {
     HEADER_HOP_BY_HOP = 0,
@@ -42,6 +44,9 @@ static inline bool is_extension_header(uint8_t header)
     return header == HEADER_HOP_BY_HOP || header == HEADER_ROUTING || header == HEADER_FRAGMENT ||
            header == HEADER_AUTHENTICATION || header == HEADER_DESTINATION_OPTIONS;
 }
+
+/* Goes on from the extension header that lies at `at` to the one behind; false when the packet ends before. */
+bool skip_extension(const uint8_t *packet, uint32_t length, uint8_t *header, uint32_t *at);
 
 struct datagram;
 

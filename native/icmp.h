@@ -26,4 +26,8 @@ static inline bool icmp_error_of_the_way(uint8_t type, bool v6)
  * family, and in `packet`, which `inner` was parsed from. */
 const uint8_t *icmp_quoted_destination(const struct inner *inner, const uint8_t *packet);
 
+/* Whether this is an error of any kind, whole or its first fragment, also behind extension headers. Then `about` is
+ * where the packet went that it quotes, whoever had sent that; unset when it does not tell, as a fragment may. */
+bool icmp_error_about(const struct inner *inner, const uint8_t *packet, struct ip_address *about);
+
 #endif

@@ -67,7 +67,7 @@ class Drop(StrEnum):
     REPLAYED = "replayed"  # authentic, but seen before or behind the window
     NOT_IP = "not_ip"  # authentic payload that is no well-formed IP packet, ping or notice
     COMPRESSED = "compressed"  # authentic payload that the client compressed; nothing is ever decompressed
-    BAD_SOURCE = "bad_source"  # inner source is not one of the peer's leases
+    BAD_SOURCE = "bad_source"  # inner source is not one of the peer's leases, or an ICMP error is about others' packets
     BAD_FRAGMENT = "bad_fragment"  # a fragment that no packet can be made of
     INCOMPLETE = "incomplete"  # a fragment whose packet did not become whole in time, or beside too many others
     DENIED = "denied"  # the authorization rules do not allow the destination

@@ -8,7 +8,7 @@ Client to target network (``link_to_tun``, ``frame_to_tun``):
   3. The packet is opened (``auth_failed``), and only then held against the replay window (``replayed``).
   4. It is authentic now: the peer is alive, its key may become the sending key, a new address becomes an event.
   5. Compression framing is taken off (``compressed``). Keepalives and notices end here. The rest must be IP
-     (``not_ip``) from one of the peer's leases (``bad_source``).
+     (``not_ip``) from one of the peer's leases, and an ICMP error about a packet to one of them (``bad_source``).
   6. The most specific rule that contains the destination must meet the peer's groups (``denied``).
   7. The MSS of a TCP SYN is lowered.
   8. A fragment waits until its packet is whole (``bad_fragment``, ``incomplete``); all else goes to the TUN.
@@ -45,7 +45,7 @@ from cvpnd.dataplane.api import (
     TcpControl,
 )
 from cvpnd.dataplane.reference_events import EventQueue
-from cvpnd.dataplane.reference_fragments import Place, Unfinished, locate, most_of_peer
+from cvpnd.dataplane.reference_fragments import Place, Unfinished, locate, most_of_peer, upper_layer
 from cvpnd.dataplane.reference_keys import (
     CBC_OVERHEAD_MAX,
     OVERHEAD,
@@ -75,6 +75,7 @@ NO_PEER_ID = 0xFFFFFF
 ICMP_ERRORS_OF_THE_WAY, ICMPV6_ERRORS_OF_THE_WAY = (3, 11, 12), (1, 2, 3, 4)
 """Unreachable, too big, time exceeded, parameter problem. Not redirects, which are the next router's and none comes
 this way, and not source quench, which nobody sends (RFC 6633)."""
+ICMP_ERRORS, ICMPV6_ERRORS = (3, 4, 5, 11, 12), tuple(bytes([kind]) for kind in range(128))
 PACKET_MAX = 2048
 """Longest inner packet; the MTU inside is 1500 as a rule."""
 FRAMING_MAX = 2
@@ -154,6 +155,23 @@ def quoted_destination(packet: bytes, inner: Inner) -> IPAddress | None:
     if quoted[0] >> 4 != packet[0] >> 4 or source != inner.destination.packed:
         return None
     return ip_address(destination)
+
+
+def error_about(packet: bytes) -> IPAddress | None:
+    """Where the packet went that an ICMP error quotes, of any kind; it may be a first fragment or lie behind extension
+    headers. None when this is none; the unspecified address when it does not tell."""
+    if packet[0] >> 4 == 4:
+        protocol, at = packet[9], (packet[0] & 15) * 4
+        behind = int.from_bytes(packet[6:8], "big") & 0x1FFF
+        if behind or protocol != socket.IPPROTO_ICMP or len(packet) == at or packet[at] not in ICMP_ERRORS:
+            return None
+        quoted = packet[at + 8 : at + 28]
+        return ip_address(quoted[16:20] if len(quoted) == 20 and quoted[0] >> 4 == 4 else bytes(4))
+    found = upper_layer(packet)
+    if found is None or found[0] != socket.IPPROTO_ICMPV6 or packet[found[1] : found[1] + 1] not in ICMPV6_ERRORS:
+        return None
+    quoted = packet[found[1] + 8 : found[1] + 48]
+    return ip_address(quoted[24:40] if len(quoted) == 40 and quoted[0] >> 4 == 6 else bytes(16))
 
 
 def clamp_mss(packet: bytes, bound_v4: int, bound_v6: int) -> bytes:
@@ -415,7 +433,8 @@ class Forwarder:
         inner = parse_inner(payload)
         if inner is None:
             return Drop.NOT_IP
-        if inner.source not in peer.settings.addresses:
+        about = error_about(payload[: inner.length])
+        if inner.source not in peer.settings.addresses or about not in (None, *peer.settings.addresses):
             return Drop.BAD_SOURCE
         if not allowed(self.endpoints[peer.settings.endpoint].rules, peer.groups, inner.destination):
             peer.packets_denied += 1

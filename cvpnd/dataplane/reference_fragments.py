@@ -103,6 +103,18 @@ def _behind(packet: bytes, header: int, at: int) -> tuple[int, int] | None:
     return None if len(packet) - at < size else (packet[at], at + size)
 
 
+def upper_layer(packet: bytes) -> tuple[int, int] | None:
+    """The protocol behind the extension headers of an IPv6 packet, or of its first fragment, and where it begins; None
+    when it is not in there."""
+    header, at = packet[6], 40
+    while header in EXTENSIONS:
+        behind = _behind(packet, header, at)
+        if behind is None or (header == FRAGMENT and int.from_bytes(packet[at + 2 : at + 4], "big") & 0xFFF8):
+            return None
+        header, at = behind
+    return header, at
+
+
 def _headers_are_whole(packet: bytes, header: int, at: int) -> bool:
     """A first fragment has to hold all headers (RFC 7112), and of those no second one that takes packets apart."""
     while header in EXTENSIONS:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.inline_plane import ENDPOINT, LISTENER, InlinePlane, Outlet
 from helpers.mutants import CTests, Mutant
-from helpers.packets import ClientKey, data_keys, hmac_and_cbc, udp
+from helpers.packets import ClientKey, data_keys, hmac_and_cbc, icmp, udp
 from helpers.pair import Pair, pki, tls_context
 from helpers.world import World
 from helpers.wrappings import CASES, SERVER_KEY
@@ -154,6 +154,9 @@ def forged_data_passes_nowhere() -> None:
         assert len(plane.delivered) == 1, "replayed"
         plane.receive(key.seal(5, udp("10.100.0.3", "10.20.0.7")), HERE)
         assert len(plane.delivered) == 1, "another's source address"
+        about_another = bytes(4) + udp("10.20.0.7", "10.100.0.3")
+        plane.receive(key.seal(5, icmp("10.100.0.2", "10.20.0.7", 3, 3, about_another)), HERE)
+        assert len(plane.delivered) == 1, "speaks of another's packet"
         plane.receive(key.seal(5, udp("10.100.0.2", "10.30.0.7")), HERE)
         assert len(plane.delivered) == 1, "not authorized"
     finally:
@@ -315,6 +318,7 @@ COMPARES: dict[str, tuple[Property, list[Mutant]]] = {
             Mutant(reference_keys, "PacketIdKeySlot.open", INVALID_TAG, AS_IF_VALID),
             Mutant(reference_keys, "PacketIdKeySlot.open", AEAD_REPLAY, "return payload"),
             Mutant(reference_forward, "Forwarder._admit", "inner.source not in peer.settings.addresses", "False"),
+            Mutant(reference_forward, "Forwarder._admit", "about not in (None, *peer.settings.addresses)", "False"),
         ],
     ),
     "data under CBC": (
@@ -378,6 +382,7 @@ C_MUTANTS = [
     ("test_replay", "replay.c", "if (*seen & bit)", "if (false)"),
     ("test_replay", "replay.c", "} else if (window->highest - id >= REPLAY_WINDOW) {", "} else if (false) {"),
     ("test_forward", "forward.c", "!peer_has_lease(peer, &inner.source)", "false"),
+    ("test_forward", "forward.c", "!peer_has_lease(peer, &about)", "false"),
     ("test_forward", "data_packet.c", "if (!accept_id(slot, get_u32(id)))", "if (false)"),
     ("test_forward", "data_packet.c", "if (!accept_id(slot, get_u32(text)))", "if (false)"),
     ("test_forward", "data_packet.c", "if (length <= PACKET_ID_SIZE)", "if (false)"),
@@ -454,6 +459,7 @@ C_MUTANTS = [
     ),
     ("test_forward", "forward.c", "if (!bucket_take(&peer->control, CONTROL_PACKETS_PER_S, ", "if (false && ("),
     ("test_door", "door_queue.c", "session->standing != DOOR_ESTABLISHED || ", ""),
+    ("test_door", "door_queue.c", "item->standing == DOOR_DATA ? NULL : ", ""),
     ("test_epoch", "epoch.c", "    if (!replay_accept(&keys->replay, counter))", "    if (false)"),
 ]
 

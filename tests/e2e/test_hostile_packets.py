@@ -93,15 +93,6 @@ def routing(kind: int, next_header: int, *through: str) -> bytes:
     return struct.pack(">BBBBI", next_header, len(addresses) // 8, kind, left, last << 24) + addresses
 
 
-def icmp(source: str, destination: str, kind: int, code: int, body: bytes) -> bytes:
-    version = ip_address(source).version
-    message = struct.pack(">BBH", kind, code, 0) + body
-    protocol = ICMP if version == 4 else ICMPV6
-    pseudo = b"" if version == 4 else packets.pseudo_header(source, destination, protocol, len(message))
-    value = packets.checksum(pseudo + message)
-    return packets.ip(source, destination, protocol, message[:2] + value.to_bytes(2, "big") + message[4:])
-
-
 def with_ttl(packet: bytes, ttl: int) -> bytes:
     if packet[0] >> 4 == 6:
         return packet[:7] + bytes([ttl]) + packet[8:]
@@ -240,12 +231,12 @@ def messages(scene: Scene, marks: Marks) -> Iterator[bytes]:
         for kind, code in ((5, 1), (3, 4), (9, 0), (10, 0), (13, 0), (17, 0), (12, 0), (11, 0)):
             mark = marks.of(f"ICMP type {kind} to {to}")
             quoted = packets.udp(to if to != GATEWAY else TARGET, scene.ours, mark, port=33000)
-            yield icmp(scene.ours, to, kind, code, socket.inet_aton(scene.ours) + quoted)
+            yield packets.icmp(scene.ours, to, kind, code, socket.inet_aton(scene.ours) + quoted)
     for to in (TARGET_V6, GATEWAY_V6, LEG_V6, scene.theirs_v6, "ff02::1", "ff02::2"):
         for kind in (133, 134, 135, 136, 137, 1, 2, 3, 4, 143, 151):
             mark = marks.of(f"ICMPv6 type {kind} to {to}")
             body = bytes(4) + ip_address(GATEWAY_V6).packed + mark.ljust(16, b".")
-            yield with_ttl(icmp(scene.ours_v6, to, kind, 0, body), 255)
+            yield with_ttl(packets.icmp(scene.ours_v6, to, kind, 0, body), 255)
 
 
 def malformed(scene: Scene, marks: Marks) -> Iterator[bytes]:

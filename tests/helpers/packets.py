@@ -132,6 +132,14 @@ def icmp_echo(source: Address, destination: Address, payload: bytes = b"echo", *
     return ip(source, destination, ICMPV6, _with_checksum(source, destination, ICMPV6, message, 2))
 
 
+def icmp(source: Address, destination: Address, kind: int, code: int, body: bytes) -> bytes:
+    """Of either version; ``body`` is what follows the checksum."""
+    message = bytes([kind, code, 0, 0]) + body
+    if ip_address(source).version == 6:
+        return ip(source, destination, ICMPV6, _with_checksum(source, destination, ICMPV6, message, 2))
+    return ip(source, destination, ICMP, message[:2] + checksum(message).to_bytes(2, "big") + message[4:])
+
+
 def checksums_are_right(packet: bytes) -> bool:
     """Of the IPv4 header and of the TCP, UDP or ICMPv6 segment behind it (no extension headers)."""
     if packet[0] >> 4 == 4:
