@@ -305,7 +305,7 @@ static struct door_item *take_locked(struct door_queue *queue, struct door_line 
         line->last = &line->first;
     line->count--;
     queue->waiting--;
-    struct door_session *session = *find_locked(queue, &item->key);
+    struct door_session *session = item->standing == DOOR_DATA ? NULL : *find_locked(queue, &item->key);
     if (session != NULL && session->waiting > 0) /* it may have been forgotten and known again since */
         session->waiting--;
     uint16_t *of_prefix = prefix_waiting(queue, &item->key, item->standing);

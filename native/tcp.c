@@ -195,8 +195,10 @@ void tcp_send_data(struct tcp_connection *connection, const struct packet *packe
                    struct counters *counters)
 {
     pthread_mutex_lock(&connection->lock);
-    for (unsigned i = 0; i < count && !connection->closed; i++) {
-        if (append_locked(connection, packets[i].bytes, packets[i].length, TCP_DATA_QUEUE_MAX))
+    for (unsigned i = 0; i < count; i++) {
+        if (connection->closed)
+            count_drop(counters, DROP_NOT_READY); /* since they were sealed */
+        else if (append_locked(connection, packets[i].bytes, packets[i].length, TCP_DATA_QUEUE_MAX))
             count_total(counters, TOTAL_LINK_PACKETS_OUT, 1);
         else
             count_drop(counters, DROP_TCP_QUEUE_FULL);

@@ -58,7 +58,7 @@ bool tcp_has_received(const struct tcp_connection *connection);
 bool tcp_take_frames(struct tcp_connection *connection, struct tcp_scratch *scratch, struct batch *batch, bool *more,
                      struct counters *counters);
 
-/* Data packets; those that find no room are dropped (`tcp_queue_full`). */
+/* Data packets; those that find no room are dropped (`tcp_queue_full`), all if the connection is closed (`not_ready`). */
 void tcp_send_data(struct tcp_connection *connection, const struct packet *packets, unsigned count,
                    struct counters *counters);
 

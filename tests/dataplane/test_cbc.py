@@ -185,20 +185,6 @@ def test_keys_follow_each_other_as_ever(gateway: Gateway, client: Client) -> Non
     assert gateway.delivered()
 
 
-def test_packet_ids_end_before_they_could_start_anew(make_gateway: Callable[..., Gateway]) -> None:
-    gateway = make_gateway(packet_id_limit=300)
-    client = gateway.client(cipher="AES-256-CBC", digest="SHA1")
-    for _ in range(298):
-        gateway.inject(udp(TARGET, client.address))
-        client.receive_raw()
-    assert gateway.events() == []
-    gateway.inject(udp(TARGET, client.address))
-    assert client.receive().packet_id == 299
-    assert gateway.event(RekeyNeeded) == RekeyNeeded(1, 0)
-    with gateway.dropping(key_exhausted=1):
-        gateway.inject(udp(TARGET, client.address))
-
-
 def test_the_clients_last_ids_ask_for_a_new_key(make_gateway: Callable[..., Gateway]) -> None:
     gateway = make_gateway(packet_id_limit=0x1000)
     gateway.set_rules(1, {"10.20.0.0/16": 1})

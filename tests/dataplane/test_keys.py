@@ -144,9 +144,11 @@ def test_many_renegotiations_lose_no_packet(gateway: Gateway) -> None:
 # -- limits
 
 
-def test_sending_asks_for_a_new_key_and_stops_at_the_limit(make_gateway) -> None:
+@pytest.mark.parametrize("data_v1", [False, True], ids=["V2", "V1"])
+@pytest.mark.parametrize("cipher", [{}, {"cipher": "CHACHA20-POLY1305"}, {"cipher": "AES-128-CBC", "digest": "SHA1"}])
+def test_sending_asks_for_a_new_key_and_stops_at_the_limit(make_gateway, data_v1: bool, cipher: dict[str, str]) -> None:
     gateway = make_gateway(packet_id_limit=512)  # the rekey is due a 256th before
-    client = gateway.client()
+    client = gateway.client(data_v1=data_v1, **cipher)
     for _ in range(509):
         gateway.inject(udp(TARGET, client.address))
     assert [client.receive().packet_id for _ in range(509)][-1] == 509

@@ -108,6 +108,25 @@ static void nobody_has_more_than_a_share(void)
     door_queue_destroy(&queue);
 }
 
+/* Of data, the bytes where control packets have their session id are whatever the client writes. */
+static void data_that_looks_like_its_session_makes_no_room_for_more(void)
+{
+    CHECK(door_queue_init(&queue));
+    struct door_packet one = packet_from(1, 1, 1);
+    CHECK(door_know(&queue, &one.key, DOOR_ESTABLISHED));
+    for (unsigned i = 0; i < DOOR_SESSION_WAITING; i++) {
+        CHECK_EQUAL(door_push_known_locked(&queue, &one, 0), DOOR_QUEUED);
+        CHECK_EQUAL(door_push_data_locked(&queue, &one, 0), DOOR_QUEUED);
+    }
+    const unsigned only_data[DOOR_CLASSES] = {[DOOR_DATA] = DOOR_SESSION_WAITING};
+    for (struct door_item *item = door_fetch(&queue, only_data), *next; item != NULL; item = next) {
+        next = item->next;
+        free(item);
+    }
+    CHECK_EQUAL(door_push_known_locked(&queue, &one, 0), DOOR_RATE_LIMITED);
+    door_queue_destroy(&queue);
+}
+
 static void many_noisy_sessions_leave_the_others_room(void)
 {
     unsigned queued = 0, counts[DOOR_CLASSES];
@@ -251,6 +270,7 @@ int main(void)
 {
     RUN(sessions_are_found_until_forgotten);
     RUN(nobody_has_more_than_a_share);
+    RUN(data_that_looks_like_its_session_makes_no_room_for_more);
     RUN(many_noisy_sessions_leave_the_others_room);
     RUN(handshakes_of_one_prefix_leave_the_others_room);
     RUN(what_follows_a_first_packet_comes_through);

@@ -104,6 +104,20 @@ static void impossible_lengths_break_the_framing(void)
     }
 }
 
+static void what_finds_the_connection_closed_is_counted(void)
+{
+    struct pair pair = pair_new(NULL, 0);
+    uint8_t bytes[] = "sealed";
+    const struct packet packets[] = {{.bytes = bytes, .length = 6}, {.bytes = bytes, .length = 6}};
+    tcp_send_data(pair.connection, packets, 2, &pair.fixture->counters);
+    CHECK_EQUAL(fixture_dropped(pair.fixture, DROP_NOT_READY), 0);
+    tcp_close(pair.connection, "for a test");
+    tcp_send_data(pair.connection, packets, 2, &pair.fixture->counters);
+    CHECK_EQUAL(fixture_dropped(pair.fixture, DROP_NOT_READY), 2);
+    CHECK_EQUAL(pair.fixture->counters.totals[TOTAL_LINK_PACKETS_OUT], 2);
+    pair_free(&pair);
+}
+
 static void longest_frame_may_come_in_two_parts(void)
 {
     static uint8_t frame[FRAME_PREFIX + LINK_PACKET_MAX];
@@ -192,6 +206,7 @@ int main(void)
     RUN(more_frames_than_a_batch_holds);
     RUN(impossible_lengths_break_the_framing);
     RUN(longest_frame_may_come_in_two_parts);
+    RUN(what_finds_the_connection_closed_is_counted);
     RUN(closed_by_the_client_is_told_once);
     RUN(slow_client_loses_data_then_the_connection);
     RUN(queue_drains_in_order);
