@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from urllib.parse import unquote
 
 import pytest
 from helpers import certs
+from helpers.lab import wait_until
+from helpers.management import Management
 from helpers.other_releases import generation
 
 
@@ -46,6 +50,36 @@ def test_resolver_is_pushed_in_the_form_the_client_knows(site):
         host="198.51.100.1",
     )  # fmt: skip
     assert old.connected_count == 1
+
+
+def test_a_banner_is_told_whole_to_who_connects_from_then_on_and_to_nobody_else(site):
+    """What a graphical client would show: the stock one hands it to its management interface."""
+    longest = "\N{LOCK}" * 1393 + "\nü, 5 %"
+    gateway = site.start('login_banner = "Welcome"')
+
+    def connect(name, **where):
+        person = Management(site.lab.directory / name)
+        client = site.connect(certs.client(name), *person.options, "--management-hold", wait=False, name=name, **where)
+        wait_until(lambda: ">HOLD:" in person.heard())
+        person.say("echo on all")
+        person.say("hold release")
+        return client.wait_connected(), lambda: shown(person.heard())
+
+    first, shown_to_first = connect("first")
+    wait_until(lambda: shown_to_first() == "Welcome")
+    gateway.write_config(gateway.config_path.read_text().replace('"Welcome"', json.dumps(longest, ensure_ascii=False)))
+    gateway.ctl("reload")
+    _, shown_to_second = connect("second", client=site.lab.clients[1], host="198.51.100.1")
+    wait_until(lambda: shown_to_second() == longest)
+    assert first.connected_count == 1 and shown_to_first() == "Welcome"
+
+
+def shown(heard: str) -> str:
+    """In the window, which ``msg-window`` opens."""
+    lines = re.findall(r"^>ECHO:\d+,(msg(?:-n|-window)?)\b ?(.*)\r$", heard, re.M)
+    if not lines or lines[-1][0] != "msg-window":
+        return ""
+    return unquote("".join(text + ("\n" if kind == "msg" else "") for kind, text in lines[:-1])).removesuffix("\n")
 
 
 def test_nothing_on_the_path_is_fragmented_or_dropped_for_its_size(site):
