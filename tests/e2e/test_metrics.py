@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,16 +11,17 @@ from urllib.parse import urlencode
 
 import pytest
 from argon2 import PasswordHasher
-from helpers import certs
+from helpers import certs, web_login
 from helpers.lab import wait_until
 
 CONF = Path(__file__).parents[2] / "conf"
+GUIDE = CONF.parent / "docs" / "metrics.md"
 PASSWORDS = """
 [[endpoint]]
 name = "guests"
 client_cidr = "10.104.0.0/22"
 listen = ["udp://0.0.0.0:1195"]
-server_certificate = {{ certificate = "server.crt", private_key = "server.key" }}
+server_certificate = {{ certificate = "server.crt", private_key = "server.key", chain = "ca.crt" }}
 authentication = [{{ type = "directory-service-authentication", directory = "local" }}]
 [[local_users]]
 name = "anna"
@@ -164,3 +166,92 @@ def test_counters_go_on_when_a_reload_replaces_their_endpoint(site, ping):
     now = gateway.metrics()
     counters = [name for name in before if 'endpoint="staff"' in name and "_total" in name]
     assert len(counters) > 50 and [name for name in counters if now[name] < before[name]] == []
+
+
+JUDGE = """#!/bin/sh
+case $(cat) in
+*'"common-name": "slow"'*) sleep 60;;
+*'"common-name": "broken"'*) exit 3;;
+*'"common-name": "odd"'*) echo maybe;;
+*'"common-name": "denied"'*) echo '{denies}';;
+*) echo '{allows}';;
+esac
+"""
+SELF_SERVICE = 'self_service_portal = true\nremote = "{host}"\n[[local_users]]'
+
+
+def twins() -> dict[str, str]:
+    """CloudWatch's names in the guide, and the PromQL that stands beside them."""
+    table = GUIDE.read_text().partition("| CloudWatch |")[2].partition("\n\n")[0]
+    found = {}
+    for line in table.splitlines()[2:]:
+        theirs, ours = (re.findall("`([^`]+)`", cell) for cell in line.strip("|").split("|"))
+        assert 1 <= len(theirs) <= len(ours), line
+        found |= dict(zip(theirs, ours, strict=False))
+    return found
+
+
+def test_each_metric_of_cloudwatch_has_its_twin_in_the_guide_with_the_value_of_the_day(site, prometheus, ping):
+    """Each way in which a handler fails, and a download by a person."""
+    for directory in (site.lab.directory, site.directory):
+        directory.chmod(0o755)  # the handler's user has to find it
+    judge = site.directory / "judge"
+    allows, denies = (json.dumps({"allow": yes, **ANSWER}) for yes in (True, False))
+    judge.write_text(JUDGE.format(allows=allows, denies=denies))
+    judge.chmod(0o755)
+    handler = f'[[handler]]\nname = "AWSClientVPN-day"\nexecutable = "{judge}"\n'
+    guests = PASSWORDS.format(password_hash=PasswordHasher(time_cost=1, memory_cost=19456, parallelism=1).hash("right"))
+    web_login.write_certificate(site.directory)
+    gateway = site.start(
+        'connect_handler = "AWSClientVPN-day"'
+        + guests.replace("[[local_users]]", SELF_SERVICE.format(host=web_login.HOST))
+        + handler + "timeout_s = 5\nconcurrency = 1\nqueue = 0\n" + web_login.PORTAL,
+        daemon=METRICS,
+    )  # fmt: skip
+    query = prometheus()
+    site.connect(certs.client("alice"))
+    assert ping(count=5) == 1.0
+
+    def come(name):
+        return site.connect(certs.client(name), wait=False, name=name)
+
+    slow = come("slow")
+    wait_until(lambda: gateway.metrics()['cvpnd_queue_depth{queue="connect_handlers"}'] == 1)
+    for name in ("throttled", "denied", "broken", "odd", "lost"):
+        if name == "denied":
+            slow.wait_for("AUTH_FAILED", 15)
+            slow.stop()
+        if name == "lost":
+            judge.chmod(0o775)
+        refused = come(name)
+        refused.wait_for("AUTH_FAILED", 15)
+        refused.stop()
+    download(web_login.Browser(site.lab.client))
+
+    def of_the_day() -> dict[str, float]:
+        return {name: value(query(f"sum({expression})")) for name, expression in twins().items()}
+
+    (alice,) = gateway.ctl_json("connection", "list")
+    expected = {
+        "ActiveConnectionsCount": 1,
+        "AuthenticationFailures": 6,
+        "SelfServicePortalClientConfigurationDownloads": 1,
+        **{f"{way}{counted}": alice[f"{way.lower()}_{counted.lower()}"]
+           for way in ("Egress", "Ingress") for counted in ("Bytes", "Packets")},
+        **{f"ClientConnectHandler{what}": 1 for what in (
+            "DeniedConnections", "FailedServiceErrors", "InvalidResponses", "OtherExecutionErrors", "ThrottlingErrors",
+            "Timeouts")},
+    }  # fmt: skip
+    assert alice["ingress_packets"] >= 5
+    downloads = twins()["SelfServicePortalClientConfigurationDownloads"]
+    wait_until(lambda: query(downloads) and value(query(f"sum({downloads})")) == 1, 15, "Prometheus has the day's end")
+    told = of_the_day()
+    assert 0 < told.pop("CrlDaysToExpiry") < 36_500
+    assert told == expected
+
+
+def download(browser):
+    page = f"{web_login.URL}/self-service/endpoints/cvpn-endpoint-{hashlib.sha256(b'guests').hexdigest()[:17]}"
+    word = re.search('name="word" value="([^"]*)"', browser.get(page).text)[1]
+    browser.get(browser.sent_on(browser.post(f"{page}/login", word=word, username="anna", password="right")))
+    assert browser.get(f"{page}/profile/openvpn").status_code == 200
