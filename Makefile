@@ -146,6 +146,11 @@ deb: packages-install ## a package for hosts of this release, in build/
 	$(call step,Building the package,deb,packaging/build-deb)
 	@tail -n 1 $(LOGS)/deb.log
 
+.PHONY: connect
+connect: ## cvpn-connect as one file for people's machines, in build/
+	@packaging/build-connect build/cvpn-connect.pyz
+	@echo '==> build/cvpn-connect.pyz, for Python 3.11 or newer:  python3 cvpn-connect.pyz PROFILE.ovpn'
+
 # -- judge -----------------------------------------------------------------------------------------------------
 
 .PHONY: lint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from cvpnd.connect import __main__ as program
 from cvpnd.connect.management import OpenBrowser, Tell
 
+REPOSITORY = Path(__file__).parents[2]
 LINK = "https://vpn.example.com/saml/login/a;b&c='$(id)'"
 
 
@@ -101,3 +103,14 @@ async def test_a_port_that_another_program_has_is_named_and_nobody_sent_to_log_i
         await helper._await_callback(LINK)
     assert "in use" in helper.gave_up and said == [b"signal SIGTERM\n"]
     assert LINK not in capsys.readouterr().out
+
+
+def test_people_get_it_as_one_file_that_needs_nothing_but_python(tmp_path: Path) -> None:
+    file = tmp_path / "given" / "cvpn-connect.pyz"
+    subprocess.run([REPOSITORY / "packaging/build-connect", file], cwd=tmp_path, check=True)
+    command = (sys.executable, "-I", "-S", file, "--openvpn", "no-such-program", "staff.ovpn")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(
+        "cvpn-connect: error: there is no program no-such-program; install openvpn, or name it with --openvpn\n"
+    )
