@@ -48,7 +48,7 @@ def set_up_logging(level: str = "info", form: Format = "auto") -> None:
     handler.is_ours = True  # type: ignore[attr-defined]
     root.addHandler(handler)
     # these narrate every step at info
-    for chatty in ("uvicorn", "alembic", "sqlalchemy", "asyncio", "pyroute2"):
+    for chatty in ("uvicorn", "alembic", "sqlalchemy", "asyncio", "pyroute2", "xmlschema"):
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
 
 

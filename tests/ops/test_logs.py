@@ -59,6 +59,7 @@ def run_logging(setup: str, environment: dict[str, str] | None = None) -> str:
         logging.getLogger("cvpnd").info("up")
         logging.getLogger("cvpnd").debug("detail")
         logging.getLogger("uvicorn.error").info("chatter")
+        logging.getLogger("xmlschema").info("chatter")
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
