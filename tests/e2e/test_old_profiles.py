@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from helpers import certs
+from helpers.lab import wait_until
 from helpers.other_releases import generation
 
 SERVED = (
@@ -83,3 +85,14 @@ def test_options_of_old_profiles_are_served_or_refused_in_words(site, ping):
         "no-shared-cipher", "unsupported-client",
     ]  # fmt: skip
     assert gateway.metrics().get('cvpnd_dropped_packets_total{plane="data",reason="auth_failed"}', 0) == 0
+
+
+@pytest.mark.parametrize(("transport", "reason"), [("udp", "handshake-timeout"), ("tcp", "handshake-abandoned")])
+def test_who_distrusts_the_server_is_found_where_the_guide_looks(site, transport, reason):
+    """It sends no alert, but falls silent or closes the connection."""
+    gateway = site.start("hand_window_s = 3")
+    profile = site.profile(transport=transport)
+    (profile.parent / "ca.crt").write_bytes(certs.authority("Another CA").certificate_pem)
+    site.lab.openvpn(profile).wait_for("VERIFY ERROR")
+    wait_until(lambda: reason in gateway.refusals(), 15)
+    assert set(gateway.refusals()) == {reason}
