@@ -79,6 +79,16 @@ class ReferenceWorker:
     """… as counted at this time."""
 
     def __init__(self, workers: int, limits: KeyLimits) -> None:
+        self._make_tables(workers, limits)
+        self._blind = Blind()
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._stop_fd, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._run, name="cvpnd-reference", daemon=True)
+        self._thread.start()
+
+    def _make_tables(self, workers: int, limits: KeyLimits) -> None:
+        """All that there is without descriptors and thread."""
         self._events = EventQueue(EVENTS_MAX)
         self.forwarder = Forwarder(workers, limits, self._events)
         self._endpoints = self.forwarder.endpoints
@@ -87,12 +97,6 @@ class ReferenceWorker:
         self._totals: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closed = False
-        self._blind = Blind()
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._stop_fd, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name="cvpnd-reference", daemon=True)
-        self._thread.start()
 
     @property
     def workers(self) -> int:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cvpnd.dataplane.api import DataKeys, Drop, SocketAddress
 from cvpnd.dataplane.reference import ReferenceDataPlane
-from cvpnd.dataplane.reference_events import EVENTS_MAX, EventQueue
-from cvpnd.dataplane.reference_forward import Endpoint, Forwarder, Listener, Peer
+from cvpnd.dataplane.reference_forward import Endpoint, Listener, Peer
 from cvpnd.dataplane.reference_keys import KeyLimits
 
 ENDPOINT = LISTENER = 1
@@ -44,14 +41,7 @@ class InlinePlane(ReferenceDataPlane):
     """One worker, endpoint 1, listener 1. ``keys`` is what the control side installed, by peer and key id."""
 
     def __init__(self, outlet: Outlet, clock: Callable[[], float], **limits: int) -> None:
-        self._events = EventQueue(EVENTS_MAX)
-        self.forwarder = Forwarder(1, KeyLimits(**limits), self._events)
-        self._endpoints = self.forwarder.endpoints
-        self._listeners = self.forwarder.listeners
-        self._peers = self.forwarder.peers
-        self._totals: Counter[str] = Counter()
-        self._lock = threading.RLock()
-        self._closed = False
+        self._make_tables(1, KeyLimits(**limits))
         self._clock = clock
         self._endpoints[ENDPOINT] = Endpoint([-1])
         self._listeners[LISTENER] = Listener(LISTENER, ENDPOINT, [outlet])  # type: ignore[list-item]
