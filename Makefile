@@ -224,11 +224,11 @@ matrix: packages-lab $(VENV)/.cvpnd $(VENV)/.dev ## every wrapping, cipher, tran
 # What says something of a client, and not of our own parts only.
 CLIENT_TESTS := tests/policy/test_push_real_client.py tests/wire/test_light_client.py tests/wire/test_real_client.py \
     tests/wire/test_real_client_wrappings.py $(addprefix tests/e2e/test_,$(addsuffix .py,certificates client_settings connect \
-    control_protection data_ciphers devices ipv6 long_life matrix other_releases passwords proxies session_life))
+    control_protection data_ciphers devices ipv6 long_life matrix other_releases passwords proxies resolvers session_life))
 
 test-clients: packages-test $(VENV)/.cvpnd $(VENV)/.dev ## the tests with OpenVPN clients of other Debian releases, fetched through apt (root)
 	@failed=; suites=$$(PYTHONPATH=tests:bench $(VENV)/bin/python -m helpers.other_releases); \
-	$(VENV)/bin/pytest tests/e2e/test_network_manager.py </dev/null || failed+=" NetworkManager"; \
+	$(VENV)/bin/pytest tests/e2e/test_network_manager.py tests/e2e/test_resolvers.py </dev/null || failed+=" desktops"; \
 	$(VENV)/bin/pytest tests/e2e/test_openvpn3.py </dev/null || failed+=" OpenVPN-3"; \
 	for suite in $$suites; do \
 	    echo "==> pytest with the OpenVPN of Debian $$suite"; \

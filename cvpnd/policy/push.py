@@ -27,7 +27,6 @@ EXIT_NOTICES = 1
 # The prefix is random (RFC 4193).
 BLACK_HOLE_V6 = ("fd6e:8f0a:51c3::2/64", "fd6e:8f0a:51c3::1")
 
-_ANY_DNS_OPTION = int(ProtoBit.DNS_OPTION | ProtoBit.DNS_OPTION_V2)
 _PRIVATE_V4 = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"))
 _PUSHABLE_PUNCTUATION_REFUSED = frozenset(",\"'\\")
 
@@ -39,8 +38,9 @@ def push_options(endpoint: EndpointConfig, routes: Sequence[Route], lease: Lease
     kind = _Kind(
         lease.v6 is not None,
         facts.transport == "udp",
-        facts.proto & _ANY_DNS_OPTION != 0,
+        _knows_dns(facts),
         facts.platform == "win",
+        facts.platform == "linux",
         _blocks_local(endpoint, facts),
         client_mtu(endpoint.path_mtu, facts).pushed,
     )
@@ -62,6 +62,7 @@ class _Kind(NamedTuple):
     over_udp: bool
     knows_dns: bool
     is_windows: bool
+    is_linux: bool
     blocks_local: bool
     mtu: int | None
 
@@ -215,12 +216,22 @@ def _is_default(network: IPNetwork) -> bool:
 # -- names --------------------------------------------------------------------------------------------------
 
 
+def _knows_dns(facts: ClientFacts) -> bool:
+    """``dns`` options, and applies them itself. On Linux 2.6 leaves that to scripts as its forerunners do, and hands
+    them an IPv6 resolver under a name that few of them know."""
+    if facts.proto & ProtoBit.DNS_OPTION_V2:
+        return True
+    return facts.proto & ProtoBit.DNS_OPTION != 0 and facts.platform != "linux"
+
+
 def _dns(endpoint: EndpointConfig, kind: _Kind, full: bool) -> Iterator[str]:
     servers = [server for server in endpoint.dns_servers if server.version == 4 or kind.has_v6]
     if not servers:
         return
     if kind.knows_dns:
         yield from _dns_new(servers, endpoint.dns_domains, full)
+    elif kind.is_linux:
+        yield from _dns_for_scripts(servers, endpoint.dns_domains, full)
     else:
         yield from _dns_classic(servers, endpoint.dns_domains)
     # Only with a resolver inside: else the client could ask nobody at all.
@@ -243,6 +254,16 @@ def _dns_classic(servers: Sequence[IPAddress], domains: Sequence[str]) -> Iterat
         yield f"dhcp-option {'DNS' if server.version == 4 else 'DNS6'} {server}"
     for number, domain in enumerate(domains):
         yield f"dhcp-option {'DOMAIN-SEARCH' if number else 'DOMAIN'} {domain}"
+
+
+def _dns_for_scripts(servers: Sequence[IPAddress], domains: Sequence[str], full: bool) -> Iterator[str]:
+    """What all of them understand: NetworkManager knows no DNS6, Debian's one for resolvconf no DOMAIN-SEARCH either,
+    and both several DOMAIN. DOMAIN-ROUTE is for systemd-resolved, which else asks our resolvers and the client's own
+    at once about what is below none of the domains: everything is asked here, or no more, for which it takes some
+    name that is asked here and not searched."""
+    yield from (f"dhcp-option DNS {server}" for server in servers)
+    yield from (f"dhcp-option DOMAIN {domain}" for domain in domains)
+    yield f"dhcp-option DOMAIN-ROUTE {'.' if full or not domains else servers[0].reverse_pointer}"
 
 
 def _banner(text: str) -> Iterator[str]:

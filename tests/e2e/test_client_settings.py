@@ -39,12 +39,12 @@ def test_split_tunnel_takes_the_endpoints_routes_and_nothing_else(site):
         assert f"dev {device}" in site.lab.client.run("ip", "route", "get", destination).stdout
 
 
-def test_resolver_is_pushed_in_the_form_the_client_knows(site):
+def test_resolver_is_pushed_in_the_form_the_client_applies(site):
     site.start('dns_servers = ["10.20.0.10"]\ndns_domains = ["corp.example.com"]')
     client = site.connect()
     pushed = client.wait_for(r"PUSH: Received control message: '([^']*)'")[1]
     forms = ("dns server 0 address 10.20.0.10", "dhcp-option DNS 10.20.0.10")
-    assert [form in pushed for form in forms] == ([True, False] if generation() >= (2, 6) else [False, True])
+    assert [form in pushed for form in forms] == ([True, False] if generation() >= (2, 7) else [False, True])
     old = site.connect(
         certs.client("bob"), "--pull-filter", "ignore", "x", "--push-peer-info", name="old", client=site.lab.clients[1],
         host="198.51.100.1",

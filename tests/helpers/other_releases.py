@@ -138,6 +138,16 @@ def network_manager() -> list[Path]:
     return _of_this_release("network-manager", "network-manager-openvpn", "dbus", "openvpn")
 
 
+def resolved() -> list[Path]:
+    """systemd-resolved, and the script that tells it what an OpenVPN server pushes. Raises Unavailable."""
+    return _of_this_release("systemd-resolved", "openvpn-systemd-resolved", "openvpn", "dbus")
+
+
+def resolvconf() -> list[Path]:
+    """What Debian's own script for OpenVPN tells about resolvers. Raises Unavailable."""
+    return _of_this_release("openresolv", "openvpn")
+
+
 def firewalls() -> list[Path]:
     """Raises Unavailable."""
     return _of_this_release("firewalld", "ufw", "iptables", "dbus")
@@ -213,7 +223,13 @@ def main() -> None:
             print(release(suite).suite)
         except Unavailable as why:
             print(f"==> SKIPPED: OpenVPN of Debian {suite}: {why}", file=sys.stderr)
-    for name, fetch in (("NetworkManager", network_manager), ("OpenVPN 3", openvpn3)):
+    others = {
+        "NetworkManager": network_manager,
+        "OpenVPN 3": openvpn3,
+        "systemd-resolved": resolved,
+        "resolvconf": resolvconf,
+    }
+    for name, fetch in others.items():
         try:
             fetch()
         except Unavailable as why:

@@ -166,9 +166,10 @@ def test_the_local_network_is_blocked_where_it_has_public_addresses(
 DNS = {"dns_servers": ("10.20.0.2", "fd00:20::2"), "dns_domains": ("corp.example.com", "example.com")}
 
 
-def test_dns_in_the_old_form_for_those_who_do_not_know_the_new() -> None:
+@pytest.mark.parametrize("platform", ["win", "android", ""])
+def test_dns_in_the_old_form_for_those_who_do_not_know_the_new(platform: str) -> None:
     settings = endpoint(split_tunnel=True, client_cidr_v6="fd00:100::/64", **DNS)
-    options = pushed(settings, "10.20.0.0/16", "fd00:20::/48", facts=OPENVPN_24)
+    options = pushed(settings, "10.20.0.0/16", "fd00:20::/48", facts=replace(OPENVPN_24, platform=platform))
     assert of(options, "dhcp-option", "dns") == [
         "dhcp-option DNS 10.20.0.2",
         "dhcp-option DNS6 fd00:20::2",
@@ -177,7 +178,27 @@ def test_dns_in_the_old_form_for_those_who_do_not_know_the_new() -> None:
     ]
 
 
-@pytest.mark.parametrize("facts", [OPENVPN_26, OPENVPN_27])
+@pytest.mark.parametrize("facts", [OPENVPN_24, OPENVPN_26])
+@pytest.mark.parametrize(
+    ("keys", "everything"),
+    [
+        ({"split_tunnel": True}, False),
+        ({"split_tunnel": False}, True),
+        ({"split_tunnel": True, "dns_domains": ()}, True),
+    ],
+)
+def test_dns_on_linux_as_scripts_understand_it(facts: ClientFacts, keys: dict[str, Any], everything: bool) -> None:
+    settings = endpoint(client_cidr_v6="fd00:100::/64", **{**DNS, **keys})
+    options = of(pushed(settings, "10.20.0.0/16", "fd00:20::/48", facts=facts), "dhcp-option", "dns")
+    assert options[:2] == ["dhcp-option DNS 10.20.0.2", "dhcp-option DNS fd00:20::2"]
+    searched = (
+        [] if "dns_domains" in keys else ["dhcp-option DOMAIN corp.example.com", "dhcp-option DOMAIN example.com"]
+    )
+    assert options[2:-1] == searched
+    assert options[-1] == f"dhcp-option DOMAIN-ROUTE {'.' if everything else '2.0.20.10.in-addr.arpa'}"
+
+
+@pytest.mark.parametrize("facts", [replace(OPENVPN_26, platform="win"), OPENVPN_27])
 def test_dns_in_the_new_form_asks_about_our_domains_only_in_a_split_tunnel(facts: ClientFacts) -> None:
     settings = endpoint(split_tunnel=True, client_cidr_v6="fd00:100::/64", **DNS)
     options = pushed(settings, "10.20.0.0/16", "fd00:20::/48", facts=facts)
@@ -189,7 +210,7 @@ def test_dns_in_the_new_form_asks_about_our_domains_only_in_a_split_tunnel(facts
 
 
 def test_dns_in_the_new_form_answers_everything_in_a_full_tunnel() -> None:
-    options = pushed(endpoint(**DNS), "10.20.0.0/16")
+    options = pushed(endpoint(**DNS), "10.20.0.0/16", facts=OPENVPN_27)
     assert of(options, "dhcp-option", "dns") == [
         "dns search-domains corp.example.com example.com",
         "dns server 0 address 10.20.0.2",
@@ -276,13 +297,13 @@ def test_update_brings_all_values_of_what_changed_and_nothing_else() -> None:
 
 
 def test_update_takes_back_what_is_gone() -> None:
-    full = pushed(endpoint(dns_servers=["10.20.0.10"]), "10.20.0.0/16")
-    split = pushed(endpoint(split_tunnel=True), "10.20.0.0/16")
+    full = pushed(endpoint(dns_servers=["10.20.0.10"]), "10.20.0.0/16", facts=OPENVPN_27)
+    split = pushed(endpoint(split_tunnel=True), "10.20.0.0/16", facts=OPENVPN_27)
     changes = update_options(full, split)
     assert set(changes) == {
         *("-redirect-gateway", "-ifconfig-ipv6", "-block-ipv6", "-dns", "route 10.20.0.0 255.255.0.0"),
     }
-    assert update_options(split, pushed(endpoint(split_tunnel=True))) == ["-route"]
+    assert update_options(split, pushed(endpoint(split_tunnel=True), facts=OPENVPN_27)) == ["-route"]
 
 
 def test_timers_are_no_reason_to_disturb_a_live_session() -> None:
