@@ -113,7 +113,8 @@ def all_cells(wrappings: Iterable[str] = WRAPPINGS) -> list[Cell]:
 class Matrix:
     """A started gateway for all cells in a ``Lab`` of at least one client."""
 
-    def __init__(self, lab: Lab, renegotiate_s: int = 3600) -> None:
+    def __init__(self, lab: Lab, renegotiate_s: int = 3600, more: str = "") -> None:
+        """``more``: of the configuration, such as endpoints for something else."""
         self.lab = lab
         directory = lab.directory / "gateway"
         directory.mkdir()
@@ -125,7 +126,7 @@ class Matrix:
             ENDPOINT.format(n=n, cidr=100 + n, port=FIRST_PORT + n, protection=protection, renegotiate_s=renegotiate_s)
             for n, protection in enumerate(PROTECTIONS)
         )
-        self.gateway: GatewayProcess = lab.gateway_process(lab.networks_toml(ipv6=True) + "".join(endpoints))
+        self.gateway: GatewayProcess = lab.gateway_process(lab.networks_toml(ipv6=True) + "".join(endpoints) + more)
         lab.start_servers()
 
     def play(self, cells: Sequence[Cell]) -> list[Outcome]:
