@@ -21,7 +21,7 @@ from ldap3 import AUTO_BIND_NONE, BASE, NONE, SIMPLE, SUBTREE, SYNC, Connection,
 from ldap3.core.exceptions import LDAPCommunicationError, LDAPException, LDAPStartTLSError
 
 from cvpnd.auth.health import ServerHealth
-from cvpnd.auth.ldap_socket import TimelySocket, TimelyTls
+from cvpnd.auth.timely_socket import TimelySocket, TimelyTls
 from cvpnd.config import LdapUrl
 from cvpnd.secret import Secret
 

@@ -19,7 +19,7 @@ from cvpnd.auth.files import TrustError, read_certificates
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.ldap_directory import open_directory
 from cvpnd.auth.radius import UNSIGNED, Answer, Question, RadiusServers, Unanswered, radius_settings
-from cvpnd.auth.saml.keeper import fetch
+from cvpnd.auth.saml.fetch import fetch
 from cvpnd.auth.saml.metadata import MetadataError, parse_metadata
 from cvpnd.config import DirectoryConfig, PortalConfig, RadiusConfig, RadiusUrl
 from cvpnd.doctor import reach

@@ -28,10 +28,16 @@ class Site(http.server.BaseHTTPRequestHandler):
     pause_s = 0.0
     raw = b""
     """All that is said, in place of HTTP."""
+    again = b""
+    """What is said after that, for ever."""
 
     def do_GET(self) -> None:
         if type(self).raw:
-            self.wfile.write(type(self).raw)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(type(self).raw)
+                while type(self).again:
+                    time.sleep(0.01)
+                    self.wfile.write(type(self).again)
             return
         self.send_response(type(self).status)
         self.send_header("Location", "/elsewhere")
@@ -48,10 +54,12 @@ class Site(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    Site.body, Site.status, Site.pause_s, Site.raw = saml_idp.metadata().encode(), 200, 0.0, b""
+    Site.body, Site.status, Site.pause_s = saml_idp.metadata().encode(), 200, 0.0
+    Site.raw = Site.again = b""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/metadata"
+    Site.again = b""
     server.shutdown()
     server.server_close()
 
@@ -140,19 +148,35 @@ def test_a_site_that_answers_otherwise_than_http_is_named_and_what_was_known_sta
     assert entity_ids(started) == {"corp": saml_idp.ENTITY_ID}, "it was kept"
 
 
+HEADER, PROVISIONAL = b"HTTP/1.1 200 OK\r\nServer: ", b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(("raw", "again"), [(HEADER, b"a"), (PROVISIONAL, PROVISIONAL)], ids=["a-header", "a-promise"])
+def test_a_site_that_never_comes_to_its_body_keeps_the_metadata_of_no_other_from_being_read(
+    store, url, raw, again, monkeypatch
+):
+    """And no gateway from starting."""
+    monkeypatch.setattr("cvpnd.auth.saml.fetch.FETCHED_IN_S", 0.3)
+    Site.raw, Site.again = raw, again
+    keeper = SamlKeeper(store, Clock())
+    reading = threading.Thread(target=keeper.read, args=([config(url)],), daemon=True)
+    reading.start()
+    reading.join(5)
+    assert not reading.is_alive() and keeper.failures == {"corp": 1} and keeper.known() == {"corp": None}
+
+
 @pytest.mark.parametrize("how", ["a byte now and then", "more than there may be", "no answer"])
 def test_a_site_that_is_slow_large_or_gone_is_noticed_and_what_was_known_stays(store, url, how, monkeypatch, caplog):
     clock = Clock()
     keeper = SamlKeeper(store, clock)
     keeper.read([config(url)])
-    monkeypatch.setattr("cvpnd.auth.saml.keeper.FETCHED_IN_S", 0.2)
+    monkeypatch.setattr("cvpnd.auth.saml.fetch.FETCHED_IN_S", 0.2)
     if how == "a byte now and then":
-        Site.pause_s, says = 0.1, "it did not come within 0.2 s"
+        Site.pause_s, says = 0.1, "not complete within 0.2 s"
     elif how == "more than there may be":
-        monkeypatch.setattr("cvpnd.auth.saml.keeper.FETCHED_IN_S", 20)
+        monkeypatch.setattr("cvpnd.auth.saml.fetch.FETCHED_IN_S", 20)
         Site.body, says = b"<a>" + bytes(10_000_001), "is larger than 10000000 bytes"
     else:
-        monkeypatch.setattr("cvpnd.auth.saml.keeper.FETCH_TIMEOUT_S", 0.2)
         Site.pause_s, says = 0.6, "timed out"
     clock.now += 3600
     begun = time.monotonic()
@@ -191,6 +215,20 @@ def test_a_file_that_is_wrong_is_said_at_once_and_one_that_goes_wrong_changes_no
     assert keeper.refresh_due() and entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
     with pytest.raises(DirectoryError, match="cannot be read: No such file"):
         keeper.read([config(path)])
+    assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+
+
+def test_what_was_read_of_a_file_stays_where_it_is_not_to_be_read_again(store, tmp_path):
+    path = tmp_path / "metadata.xml"
+    path.write_text(saml_idp.metadata())
+    keeper = SamlKeeper(store, Clock())
+    keeper.read([config(path)], again=False)
+    path.write_text("<html/>")
+    keeper.read([config(path)], again=False)
+    assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
+    for other in (config(path, clock_skew_s=1), config(path)):
+        with pytest.raises(DirectoryError, match=str(path)):
+            keeper.read([other], again=other == config(path))
     assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
 
 

@@ -7,30 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
-from urllib.error import URLError
+from typing import NoReturn, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from cvpnd.auth.directory import DirectoryError
-from cvpnd.auth.saml.metadata import MAX_METADATA_BYTES, MIN_RSA_BITS, IdpMetadata, MetadataError, parse_metadata
+from cvpnd.auth.saml.fetch import fetch
+from cvpnd.auth.saml.metadata import MIN_RSA_BITS, IdpMetadata, MetadataError, parse_metadata
 from cvpnd.auth.saml.provider import SamlProvider, program_is_there
 from cvpnd.config import SamlProviderConfig
 
 log = logging.getLogger(__name__)
 
-FETCH_TIMEOUT_S = 10.0
-FETCHED_IN_S = 60.0
-"""All of it: one site that sends a byte now and then would keep the metadata of all others from being read."""
 AGAIN_AFTER_FAILURE_S = 60.0
 
 
@@ -75,12 +69,16 @@ class SamlKeeper:
         ours = {name: source.provider for name, source in self._sources.items() if source.provider is not None}
         return {**self._stored, **ours}
 
-    def read(self, configs: Iterable[SamlProviderConfig]) -> None:
-        """Files at once, and URLs that nothing is known of; from a thread. Raises ``DirectoryError``: a file is wrong.
-        A URL that does not answer is no mistake of the operator's, who may start the gateway all the same."""
+    def read(self, configs: Iterable[SamlProviderConfig], *, again: bool = True) -> None:
+        """Files at once, and URLs that nothing is known of; from a thread. Not ``again``: what was read before stays,
+        whatever has become of its files. Raises ``DirectoryError``: a file is wrong. A URL that does not answer is no
+        mistake of the operator's, who may start the gateway all the same."""
         sources = {}
         for config in configs:
             before = self._sources.get(config.id)
+            if before is not None and before.config == config and not again:
+                sources[config.id] = before
+                continue
             source = sources[config.id] = _Source(config, _signing_key(config))
             if before is not None and before.config == config and not isinstance(config.metadata, Path):
                 source.provider = before.provider and replace(before.provider, signing_key=source.signing_key)
@@ -116,7 +114,7 @@ class SamlKeeper:
             idp = parse_metadata(self._text(source), config.idp_entity_id)
             if idp.expired(now):
                 raise MetadataError("has expired (validUntil)")
-        except (MetadataError, OSError, URLError, HTTPException, ValueError) as error:
+        except (MetadataError, OSError, ValueError) as error:
             if strict:
                 raise DirectoryError(f"saml_provider {config.id}: {config.metadata} {_words(error)}") from None
             self.failures[config.id] += 1
@@ -181,26 +179,6 @@ def _signing_key(config: SamlProviderConfig) -> RSAPrivateKey | None:
     if not isinstance(key, RSAPrivateKey) or key.key_size < MIN_RSA_BITS:
         raise DirectoryError(f"{at} is no RSA key of at least {MIN_RSA_BITS} bits; make one with openssl genrsa 2048")
     return key
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """It might lead to where nobody proves who they are."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def fetch(url: str, ca: Path | None) -> bytes:
-    """Each step may take ``FETCH_TIMEOUT_S``. Raises ``OSError``, of which ``URLError`` is one."""
-    ends_at, text = time.monotonic() + FETCHED_IN_S, bytearray()
-    context = ssl.create_default_context(cafile=ca)
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect)
-    with opener.open(url, timeout=FETCH_TIMEOUT_S) as answer:  # the configuration takes https, and http on loopback
-        while len(text) <= MAX_METADATA_BYTES and (some := answer.read1(65_536)):
-            text += some
-            if time.monotonic() > ends_at:
-                raise TimeoutError(f"it did not come within {FETCHED_IN_S:g} s")
-    return bytes(text)
 
 
 def _words(error: Exception) -> str:

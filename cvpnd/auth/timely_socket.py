@@ -1,7 +1,8 @@
 """Sockets on which an answer is whole within a time and a size, however many pieces it comes in.
 
-``ldap3`` reads until a message is complete and waits anew for each piece. A server that sends a byte now and then, or
-whoever sits between before TLS is up, would keep a thread for ever, and the next server would never be asked."""
+``ldap3`` reads until a message is complete and ``http.client`` until a line is, and both wait anew for each piece. A
+server that sends a byte now and then, or whoever sits between before TLS is up, would keep a thread for ever, and the
+next server would never be asked."""
 
 from __future__ import annotations
 
@@ -35,17 +36,27 @@ class _Timely:
         super().sendall(*arguments)  # type: ignore[misc]
 
     def recv(self, *arguments: Any) -> bytes:
-        if not self._within_s:
-            return bytes(super().recv(*arguments))  # type: ignore[misc]
-        left_s = self._until - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the answer is not complete in time")
-        if self._left_bytes <= 0:
-            raise OSError(f"the answer is longer than {MOST_ANSWER_BYTES} bytes")
-        self.settimeout(left_s)  # type: ignore[attr-defined]
+        self._wait_no_longer()
         data = bytes(super().recv(*arguments))  # type: ignore[misc]
         self._left_bytes -= len(data)
         return data
+
+    def recv_into(self, *arguments: Any) -> int:
+        """As ``http.client`` reads, by way of ``makefile``."""
+        self._wait_no_longer()
+        received = int(super().recv_into(*arguments))  # type: ignore[misc]
+        self._left_bytes -= received
+        return received
+
+    def _wait_no_longer(self) -> None:
+        if not self._within_s:
+            return
+        left_s = self._until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError(f"the answer is not complete within {self._within_s:g} s")
+        if self._left_bytes <= 0:
+            raise OSError(f"the answer is longer than {MOST_ANSWER_BYTES} bytes")
+        self.settimeout(left_s)  # type: ignore[attr-defined]
 
 
 class TimelySocket(_Timely, socket.socket):
