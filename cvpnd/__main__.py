@@ -62,11 +62,13 @@ def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
 @app.command()
 def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C. SIGHUP reloads; a failed reload keeps what was running."""
+    from cvpnd.event_loop import EventLoop
     from cvpnd.service import DaemonError, serve
 
     settings = _load(config)
     try:
-        asyncio.run(serve(settings))
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(serve(settings))
     except DaemonError as error:
         _fail(str(error))
 
