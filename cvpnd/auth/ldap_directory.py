@@ -11,7 +11,6 @@ import hashlib
 import logging
 import re
 import ssl
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -27,7 +26,7 @@ from cvpnd.auth.directory import Account, DirectoryError
 from cvpnd.auth.identity import Refused, problem_with_user_name
 from cvpnd.auth.ldap import FAULTS, Entry, LdapServers, LdapSession, Unavailable, tls_context
 from cvpnd.auth.ldap_bound import BoundUsers
-from cvpnd.auth.ldap_reasons import bind_refusal
+from cvpnd.auth.ldap_reasons import bind_refusal, entry_refusal
 from cvpnd.config import DirectoryConfig
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
@@ -41,17 +40,10 @@ MOST_GROUPS = 200
 MOST_GROUP_CHARACTERS = 255
 NESTING = 10
 NOBODY = "no-such-person-of-this-gateway"
-DISABLED_BIT = 2
-"""Of userAccountControl."""
-NEVER = (0, 0x7FFF_FFFF_FFFF_FFFF)
-"""Of accountExpires."""
-FILETIME_EPOCH_S = 11_644_473_600
 UNUSED_LOOKS = 3
 """So many intervals without a look at a user who has bound, and the connection is closed: there is no session."""
 _RDN = re.compile(r'(?:[^,"\\]|\\.|"(?:[^"\\]|\\.)*")+', re.DOTALL)
 """One part of a DN, up to a comma that is neither escaped nor quoted."""
-LOCKED_FOR_GOOD = "000001010000Z"
-"""Of pwdAccountLockedTime: by an administrator."""
 
 
 class Kind(NamedTuple):
@@ -67,15 +59,20 @@ class Kind(NamedTuple):
     stamps: tuple[str, ...]
     """The attribute that no two accounts ever share, and one that changes with the password."""
     state: tuple[str, ...]
+    needed: tuple[str, ...] = ()
+    """Of those, what each account has that may be looked at."""
+    missed: tuple[str, ...] = ()
+    """What it has as well, but at servers that have a part of it alone (a global catalog)."""
 
 
 ACTIVE_DIRECTORY = Kind(
     "(objectCategory=person)(objectClass=user)", "sAMAccountName", "sAMAccountName", "(objectClass=group)",
     ("objectGUID", "pwdLastSet"), ("userAccountControl", "accountExpires", "objectSid"),
+    needed=("userAccountControl",), missed=("accountExpires", "pwdLastSet"),
 )  # fmt: skip
 OPENLDAP = Kind(
     "(objectClass=person)", "uid", "cn", "(!(objectClass=person))", ("entryUUID", "pwdChangedTime"),
-    ("pwdAccountLockedTime",),
+    ("pwdAccountLockedTime", "pwdStartTime", "pwdEndTime", "nsAccountLock"),
 )  # fmt: skip
 KINDS = {"active-directory": ACTIVE_DIRECTORY, "openldap": OPENLDAP}
 
@@ -161,7 +158,8 @@ class LdapDirectory:
         self._settings = settings
         self._servers = servers
         self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
-        self._told_of_groups = False
+        self._told: set[str] = set()
+        """Which attributes cannot be read."""
 
     @property
     def group_base(self) -> str:
@@ -178,6 +176,14 @@ class LdapDirectory:
         self._bound = before._bound
         self._bound.unchecked_s, self._bound.idle_s = bound.unchecked_s, bound.idle_s
         return True
+
+    def anew(self) -> LdapDirectory:
+        """One like it, from the same files as they were, that knows nobody yet."""
+        servers = LdapServers(self._servers.urls, self._servers.context, self._servers.timeout_s)
+        assert self.good_for_s is not None  # noqa: S101 - others than these have everybody in memory
+        return LdapDirectory(
+            self._settings, servers, self.good_for_s, self._bound.unchecked_s, keeps_passwords=self._keeps_passwords
+        )
 
     def close(self) -> None:
         self._bound.close()
@@ -338,8 +344,20 @@ class LdapDirectory:
 
     def _account(self, session: LdapSession, entry: Entry) -> Account | Refused:
         kind = self._settings.kind
-        if (refusal := _state(entry)) is not None:
+        if unread := next((each for each in kind.needed if not entry.text(each)), ""):
+            return Refused(
+                Refusal.ACCOUNT_UNCHECKED,
+                f"{unread} of {entry.dn} cannot be read at {session.url}, so nobody would see that it is disabled; "
+                "whoever is bound needs the right to read it (in Active Directory: Read Account Restrictions)",
+            )
+        if (refusal := entry_refusal(entry)) is not None:
             return Refused(refusal, entry.dn)
+        for missed in (each for each in kind.missed if not entry.text(each)):
+            self._tell_once(
+                missed, f"{session.url}: {missed} of {entry.dn} cannot be read: that it changes is noticed at the next "
+                "login with a password, and by no session or token before; ask a domain controller and not its global "
+                "catalog, and let whoever is bound read it",
+            )  # fmt: skip
         name = self._name_of(session, entry)
         if isinstance(name, Refused):
             return name
@@ -371,12 +389,10 @@ class LdapDirectory:
         found = session.search(entry.dn, "(objectClass=*)", ["tokenGroups"], only_base=True, most=1)
         sids = [format_sid(value) for each in found for value in each.attributes.get("tokengroups", [])]
         if not sids:  # everybody has a primary group
-            if not self._told_of_groups:
-                self._told_of_groups = True
-                log.warning(
-                    "%s: tokenGroups of %s cannot be read, so no rule for a group lets them in; whoever is bound "
-                    "needs to be in Windows Authorization Access Group (told once)", session.url, entry.dn,
-                )  # fmt: skip
+            self._tell_once(
+                "tokenGroups", f"{session.url}: tokenGroups of {entry.dn} cannot be read, so no rule for a group lets "
+                "them in; whoever is bound needs to be in Windows Authorization Access Group",
+            )  # fmt: skip
             return frozenset()
         its_own = "".join(f"(objectSid={sid})" for sid in sids[:MOST_GROUPS])
         wanted, attribute = f"(&{self._settings.kind.group_class}(|{its_own}))", self._settings.group_name
@@ -387,6 +403,11 @@ class LdapDirectory:
             for sid in group.attributes.get("objectsid", [])
         }  # fmt: skip
         return _known_as((sid, names.get(sid, "")) for sid in sids)
+
+    def _tell_once(self, attribute: str, what: str) -> None:
+        if attribute not in self._told:
+            self._told.add(attribute)
+            log.warning("%s (told once)", what)
 
     def _groups(self, session: LdapSession, entry: Entry) -> frozenset[str]:
         """By DN and by name. A group's groups are walked: memberOf has the direct ones alone."""
@@ -443,13 +464,3 @@ def _known_as(groups: Iterable[tuple[str, str]]) -> frozenset[str]:
         if not ("=" in name or _is_sid(name)):
             known.add(name)
     return frozenset(each for each in known if 0 < len(each) <= MOST_GROUP_CHARACTERS)
-
-
-def _state(entry: Entry) -> Refusal | None:
-    """What the entry itself says against its account."""
-    if entry.text("userAccountControl").isdigit() and int(entry.text("userAccountControl")) & DISABLED_BIT:
-        return Refusal.ACCOUNT_DISABLED
-    expires = entry.text("accountExpires")
-    if expires.isdigit() and int(expires) not in NEVER and int(expires) / 1e7 - FILETIME_EPOCH_S < time.time():
-        return Refusal.ACCOUNT_EXPIRED
-    return Refusal.ACCOUNT_DISABLED if entry.text("pwdAccountLockedTime") == LOCKED_FOR_GOOD else None

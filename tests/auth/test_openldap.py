@@ -244,6 +244,34 @@ def test_password_policy_has_its_reasons(ask: Callable[..., Account | Refused], 
     assert isinstance(ask("locked", "x1"), Account)
 
 
+@pytest.mark.parametrize(
+    ("attribute", "outside", "inside", "looked_up", "by_password"),
+    [
+        ("pwdEndTime", "20200101000000Z", "29990101000000Z", Refusal.ACCOUNT_EXPIRED, Refusal.ACCOUNT_LOCKED),
+        ("pwdStartTime", "29990101000000Z", "20200101000000.5Z", Refusal.ACCOUNT_EXPIRED, Refusal.ACCOUNT_LOCKED),
+        ("nsAccountLock", "TRUE", "FALSE", Refusal.ACCOUNT_DISABLED, Refusal.ACCOUNT_DISABLED),
+    ],
+    ids=["over", "not-yet", "389-ds"],
+)
+def test_an_account_that_may_not_log_in_is_none_for_sessions_and_tokens_either(
+    ask: Callable[..., Account | Refused],
+    server: OpenLdap,
+    attribute: str,
+    outside: str,
+    inside: str,
+    looked_up: Refusal,
+    by_password: Refusal,
+) -> None:
+    person = user_dn("locked")
+    server.change(person, objectClass=["inetOrgPerson", "extensibleObject"], **{attribute: outside})
+    refused = ask("locked", "", "look_up"), ask("locked", "x1")
+    server.change(person, **{attribute: inside})
+    let_in = ask("locked", "", "look_up"), ask("locked", "x1")
+    server.change(person, objectClass=["inetOrgPerson"], **{attribute: []})
+    assert tuple(map(reason, refused)) == (looked_up, by_password)
+    assert all(isinstance(each, Account) for each in let_in), let_in
+
+
 # -- without a service account ------------------------------------------------------------------------------
 
 

@@ -20,9 +20,17 @@ from cvpnd.secret import Secret
 pytestmark = pytest.mark.skipif(not INSTALLED, reason="make test-samba installs Samba")
 
 DIRECT: dict[str, object] = {"bind": "direct", "bind_dn": None, "bind_password_file": None}
-USERS = ("alice", "bob", "disabled", "expired", "old", "must", "locked", "hours", "hidden", "o'neil (x)")
+USERS = (
+    "alice", "bob", "disabled", "expired", "old", "must", "locked", "hours", "hidden", "unseen", "half", "o'neil (x)",
+)  # fmt: skip
 TOKEN_GROUPS = "b7c69e6d-2cc7-11d2-854e-00a0c983f608"
-"""The attribute's schemaIDGUID."""
+"""The attribute's schemaIDGUID, as the next."""
+USER_ACCOUNT_CONTROL = "bf967a68-0de6-11d0-a285-00aa003049e2"
+ACCOUNT_EXPIRES = "bf967915-0de6-11d0-a285-00aa003049e2"
+PWD_LAST_SET = "bf967a0a-0de6-11d0-a285-00aa003049e2"
+UNREADABLE = {
+    "hidden": [TOKEN_GROUPS], "unseen": [USER_ACCOUNT_CONTROL], "half": [ACCOUNT_EXPIRES, PWD_LAST_SET],
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +52,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SambaAd]:
         samba.local("ou", "add", "OU=People")
         samba.local("user", "create", "anna", PASSWORD, "--userou=OU=People")
         samba.local("group", "addmembers", "engineers", "anna")
-        samba.local(
-            "dsacl", "set", f"--objectdn={user_dn('hidden')}", f"--sddl=(OD;;RP;{TOKEN_GROUPS};;WD)", "--action=deny"
-        )
+        for name, attributes in UNREADABLE.items():
+            for attribute in attributes:
+                samba.local(
+                    "dsacl", "set", f"--objectdn={user_dn(name)}", f"--sddl=(OD;;RP;{attribute};;WD)", "--action=deny"
+                )
         samba.local("user", "disable", "disabled")
         samba.local("user", "setexpiry", "expired", "--days=0")
         samba.local("user", "setpassword", "must", f"--newpassword={PASSWORD}", "--must-change-at-next-login")
@@ -199,6 +209,25 @@ def test_whose_groups_may_not_be_read_comes_in_without_any(
         account = ask("hidden", PASSWORD, verb)
         assert isinstance(account, Account) and account.name == "hidden" and not account.groups, account
     assert "tokenGroups of CN=hidden" in caplog.text and "Windows Authorization Access Group" in caplog.text
+
+
+def test_of_whom_nobody_would_see_that_they_are_disabled_is_not_let_in(ask: Callable[..., Account | Refused]) -> None:
+    """As where only some may read Account Restrictions: a token of before would be good whatever became of them."""
+    for verb in ("log_in", "look_up"):
+        outcome = ask("unseen", PASSWORD, verb)
+        assert isinstance(outcome, Refused) and outcome.refusal is Refusal.ACCOUNT_UNCHECKED, outcome
+        assert "userAccountControl of CN=unseen" in outcome.detail and "Account Restrictions" in outcome.detail
+
+
+def test_what_else_nobody_would_see_of_an_account_is_told(
+    ask: Callable[..., Account | Refused], caplog: pytest.LogCaptureFixture
+) -> None:
+    for verb in ("log_in", "look_up"):
+        account = ask("half", PASSWORD, verb)
+        assert isinstance(account, Account) and account.name == "half", account
+    assert "accountExpires of CN=half" in caplog.text and "pwdLastSet of CN=half" in caplog.text
+    caplog.clear()
+    assert isinstance(ask("alice"), Account) and "cannot be read" not in caplog.text
 
 
 @pytest.mark.parametrize("typed", ["alice", "Alice", "LAB\\alice", "alice@lab.test", "ALICE@LAB.TEST"])

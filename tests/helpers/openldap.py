@@ -27,6 +27,8 @@ include {tools}/etc/ldap/schema/core.schema
 include {tools}/etc/ldap/schema/cosine.schema
 include {tools}/etc/ldap/schema/inetorgperson.schema
 include {tools}/etc/ldap/schema/nis.schema
+attributetype ( 2.16.840.1.113730.3.1.610 NAME 'nsAccountLock' DESC 'as 389 Directory Server and FreeIPA have it'
+  EQUALITY caseIgnoreMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
 modulepath {tools}/usr/lib/ldap
 moduleload back_mdb
 moduleload ppolicy
