@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
@@ -42,7 +42,7 @@ class Accounts:
 
     def close(self) -> None:
         self._control.users.close()
-        self.set_radius([])
+        self.set_radius({})
 
     def set_directories(self, wanted: dict[str, LdapDirectory]) -> None:
         others = set()
@@ -66,9 +66,9 @@ class Accounts:
         keeping = [directory.id for directory in file.directories if directory.keeps_passwords]
         await asyncio.to_thread(self._store.tidy_passwords, keeping, time.time())
 
-    def set_radius(self, wanted: Sequence[tuple[RadiusConfig, RadiusSettings]]) -> None:
+    def set_radius(self, wanted: Mapping[RadiusConfig, RadiusSettings]) -> None:
         before, now = self._control.radius, {}
-        for config, settings in wanted:
+        for config, settings in wanted.items():
             codes = now[config.directory] = before.get(config.directory) or RadiusCodes(
                 config, settings, self._store, self._control.clock.now
             )

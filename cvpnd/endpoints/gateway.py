@@ -19,8 +19,6 @@ from pathlib import Path
 
 from cvpnd.auth.directory import DirectoryError
 from cvpnd.auth.files import TrustError
-from cvpnd.auth.ldap_directory import open_directory
-from cvpnd.auth.radius import radius_settings
 from cvpnd.auth.tokens import TokenKey
 from cvpnd.config import Config, ConfigError, EndpointConfig, FilesRead, Listen, files_read
 from cvpnd.dataplane.api import DataPlane, TunOffload
@@ -30,13 +28,14 @@ from cvpnd.endpoints.crl_memory import CrlMemory
 from cvpnd.endpoints.ended import EndedConnections
 from cvpnd.endpoints.host_changes import HostChanges
 from cvpnd.endpoints.identity_providers import IdentityProviders
+from cvpnd.endpoints.login_parts import LoginParts
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.pools import Pools
 from cvpnd.endpoints.running import Keepers, RunningEndpoint
 from cvpnd.endpoints.set_aside import EndpointsAside
 from cvpnd.endpoints.timekeeping import Timekeeper
-from cvpnd.handlers.opening import HandlerError, open_handler
+from cvpnd.handlers.opening import HandlerError
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
 from cvpnd.policy.compile import compile_prefixes, compile_rules
@@ -101,6 +100,8 @@ class Gateway:
         """What is in it is complete, so that another attempt finds what is missing."""
         self._keepers: Mapping[str, Keepers] = {}
         """By id, of what was in force as a whole last: to go back to it no file is read, whatever has become of it."""
+        self._login_parts = LoginParts()
+        """The same."""
         self._checks = Checks(self._managed, self._crl_memory, self._running)
         self._device_numbers = itertools.count()
         self._indexes = itertools.count()
@@ -263,14 +264,12 @@ class Gateway:
         config = file.model_copy(update={"endpoints": (*checked.of_file, *checked.managed)})
         self.control.set_limits(config.daemon.strangers)
         users = await asyncio.to_thread(self.store.local_users)
-        directories = {e.id: await asyncio.to_thread(open_directory, e) for e in file.directories} if again else {}
-        handlers = [await asyncio.to_thread(open_handler, each) for each in file.handlers] if again else []
-        radius = [(each, await asyncio.to_thread(radius_settings, each)) for each in file.radius] if again else []
-        await self.identity_providers.read(config, again=again)
-        if again:
-            self.accounts.set_radius(radius)
-            self.accounts.set_directories(directories)
-            self.control.handlers.replace(handlers)
+        parts = await asyncio.to_thread(LoginParts.open, file, self._login_parts, read=read) if again else None
+        await self.identity_providers.read(config, again=again, read=read)
+        if parts is not None:
+            self.accounts.set_radius(parts.radius)
+            self.accounts.set_directories({each.id: directory for each, directory in parts.directories.items()})
+            self.control.handlers.replace(parts.handlers.values())
         await self._look_again_who_was_ended()
         if any(endpoint.user_method is not None for endpoint in config.endpoints):
             self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
@@ -315,7 +314,7 @@ class Gateway:
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.tally.forget(endpoint_id)
         await asyncio.to_thread(self._managed.forget, checked.managed)
-        self._keepers = checked.keepers
+        self._keepers, self._login_parts = checked.keepers, parts or self._login_parts
         self._could_not_go_back = self._could_not_go_back and not again
 
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:

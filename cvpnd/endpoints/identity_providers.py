@@ -23,14 +23,15 @@ class IdentityProviders:
         self._control = control
         self._store = store
 
-    async def read(self, config: Config, *, again: bool) -> None:
-        """``again``: also those of the file. Raises ``StoreError``."""
+    async def read(self, config: Config, *, again: bool, read: bool) -> None:
+        """``again``: also those of the file, and ``read``: their files too that were read before. Raises
+        ``StoreError``, ``DirectoryError``."""
         methods = [endpoint.user_method for endpoint in config.endpoints]
         federated = any(method is not None and method.is_federated for method in methods)
         if not federated and not config.saml_providers and self._control.saml is None:
             return
         if again:
-            await asyncio.to_thread(self.keeper.read, config.saml_providers)
+            await asyncio.to_thread(self.keeper.read, config.saml_providers, again=read)
         stored = await asyncio.to_thread(self._store.saml_providers)
         await asyncio.to_thread(self.keeper.read_stored, {each.arn: each.metadata for each in stored})
         if self._control.saml is None:

@@ -4,9 +4,10 @@ before and after it alike, nothing says otherwise, and all is made good once nft
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
-from helpers import certs
+from helpers import certs, saml_idp
 from helpers.lab import TARGET_LEG, GatewayProcess, wait_until
 
 SOON_S = 20
@@ -14,6 +15,26 @@ EVERYBODY = '{ network = "10.20.0.0/16", all_groups = true }'
 BEFORE = '{ network = "10.20.0.0/16", group = "eng" }, { network = "10.20.0.30/32", all_groups = true }'
 AFTER = '{ network = "10.20.0.0/16", group = "ops" }'
 HOST, ANOTHER, NEW = "10.20.0.10/32", "10.20.0.20/32", "10.20.0.40/32"
+LOGINS = """
+[[directory]]
+id = "corp"
+type = "openldap"
+servers = ["ldaps://localhost"]
+ca = "{there}/corp.ca"
+bind_dn = "cn=cvpnd,dc=example,dc=org"
+bind_password_file = "{there}/corp.password"
+user_base = "dc=example,dc=org"
+[[radius]]
+directory = "corp"
+servers = ["radius://localhost"]
+secret_file = "{there}/corp.secret"
+[[saml_provider]]
+id = "sso"
+metadata = "{there}/sso.xml"
+[[handler]]
+name = "AWSClientVPN-posture"
+executable = "{there}/posture"
+"""
 
 
 @pytest.fixture
@@ -23,11 +44,25 @@ def broken(faulty_nft):
 
 
 @pytest.fixture
-def half_made(site, broken) -> GatewayProcess:
+def logins(tmp_path) -> Path:
+    """The files of what nobody logs in with meanwhile."""
+    there = tmp_path / "logins"
+    there.mkdir()
+    (there / "corp.ca").write_bytes(certs.authority().certificate_pem)
+    (there / "corp.password").write_text("of the service")
+    (there / "corp.secret").write_text("0123456789abcdef")
+    (there / "sso.xml").write_text(saml_idp.metadata())
+    (there / "posture").write_text("#!/bin/sh\n")
+    (there / "posture").chmod(0o755)
+    return there
+
+
+@pytest.fixture
+def half_made(site, broken, logins) -> GatewayProcess:
     """By a reload that takes a network away, so that the firewall has to be another."""
     for number in (20, 30, 40):
         site.lab.target.run("ip", "address", "add", f"10.20.0.{number}/24", "dev", "eth0")
-    before = site.toml().replace(EVERYBODY, BEFORE)
+    before = site.toml().replace(EVERYBODY, BEFORE) + LOGINS.format(there=logins)
     path = f"{broken.parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     gateway = site._gateway = site.lab.gateway_process(before, PATH=path)
     for rule in (HOST, ANOTHER):
@@ -42,6 +77,17 @@ def half_made(site, broken) -> GatewayProcess:
 def problems(gateway: GatewayProcess) -> list[dict[str, str]]:
     found = json.loads(gateway.ctl("status", "--json", check=False).stdout)["problems"]
     return [each for each in found if "less than its authorization rules say" in each["what"]]
+
+
+def goes_back_and_replaces_a_device(site, ping, broken, gateway: GatewayProcess) -> None:
+    broken.unlink()
+    wait_until(lambda: not problems(gateway), SOON_S, what="the configuration before is in force")
+    client = site.connect()
+    assert ping("10.20.0.30") == 1.0
+    (endpoint,) = gateway.ctl_json("endpoint", "list")
+    site.lab.gateway.run("ip", "link", "delete", endpoint["interface"])
+    client.wait_connected(SOON_S, times=2)
+    assert ping("10.20.0.30") == 1.0
 
 
 def test_only_what_holds_before_and_after_holds_and_no_rule_comes_in_force(site, ping, broken, half_made):
@@ -76,12 +122,17 @@ def test_a_list_on_disk_that_goes_back_keeps_the_gateway_from_nothing_else(site,
     gateway = half_made
     site.write_crl(start=certs.START - 20 * certs.DAY)
     wait_until(lambda: "crl-goes-back" in gateway.log(), SOON_S)
-    broken.unlink()
-    wait_until(lambda: not problems(gateway), SOON_S, what="the configuration before is in force")
-    client = site.connect()
-    assert ping("10.20.0.30") == 1.0
-    (endpoint,) = gateway.ctl_json("endpoint", "list")
-    site.lab.gateway.run("ip", "link", "delete", endpoint["interface"])
-    client.wait_connected(SOON_S, times=2)
-    assert ping("10.20.0.30") == 1.0
+    goes_back_and_replaces_a_device(site, ping, broken, gateway)
     assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
+
+
+def test_broken_files_of_logins_keep_the_gateway_from_nothing_but_a_reload(site, ping, broken, half_made, logins):
+    """Whoever renews them may be in the midst of it."""
+    gateway = half_made
+    for name, text in (("corp.ca", "none"), ("corp.password", ""), ("sso.xml", "<html/>")):
+        (logins / name).write_text(text)
+    for name in ("corp.secret", "posture"):
+        (logins / name).unlink()
+    goes_back_and_replaces_a_device(site, ping, broken, gateway)
+    refused = gateway.ctl("reload", check=False)
+    assert refused.returncode == 1 and str(logins) in refused.stderr
