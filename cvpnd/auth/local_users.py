@@ -20,12 +20,14 @@ class LocalUser:
     password_hash: str = field(repr=False)
     groups: frozenset[str] = frozenset()
     disabled: bool = False
+    person: bytes = b""
+    """As in ``Account``."""
 
     @property
     def account(self) -> Account | Refused:
         if self.disabled:
             return Refused(Refusal.ACCOUNT_DISABLED, f"{self.name} is disabled")
-        return Account(self.name, self.groups, hashlib.sha256(self.password_hash.encode()).digest())
+        return Account(self.name, self.groups, hashlib.sha256(self.password_hash.encode()).digest(), self.person)
 
 
 class LocalUsers:

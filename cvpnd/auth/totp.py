@@ -39,6 +39,8 @@ class Enrolled(Protocol):
     def secret(self) -> bytes: ...
     @property
     def last_step(self) -> int: ...
+    @property
+    def person(self) -> bytes: ...
 
 
 class Authenticators(Protocol):
@@ -77,14 +79,13 @@ class Totp:
             return proven
         if proven.code or proven.answers:
             return self._check(asker.directory, proven.account, proven.code)
-        if self._authenticators.authenticator(asker.directory, proven.account.name) is None:
-            return _not_enrolled(asker.directory, proven.account.name)
-        return self._questions.ask(proven, self._clock())
+        enrolled = self._enrolled(asker.directory, proven.account)
+        return enrolled if isinstance(enrolled, Refused) else self._questions.ask(proven, self._clock())
 
     def _check(self, directory: str, account: Account, code: Secret) -> Account | Refused:
-        enrolled = self._authenticators.authenticator(directory, account.name)
-        if enrolled is None:
-            return _not_enrolled(directory, account.name)
+        enrolled = self._enrolled(directory, account)
+        if isinstance(enrolled, Refused):
+            return enrolled
         typed = code.without(AS_PEOPLE_TYPE)
         if len(typed) != DIGITS or not all(0x30 <= byte <= 0x39 for byte in typed.view()):
             digest = recovery_digest(enrolled.secret, typed)  # no guess finds one of these: never held up
@@ -101,6 +102,17 @@ class Totp:
             return Refused(Refusal.MFA_CODE_REUSED, f"the code of {account.name}, or a later one, was used before")
         self._throttle.right(key)
         return account
+
+    def _enrolled(self, directory: str, account: Account) -> Enrolled | Refused:
+        """The account's own authenticator: that of who had its name before is nobody's any more."""
+        enrolled = self._authenticators.authenticator(directory, account.name)
+        fix = f"cvpnctl user totp enrol {account.name} --directory {directory}"
+        if enrolled is None:
+            return Refused(Refusal.MFA_NOT_ENROLLED, f"{account.name} has no authenticator; {fix}")
+        if enrolled.person and account.person and enrolled.person != account.person:
+            what = f"the authenticator of {account.name} is that of another person, who had the name before"
+            return Refused(Refusal.MFA_NOT_ENROLLED, f"{what}; {fix}")
+        return enrolled
 
 
 def new_secret() -> bytes:
@@ -135,8 +147,3 @@ def _step_of(secret: bytes, code: Secret, now: float) -> int | None:
 
 def _totp(secret: bytes) -> TOTP:
     return TOTP(secret, DIGITS, SHA1(), STEP_S)  # noqa: S303 - HMAC-SHA1, the one that every app knows
-
-
-def _not_enrolled(directory: str, username: str) -> Refused:
-    fix = f"cvpnctl user totp enrol {username} --directory {directory}"
-    return Refused(Refusal.MFA_NOT_ENROLLED, f"{username} has no authenticator; {fix}")

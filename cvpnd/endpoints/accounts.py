@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -82,7 +83,7 @@ class Accounts:
         self._local.replace(
             [
                 *(LocalUser(u.name, u.password_hash, frozenset(u.groups)) for u in file.local_users),
-                *(LocalUser(u.name, u.password_hash, frozenset(u.groups), u.disabled) for u in stored),
+                *(LocalUser(u.name, u.password_hash, frozenset(u.groups), u.disabled, _person(u)) for u in stored),
             ]
         )
         for username in self._logged_in(LOCAL_DIRECTORY):
@@ -151,6 +152,11 @@ class Accounts:
             pass
         except StoreError as error:
             log.warning("kept passwords stay where they are: %s", error)
+
+
+def _person(user: StoredLocalUser) -> bytes:
+    """Somebody may be removed and another added in their name between two looks at a store that others change too."""
+    return struct.pack(">d", user.created_at)
 
 
 def _user(connection: Connection, directory: str) -> str | None:

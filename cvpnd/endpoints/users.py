@@ -36,6 +36,8 @@ class UserOperations(OperationsBase):
                 if any_spelling(each.name) == any_spelling(name):  # whoever ends one of them, or counts, means both
                     raise OperationError("EntityAlreadyExists", f"there is a user {each.name} already")
             await self._store(self._stored.add_local_user, user)
+            # of somebody whom the file had by that name
+            await self._store(self._stored.remove_authenticator, LOCAL_DIRECTORY, name)
             await self._put_in_force(change)
         return _view(user)
 

@@ -18,6 +18,8 @@ class StoredAuthenticator:
     last_step: int
     recovery: tuple[str, ...] = field(repr=False)
     created_at: float
+    person: bytes = b""
+    """As in ``auth.directory.Account``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class AuthenticatorStore(Database):
             if row is None:
                 return None
             secret = self._opened(connection, row.secret, _row(directory, username))
-            return StoredAuthenticator(directory, username, secret, row.last_step, tuple(row.recovery), row.created_at)
+            recovery, person = tuple(row.recovery), row.person or b""
+            return StoredAuthenticator(directory, username, secret, row.last_step, recovery, row.created_at, person)
 
     def enrol(self, new: StoredAuthenticator) -> bool:
         """In place of the one that the user has. Whether there was one."""
@@ -59,6 +62,7 @@ class AuthenticatorStore(Database):
                     last_step=new.last_step,
                     recovery=list(new.recovery),
                     created_at=new.created_at,
+                    person=new.person or None,
                 )
             )
             details = {"directory": new.directory, "username": new.username}

@@ -291,6 +291,7 @@ authenticator = Table(
     Column("last_step", Integer, nullable=False),  # of the latest code that was taken; none up to it is taken again
     Column("recovery", JSON, nullable=False),  # digests of the recovery codes that are left
     Column("created_at", Double, nullable=False),
+    Column("person", LargeBinary),  # who had the name then, as the directory tells them apart; NULL = it does not
 )
 
 # Codes that RADIUS servers have found right.

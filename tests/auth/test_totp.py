@@ -146,6 +146,18 @@ def test_a_recovery_code_lets_in_once(desk, store):
     assert desk.log_in(f"CRV1::{desk.ask()}::{CODES[4]}") == "anna"
 
 
+def test_who_has_a_name_has_not_the_authenticator_of_who_had_it_before(desk, store):
+    digests = tuple(recovery_digest(SECRET, Secret.of_text(each)) for each in CODES)
+    assert store.enrol(StoredAuthenticator("local", "anna", SECRET, 0, digests, NOW, b"the first"))
+    desk.users.replace([LocalUser("anna", HASH, person=b"the second"), LocalUser("bob", HASH, person=b"whoever")])
+    for sent in ("right", static("right", code()), static("right", CODES[0])):
+        assert desk.log_in(sent) is Refusal.MFA_NOT_ENROLLED
+    desk.users.replace([LocalUser("anna", HASH, person=b"the first"), LocalUser("bob", HASH, person=b"whoever")])
+    assert desk.log_in(static("right", code())) == "anna"
+    assert desk.log_in(static("right", CODES[0])) == "anna"
+    assert desk.log_in(static("right", code()), "bob") == "bob", "who enrolled when nobody was told apart"
+
+
 @pytest.mark.parametrize("kind", ["code", "recovery code"])
 def test_of_logins_that_race_with_one_code_one_is_let_in(desk, store, monkeypatch, kind):
     """All of them have read that it is unused before any takes it."""

@@ -24,9 +24,10 @@ from helpers.netns import Process
 from helpers.postgresql import PostgreSql, installed
 from helpers.tokens import token_key
 
+from cvpnd.auth.passwords import hash_password
 from cvpnd.auth.revoked_logins import RevokedLogins
 from cvpnd.auth.tokens import Token, TokenOwner
-from cvpnd.store import Store
+from cvpnd.store import Store, StoredLocalUser
 from cvpnd.wire.tls import fingerprint
 
 API = "http://127.0.0.1:8443"
@@ -226,6 +227,16 @@ def test_who_is_ended_at_one_gateway_is_ended_at_the_other_and_while_the_databas
         elsewhere.wait_for("Terminated by the administrator")
         for client in (alice, elsewhere):
             client.stop()
+        elsewhere = there.client()
+        with closing(Store.open(state, key)) as store:  # between two looks of the gateway, which never sees her gone
+            another = StoredLocalUser("alice", hash_password("right"), (), False, time.time())
+            transaction = store.begin()
+            with transaction.joined():
+                assert store.remove_local_user("alice")
+                store.add_local_user(another)
+            transaction.commit()
+        elsewhere.wait_for("Account disabled")
+        elsewhere.stop()
         token = _token_of_alice(state, key, endpoint)
         there.client(password=token).stop()
         elsewhere = there.client()

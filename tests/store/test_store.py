@@ -227,7 +227,7 @@ def test_processes_that_open_a_new_store_at_once_migrate_it_once(url: str) -> No
     assert [child.wait(60) for child in children] == [0] * 8
     engine = create_engine(sqlalchemy_url(url))
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0014",)]
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).all() == [("0015",)]
     engine.dispose()
 
 
@@ -475,7 +475,7 @@ def test_log_groups_have_streams(url: str) -> None:
 def test_a_code_that_reaches_several_gateways_at_once_is_taken_by_one(url: str, key_file: Path) -> None:
     stores = [Store.open(url, key_file) for _ in range(2)]
     try:
-        new = StoredAuthenticator("local", "anna", b"secret of anna", 0, ("first", "second"), 1.0)
+        new = StoredAuthenticator("local", "anna", b"secret of anna", 0, ("first", "second"), 1.0, b"\0\xff")
         assert not stores[0].enrol(new)
         assert stores[1].authenticator("local", "anna") == new
         assert stores[1].authenticator("office", "anna") is None
