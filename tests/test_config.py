@@ -33,6 +33,11 @@ directory = "local"
 servers = ["radius://otp"]
 secret_file = "x"
 """
+LOCAL_USER = """
+[[local_users]]
+name = "{}"
+password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$2FRIBVaDbl6Lq0xTLtPUHFPYMCjLlM3p2B6dBNcGZ0U"
+"""
 RADIUS_METHOD = '[{ type = "directory-service-authentication", directory = "local", mfa = "radius" }]'
 REFERENCE = Path(__file__).parents[1] / "conf" / "cvpnd.toml"
 
@@ -396,6 +401,11 @@ def test_a_mistake_in_an_endpoint_is_told_with_its_key_path_and_the_fix(
         ('[portal]\nurl = "https://vpn.example.com/sso"', "portal.url: 'https://vpn.example.com/sso' has something"),
         ('[portal]\nurl = "https://a@vpn.example.com"', "portal.url: 'https://…@vpn.example.com' is no place that"),
         ('[portal]\nlisten = "vpn.example.com:443"', "portal.listen: 'vpn.example.com' is not an address of this host"),
+        (
+            LOCAL_USER.format("Anna") + LOCAL_USER.format("anna"),
+            'local_users[1].name: "anna" is local_users[0].name in another spelling; choose another',
+        ),
+        (LOCAL_USER.format("anna") * 2, 'local_users[1].name: "anna" is already local_users[0].name; choose another'),
         ("[quotas]\nrules = -1", "quotas.rules: -1 is too small"),
         (DIRECTORY + 'servers = ["http://dc1"]', "directory[0].servers[0]: 'http://dc1' is no directory server"),
         (

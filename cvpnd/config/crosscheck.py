@@ -12,6 +12,7 @@ from cvpnd.config.file import Config
 from cvpnd.config.networks import DEFAULT_GROUP, SubnetConfig
 from cvpnd.config.saml import PROVIDER_ARN
 from cvpnd.config.values import LOCAL, LOCAL_DIRECTORY, IPNetwork, covers, overlap
+from cvpnd.spelling import any_spelling
 
 Problem = tuple[str, str]
 
@@ -19,7 +20,7 @@ Problem = tuple[str, str]
 def cross_check(config: Config) -> list[Problem]:
     """Every problem between the tables of a configuration whose tables are each in order."""
     problems = [*_duplicates(config), *_networks_of_the_host(config), *_sockets(config), *_client_networks(config)]
-    problems += _radius(config)
+    problems += [*_spellings(config), *_radius(config)]
     for index, endpoint in enumerate(config.endpoints):
         at = f"endpoint[{index}]"
         problems += _associations(at, endpoint, config)
@@ -80,6 +81,19 @@ def _duplicates(config: Config) -> Iterator[Problem]:
                 if key == "endpoint[{}].id" and config.endpoints[first].name == config.endpoints[index].name:
                     continue
                 yield key.format(index), f'"{value}" is already {key.format(first)}; choose another'
+
+
+def _spellings(config: Config) -> Iterator[Problem]:
+    """Whoever ends the sessions of one of them, or counts them, means both; and one may be let in as the other where
+    the names differ only in how accents are composed."""
+    first: dict[str, int] = {}
+    for index, user in enumerate(config.local_users):
+        before = first.setdefault(any_spelling(user.name), index)
+        if before != index and config.local_users[before].name != user.name:
+            yield (
+                f"local_users[{index}].name",
+                f'"{user.name}" is local_users[{before}].name in another spelling; choose another',
+            )
 
 
 # -- networks of the host -----------------------------------------------------------------------------------
