@@ -521,9 +521,8 @@ class ControlPlane:
                 "strangers", "handshakes of strangers fail faster than they are written down, the last: %s", reason
             )
             return
-        log.info(
-            "%s (%s) ended: %s %s", connection.connection_id, connection.common_name, reason, connection.end_detail
-        )
+        who = connection.username or connection.common_name
+        log.info("%s (%s) ended: %s %s", connection.connection_id, who, reason, connection.end_detail)
         self._on_ended(connection)
 
     def make_room(self, endpoint: ServedEndpoint, host: str) -> None:

@@ -54,6 +54,7 @@ def test_a_password_alone_lets_in_and_groups_decide_what_is_reached(site, start,
     assert {e["username"] for e in gateway.connection_log()} == {"alice", "bob"}
     assert gateway.ctl_json("connection", "terminate", "--username", "bob")
     bob.wait_for("Terminated by the administrator")
+    gateway.running.wait_for(r"\(bob\) ended: terminated")
     assert alice.connected_count == 1
     metrics = gateway.metrics()
     assert metrics['cvpnd_directory_seconds_count{directory="local"}'] == 2
