@@ -99,7 +99,7 @@ CHECKLIST: dict[str, Point] = {
         ("cvpnd/wire/key_method.py",), ("wire/test_key_method.py::test_garbage_numbers_are_zero",)
     ),
     "data: least lengths, inner headers, source address": Point(
-        ("native/data_packet.c", "native/cbc.c", "native/forward.c", "native/inner.h"),
+        ("native/data_packet.c", "native/cbc.c", "native/forward.c", "native/inner.h", "native/icmp.c"),
         (
             "dataplane/test_drops.py::test_a_datagram_shorter_than_its_headers_is_truncated",
             "dataplane/test_formats.py::test_what_is_too_short_is_truncated",
@@ -108,6 +108,8 @@ CHECKLIST: dict[str, Point] = {
             "dataplane/test_drops.py::test_an_authentic_payload_that_is_no_ip_packet_is_not_ip",
             "dataplane/test_drops.py::test_an_ipv4_source_that_is_not_the_lease_is_a_bad_source",
             "dataplane/test_drops.py::test_an_ipv6_source_that_is_not_the_lease_is_a_bad_source",
+            "dataplane/test_icmp_errors.py::test_what_went_to_another_client_or_to_nobody_is_a_bad_source",
+            "e2e/test_errors_about_others.py::test_no_client_speaks_of_what_went_to_another_one",
             "native/fuzz_link.c",
         ),
     ),
