@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
-from collections.abc import Mapping
+import struct
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from cvpnd.ops.logs import escape_controls
@@ -15,6 +19,8 @@ from cvpnd.ops.logs import escape_controls
 DEFAULT_SOCKET = "/run/cvpnd/admin.sock"
 TIMEOUT_S = 60
 """A reload with a large revocation list may take seconds."""
+
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -38,12 +44,21 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
+    def listener(self) -> int:
+        """The process at the other end, as the kernel says it is called here; 0: it has no name here."""
+        credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _, _ = struct.unpack("3i", credentials)
+        return int(pid) if Path("/proc/self").readlink().name == str(os.getpid()) else 0  # else /proc is another's
+
 
 class Client:
     """One daemon. Every call raises ``Refused`` or ``Unreachable``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.daemon_pid = 0
+        """Of who answered last. In another PID namespace, as of a container, it says another number of itself; 0: it
+        cannot be seen from here."""
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
         return self._request("GET", path, query)
@@ -75,6 +90,7 @@ class Client:
                 connection.request(method, target)
             else:
                 connection.request(method, target, json.dumps(body), {"Content-Type": "application/json"})
+            self.daemon_pid = connection.listener()
             response = connection.getresponse()
             document = json.loads(response.read())
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
@@ -100,6 +116,19 @@ class Client:
             refusal = document.get("error", {})
             raise Refused(refusal.get("code", str(response.status)), refusal.get("message", response.reason))
         return dict(document)
+
+
+def patiently(ask: Callable[[], T], pause_s: float) -> T:
+    """What is answered, by a daemon that is restarted meanwhile too: that it is waited for is said once."""
+    told = False
+    while True:
+        try:
+            return ask()
+        except Unreachable as failure:
+            if not told:
+                sys.stderr.write(f"cvpnctl: {failure}; waiting for it\n")
+            told = True
+        time.sleep(pause_s)
 
 
 def segment(text: str) -> str:

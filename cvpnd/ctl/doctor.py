@@ -49,12 +49,13 @@ def doctor(socket: SocketOption, config: ConfigOption = None, as_json: JsonOptio
 
 
 def running_daemon(socket: Path) -> dict[str, Any] | None:
-    """What it says of itself; None if none answers."""
+    """What it says of itself, ``pid`` as it is called here (``Client.daemon_pid``); None if none answers."""
+    client = Client(socket)
     try:
-        status: dict[str, Any] = Client(socket).get("/status")["status"]
+        status: dict[str, Any] = client.get("/status")["status"]
     except (Unreachable, Refused):
         return None
-    return status
+    return status | {"pid": client.daemon_pid}
 
 
 def config_path(given: Path | None, daemon: dict[str, Any] | None) -> Path:

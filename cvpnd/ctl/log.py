@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
 from cvpnd.ctl import completion
-from cvpnd.ctl.client import Client, Unreachable
+from cvpnd.ctl.client import Client, patiently
 from cvpnd.ctl.options import JsonOption, OnlyEndpoint, SocketOption
 from cvpnd.ctl.output import local_time, print_json, print_line, print_table
 from cvpnd.ops.journal import kind
@@ -134,22 +135,17 @@ def _as_they_come(client: Client, last: int, wanted: Mapping[str, object]) -> It
     """Those of before, and then without end. Only a daemon that has answered once is waited for."""
     answer = client.get("/recent-log", limit=max(1, last), **wanted)
     yield answer["entries"] if last else []
-    waits = False
     while True:
-        log_id, newest = answer["log_id"], answer["newest"]
         time.sleep(POLL_S)
-        try:
-            came = client.get("/recent-log", after=newest, limit=MOST_AT_ONCE, **wanted)
-            if came["log_id"] != log_id:  # another daemon's, which counts anew
-                came = client.get("/recent-log", limit=MOST_AT_ONCE, **wanted)
-            answer = came  # once it is whole
-        except Unreachable as failure:
-            if not waits:
-                sys.stderr.write(f"cvpnctl: {failure}; waiting for it\n")
-            waits = True
-            continue
-        waits = False
+        answer = patiently(partial(_since, answer, client, wanted), POLL_S)
         yield answer["entries"]
+
+
+def _since(answer: Mapping[str, Any], client: Client, wanted: Mapping[str, object]) -> dict[str, Any]:
+    came = client.get("/recent-log", after=answer["newest"], limit=MOST_AT_ONCE, **wanted)
+    if came["log_id"] == answer["log_id"]:
+        return came
+    return client.get("/recent-log", limit=MOST_AT_ONCE, **wanted)  # another daemon's, which counts anew
 
 
 def _in_words(entry: dict[str, str]) -> str:

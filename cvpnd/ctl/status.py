@@ -8,12 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import Annotated, Any
 
 import typer
 
-from cvpnd.ctl.client import Client
+from cvpnd.ctl.client import Client, patiently
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import GAP, duration, local_time, print_json, print_line, print_table, size
 
@@ -50,7 +51,7 @@ def top(
     as_json: JsonOption = False,
 ) -> None:
     """Show the busiest connections and threads, again and again, as many as fit in the terminal. --json: a line for
-    each look."""
+    each look. A daemon that is restarted is waited for."""
     client = Client(socket)
     looks = 0
     redraws = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -58,7 +59,10 @@ def top(
         before = _look(client)
         while count == 0 or looks < count:
             time.sleep(interval)
-            now = _look(client)
+            now = patiently(partial(_look, client), interval)
+            if now[0]["started_at"] != before[0]["started_at"]:  # another daemon's, which counts anew
+                before = now
+                continue
             look = _top(before, now, rows)
             if as_json:
                 print(json.dumps(look))

@@ -92,10 +92,10 @@ def write_bundle(
 
 
 def _environment(daemon: Mapping[str, Any]) -> Mapping[str, str]:
-    if "pid" not in daemon:
+    if not daemon["pid"]:
         raise UnknownSecretsError(
-            "the daemon that runs is older than this cvpnctl and does not say where its environment is; secrets"
-            " in there are to be left out of the archive: restart it"
+            "the daemon runs in another PID namespace than this, as in a container, and its environment cannot be read "
+            "from here; secrets in there are to be left out of the archive: run this where it runs"
         )
     return environment_of(daemon["pid"])
 

@@ -36,7 +36,8 @@ class Facts:
     """None: the file cannot be used, for ``config_problems``."""
     config_problems: tuple[str, ...] = ()
     daemon: Mapping[str, Any] | None = None
-    """What it answers to ``/v1/status``; None: no daemon answers."""
+    """What it answers to ``/v1/status``, its ``pid`` as it is called here, 0 if it cannot be seen from here; None: no
+    daemon answers."""
     links: Sequence[Link] = field(default_factory=tuple)
     user: DaemonUser | None = None
     """Whose files they have to be, where that is somebody else than who asks."""

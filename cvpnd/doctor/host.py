@@ -180,7 +180,7 @@ def _is_own(netlink: IPRoute, address: IPv4Address | IPv6Address) -> bool:
 
 def open_files(facts: Facts) -> Iterator[Finding]:
     """Of the daemon. Each client over TCP is one."""
-    if facts.daemon is None:
+    if facts.daemon is None or not facts.daemon["pid"]:
         return
     process = Path("/proc") / str(facts.daemon["pid"])
     (limit,) = (line for line in (process / "limits").read_text().splitlines() if line.startswith("Max open files"))

@@ -75,7 +75,12 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             "daemon", "cvpnd does not run, or does not answer here", "systemctl start cvpnd, or --socket PATH"
         )
         return
-    if _is_elsewhere(facts.daemon["pid"]):
+    if not facts.daemon["pid"]:
+        yield warning(
+            "daemon", "cvpnd runs in another PID namespace than this, as in a container: as whom it runs, which files "
+            "it has open and on which network it serves cannot be seen from here", "run cvpnctl doctor where it runs",
+        )  # fmt: skip
+    elif _is_elsewhere(facts.daemon["pid"]):
         yield warning(
             "daemon", "cvpnd runs in another network namespace than this: what is said of interfaces, routes and "
             "firewalls is not of where it serves", f"nsenter --net --target {facts.daemon['pid']} cvpnctl doctor",

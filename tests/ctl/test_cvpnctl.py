@@ -139,11 +139,14 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+FOLLOW = ("log", "follow")
+
+
 @contextlib.contextmanager
-def followed(sock: Path, directory: Path) -> Iterator[tuple[Path, Path]]:
-    """What ``log follow`` shows, and what it complains of."""
+def going_on(sock: Path, directory: Path, *arguments: str) -> Iterator[tuple[Path, Path]]:
+    """What a command shows that goes on until it is interrupted, and what it complains of."""
     shown, complaints = directory / "shown", directory / "complaints"
-    command = [sys.executable, "-m", "cvpnd.ctl", "log", "follow"]
+    command = [sys.executable, "-m", "cvpnd.ctl", *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CVPND_SOCKET": str(sock)}
     with (
         shown.open("w") as out,
@@ -162,7 +165,7 @@ def followed(sock: Path, directory: Path) -> Iterator[tuple[Path, Path]]:
 def test_nothing_is_shown_twice_when_a_daemon_that_lives_does_not_answer(
     tmp_path: Path, sock: Path, operations: MemoryOperations
 ) -> None:
-    with admin_server(operations, sock), followed(sock, tmp_path) as (shown, complaints):
+    with admin_server(operations, sock), going_on(sock, tmp_path, *FOLLOW) as (shown, complaints):
         with contextlib.ExitStack() as crowd:
             for _ in range(CONNECTIONS_PER_USER + 1):  # the follower may have a place at this moment
                 crowd.enter_context(socket.socket(socket.AF_UNIX)).connect(str(sock))
@@ -177,7 +180,7 @@ def test_the_log_is_followed_beyond_a_restart_of_the_daemon(tmp_path: Path, sock
     second.connections = [replace(EVE, common_name="mallory")]
     with contextlib.ExitStack() as stopped:
         stopped.enter_context(admin_server(first, sock))
-        with followed(sock, tmp_path) as (shown, complaints):
+        with going_on(sock, tmp_path, *FOLLOW) as (shown, complaints):
             stopped.close()
             wait_until(complaints.read_text, 5, "that nobody answers")
             sock.unlink(missing_ok=True)
@@ -187,6 +190,31 @@ def test_the_log_is_followed_beyond_a_restart_of_the_daemon(tmp_path: Path, sock
     assert shown.read_text().count("\n") == len(first.connections) + 1, "each once"
     lines = complaints.read_text().splitlines()
     assert all("waiting for it" in line for line in lines) and len(lines) <= 2
+
+
+def test_the_busiest_are_shown_beyond_a_restart_of_the_daemon(tmp_path: Path, sock: Path) -> None:
+    first, second = MemoryOperations(), MemoryOperations()
+    second.started_at += 60
+    second.connections = [replace(EVE, connection_id="c-mallory", common_name="mallory", status="active")]
+    with contextlib.ExitStack() as stopped:
+        stopped.enter_context(admin_server(first, sock))
+        with going_on(sock, tmp_path, "top", "--interval", "0.2") as (shown, complaints):
+            stopped.close()
+            wait_until(complaints.read_text, 5, "that nobody answers")
+            sock.unlink(missing_ok=True)
+            with admin_server(second, sock):
+                wait_until(lambda: "mallory" in shown.read_text(), 5, "who is there now")
+                time.sleep(0.5)
+    of_now = shown.read_text()[shown.read_text().index("mallory") :]
+    assert "alice" not in of_now and "busy: nothing" in of_now
+    lines = complaints.read_text().splitlines()
+    assert all("waiting for it" in line for line in lines) and len(lines) <= 2
+
+
+def test_a_daemon_that_never_answered_is_not_waited_for(ctl: Ctl, tmp_path: Path) -> None:
+    for command in (("top",), FOLLOW):
+        told = ctl(*command, "--socket", str(tmp_path / "nowhere.sock"), code=3)
+        assert "no cvpnd is listening" in told.stderr and "waiting" not in told.stderr
 
 
 def test_rules(ctl: Ctl, operations: MemoryOperations) -> None:

@@ -93,6 +93,7 @@ class MemoryOperations:
     broken: bool = False
     """Operations fail with an exception that is not a refusal."""
     reloads: int = 0
+    started_at: float = 1699999000.0
 
     def _endpoint(self, endpoint: str | None) -> None:
         if endpoint not in (None, STAFF.name, STAFF.endpoint_id):
@@ -215,7 +216,7 @@ class MemoryOperations:
             STAFF.name, STAFF.listen, STAFF.interface, 2, 0, 2, 1021, 1_500_000, 20, 3, 1700086400.0, 1699999999.0
         )
         return StatusView(
-            "0.1.0", 4711, "/etc/cvpnd/cvpnd.toml", 1699999000.0, 1700000000.0, 1, 2, "OpenSSL", (endpoint,),
+            "0.1.0", 4711, "/etc/cvpnd/cvpnd.toml", self.started_at, 1700000000.0, 1, 2, "OpenSSL", (endpoint,),
             tuple(self.problems), {"main": 1.0},
         )  # fmt: skip
 
