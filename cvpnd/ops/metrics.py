@@ -61,6 +61,8 @@ class GatewayMetrics:
     """Tables and keys of the file that are read when the daemon starts, and stand otherwise now."""
     https_troubles: Mapping[str, str] = field(default_factory=dict)
     """Portal and API -> why a renewed certificate of theirs is not shown."""
+    api_certificate_replaced_at: float | None = None
+    """When the one that signs itself was, lately."""
     changed_files: Mapping[str, float | None] = field(default_factory=dict)
     """Of the configuration, since they were read: when they were written last; None: they cannot be read any more."""
     host_changes: Mapping[str, int] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from cvpnd.ops.endpoint_metrics import EndpointMetrics
 from cvpnd.ops.metrics import GatewayMetrics
 
 DAY_S = 86_400
+WEEK_S = 7 * DAY_S
 CRL_DAYS, CERTIFICATE_DAYS, AUTHORITY_DAYS = 3, 14, 30
 """Before their expiry, for ``cvpnctl doctor`` too."""
 WITHOUT_LIST_FIX = (
@@ -37,6 +38,13 @@ def find_problems(metrics: GatewayMetrics, now: float) -> list[Problem]:
 
 
 def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
+    yield from _of_store(metrics, now)
+    yield from _of_configuration(metrics, now)
+    yield from _of_host_and_logs(metrics, now)
+    yield from _of_whom_it_asks(metrics)
+
+
+def _of_store(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
     if metrics.store_outage_since is not None:
         yield Problem(
             "critical",
@@ -53,7 +61,8 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             "ended logins",
             f"not in the state database yet: {'; '.join(metrics.endings_unstored)}; other gateways on it do not know "
             "that they were ended, and this one forgets it when it is restarted",
-            "see to the state database, and restart nothing before: they are stored by themselves then",
+            "see to the state database, and restart nothing before: they are stored by themselves then. Until then end "
+            "them at each other gateway as well",
         )
     for endpoint_id, why in metrics.set_aside.items():
         yield Problem(
@@ -62,6 +71,9 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"it cannot be served here as it should be: {why}",
             "free here what it needs, or change it at the other gateway; it is tried again every minute",
         )
+
+
+def _of_configuration(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
     if metrics.last_reload_problem:
         why = "; ".join(metrics.last_reload_problem.splitlines())
         then = "and what was before cannot be put back yet" if metrics.is_astray else "an older configuration runs on"
@@ -78,6 +90,14 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"its certificate was read last and cannot be used, so that the one before is shown: {why}",
             f"correct certificate and private_key of [{name.lower()}]; cvpnctl reload",
         )
+    if (at := metrics.api_certificate_replaced_at) is not None and now < at + WEEK_S:
+        yield Problem(
+            "warning",
+            "API",
+            f"its certificate, which signs itself, is another one since {_utc(at)}, as the one before was about to "
+            "end: whoever trusts a copy of that is refused by their tools",
+            "give them the new api.crt, which is beside the state database; a week after this goes",
+        )
     for path, at in () if metrics.last_reload_problem else sorted(metrics.changed_files.items()):
         when = "cannot be read any more" if at is None else f"was changed at {_utc(at)}, and is not reloaded"
         yield Problem("warning", "configuration", f"{path} {when}: what was read before is in force", "cvpnctl reload")
@@ -88,6 +108,9 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"{', '.join(metrics.awaits_restart)} changed in the file, and is read when the daemon starts",
             "systemctl restart cvpnd; clients come straight back",
         )
+
+
+def _of_host_and_logs(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
     if metrics.host_trouble:
         yield Problem(
             "critical", "host", metrics.host_trouble, "undo that, or cvpnctl doctor says what; then cvpnctl reload"
@@ -108,6 +131,9 @@ def _of_daemon(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             f"{loss.why}",
             "see to that disk or daemon (a removed log directory takes a restart); a day after the last this goes",
         )
+
+
+def _of_whom_it_asks(metrics: GatewayMetrics) -> Iterator[Problem]:
     for name, trouble in sorted(metrics.handler_troubles.items()):
         if trouble:
             yield Problem(

@@ -8,7 +8,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cvpnd.pki.authority import CLOCK_SKEW, certificate_pem, new_key, private_key_pem, utc_now
@@ -16,14 +18,17 @@ from cvpnd.pki.files import PRIVATE_FILE, PUBLIC_FILE, write_file
 from cvpnd.pki.issue import SERVER_DAYS
 
 NAME = "cvpnd API"
+RENEWED_BEFORE = datetime.timedelta(days=30)
+"""Its end: for whoever has to give the new one to others. Somebody else's, in its place, is left alone until then."""
 
 
-def ensure_self_signed(directory: Path, host: str) -> tuple[Path, Path]:
+def ensure_self_signed(certificate_path: Path, key_path: Path, host: str) -> bool:
     """Files of a certificate and its key that are good for ``host``, this host's name and localhost: those that are
-    there, or new ones in place of expired ones. Raises OSError."""
-    certificate_path, key_path = directory / "api.crt", directory / "api.key"
-    if _usable(certificate_path) and key_path.exists():
-        return certificate_path, key_path
+    there, or new ones in place of such as end soon, or do not belong together. Whether a certificate was replaced.
+    Raises ``OSError``."""
+    if _are_good(certificate_path, key_path):
+        return False
+    replaced = certificate_path.exists()
     key, now = new_key("ecdsa"), utc_now()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.DNSName(socket.gethostname())]
@@ -41,14 +46,19 @@ def ensure_self_signed(directory: Path, host: str) -> tuple[Path, Path]:
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(key, hashes.SHA256())
     )
-    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    certificate_path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     write_file(key_path, private_key_pem(key), PRIVATE_FILE, replace=True)
     write_file(certificate_path, certificate_pem(certificate), PUBLIC_FILE, replace=True)
-    return certificate_path, key_path
+    return replaced
 
 
-def _usable(path: Path) -> bool:
+def _are_good(certificate_path: Path, key_path: Path) -> bool:
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > utc_now()
-    except (FileNotFoundError, ValueError):
+        certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+        key = load_pem_private_key(key_path.read_bytes(), None)
+    except (FileNotFoundError, ValueError, TypeError, UnsupportedAlgorithm):
         return False
+    now = utc_now()
+    before = RENEWED_BEFORE if certificate.issuer == certificate.subject else datetime.timedelta()
+    lasts = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - before
+    return lasts and certificate.public_key() == key.public_key()

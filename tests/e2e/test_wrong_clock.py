@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import ssl
 import time
 
 import pytest
+from cryptography import x509
 from helpers import certs
 from helpers.lab import GatewayProcess, wait_until
 from helpers.tokens import written_token
@@ -137,3 +140,33 @@ def test_a_certificate_that_is_revoked_while_the_clock_is_far_ahead_is_revoked_a
     site.connect(alice, wait=False, name="again").wait_for("fatal SSL alert")
     wait_until(lambda: "certificate-revoked" in gateway.refusals(), 10)
     site.connect(bob, name="bob", client=site.lab.clients[1], host=site.lab.gateway_address_of(1, 4))
+
+
+def test_the_apis_certificate_that_signs_itself_is_another_one_before_it_ends(site, clock):
+    """Told for who has a copy, and shown while the daemon runs on; so it is after a clock that was ahead."""
+    toml = '[api]\nlisten = "https://127.0.0.1:8443"\n' + site.toml()
+    site._gateway = gateway = site.lab.gateway_process(toml, **clock.environment)
+
+    def shown() -> str:
+        with site.lab.gateway.entered():
+            return ssl.get_server_certificate(("127.0.0.1", 8443))
+
+    def told() -> list[str]:
+        return [each["what"] for each in status(gateway)["problems"] if each["subject"] == "API"]
+
+    wait_until(lambda: "ready: " in gateway.log(), 10, "the API")
+    first = shown()
+    assert first == (site.directory / "api.crt").read_text() and told() == []
+    clock.set("+800d")
+    wait_until(lambda: shown() != first, 15, "another certificate")
+    second = shown()
+    assert second == (site.directory / "api.crt").read_text() and "about to end" in told()[0]
+    assert "whoever trusts a copy of the one before needs the new" in gateway.log()
+    clock.set("+0")
+    wait_until(lambda: shown() != second, 15, "one that is good now")
+    certificate = x509.load_pem_x509_certificate(shown().encode())
+    assert certificate.not_valid_before_utc.timestamp() < time.time() < certificate.not_valid_after_utc.timestamp()
+
+
+def status(gateway: GatewayProcess) -> dict[str, list[dict[str, str]]]:
+    return json.loads(gateway.ctl("status", "--json", check=False).stdout)

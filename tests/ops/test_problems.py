@@ -60,6 +60,9 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert len(problems(changed_files={"/etc/cvpnd/cvpnd.toml": NOW}, last_reload_problem="no")) == 1
     (waiting,) = problems(awaits_restart=("[api]", "daemon.workers"))
     assert "[api], daemon.workers changed in the file" in waiting.what and "restart" in waiting.fix
+    (replaced,) = problems(api_certificate_replaced_at=NOW - DAY_S)
+    assert (replaced.severity, replaced.subject) == ("warning", "API") and "2023-11-13 22:13:20" in replaced.what
+    assert problems(api_certificate_replaced_at=NOW - 7 * DAY_S) == []
     assert problems(host_trouble="lan is down")[0].severity == "critical"
     (aside,) = problems(set_aside={"cvpn-endpoint-1": "its port is taken"})
     assert aside.severity == "critical" and "cannot be served here as it should be: its port is taken" in aside.what

@@ -21,6 +21,7 @@ from cvpnd.pki.files import PkiError, locked, write_file
 from cvpnd.pki.index import certificates, format_serial, parse_serial, read_crl, revoked_serials
 from cvpnd.pki.issue import issue_client, issue_server
 from cvpnd.pki.revocation import CRL_DAYS, ensure_crl, revoke, sign_again_if_due
+from cvpnd.pki.self_signed import RENEWED_BEFORE, ensure_self_signed
 from cvpnd.reasons import Refusal
 
 
@@ -366,3 +367,39 @@ def test_a_crl_of_somebody_else_is_not_built_upon(authority):
         with pytest.raises(PkiError, match=r"crl\.pem"):
             revoke(authority, name="alice")
         assert authority.crl_path.read_bytes() == data
+
+
+# --- the API's own, which signs itself ------------------------------------------------------------------------------
+
+
+def test_the_apis_certificate_is_another_one_before_it_ends_and_where_it_cannot_be_used(tmp_path, monkeypatch):
+    paths = certificate, key = tmp_path / "state" / "api.crt", tmp_path / "state" / "api.key"
+    assert not ensure_self_signed(*paths, "192.0.2.1"), "there was none before"
+    first = x509.load_pem_x509_certificate(certificate.read_bytes())
+    assert (mode(certificate), mode(key)) == (0o644, 0o600)
+
+    def at(when):
+        monkeypatch.setattr("cvpnd.pki.self_signed.utc_now", lambda: when)
+        return ensure_self_signed(*paths, "192.0.2.1")
+
+    begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
+    day = datetime.timedelta(days=1)
+    assert not at(begins) and not at(ends - RENEWED_BEFORE - day)
+    before = certificate.read_bytes(), key.read_bytes()
+    assert at(ends - RENEWED_BEFORE + day) and certificate.read_bytes() != before[0]
+    assert at(begins + day), "by a clock that was ahead"
+    assert not at(begins + day)
+    key.write_bytes(before[1])
+    assert at(begins + day), "a crash left the key of another one"
+    certificate.write_text("damaged")
+    assert at(begins + day)
+
+
+def test_what_an_authority_signed_in_its_place_is_left_alone_until_it_ends(tmp_path, authority, monkeypatch):
+    issue_server(authority, "vpn.example.com", days=RENEWED_BEFORE.days - 10)
+    paths = certificate, _ = authority.directory / "server.crt", authority.directory / "server.key"
+    before = certificate.read_bytes()
+    assert not ensure_self_signed(*paths, "192.0.2.1") and certificate.read_bytes() == before
+    ends = x509.load_pem_x509_certificate(before).not_valid_after_utc
+    monkeypatch.setattr("cvpnd.pki.self_signed.utc_now", lambda: ends + datetime.timedelta(days=1))
+    assert ensure_self_signed(*paths, "192.0.2.1")
