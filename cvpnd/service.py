@@ -68,7 +68,7 @@ WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
 BEAT_INTERVAL_S = 1.0
 
-CRL_CHECK_INTERVAL_S = 3600.0
+CRL_CHECK_INTERVAL_S = API_CERTIFICATE_CHECK_INTERVAL_S = 3600.0
 BEGUN_AGAIN_AFTER_S = 10.0
 """A chore that failed: long enough not to fill the log, short enough for who is to be thrown out."""
 LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -109,7 +109,8 @@ class Daemon:
         """Each shows a renewed certificate from a reload on."""
         self.https_troubles: dict[str, str] = {}
         """Why one did not at the latest."""
-        self.user_traffic = UserTraffic()
+        self.api_certificate_replaced_at: float | None = None
+        self.user_traffic = UserTraffic(self._is_connected)
         self._loop_lag = Histogram(LAG_BUCKETS_S)
         self._chores: set[asyncio.Task[None]] = set()
         self._kept_back: dict[KeptBack, int] = {}
@@ -146,6 +147,7 @@ class Daemon:
             is_astray=gateway.is_astray,
             awaits_restart=gateway.awaits_restart,
             https_troubles=self.https_troubles,
+            api_certificate_replaced_at=self.api_certificate_replaced_at,
             changed_files={str(path): at for path, at in gateway.changed_files.items()},
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
@@ -187,6 +189,14 @@ class Daemon:
 
     def clients(self) -> list[ClientMetrics]:
         return views.client_metrics(self.control)
+
+    def _is_connected(self, endpoint: str, user: str) -> bool:
+        return any(
+            connection.identity is not None and connection.identity.user == user
+            for served in self.gateway.endpoints
+            if served.settings.name == endpoint
+            for connection in self.control.table.sessions_of(served.index, user)
+        )
 
     def endpoint_names(self) -> list[str]:
         return [served.settings.name for served in self.gateway.endpoints]
@@ -280,6 +290,27 @@ class Daemon:
             except OperationError as error:
                 log.error("the CRL cannot be signed again: %s", error)
             await self.gateway.timekeeper.until_step(CRL_CHECK_INTERVAL_S)
+
+    async def keep_api_certificate(self, files: tuple[Path, Path], host: str) -> None:
+        """The one that signs itself and was looked at when the API began: it is another one before it ends."""
+        while True:
+            await self.gateway.timekeeper.until_step(API_CERTIFICATE_CHECK_INTERVAL_S)
+            try:
+                if await self.renew_api_certificate(files, host):
+                    await asyncio.to_thread(self.https["API"].reload_certificate)
+            except OSError as error:
+                log.error("the API's certificate, which signs itself, cannot be renewed: %s", error)
+
+    async def renew_api_certificate(self, files: tuple[Path, Path], host: str) -> bool:
+        """If it has to be. Raises ``OSError``."""
+        replaced = await asyncio.to_thread(ensure_self_signed, *files, host)
+        if replaced:
+            self.api_certificate_replaced_at = time.time()
+            log.warning(
+                "the API's certificate, which signs itself, was about to end, or unusable, and is another one now: "
+                "whoever trusts a copy of the one before needs the new %s", files[0]
+            )  # fmt: skip
+        return replaced
 
     async def log_updates(self) -> None:
         await self.entries.keep_updates(self.control.table, lambda: self.gateway.config.connection_log.update_s)
@@ -427,7 +458,9 @@ async def _aws_api(
     if config.listen.tls and config.certificate is not None and config.private_key is not None:
         tls = config.certificate, config.private_key
     elif config.listen.tls:
-        tls = await asyncio.to_thread(ensure_self_signed, state_directory, config.listen.host)
+        tls = state_directory / "api.crt", state_directory / "api.key"
+        await daemon.renew_api_certificate(tls, config.listen.host)
+        daemon.keep(partial(daemon.keep_api_certificate, tls, config.listen.host))
         log.info("the API shows a certificate that signs itself; tools trust it with AWS_CA_BUNDLE=%s", tls[0])
     daemon.aws_api = await AwsApi.load(daemon.operations)
     log.info("the AWS-compatible API listens on %s", config.listen)

@@ -70,17 +70,39 @@ def test_connect_handlers() -> None:
 
 
 def test_traffic_of_users() -> None:
-    traffic, most = UserTraffic(most=500), 500
+    traffic = UserTraffic(lambda _endpoint, _user: False, most=400)
 
     def end(number: int) -> None:
         traffic.add("staff", f"user-{number}", 1, 2)
         traffic.add(f"lab-{number}", "anna", 1, 2)
-        assert len(traffic.ended) <= most
 
     stays_small(traffic, end)
-    assert traffic.ended["staff", f"user-{ALL - 1}"] == [1, 2]
-    of_staff = [sums for (endpoint, _), sums in traffic.ended.items() if endpoint == "staff"]
+    assert traffic.sums()["staff", f"user-{ALL - 1}"] == (1, 2)
+    of_staff = [sums for (endpoint, _), sums in traffic.sums().items() if endpoint == "staff"]
     assert [sum(each) for each in zip(*of_staff, strict=True)] == [ALL, 2 * ALL], "nothing is lost of who is away"
+
+
+def test_traffic_of_users_who_are_connected_is_theirs_however_many_others_come_and_go() -> None:
+    """Nor does what counts for those of a quiet endpoint run backwards."""
+    connected: set[str] = set()
+    traffic = UserTraffic(lambda _endpoint, user: user in connected, most=100)
+    counters: dict[tuple[str, str], tuple[int, int]] = {}
+    for number in range(150):
+        traffic.add("quiet", f"user-{number}", 10, 10)
+    for number in range(20):
+        traffic.add("staff", f"regular-{number}", 1000, 1000)
+        connected.add(f"regular-{number}")
+    for number in range(1000):
+        traffic.add("staff", f"visitor-{number}", 1, 1)
+        now = traffic.sums()
+        counters |= {key: now[key] for key in now if key[1] == "" or key[1] in connected}
+        assert all(now[key] >= sums for key, sums in counters.items()), number
+        assert len(now) <= 100 + 20 + 2
+    assert len(counters) == 22
+    connected.clear()
+    for number in range(1000, 1200):
+        traffic.add("staff", f"visitor-{number}", 1, 1)
+    assert traffic.sums()["staff", ""] >= (20_000, 20_000) and len(traffic.sums()) <= 102
 
 
 def test_counts_of_endpoints() -> None:

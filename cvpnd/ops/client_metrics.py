@@ -7,10 +7,11 @@ away: they made a new series of each reconnect."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,8 @@ from prometheus_client.registry import Collector
 
 MOST_USERS = 10_000
 """Whose ended connections are remembered; whoever has been away for longest then counts as user ""."""
+LOOKED_AT = 8
+"""Of the oldest, each time that there are too many: who is connected is not away, and may be among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +51,35 @@ class ClientMetrics:
 class UserTraffic:
     """Bytes of connections that ended, by endpoint and user, so that a user's counters never run backwards."""
 
-    def __init__(self, most: int = MOST_USERS) -> None:
+    def __init__(self, is_connected: Callable[[str, str], bool], most: int = MOST_USERS) -> None:
+        """``is_connected``: whether that endpoint has a connection of that user now."""
+        self._is_connected = is_connected
         self._most = most
-        self.ended: dict[tuple[str, str], list[int]] = {}
+        self._ended: dict[tuple[str, str], tuple[int, int]] = {}
+        """The one that has been away for longest first."""
+        self._others: dict[str, tuple[int, int]] = {}
+        """By endpoint: of those who were. The one that nobody was added to for longest first."""
 
     def add(self, endpoint: str, user: str, bytes_in: int, bytes_out: int) -> None:
-        self._add((endpoint, user), bytes_in, bytes_out)
-        while len(self.ended) > self._most:
-            of, name = next(iter(self.ended))
-            sums = self.ended.pop((of, name))
-            if name:  # the others' of an endpoint that is gone, and with it all of its users, goes itself
-                self._add((of, ""), *sums)
+        self._ended[endpoint, user] = _sum(self._ended.pop((endpoint, user), (0, 0)), (bytes_in, bytes_out))
+        for of, name in list(itertools.islice(self._ended, LOOKED_AT)):
+            if len(self._ended) <= self._most:
+                break
+            sums = self._ended.pop((of, name))
+            if self._is_connected(of, name):
+                self._ended[of, name] = sums
+            else:
+                self._others[of] = _sum(self._others.pop(of, (0, 0)), sums)
+        while len(self._others) > self._most:  # so many endpoints there are not: that one is gone
+            del self._others[next(iter(self._others))]
 
-    def _add(self, key: tuple[str, str], bytes_in: int, bytes_out: int) -> None:
-        sums = self.ended.pop(key, [0, 0])
-        self.ended[key] = [sums[0] + bytes_in, sums[1] + bytes_out]
+    def sums(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """By endpoint and user."""
+        return {**{(endpoint, ""): sums for endpoint, sums in self._others.items()}, **self._ended}
+
+
+def _sum(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return one[0] + other[0], one[1] + other[1]
 
 
 class ClientSource(Protocol):
@@ -80,7 +97,7 @@ class UserCollector(Collector):
         self._source = source
 
     def collect(self) -> Iterator[Metric]:
-        sums = {key: [0, *ended] for key, ended in self._source.user_traffic.ended.items()}
+        sums = {key: [0, *ended] for key, ended in self._source.user_traffic.sums().items()}
         for client in self._source.clients():
             of_user = sums.setdefault((client.endpoint, client.user), [0, 0, 0])
             for index, value in enumerate((1, client.bytes_in, client.bytes_out)):

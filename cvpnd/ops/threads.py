@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from prometheus_client.registry import Collector
 
 _WORKER = re.compile(r"cvpnd-w(\d+)")
 _NANOSECONDS = 1e9
+
+_most_seen: dict[str, float] = {}
+"""A counter never runs backwards, not even by the moment that lies between two readings. Under ``_seeing``."""
+_seeing = threading.Lock()
 
 
 class ThreadCollector(Collector):
@@ -29,20 +35,24 @@ class ThreadCollector(Collector):
 
 
 def cpu_seconds() -> dict[str, float]:
-    """Threads that have ended count no more, so ``other`` may run backwards like a restarted counter."""
-    found: dict[str, float] = {"main": 0.0, "other": 0.0}
+    """By thread, since the start. ``other`` is what the process has used besides, and so has those that have ended."""
+    found: dict[str, float] = {"main": 0.0}
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):  # it has just ended
-            seconds = int((task / "schedstat").read_text().split()[0]) / _NANOSECONDS
             name = _name(int(task.name), (task / "comm").read_text().strip())
-            found[name] = found.get(name, 0.0) + seconds
+            if name is not None:
+                found[name] = int((task / "schedstat").read_text().split()[0]) / _NANOSECONDS
+    found["other"] = time.process_time() - sum(found.values())
+    with _seeing:
+        for name, seconds in found.items():
+            found[name] = _most_seen[name] = max(seconds, _most_seen.get(name, 0.0))
     return found
 
 
-def _name(thread_id: int, comm: str) -> str:
-    """The names that the C side gives its threads."""
+def _name(thread_id: int, comm: str) -> str | None:
+    """The names that the C side gives its threads, which live as long as the process. None: any other."""
     if thread_id == os.getpid():
         return "main"
     if (worker := _WORKER.fullmatch(comm)) is not None:
         return f"worker-{worker[1]}"
-    return "door" if comm == "cvpnd-door" else "other"
+    return "door" if comm == "cvpnd-door" else None

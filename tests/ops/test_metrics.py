@@ -3,6 +3,7 @@
 import shutil
 import socket
 import subprocess
+import threading
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -153,6 +154,15 @@ def test_a_process_sees_its_threads_and_what_its_sockets_dropped() -> None:
     assert before > 0
     while cpu_seconds()["main"] <= before:
         pass
+    other = cpu_seconds()["other"]
+    for _ in range(20):  # as of log streams that come and go
+        thread = threading.Thread(target=lambda: sum(range(200_000)))
+        thread.start()
+        thread.join()
+        now = cpu_seconds()["other"]
+        assert now >= other, "a counter does not forget threads that are over"
+        other = now
+    assert other > 0.02
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         receiver.bind(("127.0.0.1", 0))
