@@ -102,7 +102,10 @@ class LogFile:
     def _rotate_if_due(self, coming: int) -> None:
         assert self._file is not None  # noqa: S101 - opened by the caller
         status, rotation = os.fstat(self._file), self.rotation
-        if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        if not stat.S_ISREG(status.st_mode):
+            return
+        if not status.st_size:  # somebody may have emptied it (copytruncate)
+            self._begun_at, self._torn = time.time(), False
             return
         too_large = rotation.bytes and status.st_size + coming > rotation.bytes
         too_old = rotation.age_s and time.time() - self._begun_at >= rotation.age_s

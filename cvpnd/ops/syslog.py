@@ -68,6 +68,8 @@ class Syslog:
         except ConnectionError:  # it was restarted
             self._connect()
             self._send_whole(message)
+            if self._target.transport == "udp":  # of one before, which nobody took
+                raise
 
     def _send_whole(self, message: bytes) -> None:
         """Closes the socket if it cannot: half of it may be on its way, behind which no other could be read."""

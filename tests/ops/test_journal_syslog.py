@@ -133,6 +133,29 @@ def test_a_syslog_daemon_elsewhere_gets_rfc_5424_over_udp() -> None:
         assert found is not None and json.loads(found[1]) == ENTRIES[0]
 
 
+def test_a_syslog_daemon_that_is_gone_costs_entries_over_udp_too_as_far_as_its_host_says_so() -> None:
+    """Which it does of those before, once the next is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        address = daemon.getsockname()
+    syslog, lost = Syslog(SyslogTarget("udp", *address)), 0
+    for _ in range(10):
+        try:
+            syslog.append(ENTRIES[:1])
+        except EntriesLost as error:
+            lost += error.count
+            assert "refused" in error.why
+    assert lost == 9
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(address)
+        daemon.settimeout(5)
+        with pytest.raises(EntriesLost):  # of the tenth
+            syslog.append(ENTRIES[:1])
+        syslog.append(ENTRIES[:1])
+        assert all(daemon.recv(65536).startswith(b"<86>1 ") for _ in range(2)), "it is told all since it is back"
+    syslog.close()
+
+
 def test_a_syslog_daemon_over_tcp_gets_counted_octets_also_after_its_restart() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import stat
 import subprocess
 import threading
@@ -55,6 +56,21 @@ def test_a_file_is_rotated_when_its_first_line_is_old_also_after_a_restart(tmp_p
     log.close()
     assert numbers(path) == [2, 3]
     assert [numbers(old) for _, old in rotated(path)] == [[1]]
+
+
+def test_a_file_that_is_copied_and_emptied_goes_on_from_its_beginning_and_is_young_again(tmp_path: Path) -> None:
+    """As by logrotate with copytruncate, also where a full disk had left half a line at its end."""
+    path = tmp_path / "connections.log"
+    path.write_text(json.dumps(entry(1, time.time() - 3599)) + "\n" + '{"half')
+    file = LogFile(path, Rotation(age_s=3600))
+    file.open()
+    (tmp_path / "copy").write_bytes(path.read_bytes())
+    os.truncate(path, 0)
+    file.append([entry(2)])
+    time.sleep(1.5)  # by when the first one would have been an hour old
+    file.append([entry(3)])
+    file.close()
+    assert numbers(path) == [2, 3] and rotated(path) == []
 
 
 def test_what_cannot_be_rotated_grows_on(tmp_path: Path) -> None:
