@@ -20,27 +20,42 @@ Compiled = Sequence[tuple[IPNetwork, int]]
 
 
 class GroupNumbers:
-    """Group name → bit number, for one endpoint. Append-only: a number that a live session's bits or a table in the
-    data plane may still carry never comes to mean another group."""
+    """Group name → bit number, for one endpoint. A number comes to mean another group only when no table in the data
+    plane carries it any more; and before one does again, ``edition`` has every live session's bits made anew."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
+        self._highest = 0
+        self._free: list[int] = []
+        self.edition = 0
+        """Another one whenever a group has got a number: the bits of before lack that."""
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def number(self, group: str) -> int:
         """The group's bit number, given now if it has none."""
-        return self._numbers.setdefault(group, len(self._numbers) + 1)
+        if (known := self._numbers.get(group)) is not None:
+            return known
+        if not self._free:
+            self._highest += 1
+            self._free.append(self._highest)
+        self._numbers[group] = number = self._free.pop()
+        self.edition += 1
+        return number
 
     def known(self) -> Mapping[str, int]:
         return self._numbers
 
+    def forget(self, groups: Iterable[str]) -> None:
+        """Whose numbers are in no table: others may have them."""
+        self._free.extend([self._numbers.pop(group) for group in groups])
+
 
 def compile_rules(rules: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:
     """Rules on one prefix become one entry. Names new groups in ``numbers``: the caller then gives every live session
-    its ``group_bits`` again (see ``len(numbers)``), best before the table: bits that no prefix asks for yet do nothing,
-    while a new prefix without them denies for a moment."""
+    its ``group_bits`` again (see ``numbers.edition``), best before the table: bits that no prefix asks for yet do
+    nothing, while a new prefix without them denies for a moment."""
     table: dict[IPNetwork, int] = {}
     for rule in rules:
         table[rule.network] = table.get(rule.network, 0) | _bits(rule, numbers)

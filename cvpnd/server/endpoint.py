@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from cvpnd.server.connection import Connection
 
 
+FEW_GROUPS = 64
+"""As many bits cost nothing, whether a rule names them or not."""
+
 Proof = CertificationPath | Refused
 _DATES = frozenset({Refusal.CERTIFICATE_EXPIRED, Refusal.CERTIFICATE_NOT_YET_VALID})
 """What OpenSSL says of a path only once it has found an authority at its end."""
@@ -86,7 +89,9 @@ class ServedEndpoint:
     """What is in force where that is less than ``rules``, as routes and firewall may be those of other ones."""
     groups: GroupNumbers = field(default_factory=GroupNumbers)
     groups_told: int = 0
-    """So many numbers of groups the bits of every session were made with, at least."""
+    """Which edition of them the bits of every session were made with, at least."""
+    many_groups: int = FEW_GROUPS
+    """So many are reason to look which of them no rule names any more."""
     judged_by: CertificateTrust = field(init=False)
     """By which trust the established connections were judged last: those who lose it do so even if something fails."""
     _derived: _Derived | None = None
@@ -175,6 +180,7 @@ class ServedEndpoint:
         self._tell_groups(plane, connections)
         plane.set_rules(self.index, compiled)
         self.rules, self.narrowed_to = rules, None
+        self._forget_groups()
 
     def narrower(self, coming: Iterable[Rule]) -> Compiled:
         """What is in force now and by the rules to come as well. For a thread."""
@@ -199,17 +205,27 @@ class ServedEndpoint:
         self._tell_groups(plane, connections)
         plane.change_rules(self.index, changes)
         self.rules = rules
+        self._forget_groups()
 
     def _tell_groups(self, plane: DataPlane, connections: Iterable[Connection]) -> None:
         """Sessions learn the numbers of groups that no rule named before, and only then does the new table replace the
         old. Who logs in later has them from the start."""
-        if self.groups_told == len(self.groups):
+        if self.groups_told == self.groups.edition:
             return
-        numbers = len(self.groups)
+        edition = self.groups.edition
         for connection in connections:
             if connection.endpoint is self and connection.peer_id is not None and connection.grant is not None:
                 plane.set_groups(connection.peer_id, group_bits(connection.grant.groups, self.groups))
-        self.groups_told = numbers
+        self.groups_told = edition
+
+    def _forget_groups(self) -> None:
+        """Once the rules in force are ``rules``: those that they do not name any more, if most are."""
+        if len(self.groups) < self.many_groups:
+            return
+        unused = self.groups.known().keys() - {rule.group for rule in self.rules}
+        if len(unused) > len(self.groups) // 2:
+            self.groups.forget(unused)
+        self.many_groups = max(FEW_GROUPS, 2 * len(self.groups))
 
     def set_account(self, plane: DataPlane, connection: Connection, groups: frozenset[str]) -> None:
         """The user of an established connection is in these groups now."""

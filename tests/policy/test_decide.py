@@ -93,13 +93,18 @@ def test_a_decision_says_what_decided() -> None:
     assert (nothing.allowed, nothing.prefix, nothing.rule, nothing.deciding_groups) == (False, None, None, ())
 
 
-def test_numbers_are_never_used_again_so_that_old_bits_never_come_to_mean_another_group() -> None:
+def test_numbers_are_used_again_once_they_are_forgotten_and_sessions_have_to_be_told() -> None:
     numbers = GroupNumbers()
     compile_rules([rule("10.0.0.0/8", "a"), rule("11.0.0.0/8", "b")], numbers)
     bits = group_bits({"a"}, numbers)
     table = compile_rules([rule("10.0.0.0/8", "c"), rule("11.0.0.0/8", "d")], numbers)
     assert len(numbers) == 4
     assert not any(groups & bits & ~EVERYBODY for _, groups in table)
+    numbers.forget(["a"])
+    assert len(numbers) == 3 and group_bits({"a"}, numbers) == EVERYBODY
+    edition = numbers.edition
+    compile_rules([rule("12.0.0.0/8", "e"), rule("13.0.0.0/8", "e")], numbers)
+    assert group_bits({"e"}, numbers) == bits and numbers.edition == edition + 1
 
 
 def test_only_groups_that_some_rule_names_take_a_number() -> None:
