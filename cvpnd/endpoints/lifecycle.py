@@ -11,7 +11,7 @@ from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from cvpnd.config import Config, EndpointConfig, Listen
+from cvpnd.config import EndpointConfig, Listen
 from cvpnd.config.crosscheck import managed_problems
 from cvpnd.config.sockets import parse_listen
 from cvpnd.endpoints import views
@@ -69,13 +69,8 @@ class LifecycleOperations(OperationsBase):
         is a list of methods without files; without it, certificates of ``client_certificate`` are what is asked for."""
         check_tags(tags or {})
         async with self._change() as change:
-            config = self._gateway.config
             existing = await self._store(self._stored.managed_endpoints)
-            if len(existing) >= config.quotas.endpoints:
-                raise OperationError(
-                    "ClientVpnEndpointLimitExceeded",
-                    f"there are {len(existing)} endpoints made at run time; raise quotas.endpoints in {config.path}",
-                )
+            self._check_quota(len(existing))
             endpoint_id = f"cvpn-endpoint-{secrets.token_hex(9)[:17]}"
             own = _checked_keys(settings)
             await self._name_stream(own, endpoint_id)
@@ -83,8 +78,8 @@ class LifecycleOperations(OperationsBase):
                 own["listen"] = [str(self._free_listen(transport, port, version)) for version in listens_on or (None,)]
             if dual_stack:
                 own.setdefault("client_cidr_v6", str(_private_network(endpoint_id)))
-            if vpc and all(vpc != each.id for each in config.vpcs):
-                raise OperationError("InvalidVpcID.NotFound", f"{config.path} declares no vpc {vpc}")
+            if vpc:
+                self._check_vpc(vpc)
             stored = StoredEndpoint(
                 endpoint_id, name or endpoint_id, own, server_certificate, client_certificate, vpc, time.time()
             )
@@ -229,11 +224,20 @@ class LifecycleOperations(OperationsBase):
             if group.name == wanted.get("group") and endpoint_id not in group.streams:
                 await self._store(self._stored.add_log_stream, group.name, endpoint_id, time.time())
 
-    def _check_vpc(self, vpc: str, stored: StoredEndpoint) -> None:
-        config: Config = self._gateway.config
+    def _check_quota(self, existing: int) -> None:
+        config = self._gateway.config
+        if existing >= config.quotas.endpoints:
+            raise OperationError(
+                "ClientVpnEndpointLimitExceeded",
+                f"there are {existing} endpoints made at run time; raise quotas.endpoints in {config.path}",
+            )
+
+    def _check_vpc(self, vpc: str, stored: StoredEndpoint | None = None) -> None:
+        """``stored``: the endpoint as it is, whose subnets have to be in it."""
+        config = self._gateway.config
         if all(vpc != each.id for each in config.vpcs):
             raise OperationError("InvalidVpcID.NotFound", f"{config.path} declares no vpc {vpc}")
-        if any(config.subnet(each.subnet).vpc != vpc for each in stored.associations):
+        if stored is not None and any(config.subnet(each.subnet).vpc != vpc for each in stored.associations):
             raise OperationError(
                 "InvalidParameterValue", f"endpoint {stored.name} is associated with another vpc; disassociate it first"
             )

@@ -186,74 +186,83 @@ def file_association_id(endpoint_id: str, subnet: str) -> str:
 def endpoint_metrics(
     control: ControlPlane, endpoints: Sequence[ServedEndpoint], now: float, kept_back: Mapping[KeptBack, int]
 ) -> list[EndpointMetrics]:
-    """One pass over the connections and over what is counted, whatever the number of endpoints. ``kept_back``: packets
-    by the firewall. ``now``: seconds since the epoch."""
-    active: Counter[str] = Counter()
-    open_handshakes: Counter[str] = Counter()
-    counts = {e.id: control.tally.traffic.get(e.id, NO_STATS.counts) for e in endpoints}
-    for connection in control.table:
-        endpoint_id = connection.endpoint.id
-        if connection.established:
-            active[endpoint_id] += 1
-            stats = stats_now(control.plane, connection)
-            counts[endpoint_id] = add_counts(counts.get(endpoint_id, NO_STATS.counts), stats.counts)
-        elif connection.phase is not Phase.ENDED:
-            open_handshakes[endpoint_id] += 1
-    tally = control.tally
-    all_refusals, ends, logins = _by_endpoint(tally.refusals), _by_endpoint(tally.ends), _by_endpoint(tally.logins)
-    stages, stage_seconds = _by_endpoint(tally.stages.results), _by_endpoint(tally.stages.times)
-    udp_sockets = read_udp_sockets()
-    result = []
-    for endpoint in endpoints:
-        sockets = [
-            udp_sockets.get((ip_address(listen.host), listen.port), UdpSockets())
-            for listen in endpoint.settings.listen
-            if listen.transport == "udp"
-        ]
-        refusals = all_refusals[endpoint.id]
-        abandoned = sum(refusals.get(reason, 0) for reason in UNFINISHED)
-        bytes_in, bytes_out, packets_in, packets_out, packets_denied = counts[endpoint.id]
-        expires_at = {what: now + days * 86400 for what, days in endpoint.trust.days_to_expiry().items()}
-        result.append(
-            EndpointMetrics(
-                name=endpoint.settings.name,
-                active_connections=active[endpoint.id],
-                handshakes_in_progress=open_handshakes[endpoint.id],
-                waiting_logins=control.places.waiting(endpoint.id),
-                authentication_failures=refusals,
-                handshakes={
-                    "completed": tally.established[endpoint.id],
-                    "refused": sum(refusals.values()) - abandoned,
-                    "abandoned": abandoned,
-                },
-                logins=dict.fromkeys(product(_methods(endpoint), LOGIN_RESULTS), 0) | logins[endpoint.id],
-                stages=stages[endpoint.id],
-                stage_seconds=stage_seconds[endpoint.id],
-                ends=ends[endpoint.id],
-                renegotiations=tally.renegotiations[endpoint.id],
-                ingress_bytes=bytes_in,
-                egress_bytes=bytes_out,
-                ingress_packets=packets_in,
-                egress_packets=packets_out,
-                denied={
-                    "rules": packets_denied,
-                    **{each.by: count for each, count in kept_back.items() if each.endpoint == endpoint.settings.name},
-                },
-                lease_pool_size=endpoint.leases.capacity,
-                lease_pool_used=endpoint.leases.capacity - endpoint.leases.free,
-                authorization_rules=len(endpoint.rules),
-                rules_in_force=endpoint.narrowed_to is None,
-                crl_expires_at=expires_at.get("crl"),
-                server_certificate_expires_at=expires_at.get("server"),
-                client_ca_expires_at=expires_at.get("ca"),
-                files_problem=str(endpoint.trust_keeper.last_error or endpoint.trust.crl_problem),
-                crl_problem=endpoint.trust.crl_problem,
-                crl_gap=revokes_nobody(endpoint.trust.without_list) if endpoint.trust.without_list else "",
-                waiting_bytes=sum(each.waiting_bytes for each in sockets),
-                socket_drops=sum(each.dropped for each in sockets),
-            )
-        )
-    return result
+    """``kept_back``: packets by the firewall. ``now``: seconds since the epoch."""
+    counted = _Counted(control, endpoints, kept_back)
+    return [_metrics_of(endpoint, control, counted, now) for endpoint in endpoints]
+
+
+class _Counted:
+    """By endpoint, in one pass over the connections and over what is counted, whatever the number of endpoints."""
+
+    def __init__(
+        self, control: ControlPlane, endpoints: Sequence[ServedEndpoint], kept_back: Mapping[KeptBack, int]
+    ) -> None:
+        tally = control.tally
+        self.active: Counter[str] = Counter()
+        self.open_handshakes: Counter[str] = Counter()
+        self.traffic = {e.id: tally.traffic.get(e.id, NO_STATS.counts) for e in endpoints}
+        for connection in control.table:
+            endpoint_id = connection.endpoint.id
+            if connection.established:
+                self.active[endpoint_id] += 1
+                stats = stats_now(control.plane, connection)
+                self.traffic[endpoint_id] = add_counts(self.traffic.get(endpoint_id, NO_STATS.counts), stats.counts)
+            elif connection.phase is not Phase.ENDED:
+                self.open_handshakes[endpoint_id] += 1
+        self.refusals, self.ends = _by_endpoint(tally.refusals), _by_endpoint(tally.ends)
+        self.logins = _by_endpoint(tally.logins)
+        self.stages, self.stage_seconds = _by_endpoint(tally.stages.results), _by_endpoint(tally.stages.times)
+        self.kept_back: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        """By the endpoint's name."""
+        for each, packets in kept_back.items():
+            self.kept_back[each.endpoint][each.by] = packets
+        self._udp_sockets = read_udp_sockets()
+
+    def udp_sockets(self, endpoint: ServedEndpoint) -> list[UdpSockets]:
+        addresses = [(ip_address(e.host), e.port) for e in endpoint.settings.listen if e.transport == "udp"]
+        return [self._udp_sockets.get(address, UdpSockets()) for address in addresses]
+
+
+def _metrics_of(endpoint: ServedEndpoint, control: ControlPlane, counted: _Counted, now: float) -> EndpointMetrics:
+    tally, trust = control.tally, endpoint.trust
+    refusals, sockets = counted.refusals[endpoint.id], counted.udp_sockets(endpoint)
+    abandoned = sum(refusals.get(reason, 0) for reason in UNFINISHED)
+    bytes_in, bytes_out, packets_in, packets_out, packets_denied = counted.traffic[endpoint.id]
+    expires_at = {what: now + days * 86400 for what, days in trust.days_to_expiry().items()}
+    return EndpointMetrics(
+        name=endpoint.settings.name,
+        active_connections=counted.active[endpoint.id],
+        handshakes_in_progress=counted.open_handshakes[endpoint.id],
+        waiting_logins=control.places.waiting(endpoint.id),
+        authentication_failures=refusals,
+        handshakes={
+            "completed": tally.established[endpoint.id],
+            "refused": sum(refusals.values()) - abandoned,
+            "abandoned": abandoned,
+        },
+        logins=dict.fromkeys(product(_methods(endpoint), LOGIN_RESULTS), 0) | counted.logins[endpoint.id],
+        stages=counted.stages[endpoint.id],
+        stage_seconds=counted.stage_seconds[endpoint.id],
+        ends=counted.ends[endpoint.id],
+        renegotiations=tally.renegotiations[endpoint.id],
+        ingress_bytes=bytes_in,
+        egress_bytes=bytes_out,
+        ingress_packets=packets_in,
+        egress_packets=packets_out,
+        denied={"rules": packets_denied, **counted.kept_back[endpoint.settings.name]},
+        lease_pool_size=endpoint.leases.capacity,
+        lease_pool_used=endpoint.leases.capacity - endpoint.leases.free,
+        authorization_rules=len(endpoint.rules),
+        rules_in_force=endpoint.narrowed_to is None,
+        crl_expires_at=expires_at.get("crl"),
+        server_certificate_expires_at=expires_at.get("server"),
+        client_ca_expires_at=expires_at.get("ca"),
+        files_problem=str(endpoint.trust_keeper.last_error or trust.crl_problem),
+        crl_problem=trust.crl_problem,
+        crl_gap=revokes_nobody(trust.without_list) if trust.without_list else "",
+        waiting_bytes=sum(each.waiting_bytes for each in sockets),
+        socket_drops=sum(each.dropped for each in sockets),
+    )
 
 
 def _by_endpoint(counted: Mapping[Any, V]) -> defaultdict[str, dict[Any, V]]:
