@@ -111,7 +111,11 @@ class ConnectionOperations(OperationsBase):
         return ended or [each for ending in before for each in ending.connections if each == connection_id]
 
     def _not_stored(self, ended: list[str], why: str) -> str:
-        others = ", and other gateways on the same database do not know it yet" if self._stored.is_shared else ""
+        others = (
+            ", and other gateways on the same database do not know it yet: do the same at each of them"
+            if self._stored.is_shared
+            else ""
+        )
         return (
             f"ended here: {', '.join(ended) or 'no connection'}; this gateway takes no token of before. That is not "
             f"stored: {why}. It is tried again until it is, and cvpnctl status tells until then; a restart before that "
