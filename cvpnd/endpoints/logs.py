@@ -10,6 +10,7 @@ from bisect import insort
 from collections.abc import Callable, Collection
 from functools import partial
 
+from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import LogEvent, LogGroupView, LogPage, LogStreamView, OperationError, Place
 from cvpnd.endpoints.operations import OperationsBase
 from cvpnd.ops.log_streams import Line, LogStreams
@@ -22,6 +23,9 @@ DAY_S = 86_400
 MOST_EVENTS = 10_000
 MOST_CHARACTERS = 16 * 1024 * 1024
 """Of one answer."""
+READERS = 2
+"""Requests for which logs are read at a time: all that looks into the store, logins too, takes turns on the same few
+threads."""
 _OWN_STREAM = re.compile(r"cvpn-endpoint-[0-9a-f]{17}")
 """Of an endpoint that was told a group only."""
 _GROUP = re.compile(r"[.\-_/#A-Za-z0-9]{1,255}")
@@ -31,6 +35,10 @@ _STREAM = re.compile(r"[^:*\x00-\x1f\x7f]{1,255}")
 class LogOperations(OperationsBase):
     _streams: LogStreams
     """Given by ``Operations``."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(gateway)
+        self._readers = asyncio.Semaphore(READERS)
 
     async def list_log_groups(self) -> list[LogGroupView]:
         return [_view(group) for group in await self._store(self._stored.log_groups)]
@@ -118,8 +126,9 @@ class LogOperations(OperationsBase):
             if since.number > end:
                 since = None  # somebody else has moved its file away, so it has begun anew
         page = _Page(since, before, newest, as_written, most, most_characters)
-        for name in known if streams is None else sorted(streams):
-            await asyncio.to_thread(_read, self._streams, group, name, accept, page)
+        async with self._readers:
+            for name in known if streams is None else sorted(streams):
+                await asyncio.to_thread(_read, self._streams, group, name, accept, page)
         return LogPage(page.events, page.more)
 
 

@@ -107,6 +107,23 @@ def test_an_error_is_read_by_botocore_as_it_was_meant(protocol: Any) -> None:
     assert (read["Error"]["Code"], read["Error"]["Message"]) == ("InvalidParameterValue", "<what> & 'why' \u00fc")
 
 
+@pytest.mark.parametrize("protocol", ["ec2", "query", "json"])
+def test_an_answer_is_read_whatever_somebody_has_written_into_it(protocol: Any) -> None:
+    """XML has no word for some characters, and a reader refuses the whole of it."""
+    odd = "a\x01b\x1b\x7f\r\ufffec\uffff]]>\U0001f642"
+    response = render_error(ApiError("InvalidParameterValue", odd), protocol, "request-1")
+    given = {"body": bytes(response.body), "status_code": response.status_code, "headers": dict(response.headers)}
+    read = create_parser(protocol).parse(given, None)["Error"]["Message"]
+    assert read == odd if protocol == "json" else read == "a?b?\x7f??c?]]>\U0001f642"
+    service = SERVICES["ec2"]
+    operation = service.operations["DescribeTags"]
+    answer = render(service, operation, {"Tags": [{"Key": odd, "Value": "v" * 1_000_000}]}, "request-1")
+    tags = create_parser("ec2").parse(
+        {"body": bytes(answer.body), "status_code": 200, "headers": {}}, operation.output_shape
+    )["Tags"]
+    assert tags == [{"Key": "a?b?\x7f??c?]]>\U0001f642", "Value": "v" * 1_000_000}]
+
+
 @pytest.mark.parametrize("name", ["ec2", "acm", "logs", "iam", "sts"])
 def test_what_cannot_be_done_now_is_tried_again_by_botocore(name: str) -> None:
     protocol = SERVICES[name].protocol

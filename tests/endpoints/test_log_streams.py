@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import threading
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.served import wait_until
 
 from cvpnd.api.aws.logs import get_log_events
 from cvpnd.config import AuditConfig
@@ -19,7 +22,7 @@ from cvpnd.endpoints import logs
 from cvpnd.endpoints.logs import DAY_S, LogOperations
 from cvpnd.endpoints.model import LogEvent, Place
 from cvpnd.ops.log_file import seconds
-from cvpnd.ops.log_streams import LogStreams
+from cvpnd.ops.log_streams import Line, LogStreams
 from cvpnd.store import Store, StoredEndpoint
 
 NOW = 2_000_000_000.0
@@ -151,3 +154,21 @@ async def test_a_follower_misses_nothing_after_the_clock_was_set_back(crowded: L
     path.unlink()  # by somebody else's rotation
     path.write_text(f"{_line(60, 'anew')}\n")
     assert (await read(behind))[0] == ["anew"]
+
+
+async def test_however_many_read_logs_others_find_a_thread(crowded: LogOperations) -> None:
+    """What logins look up in the store takes turns on the same threads."""
+    go_on = threading.Event()
+    readers = 0
+
+    def accept(_line: Line) -> bool:
+        nonlocal readers
+        readers += not go_on.is_set()
+        return go_on.wait(10)
+
+    reading = [asyncio.create_task(crowded.log_events("vpn", accept=accept)) for _ in range(40)]
+    assert await wait_until(lambda: readers == logs.READERS, 5)
+    assert await asyncio.wait_for(asyncio.to_thread(crowded._stored.log_groups), 2)
+    assert readers == logs.READERS
+    go_on.set()
+    assert {len(page.events) for page in await asyncio.gather(*reading)} == {600}

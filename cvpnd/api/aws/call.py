@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
@@ -17,6 +18,11 @@ from cvpnd.endpoints.service import Operations
 T = TypeVar("T")
 Answer = Mapping[str, Any]
 DEFAULT_PAGE = 1000
+MOST_VALUES = 200
+"""Of all filters of a request; EC2 takes so many of each."""
+LONGEST_VALUE = 255
+FEW_VALUES = 8
+"""That are compiled in the event loop, where each may take half a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Call:
 Handler = Callable[[Call], Awaitable[Answer]]
 
 
-def filtered(
+async def filtered(
     items: Sequence[T],
     filters: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Callable[[T], Sequence[str]]],
@@ -73,14 +79,28 @@ def filtered(
 ) -> list[T]:
     """EC2's filters: all of them must fit, each by one of its values. ``facts``: what an item has under a filter's
     name; ``tags``: what it has under ``tag:KEY`` and, its keys, under ``tag-key``. Raises ``ApiError``."""
-    found = list(items)
+    values = [value for each in filters for value in each.get("Values", [])]
+    if len(values) > MOST_VALUES:
+        raise ApiError("FilterLimitExceeded", f"A request filters by at most {MOST_VALUES} values")
+    if any(len(value) > LONGEST_VALUE for value in values):
+        raise ApiError("InvalidParameterValue", f"A filter's value has at most {LONGEST_VALUE} characters")
+    looks: list[tuple[Callable[[T], Sequence[str]], Sequence[str]]] = []
     for each in filters:
-        name, fitting = each.get("Name", ""), [_fitting(value) for value in each.get("Values", [])]
-        look = facts.get(name)
+        look = facts.get(each.get("Name", ""))
         if look is None and tags is not None:
-            look = _tag_look(name, tags)
+            look = _tag_look(each.get("Name", ""), tags)
         if look is None:
-            raise ApiError("InvalidParameterValue", f"The filter '{name}' is invalid")
+            raise ApiError("InvalidParameterValue", f"The filter '{each.get('Name', '')}' is invalid")
+        looks.append((look, each.get("Values", [])))
+    if len(values) > FEW_VALUES or len(items) > DEFAULT_PAGE:
+        return await asyncio.to_thread(_fitting_all, items, looks)
+    return _fitting_all(items, looks)
+
+
+def _fitting_all(items: Sequence[T], looks: Sequence[tuple[Callable[[T], Sequence[str]], Sequence[str]]]) -> list[T]:
+    found = list(items)
+    for look, values in looks:
+        fitting = [_fitting(value) for value in values]
         found = [item for item in found if any(fits(text) for text in look(item) for fits in fitting)]
     return found
 

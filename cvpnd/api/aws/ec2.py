@@ -102,7 +102,7 @@ async def describe_endpoints(call: Call) -> Answer:
             if view is None:
                 raise OperationError("InvalidClientVpnEndpointId.NotFound", f"Endpoint {each} does not exist")
             views.append(view)
-    views = filtered(
+    views = await filtered(
         views,
         call.get("Filters", ()),
         {

@@ -8,7 +8,7 @@ from cvpnd.endpoints.model import ConnectionView, OperationError
 
 
 async def describe_connections(call: Call) -> Answer:
-    found: list[ConnectionView] = filtered(
+    found: list[ConnectionView] = await filtered(
         await call.operations.list_connections(call.get("ClientVpnEndpointId")),
         call.get("Filters", ()),
         {"connection-id": lambda c: [c.connection_id], "username": lambda c: [c.username]},

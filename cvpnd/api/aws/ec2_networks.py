@@ -46,7 +46,7 @@ async def describe_target_networks(call: Call) -> Answer:
             if view is None:
                 raise OperationError("InvalidClientVpnAssociationIdNotFound", f"Association {each} does not exist")
             views.append(view)
-    views = filtered(
+    views = await filtered(
         views,
         call.get("Filters", ()),
         {
@@ -102,7 +102,7 @@ def _group(call: Call, everybody: str) -> str | None:
 
 
 async def describe_rules(call: Call) -> Answer:
-    rules: list[RuleView] = filtered(
+    rules: list[RuleView] = await filtered(
         await call.operations.list_rules(call.get("ClientVpnEndpointId")),
         call.get("Filters", ()),
         {
@@ -150,7 +150,7 @@ def _target(call: Call) -> str:
 
 
 async def describe_routes(call: Call) -> Answer:
-    routes: list[RouteView] = filtered(
+    routes: list[RouteView] = await filtered(
         await call.operations.list_routes(call.get("ClientVpnEndpointId")),
         call.get("Filters", ()),
         {

@@ -43,7 +43,7 @@ async def describe_tags(call: Call) -> Answer:
         if not resource.startswith("arn:")
         for key, value in tags.items()
     ]
-    found = filtered(
+    found = await filtered(
         rows,
         call.get("Filters", ()),
         {

@@ -22,7 +22,7 @@ async def describe_vpcs(call: Call) -> Answer:
             if all(each != vpc.id for vpc in vpcs):
                 raise OperationError("InvalidVpcID.NotFound", f"The vpc ID '{each}' does not exist")
         vpcs = [vpc for vpc in vpcs if vpc.id in wanted]
-    vpcs = filtered(
+    vpcs = await filtered(
         vpcs,
         call.get("Filters", ()),
         {
@@ -72,7 +72,7 @@ async def describe_subnets(call: Call) -> Answer:
             if all(each != subnet.id for subnet in subnets):
                 raise OperationError("InvalidSubnetID.NotFound", f"The subnet ID '{each}' does not exist")
         subnets = [subnet for subnet in subnets if subnet.id in wanted]
-    subnets = filtered(
+    subnets = await filtered(
         subnets,
         call.get("Filters", ()),
         {
@@ -120,7 +120,7 @@ async def describe_security_groups(call: Call) -> Answer:
             if all(each != group.name for group in groups):
                 raise OperationError("InvalidGroup.NotFound", f"The security group '{each}' does not exist")
         groups = [group for group in groups if group.name in wanted]
-    groups = filtered(
+    groups = await filtered(
         groups,
         call.get("Filters", ()),
         {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import Literal
-from xml.sax.saxutils import escape
 
 from starlette.responses import Response
 
 from cvpnd.api.aws.models import Protocol
+from cvpnd.api.aws.render import xml_text
 
 _FORBIDDEN = ("UnauthorizedOperation", "AccessDenied", "SignatureDoesNotMatch", "InvalidClientTokenId")
 _STATUS = {
@@ -50,7 +50,7 @@ def render_error(error: ApiError, protocol: Protocol | Literal["none"], request_
         body = json.dumps({"__type": error.code, "message": error.message})
         headers = {"x-amzn-requestid": request_id, "x-amzn-errortype": error.code}
         return Response(body, status_of(error.code, "json"), headers, "application/x-amz-json-1.1")
-    code, message = escape(error.code), escape(error.message)
+    code, message = xml_text(error.code), xml_text(error.message)
     if protocol == "query":
         side = "Receiver" if status_of(error.code, "query") >= 500 else "Sender"
         text = (

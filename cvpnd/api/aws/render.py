@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,9 @@ from botocore.model import OperationModel, Shape
 from starlette.responses import Response
 
 from cvpnd.api.aws.models import Service
+
+_NO_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""XML 1.0 cannot say these at all; a reader would give up the whole answer."""
 
 
 def render(service: Service, operation: OperationModel, answer: Mapping[str, Any], request_id: str) -> Response:
@@ -59,7 +63,7 @@ def _element(shape: Shape, name: str, value: Any, *, ec2: bool) -> str:
                 return "".join(_element(shape.member, name, each, ec2=ec2) for each in value)
             return f"<{name}>{''.join(_element(shape.member, item, each, ec2=ec2) for each in value)}</{name}>"
         case _:
-            return f"<{name}>{escape(_text(shape, value))}</{name}>"
+            return f"<{name}>{xml_text(_text(shape, value))}</{name}>"
 
 
 def _text(shape: Shape, value: Any) -> str:
@@ -71,7 +75,12 @@ def _text(shape: Shape, value: Any) -> str:
         case "blob":
             return base64.b64encode(value).decode()
         case _:
-            return "".join(c if c in "\t\n" or c >= " " else "?" for c in str(value))  # XML 1.0 has no other controls
+            return str(value)
+
+
+def xml_text(text: str) -> str:
+    """Between two tags."""
+    return escape(_NO_XML.sub("?", text))
 
 
 def iso(moment: datetime) -> str:
