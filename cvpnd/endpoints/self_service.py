@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from cvpnd.auth.challenge import Asker
 from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused, problem_with_name
 from cvpnd.auth.logins import MOST_PENDING
 from cvpnd.auth.revoked_logins import LoginUnderWay
+from cvpnd.auth.saml.logins import MOST_PENDING as MOST_RESPONSES
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.config import EndpointConfig
@@ -33,6 +35,8 @@ NO_CERTIFICATE = "self-service"
 client, nor the other way round."""
 MOST_PENDING_HERE = MOST_PENDING // 2
 """Logins under way at one directory: anybody can knock here, and the other places are for clients of the VPN."""
+MOST_RESPONSES_HERE = MOST_RESPONSES // 2
+"""The same of identity providers' answers that are looked at, or wait for that."""
 ACCEPT_S = 30.0
 """How long an identity provider's answer may wait for a thread."""
 
@@ -52,21 +56,30 @@ class SelfServiceDesk:
         return self._control.revoked_logins.begin(endpoint_id, self._control.clock.now() - ago_s)
 
     async def log_in(self, login: LoginUnderWay, username: str, password: Secret, *, host: str) -> Account | Refused:
-        """What fails here counts for its source as a VPN client's failure does, and the other way round."""
-        sources, loop = self._control.sources, asyncio.get_running_loop()
-        if sources.has_failed_too_often(host, loop.time()):
-            return Refused(Refusal.LOGIN_THROTTLED, "its address had too many failed logins, see [daemon.strangers]")
+        if (throttled := self._throttled(host)) is not None:
+            return throttled
         try:
             answer = await self._log_in(login, username, password, host)
         except StoreError as error:
             return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
-        if isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS:
-            sources.failed(host, loop.time())
+        if self._has_failed(answer, host):
             log.warning(
                 "self-service: %r is not let in at %s from %s: %s",
                 username[:100], login.endpoint_id, host, answer.refusal,
             )  # fmt: skip
         return answer
+
+    def _throttled(self, host: str) -> Refused | None:
+        """What fails here counts for its source as a VPN client's failure does, and the other way round."""
+        if not self._control.sources.has_failed_too_often(host, asyncio.get_running_loop().time()):
+            return None
+        return Refused(Refusal.LOGIN_THROTTLED, "its address had too many failed logins, see [daemon.strangers]")
+
+    def _has_failed(self, answer: object, host: str) -> TypeGuard[Refused]:
+        failed = isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS
+        if failed:
+            self._control.sources.failed(host, asyncio.get_running_loop().time())
+        return failed
 
     async def _log_in(self, login: LoginUnderWay, username: str, password: Secret, host: str) -> Account | Refused:
         served = self._served(login.endpoint_id)
@@ -128,8 +141,14 @@ class SelfServiceDesk:
         saml = self._control.saml
         if saml is None:
             return Refused(Refusal.SAML_UNAVAILABLE, "the identity provider went while somebody logged in")
+        if (throttled := self._throttled(host)) is not None:
+            return throttled
+        if saml.pending >= MOST_RESPONSES_HERE:
+            return Refused(Refusal.TOO_MANY_LOGINS, f"{saml.pending} wait; the other places are for VPN clients")
         source, _ = prefixes(host)
-        return await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
+        answer = await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
+        self._has_failed(answer, host)
+        return answer
 
     def vouched(self, provider: SamlProvider, assertion: Assertion) -> Account:
         return Account(assertion.name, assertion.groups, _stamp(provider))

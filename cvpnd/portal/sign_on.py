@@ -34,6 +34,12 @@ from cvpnd.reasons import PortalRefusal, Refusal
 
 NO_CLIENT = "self-service"
 """In the place of a client certificate's fingerprint."""
+_LATER = {
+    Refusal.DATABASE_UNAVAILABLE: PortalRefusal.DATABASE_UNAVAILABLE,
+    Refusal.LOGIN_THROTTLED: PortalRefusal.TOO_MANY_REQUESTS,
+    Refusal.TOO_MANY_LOGINS: PortalRefusal.TOO_MANY_REQUESTS,
+}
+"""What people are told to come again for."""
 
 
 class SignOnDesk(Protocol):
@@ -148,10 +154,7 @@ class SignOn:
 
     def _refuse_login(self, request: Request, endpoint: EndpointConfig, refused: Refused) -> Response:
         detail = f"at {endpoint.name}: {refused.refusal}: {refused.detail[:200]!r}"
-        later = refused.refusal is Refusal.DATABASE_UNAVAILABLE
-        return self._refuse(
-            request, PortalRefusal.DATABASE_UNAVAILABLE if later else PortalRefusal.LOGIN_REFUSED, detail
-        )
+        return self._refuse(request, _LATER.get(refused.refusal, PortalRefusal.LOGIN_REFUSED), detail)
 
 
 def _visitor(endpoint: EndpointConfig) -> Visitor:

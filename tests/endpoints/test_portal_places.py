@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
+import time
+from contextlib import closing
 from types import SimpleNamespace
 
+from helpers import saml_idp
 from helpers.served import Served
 
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.logins import UserLogins
-from cvpnd.endpoints.self_service import MOST_PENDING_HERE, SelfServiceDesk
+from cvpnd.auth.saml.logins import MOST_PENDING, SamlLogins
+from cvpnd.auth.saml.metadata import parse_metadata
+from cvpnd.auth.saml.model import PendingRequest
+from cvpnd.auth.saml.provider import SamlProvider
+from cvpnd.config import StrangersConfig
+from cvpnd.endpoints.self_service import MOST_PENDING_HERE, MOST_RESPONSES_HERE, SelfServiceDesk
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
+from cvpnd.store import Store
 
 
 class Hanging:
@@ -55,4 +65,67 @@ async def test_strangers_at_the_portal_leave_places_to_clients_of_the_vpn(tmp_pa
     directory.go_on.set()
     await asyncio.gather(*strangers, return_exceptions=True)
     users.close()
+    served.close()
+
+
+FEDERATED = {"type": "federated-authentication", "saml_provider": "corp"}
+ACS = "https://vpn.example.com/saml/acs"
+PROVIDER = SamlProvider("corp", parse_metadata(saml_idp.metadata()))
+NONSENSE = base64.b64encode(b"<samlp:Response/>").decode()
+
+
+def asked(number: int) -> PendingRequest:
+    return PendingRequest(f"_{number}", ACS, time.time(), time.time() + 300)
+
+
+async def test_answers_of_no_identity_provider_count_as_failed_logins_of_who_brings_them(tmp_path):
+    """Each takes a thread, which people wait for who log in to the VPN; a wrong password counts as well."""
+    served = Served(tmp_path, certificates=False, user_method=FEDERATED)
+    served.control.sources.set_limits(StrangersConfig(failed_logins_per_source_per_min=5))
+    with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
+        served.control.saml = SamlLogins(store, bytes(32))
+        desk = SelfServiceDesk(SimpleNamespace(endpoints=[served.endpoint]), served.control)
+
+        async def bring(host: str, number: int) -> Refusal:
+            answer = await desk.accept(PROVIDER, NONSENSE, asked(number), host=host)
+            assert isinstance(answer, Refused)
+            return answer.refusal
+
+        refused = [await bring("192.0.2.1", number) for number in range(8)]
+        assert refused == [Refusal.SAML_MALFORMED] * 5 + [Refusal.LOGIN_THROTTLED] * 3
+        assert await bring("192.0.2.2", 9) is Refusal.SAML_MALFORMED
+        loop = asyncio.get_running_loop()
+        assert served.control.sources.may_try("192.0.2.1", loop.time()) is not None, "nor as a client"
+        assert served.control.sources.may_try("192.0.2.2", loop.time()) is None
+        served.control.saml.close()
+    served.close()
+
+
+async def test_strangers_with_answers_leave_places_to_people_who_log_in_to_the_vpn(tmp_path):
+    served = Served(tmp_path, certificates=False, user_method=FEDERATED)
+    go_on = threading.Event()
+
+    class Slow:
+        """A store that takes its time."""
+
+        def spend_saml(self, key: str, until: float, now: float) -> bool:
+            return go_on.wait(10)
+
+    saml = served.control.saml = SamlLogins(Slow(), bytes(32))  # type: ignore[arg-type]
+    desk = SelfServiceDesk(SimpleNamespace(endpoints=[served.endpoint]), served.control)
+    strangers = [
+        asyncio.create_task(desk.accept(PROVIDER, NONSENSE, asked(n), host=f"192.0.{n // 40}.1"))
+        for n in range(MOST_RESPONSES_HERE)
+    ]
+    await asyncio.sleep(0)
+    one_more = await desk.accept(PROVIDER, NONSENSE, asked(-1), host="198.51.100.1")
+    assert isinstance(one_more, Refused) and one_more.refusal is Refusal.TOO_MANY_LOGINS
+    assert saml.pending == MOST_RESPONSES_HERE < MOST_PENDING
+    client = asyncio.create_task(saml.accept(PROVIDER, NONSENSE, asked(-2), source="198.51.100.2", within_s=10))
+    await asyncio.sleep(0)
+    assert saml.pending == MOST_RESPONSES_HERE + 1, "it waits for its turn"
+    go_on.set()
+    answers = await asyncio.gather(client, *strangers)
+    assert {answer.refusal for answer in answers} == {Refusal.SAML_MALFORMED}
+    saml.close()
     served.close()
