@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -108,14 +109,20 @@ class Portal:
         self.self_service = (
             None if desk is None else SelfService(desk, self._url + ACS_PATH, self._is_own_form, self._refuse, clock)
         )
+        nothing = self._guard(self._nothing)
+
+        async def wrong_method(request: Request, _error: Exception) -> Response:
+            return await nothing(request)
+
         self._app = Starlette(
             routes=[
                 Route(LOGIN_PATH + "{secret}", self._guard(self._login), methods=["GET"]),
                 Route(ACS_PATH, self._guard(self._answer), methods=["POST"]),
                 Route(CONSENT_PATH + "{ticket}", self._guard(self._consent), methods=["GET", "POST"]),
                 *(() if self.self_service is None else self.self_service.routes(self._guard)),
-                Route("/{path:path}", self._guard(self._nothing)),
-            ]
+                Route("/{path:path}", nothing),
+            ],
+            exception_handlers={HTTPException: wrong_method},
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -247,8 +254,6 @@ class Portal:
         async def guarded(request: Request) -> Response:
             if not self._rate.take(_host(request)):
                 return self._refuse(request, PortalRefusal.TOO_MANY_REQUESTS)
-            if {"content-length", "transfer-encoding"} <= set(request.headers):  # two ends (RFC 9112 6.3)
-                return self._refuse(request, PortalRefusal.REQUEST_MALFORMED)
             try:
                 return await handler(request)
             except Malformed as error:

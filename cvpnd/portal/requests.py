@@ -24,6 +24,10 @@ class Malformed(Exception):
         self.refusal = refusal
 
 
+NETWORK_SHARE = 4
+"""That a network may ask for, of what one source in it may: an IPv6 /48 has 65,536 of them."""
+
+
 class SourceRate:
     """An IPv4 address or an IPv6 /64 may ask for so many pages in a minute."""
 
@@ -33,8 +37,10 @@ class SourceRate:
         self._sources = PerMinute()
 
     def take(self, host: str) -> bool:
-        source, _ = prefixes(host)
-        return self._sources.take(source, self._per_minute, self._clock())
+        (source, network), now = prefixes(host), self._clock()
+        return self._sources.take(source, self._per_minute, now) and self._sources.take(
+            network, NETWORK_SHARE * self._per_minute, now
+        )
 
 
 def is_click(request: Request) -> bool:

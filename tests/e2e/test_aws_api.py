@@ -801,6 +801,9 @@ def test_a_filter_is_read_as_ec2_documents_it(api: Api, arn: str) -> None:
     shown = api.ec2.describe_client_vpn_endpoints(Filters=[{"Name": "tag-key", "Values": ["a=*"]}])
     assert {tag["Key"]: tag["Value"] for tag in shown["ClientVpnEndpoints"][0]["Tags"]} == tags
     assert code_of(lambda: found("colour", "red")) == "InvalidParameterValue"
+    assert found("value", *("*x*" * 80 + str(number) for number in range(198)), "a[*]c", "a?c") == {"plain"}
+    assert code_of(lambda: found("value", *map(str, range(201)))) == "FilterLimitExceeded"
+    assert code_of(lambda: found("value", "*a" * 128)) == "InvalidParameterValue"
 
 
 @pytest.mark.parametrize(
@@ -1199,6 +1202,19 @@ def test_nothing_is_hidden_behind_a_request_of_two_lengths(daemon: GatewayProces
             told += data
     assert told.count(b"HTTP/1.1 ") == 1 and told.startswith(b"HTTP/1.1 4"), told
     assert b"hidden" not in told and b"x-amz-json" not in told
+
+
+def test_a_stranger_is_answered_once_and_has_to_come_again(api: Api, daemon: GatewayProcess) -> None:
+    """Connections are what is counted of strangers."""
+    unsigned = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    with daemon.namespace.entered(), socket.create_connection(("127.0.0.1", 8443), timeout=15) as connection:
+        connection.sendall(unsigned * 10)
+        told = b""
+        with suppress(ConnectionError):
+            while data := connection.recv(65536):
+                told += data
+    assert told.count(b"HTTP/1.1 401 ") == told.count(b"HTTP/1.1 ") == 1 and b"connection: close" in told, told
+    assert "connection" not in api.sts.get_caller_identity()["ResponseMetadata"]["HTTPHeaders"], "who is known stays"
 
 
 def test_a_clock_that_is_off_is_told_so(api: Api) -> None:

@@ -339,3 +339,27 @@ async def test_one_source_may_ask_so_often_and_others_are_not_slowed():
     pages.now = 60.0
     assert (await stranger.get("/saml/login/x")).status_code == 404
     pages.saml.close()
+
+
+async def test_a_network_may_ask_as_often_as_four_sources_and_others_are_not_slowed():
+    """Somebody with an IPv6 /48 has 65,536 sources."""
+    pages = Pages(requests_per_source_per_min=10)
+    for network in ("203.0.113.{}", "2001:db8:1:{}::1"):
+        codes = []
+        for source in range(1, 7):
+            stranger = pages.another_browser(network.format(source))
+            codes += [(await stranger.get("/saml/login/x")).status_code for _ in range(10)]
+        assert codes == [404] * 40 + [429] * 20
+    assert (await pages.another_browser("203.0.114.1").get("/saml/login/x")).status_code == 404
+    assert (await pages.another_browser("2001:db8:2:1::1").get("/saml/login/x")).status_code == 404
+    pages.saml.close()
+
+
+async def test_what_no_browser_does_counts_as_a_request_and_gets_a_page_of_ours():
+    pages = Pages(requests_per_source_per_min=10)
+    stranger = pages.another_browser("203.0.113.9")
+    asked = [("POST", "/"), ("POST", "/saml/login/x"), ("DELETE", "/saml/acs"), ("TRACE", "/x"), ("PUT", "/saml/acs")]
+    answers = [await stranger.request(*each) for each in asked * 3]
+    assert [each.status_code for each in answers] == [404] * 10 + [429] * 5
+    assert all("content-security-policy" in each.headers for each in answers)
+    pages.saml.close()

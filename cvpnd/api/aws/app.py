@@ -131,7 +131,7 @@ class AwsApi:
             return
         request = _Request(scope, receive)
         response = await self._answer(request)
-        if request.two_lengths:
+        if not request.is_signed:  # how many more there are is for the listener to say, which counts connections
             response.headers["connection"] = "close"
         await response(scope, receive, send)
 
@@ -152,8 +152,6 @@ class AwsApi:
             return request.error(ApiError("InternalError", "The gateway failed to do this; its log has the details"))
 
     async def _served(self, request: _Request) -> Response:
-        if request.two_lengths:
-            raise ApiError("InvalidRequest", "The request has a Content-Length and a Transfer-Encoding")
         if request.method != "POST" or request.path != "/" or request.query:
             raise ApiError("InvalidAction", "Requests are POST / without a query string")
         now = datetime.now(UTC)
@@ -168,6 +166,7 @@ class AwsApi:
         except TimeoutError:
             raise ApiError("RequestTimeout", "The request did not arrive in time") from None
         await _beside(len(body), verify, claim, credential.secret, request.headers, body)
+        request.is_signed = True
         if service is None:
             raise ApiError("InvalidAction", f"There is no service {claim.service} here")
         request.service = service
@@ -256,15 +255,11 @@ class _Request:
         self.host = client[0] if client else "-"
         self.sender = f"{client[0]} {client[1]}" if client else "-"
         self.service: Service | None = None
+        self.is_signed = False
         self.action = ""
         self.changes_as = ""
         """The access key, once it is known that something is to be changed."""
         self._receive = receive
-
-    @property
-    def two_lengths(self) -> bool:
-        """Whoever passed it on may have taken another one for its end than we do (RFC 9112, 6.1)."""
-        return bool({"content-length", "transfer-encoding"} <= {name for name, _ in self.headers})
 
     def header(self, name: str) -> str:
         return next((value for key, value in self.headers if key == name), "")
