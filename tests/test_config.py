@@ -63,6 +63,7 @@ associate = ["subnet-a"]
 authorize = [{ network = "10.20.0.0/16", all_groups = true }]
 """
 
+ID_OF_STAFF = "cvpn-endpoint-1562206543da76412"
 SECOND_ENDPOINT = """
 [[endpoint]]
 name = "guests"
@@ -489,6 +490,10 @@ interface = "eth2"
         (
             SHORTEST + SECOND_ENDPOINT.replace('"guests"', '"staff"'),
             'endpoint[1].name: "staff" is already endpoint[0].name; choose another',
+        ),
+        (
+            SHORTEST + SECOND_ENDPOINT.replace('"guests"', f'"{ID_OF_STAFF}"'),
+            f'endpoint[1].name: "{ID_OF_STAFF}" is the id of endpoint[0]; choose another',
         ),
         (
             SHORTEST + SECOND_ENDPOINT.replace('"udp://0.0.0.0:1195"', '"tcp://0.0.0.0:443"'),

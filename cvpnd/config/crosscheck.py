@@ -81,6 +81,11 @@ def _duplicates(config: Config) -> Iterator[Problem]:
                 if key == "endpoint[{}].id" and config.endpoints[first].name == config.endpoints[index].name:
                     continue
                 yield key.format(index), f'"{value}" is already {key.format(first)}; choose another'
+    ids = {endpoint.id: index for index, endpoint in enumerate(config.endpoints)}
+    for index, endpoint in enumerate(config.endpoints):
+        if ids.get(endpoint.name, index) != index:  # what is meant for one, by its id, would be done to the other
+            first = ids[endpoint.name]
+            yield f"endpoint[{index}].name", f'"{endpoint.name}" is the id of endpoint[{first}]; choose another'
 
 
 def _spellings(config: Config) -> Iterator[Problem]:
