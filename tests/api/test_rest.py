@@ -4,13 +4,15 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from helpers.memory_operations import ALICE, STAFF, MemoryOperations, admin_server
 
+from cvpnd.api.rest import forms
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.rest.errors import status_of
 from cvpnd.api.rest.forms import BODY_LIMIT
@@ -321,6 +323,33 @@ def test_a_body_over_the_limit_or_without_its_length_is_refused(client: httpx.Cl
     unmeasured = client.post("/rules", content=iter([b"{}"]), headers=json_type)
     assert (unmeasured.status_code, unmeasured.text) == (411, "send Content-Length, and no Transfer-Encoding")
     assert client.get("/health").status_code == 200
+
+
+def test_what_is_long_is_read_and_written_beside_the_event_loop(
+    client: httpx.Client, operations: MemoryOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand rules that somebody listed kept all others waiting for most of a second."""
+    threads: dict[str, set[str]] = {"read": set(), "written": set()}
+
+    def noting(what: str, do: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*arguments: Any) -> Any:
+            threads[what].add(threading.current_thread().name)
+            return do(*arguments)
+
+        return noted
+
+    monkeypatch.setattr(forms, "read_json", noting("read", forms.read_json))
+    monkeypatch.setattr(forms, "to_json", noting("written", forms.to_json))
+    assert client.post("/rules", json={"endpoint": "staff", "network": "10.99.0.0/16", "group": "a"}).status_code == 201
+    (loop,) = threads["read"]
+    assert threads["written"] == {loop}
+    many = [{"network": f"10.{n >> 8}.{n & 255}.0/24", "group": "a", "colour": "red"} for n in range(2000)]
+    refused = refusal(client.post("/rules/import", json={"endpoint": "staff", "rules": many}))
+    assert refused[:2] == (400, "InvalidParameterValue") and len(threads["read"]) == 2
+    operations.rules *= 1000
+    listed = client.get("/rules").json()["rules"]
+    assert len(listed) == len(operations.rules) and len(threads["written"]) == 2
+    assert listed[0] in client.get("/rules").json()["rules"]
 
 
 def test_a_body_that_does_not_come_is_waited_for_no_longer(
