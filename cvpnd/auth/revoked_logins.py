@@ -35,10 +35,13 @@ class RevokedLogins:
         """By subject; of a login that there is one says enough."""
         self._stored: dict[str, bytes] = {}
         """As the store had them when it was read last."""
+        self._was_read = False
+        """The store, by this process."""
         self._unwritten: dict[str, bytes] = {}
         """Those of them that the store is to have, and does not have yet."""
-        self._learned_at: dict[str, float] = {}
-        """On the steady clock; the oldest first, and none before ``LONGEST_LOGIN_S``."""
+        self._ended_at: dict[str, float] = {}
+        """On the steady clock, or when this process heard of it; the oldest first, and none before
+        ``LONGEST_LOGIN_S``."""
 
     @staticmethod
     def of_user(username: str) -> str:
@@ -67,10 +70,10 @@ class RevokedLogins:
         for subject, mark in marks.items():
             if self._marks.get(subject) != mark:
                 self._marks[subject] = mark
-                self._learned_at.pop(subject, None)  # to be the latest
-                self._learned_at[subject] = now
-        while self._learned_at and self._learned_at[oldest := next(iter(self._learned_at))] < now - LONGEST_LOGIN_S:
-            del self._learned_at[oldest]
+                self._ended_at.pop(subject, None)  # to be the latest
+                self._ended_at[subject] = now
+        while self._ended_at and self._ended_at[oldest := next(iter(self._ended_at))] < now - LONGEST_LOGIN_S:
+            del self._ended_at[oldest]
 
     def hold(self, marks: Mapping[str, bytes]) -> None:
         """Added ones, whatever is read from the store while they wait to be written there."""
@@ -87,13 +90,20 @@ class RevokedLogins:
             if self._unwritten.get(subject) == mark:
                 del self._unwritten[subject]
 
-    def replace(self, marks: Mapping[str, bytes], now: float) -> set[str]:
-        """By what the store has. What another gateway has written there counts from now: those subjects are returned.
+    def replace(self, stored: Mapping[str, tuple[bytes, float]], now: float) -> set[str]:
+        """By the marks that the store has, and when they were made. What another gateway has written there since this
+        process read it last counts from now: those subjects are returned. What was there at first counts from then: a
+        login of now that another process began, in a browser, may be later than that.
 
         Where it has ended what is held here, neither's mark will do for what was written with the other: such a
         subject gets another mark."""
+        if not self._was_read:
+            self._was_read = True
+            for subject, (mark, at) in sorted(stored.items(), key=lambda item: item[1][1]):
+                self.add({subject: mark}, min(at, now))
+        marks = {subject: mark for subject, (mark, _) in stored.items()}
         others = {subject for subject, mark in marks.items() if self._stored.get(subject) != mark}
-        self._stored = dict(marks)
+        self._stored = marks
         again = {each for each in others if self._unwritten.get(each, marks[each]) != marks[each]}
         self._unwritten |= self.new_marks(again)
         news = {subject for subject in others if self._marks.get(subject) != marks[subject]}
@@ -114,7 +124,7 @@ class RevokedLogins:
         return LoginUnderWay(self, endpoint_id, now)
 
     def ended_since(self, began_at: float, subjects: Iterable[str]) -> bool:
-        return any(began_at <= self._learned_at.get(subject, float("-inf")) for subject in subjects)
+        return any(began_at <= self._ended_at.get(subject, float("-inf")) for subject in subjects)
 
     def _subjects(self, endpoint_id: str, directory: str, username: str) -> set[str]:
         return {self.of_account(directory, username), *self.of_names(endpoint_id, [username])}

@@ -51,7 +51,7 @@ from cvpnd.server.leftovers import Leftovers
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError
 from cvpnd.server.unrouted import forget_unrouted
-from cvpnd.store import Store, StoreError
+from cvpnd.store import RevokedLogin, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +165,10 @@ class Gateway:
     async def _look_again_who_was_ended(self) -> None:
         self.end_what_others_ended(await asyncio.to_thread(self.store.revoked_logins))
 
-    def end_what_others_ended(self, marks: Mapping[str, bytes]) -> None:
-        """By the marks that the store has."""
+    def end_what_others_ended(self, stored: Mapping[str, RevokedLogin]) -> None:
+        """As the store has it."""
         revoked = self.control.revoked_logins
-        if not (news := revoked.replace(marks, self.control.clock.now())):
+        if not (news := revoked.replace(stored, self.control.clock.now())):
             return
         for connection in self.control.table:
             subjects = revoked.of_names(connection.endpoint.id, {connection.username, connection.common_name} - {""})

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 LOOKS_EVERY_S = 1.0
 KEPT_EVERY_S = 30.0
-"""By so much the steady clocks of gateways on one store may differ, and so much of it a crash takes back."""
+"""By so much the steady clocks of gateways on one store may differ."""
 STEP_S = 5.0
 """Less is what keepers of the clock do every day."""
 BEHIND_S = 60.0
@@ -53,11 +53,14 @@ class Timekeeper:
         self._stepped = asyncio.Event()
 
     async def begin(self) -> None:
-        """The steady clock goes on where the store's has come to. Raises ``StoreError``."""
+        """The steady clock goes on where the store's has come to, or may have come to until a crash: a login that began
+        before it must not look later than its end after it. Raises ``StoreError``."""
         wall = self._wall()
         before = await asyncio.to_thread(self._store.keep_clock, self._clock.now(), wall)
-        self._clock.catch_up(before.seconds)
-        if (behind_s := before.wall - wall) > BEHIND_S:
+        behind_s = before.wall - wall
+        self._clock.catch_up(before.seconds + (KEPT_EVERY_S if behind_s > 0 else min(-behind_s, KEPT_EVERY_S)))
+        await asyncio.to_thread(self._store.keep_clock, self._clock.now(), wall)  # or the next crash takes that back
+        if behind_s > BEHIND_S:
             self._say(f"the clock is {_in_words(behind_s)} behind what it was when a gateway ran last")
         elif -behind_s > AHEAD_S:
             self._say(f"no gateway has run for {_in_words(-behind_s)}, or the clock is ahead")

@@ -18,6 +18,7 @@ from cvpnd.store.database import SchemaTooNew, StoreError, StoreUnavailable, Tra
 from cvpnd.store.endpoints import StoredAssociation, StoredEndpoint, StoredRoute
 from cvpnd.store.local_users import StoredLocalUser
 from cvpnd.store.log_groups import StoredLogGroup
+from cvpnd.store.revoked_logins import RevokedLogin
 from cvpnd.store.rules import DuplicateRule, NoSuchRule, StoredRule
 from cvpnd.store.saml_logins import StoredSamlLogin
 from cvpnd.store.saml_providers import StoredSamlProvider
@@ -31,6 +32,7 @@ __all__ = [
     "AuditRecord",
     "DuplicateRule",
     "NoSuchRule",
+    "RevokedLogin",
     "SchemaTooNew",
     "SeenRequest",
     "Store",

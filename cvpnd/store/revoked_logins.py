@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import delete, insert, literal, or_, select
 
@@ -16,11 +17,17 @@ days. What the tokens of a user are marked with stays, or those of before were g
 _LOGIN, _USER = "login ", "user "
 
 
+class RevokedLogin(NamedTuple):
+    mark: bytes
+    at: float
+    """On the steady clock."""
+
+
 class RevokedLoginStore(Database):
-    def revoked_logins(self) -> dict[str, bytes]:
-        """Marks by subject (``auth.revoked_logins.RevokedLogins``)."""
+    def revoked_logins(self) -> dict[str, RevokedLogin]:
+        """By subject (``auth.revoked_logins.RevokedLogins``)."""
         with self._read() as connection:
-            return {row.subject: row.mark for row in connection.execute(select(revoked_login))}
+            return {row.subject: RevokedLogin(row.mark, row.at) for row in connection.execute(select(revoked_login))}
 
     def record_terminated(self, connections: Sequence[str], username: str | None) -> None:
         """Who ended which sessions."""

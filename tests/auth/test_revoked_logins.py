@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,18 @@ from cvpnd.auth.revoked_logins import LONGEST_LOGIN_S, RevokedLogins
 from cvpnd.auth.tokens import Token
 
 STAFF, GUESTS = "cvpn-endpoint-0123456789abcdef0", "cvpn-endpoint-0123456789abcdef1"
+
+
+def stored(marks: Mapping[str, bytes], at: float = 0.0) -> dict[str, tuple[bytes, float]]:
+    """As the store has them."""
+    return {subject: (mark, at) for subject, mark in marks.items()}
+
+
+def reads_the_store() -> RevokedLogins:
+    """As a process has them that has begun on an empty one."""
+    revoked = RevokedLogins()
+    revoked.replace({}, 0.0)
+    return revoked
 
 
 def test_a_revoked_login_ends_alone_and_a_revoked_user_with_all_logins_of_before():
@@ -61,17 +74,32 @@ def test_a_login_that_is_under_way_ends_with_those_of_its_user_and_a_later_one_d
 
 
 def test_what_another_gateway_has_ended_ends_logins_here_and_what_is_known_ends_none_again():
-    revoked = RevokedLogins()
+    revoked = reads_the_store()
     marks = RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
     before = revoked.begin(STAFF, 1.0)
-    revoked.replace(marks, 2.0)
+    revoked.replace(stored(marks), 2.0)
     later = revoked.begin(STAFF, 3.0)
-    revoked.replace(dict(marks), 4.0)
+    revoked.replace(stored(marks), 4.0)
     assert before.is_ended("corp", "anna") and not later.is_ended("corp", "anna")
     revoked.replace({}, 5.0)  # read before it was written; whoever has written it adds it again
     assert before.is_ended("corp", "anna")
     revoked.add(marks, 6.0)
     assert later.is_ended("corp", "anna")
+
+
+def test_what_was_ended_before_a_start_counts_from_when_it_was_ended():
+    """A login in a browser outlives the process that began it: it was refused if anybody had ever ended its user."""
+    revoked, marks = RevokedLogins(), RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
+    of_before = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
+    later = RevokedLogins.new_marks({RevokedLogins.of_user("bob")})
+    revoked.replace(stored(later, at=99.0) | stored(marks, at=50.0), 60.0)
+    assert revoked.covers(of_before, STAFF, "corp", "anna")
+    assert revoked.begin(STAFF, 50.0).is_ended("corp", "anna")
+    assert not revoked.begin(STAFF, 51.0).is_ended("corp", "anna")
+    assert revoked.begin(STAFF, 60.0).is_ended("corp", "bob") and not revoked.begin(STAFF, 61.0).is_ended("corp", "bob")
+    again = RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
+    revoked.replace(stored(later, at=99.0) | stored(again, at=52.0), 70.0)
+    assert revoked.begin(STAFF, 70.0).is_ended("corp", "anna"), "since then it counts from when it was heard of"
 
 
 def test_what_ended_long_ago_takes_no_memory_and_ends_tokens_all_the_same():
@@ -90,7 +118,7 @@ def test_what_ended_long_ago_takes_no_memory_and_ends_tokens_all_the_same():
 
 def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
     """A change that was under way reads the store again before an end that waits for its turn is written."""
-    revoked = RevokedLogins()
+    revoked = reads_the_store()
     token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
     marks = RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
     revoked.add(marks, 1.0)
@@ -98,7 +126,7 @@ def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
     revoked.replace({}, 2.0)
     assert revoked.covers(token, STAFF, "corp", "anna")
     revoked.release(marks)
-    revoked.replace(marks, 3.0)
+    revoked.replace(stored(marks), 3.0)
     assert revoked.covers(token, STAFF, "corp", "anna")
     revoked.replace({}, 4.0)
     assert not revoked.covers(token, STAFF, "corp", "anna"), "the store knows better from then on"
@@ -106,7 +134,7 @@ def test_what_the_store_does_not_have_yet_holds_whatever_is_read_there():
 
 def test_what_two_gateways_have_ended_before_they_heard_of_each_other_ends_tokens_of_both():
     """Whichever mark the store has last: what was written with either was written before the other's end."""
-    revoked, user = RevokedLogins(), RevokedLogins.of_user("anna")
+    revoked, user = reads_the_store(), RevokedLogins.of_user("anna")
     here, there = RevokedLogins.new_marks({user}), RevokedLogins.new_marks({user})
     revoked.add(here, 1.0)
     revoked.hold(here)
@@ -114,22 +142,22 @@ def test_what_two_gateways_have_ended_before_they_heard_of_each_other_ends_token
     at_the_other = RevokedLogins()
     at_the_other.add(there, 1.0)
     of_there = Token.new(1_700_000_000, 60, mark=at_the_other.mark(STAFF, "corp", "anna"))
-    assert revoked.replace(there, 2.0) == {user}
+    assert revoked.replace(stored(there), 2.0) == {user}
     held = revoked.unwritten({user, RevokedLogins.of_user("bob")})
     assert held.keys() == {user} and held[user] not in (here[user], there[user])
     assert revoked.covers(between, STAFF, "corp", "anna") and revoked.covers(of_there, STAFF, "corp", "anna")
     later = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
-    assert revoked.replace(there, 3.0) == set()
+    assert revoked.replace(stored(there), 3.0) == set()
     revoked.release(held)
-    assert revoked.replace(held, 4.0) == set(), "its own"
+    assert revoked.replace(stored(held), 4.0) == set(), "its own"
     assert not revoked.covers(later, STAFF, "corp", "anna")
 
 
 def test_what_was_written_although_nobody_said_so_is_no_news():
     """As a database may, whose answer to the end of a transaction is lost."""
-    revoked, marks = RevokedLogins(), RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
+    revoked, marks = reads_the_store(), RevokedLogins.new_marks({RevokedLogins.of_user("anna")})
     revoked.add(marks, 1.0)
     revoked.hold(marks)
     token = Token.new(1_700_000_000, 60, mark=revoked.mark(STAFF, "corp", "anna"))
-    assert revoked.replace(marks, 2.0) == set() and revoked.unwritten(marks) == marks
+    assert revoked.replace(stored(marks), 2.0) == set() and revoked.unwritten(marks) == marks
     assert not revoked.covers(token, STAFF, "corp", "anna")

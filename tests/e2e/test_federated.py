@@ -147,6 +147,8 @@ def test_with_certificates_too_and_a_gateway_that_dies_between_the_two_connectio
         told = visit("ACS::35001", wrong, timeout_s=5.0).error
         assert told and "CRV1" not in told, "no browser is bothered"
         assert why()[-1:] == [reason]
+    gateway.ctl("connection", "terminate", "--username", "anna@example.com", check=False)  # long over
+    time.sleep(1.1)
     state, url = sent_to(visit("ACS::35001", certs.client()).error)
     gateway.kill()
     gateway.start()
@@ -159,3 +161,10 @@ def test_with_certificates_too_and_a_gateway_that_dies_between_the_two_connectio
     assert (entry["username"], entry["common-name"]) == ("anna@example.com", "alice")
     assert visit(answer(state, response), certs.client()).error.startswith("AUTH_FAILED,The answer")
     assert why()[-1] == "saml-request-used"
+    time.sleep(1.1)
+    state, url = sent_to(visit("ACS::35001", certs.client()).error)
+    gateway.kill()
+    gateway.start()
+    gateway.ctl("connection", "terminate", "--username", "anna@example.com", check=False)
+    assert visit(answer(state, saml_idp.answer(url)), certs.client()).error.startswith("AUTH_FAILED")
+    assert why()[-1] == "terminated", "whatever the clock lost by the crash"

@@ -69,6 +69,7 @@ async def test_readings_that_are_far_apart_say_nothing(store):
 async def test_the_steady_clock_goes_on_after_a_restart_and_follows_the_gateway_that_is_ahead(store, monkeypatch):
     monkeypatch.setattr(timekeeping, "LOOKS_EVERY_S", 0.001)
     first = Host(store)
+    store.keep_clock(0.0, first.wall)
     await first.keeper.begin()
     assert first.clock.now() == 0.0
     keeping = asyncio.create_task(first.keeper.keep())
@@ -86,6 +87,23 @@ async def test_the_steady_clock_goes_on_after_a_restart_and_follows_the_gateway_
     again.pass_time(timekeeping.KEPT_EVERY_S)
     await asyncio.wait_for(until(lambda: again.clock.now() == 600.0), 5)
     keeping.cancel()
+
+
+@pytest.mark.parametrize("set_back_s", [0, 7200])
+async def test_the_steady_clock_is_never_behind_where_it_was_before_a_crash(store, set_back_s):
+    """Whoever was sent to a browser a moment before it, and ended a moment after it, would look ended first."""
+    first = Host(store)
+    store.keep_clock(500.0, first.wall)
+    await first.keeper.begin()
+    first.pass_time(timekeeping.KEPT_EVERY_S - 1)
+    again = Host(store)
+    again.wall = first.wall + 0.5 - set_back_s
+    await again.keeper.begin()
+    assert first.clock.now() <= again.clock.now() <= 500.0 + timekeeping.KEPT_EVERY_S
+    third = Host(store)
+    third.wall = again.wall + 0.5
+    await third.keeper.begin()
+    assert third.clock.now() >= again.clock.now(), "nor after another one, a moment later"
 
 
 async def test_a_clock_that_is_behind_the_latest_run_is_told_at_the_start(store):

@@ -43,9 +43,16 @@ def test_marks_of_users_stay_and_those_of_single_logins_until_no_token_can_be_go
     with closing(Store.open(url)) as store:
         store.revoke_logins({"user anna": b"first ", "login 00": b"second"}, 100.0)
         store.revoke_logins({"account corp bob": b"third "}, 100.0 + KEPT_S)
-        assert store.revoked_logins() == {"user anna": b"first ", "login 00": b"second", "account corp bob": b"third "}
+        assert store.revoked_logins() == {
+            "user anna": (b"first ", 100.0),
+            "login 00": (b"second", 100.0),
+            "account corp bob": (b"third ", 100.0 + KEPT_S),
+        }
         store.revoke_logins({"user anna": b"again "}, 101.0 + KEPT_S)
-        assert store.revoked_logins() == {"user anna": b"again ", "account corp bob": b"third "}
+        assert store.revoked_logins() == {
+            "user anna": (b"again ", 101.0 + KEPT_S),
+            "account corp bob": (b"third ", 100.0 + KEPT_S),
+        }
 
 
 @pytest.mark.usefixtures("wrong_day")
@@ -77,8 +84,8 @@ def test_nothing_is_forgotten_by_the_upgrade_whatever_its_clock_says(url: str, p
     engine.dispose()
     with closing(Store.open(url, key_file)) as store:
         marks = store.revoked_logins()
-        assert set(marks) == {"user anna", "login 00"} and len(set(marks.values())) == 2
-        assert all(len(mark) == 6 for mark in marks.values())
+        assert set(marks) == {"user anna", "login 00"} and len({mark for mark, _ in marks.values()}) == 2
+        assert all(len(mark) == 6 and at == 0.0 for mark, at in marks.values())
         assert store.keep_clock(0.0, 0.0).seconds == 0.0
         store.revoke_logins({"user bob": b"marked"}, 60.0)
         assert "login 00" in store.revoked_logins()

@@ -305,7 +305,7 @@ def test_a_managed_endpoint_comes_back_with_all_that_belongs_to_it(url: str) -> 
         store.revoke_logins({f"user-at {ENDPOINT} anna": b"1"} | elsewhere, 1.0)
         store.delete_endpoint(ENDPOINT)
         assert (store.managed_endpoints(), store.rules(), store.tags()) == ([], [], {})
-        assert store.revoked_logins() == elsewhere
+        assert store.revoked_logins() == {subject: (mark, 1.0) for subject, mark in elsewhere.items()}
 
 
 def test_names_and_associations_exist_once(url: str) -> None:
