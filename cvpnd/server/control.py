@@ -367,9 +367,15 @@ class ControlPlane:
 
     # -- decisions ----------------------------------------------------------------------------------------
 
-    def admit(self, connection: Connection, settings: dataplane.PeerSettings, options: Sequence[str]) -> Refusal | None:
-        """Login said yes: make the peer known to the data plane and let the session push ``options``. Its first key
-        follows with ``KeysReady``. The session is to be pumped afterwards.
+    def admit(
+        self,
+        connection: Connection,
+        settings: dataplane.PeerSettings,
+        options: Sequence[str],
+        token: Sequence[str] = (),
+    ) -> Refusal | None:
+        """Login said yes: make the peer known to the data plane and let the session push ``options`` and ``token``. Its
+        first key follows with ``KeysReady``. The session is to be pumped afterwards.
 
         Returns the refusal if the client turns out not to be servable; it has been told."""
         now = self.loop.time()
@@ -383,7 +389,7 @@ class ControlPlane:
             if isinstance(link, UdpLink):
                 self.plane.set_remote(peer_id, link.listener, link.remote, link.local)
             # The session comes last: once it has accepted, nothing holds the PUSH_REPLY back.
-            refusal = connection.session.accept(options, now, peer_id=peer_id)
+            refusal = connection.session.accept(options, now, peer_id=peer_id, token=token)
             negotiated = connection.session.negotiated
             legacy = negotiated is not None and negotiated.digest  # whoever wants to be rid of CBC has to find them
             level = logging.INFO if legacy else logging.DEBUG

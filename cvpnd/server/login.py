@@ -129,8 +129,8 @@ def _let_in(
     connection.facts = client_facts(connection, credentials)
     grant = make_grant(connection.endpoint, identity, device_id, connection.facts)
     connection.grant = grant
-    options = (*grant.options, *token_options(control, connection, account, identity, credentials.username))
-    control.admit(connection, peer_settings(connection, grant), options)
+    token = token_options(control, connection, account, identity, credentials.username)
+    control.admit(connection, peer_settings(connection, grant), grant.options, token)
 
 
 async def log_in_again(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:

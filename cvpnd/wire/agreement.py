@@ -102,16 +102,16 @@ class Agreement:
             self._outcome = _negotiated(negotiate, self._data_ciphers, self.peer_info, self._options)
         return self._outcome
 
-    def fix(self, negotiated: Negotiated, peer_id: int | None) -> None:
-        """``peer_id``: the data plane's for this client."""
+    def fix(self, negotiated: Negotiated, peer_id: int | None, token: Sequence[str]) -> None:
+        """``peer_id``: the data plane's for this client. ``token``: the options that bring one."""
         if self._told_peer_id is not None and peer_id != self._told_peer_id:
             raise UsageError("another peer id than the one that the client was told")
         self._pushed_peer_id = peer_id if self._told_peer_id is None else None
         self.negotiated = negotiated
-        self._pushed = negotiated.push_options(self._pushed_peer_id)
+        self._pushed = [*token, *negotiated.push_options(self._pushed_peer_id)]
 
     def push_reply(self, options: Sequence[str]) -> list[str]:
-        """The messages that push ``options`` and what was negotiated."""
+        """The messages that push ``options``, the token and what was negotiated."""
         return messages.push_reply([*options, *self._pushed])
 
 

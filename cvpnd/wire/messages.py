@@ -25,6 +25,7 @@ MAX_OPTION_BYTES = 255
 MAX_UNTERMINATED_BYTES = 2048
 
 PUSH_REQUEST = "PUSH_REQUEST"
+PUSH_UPDATE = "PUSH_UPDATE"
 EXIT = "EXIT"
 CR_RESPONSE = "CR_RESPONSE,"
 _NEEDS_QUOTES = frozenset(" \t\"'\\#;")
@@ -51,7 +52,7 @@ def push_reply(options: Iterable[str]) -> list[str]:
 
 def push_update(options: Iterable[str]) -> list[str]:
     """PUSH_UPDATE, the same way. ``name arguments`` replaces all former values of an option, ``-name`` ends it."""
-    return _split("PUSH_UPDATE", options)
+    return _split(PUSH_UPDATE, options)
 
 
 def _split(word: str, options: Iterable[str]) -> list[str]:
@@ -185,7 +186,7 @@ class PushReply:
 def parse_push_reply(text: str) -> PushReply:
     """The client's side of ``push_reply`` and ``push_update``. Raises ``PeerError(BAD_MESSAGE)``."""
     word, _, rest = text.partition(",")
-    if word not in ("PUSH_REPLY", "PUSH_UPDATE"):
+    if word not in ("PUSH_REPLY", PUSH_UPDATE):
         raise PeerError(DropReason.BAD_MESSAGE, word)
     options: Sequence[str] = [option for option in rest.split(",") if option]
     return PushReply(

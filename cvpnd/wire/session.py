@@ -306,10 +306,13 @@ class Session:
         state = self._deferred()
         return 0.0 if state is None else self._patience.left_s(now - state.started_at)
 
-    def accept(self, options: Sequence[str], now: float, *, peer_id: int | None = None) -> Refusal | None:
-        """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed; those that follow
-        from the negotiation are added here. ``KeysReady`` comes as soon as the client has acknowledged our key message.
-        A client that cannot be served is refused here instead; then the reason is returned."""
+    def accept(
+        self, options: Sequence[str], now: float, *, peer_id: int | None = None, token: Sequence[str] = ()
+    ) -> Refusal | None:
+        """Let the client in, after ``CredentialsReceived`` on the first key. ``options`` are pushed, and with whatever
+        takes their place ``token``; what follows from the negotiation is added here. ``KeysReady`` comes as soon as the
+        client has acknowledged our key message. A client that cannot be served is refused here instead; then the reason
+        is returned."""
         state = self._deferred()
         if state is None:
             return None
@@ -319,7 +322,7 @@ class Session:
         if isinstance(outcome, Unsupported):
             self.refuse(outcome.text, now, outcome.refusal)
             return outcome.refusal
-        self._agreement.fix(outcome, peer_id)
+        self._agreement.fix(outcome, peer_id, token)
         self._push.set_reply(self._agreement.push_reply(options))
         state.authenticate(AuthenticationInput.ACCEPTED)
         self._establish(state, now)
@@ -361,15 +364,16 @@ class Session:
 
     @property
     def takes_updates(self) -> bool:
-        """Whether ``change_options`` may be used: the client announced PUSH_UPDATE."""
-        return Capability.PUSH_UPDATE in self.peer_info.capabilities
+        """Whether ``change_options`` may be used: the client announced PUSH_UPDATE, or has no options yet."""
+        return Capability.PUSH_UPDATE in self.peer_info.capabilities or not self._push.replied
 
     def change_options(self, options: Sequence[str], changes: Sequence[str]) -> None:
-        """Send ``changes`` as PUSH_UPDATE. ``options`` is what now takes the place of those given to ``accept``, should
-        the client ask again. Raises ``UsageError`` for what cannot be pushed."""
+        """Send ``changes`` as PUSH_UPDATE to who has had its PUSH_REPLY: no update can come first. ``options`` is what
+        now takes the place of those given to ``accept``, for that or should the client ask again. Raises ``UsageError``
+        for what cannot be pushed."""
         update = messages.push_update(changes)
         self._push.set_reply(self._agreement.push_reply(options))
-        if self.ending.begun is None and not self.ending.closed:
+        if self._push.replied and self.ending.begun is None and not self.ending.closed:
             self._outbox.add(*update)
 
     def renegotiate(self, now: float) -> None:

@@ -7,6 +7,7 @@ import re
 import pytest
 from helpers.lab import wait_until
 from helpers.other_releases import generation
+from helpers.relay import Weather
 
 before_26 = pytest.mark.skipif(generation() >= (2, 6), reason="needs OpenVPN 2.5: make test-clients")
 since_27 = pytest.mark.skipif(generation() < (2, 7), reason="needs OpenVPN 2.7: make test-clients")
@@ -36,6 +37,29 @@ def test_changed_routes_and_resolvers_reach_a_connected_client(site, ping, trans
     assert {e["connection-log-type"] for e in gateway.connection_log()} == {"connection-attempt"}, (
         "nobody was sent back"
     )
+
+
+@since_27
+def test_changed_routes_reach_a_client_whose_soft_reset_they_cross(site):
+    """From its soft reset on it reads nothing on the old key: it kept its old routes for good."""
+    gateway = site.start(ping_s=10, ping_restart_s=120)
+    relay = site.lab.relay(site.lab.gateway_address, 1194, Weather(delay_ms=1000))
+    client = site.connect(None, "--reneg-sec", "25", "25", host="127.0.0.1", port=relay.port, wait=False)
+    client.wait_connected(30)
+    gateway.write_config(
+        site.toml('route = [{ destination = "10.77.0.0/16", target = "subnet-a" }]', ping_s=10, ping_restart_s=120)
+    )
+    client.wait_for("TLS: soft reset", 40)
+    gateway.reload()
+    wait_until(lambda: "1 clients get new routes" in gateway.log(), 1, "an update before the soft reset arrives")
+    assert "by_peer=True" not in gateway.log()
+
+    def routes() -> str:
+        return site.lab.client.run("ip", "route", "show", "dev", client.interface, check=False).stdout
+
+    wait_until(lambda: "10.77.0.0/16" in routes(), 20, "the new route")
+    assert "by_peer=True" in gateway.log()
+    assert {e["connection-log-type"] for e in gateway.connection_log()} == {"connection-attempt"}, "it stayed"
 
 
 @since_27

@@ -11,7 +11,7 @@ import asyncio
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -84,8 +84,10 @@ class WatchedControl(ControlPlane):
     moves = 0
     """Times that a client roamed and was followed."""
 
-    def admit(self, connection: Connection, settings: PeerSettings, options: object) -> Refusal | None:
-        refusal = super().admit(connection, settings, options)  # type: ignore[arg-type]
+    def admit(
+        self, connection: Connection, settings: PeerSettings, options: Sequence[str], token: Sequence[str] = ()
+    ) -> Refusal | None:
+        refusal = super().admit(connection, settings, options, token)
         if refusal is None:
             self.admitted.add(connection.session.local_session_id)
         return refusal

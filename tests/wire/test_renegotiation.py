@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers.pair import PUSHED, NoisyLink, Pair, client_context, pki, same_keys, server_context, tls_context
+from light_client.generations import Habits
 from light_client.protocol import PEER_INFO_26, LightClient, Told
 from OpenSSL import SSL
 
@@ -203,6 +204,49 @@ def test_text_during_a_renegotiation_goes_over_the_new_key() -> None:
     assert pair.of_client(Told) == [Told("PUSH_UPDATE,ping 7")]
     after = [parse_packet(packet) for packet in pair.to_client[sent:]]
     assert {packet.key_id for packet in after if packet.opcode is Opcode.CONTROL_V1} == {1}
+
+
+def updates_told(pair: Pair) -> list[str]:
+    return [event.text for event in pair.of_client(Told)]
+
+
+@pytest.mark.parametrize("transport", Transport)
+def test_updates_that_cross_a_soft_reset_are_said_again_over_the_key_that_it_begins(transport: Transport) -> None:
+    """Nothing else would tell the client: the gateway believes that it has its routes."""
+    pair, session = connected(client=LightClient(client_context(), 0.0, transport=transport), transport=transport)
+    pair.client.renegotiate(pair.now)
+    for option in ("ping 7", "ping 8"):
+        session.change_options(PUSHED, [option])
+        session.packets_to_send(pair.now)  # which are lost besides
+    pair.run(lambda pair: len(key_ids(pair, KeysReady)) == 2, seconds=30)
+    session.change_options(PUSHED, ["ping 9"])
+    pair.run(seconds=10)
+    assert updates_told(pair) == [f"PUSH_UPDATE,ping {number}" for number in (7, 8, 9)]
+    assert not session._outbox.holds_text, "and none is kept"
+
+
+@pytest.mark.parametrize("by", ["server", "client"])
+def test_an_update_that_was_acknowledged_is_said_once(by: str) -> None:
+    pair, session = connected()
+    session.change_options(PUSHED, ["ping 7"])
+    pair.run(seconds=2)
+    assert not session._outbox.holds_text
+    session.ask_alive()  # something else that is not acknowledged yet
+    (session if by == "server" else pair.client).renegotiate(pair.now)
+    pair.run(lambda pair: len(key_ids(pair, KeysReady)) == 2, seconds=30)
+    pair.run(seconds=10)
+    assert updates_told(pair) == ["PUSH_UPDATE,ping 7"]
+
+
+def test_an_update_that_a_client_reads_on_its_old_key_is_said_once() -> None:
+    """As OpenVPN 3 does."""
+    client = LightClient(client_context(), 0.0, habits=Habits(keeps_old_key_s=60.0))
+    pair, session = connected(client=client)
+    pair.client.renegotiate(pair.now)
+    session.change_options(PUSHED, ["ping 7"])
+    pair.run(seconds=20)
+    assert key_ids(pair, KeysReady) == [0, 1]
+    assert updates_told(pair) == ["PUSH_UPDATE,ping 7"]
 
 
 def test_last_words_during_a_renegotiation_go_over_both_keys() -> None:
