@@ -38,6 +38,11 @@ class Listen:
     def __str__(self) -> str:
         return f"{self.transport}://{SocketName(self.host, self.port)}"
 
+    def hears(self, transport: str, local: str, port: int) -> bool:
+        """What is sent to that address and port of this host. ``local`` empty: it is not known to which address."""
+        whole_family = "::" if ":" in local else "0.0.0.0"  # noqa: S104 - compared with
+        return (self.transport, self.port) == (transport, port) and (not local or self.host in (local, whole_family))
+
 
 def parse_socket_name(netloc: str, example: str) -> SocketName:
     if "@" in netloc:

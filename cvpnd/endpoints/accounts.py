@@ -22,7 +22,7 @@ from cvpnd.config import LOCAL_DIRECTORY, Config, RadiusConfig
 from cvpnd.dataplane.api import DataPlane
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import RESTART_TEXT, ControlPlane
+from cvpnd.server.control import ControlPlane
 from cvpnd.store import Store, StoredLocalUser, StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Accounts:
             if isinstance(account, Refused):
                 log.info("%s: %s: %s", connection.connection_id, account.refusal, account.detail)
                 if account.refusal is Refusal.ACCOUNT_UNCHECKED:  # it may come back with its token, and bind again
-                    self._control.restart(connection, End.ACCOUNT_UNCHECKED, RESTART_TEXT)
+                    self._control.restart(connection, End.ACCOUNT_UNCHECKED)
                 else:
                     self._control.halt(connection, End.ACCOUNT_DISABLED, "Account disabled")
             elif account.person != connection.person:

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -110,6 +110,10 @@ class Gateway:
     @property
     def endpoints(self) -> list[ServedEndpoint]:
         return [running.served for running in self._running.values()]
+
+    @property
+    def _settings(self) -> list[EndpointConfig]:
+        return [served.settings for served in self.endpoints]
 
     @property
     def set_aside(self) -> Mapping[str, str]:
@@ -234,7 +238,7 @@ class Gateway:
         was found. Raises ``GatewayError`` after all of it if that cannot be."""
         self.timeouts.stop()
         try:
-            await self._send_away(list(self._running.values()), End.SHUTDOWN, grace_s)
+            await self._send_away(list(self._running.values()), End.SHUTDOWN, grace_s, self._settings)
             self.accounts.close()
             if self.control.saml is not None:
                 self.control.saml.close()
@@ -288,7 +292,7 @@ class Gateway:
                     await self._narrow_rules(served, rules)
                     coming[served.id] = rules
         self.accounts.set_local_users(file, users)
-        await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s())
+        await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s(), config.endpoints)
         devices = {
             e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
             for e in config.endpoints
@@ -370,10 +374,13 @@ class Gateway:
         """For a change."""
         return min(self.config.daemon.shutdown_grace_s, LONGEST_GRACE_S)
 
-    async def _send_away(self, leaving: Sequence[RunningEndpoint], reason: End, grace_s: float) -> None:
+    async def _send_away(
+        self, leaving: Sequence[RunningEndpoint], reason: End, grace_s: float, coming: Iterable[EndpointConfig]
+    ) -> None:
         """``grace_s``: to wait, if somebody is there to be told. No client acknowledges a RESTART, which would end it
-        earlier."""
-        told = sum([running.send_back(reason) for running in leaving])
+        earlier. ``coming``: to whom they can come back."""
+        listen = [each for endpoint in coming for each in endpoint.listen]
+        told = sum([running.send_back(reason, listen) for running in leaving])
         try:
             if told:
                 await asyncio.sleep(grace_s)
@@ -399,7 +406,7 @@ class Gateway:
         """The endpoint whose device is gone: it gets another, and its clients come back to that. Raises
         ``GatewayError``."""
         leaving = [running for running in self._running.values() if running.served.interface == device]
-        await self._send_away(leaving, End.DEVICE_LOST, self._grace_s())
+        await self._send_away(leaving, End.DEVICE_LOST, self._grace_s(), self._settings)
         try:
             await self._become(self.config)
         except _FAILURES as error:

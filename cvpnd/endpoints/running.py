@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from cvpnd.auth.watch import TrustKeeper
-from cvpnd.config import Config, EndpointConfig
+from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.policy.push import push_options
 from cvpnd.policy.routes import endpoint_routes
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import RESTART_TEXT, ControlPlane
+from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
@@ -62,16 +62,16 @@ class RunningEndpoint:
         for listener in self._listeners:
             listener.close()
 
-    def send_back(self, reason: End) -> int:
+    def send_back(self, reason: End, coming: Collection[Listen]) -> int:
         """Nobody gets in any more, and everybody is told to come back, also who is logging in. How many are. What is
-        lost of that is repeated until ``close``."""
+        lost of that is repeated until ``close``. ``coming``: where this host will listen then."""
         self.served.closing = True
         for listener in self._listeners:
             listener.stop_accepting()
         told = 0
         for connection in self.connections:
             if connection.established:
-                self._control.restart(connection, reason, RESTART_TEXT)
+                self._control.restart(connection, reason, elsewhere=not _is_heard(connection, coming))
                 told += 1
             else:
                 told += put_off(self._control, connection)
@@ -117,7 +117,7 @@ class RunningEndpoint:
         allowed = self.served.session_settings.data_ciphers
         for connection in self.connections:
             if connection.established and connection.cipher not in allowed:
-                self._control.restart(connection, End.CONFIGURATION_CHANGED, RESTART_TEXT)
+                self._control.restart(connection, End.CONFIGURATION_CHANGED)
 
     def _tell_changes(self) -> None:
         """Of routes and names."""
@@ -128,6 +128,12 @@ class RunningEndpoint:
                 told += self._control.change_options(connection, options)
         if told:
             log.info("endpoint %s: %d clients get new routes or names", served.settings.name, told)
+
+
+def _is_heard(connection: Connection, coming: Collection[Listen]) -> bool:
+    """Whether anybody listens there where it comes back to by itself."""
+    link = connection.link
+    return any(each.hears(link.transport, link.local, link.local_port) for each in coming)
 
 
 def _warn_of_cbc(endpoint: EndpointConfig) -> None:

@@ -72,8 +72,9 @@ STRANGERS_LOGGED_AT_ONCE = 200.0
 """Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person,
 so that nobody outside can fill a disk. All are counted."""
 
-RESTART_TEXT = "[P]:gateway restarts"
-"""``P``: keep the credentials (OpenVPN 3 would ask for them again after a bare RESTART)."""
+RESTART_TEXT = "gateway restarts"
+RESTART_TEXTS = {End.CONFIGURATION_CHANGED: "configuration changed", End.SESSION_TIMEOUT: "Session timeout"}
+"""In place of that: why it is sent back, in the client's own log."""
 TERMINATED_TEXT = "Terminated by the administrator"
 
 LONGEST_DETAIL = 500
@@ -435,7 +436,7 @@ class ControlPlane:
             connection.grant = replace(grant, options=tuple(options))
             self.pump(connection, self.loop.time())
         else:
-            self.restart(connection, End.CONFIGURATION_CHANGED, RESTART_TEXT)
+            self.restart(connection, End.CONFIGURATION_CHANGED)
         return True
 
     def go_on(self, connection: Connection) -> None:
@@ -474,10 +475,12 @@ class ControlPlane:
             self._cannot_be_told(connection, reason)
         self._last_words(connection, reason)
 
-    def restart(self, connection: Connection, reason: End, client_text: str) -> None:
-        """End it so that the client comes straight back, keeping what it knows."""
+    def restart(self, connection: Connection, reason: End, *, elsewhere: bool = False) -> None:
+        """End it so that the client comes straight back, keeping what it knows. ``elsewhere``: nobody listens any more
+        where it is."""
+        text = RESTART_TEXTS.get(reason, RESTART_TEXT)
         try:
-            connection.session.restart(client_text, self.loop.time(), reason)
+            connection.session.restart(text, self.loop.time(), reason, elsewhere=elsewhere)
         except Exception:
             self._cannot_be_told(connection, reason)
         self._last_words(connection, reason)

@@ -36,6 +36,9 @@ class Link(Protocol):
     remote: SocketAddress
     local: str
 
+    @property
+    def local_port(self) -> int: ...
+
     def send(self, packet: bytes) -> None: ...
 
     def close(self) -> None: ...
@@ -56,6 +59,12 @@ class UdpLink:
         self.listener = listener
         self.remote = remote
         self.local = local
+
+    @property
+    def local_port(self) -> int:
+        """While its listener is open."""
+        port: int = self._control.getsockname()[1]
+        return port
 
     def send(self, packet: bytes) -> None:
         """Best effort, as UDP is: the reliability layer repeats what a full buffer or an unreachable client lost."""
@@ -92,7 +101,8 @@ class TcpLink:
         self._on_packet: Callable[[bytes], None]
         self._on_closed: Callable[[str], None]
         self.remote = remote
-        self.local = sock.getsockname()[0].partition("%")[0]
+        host, self.local_port = sock.getsockname()[:2]
+        self.local = host.partition("%")[0]
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def serve(self, on_packet: Callable[[bytes], None], on_closed: Callable[[str], None]) -> None:

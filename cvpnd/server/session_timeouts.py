@@ -117,7 +117,7 @@ class SessionTimeouts:
             if settings.disconnect_on_session_timeout:
                 self._control.halt(connection, End.SESSION_TIMEOUT, TIMEOUT_TEXT)
             else:
-                self._control.restart(connection, End.SESSION_TIMEOUT, f"[P]:{TIMEOUT_TEXT}")
+                self._control.restart(connection, End.SESSION_TIMEOUT)
             return True
         passed = self._bytes(connection)
         if passed - watched.bytes_then >= settings.idle_bytes:

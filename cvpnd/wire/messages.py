@@ -109,9 +109,10 @@ def cr_text(question: str, *, echo: bool = True) -> str:
     return f"INFO_PRE,CR_TEXT:{'R,E' if echo else 'R'}:{question}"
 
 
-def restart(text: str = "") -> str:
-    """``text`` may begin with flags: ``[P]`` keeps the user's credentials, ``[N]`` takes the next server."""
-    return _with_text("RESTART", text)
+def restart(text: str, *, elsewhere: bool = False) -> str:
+    """To come straight back with the credentials that it has (``P``): OpenVPN 3 would ask for them again, and knows the
+    flag in this spelling only. ``elsewhere``: OpenVPN 2 comes back to the same address without ``N``."""
+    return _with_text("RESTART", f"[{'PN' if elsewhere else 'P'}]:{text}")
 
 
 def halt(text: str = "") -> str:

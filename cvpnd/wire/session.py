@@ -359,7 +359,7 @@ class Session:
             elif Capability.AUTH_FAIL_TEMP in self.peer_info.capabilities:
                 self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
             else:  # OpenVPN 2.4 and 2.5 end for good on any AUTH_FAILED
-                self._outbox.say_last(messages.restart(f"[P]:{text}"))
+                self._outbox.say_last(messages.restart(text))
             self.ending.begin(reason, text, now)
 
     @property
@@ -382,9 +382,11 @@ class Session:
             return
         self._start_renegotiation(self._keys.next_key_id(), now, by_peer=False)
 
-    def restart(self, text: str, now: float, reason: Refusal | End) -> None:
-        """Tell the client to connect again. ``text`` may begin with flags, see ``messages.restart``."""
-        self.ending.say_goodbye(messages.restart(text), reason, now)
+    def restart(self, text: str, now: float, reason: Refusal | End, *, elsewhere: bool = False) -> None:
+        """Tell the client to connect again. ``elsewhere``: nobody listens any more where it has connected to, so it is
+        to take its next remote. OpenVPN 3 does that anyway."""
+        elsewhere = elsewhere and self.peer_info.version.startswith("2.")
+        self.ending.say_goodbye(messages.restart(text, elsewhere=elsewhere), reason, now)
 
     def halt(self, text: str, now: float, reason: End) -> None:
         """Tell the client to go and stay away."""

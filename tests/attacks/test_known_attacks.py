@@ -343,10 +343,8 @@ def test_a_kill_is_final_whatever_the_client_says(verb: str) -> None:
         (connection,) = world.connections()
         client._fail = lambda reason: None  # type: ignore[method-assign] - it does not hear of an end
         delay = 0.0 if verb == "close" else SessionSettings().exit_delay_s
-        if verb == "close":
-            world.control.close(connection, End.TERMINATED)
-        else:
-            getattr(world.control, verb)(connection, End.TERMINATED, "over")
+        end = getattr(world.control, verb)
+        end(connection, End.TERMINATED, *(["over"] if verb == "halt" else []))
         assert not world.plane.forwarder.peers and not list(world.endpoint.leases.leases())
         for turn in range(int(delay + ABSORB_S) * 4 + 4):
             for text in ("PUSH_REQUEST", "EXIT" if turn % 2 else "INFO,wait"):

@@ -211,6 +211,25 @@ def test_a_start_cut_short_leaves_nothing_behind(site, delay_s):
     assert "cvpnd" not in site.lab.gateway.run("nft", "list", "ruleset").stdout
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_client_whose_listener_goes_is_back_at_its_next_remote_at_once(site, ping, transport, stays):
+    """Over UDP it tried for a minute where nobody listened any more. Where somebody does, it stays there."""
+    first, second = (f"{transport}://0.0.0.0:{port}" for port in (1194, 443))
+    gateway = site.start(listen=(first, second), ping_s=10, ping_restart_s=120)
+    client = site.connect(None, "--remote", site.lab.gateway_address, "443", transport=transport)
+    toml = site.toml(listen=(first,) if stays else (second,), ping_s=10, ping_restart_s=120)
+    gateway.write_config(toml)
+    began = time.monotonic()
+    gateway.reload()
+    client.wait_connected(20, times=2)
+    print(f"back after {time.monotonic() - began:.1f} s")
+    assert ping() == 1.0
+    client.wait_for(r"Connection reset command was pushed by server \('\[PN?\]:configuration changed'\)")
+    linked = re.findall(r"link remote: \[AF_INET\]\S+:(\d+)", client.log())
+    assert linked == ["1194", "1194" if stays else "443"]
+
+
 def test_reload_onto_a_port_that_is_taken_goes_back_and_later_succeeds(site, ping):
     """The first listener of the new configuration could be opened, the second not: neither stays behind, and nobody was
     sent away for it."""

@@ -151,6 +151,21 @@ def test_openvpn3_takes_changed_routes_and_resolvers_and_stays(
     wait_until(lambda: client.resolvers() == [], 5, "the resolvers as they were")
 
 
+def test_openvpn3_goes_to_its_next_remote_once_its_listener_is_gone(
+    site: Site, client_of_site: OpenVpn3, ping: Callable[..., float]
+) -> None:
+    """By itself: it is told no more than to come back."""
+    host, timers = site.lab.gateway_address, {"ping_s": 10, "ping_restart_s": 120}
+    gateway = site.start(listen=("udp://0.0.0.0:1194", "udp://0.0.0.0:443"), **timers)
+    first = f"remote {host} 1194"
+    client_of_site.connect(profile(host, 1194, "udp").replace(first, f"{first}\nremote {host} 443"))
+    gateway.write_config(site.toml(listen=("udp://0.0.0.0:443",), **timers))
+    gateway.reload()
+    wait_until(lambda: len(gateway.connection_log()) == 3, 25, "its return")
+    wait_until(lambda: ping() == 1.0, 10, "traffic")
+    client_of_site.disconnect()
+
+
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_openvpn3_says_why_a_certificate_is_refused(site: Site, client_of_site: OpenVpn3, transport: str) -> None:
     """And ends. Refused by the stock server it says nothing, and was still trying after a minute."""

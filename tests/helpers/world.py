@@ -454,7 +454,7 @@ class World:
 
     def restart(self) -> None:
         for connection in self.connections():
-            self.control.restart(connection, End.SHUTDOWN, "[P]:restart")
+            self.control.restart(connection, End.SHUTDOWN)
 
     def set_revoked(self, user: str, revoked: bool) -> None:
         """As the gateway does when a CRL changes."""

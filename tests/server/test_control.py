@@ -157,10 +157,10 @@ async def test_whoever_cannot_be_told_is_ended_as_decided_and_not_asked_back(ser
     def break_for_first(owner, method, whose):
         words = getattr(owner, method)
 
-        def say(self, *arguments):
+        def say(self, *arguments, **options):
             if self is whose:
                 raise RuntimeError("a bug")
-            words(self, *arguments)
+            words(self, *arguments, **options)
 
         monkeypatch.setattr(owner, method, say)
 
@@ -169,7 +169,7 @@ async def test_whoever_cannot_be_told_is_ended_as_decided_and_not_asked_back(ser
     else:
         break_for_first(UdpLink, "send", first.link)
     for connection in (first, second):  # as whoever ends many does
-        getattr(served.control, verb)(connection, End.TERMINATED, "Go")
+        getattr(served.control, verb)(connection, End.TERMINATED, *(["Go"] if verb == "halt" else []))
     assert [each.end_reason for each in served.ended] == [End.TERMINATED] * 2
     assert served.control.tally.sessions[served.endpoint.id] == served.leases_used == 0
     assert await clients[1].until(lambda: clients[1].light.failed is not None)

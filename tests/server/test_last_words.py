@@ -10,6 +10,7 @@ import pytest
 from helpers import certs
 from helpers.served import Client
 
+from cvpnd.config import Listen
 from cvpnd.config.daemon import DaemonConfig
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.endpoints.running import RunningEndpoint
@@ -30,6 +31,15 @@ SAID = {
     End.DEVICE_LOST: ("restart", Refusal.SHUTTING_DOWN),
     End.SHUTDOWN: ("restart", Refusal.SHUTTING_DOWN),
 }
+
+
+def send_away(served, connection, end: End) -> str:
+    """What it is told."""
+    if SAID[end][0] == "halt":
+        served.control.halt(connection, end, TEXT)
+        return f"HALT,{TEXT}"
+    served.control.restart(connection, end)
+    return f"RESTART,[P]:{'configuration changed' if end is End.CONFIGURATION_CHANGED else 'gateway restarts'}"
 
 
 @pytest.fixture(params=list(Transport))
@@ -74,7 +84,7 @@ async def test_whoever_is_sent_away_after_a_yes_has_not_failed_to_log_in(served,
     failures = []
     monkeypatch.setattr(served.control.sources, "failed", lambda *details: failures.append(details))
     client, connection, _ = await let_in(served, Transport.UDP)
-    getattr(served.control, SAID[end][0])(connection, end, TEXT)
+    send_away(served, connection, end)
     assert connection.end_reason is SAID[end][1] and failures == []
     client.close()
 
@@ -82,12 +92,11 @@ async def test_whoever_is_sent_away_after_a_yes_has_not_failed_to_log_in(served,
 @pytest.mark.parametrize("end", SAID)
 async def test_whoever_is_sent_away_before_its_acknowledgement_hears_so_with_it(served, transport, end):
     client, connection, arrive = await let_in(served, transport)
-    verb, reason = SAID[end]
-    getattr(served.control, verb)(connection, end, TEXT)
+    told, reason = send_away(served, connection, end), SAID[end][1]
     failed_once(served, connection, reason)
     arrive()
     assert await client.until(lambda: client.light.failed is not None)
-    assert client.light.failed == f"{verb.upper()},{TEXT}"
+    assert client.light.failed == told
     assert client.light.options == ()
     failed_once(served, connection, reason)
     client.close()
@@ -149,15 +158,20 @@ async def test_whoever_is_refused_hears_so_with_its_acknowledgement(serve, trans
     client.close()
 
 
-async def test_whoever_is_sent_back_hears_so_within_the_grace_also_where_it_is_lost_once(served):
+@pytest.mark.parametrize(
+    ("host", "flags"), [("127.0.0.1", "P"), ("0.0.0.0", "P"), ("127.0.0.2", "PN"), ("::", "PN"), (None, "PN")]
+)
+async def test_whoever_is_sent_back_hears_so_within_the_grace_also_where_it_is_lost_once(served, host, flags):
+    """And to which of its remotes: ``host`` is where this host will listen on the same port."""
+    coming = () if host is None else (Listen("udp", host, served.udp[1]),)
     protection = ProtectionKeeper(served.settings.control_protection, served.keeper)
     running = RunningEndpoint(served.endpoint, protection, served.control)
     client = await Client(served.udp).connect()
-    assert running.send_back(End.CONFIGURATION_CHANGED) == 1
+    assert running.send_back(End.CONFIGURATION_CHANGED, coming) == 1
     begun = time.monotonic()
     await asyncio.sleep(0.1)
     assert client._received()
     assert await client.until(lambda: client.light.failed is not None)
     assert time.monotonic() - begun < DaemonConfig().shutdown_grace_s - 0.5
-    assert client.light.failed == "RESTART,[P]:gateway restarts" and served.leases_used == 0
+    assert client.light.failed == f"RESTART,[{flags}]:configuration changed" and served.leases_used == 0
     client.close()

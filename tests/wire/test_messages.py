@@ -80,7 +80,8 @@ def test_quoting() -> None:
 def test_texts_for_people() -> None:
     assert auth_failed() == "AUTH_FAILED"
     assert auth_failed("no\nway\x07") == "AUTH_FAILED,no way"
-    assert restart("[P]:back soon") == "RESTART,[P]:back soon"
+    assert restart("back soon") == "RESTART,[P]:back soon"
+    assert restart("back soon", elsewhere=True) == "RESTART,[PN]:back soon"
     assert halt("bye") == "HALT,bye"
     assert len(serialise_message(auth_failed("ü" * 2000))) <= MAX_MESSAGE_BYTES
 

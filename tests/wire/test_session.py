@@ -373,7 +373,7 @@ class DeadLink(NoisyLink):
 
 
 GOODBYES = pytest.mark.parametrize(
-    ("verb", "text", "reason"), [("halt", "HALT,bye", End.TERMINATED), ("restart", "RESTART,bye", End.SHUTDOWN)]
+    ("verb", "text", "reason"), [("halt", "HALT,bye", End.TERMINATED), ("restart", "RESTART,[P]:bye", End.SHUTDOWN)]
 )
 
 
@@ -453,7 +453,21 @@ def test_what_has_not_left_before_the_last_words_is_not_said() -> None:
     pair._pump = installs_nothing  # type: ignore[method-assign]
     assert pair.run(lambda pair: bool(pair.of_client(Told)))
     assert announced and not pair.client.options
-    assert [event.text for event in pair.of_client(Told)] == ["RESTART,bye"]
+    assert [event.text for event in pair.of_client(Told)] == ["RESTART,[P]:bye"]
+
+
+@pytest.mark.parametrize(
+    ("version", "flags"), [("2.4.7", "PN"), ("2.6.14", "PN"), ("2.7_git", "PN"), ("3.11.1", "P"), ("", "P")]
+)
+def test_openvpn_2_is_told_when_it_is_to_come_back_elsewhere(version: str, flags: str) -> None:
+    """It would try where nobody listens for a minute, over UDP. OpenVPN 3 goes on to its next remote, and takes no
+    other flags."""
+    pair = Pair(light_client(peer_info=PEER_INFO_26 | {"IV_VER": version}))
+    pair.connect()
+    assert pair.session is not None
+    pair.session.restart("bye", pair.now, End.CONFIGURATION_CHANGED, elsewhere=True)
+    pair.run(lambda pair: bool(pair.of_client(Told)), seconds=10)
+    assert [event.text for event in pair.of_client(Told)] == [f"RESTART,[{flags}]:bye"]
 
 
 def test_options_that_change_before_they_are_pushed_are_pushed_as_they_are_then() -> None:
