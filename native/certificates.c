@@ -78,17 +78,24 @@ static enum certificates_problem judge_key(struct cursor info)
 }
 
 /* RFC 5280, 4.1. */
-enum certificates_problem certificate_judge(const uint8_t *der, size_t length)
+enum certificates_problem certificate_judge(const uint8_t *der, size_t length, size_t *words)
 {
-    static const enum tag before_key[] = {TAG_INTEGER, TAG_SEQUENCE, TAG_SEQUENCE, TAG_SEQUENCE, TAG_SEQUENCE};
+    enum part { SERIAL, ALGORITHM, ISSUER, VALIDITY, SUBJECT, PARTS };
     struct cursor bytes = cursor_over(der, length), certificate, signed_part, content;
     if (!take(&bytes, TAG_SEQUENCE, &certificate) || !take(&certificate, TAG_SEQUENCE, &signed_part))
         return CERTIFICATES_MALFORMED;
+    *words = cursor_left(&signed_part);
     take(&signed_part, TAG_VERSION, &content);
-    for (size_t i = 0; i < sizeof before_key / sizeof before_key[0]; i++)
-        if (!take(&signed_part, before_key[i], &content))
+    for (enum part part = SERIAL; part < PARTS; part++) {
+        if (!take(&signed_part, part == SERIAL ? TAG_INTEGER : TAG_SEQUENCE, &content))
             return CERTIFICATES_MALFORMED;
-    return take(&signed_part, TAG_SEQUENCE, &content) ? judge_key(content) : CERTIFICATES_MALFORMED;
+        if ((part == ISSUER || part == SUBJECT) && cursor_left(&content) > CERTIFICATE_NAME_MAX)
+            return CERTIFICATES_LONG_NAME;
+    }
+    if (!take(&signed_part, TAG_SEQUENCE, &content))
+        return CERTIFICATES_MALFORMED;
+    *words -= cursor_left(&content);
+    return judge_key(content);
 }
 
 static bool take_u24(struct cursor *from, size_t *value)
@@ -106,7 +113,7 @@ enum certificates_problem certificates_judge(const uint8_t *message, size_t leng
     struct cursor left = cursor_over(message, length);
     uint8_t context_length;
     uint16_t extensions_length;
-    size_t size;
+    size_t size, words, all_words = 0;
     const uint8_t *bytes;
     if (tls_1_3 && (!take_u8(&left, &context_length) || !take_bytes(&left, context_length, &bytes)))
         return CERTIFICATES_MALFORMED;
@@ -117,9 +124,11 @@ enum certificates_problem certificates_judge(const uint8_t *message, size_t leng
             return CERTIFICATES_TOO_MANY;
         if (!take_u24(&left, &size) || !take_bytes(&left, size, &bytes))
             return CERTIFICATES_MALFORMED;
-        enum certificates_problem problem = certificate_judge(bytes, size);
+        enum certificates_problem problem = certificate_judge(bytes, size, &words);
         if (problem != CERTIFICATES_GOOD)
             return problem;
+        if ((all_words += words) > CERTIFICATES_WORDS_MAX)
+            return CERTIFICATES_WORDY;
         if (tls_1_3 && (!take_u16(&left, &extensions_length) || !take_bytes(&left, extensions_length, &bytes)))
             return CERTIFICATES_MALFORMED;
     }

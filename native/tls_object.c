@@ -272,7 +272,8 @@ static PyObject *judge_certificate(PyObject *Py_UNUSED(module), PyObject *args)
     Py_buffer der;
     if (!PyArg_ParseTuple(args, "y*:judge_certificate", &der))
         return NULL;
-    enum certificates_problem problem = certificate_judge(der.buf, (size_t)der.len);
+    size_t words;
+    enum certificates_problem problem = certificate_judge(der.buf, (size_t)der.len, &words);
     PyBuffer_Release(&der);
     return PyUnicode_FromString(CERTIFICATES_SENTENCES[problem]);
 }

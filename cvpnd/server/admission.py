@@ -76,19 +76,6 @@ FAILED_LOGINS = frozenset(
 )
 """The client's own doing. A handshake that merely ends counts as a handshake: networks fail too."""
 
-
-ORDINARY_HANDSHAKE_BYTES = 8192
-"""From the client: a chain of three certificates with RSA 4096 is 6 kB. What comes up to here is never charged by the
-time that it takes, which is the doing of our processor and our key: on a small machine, with RSA 4096, a lot."""
-WORK_FREE_S = 0.012
-"""Of the event loop, for the handshake of a client with ten authorities of long keys; most take 2 ms."""
-WORK_REMEMBERED_S = 600.0
-"""Handshakes of one connection within so long after each other have that together. Who makes a new key each hour has it
-each time."""
-WORK_OF_A_FAILURE_S = 0.002
-"""Each time of what is beyond counts as a failed login: 32 kB of certificates and their names take 5 to 17 ms."""
-
-
 UNFINISHED = frozenset(
     {
         Refusal.HANDSHAKE_TIMEOUT,
@@ -98,12 +85,6 @@ UNFINISHED = frozenset(
     }
 )
 """Nobody was refused anything."""
-
-
-def failures_in(work_s: float) -> int:
-    """As how many failed logins a connection counts whose long handshakes took so much of the event loop's time, also
-    if it is let in."""
-    return int(max(0.0, work_s - WORK_FREE_S) / WORK_OF_A_FAILURE_S)
 
 
 class TokenBucket:
@@ -120,20 +101,15 @@ class TokenBucket:
     def has(self, now: float) -> bool:
         return self._left(now) >= 1.0
 
-    def is_overdrawn(self, now: float) -> bool:
-        return self._left(now) < 0.0
-
     def _left(self, now: float) -> float:
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         return self._tokens
 
-    def take(self, now: float, amount: int = 1) -> bool:
-        """Whoever has one may take more, and has to wait for longer. More is taken of less than one too: else what is
-        left of it would protect from being overdrawn."""
-        if self._left(now) < (1.0 if amount == 1 else 0.0):
+    def take(self, now: float) -> bool:
+        if self._left(now) < 1.0:
             return False
-        self._tokens -= amount
+        self._tokens -= 1.0
         return True
 
 
@@ -160,18 +136,14 @@ class PerMinute:
         self._buckets.move_to_end(prefix)
         return bucket.has(now)
 
-    def take(self, prefix: str, per_minute: int, now: float, amount: int = 1) -> bool:
+    def take(self, prefix: str, per_minute: int, now: float) -> bool:
         bucket = self._buckets.get(prefix)
         if bucket is None:
             if len(self._buckets) >= PREFIXES_KEPT:
                 self._buckets.popitem(last=False)
             bucket = self._buckets[prefix] = TokenBucket(per_minute / 60.0, per_minute)
         self._buckets.move_to_end(prefix)
-        return bucket.take(now, amount)
-
-    def is_overdrawn(self, prefix: str, now: float) -> bool:
-        bucket = self._buckets.get(prefix)
-        return bucket is not None and bucket.is_overdrawn(now)
+        return bucket.take(now)
 
 
 class SourceLimits:
@@ -207,16 +179,11 @@ class SourceLimits:
         near, far = prefixes(host)
         return not (self._failures.has(near, now) and self._failures.has(far, now))
 
-    def has_worked_us_too_hard(self, host: str, now: float) -> bool:
-        """For what else is under way from there to go on."""
+    def failed(self, host: str, now: float) -> None:
         near, far = prefixes(host)
-        return self._failures.is_overdrawn(near, now) or self._failures.is_overdrawn(far, now)
-
-    def failed(self, host: str, now: float, times: int = 1) -> None:
-        near, far = prefixes(host)
-        if self._failures.take(near, self._limits.failed_logins_per_source_per_min, now, times):
+        if self._failures.take(near, self._limits.failed_logins_per_source_per_min, now):
             # else neighbours would pay for one who goes on after all that is his is used up
-            self._failures.take(far, self._limits.failed_logins_per_network_per_min, now, times)
+            self._failures.take(far, self._limits.failed_logins_per_network_per_min, now)
 
     @staticmethod
     def _refused(reason: DropReason, host: str) -> DropReason:

@@ -112,15 +112,6 @@ class Connection:
     """Its first keys are in the data plane: from here on it is a connection to whoever counts them."""
     asked_alive_at: float | None = None
     """When it was last asked whether it still lives, because somebody wants to start over at its address."""
-    work_s: float = 0.0
-    """Of the event loop's thread, for handshakes from where they have become longer than an ordinary one."""
-    work_charged: int = 0
-    """Of that, as failed logins, to ``charged_host``."""
-    worked_at: float = 0.0
-    """When the last of it was, in the event loop's time."""
-    charged_host: str = field(init=False)
-    """Where it began: it has proven that it lives there. Wherever it moves later one data packet has claimed, whose
-    source address may be forged."""
     stage_began_at: float = 0.0
     """In the event loop's time; see ``handshakes.HandshakeStages``."""
     timer: float | None = None
@@ -132,9 +123,6 @@ class Connection:
     end_detail: str = ""
     """The sentence behind the reason, for the log."""
     final_stats: PeerStats = NO_STATS
-
-    def __post_init__(self) -> None:
-        self.charged_host = self.link.remote.host
 
     @property
     def cipher(self) -> str:

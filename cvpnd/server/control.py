@@ -32,16 +32,7 @@ from cvpnd.handlers.desk import Handlers
 from cvpnd.ops.logs import RateLimited
 from cvpnd.policy.push import update_options
 from cvpnd.reasons import End, Refusal, of_attempt
-from cvpnd.server.admission import (
-    FAILED_LOGINS,
-    ORDINARY_HANDSHAKE_BYTES,
-    WORK_REMEMBERED_S,
-    SourceLimits,
-    TokenBucket,
-    failures_in,
-    giving_way,
-    prefixes,
-)
+from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, TokenBucket, giving_way, prefixes
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
@@ -233,17 +224,7 @@ class ControlPlane:
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
-        session, host, now = connection.session, connection.charged_host, self.loop.time()
-        size, heard = session.handshake_bytes, session.handshake_bytes_heard
-        if (connection.phase is Phase.HANDSHAKE or size) and self.sources.has_worked_us_too_hard(host, now):
-            if connection.phase is Phase.HANDSHAKE:
-                self.close(connection, Refusal.HANDSHAKE_GAVE_WAY, "handshakes from there have taken too long")
-                return
-            has_been_dear = connection.work_charged > 0 and now - connection.worked_at < WORK_REMEMBERED_S
-            if has_been_dear or size > ORDINARY_HANDSHAKE_BYTES:  # its old key will do for now
-                self.drops[DropReason.FAILED_LOGINS] += len(packets)
-                return
-        began = time.thread_time()
+        session, now = connection.session, self.loop.time()
         try:
             for packet in packets:
                 session.receive_packet(packet, now)
@@ -251,22 +232,8 @@ class ControlPlane:
             self._cannot_go_on(connection)
         if connection.unproven and session.proven:
             self.table.prove(connection)
-            self.sources.begins(host, now)
-        is_long = size + session.handshake_bytes_heard - heard > ORDINARY_HANDSHAKE_BYTES
-        self.pump(connection, now, may_be_quiet=True)  # which reads the name of who is refused, for the log
-        if is_long:
-            self._charge(connection, time.thread_time() - began, now)
-
-    def _charge(self, connection: Connection, work_s: float, now: float) -> None:
-        """At once: a handshake that is never finished ends after a minute, in which hundreds more can be begun."""
-        if now - connection.worked_at >= WORK_REMEMBERED_S:
-            connection.work_s, connection.work_charged = 0.0, 0
-        connection.worked_at = now
-        connection.work_s += work_s
-        failures = failures_in(connection.work_s) - connection.work_charged
-        if failures and connection.session.proven:
-            connection.work_charged += failures
-            self.sources.failed(connection.charged_host, now, failures)
+            self.sources.begins(connection.link.remote.host, now)
+        self.pump(connection, now, may_be_quiet=True)
 
     def pump(self, connection: Connection, now: float, *, may_be_quiet: bool = False) -> None:
         """Handle, send, re-arm. Call it after every touch of a session.

@@ -229,11 +229,6 @@ class KeyState:
 
     # -- packets and what is in them
 
-    @property
-    def handshake_bytes(self) -> int:
-        """That the peer has sent for the TLS handshake, 0 once it is done: most of them are its certificates."""
-        return 0 if self.tls is None or self.tls.established else self._tls_bytes + len(self._early)
-
     def receive(self, data: bytes, settings: SessionSettings) -> list[bytearray]:
         """Decrypt the TLS bytes that a packet brought in order, perhaps none; return the application data of each
         record. Raises ``PeerError``."""

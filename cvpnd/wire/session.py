@@ -80,7 +80,6 @@ class Session:
         "drops",
         "ending",
         "events",
-        "handshake_bytes_heard",
         "proven",
         "tls_cipher",
         "tls_version",
@@ -126,8 +125,6 @@ class Session:
         self.drops: Counter[DropReason] = Counter() if drops is None else drops
         self.tls_version = ""
         self.tls_cipher = ""
-        self.handshake_bytes_heard = 0
-        """Of all its TLS handshakes, those too that one packet completes: it may be one for which many others wait."""
         self.proven = cookie_echoed or transport is Transport.TCP
         """The peer is where its packets come from, as it has heard there what we said."""
         self.events: list[Event] = []
@@ -199,12 +196,6 @@ class Session:
     def closed(self) -> bool:
         """Over; only events and last packets are left to be fetched."""
         return self.ending.closed
-
-    @property
-    def handshake_bytes(self) -> int:
-        """Of the TLS handshake under way, 0 if there is none."""
-        pending = self._keys.pending
-        return 0 if pending is None else pending.handshake_bytes
 
     # -- the five verbs
 
@@ -454,8 +445,6 @@ class Session:
         if not self.proven:
             self.proven = self._channel.all_acknowledged(state.key_id)
         handshaking = state.tls is not None and not state.tls.established
-        if handshaking:
-            self.handshake_bytes_heard += len(data)
         try:
             records = state.receive(data, self._settings)
             if handshaking and state.tls is not None and state.tls.established:

@@ -188,7 +188,8 @@ def test_a_peer_info_of_64_kilobytes_ends_the_handshake() -> None:
 @pytest.mark.parametrize(
     ("beside", "size", "reason"),
     [
-        (16, 1250, None),
+        (16, 950, None),
+        (16, 1250, Refusal.CERTIFICATE_INVALID),
         (17, 300, Refusal.CERTIFICATE_INVALID),
         (100, 300, Refusal.CERTIFICATE_INVALID),
         (16, 3000, Refusal.TLS_FAILURE),

@@ -2,7 +2,7 @@
 #include "certificates.h"
 #include "check.h"
 
-enum { MESSAGE_MAX = 4096, HEAD = 3 };
+enum { MESSAGE_MAX = 32768, HEAD = 3 };
 
 struct bytes {
     uint8_t at[MESSAGE_MAX];
@@ -11,22 +11,44 @@ struct bytes {
 
 static struct bytes element(unsigned tag, const struct bytes *content)
 {
-    struct bytes result = {.length = 2 + content->length};
-    CHECK(content->length < 128);
-    result.at[0] = (uint8_t)tag, result.at[1] = (uint8_t)content->length;
-    memcpy(result.at + 2, content->at, content->length);
+    struct bytes result = {.at = {(uint8_t)tag}, .length = 1};
+    if (content->length >= 256)
+        result.at[result.length++] = 0x82, result.at[result.length++] = (uint8_t)(content->length >> 8);
+    else if (content->length >= 128)
+        result.at[result.length++] = 0x81;
+    result.at[result.length++] = (uint8_t)content->length;
+    memcpy(result.at + result.length, content->at, content->length);
+    result.length += content->length;
     return result;
 }
 
-/* With this SubjectPublicKeyInfo. */
-static struct bytes certificate(const char *key)
+static void append(struct bytes *to, const struct bytes *more)
 {
-    struct bytes facts;
-    facts.length = from_hex(facts.at, "a003020102" /* version */ "020101" /* serial */ "3000300030003000");
+    CHECK(to->length + more->length <= sizeof to->at);
+    memcpy(to->at + to->length, more->at, more->length);
+    to->length += more->length;
+}
+
+/* With this SubjectPublicKeyInfo, and so many bytes in issuer, subject and what follows the key. */
+static struct bytes certificate_with(const char *key, size_t issuer, size_t subject, size_t extensions)
+{
+    struct bytes facts, names[] = {{.length = issuer}, {.length = subject}}, rest = {.length = extensions}, name;
+    facts.length = from_hex(facts.at, "a003020102" /* version */ "020101" /* serial */ "3000" /* algorithm */);
+    name = element(0x30, &names[0]);
+    append(&facts, &name);
+    facts.length += from_hex(facts.at + facts.length, "3000" /* validity */);
+    name = element(0x30, &names[1]);
+    append(&facts, &name);
     facts.length += from_hex(facts.at + facts.length, key);
+    if (extensions > 0) {
+        rest = element(0xa3, &rest);
+        append(&facts, &rest);
+    }
     struct bytes signed_part = element(0x30, &facts);
     return element(0x30, &signed_part);
 }
+
+static struct bytes certificate(const char *key) { return certificate_with(key, 0, 0, 0); }
 
 static struct bytes message(const struct bytes *one, unsigned count, bool tls_1_3)
 {
@@ -36,6 +58,7 @@ static struct bytes message(const struct bytes *one, unsigned count, bool tls_1_
     result.at[result.length + 1] = (uint8_t)(all >> 8), result.at[result.length + 2] = (uint8_t)all;
     result.length += HEAD;
     for (unsigned i = 0; i < count; i++, result.length += of_one) {
+        result.at[result.length + 1] = (uint8_t)(one->length >> 8);
         result.at[result.length + 2] = (uint8_t)one->length;
         memcpy(result.at + result.length + HEAD, one->at, one->length);
     }
@@ -96,6 +119,30 @@ static void so_many_are_looked_at_and_no_more(void)
     CHECK_EQUAL(of(COMPRESSED, CERTIFICATES_MAX + 1), CERTIFICATES_COMPRESSED);
 }
 
+static enum certificates_problem of_words(size_t issuer, size_t subject, size_t extensions, unsigned count)
+{
+    struct bytes one = certificate_with(ED25519, issuer, subject, extensions), new = message(&one, count, true);
+    return judged(new.at, new.length, true);
+}
+
+static void names_are_taken_up_to_a_length(void)
+{
+    CHECK_EQUAL(of_words(CERTIFICATE_NAME_MAX, CERTIFICATE_NAME_MAX, 0, 1), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of_words(CERTIFICATE_NAME_MAX + 1, 0, 0, 1), CERTIFICATES_LONG_NAME);
+    CHECK_EQUAL(of_words(0, CERTIFICATE_NAME_MAX + 1, 0, 1), CERTIFICATES_LONG_NAME);
+}
+
+static void names_and_extensions_are_counted_over_all_certificates(void)
+{
+    enum { OTHERS = 5 + 3 + 2 + 2 + 2 + 2 + 2 /* what is around them, and around the key */, HEAD_OF_EXTENSIONS = 4 };
+    enum { IN_ONE = CERTIFICATES_WORDS_MAX - OTHERS - HEAD_OF_EXTENSIONS };
+    CHECK_EQUAL(of_words(0, 0, IN_ONE, 1), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of_words(0, 0, IN_ONE + 1, 1), CERTIFICATES_WORDY);
+    CHECK_EQUAL(of_words(0, 0, IN_ONE, 2), CERTIFICATES_WORDY);
+    CHECK_EQUAL(of_words(0, 0, CERTIFICATES_WORDS_MAX / 16 - OTHERS - HEAD_OF_EXTENSIONS, 16), CERTIFICATES_GOOD);
+    CHECK_EQUAL(of_words(0, 0, CERTIFICATES_WORDS_MAX / 16 - OTHERS - HEAD_OF_EXTENSIONS, 17), CERTIFICATES_WORDY);
+}
+
 static void every_part_of_a_message_is_refused(void)
 {
     struct bytes one = certificate(NAMED);
@@ -128,6 +175,8 @@ int main(void)
 {
     RUN(keys_are_taken_in_their_usual_form_only);
     RUN(so_many_are_looked_at_and_no_more);
+    RUN(names_are_taken_up_to_a_length);
+    RUN(names_and_extensions_are_counted_over_all_certificates);
     RUN(every_part_of_a_message_is_refused);
     RUN(no_byte_lets_a_written_curve_through);
     return 0;

@@ -91,47 +91,12 @@ async def test_logins_that_succeed_or_merely_end_are_not_failures(serve, monkeyp
     assert served.control.tally.refusals == {(served.endpoint.id, Refusal.HANDSHAKE_ABANDONED): 3}
 
 
-@BOTH
-@pytest.mark.parametrize("long", [False, True])
-async def test_an_ordinary_handshake_is_one_failure_at_most_however_slow_we_are(serve, transport, long, monkeypatch):
-    """On a slow processor, with a long key of ours, it is no more the client's doing than on a fast one."""
-    monkeypatch.setattr(admission, "WORK_FREE_S", 0.0)
-    monkeypatch.setattr(admission, "WORK_OF_A_FAILURE_S", 1e-6)
-    if long:
-        monkeypatch.setattr(control_module, "ORDINARY_HANDSHAKE_BYTES", 500)
-    served = serve()
-    charged: list[int] = []
-    monkeypatch.setattr(served.control.sources, "failed", lambda host, now, times=1: charged.append(times))
-    wrong = client(served, transport, certificate=certs.client_of_another_authority())
-    assert await wrong.until(lambda: len(served.ended) == 1)
-    assert sum(charged) > 1 if long else charged == [1]
-    wrong.close()
-    charged.clear()
-    abandoned = client(served, transport)
-    assert await abandoned.until(lambda: any(one.session.tls_version for one in served.control.table))
-    (connection,) = (one for one in served.control.table if one.session.tls_version)
-    served.control.close(connection, Refusal.HANDSHAKE_ABANDONED)
-    assert bool(charged) is long
-    abandoned.close()
-
-
 def test_who_has_nothing_left_goes_on_at_nobody_elses_cost():
     sources = SourceLimits(StrangersConfig(failed_logins_per_source_per_min=4, failed_logins_per_network_per_min=40))
-    for _ in range(20):
-        sources.failed("192.0.2.1", 0.0, 30)
-    assert sources.has_failed_too_often("192.0.2.1", 0.0) and sources.has_worked_us_too_hard("192.0.2.1", 0.0)
-    assert not sources.has_failed_too_often("192.0.2.2", 0.0)
-    assert not sources.has_worked_us_too_hard("192.0.2.2", 0.0)
-
-
-def test_who_fails_now_and_then_is_not_taken_for_who_works_us_hard():
-    """The colleagues of somebody who has tried all he may go on with what they have begun; not those of an attacker."""
-    sources = SourceLimits(StrangersConfig(failed_logins_per_source_per_min=4))
-    for _ in range(20):
+    for _ in range(600):
         sources.failed("192.0.2.1", 0.0)
-    assert sources.has_failed_too_often("192.0.2.1", 0.0) and not sources.has_worked_us_too_hard("192.0.2.1", 0.0)
-    sources.failed("192.0.2.1", 0.0, 11)
-    assert sources.has_worked_us_too_hard("192.0.2.1", 0.0)
+    assert sources.has_failed_too_often("192.0.2.1", 0.0)
+    assert not sources.has_failed_too_often("192.0.2.2", 0.0)
 
 
 def test_what_was_used_up_comes_back_evenly():

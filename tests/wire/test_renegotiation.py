@@ -309,28 +309,6 @@ def test_failed_attempt_keeps_the_old_key_and_is_repeated_with_the_same_id() -> 
     assert same_keys(pair)
 
 
-@pytest.mark.parametrize("how", ["in time", "by garbage"])
-def test_of_an_abandoned_handshake_nothing_is_under_way(how: str) -> None:
-    """Nor are its bytes forgotten that have been heard."""
-    pair, session = connected()
-    before = session.handshake_bytes_heard
-    assert before > 500 and session.handshake_bytes == 0
-    pair.client.renegotiate(pair.now)
-    pair.run(lambda _pair: session.handshake_bytes > 0, seconds=10)
-    began = session.handshake_bytes
-    assert session.handshake_bytes_heard == before + began > before
-    if how == "by garbage":
-        key = pair.client._newest
-        key.reliable.queue_stream(b"no TLS " * 100)
-        pair.run(lambda pair: bool(pair.of_server(RenegotiationFailed)), seconds=10)
-    else:
-        session.handle_timeout(pair.now + 61)
-    while session.next_event() is not None:
-        pass
-    assert session.established and session.handshake_bytes == 0
-    assert session.handshake_bytes_heard >= before + began
-
-
 def test_session_ends_when_the_last_key_expires_without_a_successor() -> None:
     pair, session = connected(settings=SessionSettings(renegotiate_s=100, tran_window_s=400))
     pair.link.loss = 1.0

@@ -6,6 +6,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from cryptography import x509
@@ -187,6 +188,8 @@ def second_flight(judging: SSL.Context, version: str, *beside: x509.Certificate)
         (dear_certificates.curve_written_out, 9, "unusual parameters"),
         (dear_certificates.compressed_point, 1, "of which the key is a compressed point"),
         (dear_certificates.usual_key, 17, "more than 17 certificates"),
+        (partial(dear_certificates.usual_key, 1400), 1, "a name of more than 1,024 bytes"),
+        (partial(dear_certificates.usual_key, 1250), 14, "more than 12 kB of names and extensions"),
     ],
 )
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
