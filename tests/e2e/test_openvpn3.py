@@ -167,6 +167,35 @@ def test_openvpn3_goes_to_its_next_remote_once_its_listener_is_gone(
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_openvpn3_takes_a_thousand_routes_and_a_long_banner_and_a_thousand_others(
+    site: Site, client_of_site: OpenVpn3, ping: Callable[..., float], transport: str
+) -> None:
+    """Some 45 kB in one PUSH_REPLY of many messages, and 27 in a PUSH_UPDATE."""
+    banner = "\N{LOCK}" * 1400
+
+    def settings(second: int) -> tuple[set[str], str]:
+        networks = {f"172.{second + n // 250}.{n % 250}.0/24" for n in range(1000)}
+        routes = ", ".join(f'{{ destination = "{network}", target = "subnet-a" }}' for network in networks)
+        return networks, f'login_banner = "{banner}"\nroute = [{routes}]'
+
+    def routes() -> set[str]:
+        shown = site.lab.client.run("ip", "route", "show", check=False).stdout
+        return set(re.findall(r"172\.\d+\.\d+\.0/24", shown))
+
+    (wanted, more), (others, changed) = settings(16), settings(24)
+    gateway = site.start(more)
+    client_of_site.connect(profile(site.lab.gateway_address, 1194, transport))
+    wait_until(lambda: routes() == wanted, 40, "the routes")
+    assert ping() == 1.0
+    gateway.write_config(site.toml(changed))
+    gateway.reload()
+    wait_until(lambda: routes() == others, 60, "the other routes")
+    wait_until(lambda: ping() == 1.0, 10, "traffic")
+    assert len(gateway.connection_log()) == 1, "nobody was sent back"
+    client_of_site.disconnect()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_openvpn3_says_why_a_certificate_is_refused(site: Site, client_of_site: OpenVpn3, transport: str) -> None:
     """And ends. Refused by the stock server it says nothing, and was still trying after a minute."""
     site.write_crl(certs.client("revoked"))

@@ -14,14 +14,15 @@ since_27 = pytest.mark.skipif(generation() < (2, 7), reason="needs OpenVPN 2.7: 
 
 
 @since_27
+@pytest.mark.parametrize("count", [100, 1000])
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_changed_routes_and_resolvers_reach_a_connected_client(site, ping, transport):
+def test_changed_routes_and_resolvers_reach_a_connected_client(site, ping, transport, count):
     """PUSH_UPDATE: whole when it takes several messages, and nobody is disconnected."""
     gateway = site.start(
         'dns_servers = ["10.20.0.10"]\nroute = [{ destination = "10.76.0.0/16", target = "subnet-a" }]'
     )
     client = site.connect(transport=transport)
-    wanted = [f"172.16.{n}.0/24" for n in range(100)]
+    wanted = [f"172.{16 + n // 250}.{n % 250}.0/24" for n in range(count)]
     extra = ", ".join(f'{{ destination = "{network}", target = "subnet-a" }}' for network in wanted)
     gateway.write_config(site.toml(f'dns_servers = ["10.20.0.11"]\nroute = [{extra}]'))
     gateway.reload()
@@ -30,7 +31,7 @@ def test_changed_routes_and_resolvers_reach_a_connected_client(site, ping, trans
         # the client opens its device anew for an update: for a moment there is none
         return site.lab.client.run("ip", "route", "show", "dev", client.interface, check=False).stdout
 
-    wait_until(lambda: set(re.findall(r"172\.\d+\.\d+\.0/24", routes())) == set(wanted), 10, "the new routes")
+    wait_until(lambda: set(re.findall(r"172\.\d+\.\d+\.0/24", routes())) == set(wanted), 20, "the new routes")
     assert "10.76.0.0/16" not in routes()
     client.wait_for(r"PUSH_UPDATE.*dns server 0 address 10\.20\.0\.11")
     assert ping() == 1.0
