@@ -58,7 +58,7 @@ struct coalescer {
     unsigned runs_used, pieces_used;
     unsigned growing;
     unsigned joinable;
-    unsigned superseded;
+    unsigned acknowledgements, superseded;
     uint16_t buckets[BUCKETS];
     struct run runs[RUNS_MAX];
     struct piece pieces[PIECES_MAX];
@@ -78,13 +78,15 @@ void coalescer_free(struct coalescer *coalescer) { free(coalescer); }
 void coalescer_reset(struct coalescer *coalescer)
 {
     coalescer->runs_used = coalescer->pieces_used = coalescer->growing = coalescer->joinable = 0;
-    coalescer->superseded = 0;
+    coalescer->acknowledgements = coalescer->superseded = 0;
     memset(coalescer->buckets, 0xFF, sizeof coalescer->buckets);
 }
 
 unsigned coalescer_runs(const struct coalescer *coalescer) { return coalescer->runs_used; }
 
 unsigned coalescer_joinable(const struct coalescer *coalescer) { return coalescer->joinable; }
+
+unsigned coalescer_acknowledgements(const struct coalescer *coalescer) { return coalescer->acknowledgements; }
 
 unsigned coalescer_superseded(const struct coalescer *coalescer) { return coalescer->superseded; }
 
@@ -362,6 +364,7 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
     view.joins = may_join(&view, offload);
     view.acknowledges = !view.joins && only_acknowledges(&view);
     coalescer->joinable += view.joins;
+    coalescer->acknowledgements += view.acknowledges;
     view.hash = hash_of(&view);
     unsigned bucket = view.hash >> 24;
     struct run *run = growing_run(coalescer, &view, bucket);

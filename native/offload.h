@@ -94,7 +94,10 @@ bool coalesce(struct coalescer *coalescer, enum tun_offload offload, uint8_t *pa
 
 unsigned coalescer_runs(const struct coalescer *coalescer);
 
-/* How many acknowledgements a later one has made superfluous: they are not written. */
+/* How many of the packets taken are bare TCP acknowledgements. */
+unsigned coalescer_acknowledgements(const struct coalescer *coalescer);
+
+/* How many of those a later one has made superfluous: they are not written. */
 unsigned coalescer_superseded(const struct coalescer *coalescer);
 
 /* How many of the packets taken may be part of a super-packet, whatever else there is. */

@@ -13,6 +13,23 @@ void pacer_start(const struct pacer *pacer)
         prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS); /* the default would add half a pause */
 }
 
+/* The time it takes to fill a batch at the rate of the window before; 0 when that is not `busy` packets a millisecond, or
+ * they come together anyhow. */
+static uint64_t filling_ns(const struct pacer *pacer, enum pacer_way way, unsigned busy, uint64_t elapsed,
+                           const uint64_t messages[static PACER_WAYS])
+{
+    uint64_t packets = pacer->packets[way];
+    bool gathered = packets >= PACER_GATHERED * (messages[way] - pacer->messages[way]);
+    return gathered || packets * WINDOW_NS < busy * elapsed ? 0 : PACER_BATCH * elapsed / packets;
+}
+
+static void pause_at_most(struct pacer *pacer, uint64_t ns)
+{
+    if (!pacer->busy || pacer->pause_ns > ns)
+        pacer->pause_ns = ns;
+    pacer->busy = true;
+}
+
 /* The rates of the window before, judged when it is over. */
 static void judge(struct pacer *pacer, uint64_t now, const uint64_t messages[static PACER_WAYS])
 {
@@ -20,16 +37,14 @@ static void judge(struct pacer *pacer, uint64_t now, const uint64_t messages[sta
     if (elapsed < WINDOW_NS)
         return;
     pacer->busy = false;
-    pacer->pause_ns = pacer->longest_ns;
+    for (enum pacer_way way = PACER_UP; way <= PACER_DOWN; way++) {
+        uint64_t filling = filling_ns(pacer, way, PACER_BUSY, elapsed, messages);
+        if (filling > 0)
+            pause_at_most(pacer, filling < pacer->longest_ns ? filling : pacer->longest_ns);
+    }
+    if (!pacer->busy && filling_ns(pacer, PACER_ACKNOWLEDGEMENTS, PACER_ACKNOWLEDGEMENTS_BUSY, elapsed, messages) > 0)
+        pause_at_most(pacer, pacer->longest_ns / PACER_ACKNOWLEDGEMENTS_PART);
     for (unsigned way = 0; way < PACER_WAYS; way++) {
-        uint64_t packets = pacer->packets[way];
-        bool gathered = packets >= PACER_GATHERED * (messages[way] - pacer->messages[way]);
-        if (!gathered && packets * WINDOW_NS >= PACER_BUSY * elapsed) {
-            uint64_t wanted = PACER_BATCH * elapsed / packets; /* the time it takes to fill a batch */
-            pacer->busy = true;
-            if (pacer->pause_ns > wanted)
-                pacer->pause_ns = wanted;
-        }
         pacer->packets[way] = 0;
         pacer->messages[way] = messages[way];
     }

@@ -13,11 +13,14 @@ enum {
     PACER_BUSY = 13,    /* packets a millisecond, one way */
     PACER_GATHERED = 8, /* packets a message, with which they come together already: who sends them is only held up */
     PACER_BATCH = 32,   /* packets, one way */
+    PACER_ACKNOWLEDGEMENTS_BUSY = 5, /* of a download of some 110 Mbit/s */
+    PACER_ACKNOWLEDGEMENTS_PART = 6, /* of the longest pause, 100 us by default */
 };
 
-/* The two ways are judged apart: a download's bare acknowledgements, which nothing can be made of, would else be made to
- * wait, and its sender, which waits for them, would send in bursts that overrun its client. */
-enum pacer_way { PACER_UP, PACER_DOWN, PACER_WAYS };
+/* Each is judged apart. A download's bare acknowledgements go up too, but one that waits is for its sender a longer path,
+ * and what they let go at once may overrun the client: they wait for each other a sixth as long, and decide only where nothing
+ * else makes the worker pause. */
+enum pacer_way { PACER_UP, PACER_DOWN, PACER_ACKNOWLEDGEMENTS, PACER_WAYS };
 
 struct pacer {
     uint64_t longest_ns; /* constant; 0 = never */

@@ -108,6 +108,7 @@ static void deliver(struct worker *worker, const struct batch *batch)
 static void flush_runs(struct worker *worker, const struct endpoint *endpoint)
 {
     pacer_count(&worker->pacer, PACER_UP, coalescer_joinable(worker->coalescer));
+    pacer_count(&worker->pacer, PACER_ACKNOWLEDGEMENTS, coalescer_acknowledgements(worker->coalescer));
     tun_write_runs(endpoint->tun_fds[worker->index], worker->coalescer, &worker->counters);
 }
 
@@ -429,8 +430,10 @@ static void serve(struct worker *worker, const struct epoll_event *event)
 static bool pause_if_busy(struct worker *worker)
 {
     const _Atomic uint64_t *totals = worker->counters.totals;
+    const uint64_t received = atomic_load_explicit(&totals[TOTAL_RECEIVE_MESSAGES], memory_order_relaxed);
     const uint64_t messages[PACER_WAYS] = {
-        [PACER_UP] = atomic_load_explicit(&totals[TOTAL_RECEIVE_MESSAGES], memory_order_relaxed),
+        [PACER_UP] = received,
+        [PACER_ACKNOWLEDGEMENTS] = received,
         [PACER_DOWN] = atomic_load_explicit(&totals[TOTAL_TUN_READ_CALLS], memory_order_relaxed),
     };
     return pacer_wait(&worker->pacer, messages);

@@ -41,7 +41,6 @@ static void a_pause_fills_a_batch_of_the_busier_way(void)
         {"not quite gathered", 799, 100, 0, 0, 1, 40},
         {"gathered already", 800, 100, 0, 0, 1, 0},
         {"one way gathered, the other not", 800, 100, 64, 64, 1, 500},
-        {"a download's acknowledgements, which are not counted", 0, 1000, 1000, 25, 1, 0},
     };
     for (unsigned i = 0; i < sizeof table / sizeof table[0]; i++) {
         const struct load *load = &table[i];
@@ -69,6 +68,34 @@ static uint64_t pause_after(unsigned after_us, unsigned packets)
     pacer_resume(&pacer, now);
     pacer_pause(&pacer, now, messages); /* judged: the next window is young */
     return pacer_pause(&pacer, now + (uint64_t)after_us * US, messages);
+}
+
+/* With so many acknowledgements, and packets that could be joined, in so many messages of the millisecond. */
+static uint64_t pause_with(unsigned acknowledgements, unsigned joinable, unsigned received, unsigned longest_us)
+{
+    const uint64_t messages[PACER_WAYS] = {
+        [PACER_UP] = received, [PACER_DOWN] = 1, [PACER_ACKNOWLEDGEMENTS] = received};
+    struct pacer pacer = started(longest_us);
+    pacer_count(&pacer, PACER_UP, joinable);
+    pacer_count(&pacer, PACER_DOWN, 45);
+    pacer_count(&pacer, PACER_ACKNOWLEDGEMENTS, acknowledgements);
+    uint64_t now = BEGIN + MS;
+    pacer_resume(&pacer, now);
+    return pacer_pause(&pacer, now, messages);
+}
+
+static void acknowledgements_of_a_download_wait_for_each_other_a_little(void)
+{
+    CHECK_EQUAL(pause_with(4, 0, 4, 600), 0);
+    CHECK_EQUAL(pause_with(5, 0, 5, 600), 100 * US);
+    CHECK_EQUAL(pause_with(1000, 0, 1000, 600), 100 * US);
+    CHECK_EQUAL(pause_with(25, 0, 25, 300), 50 * US);
+    CHECK_EQUAL(pause_with(25, 0, 25, 0), 0);
+    CHECK_EQUAL(pause_with(25, 0, 3, 600), 0); /* gathered already */
+    /* An upload beside it decides. */
+    CHECK_EQUAL(pause_with(25, 13, 38, 600), 600 * US);
+    CHECK_EQUAL(pause_with(25, 80, 105, 600), 400 * US);
+    CHECK_EQUAL(pause_with(25, 12, 37, 600), 100 * US);
 }
 
 static void a_pause_is_counted_from_the_wake_up_before(void)
@@ -145,6 +172,7 @@ static void no_pause_is_longer_than_allowed(void)
 int main(void)
 {
     RUN(a_pause_fills_a_batch_of_the_busier_way);
+    RUN(acknowledgements_of_a_download_wait_for_each_other_a_little);
     RUN(a_pause_is_counted_from_the_wake_up_before);
     RUN(load_that_is_over_pauses_nobody);
     RUN(each_window_is_judged_by_itself);
