@@ -72,14 +72,20 @@ class _Refused(h11.RemoteProtocolError):
 class _Reader(h11.Connection):
     """Takes nothing apart that is a thousand times more work for us than for who sends it."""
 
+    asks_for_head = False
+    """And nothing else: h11 raises for the words of an answer."""
+
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """Raises ``RemoteProtocolError``. There are no chunks here: one of a byte is 15 us, and 250 kB of them, which
         are read at once, held all clients of the VPN for a second."""
         if self.their_state is h11.IDLE:
+            self.asks_for_head = False
             self._measure_head()
         event = super().next_event()
-        if isinstance(event, h11.Request) and any(name == b"transfer-encoding" for name, _ in event.headers):
-            raise _Refused("send Content-Length, and no Transfer-Encoding", error_status_hint=411)
+        if isinstance(event, h11.Request):
+            self.asks_for_head = event.method == b"HEAD"
+            if any(name == b"transfer-encoding" for name, _ in event.headers):
+                raise _Refused("send Content-Length, and no Transfer-Encoding", error_status_hint=411)
         return event
 
     def _measure_head(self) -> None:
@@ -102,7 +108,7 @@ class _PatientProtocol(H11Protocol):
     """Whoever has not said what they want within ``HEAD_S``, or does not read the answer within ``READ_S``, makes room
     for others, strangers or not."""
 
-    conn: h11.Connection
+    conn: _Reader
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -121,7 +127,7 @@ class _PatientProtocol(H11Protocol):
             headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
             for event in (
                 h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status]),
-                h11.Data(data=told.encode()),
+                h11.Data(data=b"" if self.conn.asks_for_head else told.encode()),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -109,6 +109,17 @@ async def test_a_body_sent_byte_by_byte_is_no_work(tmp_path, kind):
         assert site.asked == 0
 
 
+@pytest.mark.parametrize("method", [b"HEAD", b"CONNECT", b"OPTIONS"])
+async def test_what_is_refused_is_refused_to_every_method(tmp_path, caplog, method):
+    """An answer to HEAD has no words in it: to send some left a traceback in the log for each who asked."""
+    async with site_of(tmp_path, "tcp") as site:
+        head, _, words = (await site.told(CHUNKED.replace(b"POST", method) + b"\r\n")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 411") and bool(words) is (method != b"HEAD")
+        behind = await site.told(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\nnonsense\r\n\r\n")
+        assert behind.count(b"HTTP/1.1 ") == 2 and b"Invalid HTTP request received." in behind, behind
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 async def test_what_strangers_get_wrong_is_a_line_in_the_log_now_and_then(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(http, "_warn", RateLimited(http.log))
     upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
