@@ -21,7 +21,7 @@ from cvpnd.endpoints.gateway import Gateway
 from cvpnd.profile import ProfileError, render_export, render_profile
 from cvpnd.reasons import Refusal
 from cvpnd.secret import Secret
-from cvpnd.server.admission import FAILED_LOGINS, prefixes
+from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, prefixes
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.denied import Denied
 from cvpnd.server.endpoint import ServedEndpoint
@@ -56,30 +56,19 @@ class SelfServiceDesk:
         return self._control.revoked_logins.begin(endpoint_id, self._control.clock.now() - ago_s)
 
     async def log_in(self, login: LoginUnderWay, username: str, password: Secret, *, host: str) -> Account | Refused:
-        if (throttled := self._throttled(host)) is not None:
+        sources = self._control.sources  # a wrong password counts for them as a VPN client's failure does
+        if (throttled := _throttled(sources, host)) is not None:
             return throttled
         try:
             answer = await self._log_in(login, username, password, host)
         except StoreError as error:
             return Refused(Refusal.DATABASE_UNAVAILABLE, str(error))
-        if self._has_failed(answer, host):
+        if _has_failed(answer, sources, host):
             log.warning(
                 "self-service: %r is not let in at %s from %s: %s",
                 username[:100], login.endpoint_id, host, answer.refusal,
             )  # fmt: skip
         return answer
-
-    def _throttled(self, host: str) -> Refused | None:
-        """What fails here counts for its source as a VPN client's failure does, and the other way round."""
-        if not self._control.sources.has_failed_too_often(host, asyncio.get_running_loop().time()):
-            return None
-        return Refused(Refusal.LOGIN_THROTTLED, "its address had too many failed logins, see [daemon.strangers]")
-
-    def _has_failed(self, answer: object, host: str) -> TypeGuard[Refused]:
-        failed = isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS
-        if failed:
-            self._control.sources.failed(host, asyncio.get_running_loop().time())
-        return failed
 
     async def _log_in(self, login: LoginUnderWay, username: str, password: Secret, host: str) -> Account | Refused:
         served = self._served(login.endpoint_id)
@@ -141,13 +130,13 @@ class SelfServiceDesk:
         saml = self._control.saml
         if saml is None:
             return Refused(Refusal.SAML_UNAVAILABLE, "the identity provider went while somebody logged in")
-        if (throttled := self._throttled(host)) is not None:
+        if (throttled := _throttled(self._control.answering, host)) is not None:
             return throttled
         if saml.pending >= MOST_RESPONSES_HERE:
             return Refused(Refusal.TOO_MANY_LOGINS, f"{saml.pending} wait; the other places are for VPN clients")
         source, _ = prefixes(host)
         answer = await saml.accept(provider, response, request, source=source, within_s=ACCEPT_S)
-        self._has_failed(answer, host)
+        _has_failed(answer, self._control.answering, host)
         return answer
 
     def vouched(self, provider: SamlProvider, assertion: Assertion) -> Account:
@@ -171,6 +160,19 @@ class SelfServiceDesk:
     def _served(self, endpoint_id: str) -> ServedEndpoint | None:
         found = (each for each in self._gateway.endpoints if each.id == endpoint_id and not each.closing)
         return next((each for each in found if each.settings.self_service_portal), None)
+
+
+def _throttled(sources: SourceLimits, host: str) -> Refused | None:
+    if not sources.has_failed_too_often(host, asyncio.get_running_loop().time()):
+        return None
+    return Refused(Refusal.LOGIN_THROTTLED, "its address had too many failed logins, see [daemon.strangers]")
+
+
+def _has_failed(answer: object, sources: SourceLimits, host: str) -> TypeGuard[Refused]:
+    failed = isinstance(answer, Refused) and answer.refusal in FAILED_LOGINS
+    if failed:
+        sources.failed(host, asyncio.get_running_loop().time())
+    return failed
 
 
 def _stamp(provider: SamlProvider) -> bytes:

@@ -111,6 +111,9 @@ class ControlPlane:
         self.web_logins: WebLogins | None = None
         """There are some where there is a portal."""
         self.sources = SourceLimits(strangers or StrangersConfig())
+        self.answering = SourceLimits(strangers or StrangersConfig())
+        """The same for answers of identity providers that nobody's VPN client waits for: any page can make the browsers
+        of an office bring some, for which no VPN client there pays."""
         self.drops: Counter[DropReason] = Counter()
         """On this side; ``all_drops`` has the doorman's too."""
         self.tally = Tally()
@@ -142,6 +145,7 @@ class ControlPlane:
 
     def set_limits(self, strangers: StrangersConfig) -> None:
         self.sources.set_limits(strangers)
+        self.answering.set_limits(strangers)
         self.door.set_limits(strangers)
 
     def all_drops(self) -> Counter[DropReason]:

@@ -78,10 +78,11 @@ def asked(number: int) -> PendingRequest:
     return PendingRequest(f"_{number}", ACS, time.time(), time.time() + 300)
 
 
-async def test_answers_of_no_identity_provider_count_as_failed_logins_of_who_brings_them(tmp_path):
-    """Each takes a thread, which people wait for who log in to the VPN; a wrong password counts as well."""
+async def test_answers_of_no_identity_provider_count_for_who_brings_them_and_at_these_pages_only(tmp_path):
+    """Each takes a thread, which people wait for who log in to the VPN. But any page that is open in somebody's browser
+    can make it bring them, and an office with one address has nobody else to connect."""
     served = Served(tmp_path, certificates=False, user_method=FEDERATED)
-    served.control.sources.set_limits(StrangersConfig(failed_logins_per_source_per_min=5))
+    served.control.set_limits(StrangersConfig(failed_logins_per_source_per_min=5))
     with closing(Store.open(f"sqlite:///{tmp_path}/state.db")) as store:
         served.control.saml = SamlLogins(store, bytes(32))
         desk = SelfServiceDesk(SimpleNamespace(endpoints=[served.endpoint]), served.control)
@@ -94,10 +95,27 @@ async def test_answers_of_no_identity_provider_count_as_failed_logins_of_who_bri
         refused = [await bring("192.0.2.1", number) for number in range(8)]
         assert refused == [Refusal.SAML_MALFORMED] * 5 + [Refusal.LOGIN_THROTTLED] * 3
         assert await bring("192.0.2.2", 9) is Refusal.SAML_MALFORMED
-        loop = asyncio.get_running_loop()
-        assert served.control.sources.may_try("192.0.2.1", loop.time()) is not None, "nor as a client"
-        assert served.control.sources.may_try("192.0.2.2", loop.time()) is None
+        assert served.control.sources.may_try("192.0.2.1", asyncio.get_running_loop().time()) is None
         served.control.saml.close()
+    served.close()
+
+
+async def test_wrong_passwords_are_counted_at_the_pages_and_the_vpn_together(tmp_path):
+    """Nobody can be made to bring one: the form has a word in it that belongs to the browser's cookie."""
+    method = {"type": "directory-service-authentication", "directory": "local"}
+    served = Served(tmp_path, user_method=method, certificates=False)
+    object.__setattr__(served.settings, "self_service_portal", True)
+    served.control.set_limits(StrangersConfig(failed_logins_per_source_per_min=5))
+    directory = Hanging()
+    directory.go_on.set()
+    users = served.control.users = UserLogins({"local": directory})
+    desk = SelfServiceDesk(SimpleNamespace(endpoints=[served.endpoint]), served.control)
+    login = desk.begin(served.endpoint.id)
+    answers = [await desk.log_in(login, f"u{n}", Secret(b"x"), host="192.0.2.1") for n in range(6)]
+    refused = [answer.refusal for answer in answers if isinstance(answer, Refused)]
+    assert refused == [Refusal.WRONG_PASSWORD] * 5 + [Refusal.LOGIN_THROTTLED]
+    assert served.control.sources.may_try("192.0.2.1", asyncio.get_running_loop().time()) is not None, "nor as a client"
+    users.close()
     served.close()
 
 
