@@ -99,7 +99,8 @@ class LogOperations(OperationsBase):
     async def last_log_events(self, group: str) -> dict[str, float]:
         """When each stream of it was written to last, but for those that nobody has written to."""
         known = [stream.name for stream in (await self.show_log_group(group)).streams]
-        return await asyncio.to_thread(_last, self._streams, group, known)
+        async with self._readers:
+            return await asyncio.to_thread(_last, self._streams, group, known)
 
     async def log_events(
         self,

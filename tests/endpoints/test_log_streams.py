@@ -172,3 +172,15 @@ async def test_however_many_read_logs_others_find_a_thread(crowded: LogOperation
     assert readers == logs.READERS
     go_on.set()
     assert {len(page.events) for page in await asyncio.gather(*reading)} == {600}
+
+
+async def test_however_many_ask_when_streams_were_written_to_others_find_a_thread(
+    crowded: LogOperations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(crowded._streams, "last", lambda _group, _stream: go_on.wait(10) and 1.0)
+    asking = [asyncio.create_task(crowded.last_log_events("vpn")) for _ in range(40)]
+    assert await wait_until(crowded._readers.locked, 5)
+    assert await asyncio.wait_for(asyncio.to_thread(crowded._stored.log_groups), 2)
+    go_on.set()
+    assert {len(last) for last in await asyncio.gather(*asking)} == {3}

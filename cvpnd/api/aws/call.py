@@ -7,6 +7,7 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -19,10 +20,15 @@ T = TypeVar("T")
 Answer = Mapping[str, Any]
 DEFAULT_PAGE = 1000
 MOST_VALUES = 200
-"""Of all filters of a request; EC2 takes so many of each."""
+"""Of each filter, as at EC2."""
+MOST_VALUES_IN_ALL = 1000
+"""Of all filters of a request."""
 LONGEST_VALUE = 255
 FEW_VALUES = 8
 """That are compiled in the event loop, where each may take half a millisecond."""
+_thread = ThreadPoolExecutor(1, thread_name_prefix="filters")
+"""For more: all that looks into the store, logins too, takes turns on the few threads that asyncio has. There is none
+before it has work, and it ends with the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,10 @@ async def filtered(
     """EC2's filters: all of them must fit, each by one of its values. ``facts``: what an item has under a filter's
     name; ``tags``: what it has under ``tag:KEY`` and, its keys, under ``tag-key``. Raises ``ApiError``."""
     values = [value for each in filters for value in each.get("Values", [])]
-    if len(values) > MOST_VALUES:
-        raise ApiError("FilterLimitExceeded", f"A request filters by at most {MOST_VALUES} values")
+    if any(len(each.get("Values", [])) > MOST_VALUES for each in filters):
+        raise ApiError("FilterLimitExceeded", f"A filter has at most {MOST_VALUES} values")
+    if len(values) > MOST_VALUES_IN_ALL:
+        raise ApiError("FilterLimitExceeded", f"The filters of a request have at most {MOST_VALUES_IN_ALL} values")
     if any(len(value) > LONGEST_VALUE for value in values):
         raise ApiError("InvalidParameterValue", f"A filter's value has at most {LONGEST_VALUE} characters")
     looks: list[tuple[Callable[[T], Sequence[str]], Sequence[str]]] = []
@@ -93,7 +101,7 @@ async def filtered(
             raise ApiError("InvalidParameterValue", f"The filter '{each.get('Name', '')}' is invalid")
         looks.append((look, each.get("Values", [])))
     if len(values) > FEW_VALUES or len(items) > DEFAULT_PAGE:
-        return await asyncio.to_thread(_fitting_all, items, looks)
+        return await asyncio.get_running_loop().run_in_executor(_thread, _fitting_all, items, looks)
     return _fitting_all(items, looks)
 
 
