@@ -300,7 +300,6 @@ class HttpServer:
                 proxy_headers=False,
                 server_header=False,
                 backlog=BACKLOG,
-                h11_max_incomplete_event_size=HEADER_LIMIT,
                 timeout_graceful_shutdown=GRACE_S,
             ),
             None if tls is None else _tls_context(*tls),

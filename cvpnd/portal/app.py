@@ -25,7 +25,8 @@ from cvpnd.ops.logs import RateLimited
 from cvpnd.portal.pages import HEADERS, message, page, redirect
 from cvpnd.portal.requests import Malformed, SourceRate, is_click, read_form
 from cvpnd.portal.self_service import Desk, SelfService
-from cvpnd.reasons import PortalRefusal, Refusal
+from cvpnd.portal.sign_on import PASSING
+from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import prefixes
 from cvpnd.server.memory import Reserve, Share
 
@@ -241,8 +242,7 @@ class Portal:
     def _refuse_login(self, request: Request, login: WebLogin, refused: Refused) -> Response:
         """The identity provider's answer lets nobody in: the client hears no, and the log why."""
         self._logins.end(login, refused)
-        later = refused.refusal is Refusal.DATABASE_UNAVAILABLE
-        word = PortalRefusal.DATABASE_UNAVAILABLE if later else PortalRefusal.ASSERTION_REFUSED
+        word = PASSING.get(refused.refusal, PortalRefusal.ASSERTION_REFUSED)
         return self._refuse(request, word, f"{refused.refusal}: {refused.detail}")
 
     def _is_own_form(self, request: Request) -> bool:

@@ -27,7 +27,7 @@ from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect
 from cvpnd.portal.requests import is_click, read_form
 from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
-from cvpnd.portal.sign_on import SignOn, SignOnDesk
+from cvpnd.portal.sign_on import PASSING, SignOn, SignOnDesk
 from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.secret import Secret
 
@@ -38,17 +38,14 @@ COOKIE = "__Host-self-service-"
 """And the endpoint's id. Browsers take this prefix only over https, for this host alone and without a Domain."""
 WRONG = "This did not work. Look at the user name, the password and the code, and try again."
 LATER = "The login service takes no more logins at this moment. Try again later."
-PASSING = frozenset(
-    {
-        Refusal.LOGIN_THROTTLED,
-        Refusal.TOO_MANY_LOGINS,
-        Refusal.DIRECTORY_TIMEOUT,
-        Refusal.DIRECTORY_UNAVAILABLE,
-        Refusal.RADIUS_UNAVAILABLE,
-        Refusal.RADIUS_UNVERIFIED,
-        Refusal.SHUTTING_DOWN,
-    }
-)
+PASSING_HERE = {
+    *PASSING,
+    Refusal.DIRECTORY_TIMEOUT,
+    Refusal.DIRECTORY_UNAVAILABLE,
+    Refusal.RADIUS_UNAVAILABLE,
+    Refusal.RADIUS_UNVERIFIED,
+    Refusal.SHUTTING_DOWN,
+}
 """What clients of the VPN are told of too; for any other reason people hear ``WRONG``."""
 
 
@@ -230,7 +227,7 @@ class SelfService:
         if isinstance(answer, Refused) and not isinstance(answer, Asked):
             self._refuse(request, PortalRefusal.LOGIN_REFUSED, f"at {endpoint.name}: {answer.refusal}: "
                          f"{answer.detail[:200]!r}")  # fmt: skip
-            return self._login_page(request, endpoint, LATER if answer.refusal in PASSING else WRONG, 403)
+            return self._login_page(request, endpoint, LATER if answer.refusal in PASSING_HERE else WRONG, 403)
         lifetime_s = ASKED_S if isinstance(answer, Asked) else SESSION_S
         now = self._clock()
         name = answer.name if isinstance(answer, Account) else username  # an answer has to come under the same as it

@@ -11,20 +11,24 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from helpers import saml_idp
 
+from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.metadata import key_of, parse_metadata
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.web_logins import Waiting, WebLogin, WebLogins
 from cvpnd.config import PortalConfig
+from cvpnd.config.portal import SELF_SERVICE_PATH
 from cvpnd.portal.app import LONGEST_ANSWER, Portal
 from cvpnd.portal.pages import LONGEST_SHOWN, STYLE
+from cvpnd.portal.self_service import LATER, WRONG
 from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.server.memory import OF_SOURCE_BYTES
 from cvpnd.store import Store, StoreError
@@ -145,6 +149,53 @@ async def test_while_the_database_cannot_be_used_people_are_told_to_come_again(t
     assert pages.portal.refusals == {PortalRefusal.DATABASE_UNAVAILABLE: 1}
     assert not [record for record in caplog.records if record.exc_info], "no traceback"
     assert len([record for record in caplog.records if record.name == "cvpnd.portal.app"]) == 1
+
+
+async def test_who_finds_all_places_taken_is_told_to_come_again_and_not_that_nobody_knows_them(pages, monkeypatch):
+    async def accept(*_answer: Any, **_more: Any) -> Refused:
+        return Refused(Refusal.TOO_MANY_LOGINS, "64 responses are being looked at")
+
+    monkeypatch.setattr(pages.saml, "accept", accept)
+    login = pages.login()
+    relay_state = pages.logins.open(login)
+    assert pages.logins.ask(login, relay_state, REQUEST)
+    answer = await pages.browser.post("/saml/acs", data={"RelayState": relay_state, "SAMLResponse": "x"})
+    assert answer.status_code == 429 and "Wait a minute" in answer.text
+    assert login.outcome.result().refusal is Refusal.TOO_MANY_LOGINS
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (Refusal.DATABASE_UNAVAILABLE, LATER),
+        (Refusal.TOO_MANY_LOGINS, LATER),
+        (Refusal.DIRECTORY_TIMEOUT, LATER),
+        (Refusal.WRONG_PASSWORD, WRONG),
+    ],
+)
+async def test_the_login_form_says_whether_to_look_at_the_password_or_to_come_again(refusal, told):
+    class Desk:
+        def find(self, endpoint_id: str) -> SimpleNamespace:
+            return SimpleNamespace(id=endpoint_id, name="staff", user_method=None, methods=())
+
+        def begin(self, _endpoint_id: str) -> None:
+            return None
+
+        async def log_in(self, *_who: Any, host: str) -> Refused:
+            return Refused(refusal, "")
+
+    files = {"certificate": "c", "private_key": "k"}
+    settings = PortalConfig.model_validate({"listen": "0.0.0.0:443", "url": URL, **files})
+    desk: Any = Desk()
+    portal = Portal(settings, WebLogins(URL, 180), lambda: None, desk=desk)
+    place = f"{SELF_SERVICE_PATH}cvpn-endpoint-1"
+    there = httpx.ASGITransport(portal, client=("192.0.2.7", 1))
+    async with httpx.AsyncClient(transport=there, base_url=URL) as browser:
+        word = re.search('name="word" value="([^"]*)"', (await browser.get(place)).text)
+        assert word is not None
+        fields = {"word": html.unescape(word[1]), "username": "anna", "password": "x"}
+        answer = await browser.post(f"{place}/login", data=fields)
+    assert answer.status_code == 403 and told in answer.text
 
 
 async def test_a_browser_elsewhere_is_told_and_no_is_no(pages):
