@@ -272,8 +272,7 @@ static PyObject *judge_certificate(PyObject *Py_UNUSED(module), PyObject *args)
     Py_buffer der;
     if (!PyArg_ParseTuple(args, "y*:judge_certificate", &der))
         return NULL;
-    size_t words;
-    enum certificates_problem problem = certificate_judge(der.buf, (size_t)der.len, &words);
+    enum certificates_problem problem = certificate_judge(der.buf, (size_t)der.len, NULL);
     PyBuffer_Release(&der);
     return PyUnicode_FromString(CERTIFICATES_SENTENCES[problem]);
 }

@@ -1,5 +1,5 @@
 """Certificates that are work for us and none for who sends them, in which nobody else is served, before anybody asks
-who has signed them: with keys that take long to decode, or with many names. They are refused by their form."""
+who has signed them: with keys that take long to decode, or with many names or extensions. They are refused by their form."""
 
 from __future__ import annotations
 
@@ -49,9 +49,14 @@ def stateful(served: Served) -> Case:
 @BOTH
 @pytest.mark.parametrize(
     ("chain", "problem"),
-    [(lambda: [dear_certificates.curve_written_out()] * 9, "unusual parameters"), (dear_chain, "1,024 bytes")],
+    [
+        (lambda: [dear_certificates.curve_written_out()] * 9, "unusual parameters"),
+        (dear_chain, "1,024 bytes"),
+        (lambda: [dear_certificates.relative_points()] * 2, "relative to their issuer"),
+        (lambda: [dear_certificates.many_extensions()] * 2, "64 extensions"),
+    ],
 )
-async def test_curves_that_are_written_out_and_long_names_hold_nobody_up(
+async def test_certificates_that_are_work_hold_nobody_up(
     tmp_path: Path, transport: Transport, chain: Callable[[], list[x509.Certificate]], problem: str
 ) -> None:
     """Eight kilobytes from a stranger stopped the event loop for a second and a half, for nothing."""

@@ -189,6 +189,8 @@ def second_flight(judging: SSL.Context, version: str, *beside: x509.Certificate)
         (dear_certificates.compressed_point, 1, "of which the key is a compressed point"),
         (dear_certificates.usual_key, 17, "more than 17 certificates"),
         (partial(dear_certificates.usual_key, 1400), 1, "a name of more than 1,024 bytes"),
+        (dear_certificates.relative_points, 1, "names where revocation lists are relative to their issuer"),
+        (partial(dear_certificates.many_extensions, 65), 1, "more than 64 extensions"),
         (partial(dear_certificates.usual_key, 1250), 14, "more than 12 kB of names and extensions"),
     ],
 )
@@ -208,9 +210,12 @@ def test_certificates_that_are_work_are_not_decoded(
 
 
 @pytest.mark.parametrize("count", [0, 1, 16])
+@pytest.mark.parametrize("usual", [dear_certificates.usual_key, partial(dear_certificates.many_extensions, 64)])
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-def test_as_many_usual_ones_as_a_path_may_have_are_let_in(judging: SSL.Context, version: str, count: int) -> None:
-    server, flight = second_flight(judging, version, *[dear_certificates.usual_key()] * count)
+def test_as_many_usual_ones_as_a_path_may_have_are_let_in(
+    judging: SSL.Context, version: str, usual: Callable[[], x509.Certificate], count: int
+) -> None:
+    server, flight = second_flight(judging, version, *[usual()] * count)
     server.receive(flight)
     assert server.established and server.verdict.refusal is None
 
