@@ -70,11 +70,12 @@ class RunningEndpoint:
             listener.stop_accepting()
         told = 0
         for connection in self.connections:
+            elsewhere = not _is_heard(connection, coming)
             if connection.established:
-                self._control.restart(connection, reason, elsewhere=not _is_heard(connection, coming))
+                self._control.restart(connection, reason, elsewhere=elsewhere)
                 told += 1
             else:
-                told += put_off(self._control, connection)
+                told += put_off(self._control, connection, elsewhere=elsewhere)
         return told
 
     def protect(self) -> None:

@@ -425,12 +425,14 @@ class ControlPlane:
         client_text: str = "",
         *,
         retry_after_s: int | None = None,
+        elsewhere: bool = False,
         detail: str = "",
     ) -> None:
         """Say no: the client hears ``AUTH_FAILED`` with at most ``client_text``, and when to try again if that may
-        help."""
+        help; ``elsewhere``, as in ``restart``."""
+        now = self.loop.time()
         try:
-            connection.session.refuse(client_text, self.loop.time(), reason, retry_after_s=retry_after_s)
+            connection.session.refuse(client_text, now, reason, retry_after_s=retry_after_s, elsewhere=elsewhere)
         except Exception:
             if reason is Refusal.INTERNAL_ERROR:  # of ours: it is to come back
                 self._cannot_go_on(connection)

@@ -177,11 +177,12 @@ def go_on_by_token(control: ControlPlane, connection: Connection, credentials: C
         _refuse(control, connection, denied)
 
 
-def put_off(control: ControlPlane, connection: Connection) -> bool:
-    """What a login that is under way began with ends now: the client is told to come back. False: none is."""
+def put_off(control: ControlPlane, connection: Connection, *, elsewhere: bool) -> bool:
+    """What a login that is under way began with ends now: the client is told to come back, ``elsewhere`` if nobody
+    listens any more where it is. False: none is."""
     if not is_under_way(connection):
         return False
-    _refuse(control, connection, Denied(Refusal.SHUTTING_DOWN, "its login was under way"))
+    _refuse(control, connection, Denied(Refusal.SHUTTING_DOWN, "its login was under way"), elsewhere=elsewhere)
     return True
 
 
@@ -189,11 +190,13 @@ def is_under_way(connection: Connection) -> bool:
     return connection.login is not None and not connection.established
 
 
-def _refuse(control: ControlPlane, connection: Connection, denied: Denied) -> None:
+def _refuse(control: ControlPlane, connection: Connection, denied: Denied, *, elsewhere: bool = False) -> None:
     passing = CLIENT_TEXT.get(denied.refusal)
     text = denied.text or passing or FINAL_TEXT.get(denied.refusal, "")
     retry_after_s = random.randint(*RETRY_AFTER_S) if passing else None  # noqa: S311
-    control.refuse(connection, denied.refusal, text, retry_after_s=retry_after_s, detail=denied.detail)
+    control.refuse(
+        connection, denied.refusal, text, retry_after_s=retry_after_s, elsewhere=elsewhere, detail=denied.detail
+    )
 
 
 async def _ask_handler(

@@ -83,9 +83,11 @@ def auth_failed(text: str = "") -> str:
     return _with_text("AUTH_FAILED", text)
 
 
-def auth_failed_for_now(text: str, retry_after_s: int) -> str:
-    """For clients with ``Capability.AUTH_FAIL_TEMP``: they come back by themselves, here, after that time."""
-    return _with_text("AUTH_FAILED", f"TEMP[backoff {retry_after_s},advance no]:{text}")
+def auth_failed_for_now(text: str, retry_after_s: int, *, elsewhere: bool = False) -> str:
+    """For clients with ``Capability.AUTH_FAIL_TEMP``: they come back by themselves, here or at their next remote, after
+    that time."""
+    advance = "remote" if elsewhere else "no"
+    return _with_text("AUTH_FAILED", f"TEMP[backoff {retry_after_s},advance {advance}]:{text}")
 
 
 def auth_pending(timeout_s: int | None) -> str:

@@ -337,20 +337,22 @@ class Session:
         reason: Refusal | End,
         *,
         retry_after_s: int | None = None,
+        elsewhere: bool = False,
     ) -> None:
         """Tell the client ``AUTH_FAILED[,text]`` instead of either accept. ``SessionClosed(reason)`` follows after the
         time in which it is repeated; data keys are retired at once.
 
-        ``retry_after_s``: it is only for now, and the client is to come back by itself."""
+        ``retry_after_s``: it is only for now, and the client is to come back by itself. ``elsewhere``: then, as in
+        ``restart``."""
         state = self._deferred()
         if state is not None:
             state.authenticate(AuthenticationInput.REFUSED)
             if retry_after_s is None:
                 self._outbox.say_last(messages.auth_failed(text))
             elif Capability.AUTH_FAIL_TEMP in self.peer_info.capabilities:
-                self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s))
+                self._outbox.say_last(messages.auth_failed_for_now(text, retry_after_s, elsewhere=elsewhere))
             else:  # OpenVPN 2.4 and 2.5 end for good on any AUTH_FAILED
-                self._outbox.say_last(messages.restart(text))
+                self._outbox.say_last(self._restart(text, elsewhere=elsewhere))
             self.ending.begin(reason, text, now)
 
     @property
@@ -376,8 +378,10 @@ class Session:
     def restart(self, text: str, now: float, reason: Refusal | End, *, elsewhere: bool = False) -> None:
         """Tell the client to connect again. ``elsewhere``: nobody listens any more where it has connected to, so it is
         to take its next remote. OpenVPN 3 does that anyway."""
-        elsewhere = elsewhere and self.peer_info.version.startswith("2.")
-        self.ending.say_goodbye(messages.restart(text, elsewhere=elsewhere), reason, now)
+        self.ending.say_goodbye(self._restart(text, elsewhere=elsewhere), reason, now)
+
+    def _restart(self, text: str, *, elsewhere: bool) -> str:
+        return messages.restart(text, elsewhere=elsewhere and self.peer_info.version.startswith("2."))
 
     def halt(self, text: str, now: float, reason: End) -> None:
         """Tell the client to go and stay away."""

@@ -15,6 +15,7 @@ from cvpnd.config.daemon import DaemonConfig
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.endpoints.running import RunningEndpoint
 from cvpnd.reasons import End, Refusal, of_attempt
+from cvpnd.server import session_events
 from cvpnd.server.connection import Phase
 from cvpnd.wire.packet import Transport
 
@@ -174,4 +175,22 @@ async def test_whoever_is_sent_back_hears_so_within_the_grace_also_where_it_is_l
     assert await client.until(lambda: client.light.failed is not None)
     assert time.monotonic() - begun < DaemonConfig().shutdown_grace_s - 0.5
     assert client.light.failed == f"RESTART,[{flags}]:configuration changed" and served.leases_used == 0
+    client.close()
+
+
+@pytest.mark.parametrize(("host", "advance"), [("127.0.0.1", "no"), ("127.0.0.2", "remote"), (None, "remote")])
+async def test_who_is_logging_in_is_put_off_to_where_somebody_listens(served, monkeypatch, host, advance):
+    async def never(control, connection, credentials):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(session_events, "log_in", never)
+    monkeypatch.setattr(session_events, "takes_time", lambda _endpoint: True)
+    coming = () if host is None else (Listen("udp", host, served.udp[1]),)
+    protection = ProtectionKeeper(served.settings.control_protection, served.keeper)
+    running = RunningEndpoint(served.endpoint, protection, served.control)
+    client = Client(served.udp, peer_info={"IV_VER": "2.6.14", "IV_PROTO": "990", "IV_CIPHERS": "AES-256-GCM"})
+    assert await client.until(lambda: any(each.login is not None for each in served.control.table))
+    assert running.send_back(End.CONFIGURATION_CHANGED, coming) == 1
+    assert await client.until(lambda: client.light.failed is not None)
+    assert f",advance {advance}]:The server is restarting" in client.light.failed
     client.close()

@@ -55,6 +55,7 @@ def test_update_is_split_like_a_reply() -> None:
 
 def test_refusal_for_now_has_its_flags_separated_by_spaces() -> None:
     assert auth_failed_for_now("full", 7) == "AUTH_FAILED,TEMP[backoff 7,advance no]:full"
+    assert auth_failed_for_now("full", 7, elsewhere=True) == "AUTH_FAILED,TEMP[backoff 7,advance remote]:full"
 
 
 def test_empty_push_reply_has_the_comma_that_openvpn_3_needs() -> None:

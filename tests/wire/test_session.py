@@ -179,18 +179,25 @@ def test_auth_failed_comes_after_the_key_exchange_and_the_session_closes_after_f
 
 
 @pytest.mark.parametrize(
-    ("proto", "told"),
-    [("990", "AUTH_FAILED,TEMP[backoff 9,advance no]:full"), ("6", "RESTART,[P]:full")],
-    ids=["2.6", "2.5"],
+    ("version", "proto", "elsewhere", "told"),
+    [
+        ("2.6.14", "990", False, "AUTH_FAILED,TEMP[backoff 9,advance no]:full"),
+        ("2.6.14", "990", True, "AUTH_FAILED,TEMP[backoff 9,advance remote]:full"),
+        ("2.5.1", "6", False, "RESTART,[P]:full"),
+        ("2.5.1", "6", True, "RESTART,[PN]:full"),
+        ("3.8", "6", True, "RESTART,[P]:full"),
+    ],
 )
-def test_refusal_that_passes_is_told_so_that_the_client_comes_back(proto: str, told: str) -> None:
+def test_refusal_that_passes_is_told_so_that_the_client_comes_back(
+    version: str, proto: str, elsewhere: bool, told: str
+) -> None:
     """Every generation in its own way: to OpenVPN 2.5 any AUTH_FAILED is the end."""
 
     def deny(pair: Pair, event: CredentialsReceived) -> None:
         assert pair.session is not None
-        pair.session.refuse("full", pair.now, Refusal.SESSION_LIMIT, retry_after_s=9)
+        pair.session.refuse("full", pair.now, Refusal.SESSION_LIMIT, retry_after_s=9, elsewhere=elsewhere)
 
-    pair = Pair(light_client(peer_info=PEER_INFO_26 | {"IV_PROTO": proto}), decide=deny)
+    pair = Pair(light_client(peer_info=PEER_INFO_26 | {"IV_VER": version, "IV_PROTO": proto}), decide=deny)
     pair.run(lambda pair: pair.client.failed is not None)
     assert pair.client.failed == told
     assert not pair.of_server(KeysReady)
