@@ -250,8 +250,11 @@ class ReferenceWorker:
         if peer.remote is not None:
             sock = peer.remote[0].sockets[peer.id % self.workers]
             whole = path_discovery(sock, IP_PMTUDISC_PROBE, IP_PMTUDISC_PROBE)
+            self._totals["send_calls"] += 1
             with contextlib.suppress(OSError), whole:  # what is refused at once does not pass either
                 sock.sendmsg([packet], source_control(sock, peer.remote[2]), 0, sockaddr(sock, peer.remote[1]))
+                self._totals["send_messages"] += 1
+                self._totals["link_packets_out"] += 1
 
     def _send_blind(self, peer: Peer, length: int) -> None:
         """Under a key that there is not: whoever gets it drops it before anything is done with it."""

@@ -208,6 +208,8 @@ def test_a_client_that_answers_gets_all_that_its_path_takes(gateway: Gateway) ->
     assert mss_written(gateway, client) in (1280 - 28 - 24 - 40, 1280 - 48 - 24 - 40)
     assert answer_requests(client, 1472, until=1420)
     assert wait_for(lambda: mss_written(gateway, client) == 1380)
+    totals = gateway.plane.totals()
+    assert totals["send_messages"] == totals["link_packets_out"] >= totals["path_probes"] > 0, "they are packets too"
 
 
 def test_where_big_packets_get_lost_smaller_ones_are_made(gateway: Gateway) -> None:
