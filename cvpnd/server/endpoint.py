@@ -88,7 +88,7 @@ class ServedEndpoint:
     narrowed_to: Compiled | None = None
     """What is in force where that is less than ``rules``, as routes and firewall may be those of other ones."""
     groups: GroupNumbers = field(default_factory=GroupNumbers)
-    groups_told: int = 0
+    edition_told: int = 0
     """Which edition of them the bits of every session were made with, at least."""
     many_groups: int = FEW_GROUPS
     """So many are reason to look which of them no rule names any more."""
@@ -210,13 +210,13 @@ class ServedEndpoint:
     def _tell_groups(self, plane: DataPlane, connections: Iterable[Connection]) -> None:
         """Sessions learn the numbers of groups that no rule named before, and only then does the new table replace the
         old. Who logs in later has them from the start."""
-        if self.groups_told == self.groups.edition:
+        if self.edition_told == self.groups.edition:
             return
         edition = self.groups.edition
         for connection in connections:
             if connection.endpoint is self and connection.peer_id is not None and connection.grant is not None:
                 plane.set_groups(connection.peer_id, group_bits(connection.grant.groups, self.groups))
-        self.groups_told = edition
+        self.edition_told = edition
 
     def _forget_groups(self) -> None:
         """Once the rules in force are ``rules``: those that they do not name any more, if most are."""

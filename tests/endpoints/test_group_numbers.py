@@ -95,8 +95,8 @@ async def test_years_of_groups_take_no_more_numbers_than_those_of_now(
 
 
 def planted() -> Iterator[Mutant]:
-    told = "if self.groups_told == self.groups.edition:"
-    yield Mutant(endpoint_module, "ServedEndpoint._tell_groups", told, "if self.groups_told >= len(self.groups):")
+    told = "if self.edition_told == self.groups.edition:"
+    yield Mutant(endpoint_module, "ServedEndpoint._tell_groups", told, "if self.edition_told >= len(self.groups):")
     yield Mutant(
         endpoint_module,
         "ServedEndpoint._forget_groups",
