@@ -63,9 +63,16 @@ STRANGERS_LOGGED_AT_ONCE = 200.0
 """Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person,
 so that nobody outside can fill a disk. All are counted."""
 
-RESTART_TEXT = "gateway restarts"
-RESTART_TEXTS = {End.CONFIGURATION_CHANGED: "configuration changed", End.SESSION_TIMEOUT: "Session timeout"}
-"""In place of that: why it is sent back, in the client's own log."""
+TIMEOUT_TEXT = "Session timeout"
+WHY_SENT_BACK: dict[Refusal | End, str] = {
+    End.SHUTDOWN: "gateway restarts",
+    End.CONFIGURATION_CHANGED: "configuration changed",
+    End.SESSION_TIMEOUT: TIMEOUT_TEXT,
+    End.ACCOUNT_UNCHECKED: "account cannot be checked",
+    End.DEVICE_LOST: "tunnel device lost",
+    Refusal.INTERNAL_ERROR: "internal error",
+}
+"""In the client's own log."""
 TERMINATED_TEXT = "Terminated by the administrator"
 
 LONGEST_DETAIL = 500
@@ -275,7 +282,7 @@ class ControlPlane:
         decided = session.ending.begun  # then it says that, and restart() adds nothing
         reason = Refusal.INTERNAL_ERROR if decided is None else decided.reason
         try:
-            session.restart(RESTART_TEXT, now, reason)
+            session.restart(WHY_SENT_BACK[Refusal.INTERNAL_ERROR], now, reason)
             for packet in session.packets_to_send(now):
                 connection.link.send(packet)
         except Exception:
@@ -402,7 +409,7 @@ class ControlPlane:
         changes = update_options(grant.options, options)
         if not changes:
             return False
-        if connection.session.takes_updates:
+        if connection.session.can_change_options:
             connection.session.change_options(options, changes)
             connection.grant = replace(grant, options=tuple(options))
             self.pump(connection, self.loop.time())
@@ -451,9 +458,8 @@ class ControlPlane:
     def restart(self, connection: Connection, reason: End, *, elsewhere: bool = False) -> None:
         """End it so that the client comes straight back, keeping what it knows. ``elsewhere``: nobody listens any more
         where it is."""
-        text = RESTART_TEXTS.get(reason, RESTART_TEXT)
         try:
-            connection.session.restart(text, self.loop.time(), reason, elsewhere=elsewhere)
+            connection.session.restart(WHY_SENT_BACK[reason], self.loop.time(), reason, elsewhere=elsewhere)
         except Exception:
             self._cannot_be_told(connection, reason)
         self._last_words(connection, reason)

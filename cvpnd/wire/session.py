@@ -356,7 +356,7 @@ class Session:
             self.ending.begin(reason, text, now)
 
     @property
-    def takes_updates(self) -> bool:
+    def can_change_options(self) -> bool:
         """Whether ``change_options`` may be used: the client announced PUSH_UPDATE, or has no options yet."""
         return Capability.PUSH_UPDATE in self.peer_info.capabilities or not self._push.replied
 

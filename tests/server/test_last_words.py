@@ -32,6 +32,12 @@ SAID = {
     End.DEVICE_LOST: ("restart", Refusal.SHUTTING_DOWN),
     End.SHUTDOWN: ("restart", Refusal.SHUTTING_DOWN),
 }
+SENT_BACK = {
+    End.ACCOUNT_UNCHECKED: "account cannot be checked",
+    End.CONFIGURATION_CHANGED: "configuration changed",
+    End.DEVICE_LOST: "tunnel device lost",
+    End.SHUTDOWN: "gateway restarts",
+}
 
 
 def send_away(served, connection, end: End) -> str:
@@ -40,7 +46,7 @@ def send_away(served, connection, end: End) -> str:
         served.control.halt(connection, end, TEXT)
         return f"HALT,{TEXT}"
     served.control.restart(connection, end)
-    return f"RESTART,[P]:{'configuration changed' if end is End.CONFIGURATION_CHANGED else 'gateway restarts'}"
+    return f"RESTART,[P]:{SENT_BACK[end]}"
 
 
 @pytest.fixture(params=list(Transport))
@@ -119,7 +125,7 @@ async def test_every_end_has_a_word_for_an_attempt():
     assert all(isinstance(of_attempt(each), Refusal) for each in (*End, *Refusal))
 
 
-HEARD = {"add_peer": "AUTH_FAILED", "set_remote": "AUTH_FAILED", "install_key": "RESTART,[P]:gateway restarts"}
+HEARD = {"add_peer": "AUTH_FAILED", "set_remote": "AUTH_FAILED", "install_key": "RESTART,[P]:internal error"}
 
 
 @pytest.mark.parametrize("verb", HEARD)
@@ -142,7 +148,7 @@ async def test_an_established_client_whose_next_key_cannot_be_installed_is_told_
     connection.session.renegotiate(asyncio.get_running_loop().time())
     served.control.pump(connection, asyncio.get_running_loop().time())
     assert await client.until(lambda: client.light.failed is not None)
-    assert client.light.failed == "RESTART,[P]:gateway restarts"
+    assert client.light.failed == "RESTART,[P]:internal error"
     assert connection.end_reason is Refusal.INTERNAL_ERROR and served.leases_used == 0
     client.close()
 

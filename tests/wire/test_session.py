@@ -484,14 +484,14 @@ def test_options_that_change_before_they_are_pushed_are_pushed_as_they_are_then(
     def decide(pair: Pair, event: CredentialsReceived) -> None:
         assert pair.session is not None and event.key_id == 0
         pair.session.accept(PUSHED, pair.now, peer_id=5, token=token)
-        assert pair.session.takes_updates
+        assert pair.session.can_change_options
         pair.session.change_options([*PUSHED[:-1], "ping 7"], ["ping 7"])
 
     pair = Pair(decide=decide)
     pair.connect()
     pair.run(seconds=5)
     assert not pair.of_client(Told) and pair.client.options[:4] == (*PUSHED[:-1], "ping 7", *token)
-    assert pair.session is not None and not pair.session.takes_updates, "2.6"
+    assert pair.session is not None and not pair.session.can_change_options, "2.6"
     pair.session.change_options(["ping 8"], ["ping 8"])
     pair.run(seconds=30)
     pair.client.send_message("PUSH_REQUEST")
