@@ -1,5 +1,5 @@
 """Certificates that are work for us and none for who sends them, in which nobody else is served, before anybody asks
-who has signed them: with keys that take long to decode, or with many names or extensions. They are refused by their form."""
+who has signed them: with keys that take long to decode, many names or extensions. They are refused by their form."""
 
 from __future__ import annotations
 

@@ -41,7 +41,12 @@ def _number(value: int) -> bytes:
 
 
 def with_key(
-    parameters: bytes, key: bytes, subject: bytes = _NOBODY, *, issuer: bytes = _NOBODY, extensions: Iterable[bytes] = ()
+    parameters: bytes,
+    key: bytes,
+    subject: bytes = _NOBODY,
+    *,
+    issuer: bytes = _NOBODY,
+    extensions: Iterable[bytes] = (),
 ) -> x509.Certificate:
     """Of an elliptic curve, signed by nobody."""
     valid = der(0x30, der(0x17, b"200101000000Z"), der(0x17, b"490101000000Z"))
