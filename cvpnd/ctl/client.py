@@ -20,6 +20,9 @@ DEFAULT_SOCKET = "/run/cvpnd/admin.sock"
 TIMEOUT_S = 60
 """A reload with a large revocation list may take seconds."""
 
+MOST_PAUSE_S = 2.0
+"""Between two tries at a daemon that is away."""
+
 T = TypeVar("T")
 
 
@@ -48,7 +51,11 @@ class _UnixConnection(http.client.HTTPConnection):
         """The process at the other end, as the kernel says it is called here; 0: it has no name here."""
         credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         pid, _, _ = struct.unpack("3i", credentials)
-        return int(pid) if Path("/proc/self").readlink().name == str(os.getpid()) else 0  # else /proc is another's
+        try:
+            is_ours = Path("/proc/self").readlink().name == str(os.getpid())
+        except OSError:
+            return 0
+        return int(pid) if is_ours else 0
 
 
 class Client:
@@ -128,7 +135,7 @@ def patiently(ask: Callable[[], T], pause_s: float) -> T:
             if not told:
                 sys.stderr.write(f"cvpnctl: {failure}; waiting for it\n")
             told = True
-        time.sleep(pause_s)
+        time.sleep(min(pause_s, MOST_PAUSE_S))
 
 
 def segment(text: str) -> str:

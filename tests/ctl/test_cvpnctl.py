@@ -21,6 +21,7 @@ from helpers.lab import wait_until
 from helpers.memory_operations import ALICE, EVE, STAFF, MemoryOperations, admin_server
 
 from cvpnd.api.server import CONNECTIONS_PER_USER
+from cvpnd.ctl.client import Client, Unreachable, patiently
 from cvpnd.ctl.log import POLL_S
 from cvpnd.ctl.nouns import PLACES
 from cvpnd.ops.problems import Problem
@@ -209,6 +210,29 @@ def test_the_busiest_are_shown_beyond_a_restart_of_the_daemon(tmp_path: Path, so
     assert "alice" not in of_now and "busy: nothing" in of_now
     lines = complaints.read_text().splitlines()
     assert all("waiting for it" in line for line in lines) and len(lines) <= 2
+
+
+def test_a_daemon_that_is_away_is_tried_every_two_seconds_however_seldom_is_looked_at_it(monkeypatch) -> None:
+    asked, slept = iter([Unreachable("away"), Unreachable("away"), "here"]), []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    def ask() -> str:
+        if isinstance(answer := next(asked), Unreachable):
+            raise answer
+        return answer
+
+    assert patiently(ask, 3600) == "here" and slept == [2.0, 2.0]
+
+
+def test_the_daemon_is_asked_where_there_is_no_proc_too(sock: Path, monkeypatch) -> None:
+    def none(_self: Path) -> Path:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with admin_server(MemoryOperations(), sock):
+        client = Client(sock)
+        assert client.endpoint_names() and client.daemon_pid == os.getpid()
+        monkeypatch.setattr(Path, "readlink", none)
+        assert client.endpoint_names() and client.daemon_pid == 0
 
 
 def test_a_daemon_that_never_answered_is_not_waited_for(ctl: Ctl, tmp_path: Path) -> None:
