@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from cvpnd.auth.revoked_logins import LONGEST_LOGIN_S
 from cvpnd.server.steady_clock import SteadyClock
 from cvpnd.store import Store, StoreError, StoreUnavailable
 
@@ -58,12 +59,22 @@ class Timekeeper:
         wall = self._wall()
         before = await asyncio.to_thread(self._store.keep_clock, self._clock.now(), wall)
         behind_s = before.wall - wall
-        self._clock.catch_up(before.seconds + (KEPT_EVERY_S if behind_s > 0 else min(-behind_s, KEPT_EVERY_S)))
+        self._clock.catch_up(before.seconds + self._may_have_passed(behind_s))
         await asyncio.to_thread(self._store.keep_clock, self._clock.now(), wall)  # or the next crash takes that back
         if behind_s > BEHIND_S:
             self._say(f"the clock is {_in_words(behind_s)} behind what it was when a gateway ran last")
         elif -behind_s > AHEAD_S:
             self._say(f"no gateway has run for {_in_words(-behind_s)}, or the clock is ahead")
+
+    def _may_have_passed(self, behind_s: float) -> float:
+        """Since the store was told last, which it may not have been for hours, until a crash."""
+        if self._store.is_shared:  # then it was told by who may run on: an hour too many ended the sessions there
+            if 0 < behind_s <= BEHIND_S:
+                return 0.0
+            most_s = KEPT_EVERY_S
+        else:
+            most_s = LONGEST_LOGIN_S
+        return KEPT_EVERY_S if behind_s > 0 else min(-behind_s, most_s)
 
     @property
     def trouble(self) -> str:

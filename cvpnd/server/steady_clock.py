@@ -1,9 +1,10 @@
-"""Time that nobody sets: the seconds for which gateways on this store have run, restarts left out.
+"""Time that nobody sets: the seconds for which gateways on this store have run.
 
-It never jumps and never goes back, so whatever is to be over after a while, or is remembered for a while, goes by it.
-It says nothing of the hours in which no gateway ran: what must not outlast those either goes by the wall clock too, and
-ends by the one that says so first. Gateways on one store read the same, give or take how often they compare it
-(``endpoints/timekeeping.py``)."""
+It never goes back, so whatever is to be over after a while, or is remembered for a while, goes by it. It jumps ahead
+only to where it may have been before: at a start by what the wall clock says has passed since the store was told last,
+and to where another gateway on the store has come (``endpoints/timekeeping.py``). It need not count all of the time in
+which no gateway ran: what must not outlast that either goes by the wall clock too, and ends by the one that says so
+first. Gateways on one store read the same, give or take how often they compare it."""
 
 from __future__ import annotations
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cvpnd.auth.revoked_logins import LONGEST_LOGIN_S
 from cvpnd.endpoints import timekeeping
-from cvpnd.endpoints.timekeeping import SHOWN_S, Timekeeper
+from cvpnd.endpoints.timekeeping import BEHIND_S, KEPT_EVERY_S, SHOWN_S, Timekeeper
 from cvpnd.server.steady_clock import SteadyClock
 from cvpnd.store import Store
 
@@ -104,6 +106,31 @@ async def test_the_steady_clock_is_never_behind_where_it_was_before_a_crash(stor
     third.wall = again.wall + 0.5
     await third.keeper.begin()
     assert third.clock.now() >= again.clock.now(), "nor after another one, a moment later"
+
+
+async def test_nor_is_it_where_the_store_took_nothing_for_hours_before_the_crash(store):
+    first = Host(store)
+    store.keep_clock(500.0, first.wall)
+    await first.keeper.begin()
+    first.pass_time(5 * 3600)
+    again = Host(store)
+    again.wall = first.wall + 1
+    await again.keeper.begin()
+    assert again.clock.now() == first.clock.now() + 1
+    third = Host(store)
+    third.wall = again.wall + 40 * 365 * 86_400
+    await third.keeper.begin()
+    assert third.clock.now() == again.clock.now() + LONGEST_LOGIN_S, "by when all that is remembered by it is over"
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "ahead_s"), [(0.001, 0), (BEHIND_S + 1, KEPT_EVERY_S), (-20, 20), (-86_400, KEPT_EVERY_S)]
+)
+async def test_a_start_moves_the_clock_of_other_gateways_little_whatever_its_wall_clock_says(store, behind_s, ahead_s):
+    host = Host(SimpleNamespace(is_shared=True, keep_clock=store.keep_clock))
+    store.keep_clock(500.0, host.wall + behind_s)
+    await host.keeper.begin()
+    assert host.clock.now() == pytest.approx(500 + ahead_s)
 
 
 async def test_a_clock_that_is_behind_the_latest_run_is_told_at_the_start(store):
