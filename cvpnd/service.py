@@ -69,6 +69,7 @@ WATCH_INTERVAL_S = 1.0
 BEAT_INTERVAL_S = 1.0
 
 CRL_CHECK_INTERVAL_S = API_CERTIFICATE_CHECK_INTERVAL_S = 3600.0
+NOT_RENEWED = "the API's certificate, which signs itself, cannot be renewed: %s"
 BEGUN_AGAIN_AFTER_S = 10.0
 """A chore that failed: long enough not to fill the log, short enough for who is to be thrown out."""
 LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -291,25 +292,40 @@ class Daemon:
                 log.error("the CRL cannot be signed again: %s", error)
             await self.gateway.timekeeper.until_step(CRL_CHECK_INTERVAL_S)
 
+    async def begin_api_certificate(self, files: tuple[Path, Path], host: str) -> None:
+        """Raises ``OSError`` if there is none."""
+        try:
+            await self.renew_api_certificate(files, host, is_clock_right=False)  # before anybody has set it
+        except OSError as error:
+            if not all(path.exists() for path in files):
+                raise
+            log.error(NOT_RENEWED, error)
+
     async def keep_api_certificate(self, files: tuple[Path, Path], host: str) -> None:
         """The one that signs itself and was looked at when the API began: it is another one before it ends."""
+        due = False
         while True:
             await self.gateway.timekeeper.until_step(API_CERTIFICATE_CHECK_INTERVAL_S)
             try:
-                if await self.renew_api_certificate(files, host):
+                due = await self.renew_api_certificate(files, host) or due
+                if due:
                     await asyncio.to_thread(self.https["API"].reload_certificate)
+                    due = False
+                    self.https_troubles.pop("API", None)
             except OSError as error:
-                log.error("the API's certificate, which signs itself, cannot be renewed: %s", error)
+                log.error(NOT_RENEWED, error)
 
-    async def renew_api_certificate(self, files: tuple[Path, Path], host: str) -> bool:
+    async def renew_api_certificate(self, files: tuple[Path, Path], host: str, *, is_clock_right: bool = True) -> bool:
         """If it has to be. Raises ``OSError``."""
-        replaced = await asyncio.to_thread(ensure_self_signed, *files, host)
+        replaced = await asyncio.to_thread(ensure_self_signed, *files, host, is_clock_right=is_clock_right)
         if replaced:
             self.api_certificate_replaced_at = time.time()
             log.warning(
                 "the API's certificate, which signs itself, was about to end, or unusable, and is another one now: "
-                "whoever trusts a copy of the one before needs the new %s", files[0]
-            )  # fmt: skip
+                "whoever trusts a copy of the one before needs the new %s; the one before is kept as %s~",
+                files[0],
+                files[0],
+            )
         return replaced
 
     async def log_updates(self) -> None:
@@ -459,7 +475,7 @@ async def _aws_api(
         tls = config.certificate, config.private_key
     elif config.listen.tls:
         tls = state_directory / "api.crt", state_directory / "api.key"
-        await daemon.renew_api_certificate(tls, config.listen.host)
+        await daemon.begin_api_certificate(tls, config.listen.host)
         daemon.keep(partial(daemon.keep_api_certificate, tls, config.listen.host))
         log.info("the API shows a certificate that signs itself; tools trust it with AWS_CA_BUNDLE=%s", tls[0])
     daemon.aws_api = await AwsApi.load(daemon.operations)

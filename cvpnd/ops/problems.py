@@ -94,9 +94,10 @@ def _of_configuration(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
         yield Problem(
             "warning",
             "API",
-            f"its certificate, which signs itself, is another one since {_utc(at)}, as the one before was about to "
-            "end: whoever trusts a copy of that is refused by their tools",
-            "give them the new api.crt, which is beside the state database; a week after this goes",
+            f"its certificate, which signs itself, is another one since {_utc(at)}, as the one before was about "
+            "to end, or unusable: whoever trusts a copy of that is refused by their tools",
+            "give them the new api.crt, which is beside the state database; the one before is api.crt~ there; a week "
+            "after this goes",
         )
     for path, at in () if metrics.last_reload_problem else sorted(metrics.changed_files.items()):
         when = "cannot be read any more" if at is None else f"was changed at {_utc(at)}, and is not reloaded"

@@ -168,5 +168,29 @@ def test_the_apis_certificate_that_signs_itself_is_another_one_before_it_ends(si
     assert certificate.not_valid_before_utc.timestamp() < time.time() < certificate.not_valid_after_utc.timestamp()
 
 
+def test_a_host_that_boots_with_its_clock_behind_shows_the_same_certificate_and_starts_where_it_cannot_be_renewed(
+    site, clock
+):
+    toml = '[api]\nlisten = "https://127.0.0.1:8443"\n' + site.toml()
+    site._gateway = gateway = site.lab.gateway_process(toml, **clock.environment)
+    wait_until(lambda: "ready: " in gateway.log(), 10, "the API")
+    certificate = site.directory / "api.crt"
+    first = certificate.read_text()
+    in_the_way = site.directory / "api.crt~"
+    in_the_way.mkdir()
+    for away in ("-2000d", "+800d"):
+        gateway.stop()
+        clock.set(away)
+        gateway.start()
+        wait_until(lambda: "ready: " in gateway.log(), 10, away)
+        assert certificate.read_text() == first
+        assert ("cannot be renewed" in gateway.log()) is away.startswith("+")
+    with site.lab.gateway.entered():
+        assert ssl.get_server_certificate(("127.0.0.1", 8443)) == first
+    in_the_way.rmdir()
+    clock.set("+801d")
+    wait_until(lambda: certificate.read_text() != first and in_the_way.read_text() == first, 15, "by the next look")
+
+
 def status(gateway: GatewayProcess) -> dict[str, list[dict[str, str]]]:
     return json.loads(gateway.ctl("status", "--json", check=False).stdout)

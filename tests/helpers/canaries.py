@@ -192,7 +192,7 @@ def _of_answer(text: str) -> dict[str, str]:
 def _of_files(directory: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in directory.rglob("*"):
-        if path.suffix in (".key", ".pem", ".ovpn", ".toml", ".conf", ".crt") and path.is_file():
+        if path.suffix in (".key", ".key~", ".pem", ".ovpn", ".toml", ".conf", ".crt") and path.is_file():
             for kind, body in _PEM.findall(path.read_text(errors="replace")):
                 found |= dict.fromkeys(_lines(body), f"a {kind}")
             if path.suffix == ".toml":

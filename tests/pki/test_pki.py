@@ -1,6 +1,7 @@
 """The authority in a directory: what it signs, what it refuses, and that its files are whole and private."""
 
 import datetime
+import errno
 import os
 import stat
 import threading
@@ -15,8 +16,8 @@ from helpers.handshake import client_context, shake_hands
 
 from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.auth.files import CertificateSettings
-from cvpnd.pki import files
-from cvpnd.pki.authority import Authority
+from cvpnd.pki import files, self_signed
+from cvpnd.pki.authority import Authority, utc_now
 from cvpnd.pki.files import PkiError, locked, write_file
 from cvpnd.pki.index import certificates, format_serial, parse_serial, read_crl, revoked_serials
 from cvpnd.pki.issue import issue_client, issue_server
@@ -378,15 +379,19 @@ def test_the_apis_certificate_is_another_one_before_it_ends_and_where_it_cannot_
     first = x509.load_pem_x509_certificate(certificate.read_bytes())
     assert (mode(certificate), mode(key)) == (0o644, 0o600)
 
-    def at(when):
+    def at(when, **more):
         monkeypatch.setattr("cvpnd.pki.self_signed.utc_now", lambda: when)
-        return ensure_self_signed(*paths, "192.0.2.1")
+        return ensure_self_signed(*paths, "192.0.2.1", **more)
 
     begins, ends = first.not_valid_before_utc, first.not_valid_after_utc
     day = datetime.timedelta(days=1)
     assert not at(begins) and not at(ends - RENEWED_BEFORE - day)
     before = certificate.read_bytes(), key.read_bytes()
     assert at(ends - RENEWED_BEFORE + day) and certificate.read_bytes() != before[0]
+    kept = [path.with_name(f"{path.name}~") for path in paths]
+    assert tuple(path.read_bytes() for path in kept) == before and [mode(path) for path in kept] == [0o644, 0o600]
+    assert sorted(path.name for path in certificate.parent.iterdir()) == ["api.crt", "api.crt~", "api.key", "api.key~"]
+    assert not at(begins + day, is_clock_right=False), "or by one that is behind now"
     assert at(begins + day), "by a clock that was ahead"
     assert not at(begins + day)
     key.write_bytes(before[1])
@@ -400,6 +405,28 @@ def test_what_an_authority_signed_in_its_place_is_left_alone_until_it_ends(tmp_p
     paths = certificate, _ = authority.directory / "server.crt", authority.directory / "server.key"
     before = certificate.read_bytes()
     assert not ensure_self_signed(*paths, "192.0.2.1") and certificate.read_bytes() == before
-    ends = x509.load_pem_x509_certificate(before).not_valid_after_utc
-    monkeypatch.setattr("cvpnd.pki.self_signed.utc_now", lambda: ends + datetime.timedelta(days=1))
-    assert ensure_self_signed(*paths, "192.0.2.1")
+    first, day = x509.load_pem_x509_certificate(before), datetime.timedelta(days=1)
+    monkeypatch.setattr("cvpnd.pki.self_signed.utc_now", lambda: first.not_valid_before_utc - day)
+    assert not ensure_self_signed(*paths, "192.0.2.1"), "by a clock that is behind"
+    assert certificate.read_bytes() == before
+    monkeypatch.setattr("cvpnd.pki.self_signed.utc_now", lambda: first.not_valid_after_utc + day)
+    assert ensure_self_signed(*paths, "192.0.2.1") and certificate.with_name("server.crt~").read_bytes() == before
+
+
+@pytest.mark.parametrize("failing", ["api.key", "api.crt~", "api.crt"])
+def test_a_pair_that_cannot_be_replaced_stays_as_it_is(tmp_path, monkeypatch, failing):
+    paths = tmp_path / "api.crt", tmp_path / "api.key"
+    ensure_self_signed(*paths, "192.0.2.1")
+    before = [path.read_bytes() for path in paths]
+    write_file = self_signed.write_file
+
+    def fill_the_disk(path, *arguments, **more):
+        if path.name == failing:
+            raise OSError(errno.ENOSPC, "no space left")
+        write_file(path, *arguments, **more)
+
+    monkeypatch.setattr(self_signed, "write_file", fill_the_disk)
+    monkeypatch.setattr(self_signed, "utc_now", lambda: utc_now() + datetime.timedelta(days=10_000))
+    with pytest.raises(OSError, match="no space left"):
+        ensure_self_signed(*paths, "192.0.2.1")
+    assert [path.read_bytes() for path in paths] == before and not list(tmp_path.glob(".*"))
