@@ -155,6 +155,7 @@ class LdapDirectory:
         """``unchecked_s``: see ``BoundUsers``. ``keeps_passwords``: of who binds, until they are taken."""
         self._keeps_passwords = keeps_passwords
         self.good_for_s: float | None = good_for_s
+        self._unchecked_s = unchecked_s
         self._settings = settings
         self._servers = servers
         self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
@@ -172,9 +173,9 @@ class LdapDirectory:
         if (self._settings, self._servers.urls) != (before._settings, before._servers.urls):
             before.close()
             return False
-        bound = self._bound
+        idle_s = self._bound.idle_s
         self._bound = before._bound
-        self._bound.unchecked_s, self._bound.idle_s = bound.unchecked_s, bound.idle_s
+        self._bound.unchecked_s, self._bound.idle_s = self._unchecked_s, idle_s
         return True
 
     def anew(self) -> LdapDirectory:
@@ -182,7 +183,7 @@ class LdapDirectory:
         servers = LdapServers(self._servers.urls, self._servers.context, self._servers.timeout_s)
         assert self.good_for_s is not None  # noqa: S101 - others than these have everybody in memory
         return LdapDirectory(
-            self._settings, servers, self.good_for_s, self._bound.unchecked_s, keeps_passwords=self._keeps_passwords
+            self._settings, servers, self.good_for_s, self._unchecked_s, keeps_passwords=self._keeps_passwords
         )
 
     def close(self) -> None:

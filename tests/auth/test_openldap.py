@@ -376,6 +376,11 @@ def test_who_has_logged_in_is_known_after_a_reload_of_the_same_directory_and_of_
 
     same = opened(timeout_s=7)
     assert logged_in_while(same, direct) == same.look_up("alice")
+    refused = opened(unchecked_s=2 * direct._bound.unchecked_s)
+    refused.succeed(same)
+    back = same.anew()
+    back.succeed(refused)
+    assert back._bound is direct._bound and 2 * back._bound.unchecked_s == refused._unchecked_s
     elsewhere = opened(servers=[f"ldaps://localhost:{TLS_PORT + 1}"])
     for another in (opened(user_base=f"ou=other,{BASE}"), elsewhere):
         before = opened()
