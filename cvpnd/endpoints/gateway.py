@@ -318,7 +318,10 @@ class Gateway:
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.tally.forget(endpoint_id)
         await asyncio.to_thread(self._managed.forget, checked.managed)
-        self._keepers, self._login_parts = checked.keepers, parts or self._login_parts
+        self._keepers = checked.keepers
+        if parts is not None:
+            self._login_parts = parts
+            self.identity_providers.keeper.settle()
         self._could_not_go_back = self._could_not_go_back and not again
 
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:

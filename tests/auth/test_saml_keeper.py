@@ -232,6 +232,25 @@ def test_what_was_read_of_a_file_stays_where_it_is_not_to_be_read_again(store, t
     assert entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
 
 
+def test_what_was_read_of_files_that_are_gone_is_gone_back_to_once_another_configuration_is_not_to_be(store, tmp_path):
+    path, key = tmp_path / "metadata.xml", tmp_path / "key.pem"
+    path.write_text(saml_idp.metadata())
+    key.write_text(saml_idp.key("gateway").private)
+    settled, keeper = config(path, signing_key=str(key)), SamlKeeper(store, Clock())
+    keeper.read([settled], again=False)
+    keeper.settle()
+    before = keeper.providers()
+    for refused in ([], [config(path, clock_skew_s=1)], []):  # the last while it could not be gone back
+        keeper.read(refused)
+    path.unlink(), key.unlink()
+    keeper.read([settled], again=False)
+    assert keeper.providers() == before
+    keeper.read([])
+    keeper.settle()
+    with pytest.raises(DirectoryError, match=str(key)):
+        keeper.read([settled], again=False)
+
+
 def test_settings_reach_the_provider_and_those_of_the_store_have_the_usual_ones(store, tmp_path):
     path, key = tmp_path / "idp.xml", tmp_path / "key.pem"
     path.write_text(saml_idp.metadata())

@@ -38,9 +38,9 @@ executable = "{there}/posture"
 
 
 @pytest.fixture
-def broken(faulty_nft):
-    """While this file is there, nft is."""
-    return faulty_nft("echo planted >&2 && exit 1")
+def broken(faulty_nft, logins):
+    """While this file is there, nft is. And somebody takes the old provider's metadata away just then."""
+    return faulty_nft(f"rm -f {logins}/sso.xml && echo planted >&2 && exit 1")
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def logins(tmp_path) -> Path:
     (there / "corp.ca").write_bytes(certs.authority().certificate_pem)
     (there / "corp.password").write_text("of the service")
     (there / "corp.secret").write_text("0123456789abcdef")
-    (there / "sso.xml").write_text(saml_idp.metadata())
+    for name in ("sso.xml", "new-sso.xml"):
+        (there / name).write_text(saml_idp.metadata())
     (there / "posture").write_text("#!/bin/sh\n")
     (there / "posture").chmod(0o755)
     return there
@@ -68,7 +69,8 @@ def half_made(site, broken, logins) -> GatewayProcess:
     for rule in (HOST, ANOTHER):
         gateway.ctl("rule", "add", "staff", rule, "--all-groups")
     broken.touch()
-    gateway.write_config(before.replace(BEFORE, AFTER).replace(', "subnet-b"', ""))
+    after = before.replace(BEFORE, AFTER).replace(', "subnet-b"', "").replace("/sso.xml", "/new-sso.xml")
+    gateway.write_config(after)
     refused = gateway.ctl("reload", check=False)
     assert refused.returncode == 1 and "could not be put back in force" in refused.stderr
     return gateway
@@ -129,7 +131,7 @@ def test_a_list_on_disk_that_goes_back_keeps_the_gateway_from_nothing_else(site,
 def test_broken_files_of_logins_keep_the_gateway_from_nothing_but_a_reload(site, ping, broken, half_made, logins):
     """Whoever renews them may be in the midst of it."""
     gateway = half_made
-    for name, text in (("corp.ca", "none"), ("corp.password", ""), ("sso.xml", "<html/>")):
+    for name, text in (("corp.ca", "none"), ("corp.password", ""), ("new-sso.xml", "<html/>")):
         (logins / name).write_text(text)
     for name in ("corp.secret", "posture"):
         (logins / name).unlink()

@@ -54,6 +54,8 @@ class SamlKeeper:
         self._clock = clock
         self._unavailable = unavailable
         self._sources: dict[str, _Source] = {}
+        self._settled: dict[str, _Source] = {}
+        """Those of the latest configuration that came in force."""
         self._texts: dict[str, str] = {}
         self._stored: dict[str, SamlProvider] = {}
         self.failures: Counter[str] = Counter()
@@ -70,22 +72,30 @@ class SamlKeeper:
         return {**self._stored, **ours}
 
     def read(self, configs: Iterable[SamlProviderConfig], *, again: bool = True) -> None:
-        """Files at once, and URLs that nothing is known of; from a thread. Not ``again``: what was read before stays,
-        whatever has become of its files. Raises ``DirectoryError``: a file is wrong. A URL that does not answer is no
-        mistake of the operator's, who may start the gateway all the same."""
+        """Files at once, and URLs that nothing is known of; from a thread. Not ``again``: what was read before, now or
+        for what is ``settled``, stays, whatever has become of its files. Raises ``DirectoryError``: a file is wrong. A
+        URL that does not answer is no mistake of the operator's, who may start the gateway all the same."""
         sources = {}
         for config in configs:
-            before = self._sources.get(config.id)
-            if before is not None and before.config == config and not again:
+            before = self._known_of(config)
+            if before is not None and not again:
                 sources[config.id] = before
                 continue
             source = sources[config.id] = _Source(config, _signing_key(config))
-            if before is not None and before.config == config and not isinstance(config.metadata, Path):
+            if before is not None and not isinstance(config.metadata, Path):
                 source.provider = before.provider and replace(before.provider, signing_key=source.signing_key)
             if source.provider is None:
                 self._refresh(source, strict=isinstance(config.metadata, Path))
         self._sources = sources
         self.failures = Counter({name: count for name, count in self.failures.items() if name in sources})
+
+    def settle(self) -> None:
+        """What was read last is in force, and all that goes with it: should the next change fail, back to this."""
+        self._settled = self._sources
+
+    def _known_of(self, config: SamlProviderConfig) -> _Source | None:
+        both = self._sources.get(config.id), self._settled.get(config.id)  # the former has been kept fresh
+        return next((each for each in both if each is not None and each.config == config), None)
 
     def read_stored(self, stored: Mapping[str, str]) -> None:
         """By ARN; from a thread."""
