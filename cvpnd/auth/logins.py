@@ -328,7 +328,7 @@ class UserLogins:
             outcome = desk.learn(username, answer, asked_at) if isinstance(answer, Account) else answer
             if isinstance(outcome, Account):  # a wrong password says nothing of who is logged in
                 self._throttle.succeeded(*pair)
-            elif outcome.refusal in OWN_FAULT:
+            elif outcome.refusal in OWN_FAULT and outcome.refusal is not Refusal.ACCOUNT_UNCHECKED:  # no wrong password
                 self._throttle.failed(*pair, self._clock())
             return outcome
 

@@ -290,6 +290,22 @@ async def test_each_way_to_write_a_name_is_a_guess_at_the_same_account(logins):
     assert (await log_in(logins, "Anna", "wrong")).refusal is Refusal.LOGIN_THROTTLED
 
 
+class Unreadable(LocalUsers):
+    """The account is there and the password right, but whether it may log in cannot be read."""
+
+    def log_in(self, username, password):
+        return Refused(Refusal.ACCOUNT_UNCHECKED, "userAccountControl cannot be read")
+
+
+async def test_a_right_password_of_an_account_whose_state_cannot_be_read_is_no_guess():
+    logins = UserLogins({"local": Unreadable()})
+    begun = time.monotonic()
+    answers = await asyncio.gather(*(log_in(logins, "anna", "right") for _ in range(FREE_FAILURES + 2)))
+    assert {answer.refusal for answer in answers} == {Refusal.ACCOUNT_UNCHECKED}
+    assert time.monotonic() - begun >= FAILURE_TAKES_S, "it is answered like any other all the same"
+    logins.close()
+
+
 async def test_one_name_in_two_directories_is_two_accounts_for_whoever_guesses(users):
     """Else whoever owns the name in one of them could forget the wrong guesses at the other's, again and again."""
     others = LocalUsers()
