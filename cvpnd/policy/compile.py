@@ -5,6 +5,7 @@ then one AND does."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from ipaddress import ip_network
@@ -21,9 +22,11 @@ Compiled = Sequence[tuple[IPNetwork, int]]
 
 class GroupNumbers:
     """Group name → bit number, for one endpoint. A number comes to mean another group only when no table in the data
-    plane carries it any more; and before one does again, ``edition`` has every live session's bits made anew."""
+    plane carries it any more; and before one does again, ``edition`` has every live session's bits made anew. Any
+    thread may ask for one."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}
         self._highest = 0
         self._free: list[int] = []
@@ -37,19 +40,23 @@ class GroupNumbers:
         """The group's bit number, given now if it has none."""
         if (known := self._numbers.get(group)) is not None:
             return known
-        if not self._free:
-            self._highest += 1
-            self._free.append(self._highest)
-        self._numbers[group] = number = self._free.pop()
-        self.edition += 1
-        return number
+        with self._lock:
+            if (known := self._numbers.get(group)) is not None:  # by another thread meanwhile
+                return known
+            if not self._free:
+                self._highest += 1
+                self._free.append(self._highest)
+            self._numbers[group] = number = self._free.pop()
+            self.edition += 1
+            return number
 
     def known(self) -> Mapping[str, int]:
         return self._numbers
 
     def forget(self, groups: Iterable[str]) -> None:
         """Whose numbers are in no table: others may have them."""
-        self._free.extend([self._numbers.pop(group) for group in groups])
+        with self._lock:
+            self._free.extend([self._numbers.pop(group) for group in groups])
 
 
 def compile_rules(rules: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:

@@ -4,7 +4,9 @@ group for anybody who is connected. Seen in what the data plane has after each o
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from helpers.served import Served
 
 from cvpnd.dataplane.api import PeerSettings
 from cvpnd.dataplane.reference_forward import allowed
-from cvpnd.policy.compile import compile_prefixes, group_bits
+from cvpnd.policy.compile import GroupNumbers, compile_prefixes, group_bits
 from cvpnd.policy.decide import decide
 from cvpnd.policy.model import Rule
 from cvpnd.policy.rule_table import RuleTable
@@ -110,3 +112,18 @@ def planted() -> Iterator[Mutant]:
 async def test_a_planted_mistake_is_found(served: Served, monkeypatch: pytest.MonkeyPatch, mutant: Mutant) -> None:
     with mutant.in_place(), pytest.raises(AssertionError):
         story(served, monkeypatch)
+
+
+def test_threads_that_number_groups_at_once_give_no_two_of_them_one_number() -> None:
+    """Whoever was cancelled meanwhile has left a thread behind that still compiles rules."""
+    numbers, interval = GroupNumbers(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            for hundred in range(100):
+                groups = [f"group-{hundred}-{number}" for number in range(100)]
+                given = list(threads.map(lambda each: [numbers.number(group) for group in each], 4 * [groups]))
+                assert all(each == given[0] for each in given)
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(numbers.known().values()) == list(range(1, 10_001))
