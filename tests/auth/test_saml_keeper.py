@@ -48,6 +48,8 @@ class Site(http.server.BaseHTTPRequestHandler):
                 time.sleep(self.pause_s)
                 self.wfile.write(body[part : part + at_once])
 
+    do_CONNECT = do_GET
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -163,6 +165,18 @@ def test_a_site_that_never_comes_to_its_body_keeps_the_metadata_of_no_other_from
     reading.start()
     reading.join(5)
     assert not reading.is_alive() and keeper.failures == {"corp": 1} and keeper.known() == {"corp": None}
+
+
+def test_a_proxy_that_never_comes_to_an_end_keeps_no_gateway_from_starting(store, url, monkeypatch):
+    monkeypatch.setattr("cvpnd.auth.saml.fetch.FETCHED_IN_S", 0.3)
+    monkeypatch.setenv("https_proxy", url)
+    monkeypatch.setenv("no_proxy", "")
+    Site.raw, Site.again = HEADER, b"a"
+    keeper = SamlKeeper(store, Clock())
+    reading = threading.Thread(target=keeper.read, args=([config(NEW)],), daemon=True)
+    reading.start()
+    reading.join(5)
+    assert not reading.is_alive() and keeper.failures == {"corp": 1}
 
 
 @pytest.mark.parametrize("how", ["a byte now and then", "more than there may be", "no answer"])

@@ -37,6 +37,12 @@ class _Connection(HTTPConnection):
 class _TlsConnection(HTTPSConnection):
     sock: TimelyTls
 
+    def _tunnel(self) -> None:
+        """Through a proxy of the environment's, whose answer is read before there is any TLS."""
+        plain = self.sock = TimelySocket.of(self.sock, FETCHED_IN_S)  # type: ignore[assignment]
+        super()._tunnel()  # type: ignore[misc]
+        plain.settimeout(CONNECT_TIMEOUT_S)
+
     def connect(self) -> None:
         super().connect()
         self.sock.answer_within(FETCHED_IN_S)
