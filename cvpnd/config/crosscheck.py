@@ -19,6 +19,14 @@ Problem = tuple[str, str]
 
 def cross_check(config: Config) -> list[Problem]:
     """Every problem between the tables of a configuration whose tables are each in order."""
+    names = [
+        (f"endpoint[{index}].name", f'"{config.endpoints[index].name}" is the id of endpoint[{other}]; choose another')
+        for index, other in _named_like_ids(config.endpoints)
+    ]
+    return [*_between_tables(config), *names]
+
+
+def _between_tables(config: Config) -> list[Problem]:
     problems = [*_duplicates(config), *_networks_of_the_host(config), *_sockets(config), *_client_networks(config)]
     problems += [*_spellings(config), *_radius(config)]
     for index, endpoint in enumerate(config.endpoints):
@@ -38,14 +46,35 @@ def cross_check(config: Config) -> list[Problem]:
 
 def managed_problems(config: Config, managed: Sequence[EndpointConfig]) -> list[tuple[EndpointConfig, str]]:
     """What is wrong with endpoints that no file declares, beside each other and those of ``config``, which is in order
-    by itself. A resolver that no route leads to is none of it: associations come later."""
+    by itself. A resolver that no route leads to is none of it: associations come later. Nor is what is ``mistakable``:
+    no endpoint that there is already stands still for its name."""
     together = config.model_copy(update={"endpoints": (*config.endpoints, *managed)})
     found = []
-    for key, problem in cross_check(together):
+    for key, problem in _between_tables(together):
         number, _, rest = key.removeprefix("endpoint[").partition("].")
         if number.isdecimal() and int(number) >= len(config.endpoints) and not rest.startswith("dns_"):
             found.append((together.endpoints[int(number)], f"{rest}: {problem}"))
     return found
+
+
+def mistakable(config: Config, managed: Sequence[EndpointConfig]) -> list[tuple[EndpointConfig, str]]:
+    """Of the endpoints of ``config`` and those that no file declares, whose name is another's id."""
+    together = (*config.endpoints, *managed)
+    return [
+        (
+            together[index],
+            f'name: "{together[index].name}" is the id of endpoint {together[other].name}; choose another',
+        )
+        for index, other in _named_like_ids(together)
+    ]
+
+
+def _named_like_ids(endpoints: Sequence[EndpointConfig]) -> Iterator[tuple[int, int]]:
+    """What is meant for one of the two would be done to the other."""
+    ids = {endpoint.id: index for index, endpoint in enumerate(endpoints)}
+    for index, endpoint in enumerate(endpoints):
+        if (other := ids.get(endpoint.name, index)) != index:
+            yield index, other
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
@@ -81,11 +110,6 @@ def _duplicates(config: Config) -> Iterator[Problem]:
                 if key == "endpoint[{}].id" and config.endpoints[first].name == config.endpoints[index].name:
                     continue
                 yield key.format(index), f'"{value}" is already {key.format(first)}; choose another'
-    ids = {endpoint.id: index for index, endpoint in enumerate(config.endpoints)}
-    for index, endpoint in enumerate(config.endpoints):
-        if ids.get(endpoint.name, index) != index:  # what is meant for one, by its id, would be done to the other
-            first = ids[endpoint.name]
-            yield f"endpoint[{index}].name", f'"{endpoint.name}" is the id of endpoint[{first}]; choose another'
 
 
 def _spellings(config: Config) -> Iterator[Problem]:

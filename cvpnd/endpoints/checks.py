@@ -4,8 +4,9 @@ read, certificates checked and ports tried."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -14,12 +15,14 @@ from cvpnd.auth.crl import CrlEdition, CrlSource
 from cvpnd.auth.files import CertificateSettings, TrustError
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import Config, ConfigError, EndpointConfig, check_files, load
-from cvpnd.config.crosscheck import managed_problems
+from cvpnd.config.crosscheck import managed_problems, mistakable
 from cvpnd.endpoints.crl_memory import CrlMemory
-from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, SetAside
+from cvpnd.endpoints.managed import EndpointFault, ManagedEndpoints, ManagedError, SetAside
 from cvpnd.endpoints.protection import ProtectionKeeper
 from cvpnd.endpoints.running import Keepers, RunningEndpoint
 from cvpnd.server.sockets import ListenError, check_free
+
+log = logging.getLogger(__name__)
 
 _NO_CRLS: Mapping[CrlSource, CrlEdition] = MappingProxyType({})
 
@@ -54,6 +57,7 @@ class Checks:
         managed = await asyncio.to_thread(self._managed.read, file, aside)
         for endpoint, problem in managed_problems(file, managed):
             raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}, made at run time: {problem}")
+        self._check_names(file, managed, again=again, read=read)
         of_file = tuple(each for each in file.endpoints if again or each.id not in aside or aside[each.id].listen)
         keepers = {}
         for endpoint in (*of_file, *managed):
@@ -68,6 +72,14 @@ class Checks:
                     raise
                 raise EndpointFault(endpoint.id, f"endpoint {endpoint.name}: {error}") from error
         return Checked(of_file, managed, keepers)
+
+    def _check_names(self, file: Config, managed: Sequence[EndpointConfig], *, again: bool, read: bool) -> None:
+        """A file that is read anew can still be changed. What there is already is told and goes on: its id is its own,
+        whatever others are called, and a gateway that does not start lets nobody give it another name."""
+        for endpoint, problem in mistakable(file, managed) if again else ():
+            if read and endpoint in file.endpoints:
+                raise ManagedError(f"endpoint {endpoint.name}: {problem}")
+            log.warning("endpoint %s: %s; until then that means the other one", endpoint.id, problem)
 
     async def _read_files(
         self, endpoint: EndpointConfig, before: Keepers | None, *, read: bool, is_managed: bool

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cvpnd.config import EndpointConfig, Listen
-from cvpnd.config.crosscheck import managed_problems
+from cvpnd.config.crosscheck import managed_problems, mistakable
 from cvpnd.config.sockets import parse_listen
 from cvpnd.endpoints import views
 from cvpnd.endpoints.arns import saml_provider_arn
@@ -188,7 +188,8 @@ class LifecycleOperations(OperationsBase):
             beside = [_draft(other) for other in others]
         except ManagedError as error:
             raise OperationError("InvalidParameterValue", str(error)) from None
-        for wrong, problem in managed_problems(config, [*beside, endpoint]):
+        together = [*beside, endpoint]
+        for wrong, problem in (*managed_problems(config, together), *mistakable(config, together)):
             if wrong.id == new.id:
                 raise OperationError("InvalidParameterValue", problem)
         await self._check_identity_providers(endpoint)

@@ -230,9 +230,10 @@ class OperationsBase:
     # -- endpoints by name or id ----------------------------------------------------------------------------
 
     def _endpoint(self, name_or_id: str) -> ServedEndpoint:
-        for served in self._gateway.endpoints:
-            if name_or_id in (served.id, served.settings.name):
-                return served
+        endpoints = self._gateway.endpoints
+        called = {each.settings.name: each for each in endpoints} | {each.id: each for each in endpoints}
+        if (served := called.get(name_or_id)) is not None:  # an id, where that is somebody's name too
+            return served
         known = ", ".join(e.settings.name for e in self._gateway.endpoints) or "none"
         raise OperationError("InvalidClientVpnEndpointId.NotFound", f"no endpoint {name_or_id}; there are: {known}")
 
