@@ -23,6 +23,7 @@ from cvpnd.dataplane.api import DataPlane
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
+from cvpnd.spelling import any_spelling
 from cvpnd.store import Store, StoredLocalUser, StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Accounts:
         self._directories: dict[str, LdapDirectory] = {}
         self._unanswered: dict[str, str] = {}
         """Directory -> the account at which the latest look at all of them ended."""
+        self._spelled_alike: dict[str, str] = {}
+        """Users of the store -> those of the file whose names differ from theirs in spelling alone."""
         control.users = UserLogins({LOCAL_DIRECTORY: self._local})
         control.totp = Totp(store)
 
@@ -80,6 +83,7 @@ class Accounts:
 
     def set_local_users(self, file: Config, stored: Sequence[StoredLocalUser]) -> None:
         """The file's count before those of the store. Sessions follow at once: what their user may not, they lose."""
+        self._tell_of_spellings(file, stored)
         self._local.replace(
             [
                 *(LocalUser(u.name, u.password_hash, frozenset(u.groups)) for u in file.local_users),
@@ -88,6 +92,19 @@ class Accounts:
         )
         for username in self._logged_in(LOCAL_DIRECTORY):
             self._follow(LOCAL_DIRECTORY, username, self._local.still(username))
+
+    def _tell_of_spellings(self, file: Config, stored: Sequence[StoredLocalUser]) -> None:
+        """Once, and no more: neither may be renamed here."""
+        of_file = {any_spelling(user.name): user.name for user in file.local_users}
+        both = {user.name: of_file.get(any_spelling(user.name), user.name) for user in stored}
+        alike = {name: other for name, other in both.items() if name != other}
+        for name, other in alike.items() - self._spelled_alike.items():
+            log.warning(
+                "user %s of cvpnctl and %s of %s differ in spelling alone: who ends logins of one, or counts "
+                "sessions, means both; name one of them otherwise",
+                name, other, file.path,
+            )  # fmt: skip
+        self._spelled_alike = alike
 
     def local_account(self, username: str) -> Account | Refused:
         return self._local.look_up(username)
