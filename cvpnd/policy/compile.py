@@ -56,7 +56,7 @@ class GroupNumbers:
     def forget(self, groups: Iterable[str]) -> None:
         """Whose numbers are in no table: others may have them."""
         with self._lock:
-            self._free.extend([self._numbers.pop(group) for group in groups])
+            self._free.extend([self._numbers.pop(group) for group in sorted(groups)])  # as in any other run
 
 
 def compile_rules(rules: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -186,7 +187,7 @@ def test_a_site_that_is_slow_large_or_gone_is_noticed_and_what_was_known_stays(s
     keeper.read([config(url)])
     monkeypatch.setattr("cvpnd.auth.saml.fetch.FETCHED_IN_S", 0.2)
     if how == "a byte now and then":
-        Site.pause_s, says = 0.1, "not complete within 0.2 s"
+        Site.pause_s, says = 0.05, "timed out|not complete within 0.2 s"  # as the last byte of time falls
     elif how == "more than there may be":
         monkeypatch.setattr("cvpnd.auth.saml.fetch.FETCHED_IN_S", 20)
         Site.body, says = b"<a>" + bytes(10_000_001), "is larger than 10000000 bytes"
@@ -197,7 +198,7 @@ def test_a_site_that_is_slow_large_or_gone_is_noticed_and_what_was_known_stays(s
     with caplog.at_level(logging.WARNING):
         keeper.refresh_due()
     assert time.monotonic() - begun < 5
-    assert says in caplog.text and "the latest good one stays" in caplog.text
+    assert re.search(says, caplog.text) and "the latest good one stays" in caplog.text
     assert keeper.failures == {"corp": 1} and entity_ids(keeper) == {"corp": saml_idp.ENTITY_ID}
 
 
