@@ -1,6 +1,6 @@
 /* Pauses under load. Clients send single datagrams, and a worker woken by each of them finds little to coalesce, so
- * above PACER_BUSY packets a millisecond it lets some gather first. Below, nothing waits: the idle round trip stays
- * what it is (DATAPLANE.md, "What mattered", 2). The worker's own; no lock. */
+ * above PACER_BUSY packets a millisecond it lets some gather first, and above fewer the acknowledgements of downloads.
+ * Below, nothing waits: the idle round trip stays what it is (DATAPLANE.md, "What mattered", 2). The worker's own; no lock. */
 #ifndef CVPND_PACER_H
 #define CVPND_PACER_H
 

@@ -83,7 +83,7 @@ class LifecycleOperations(OperationsBase):
             stored = StoredEndpoint(
                 endpoint_id, name or endpoint_id, own, server_certificate, client_certificate, vpc, time.time()
             )
-            await self._check(stored, existing)
+            await self._check(stored, existing, is_new=True)
             await self._store(self._stored.add_endpoint, stored)
             if tags:
                 await self._store(self._stored.set_tags, endpoint_id, tags)
@@ -160,7 +160,7 @@ class LifecycleOperations(OperationsBase):
 
     # -- checks ---------------------------------------------------------------------------------------------
 
-    async def _check(self, new: StoredEndpoint, others: Sequence[StoredEndpoint]) -> None:
+    async def _check(self, new: StoredEndpoint, others: Sequence[StoredEndpoint], *, is_new: bool = False) -> None:
         """All that can be known before it is tried."""
         certificates = {each.arn: each for each in await self._store(self._stored.imported_certificates)}
         certified = any(method.get("type") == CERTIFICATE for method in methods(new))
@@ -189,7 +189,8 @@ class LifecycleOperations(OperationsBase):
         except ManagedError as error:
             raise OperationError("InvalidParameterValue", str(error)) from None
         together = [*beside, endpoint]
-        for wrong, problem in (*managed_problems(config, together), *mistakable(config, together)):
+        named = mistakable(config, together) if is_new else ()  # a change gives it no other name
+        for wrong, problem in (*managed_problems(config, together), *named):
             if wrong.id == new.id:
                 raise OperationError("InvalidParameterValue", problem)
         await self._check_identity_providers(endpoint)

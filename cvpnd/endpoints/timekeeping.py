@@ -86,8 +86,10 @@ class Timekeeper:
         kept_at = self._clock.now()
         while True:
             await asyncio.sleep(LOOKS_EVERY_S)
+            apart = self._apart
             self.look()
-            if self._clock.now() - kept_at >= KEPT_EVERY_S:
+            stepped = abs(self._apart - apart) >= STEP_S  # kept at once: a crash would take it for time that has passed
+            if stepped or self._clock.now() - kept_at >= KEPT_EVERY_S:
                 kept_at = self._clock.now()
                 await self._keep()
 

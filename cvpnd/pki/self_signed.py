@@ -52,8 +52,8 @@ def ensure_self_signed(certificate_path: Path, key_path: Path, host: str, *, is_
     certificate_path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".api.", dir=certificate_path.parent) as beside:
         new_key_path, new_path = Path(beside, key_path.name), Path(beside, certificate_path.name)
-        write_file(new_key_path, private_key_pem(key), PRIVATE_FILE)
-        write_file(new_path, certificate_pem(certificate), PUBLIC_FILE)
+        write_file(new_key_path, private_key_pem(key), PRIVATE_FILE, replace=True)  # without a hard link
+        write_file(new_path, certificate_pem(certificate), PUBLIC_FILE, replace=True)
         for path in (key_path, certificate_path):
             if path.exists():
                 kept, mode = path.with_name(f"{path.name}~"), stat.S_IMODE(path.stat().st_mode)

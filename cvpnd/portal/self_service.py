@@ -46,7 +46,7 @@ PASSING_HERE = {
     Refusal.RADIUS_UNVERIFIED,
     Refusal.SHUTTING_DOWN,
 }
-"""What clients of the VPN are told of too; for any other reason people hear ``WRONG``."""
+"""What passes by itself, and is told of; for any other reason people hear ``WRONG``."""
 
 
 class Download(NamedTuple):

@@ -100,7 +100,7 @@ async def filtered(
         if look is None:
             raise ApiError("InvalidParameterValue", f"The filter '{each.get('Name', '')}' is invalid")
         looks.append((look, each.get("Values", [])))
-    if len(values) > FEW_VALUES or len(items) > DEFAULT_PAGE:
+    if looks and (len(values) > FEW_VALUES or len(items) > DEFAULT_PAGE):
         return await asyncio.get_running_loop().run_in_executor(_thread, _fitting_all, items, looks)
     return _fitting_all(items, looks)
 

@@ -94,7 +94,7 @@ class SamlKeeper:
         self._settled = self._sources
 
     def _known_of(self, config: SamlProviderConfig) -> _Source | None:
-        both = self._sources.get(config.id), self._settled.get(config.id)  # the former has been kept fresh
+        both = self._settled.get(config.id), self._sources.get(config.id)  # the former is refreshed when it is due
         return next((each for each in both if each is not None and each.config == config), None)
 
     def read_stored(self, stored: Mapping[str, str]) -> None:
