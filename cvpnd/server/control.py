@@ -459,7 +459,8 @@ class ControlPlane:
         """End it so that the client comes straight back, keeping what it knows. ``elsewhere``: nobody listens any more
         where it is."""
         try:
-            connection.session.restart(WHY_SENT_BACK[reason], self.loop.time(), reason, elsewhere=elsewhere)
+            text = WHY_SENT_BACK.get(reason, WHY_SENT_BACK[End.SHUTDOWN])
+            connection.session.restart(text, self.loop.time(), reason, elsewhere=elsewhere)
         except Exception:
             self._cannot_be_told(connection, reason)
         self._last_words(connection, reason)
