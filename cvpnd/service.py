@@ -307,8 +307,7 @@ class Daemon:
         while True:
             await self.gateway.timekeeper.until_step(API_CERTIFICATE_CHECK_INTERVAL_S)
             try:
-                is_clock_right = not self.gateway.timekeeper.trouble
-                due = await self.renew_api_certificate(files, host, is_clock_right=is_clock_right) or due
+                due = await self.renew_api_certificate(files, host) or due
                 if due:
                     await asyncio.to_thread(self.https["API"].reload_certificate)
                     due = False

@@ -19,7 +19,7 @@ async def test_a_new_certificate_that_could_not_be_shown_at_once_is_shown_at_the
     async def until_step(_within_s: float) -> None:
         await asyncio.sleep(0)
 
-    async def renew(*_files_and_host: object, is_clock_right: bool) -> bool:
+    async def renew(*_files_and_host: object) -> bool:
         try:
             return next(renewed)
         except StopIteration:
@@ -31,7 +31,7 @@ async def test_a_new_certificate_that_could_not_be_shown_at_once_is_shown_at_the
             raise OSError("too many open files")
 
     daemon = SimpleNamespace(
-        gateway=SimpleNamespace(timekeeper=SimpleNamespace(until_step=until_step, trouble="")),
+        gateway=SimpleNamespace(timekeeper=SimpleNamespace(until_step=until_step)),
         renew_api_certificate=renew,
         https={"API": SimpleNamespace(reload_certificate=reload_certificate)},
         https_troubles={"API": "of a reload before", "portal": "its own"},
