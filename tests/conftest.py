@@ -1,9 +1,12 @@
-"""For the whole run: nobody may tell a secret (``helpers/canaries.py``)."""
+"""For the whole run: nobody may tell a secret (``helpers/canaries.py``), and what tests of every package use."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,15 @@ from helpers import canaries
 from helpers.witness import witness
 
 _looked_at: Counter[str] = Counter()
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """One that other users may look into, as pytest's own is not."""
+    path = Path(tempfile.mkdtemp(prefix="cvpnd-handler-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

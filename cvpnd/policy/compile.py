@@ -56,7 +56,8 @@ class GroupNumbers:
     def forget(self, groups: Iterable[str]) -> None:
         """Whose numbers are in no table: others may have them."""
         with self._lock:
-            self._free.extend([self._numbers.pop(group) for group in sorted(groups)])  # as in any other run
+            in_order = sorted(groups)  # the same whatever the hash seed
+            self._free.extend([self._numbers.pop(group) for group in in_order])
 
 
 def compile_rules(rules: Iterable[Rule], numbers: GroupNumbers) -> list[tuple[IPNetwork, int]]:

@@ -72,7 +72,7 @@ WHY_SENT_BACK: dict[Refusal | End, str] = {
     End.DEVICE_LOST: "tunnel device lost",
     Refusal.INTERNAL_ERROR: "internal error",
 }
-"""In the client's own log."""
+"""In the client's own log; for any other reason the first."""
 TERMINATED_TEXT = "Terminated by the administrator"
 
 LONGEST_DETAIL = 500

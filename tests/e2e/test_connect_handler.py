@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,17 +31,14 @@ DENIED = 'cvpnd_authentication_failures_total{endpoint="staff",reason="client-co
 
 
 @pytest.fixture
-def program() -> Iterator[Path]:
-    """Where another user may read and write."""
-    directory = Path(tempfile.mkdtemp(prefix="cvpnd-handler-"))
-    directory.chmod(0o755)
-    (directory / "requests").touch()
-    (directory / "requests").chmod(0o666)
-    path = directory / "posture"
-    path.write_text(PROGRAM.format(directory=directory))
+def program(open_directory: Path) -> Path:
+    """Beside a file that another user may write to."""
+    (open_directory / "requests").touch()
+    (open_directory / "requests").chmod(0o666)
+    path = open_directory / "posture"
+    path.write_text(PROGRAM.format(directory=open_directory))
     path.chmod(0o755)
-    yield path
-    shutil.rmtree(directory)
+    return path
 
 
 def test_a_handler_decides_about_stock_clients_and_what_it_found_is_shown_and_logged(site, program, ping):

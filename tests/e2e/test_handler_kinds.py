@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -71,26 +69,17 @@ class Answering(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    """Where the handler's user may read, and nobody but root write."""
-    path = Path(tempfile.mkdtemp(prefix="cvpnd-handler-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def program(directory: Path) -> str:
-    path = directory / "posture"
+def program(open_directory: Path) -> str:
+    path = open_directory / "posture"
     path.write_text(PROGRAM)
     path.chmod(0o755)
     return f'executable = "{path}"'
 
 
 @pytest.fixture
-def function(directory: Path) -> str:
-    (directory / "posture_of_this_lab.py").write_text(MODULE)
-    return f'python = "posture_of_this_lab:check"\npython_path = "{directory}"'
+def function(open_directory: Path) -> str:
+    (open_directory / "posture_of_this_lab.py").write_text(MODULE)
+    return f'python = "posture_of_this_lab:check"\npython_path = "{open_directory}"'
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,13 +55,10 @@ class Asked:
 
 
 @pytest.fixture
-def asked(served: Served) -> Iterator[Asked]:
-    directory = Path(tempfile.mkdtemp(prefix="cvpnd-handler-"))
-    directory.chmod(0o755)
-    (directory / "calls").touch()
-    (directory / "calls").chmod(0o666)
-    yield Asked(served, directory)
-    shutil.rmtree(directory)
+def asked(served: Served, open_directory: Path) -> Asked:
+    (open_directory / "calls").touch()
+    (open_directory / "calls").chmod(0o666)
+    return Asked(served, open_directory)
 
 
 async def test_who_is_allowed_gets_in_with_statuses_and_is_not_asked_about_again_when_keys_are_renewed(
