@@ -1,11 +1,12 @@
 """``make bench``: exit status 0 when everything was measured, 1 when something failed, 2 when it cannot even begin, 130
-after Ctrl-C."""
+after Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("The benchmarks build network namespaces: sudo make bench", file=sys.stderr)
         return CANNOT_BEGIN
     os.environ[UNWATCHED] = "1"
+    # Also where a shell has them ignored (nohup, &): a lab that is not taken apart leaves an iperf3 that spins for
+    # ever, beside which the next run would measure.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     try:
         all_results = measure(options)
     except KeyboardInterrupt:
