@@ -237,7 +237,7 @@ def _make_config(summary: InitSummary, network: HostNetwork, name: str | None) -
     if summary.config.exists():
         summary.kept.append(str(summary.config))
         if name is not None:
-            summary.notes.append(f"--name {name} was not used: the server's certificate and {summary.config} exist")
+            summary.notes.append(f"--name {name} was not used for what exists already")
         return
     text = render_config(network, name or network.own_address, own_paths=summary.directory != SYSTEM_DIRECTORY)
     if len(bytes(summary.directory / "admin.sock")) > MAX_SOCKET_PATH_BYTES:

@@ -4,10 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer.main
+from helpers.command_tree import commands
 from helpers.memory_operations import MemoryOperations
 from starlette.routing import Mount
 from typer.testing import CliRunner
@@ -18,7 +18,6 @@ from cvpnd.api.rest.openapi import Operation
 from cvpnd.ctl.__main__ import MISUSED, app
 from cvpnd.ctl.client import Unreachable
 
-ROOT = Path(__file__).parents[2]
 FOR_PROGRAMS = {("GET", "/health"), ("GET", "/openapi.json")}
 WITHOUT_JSON = {"user hash"}
 """One line, which goes into the file."""
@@ -31,15 +30,6 @@ def asked_for() -> Iterator[tuple[str, str]]:
                 path = re.sub(r"\{[^}]*\}", "{}", ast.unparse(node.args[0])).strip("f'\"")
                 if path.startswith("/"):
                     yield node.func.attr.upper(), path
-
-
-def commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
-    inner = getattr(command, "commands", None)
-    if inner is None:
-        yield " ".join(path), command
-        return
-    for name, each in inner.items():
-        yield from commands(each, *path, name)
 
 
 def test_every_operation_has_a_command() -> None:
@@ -95,22 +85,3 @@ def test_an_endpoint_is_an_argument_and_an_option_only_beside_what_a_command_is_
             first = next((each.name for each in command.params if each.param_type_name == "argument"), None)
             assert (kinds["endpoint"] == "argument" and first == "endpoint") or others, name
     assert found > 20
-
-
-def test_what_people_are_told_to_type_is_a_command_that_there_is() -> None:
-    """In the guide, in the configuration, in alerts, and in what the programs themselves say."""
-    told: dict[tuple[str, ...], Path] = {}
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("systemd/*"), *ROOT.glob("conf/**/*.*"),
-                 *ROOT.glob("cvpnd/**/*.py")):  # fmt: skip
-        text = path.read_text()
-        for words in re.findall(r"(?:^|[`'\"(]|: |; |, )cvpnctl((?: [a-z][a-z-]+){1,3})(?![a-z])", text, re.M):
-            told[tuple(words.split())] = path
-    assert len(told) > 40
-    for written, path in told.items():
-        command: Any = typer.main.get_command(app)
-        for word in written:
-            inner = getattr(command, "commands", None)
-            if inner is None:
-                break  # its arguments
-            assert word in inner, f"{path}: cvpnctl {' '.join(written)}"
-            command = inner[word]

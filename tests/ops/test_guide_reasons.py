@@ -2,9 +2,12 @@
 
 import re
 import tomllib
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
+from helpers.connections import CONNECTION
 from helpers.exposition import everything
 from pydantic import ValidationError
 
@@ -12,10 +15,14 @@ from cvpnd import reasons
 from cvpnd.config import Config
 from cvpnd.config.daemon import QuotasConfig
 from cvpnd.config.values import parse_address, parse_network
+from cvpnd.dataplane.api import Drop
+from cvpnd.ops.connection_log import reset_entry
 from cvpnd.policy.decide import decide
 from cvpnd.policy.model import Rule
+from cvpnd.wire.errors import DropReason
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
 
@@ -23,15 +30,29 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
 
 
-@pytest.mark.parametrize("words", [each for each in vars(reasons).values() if isinstance(each, type)], ids=str)
-def test_each_reason_has_its_line_in_the_troubleshooting_chapter(words: type) -> None:
-    if not getattr(words, "__members__", None):
-        return  # StrEnum itself
-    told = {
-        word for cells in rows((DOCS / "troubleshooting.md").read_text()) for word in re.findall("`([^`]+)`", cells[0])
-    }
-    missing = {str(word) for word in words} - told  # type: ignore[attr-defined]
-    assert not missing, f"docs/troubleshooting.md needs a line with the cure of: {sorted(missing)}"
+TABLES: dict[str, type[StrEnum]] = {
+    "## Why an attempt was refused": reasons.Refusal,
+    "## Why a connection ended": reasons.End,
+    "## Why a request to the AWS-compatible API was refused": reasons.ApiRefusal,
+    "## Why a page of the portal was refused": reasons.PortalRefusal,
+    '### Of the control channel (`plane="control"`)': DropReason,
+    '### Of the tunnel (`plane="data"`)': Drop,
+}
+
+
+def test_every_kind_of_reason_has_a_table() -> None:
+    kinds = {each for each in vars(reasons).values() if isinstance(each, type) and getattr(each, "__members__", None)}
+    assert kinds <= set(TABLES.values())
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_each_reason_has_one_line_under_its_heading_and_no_other_word_has(heading: str) -> None:
+    level = heading.partition(" ")[0]
+    _, found, section = (DOCS / "troubleshooting.md").read_text().partition(f"\n{heading}\n")
+    assert found
+    table = re.split(rf"^#{{2,{len(level)}}} ", section, maxsplit=1, flags=re.M)[0]
+    told = [word for cells in rows(table) for word in re.findall("`([^`]+)`", cells[0])]
+    assert sorted(told) == sorted(map(str, TABLES[heading]))
 
 
 def test_each_refusal_says_what_happened_or_what_to_do() -> None:
@@ -80,13 +101,15 @@ def test_each_metric_is_in_the_guide_and_no_other() -> None:
 
 
 def test_each_quota_in_the_guide_is_that_of_the_code() -> None:
-    told = {cells[1].strip("`"): cells[2] for cells in rows((DOCS / "quotas.md").read_text())[2:]}
+    table = rows((DOCS / "quotas.md").read_text())[2:]
+    told = {cells[1].strip("`"): cells[2] for cells in table}
     assert told == {name: str(value) for name, value in QuotasConfig().model_dump().items()}
+    code = "".join(path.read_text() for path in (ROOT / "cvpnd/endpoints").glob("*.py"))
+    for cells in table:
+        assert f'"{cells[3].strip("`")}"' in code
 
 
-def test_links_between_pages_lead_somewhere() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), (page, target)
-    index = (DOCS / "README.md").read_text()
-    assert [page.name for page in PAGES if page.name != "README.md" and f"({page.name})" not in index] == []
+def test_each_key_of_the_connection_log_is_in_the_guide_and_no_other() -> None:
+    table, _, _ = (DOCS / "logs.md").read_text().partition("```")
+    keys = [word for cells in rows(table) for word in re.findall("`([^`]+)`", cells[0])]
+    assert sorted(keys) == sorted(reset_entry(replace(CONNECTION, posture_compliance_statuses=("a",)), 0.0))

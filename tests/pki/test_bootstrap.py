@@ -72,6 +72,19 @@ def test_the_second_run_reuses_everything_and_says_so(tmp_path):
     assert "was not used" in renamed.notes[0]
 
 
+def test_a_server_certificate_that_was_moved_away_is_made_anew_and_nothing_else(tmp_path):
+    """As the guide has it renewed."""
+    initialise(tmp_path, "vpn.example.com")
+    before = tree(tmp_path)
+    for name in ("server.crt", "server.key"):
+        (tmp_path / "pki" / name).rename(tmp_path / "pki" / f"{name}.old")
+    again = initialise(tmp_path, "vpn.example.com")
+    (made,) = again.made
+    assert made == f"{tmp_path}/pki/server.crt, server.key (for vpn.example.com)"
+    after = tree(tmp_path)
+    assert {path for path in before if after.get(path) != before[path]} == {"pki/server.crt", "pki/server.key"}
+
+
 def test_a_run_that_was_interrupted_is_completed(tmp_path):
     complete = initialise(tmp_path / "complete", "vpn.example.com")
     assert len(complete.made) == 6
