@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
+from cvpnd.auth.saml.quoting import is_dear
 from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import PerMinute, prefixes
 
@@ -61,7 +62,10 @@ async def read_form(request: Request, longest: int, hold: Callable[[int], bool] 
         raise Malformed(PortalRefusal.REQUEST_MALFORMED)
     body = await _read_body(request, longest, hold)
     try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
+        text = body.decode("ascii")
+        if is_dear(text):
+            raise Malformed(PortalRefusal.REQUEST_MALFORMED)
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS)
     except ValueError:  # which UnicodeDecodeError is too
         raise Malformed(PortalRefusal.REQUEST_MALFORMED) from None
     fields = dict(pairs)

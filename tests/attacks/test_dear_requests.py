@@ -13,13 +13,24 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from helpers import certs
+from helpers import certs, saml_idp
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from cvpnd.api import server as http
 from cvpnd.api.server import HEADER_LIMIT, HEADER_LINES, HttpServer, bind_tcp, bind_unix
+from cvpnd.auth.challenge import Challenged
+from cvpnd.auth.identity import Refused
+from cvpnd.auth.saml.logins import SamlLogins
+from cvpnd.auth.saml.metadata import parse_metadata
+from cvpnd.auth.saml.provider import SamlProvider
+from cvpnd.auth.saml.state import Visitor
 from cvpnd.ops.logs import RateLimited
+from cvpnd.portal.app import LONGEST_ANSWER
+from cvpnd.portal.requests import Malformed, read_form
+from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 READ_BYTES = 250_000
 """That asyncio gives a protocol at once."""
@@ -133,3 +144,41 @@ async def test_what_strangers_get_wrong_is_a_line_in_the_log_now_and_then(tmp_pa
         assert (await site.told(behind)).count(b"HTTP/1.1 ") == 2, "an answer, and a refusal"
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(said) == 1 and said[0].startswith("HTTP from 127.0.0.1: "), said
+
+
+TEN_TIMES_S = 0.25
+"""It took a second."""
+ESCAPES = pytest.mark.parametrize(
+    "escapes", ["%41" * 87_000, "A%" * 131_000, "%2" * 131_000], ids=["whole", "broken", "cut"]
+)
+
+
+@ESCAPES
+async def test_a_form_of_escape_sequences_is_no_work(escapes):
+    """Anybody may post one to where identity providers send theirs, as often as twenty times a second."""
+    body = f"RelayState=x&SAMLResponse={escapes}"[:LONGEST_ANSWER].encode()
+    head = [(b"content-type", b"application/x-www-form-urlencoded")]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body}
+
+    begun = time.process_time()
+    for _ in range(10):
+        with pytest.raises(Malformed):
+            await read_form(Request({"type": "http", "headers": head}, receive), LONGEST_ANSWER)
+    assert time.process_time() - begun < TEN_TIMES_S
+
+
+@ESCAPES
+def test_an_answer_of_escape_sequences_is_no_work(escapes):
+    """The same in a password's place, by a client that was sent to its browser."""
+    logins, visitor = SamlLogins(None, bytes(32)), Visitor("cvpn-endpoint-1", "corp", "", "")  # type: ignore[arg-type]
+    logins.replace({"corp": SamlProvider("corp", parse_metadata(saml_idp.metadata()))})
+    sent = logins.send_away(visitor, "ACS::35001")
+    assert isinstance(sent, Challenged)
+    password = Secret.of_text(f"CRV1::{sent.text.split(':')[2]}::{escapes}")
+    begun = time.process_time()
+    answers = [logins.taken_back(visitor, password) for _ in range(10)]
+    assert time.process_time() - begun < TEN_TIMES_S
+    assert all(isinstance(answer, Refused) and answer.refusal is Refusal.SAML_MALFORMED for answer in answers)
+    logins.close()

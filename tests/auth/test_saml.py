@@ -656,6 +656,8 @@ def test_a_state_id_is_worth_something_to_whom_it_was_given_only():
     elsewhere = states.read(state, Visitor("cvpn-endpoint-1", "corp", "fingerprint", "192.0.2.2"))
     assert elsewhere is not None and not elsewhere.same_source
     assert States(b"\1" * 32).read(state, visitor) is None
+    for longer in (f"{state}=", f"{state[:9]}****{state[9:]}", state + "A" * 250_000, state[:-1]):
+        assert states.read(longer, visitor) is None
     raw = bytearray(base64.urlsafe_b64decode(state + "=" * (-len(state) % 4)))
     for position in range(len(raw)):
         raw[position] ^= 1

@@ -23,6 +23,7 @@ from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.metadata import key_of, parse_metadata
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
+from cvpnd.auth.saml.quoting import MOST_ESCAPES
 from cvpnd.auth.web_logins import Waiting, WebLogin, WebLogins
 from cvpnd.config import PortalConfig
 from cvpnd.config.portal import SELF_SERVICE_PATH
@@ -344,6 +345,9 @@ async def endless() -> Any:
         (lambda: {"content": b"RelayState=a&RelayState=b", "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
         (lambda: {"content": MANY, "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
         (lambda: {"content": b"RelayState=%ff", "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"content": b"RelayState=%f", "headers": FORM}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"data": {"SAMLResponse": "+" * (MOST_ESCAPES + 1)}}, PortalRefusal.REQUEST_MALFORMED),
+        (lambda: {"data": {"SAMLResponse": "+" * MOST_ESCAPES}}, PortalRefusal.RELAY_STATE_UNKNOWN),
         (lambda: {"data": {"SAMLResponse": "x" * (LONGEST_ANSWER - 99)}}, PortalRefusal.RELAY_STATE_UNKNOWN),
         (lambda: {"content": b"", "headers": FORM}, PortalRefusal.RELAY_STATE_UNKNOWN),
     ],

@@ -9,4 +9,5 @@ or why nobody. What strangers send passes in this order, and nothing of it is us
 - ``opinion.py``: pysaml2, which looks at all of it once more by its own lights
 
 ``metadata.py`` is what is known of an identity provider, ``keeper.py`` where it comes from, ``state.py`` what a client
-of AWS's kind carries from its first connection to its second. ``logins.py`` is the way in from the event loop."""
+of AWS's kind carries from its first connection to its second, ``quoting.py`` the encoding around all that comes.
+``logins.py`` is the way in from the event loop."""

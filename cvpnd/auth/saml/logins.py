@@ -24,6 +24,7 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml.metadata import key_of
 from cvpnd.auth.saml.model import Assertion, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
+from cvpnd.auth.saml.quoting import is_dear
 from cvpnd.auth.saml.state import States, Visitor
 from cvpnd.ops.histogram import Histogram
 from cvpnd.reasons import Refusal
@@ -250,8 +251,10 @@ class SamlLogins:
             )
         if not visit.same_source:
             return Refused(Refusal.SAML_OTHER_ADDRESS, "its state id was given to another address")
+        if is_dear(quoted := parts[1].text()):
+            return Refused(Refusal.SAML_MALFORMED, "not percent-encoded as base64 is")
         request = visit.request(_acs_url(visit.port), provider.login_time_s, steady=self._steady(), wall=self._clock())
-        return Brought(provider, unquote(parts[1].text()), request, visit.made_at)
+        return Brought(provider, unquote(quoted), request, visit.made_at)
 
 
 def _result(done: asyncio.Future[Assertion | Refused]) -> str:

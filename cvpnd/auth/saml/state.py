@@ -21,6 +21,8 @@ TAG_BYTES = 8
 """Of the address: forty bits would do, as nobody can try any against it."""
 MAC_BYTES = 16
 _FIELDS = struct.Struct(f">{REQUEST_ID_BYTES}sQH{TAG_BYTES}s")
+STATE_CHARACTERS = -(-4 * (_FIELDS.size + MAC_BYTES) // 3)
+"""In base64 without padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class States:
 
     def read(self, text: str, visitor: Visitor) -> Visit | None:
         """None: not one of ours, or for another endpoint, provider or certificate."""
+        if len(text) != STATE_CHARACTERS:  # and not 256 kB of a stranger's, for each endpoint that it may be of
+            return None
         try:
             raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         except (binascii.Error, ValueError):
