@@ -12,6 +12,7 @@ over UDP, with ``storm.crt`` and ``storm.key`` of ``DIRECTORY``:
     certificate   whole handshakes, which the server refuses for the certificate
     chain         the same with 30 kB of certificates
     soft-reset    connects, then asks for new keys without end
+    used-up       connects, then makes each of its keys look used up by the ids of its packets
     key-update    connects, then asks TLS for new keys without end
     push-request  connects, then asks for its options without end
     texts         connects, then says short things that mean nothing, each in a TLS record of its own
@@ -28,6 +29,7 @@ With ``PREFIX`` (10.0.0), from all addresses of that network in turn. Prints how
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import secrets
 import selectors
@@ -41,7 +43,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from key_updates import CountedTls, KeyLog, KeyUpdates
 from light_client.__main__ import client_context
-from light_client.data_channel import PING
+from light_client.data_channel import PING, DataKey
 from light_client.protocol import PEER_INFO_26, LightClient
 from OpenSSL import SSL
 
@@ -52,8 +54,10 @@ from cvpnd.wire.stream import frame
 OPEN_MAX = 4000
 SLOW_OPEN = 500
 AT_ONCE = 32
-STAYING = {"soft-reset", "key-update", "push-request", "texts", "acks", "data", "noise"}
+STAYING = {"soft-reset", "used-up", "key-update", "push-request", "texts", "acks", "data", "noise"}
 CHAIN_BYTES = 30_000
+IN_FORCE_S = 0.02
+"""After which a new key is so at the server too."""
 PATIENT = {"absurd", "password", "chain"}
 FIRST_SAID = {"connect", "silent", "slow", "stalled", "tiny", "oversize"}
 
@@ -129,6 +133,8 @@ class Visitor:
         self._tls = self.light._newest.tls
         self.light._newest.tls = CountedTls(self._tls)  # type: ignore[assignment]
         self._updates: KeyUpdates | None = None
+        self._used_up: DataKey | None = None
+        self._use_up_at = math.inf
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((source, 0))
         self.socket.connect(to)
@@ -142,6 +148,16 @@ class Visitor:
         match self._kind:
             case "soft-reset":
                 light.renegotiate(time.monotonic())
+            case "used-up":
+                now, key = time.monotonic(), light._sending
+                if key is not self._used_up:
+                    self._used_up, self._use_up_at = key, now + IN_FORCE_S
+                if now < self._use_up_at:
+                    self.step()
+                    return 0
+                self._use_up_at = math.inf
+                key.skip_to(0xFFFFFF00)
+                light.send_tunnel_packet(PING)
             case "key-update" if len(light._newest.reliable._backlog) < 8:
                 if self._updates is None:
                     secret, counted = self._log.take(self._tls._connection), light._newest.tls

@@ -15,6 +15,7 @@ from cvpnd.dataplane.api import NO_STATS, PeerStats
 from cvpnd.policy.model import ClientFacts, Grant, Identity
 from cvpnd.reasons import End, Refusal
 from cvpnd.secret import Secret
+from cvpnd.server.admission import TokenBucket
 from cvpnd.server.link import Link
 from cvpnd.server.memory import Share
 from cvpnd.wire.presented import NO_PATH, CertificationPath
@@ -23,6 +24,11 @@ from cvpnd.wire.session import Session
 if TYPE_CHECKING:
     from cvpnd.auth.saml.provider import SamlProvider
     from cvpnd.server.endpoint import ServedEndpoint
+
+
+MOVE_LOGGED_EVERY_S = 60.0
+MOVES_LOGGED_AT_ONCE = 5.0
+"""Of one connection. A client with two ways out, or that means ill, moves five times a second without end."""
 
 
 class DeviceKey(NamedTuple):
@@ -84,6 +90,8 @@ class Connection:
     device_type: str = ""
     device: DeviceKey | None = None
     """Under which the table finds it from login to end."""
+    moves: TokenBucket = field(default_factory=lambda: TokenBucket(1 / MOVE_LOGGED_EVERY_S, MOVES_LOGGED_AT_ONCE))
+    """To other addresses, as far as they are written down."""
     facts: ClientFacts | None = None
     """What its options were made from."""
     token: Token | None = None

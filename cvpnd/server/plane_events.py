@@ -30,7 +30,7 @@ def plane_told(
         case dataplane.KeyUsed():
             connection.session.key_confirmed(event.key_id, now)
         case dataplane.RekeyNeeded():
-            connection.session.renegotiate(now)
+            connection.session.renew(now)
         case dataplane.FloatSeen():
             predecessors.follow(control, connection, event)
         case dataplane.PeerTimeout():

@@ -58,15 +58,18 @@ def follow(control: ControlPlane, connection: Connection, event: dataplane.Float
         if other.phase is Phase.ENDED:
             continue  # nobody lives there any more
         if other.identity != connection.identity:
-            log.warning(
-                "%s (%s) may not move to %s: that address belongs to %s",
-                connection.connection_id, connection.common_name, event.source, other.connection_id,
-            )  # fmt: skip
+            if connection.moves.take(control.loop.time()):
+                log.warning(
+                    "%s (%s) may not move to %s: that address belongs to %s",
+                    connection.connection_id, connection.common_name, event.source, other.connection_id,
+                )  # fmt: skip
             return
         control.close(other, End.CLIENT_RECONNECTED)
     assert connection.peer_id is not None  # noqa: S101 - found by it
     control.plane.set_remote(connection.peer_id, event.listener, event.source, event.local)
-    log.info("%s (%s) moved from %s to %s", connection.connection_id, connection.common_name, link.remote, event.source)
+    if connection.moves.take(control.loop.time()):
+        who = connection.connection_id, connection.common_name
+        log.info("%s (%s) moved from %s to %s", *who, link.remote, event.source)
     control.table.move(connection, event.source, event.local)
 
 

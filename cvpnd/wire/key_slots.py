@@ -35,6 +35,7 @@ class KeySlots:
     """The key states of one session."""
 
     __slots__ = (
+        "_began_at",
         "_events",
         "_jitter",
         "_last_key_id",
@@ -55,6 +56,8 @@ class KeySlots:
         self._events = events
         self._jitter = jitter
         self._last_key_id = 0
+        self._began_at = float("-inf")
+        """When the latest of the later keys did, whoever wanted it."""
         self._renegotiate_at: float | None = None
         self._use_key_at: float | None = None
         self._old_key_until: float | None = None
@@ -96,10 +99,20 @@ class KeySlots:
             raise PeerError(DropReason.RATE_LIMITED, "soft resets")
         self._soft_reset_at = now
 
+    def may_renew(self, now: float) -> bool:
+        """Whether another key may follow now because this one is nearly used up. The client chooses its packet ids, and
+        so may make each key look so with the first packet: it gets another no sooner than if it had asked itself. Else
+        it is due then, long before a key that is really used comes to its end."""
+        due = self._began_at + self._settings.soft_reset_interval_s
+        if now < due and self.pending is None:
+            self._renegotiate_at = due if self._renegotiate_at is None else min(due, self._renegotiate_at)
+        return now >= due
+
     def begin(self, state: KeyState, now: float, *, by_peer: bool) -> None:
         assert self.primary is not None and self.pending is None  # noqa: S101 - checked by both callers
         self._set(state, self.primary, self.lame_duck)
         self._last_key_id = state.key_id
+        self._began_at = now
         self._renegotiate_at = None
         if self.primary.expires_at is None:
             self.primary.expires_at = now + self._settings.tran_window_s

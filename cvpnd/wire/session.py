@@ -375,6 +375,11 @@ class Session:
             return
         self._start_renegotiation(self._keys.next_key_id(), now, by_peer=False)
 
+    def renew(self, now: float) -> None:
+        """The same for a key that is nearly used up, but not at once after the latest one."""
+        if self._keys.may_renew(now):
+            self.renegotiate(now)
+
     def restart(self, text: str, now: float, reason: Refusal | End, *, elsewhere: bool = False) -> None:
         """Tell the client to connect again. ``elsewhere``: nobody listens any more where it has connected to, so it is
         to take its next remote. OpenVPN 3 does that anyway."""

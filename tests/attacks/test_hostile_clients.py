@@ -4,8 +4,10 @@ compute for little of his own. Each test names the class of attack."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
 import socket
+import time
 from collections import Counter
 
 import pytest
@@ -13,14 +15,16 @@ from helpers.dear_certificates import usual_key
 from helpers.pair import Pair, client_context, pki, tls_context
 from helpers.served import Client, Served, wait_until
 from key_updates import CountedTls, KeyLog, KeyUpdates
+from light_client.data_channel import PING
 from light_client.protocol import PEER_INFO_26, LightClient
 from OpenSSL import SSL
 
-from cvpnd.dataplane.api import SocketAddress
+from cvpnd.dataplane.api import FloatSeen, SocketAddress
 from cvpnd.reasons import End, Refusal
 from cvpnd.server import link as link_module
 from cvpnd.server import listener as listener_module
 from cvpnd.server.link import TcpLink
+from cvpnd.server.plane_events import plane_told
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.events import CredentialsReceived, MessageReceived, RenegotiationStarted, SessionClosed
 from cvpnd.wire.messages import PUSH_REQUEST, serialise_message
@@ -231,6 +235,42 @@ def test_a_storm_of_soft_resets_costs_a_handshake_now_and_then() -> None:
     assert pair.now - begun > 29
     assert 1 <= len(pair.of_server(RenegotiationStarted)) <= 7, session.drops
     assert not session.closed and session.established
+
+
+async def test_keys_that_look_used_up_cost_a_handshake_now_and_then(served: Served) -> None:
+    """Renegotiation storms that we begin ourselves: packet ids are the client's, and with one near the end each key
+    asks for the next."""
+    client = await Client(served.udp).connect()
+    (connection,) = served.control.table
+    light, used_up, begun = client.light, set[int](), time.monotonic()
+
+    def use_up() -> bool:
+        if (key_id := light.sending_key_id) not in used_up:
+            used_up.add(key_id)
+            light._sending.skip_to(0xFFFFFF00)
+            light.send_tunnel_packet(PING)
+        return time.monotonic() - begun > 3
+
+    assert await client.until(use_up)
+    keys = served.control.tally.renegotiations[connection.endpoint.id]
+    assert keys == 1 and len(used_up) == 2, "the first one may be honest"
+    assert connection.session.established and connection.session.next_timeout() < begun + 6, "it gets the next one then"
+    client.close()
+
+
+async def test_a_client_that_moves_to_and_fro_fills_no_log(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """Disk exhaustion: two sockets, a packet from each in turn, and the client has moved five times a second."""
+    caplog.set_level(logging.INFO)
+    client = await Client(served.udp).connect()
+    (connection,) = served.control.table
+    assert connection.peer_id is not None
+    places = [SocketAddress("127.0.0.1", 9), connection.link.remote]
+    for number in range(50):
+        seen = FloatSeen(connection.peer_id, served.udp_listener.index, places[number % 2], "127.0.0.1")
+        plane_told(served.control, connection, seen, time.monotonic())
+        assert connection.link.remote == places[number % 2], "it moves, whatever the log says"
+    assert sum(" moved from " in message for message in caplog.messages) == 5
+    client.close()
 
 
 # -- turns --------------------------------------------------------------------------------------------------

@@ -125,6 +125,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
         "attacks/test_hostile_clients.py::test_repeated_acknowledgements_do_not_multiply_traffic",
         "attacks/test_hostile_clients.py::test_a_storm_of_key_updates_ends_the_session",
         "attacks/test_hostile_clients.py::test_a_storm_of_soft_resets_costs_a_handshake_now_and_then",
+        "attacks/test_hostile_clients.py::test_keys_that_look_used_up_cost_a_handshake_now_and_then",
+        "attacks/test_hostile_clients.py::test_a_client_that_moves_to_and_fro_fills_no_log",
         "attacks/test_dear_certificates.py::test_certificates_that_are_work_hold_nobody_up",
         "native/test_certificates.c",
         "attacks/test_hostile_clients.py::test_tiny_frames_leave_the_others_their_turn",

@@ -16,8 +16,8 @@ SECONDS = 6.0
 FREE_FILES = 40
 KINDS = os.environ.get("STORMS", "few-files tiny").split()
 OVER_UDP = {
-    "hello", "certificate", "chain", "soft-reset", "key-update", "push-request", "texts", "acks", "data", "noise",
-    "absurd", "password", "few-files",
+    "hello", "certificate", "chain", "soft-reset", "used-up", "key-update", "push-request", "texts", "acks", "data",
+    "noise", "absurd", "password", "few-files",
 }  # fmt: skip
 """How the genuine client comes; where files are few, the oldest silent connection may be its own."""
 
