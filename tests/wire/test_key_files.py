@@ -121,7 +121,7 @@ def test_our_metadata_comes_back() -> None:
         b"", b"\0", v.V3_METADATA, b"\0[]", b"\0null", b'\0{"cvpnd":2,"name":"","serial":"1","created":1}',
         b'\0{"cvpnd":1,"name":"","serial":"xyz","created":1}', b'\0{"cvpnd":1}', b"\0" + b"[" * 700, b"\0\xff\xfe",
         b"\x01", b"\x01" + bytes(7), b"\x01" + bytes(9), b"\x02whatever",
-        b'\0{"cvpnd":1,"name":"","serial":{},"created":1}',
+        b'\0{"cvpnd":1,"name":"","serial":{},"created":1}', b'\0{"cvpnd":1,"name":"","serial":null,"created":1e999}',
     ],
 )  # fmt: skip
 def test_metadata_of_others_says_nothing_and_is_no_error(raw: bytes) -> None:

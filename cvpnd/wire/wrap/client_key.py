@@ -46,7 +46,7 @@ class ClientKeyMetadata:
         if kind == _USER_DATA:
             try:
                 return cls._from_ours(json.loads(data))
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 pass
         return cls()
 
