@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from cvpnd.api import server as http
-from cvpnd.api.server import HEADER_LIMIT, HEADER_LINES, HttpServer, bind_tcp, bind_unix
+from cvpnd.api.server import HEADER_LIMIT, HEADER_LINES, MOST_COOKIES, HttpServer, bind_tcp, bind_unix
 from cvpnd.auth.challenge import Challenged
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml.logins import SamlLogins
@@ -92,9 +92,11 @@ FIELDS = b"".join(b"a%d:\n" % number for number in range(HEADER_LINES + 1))
         (CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n", b"411", b"send Content-Length"),
         (POST + FIELDS + b"\r\n", b"431", b"at most %d lines" % HEADER_LINES),
         (POST + b"a:\n" * (READ_BYTES // 3) + b"\n", b"431", b"at most"),
-        (POST + b"Cookie: " + b"a;" * HEADER_LIMIT + b"\r\n\r\n", b"431", b"at most %d bytes" % HEADER_LIMIT),
+        (POST + b"Cookie: " + b"aa" * HEADER_LIMIT + b"\r\n\r\n", b"431", b"at most %d bytes" % HEADER_LIMIT),
+        (POST + b"Cookie: " + b"a;" * (HEADER_LIMIT // 2 - 99) + b"\r\n\r\n", b"431", b"at most %d" % MOST_COOKIES),
+        (b"GET /" + b"%A" * (HEADER_LIMIT // 2 - 99) + b" HTTP/1.1\r\nHost: a\r\n\r\n", b"414", b"escape sequences"),
     ],
-    ids=["chunks", "trailers", "two lengths", "fields", "many fields", "long field"],
+    ids=["chunks", "trailers", "two lengths", "fields", "many fields", "long field", "cookies", "escapes"],
 )
 async def test_what_takes_long_to_read_is_refused_unread(tmp_path, caplog, kind, dear, status, words):
     async with site_of(tmp_path, kind) as site:
