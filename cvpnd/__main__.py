@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the configuration or the host does not allow it (said on s
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -70,6 +71,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
         with asyncio.Runner(loop_factory=EventLoop) as runner:
             runner.run(serve(settings))
     except DaemonError as error:
+        logging.shutdown()  # what led to it stands before it
         _fail(str(error))
 
 

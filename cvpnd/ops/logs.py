@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
+from cvpnd.ops.standard_error import StandardError
+
 Format = Literal["auto", "text", "journal", "json"]
 
 # syslog priorities by logging level, highest first (sd-daemon(3))
@@ -41,12 +43,11 @@ def set_up_logging(level: str = "info", form: Format = "auto") -> None:
     root.setLevel(level.upper())
     if form == "auto":
         form = "journal" if stderr_is_the_journal() else "text"
-    handler = logging.StreamHandler(sys.stderr)
+    handler = next((each for each in root.handlers if isinstance(each, StandardError)), None)
+    if handler is None:
+        handler = StandardError()
+        root.addHandler(handler)
     handler.setFormatter({"text": TextFormatter, "journal": JournalFormatter, "json": JsonFormatter}[form]())
-    for old in [h for h in root.handlers if getattr(h, "is_ours", False)]:
-        root.removeHandler(old)
-    handler.is_ours = True  # type: ignore[attr-defined]
-    root.addHandler(handler)
     # these narrate every step at info
     for chatty in ("uvicorn", "alembic", "sqlalchemy", "asyncio", "pyroute2", "xmlschema"):
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))

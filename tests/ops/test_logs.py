@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -92,6 +93,50 @@ def test_auto_is_text_unless_stderr_is_the_journals_stream() -> None:
     os.close(writer)
     assert os.read(reader, 1000) == b"<6>up\n"
     os.close(reader)
+
+
+FLOOD = """
+    import logging, sys
+    from cvpnd.ops.logs import set_up_logging
+    set_up_logging(form="json")
+    log = logging.getLogger("cvpnd")
+    for number in range(60_000):
+        log.info("line %d", number)
+    print("all is logged", flush=True)
+    sys.stdin.readline()
+    logging.getLogger().handlers[0].flush()
+    log.info("again")
+"""
+
+
+def flooding() -> subprocess.Popen[bytes]:
+    """One whose standard error nobody reads; it has logged much when this returns."""
+    command = [sys.executable, "-c", textwrap.dedent(FLOOD)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert select.select([process.stdout], [], [], 30)[0], "whoever logs waits for who reads"
+        assert process.stdout.readline() == b"all is logged\n"
+    except BaseException:
+        process.kill()
+        raise
+    return process
+
+
+def test_who_does_not_read_holds_up_nobody_who_logs_and_hears_how_much_is_lost() -> None:
+    process = flooding()
+    _, errors = process.communicate(b"\n", timeout=30)
+    *lines, told, last = (json.loads(line)["message"] for line in errors.splitlines())
+    assert len(lines) > 8000 and lines == [f"line {number}" for number in range(len(lines))]
+    assert told.startswith(f"{60_000 - len(lines)} records of this log are lost here")
+    assert (last, process.returncode) == ("again", 0)
+
+
+def test_the_end_does_not_wait_long_for_who_does_not_read() -> None:
+    process = flooding()
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(15) == 0
 
 
 def test_an_unknown_level_is_refused() -> None:

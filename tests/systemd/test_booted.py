@@ -6,6 +6,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,38 @@ def test_reload_is_done_by_the_same_process(system: BootedSystem) -> None:
     system.run("systemctl", "reload", "cvpnd")
     wait_until(lambda: "10.20.0.0/25" in cvpnctl(system, "rule", "list"), 20)
     assert system.property("cvpnd", "MainPID") == before
+
+
+def test_a_journal_that_hangs_holds_up_no_daemon_and_hears_later_what_it_missed(system: BootedSystem) -> None:
+    """As one does with its disk. What the daemon says is more than the kernel keeps for it."""
+
+    def state() -> list[str]:
+        return [system.property("cvpnd", name) for name in ("MainPID", "NRestarts", "ActiveState")]
+
+    before, configuration = state(), system.root / "etc/cvpnd/cvpnd.toml"
+    text = configuration.read_text()
+    configuration.write_text(f"{text}\n['{'x' * 1_000_000}']\n")  # refused with its name
+    journal = system.property("systemd-journald", "MainPID")
+    assert journal != "0", "it runs; and 0 would be this program's own group"
+    system.run("kill", "-STOP", journal)
+    try:
+        for _ in range(30):  # more than the 16 MB that the kernel gives where systemd asks for 8
+            system.run("kill", "-HUP", before[0])
+            time.sleep(0.2)
+        assert "staff" in cvpnctl(system, "endpoint", "list")
+        time.sleep(3)  # more than the watchdog allows
+        assert state() == before
+    finally:
+        system.run("kill", "-CONT", journal)
+        configuration.write_text(text)
+
+    def refused() -> int:
+        shown = system.run("journalctl", "--no-pager", "--unit=cvpnd", "--grep=reload refused", check=False).stdout
+        return shown.count("reload refused")
+
+    wait_until(refused, 20)
+    system.run("systemctl", "reload", "cvpnd")
+    wait_until(lambda: "refused" not in system.property("cvpnd", "StatusText"), 20)
 
 
 LOGGED = """
