@@ -51,7 +51,12 @@ class PythonHandler:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[bytes] = loop.create_future()
         arguments = json.loads(request.payload()), loop, answer
-        threading.Thread(target=self._run, args=arguments, name=self.settings.name, daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=arguments, name=self.settings.name, daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._held -= 1
+            raise HandlerFailed(Refusal.CLIENT_CONNECT_HANDLER_SERVICE_ERROR, str(error)) from None
         return await answer
 
     def _run(self, event: dict[str, Any], loop: asyncio.AbstractEventLoop, answer: asyncio.Future[bytes]) -> None:

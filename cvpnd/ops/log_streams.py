@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from urllib.parse import quote
 
 from cvpnd.ops.log_file import LogFile, Rotation, rotated, seconds
 from cvpnd.ops.log_writer import Entry, LogWriter, Loss, close_together, newest
+from cvpnd.ops.logs import RateLimited
+
+_warn = RateLimited(logging.getLogger(__name__), interval_s=60)
 
 IDLE_S = 60.0
 """After which a stream is closed. Longer than a batch takes to be written, so that no two threads write to one file."""
@@ -61,7 +65,14 @@ class LogStreams:
         opened = self._open.get((group, stream))
         if opened is None:
             file = LogFile(self.path(group, stream), self._rotation)
-            opened = self._open[group, stream] = _Open(file, LogWriter(str(file.path), file), 0.0)
+            try:
+                writer = LogWriter(str(file.path), file)
+            except RuntimeError as error:  # there is no thread to be had, which is nothing to refuse a client for
+                self._lost_before += 1
+                self._loss_before = Loss(time.time(), str(file.path), str(error))
+                _warn.warning("thread", "%s: connection log entries are being lost: %s", file.path, error)
+                return
+            opened = self._open[group, stream] = _Open(file, writer, 0.0)
         opened.written_at = self._clock()
         opened.writer.write(entry)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import certs
+from helpers import certs, threadless
 
 from cvpnd.config import HandlerConfig
 from cvpnd.handlers import executable
@@ -481,6 +481,26 @@ async def test_so_many_are_asked_about_at_once_so_many_wait_and_no_more(function
     module.go_on.set()
     assert all(answer.allow for answer in await asyncio.gather(*asked))
     assert made.pending() == {NAME: 0}
+
+
+def test_where_there_is_no_room_for_a_thread_a_function_denies_and_its_place_is_free_again() -> None:
+    said = threadless.said_by(f"""
+        import asyncio, resource
+        from cvpnd.config import HandlerConfig
+        from cvpnd.handlers.opening import open_handler
+        from cvpnd.handlers.schema import ConnectRequest, HandlerFailed
+        handler = open_handler(HandlerConfig(name={NAME!r}, python="json:dumps", concurrency=1))
+        request = ConnectRequest(*[""] * 9, ())
+        async def ask():
+            for _ in range(3):
+                try:
+                    await handler.call(request)
+                except HandlerFailed as failed:
+                    print(failed.refusal, failed.detail)
+        no_more_threads()
+        asyncio.run(ask())
+    """)
+    assert said.splitlines() == [f"{SERVICE} can't start new thread"] * 3
 
 
 async def test_a_function_that_does_not_come_back_holds_its_place_and_nobody_else(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers import threadless
 from helpers.lab import wait_until
 
 from cvpnd.ops.log_file import LogFile, Rotation, rotated
@@ -199,6 +200,22 @@ def test_where_entries_were_lost_is_known_with_their_number(tmp_path: Path) -> N
     writer.write(entry(2))
     assert seen[0] == (0, False) and seen[-1] == (2, True) and (1, True) in seen
     assert all(lost == 0 or told for lost, told in seen), seen
+
+
+def test_where_there_is_no_room_for_a_thread_a_stream_costs_its_entries_and_nothing_else(open_directory: Path) -> None:
+    open_directory.chmod(0o777)
+    said = threadless.said_by(f"""
+        from pathlib import Path
+        from cvpnd.ops.log_streams import LogStreams
+        streams = LogStreams(Path({str(open_directory)!r}))
+        no_more_threads()
+        for _ in range(2):
+            streams.write("vpn", "staff", {{}})
+        print(streams.lost, streams.waiting, streams.last_loss.where, streams.last_loss.why, sep="\\n")
+        streams.close()
+    """)
+    where = LogStreams(open_directory).path("vpn", "staff")
+    assert said.splitlines() == ["2", "0", str(where), "can't start new thread"]
 
 
 def test_a_stream_that_cannot_be_made_costs_its_entries_and_they_are_counted(tmp_path: Path) -> None:
