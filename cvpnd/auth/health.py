@@ -12,6 +12,9 @@ from cvpnd.ops.histogram import Histogram
 
 FIRST_BACK_OFF_S = 5.0
 LONGEST_BACK_OFF_S = 60.0
+FAILURE_COUNTS_S = 900.0
+"""For which a server that failed and was not asked again is told as down: nobody may log in for a night, and the server
+have come back meanwhile."""
 LATENCY_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 Url = TypeVar("Url", bound=Hashable)
@@ -34,6 +37,7 @@ class Latency(Histogram):
 
 @dataclass(frozen=True, slots=True)
 class _Health:
+    failed_at: float = float("-inf")
     down_until: float = 0.0
     back_off_s: float = FIRST_BACK_OFF_S
 
@@ -51,10 +55,13 @@ class ServerHealth(Generic[Url]):
         return [url for url, health in self._of.items() if health.down_until <= now] or list(self._of)
 
     def up(self) -> dict[str, bool]:
+        """Whether each answered when it was asked last. Not whether it would be asked again: else one that is down for
+        hours were up for a moment after each back-off, and for as long as the next question hangs."""
         now = self._clock()
-        return {str(url): health.down_until <= now for url, health in self._of.items()}
+        return {str(url): now >= health.failed_at + FAILURE_COUNTS_S for url, health in self._of.items()}
 
     def is_up(self, url: Url) -> bool:
+        """Whether it may be asked now."""
         return self._of[url].down_until <= self._clock()
 
     def succeeded(self, url: Url) -> None:
@@ -62,6 +69,6 @@ class ServerHealth(Generic[Url]):
 
     def failed(self, url: Url) -> float:
         """How long it is left alone now."""
-        back_off_s = self._of[url].back_off_s
-        self._of[url] = _Health(self._clock() + back_off_s, min(2 * back_off_s, LONGEST_BACK_OFF_S))
+        back_off_s, now = self._of[url].back_off_s, self._clock()
+        self._of[url] = _Health(now, now + back_off_s, min(2 * back_off_s, LONGEST_BACK_OFF_S))
         return back_off_s

@@ -19,7 +19,7 @@ class DirectoryMetrics:
     latency: Histogram
     """In seconds."""
     servers: Mapping[str, bool] = field(default_factory=dict)
-    """URL -> whether it answered when it was asked last."""
+    """URL -> whether it answered when it was asked last, as ``ServerHealth.up`` has it."""
     unchecked: int = 0
     """Accounts that cannot be looked at any more."""
 
@@ -35,7 +35,7 @@ def directory_families(directories: Sequence[DirectoryMetrics]) -> Iterator[Metr
     )
     up = GaugeMetricFamily(
         "cvpnd_directory_server_up",
-        "1 unless the server of a directory failed when it was asked last.",
+        "1 unless the server of a directory failed when it was asked last, within 15 minutes.",
         labels=["directory", "server"],
     )
     unchecked = GaugeMetricFamily(
@@ -63,7 +63,7 @@ def radius_families(directories: Sequence[DirectoryMetrics]) -> Iterator[Metric]
     )
     up = GaugeMetricFamily(
         "cvpnd_radius_server_up",
-        "1 unless the RADIUS server failed when it was asked last.",
+        "1 unless the RADIUS server failed when it was asked last, within 15 minutes.",
         labels=["directory", "server"],
     )
     _fill(directories, pending, latency, up)

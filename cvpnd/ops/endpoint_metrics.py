@@ -215,6 +215,11 @@ def _trust(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:
         "1 if the certificates and the CRL on disk are in use, 0 if they cannot be used.",
         ((e.name, int(not e.files_problem)) for e in endpoints),
     )
+    yield _gauge(
+        "cvpnd_crl_usable",
+        "0 if nobody gets in by a certificate, as the revocation list is not to be relied upon, else 1.",
+        ((e.name, int(not e.crl_problem)) for e in endpoints),
+    )
 
 
 def _sockets(endpoints: Sequence[EndpointMetrics]) -> Iterator[Metric]:

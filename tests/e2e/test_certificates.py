@@ -190,6 +190,7 @@ def test_a_list_of_last_month_that_comes_back_lets_nobody_in_again(site, ping):
     wait_until(lambda: "crl-unusable" in failures(gateway), 8)
     assert f"{path}: crl-goes-back" in gateway.log() and "number 2 of" in gateway.log()
     assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
+    assert gateway.metrics()['cvpnd_crl_usable{endpoint="staff"}'] == 0
     assert "crl-goes-back" in gateway.ctl("status", check=False).stdout
     site._clients[-1].kill()
     site.write_crl(certs.client("stolen"), number=3)

@@ -126,6 +126,7 @@ def test_a_list_on_disk_that_goes_back_keeps_the_gateway_from_nothing_else(site,
     wait_until(lambda: "crl-goes-back" in gateway.log(), SOON_S)
     goes_back_and_replaces_a_device(site, ping, broken, gateway)
     assert gateway.metrics()['cvpnd_certificate_files_usable{endpoint="staff"}'] == 0
+    assert gateway.metrics()['cvpnd_crl_usable{endpoint="staff"}'] == 1
 
 
 def test_broken_files_of_logins_keep_the_gateway_from_nothing_but_a_reload(site, ping, broken, half_made, logins):

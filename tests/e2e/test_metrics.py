@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 from argon2 import PasswordHasher
 from helpers import certs, web_login
 from helpers.lab import wait_until
+from helpers.prometheus import Prometheus, panels
 
-CONF = Path(__file__).parents[2] / "conf"
-GUIDE = CONF.parent / "docs" / "metrics.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "metrics.md"
 PASSWORDS = """
 [[endpoint]]
 name = "guests"
@@ -43,39 +41,7 @@ METRICS = '[metrics]\nlisten = "127.0.0.1:9176"\nper_user = true\nopenvpn_export
 @pytest.fixture
 def prometheus(site):
     """Starts one beside the gateway; returns what evaluates an expression there, as a number by its labels."""
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.fail("prometheus is missing: make test fetches it")
-
-    def start():
-        directory = site.lab.directory / "prometheus"
-        directory.mkdir()
-        shutil.copy(CONF / "prometheus" / "cvpnd.rules.yml", directory)
-        text = (CONF / "prometheus" / "prometheus.yml").read_text()
-        (directory / "prometheus.yml").write_text(f"global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n{text}")
-        process = site.lab.gateway.start(
-            program,
-            f"--config.file={directory}/prometheus.yml",
-            f"--storage.tsdb.path={directory}/data",
-            "--web.listen-address=127.0.0.1:9090",
-            label="prometheus",
-        )
-        process.wait_for("Server is ready")
-
-        def query(expression):
-            url = "http://127.0.0.1:9090/api/v1/query?" + urlencode({"query": expression})
-            answer = json.loads(site.lab.gateway.run("curl", "-sS", url).stdout)
-            assert answer["status"] == "success", answer
-            return {tuple(each["metric"].values()): float(each["value"][1]) for each in answer["data"]["result"]}
-
-        return query
-
-    return start
-
-
-def panels():
-    dashboard = json.loads((CONF / "grafana" / "cvpnd.json").read_text())
-    return [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    return lambda: Prometheus(site.lab.gateway, site.lab.directory / "prometheus").query
 
 
 def value(answer):
@@ -143,10 +109,9 @@ def test_a_day_is_told_by_a_real_prometheus(site, prometheus, ping):
     assert query('cvpnd_user_connections{user="anna"}') == {}, "she was refused"
     assert value(query('openvpn_server_connected_clients{status_path="staff"}')) == 1
     assert query('ALERTS{alertstate="firing"}') == {}
-    for expression in panels():
-        asked = expression.replace("$instance", ".*").replace("$endpoint", ".*")
-        may_be_empty = expression.endswith("> 0") or "radius" in expression or "saml" in expression
-        wait_until(lambda asked=asked, enough=may_be_empty: query(asked) or enough, 15, f"a panel: {expression}")
+    for asked in panels():
+        may_be_empty = asked.endswith("> 0") or "radius" in asked or "saml" in asked
+        wait_until(lambda asked=asked, enough=may_be_empty: query(asked) or enough, 15, f"a panel: {asked}")
 
     wait_until(lambda: "alice" in status.read_text() and "bob" not in status.read_text(), 5, "the status file follows")
     (client,) = [line.split(",") for line in status.read_text().splitlines() if line.startswith("CLIENT_LIST,")]

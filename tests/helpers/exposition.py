@@ -53,6 +53,7 @@ BUSY = GatewayMetrics(
             server_certificate_expires_at=1900000000.0,
             client_ca_expires_at=1950000000.0,
             files_problem="server.key: no key",
+            crl_problem="nobody signed it",
             waiting_bytes=768,
             socket_drops=9,
         ),

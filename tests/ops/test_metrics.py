@@ -76,6 +76,8 @@ def test_every_fact_of_the_source_is_a_sample() -> None:
         ("cvpnd_client_ca_expiry_timestamp_seconds", "staff"): 1950000000,
         ("cvpnd_certificate_files_usable", "staff"): 0,
         ("cvpnd_certificate_files_usable", "guests"): 1,
+        ("cvpnd_crl_usable", "staff"): 0,
+        ("cvpnd_crl_usable", "guests"): 1,
         ("cvpnd_socket_receive_queue_bytes", "staff"): 768,
         ("cvpnd_socket_dropped_packets_total", "staff"): 9,
         ("cvpnd_directory_logins_pending", "corp"): 2,

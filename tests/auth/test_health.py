@@ -1,0 +1,24 @@
+"""What is told of servers that fail, and when they are asked again."""
+
+from cvpnd.auth.health import FAILURE_COUNTS_S, LONGEST_BACK_OFF_S, ServerHealth
+
+
+def test_a_server_that_fails_is_told_as_down_until_it_answers_or_nobody_has_asked_it_for_long() -> None:
+    """Also in the moments in which it may be asked again: who watches for minutes would never see it down."""
+    now = [1000.0]
+    health = ServerHealth(["a", "b"], lambda: now[0])
+    assert health.up() == {"a": True, "b": True}
+    for _ in range(10):
+        back_off_s = health.failed("a")
+        assert health.in_order() == ["b"] and health.up() == {"a": False, "b": True}
+        now[0] += back_off_s
+        assert health.in_order() == ["a", "b"] and health.is_up("a")
+        assert health.up() == {"a": False, "b": True}
+    assert back_off_s == LONGEST_BACK_OFF_S
+    health.succeeded("a")
+    assert health.up() == {"a": True, "b": True}
+    health.failed("b")
+    now[0] += FAILURE_COUNTS_S - 1
+    assert not health.up()["b"]
+    now[0] += 1
+    assert health.up()["b"]
