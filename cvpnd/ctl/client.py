@@ -37,9 +37,13 @@ class Unreachable(Exception):
     """Nobody who could say yes or no answered."""
 
 
+class Silent(Unreachable):
+    """Somebody took the request, and does not answer it."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("cvpnd", timeout=TIMEOUT_S)
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("cvpnd", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
@@ -61,11 +65,12 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """One daemon. Every call raises ``Refused`` or ``Unreachable``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout_s: float = TIMEOUT_S) -> None:
         self._path = path
+        self._timeout_s = timeout_s
         self.daemon_pid = 0
-        """Of who answered last. In another PID namespace, as of a container, it says another number of itself; 0: it
-        cannot be seen from here."""
+        """Of who took the last request. In another PID namespace, as of a container, it says another number of itself;
+        0: it cannot be seen from here."""
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
         return self._request("GET", path, query)
@@ -91,7 +96,7 @@ class Client:
     ) -> dict[str, Any]:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"/v1{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
-        connection = _UnixConnection(self._path)
+        connection = _UnixConnection(self._path, self._timeout_s)
         try:
             if body is None:
                 connection.request(method, target)
@@ -110,8 +115,8 @@ class Client:
                 f"{self._path}: no permission; run this with sudo, or join the group that owns the socket"
             ) from None
         except TimeoutError:
-            raise Unreachable(
-                f"cvpnd on {self._path} has not answered for {TIMEOUT_S} s; its log may say why"
+            raise Silent(
+                f"cvpnd on {self._path} has not answered for {self._timeout_s:g} s; its log may say why"
             ) from None
         except (ConnectionResetError, BrokenPipeError):  # which http.client.RemoteDisconnected is too
             raise Unreachable(f"cvpnd on {self._path} hung up without an answer; its log may say why") from None

@@ -8,12 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
-from cvpnd.ctl.client import Client, Refused, Unreachable
+from cvpnd.ctl.client import Client, Refused, Silent, Unreachable
 from cvpnd.ctl.options import JsonOption, SocketOption
 from cvpnd.ctl.output import print_json, print_line
 
 WRONG = 1
 DEFAULT_CONFIG = Path("/etc/cvpnd/cvpnd.toml")
+ANSWERS_WITHIN_S = 15
+"""How it is: of what it has in memory, but for what the firewall's program may take."""
+HANGING = {
+    "hangs": True,
+    "config_path": str(DEFAULT_CONFIG),
+    "endpoints": [],
+    "problems": [
+        {
+            "severity": "critical",
+            "subject": "cvpnd",
+            "what": f"it runs, and has not answered for {ANSWERS_WITHIN_S} s: it hangs, or is stopped",
+            "fix": "journalctl -u cvpnd; systemctl restart cvpnd, after which clients come back by themselves",
+        }
+    ],
+}
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -49,10 +64,13 @@ def doctor(socket: SocketOption, config: ConfigOption = None, as_json: JsonOptio
 
 
 def running_daemon(socket: Path) -> dict[str, Any] | None:
-    """What it says of itself, ``pid`` as it is called here (``Client.daemon_pid``); None if none answers."""
-    client = Client(socket)
+    """What it says of itself, ``pid`` as it is called here (``Client.daemon_pid``); None if none is there. Of one that
+    hangs that, and nothing else."""
+    client = Client(socket, ANSWERS_WITHIN_S)
     try:
         status: dict[str, Any] = client.get("/status")["status"]
+    except Silent:
+        status = HANGING
     except (Unreachable, Refused):
         return None
     return status | {"pid": client.daemon_pid}

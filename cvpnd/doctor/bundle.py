@@ -108,6 +108,7 @@ def _parts(
     yield "doctor.json", lambda: _json([asdict(finding) for finding in diagnose(config_path, daemon)])
     if daemon is not None:
         yield "status.json", lambda: _json(daemon)
+    if daemon is not None and "hangs" not in daemon:
         for answer in ANSWERS if no_logs else (*ANSWERS, *ANSWERS_OF_CLIENTS):
             yield f"{answer}.json", lambda answer=answer: _json(ask(f"/{answer}"))  # type: ignore[misc]
         yield "metrics.txt", lambda: _metrics(load(config_path))

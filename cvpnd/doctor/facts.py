@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface
@@ -15,6 +16,7 @@ from cvpnd.config import Config, ConfigError, EndpointConfig, load
 from cvpnd.doctor.daemon_user import DaemonUser, daemon_user
 
 IFF_UP = 1
+DEVICE = r"cvpn\d+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Facts:
     """None: the file cannot be used, for ``config_problems``."""
     config_problems: tuple[str, ...] = ()
     daemon: Mapping[str, Any] | None = None
-    """What it answers to ``/v1/status``, its ``pid`` as it is called here, 0 if it cannot be seen from here; None: no
-    daemon answers."""
+    """What it answers to ``/v1/status``, its ``pid`` as it is called here, 0 if it cannot be seen from here; None:
+    there is none. One that ``hangs`` has not answered."""
     links: Sequence[Link] = field(default_factory=tuple)
     user: DaemonUser | None = None
     """Whose files they have to be, where that is somebody else than who asks."""
@@ -45,6 +47,8 @@ class Facts:
     @property
     def devices(self) -> frozenset[str]:
         """The daemon's TUN devices."""
+        if self.daemon is not None and "hangs" in self.daemon:
+            return frozenset(link.name for link in self.links if re.fullmatch(DEVICE, link.name))
         endpoints = () if self.daemon is None else self.daemon["endpoints"]
         return frozenset(endpoint["interface"] for endpoint in endpoints)
 

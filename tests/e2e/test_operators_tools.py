@@ -295,6 +295,27 @@ def test_the_doctor_says_who_else_does_not_answer_and_what_became_of_the_state(s
     assert told(False)[-1].startswith("state: daemon.state: PostgreSQL on 127.0.0.1 takes no connections")
 
 
+def test_a_daemon_that_hangs_is_told_as_such_and_nothing_false_with_it(site):
+    """That it does not run, that its devices and ports are somebody else's: whoever is called at night would obey."""
+    gateway, _ = start(site)
+    assert doctor(gateway) == []
+    gateway.running.signal(signal.SIGSTOP)
+    try:
+        shown = gateway.ctl("doctor", "--config", str(gateway.config_path), check=False)
+        bundle = site.lab.directory / "bundle.tar.gz"
+        gateway.ctl("support-bundle", "--config", str(gateway.config_path), "--output", str(bundle))
+    finally:
+        gateway.running.signal(signal.SIGCONT)
+    assert shown.returncode == 1
+    told = [line for line in shown.stdout.splitlines() if re.match("WARNING|PROBLEM", line)]
+    (hangs,) = (line for line in told if "keeps this host's clock" not in line)
+    assert hangs.startswith("PROBLEM: daemon: cvpnd: it runs, and has not answered for 15 s")
+    assert "systemctl restart cvpnd, after which clients come back" in shown.stdout
+    with tarfile.open(bundle) as archive:
+        parts = {member.name.partition("/")[2] for member in archive}
+    assert {"status.json", "doctor.json", "host/nftables.txt"} <= parts and "connections.json" not in parts
+
+
 def test_a_client_outlives_what_others_do_to_the_host(site):
     """The way to its network goes and comes back, forwarding is switched off, its device is set down and deleted."""
     gateway, _ = start(site)
