@@ -162,6 +162,7 @@ class Daemon:
             store_outage="" if outage is None else outage.reason,
             store_outage_since=None if outage is None else outage.since,
             store_is_corrupt=outage is not None and outage.loss == "corrupt",
+            store_other_schema=gateway.store.other_schema,
             endings_unstored=tuple(map(str, self.operations.unstored)),
             connection_log_lost=self.connection_log.lost,
             connection_log_loss=self.connection_log.last_loss,

@@ -55,6 +55,14 @@ def _of_store(metrics: GatewayMetrics, now: float) -> Iterator[Problem]:
             if metrics.store_is_corrupt
             else "see to that server or disk (daemon.state); all goes on by itself then",
         )
+    if metrics.store_other_schema:
+        yield Problem(
+            "critical",
+            "state database",
+            f"another gateway on it has brought it to schema {metrics.store_other_schema}, which this cvpnd does not "
+            "know: changes and logins here may fail, or not hold as they do there",
+            "install that gateway's version here too: gateways on one database are upgraded together",
+        )
     if metrics.endings_unstored:
         yield Problem(
             "critical",

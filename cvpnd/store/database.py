@@ -7,6 +7,7 @@ another in the middle, and is on disk when it is over.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +22,16 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from cvpnd.store import sqlite
 from cvpnd.store.actor import Actor, acting
 from cvpnd.store.outage import Availability, Loss, Outage
-from cvpnd.store.schema import UnknownSchema, migrate
+from cvpnd.store.schema import UnknownSchema, migrate, revision_of
 from cvpnd.store.sealing import MADE, Seal, SealError
 from cvpnd.store.tables import audit, gone, sealing
 
+log = logging.getLogger(__name__)
+
+COMPARED_EVERY_S = 60.0
 LEAST_ROOM = 64 * 1024
 """For which a server that was out of it must have room again before it is said to be usable."""
+UPGRADE_TOGETHER = "install that gateway's version here too, as those on one database are upgraded together"
 _EXAMPLES = "write sqlite:////var/lib/cvpnd/state.db or postgresql://user@host/cvpnd"
 
 
@@ -105,6 +110,11 @@ class Database:
         self._availability = Availability()
         self.key_file = key_file
         self._seal: Seal | None = None
+        self._schema = ""
+        self._compare_at = 0.0
+        self.other_schema = ""
+        """To which another gateway has brought it since: one with a newer cvpnd. What is asked of it here may fail, or
+        not be what that one means."""
 
     @classmethod
     def open(cls, url: str, key_file: Path | None = None) -> Self:
@@ -121,7 +131,7 @@ class Database:
         database = cls(engine, loss, name, key_file)
         try:
             with database._write() as connection:
-                migrate(connection)
+                database._schema = migrate(connection)
         except UnknownSchema as error:
             database.close()
             raise SchemaTooNew(
@@ -151,6 +161,8 @@ class Database:
         if not self.is_shared:
             self._check_disk()
         if self.outage is None:
+            if self.is_shared and time.monotonic() >= self._compare_at:
+                self._compare_schema()
             return
         if self.outage.loss == "corrupt":
             raise StoreUnavailable(self.outage.reason)
@@ -166,6 +178,17 @@ class Database:
                     connection.execute(insert(gone).values(**ballast))
                     trial.rollback()
         self._availability.found()
+
+    def _compare_schema(self) -> None:
+        self._compare_at = time.monotonic() + COMPARED_EVERY_S
+        with self._read() as connection:
+            found = str(revision_of(connection))
+        if found != self._schema and found != self.other_schema:
+            log.critical(
+                "another gateway has brought %s to schema %s, and this cvpnd knows %s: %s",
+                self._name, found, self._schema, UPGRADE_TOGETHER,
+            )  # fmt: skip
+        self.other_schema = "" if found == self._schema else found
 
     def begin(self) -> Transaction:
         """Raises ``StoreError``."""

@@ -20,18 +20,22 @@ class UnknownSchema(Exception):
         super().__init__(f"schema {revision} is newer than this cvpnd, which knows schemas up to {newest}")
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection) -> str:
     """Run the missing migrations in the caller's transaction, which must be a writing one: of two daemons that start at
-    once the second waits, and then finds nothing to do. Raises ``UnknownSchema``."""
+    once the second waits, and then finds nothing to do. Returns the revision. Raises ``UnknownSchema``."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
-    newest = scripts.get_current_head()
-    current = MigrationContext.configure(connection).get_current_revision()
+    newest, current = str(scripts.get_current_head()), revision_of(connection)
     if current == newest:
-        return
+        return newest
     known = {script.revision for script in scripts.walk_revisions()}
     if current is not None and current not in known:
-        raise UnknownSchema(current, str(newest))
+        raise UnknownSchema(current, newest)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    return newest
+
+
+def revision_of(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()

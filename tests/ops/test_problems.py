@@ -66,6 +66,8 @@ def test_each_fault_is_told_once_with_its_fix() -> None:
     assert problems(host_trouble="lan is down")[0].severity == "critical"
     (aside,) = problems(set_aside={"cvpn-endpoint-1": "its port is taken"})
     assert aside.severity == "critical" and "cannot be served here as it should be: its port is taken" in aside.what
+    (older,) = problems(store_other_schema="0999")
+    assert older.severity == "critical" and "schema 0999" in older.what and "upgraded together" in older.fix
     (lost,) = problems(store_outage="state.db: the disk is full", store_outage_since=NOW - 61)
     assert lost.severity == "critical" and "for 61 s it could not be used: state.db: the disk is full" in lost.what
     assert "by itself" in lost.fix

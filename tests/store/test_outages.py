@@ -14,6 +14,9 @@ from helpers.postgresql import PostgreSql, installed
 from cvpnd.store import Store, StoreUnavailable
 
 pytest.importorskip("psycopg")
+import psycopg
+
+from cvpnd.store import database
 from cvpnd.store import postgresql as backend
 
 ENDPOINT = "cvpn-endpoint-0123456789abcdef0"
@@ -165,3 +168,23 @@ def test_a_server_that_crashes_and_comes_back_needs_nobody(postgresql: PostgreSq
         assert store.outage is not None
         store.check()
         assert (store.outage, len(store.rules())) == (None, 2)
+
+
+def test_a_gateway_hears_that_a_newer_one_has_changed_the_database_under_it(
+    postgresql: PostgreSql, key_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "COMPARED_EVERY_S", 0.0)
+    url = postgresql.new_database("upgraded")
+    with closing(Store.open(url, key_file)) as store, psycopg.connect(url, autocommit=True) as newer:
+        store.check()
+        assert store.other_schema == ""
+        (before,) = newer.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
+        newer.execute("UPDATE alembic_version SET version_num = '0999'")
+        store.check()
+        store.check()
+        assert store.other_schema == "0999"
+        (record,) = (each for each in caplog.records if each.name == database.__name__)
+        assert "to schema 0999, and this cvpnd knows 0" in record.message and "upgraded together" in record.message
+        newer.execute("UPDATE alembic_version SET version_num = %s", [before])
+        store.check()
+        assert store.other_schema == ""
