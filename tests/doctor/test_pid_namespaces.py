@@ -38,7 +38,7 @@ def contained(sock: Path) -> Iterator[int]:
     command = [*UNSHARE, sys.executable, "-P", "-c", DAEMON, str(sock)]
     with subprocess.Popen(command, env=ENVIRONMENT) as unshare:
         try:
-            wait_until(sock.exists, 20, "the daemon's socket")
+            wait_until(lambda: running_daemon(sock), 20, "the daemon answers")  # its socket is there before it listens
             (child,) = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
             yield int(child)
         finally:
