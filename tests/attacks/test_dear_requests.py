@@ -111,6 +111,14 @@ async def test_what_takes_long_to_read_is_refused_unread(tmp_path, caplog, kind,
         assert ordinary.count(b"asked") == site.asked == 2
 
 
+async def test_many_names_in_a_query_are_asked_for_all_the_same(tmp_path):
+    """As an administrator does who asks what a member of many groups may reach."""
+    async with site_of(tmp_path, "unix") as site:
+        query = b"&".join(b"group=" + b"%D0%96" * 60 for _ in range(30))
+        asked = b"GET /?" + query + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        assert (await site.told(asked)).count(b"asked") == site.asked == 1
+
+
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 async def test_a_body_sent_byte_by_byte_is_no_work(tmp_path, kind):
     """A few connections of one stranger kept all clients of the VPN that wanted in waiting for twenty seconds."""
