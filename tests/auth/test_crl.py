@@ -8,7 +8,7 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID, NameOID
 from helpers import certs
 
-from cvpnd.auth.crl import certificate_key, parse_crls, read_crl
+from cvpnd.auth.crl import CrlEdition, certificate_key, parse_crls, read_crl
 from cvpnd.auth.names import canonical_name
 
 AUTHORITY = certs.authority()
@@ -247,6 +247,15 @@ def test_a_list_goes_back_where_nothing_of_it_is_later_and_something_earlier(day
     assert (problem is not None) == goes_back
     if goes_back:
         assert f"number {number} of " in problem and "number 5 of " in problem and "CN=Test CA" in problem
+
+
+@pytest.mark.parametrize("numbers", [(None, 5), (5, None), (None, None)])
+def test_where_one_of_two_lists_has_no_number_their_dates_alone_count(numbers):
+    """A CA that has begun to count, or has left off."""
+    one, other = (CrlEdition("CN=Test CA", START + days * DAY, number) for days, number in enumerate(numbers))
+    assert one.older_than(other) and not other.older_than(one)
+    assert not CrlEdition("CN=Test CA", START, numbers[1]).older_than(one), "of the same moment"
+    assert str(CrlEdition("CN=Test CA", START, None)).startswith("of 20")
 
 
 def test_going_back_is_a_matter_of_each_authority_and_of_what_is_not_there_any_more():

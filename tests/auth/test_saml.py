@@ -12,8 +12,10 @@ from helpers.saml_idp import ACS, Asked, Key, Response, encode, key, metadata
 
 from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml import signature
+from cvpnd.auth.saml.claims import read_claims
+from cvpnd.auth.saml.document import read_document
 from cvpnd.auth.saml.metadata import MetadataError, key_of, parse_metadata
-from cvpnd.auth.saml.model import Assertion, PendingRequest
+from cvpnd.auth.saml.model import Assertion, NotAccepted, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
 from cvpnd.reasons import Refusal
@@ -221,6 +223,11 @@ def signed_and_wrong(now: float) -> dict[str, tuple[str, str, Refusal]]:
         "no destination": (f' Destination="{ACS}"', "", Refusal.SAML_WRONG_DESTINATION),
         "no recipient": (f' Recipient="{ACS}"', "", Refusal.SAML_WRONG_RECIPIENT),
         "older version": ('Version="2.0"', 'Version="1.1"', Refusal.SAML_MALFORMED),
+        "older version of the assertion": (
+            f'Version="2.0" IssueInstant="{saml_idp.moment(now)}"><saml:Issuer>',
+            f'Version="1.1" IssueInstant="{saml_idp.moment(now)}"><saml:Issuer>',
+            Refusal.SAML_MALFORMED,
+        ),
         "success within a failure": (
             f'<samlp:StatusCode Value="{saml_idp.SUCCESS}"/>',
             f'<samlp:StatusCode Value="{PROTOCOL_STATUS}Requester"><samlp:StatusCode Value="{saml_idp.SUCCESS}"/>'
@@ -281,6 +288,35 @@ def test_what_is_wrong_is_no_better_for_being_signed(how):
     request = PendingRequest("_asked", ACS, now, now + 300)
     answer = PROVIDER.accept(Response("_asked", now=now, edits=((old, new),)).encoded(), request, now)
     assert reason(answer) is expected, answer
+
+
+SECOND = float(int(NOW))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ({"begins_in": 30.0}, None),
+        ({"begins_in": 31.0}, Refusal.SAML_NOT_YET_VALID),
+        ({"ends_in": -29.0}, None),
+        ({"ends_in": -30.0}, Refusal.SAML_EXPIRED),
+        ({"confirmed_for": -29.0}, None),
+        ({"confirmed_for": -30.0}, Refusal.SAML_EXPIRED),
+        ({"session": f'SessionNotOnOrAfter="{saml_idp.moment(SECOND - 29)}"'}, None),
+        ({"session": f'SessionNotOnOrAfter="{saml_idp.moment(SECOND - 30)}"'}, Refusal.SAML_EXPIRED),
+    ],
+    ids=str,
+)
+def test_clocks_may_differ_by_thirty_seconds_and_not_by_one_more(times, expected):
+    document = read_document(Response("_asked", now=SECOND, **times).encoded())
+    request = PendingRequest("_asked", ACS, SECOND, SECOND + 300)
+    ours = {"issuer": saml_idp.ENTITY_ID, "audience": saml_idp.AUDIENCE}
+    try:
+        refusal = None
+        read_claims(document, request, **ours, now=SECOND, skew_s=30)
+    except NotAccepted as no:
+        refusal = no.refusal
+    assert refusal is expected
 
 
 KEYCLOAK = '<k:KeyInfo xmlns:k="urn:keycloak:ext:key:1.0" MessageSigningKeyId="a"/>'

@@ -9,8 +9,9 @@ from helpers.lab import wait_until
 
 PER_S = 100_000
 SECONDS = 7.0
-LEAST_PER_S = 20_000
-"""What a machine that does other things too must manage to send. OpenVPN answers 10 a second."""
+LEAST_PER_S = 5_000
+"""A flood is what is far beyond the 10 that OpenVPN answers a second. How many more the sender has the time for is a
+matter of what else the machine does, and says nothing of the gateway."""
 
 
 @pytest.mark.parametrize(("kind", "own_address"), [("reset", False), ("reset", True), ("echo", False), ("peer", False)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,24 @@ def test_client_that_comes_back_at_once_from_its_port_is_served_with_its_second_
         "the second reset (2 s) is answered; an option that has to be asked for comes 5 s later"
     )
     wait_until(lambda: ends(gateway) == ["client-reconnected", "client-reconnected", "client-exit"], 5)
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_lost_ping_is_missed_and_one_that_is_only_late_is_not(site, transport):
+    """Else the tests above would fail for a machine that is busy, or for nothing."""
+    gateway, target = site.start(ping_restart_s=30), site.lab.target
+    target.run("nft", "add table ip t { chain c { type filter hook input priority 0; icmp sequence 4 drop; }; }")
+    hold = ("--generation", "2.6", "--ping", "10.20.0.10", "--pings", "3", "--hold", "3")
+    client = start(site, *hold, transport=transport)
+    wait_until(lambda: [c for c in gateway.ctl_json("connection", "list") if c["status"] == "active"], 10)
+    time.sleep(1.2)
+    gateway.running.signal(signal.SIGSTOP)
+    time.sleep(3.4)
+    gateway.running.signal(signal.SIGCONT)
+    (result,) = results(client)
+    assert result.ok, result.error
+    assert result.pings_sent - len(result.round_trips_ms) == 1, result.round_trips_ms
+    assert max(result.round_trips_ms) > 1000
 
 
 def test_changed_routes_reach_clients_that_take_updates_and_send_back_the_others(site):

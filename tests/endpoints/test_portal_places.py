@@ -145,5 +145,6 @@ async def test_strangers_with_answers_leave_places_to_people_who_log_in_to_the_v
     go_on.set()
     answers = await asyncio.gather(client, *strangers)
     assert {answer.refusal for answer in answers} == {Refusal.SAML_MALFORMED}
+    assert saml.pending == 0 and not saml._waiting, "nothing is kept of who came and went"
     saml.close()
     served.close()

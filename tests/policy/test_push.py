@@ -209,6 +209,17 @@ def test_dns_in_the_new_form_asks_about_our_domains_only_in_a_split_tunnel(facts
     ]
 
 
+@pytest.mark.parametrize(("longer", "lines"), [(0, 1), (1, 2)])
+def test_as_many_domains_share_a_line_as_fit_and_not_one_letter_more(longer: int, lines: int) -> None:
+    rest = MAX_OPTION_LENGTH - len("dns search-domains  ")
+    first = f"{'a' * 63}.{'a' * 53}"
+    second = f"{'b' * 63}.{'b' * (rest - len(first) - 64 + longer)}"
+    settings = endpoint(**{**DNS, "dns_domains": [first, second]})
+    searched = of(pushed(settings, "10.20.0.0/16", facts=OPENVPN_27), "dns")[:-1]
+    assert len(searched) == lines and len(searched[0]) == (MAX_OPTION_LENGTH if lines == 1 else 19 + len(first))
+    assert [name for line in searched for name in line.split()[2:]] == [first, second]
+
+
 def test_dns_in_the_new_form_answers_everything_in_a_full_tunnel() -> None:
     options = pushed(endpoint(**DNS), "10.20.0.0/16", facts=OPENVPN_27)
     assert of(options, "dhcp-option", "dns") == [

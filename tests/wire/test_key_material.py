@@ -94,6 +94,13 @@ def test_cbc_takes_the_hmacs_key_from_behind_the_ciphers(cipher: str, digest: st
 
 
 @pytest.mark.parametrize("cipher", AEAD_CIPHERS)
+def test_epochs_begin_with_secrets_of_one_length_whatever_the_cipher_and_without_an_iv(cipher: str) -> None:
+    keys = data_channel_keys(bytearray(v.V6_KEY2), cipher, server=True, epoch=True)
+    assert (keys.open_key, keys.seal_key) == (v.V6_KEY2[:32], v.V6_KEY2[128:160])
+    assert keys.open_iv == keys.seal_iv == b""
+
+
+@pytest.mark.parametrize("cipher", AEAD_CIPHERS)
 def test_what_one_side_seals_the_other_opens(cipher: str) -> None:
     server = DataKey(3, 7, data_channel_keys(bytearray(v.V6_KEY2), cipher, server=True))
     client = DataKey(3, 7, data_channel_keys(bytearray(v.V6_KEY2), cipher, server=False))

@@ -31,6 +31,7 @@ from cvpnd.wire.events import (
     SessionClosed,
     TlsEstablished,
 )
+from cvpnd.wire.key_method import Capability
 from cvpnd.wire.packet import ControlPacket, Opcode, Transport, parse_packet, serialise_packet
 from cvpnd.wire.reliable import payload_limit
 from cvpnd.wire.reset_cookie import ResetCookie
@@ -497,6 +498,16 @@ def test_options_that_change_before_they_are_pushed_are_pushed_as_they_are_then(
     pair.client.send_message("PUSH_REQUEST")
     pair.run(seconds=5)
     assert pair.client.options[:2] == ("ping 8", *token)
+
+
+def test_who_takes_updates_is_whom_options_can_be_changed_for() -> None:
+    takes = int(PEER_INFO_26["IV_PROTO"]) | Capability.PUSH_UPDATE
+    for proto in (PEER_INFO_26["IV_PROTO"], str(takes)):
+        pair = Pair(light_client(peer_info=PEER_INFO_26 | {"IV_PROTO": proto}))
+        pair.connect()
+        pair.run(seconds=5)
+        assert pair.session is not None
+        assert pair.session.can_change_options is (int(proto) == takes)
 
 
 def test_text_goes_both_ways() -> None:
