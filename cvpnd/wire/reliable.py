@@ -251,8 +251,7 @@ class ReliableLayer:
     def _window_open(self) -> bool:
         if not self._in_flight:
             return True
-        lowest, window = self._in_flight[0].packet_id, self._habits.send_window
-        return len(self._in_flight) < window and (self._next_id - lowest) & _MASK < window
+        return (self._next_id - self._in_flight[0].packet_id) & _MASK < self._habits.send_window
 
     def _forget(self, acknowledged: int) -> None:
         """The peer has ``acknowledged``. Repeated and invented ids find nothing and change nothing: else a few

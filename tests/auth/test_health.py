@@ -22,3 +22,10 @@ def test_a_server_that_fails_is_told_as_down_until_it_answers_or_nobody_has_aske
     assert not health.up()["b"]
     now[0] += 1
     assert health.up()["b"]
+
+
+def test_where_all_have_failed_all_are_asked() -> None:
+    health = ServerHealth(["a", "b"], lambda: 1000.0)
+    for url in ("a", "b"):
+        health.failed(url)
+    assert health.in_order() == ["a", "b"] and health.up() == {"a": False, "b": False}

@@ -140,7 +140,9 @@ def test_login_may_take_longer_than_the_hand_window() -> None:
     decided: list[CredentialsReceived] = []
     pair = Pair(light_client(hand_window_s=600.0), decide=lambda _, event: decided.append(event))
     pair.run(seconds=300)
-    assert not pair.of_server(SessionClosed)
+    assert not pair.of_server(SessionClosed) and pair.session is not None
+    due = pair.session.next_timeout()
+    assert due is None or due > pair.now, "it wakes nobody for a time that is over"
     accept_everyone(pair, decided[0])
     assert pair.run(lambda pair: pair.client.connected, seconds=1)
 
