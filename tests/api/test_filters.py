@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from helpers.served import wait_until
 
-from cvpnd.api.aws.call import FEW_VALUES, MOST_VALUES, MOST_VALUES_IN_ALL, filtered
+from cvpnd.api.aws.call import (
+    DEFAULT_PAGE,
+    FEW_VALUES,
+    LONGEST_VALUE,
+    MOST_VALUES,
+    MOST_VALUES_IN_ALL,
+    filtered,
+)
 from cvpnd.api.aws.errors import ApiError
 
 FACTS = {"name": lambda item: [item]}
@@ -31,6 +38,29 @@ async def test_each_filter_has_as_many_values_as_at_ec2() -> None:
         with pytest.raises(ApiError) as refused:
             await filtered(["7"], too_many, FACTS)
         assert refused.value.code == "FilterLimitExceeded"
+
+
+async def test_a_value_has_as_many_characters_as_a_tag() -> None:
+    longest = "v" * LONGEST_VALUE
+    assert await filtered([longest], [by(longest)], FACTS) == [longest]
+    with pytest.raises(ApiError) as refused:
+        await filtered([longest], [by(f"{longest}v")], FACTS)
+    assert refused.value.code == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize(
+    ("items", "values", "aside"),
+    [(1, FEW_VALUES, False), (DEFAULT_PAGE, 1, False), (1, FEW_VALUES + 1, True), (DEFAULT_PAGE + 1, 1, True)],
+)
+async def test_much_is_looked_through_beside_the_event_loop(items: int, values: int, aside: bool) -> None:
+    threads = set()
+
+    def look(item: str) -> list[str]:
+        threads.add(threading.current_thread())
+        return [item]
+
+    assert await filtered(numbers(items), [by(*numbers(values))], {"name": look}) == numbers(min(items, values))
+    assert (threading.main_thread() not in threads) is aside
 
 
 async def test_however_many_filter_others_find_a_thread() -> None:

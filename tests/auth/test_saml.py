@@ -631,6 +631,7 @@ def test_a_request_is_good_for_its_time_only(asked):
         ('<!DOCTYPE x [<!ENTITY a "a">]><a/>', "no XML"),
         ("<EntityDescriptor/>", "describes no SAML"),
         (metadata(login_url="javascript:alert(1)"), "no web page"),
+        (metadata(login_url="javascript://idp.example.com/%0aalert(1)"), "no web page"),
         (metadata(login_url="https://idp.example.com/ x"), "no web page"),
         (metadata(signing=key("weak", 1024)), "signing key"),
         (metadata().replace("HTTP-Redirect", "HTTP-POST"), "HTTP-Redirect"),
