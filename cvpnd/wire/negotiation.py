@@ -162,6 +162,9 @@ def negotiate(server_ciphers: Sequence[str], peer_info: PeerInfo, options: str) 
     if option_value(options, "mtu-dynamic") is not None:
         text = "Remove fragment from the client configuration"
         return Unsupported(Refusal.UNSUPPORTED_CLIENT, text, "mtu-dynamic in its options string")
+    if Capability.NCP_P2P in can:
+        text = "Put client, or pull, into the client configuration"
+        return Unsupported(Refusal.UNSUPPORTED_CLIENT, text, "it takes no pushed options, says its IV_PROTO")
     cipher, rule = choose_cipher(server_ciphers, peer_info, options)
     if cipher is None:
         text = "Data channel cipher negotiation failed (no shared cipher)"

@@ -87,6 +87,16 @@ def test_options_of_old_profiles_are_served_or_refused_in_words(site, ping):
     assert gateway.metrics().get('cvpnd_dropped_packets_total{plane="data",reason="auth_failed"}', 0) == 0
 
 
+@pytest.mark.skipif(generation() < (2, 6), reason="2.5 does not say that it pulls nothing")
+def test_who_takes_no_options_from_a_server_is_refused_instead_of_connected_in_vain(site):
+    gateway = site.start()
+    profile = site.profile()
+    profile.write_text(profile.read_text().replace("client\n", "tls-client\n", 1))
+    site.lab.openvpn(profile, "--ifconfig", "10.100.0.9", "10.100.0.1")
+    wait_until(lambda: "unsupported-client" in gateway.refusals(), 10)
+    assert {entry["connection-attempt-status"] for entry in gateway.connection_log()} == {"failed"}
+
+
 @pytest.mark.parametrize(("transport", "reason"), [("udp", "handshake-timeout"), ("tcp", "handshake-abandoned")])
 def test_who_distrusts_the_server_is_found_where_the_guide_looks(site, transport, reason):
     """It sends no alert, but falls silent or closes the connection."""

@@ -71,8 +71,9 @@ def test_a_feature_is_used_if_and_only_if_it_is_pushed(
         ("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n", "V4,dev-type tap", Refusal.UNSUPPORTED_CLIENT),
         ("IV_PROTO=990\nIV_CIPHERS=AES-256-GCM\n", "V4,mtu-dynamic", Refusal.UNSUPPORTED_CLIENT),
         ("IV_PROTO=990\nIV_CIPHERS=AES-256-CBC\n", "V4", Refusal.NO_SHARED_CIPHER),
+        ("IV_PROTO=170\nIV_CIPHERS=AES-256-GCM\n", "V4", Refusal.UNSUPPORTED_CLIENT),
     ],
-    ids=["tap", "fragment", "cipher"],
+    ids=["tap", "fragment", "cipher", "no pull"],
 )
 def test_client_that_cannot_be_served_is_told_why(info: str, options: str, refusal: Refusal) -> None:
     outcome = negotiate(OURS, parse_peer_info(info), options)
