@@ -27,8 +27,9 @@ class SessionSettings:
     a few repetitions. No limit of sessions counts it meanwhile."""
     push_repeat_s: float = 30.0
     """A PUSH_REQUEST this soon after a PUSH_REPLY crossed it on the way and gets no second one."""
-    soft_reset_interval_s: float = 5.0
-    """A client may start renegotiations no faster: each costs us a TLS handshake. It repeats a dropped one."""
+    soft_reset_interval_s: float = 4.0
+    """A client may start renegotiations no faster: each costs us a TLS handshake. It repeats a dropped one. OpenVPN
+    counts whole seconds, so that 4 may pass between two where its ``reneg-sec`` is 5."""
     max_packet_bytes: int = 1250
     """Control packets with their IP and UDP header; the reference's default, small enough for every path."""
     max_packets_before_login: int = 500

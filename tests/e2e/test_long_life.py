@@ -27,6 +27,8 @@ def test_renegotiation_under_load_loses_no_ping_and_no_connection(site, initiato
     }
     assert report["end"]["sum_received"]["bytes"] > 65e6
     assert gateway.metrics()['cvpnd_renegotiations_total{endpoint="staff"}'] >= 2
+    limited = gateway.metrics().get('cvpnd_dropped_packets_total{plane="control",reason="rate_limited"}', 0)
+    assert limited == 0 or initiator == "both", "two that begin at once are"
     assert client.connected_count == 1
     assert not re.search("TLS Error|AEAD Decrypt error|Bad packet", client.log())
 

@@ -390,6 +390,15 @@ def test_soft_resets_of_the_client_are_rate_limited() -> None:
     assert len(pair.of_server(KeysReady)) == 3, "it repeats the dropped one"
 
 
+def test_a_client_that_counts_whole_seconds_and_renews_every_five_is_never_held_up() -> None:
+    pair, session = connected(settings=SessionSettings(renegotiate_s=0))
+    for keys in (2, 3, 4):
+        pair.client.renegotiate(pair.now)
+        pair.run(seconds=4.1)
+        assert len(pair.of_server(KeysReady)) == keys
+    assert session.drops[DropReason.RATE_LIMITED] == 0
+
+
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
 def test_prf_and_exporter_stay_as_negotiated(version: int) -> None:
     for proto in ("990", "6"):
