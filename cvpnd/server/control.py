@@ -70,6 +70,7 @@ WHY_SENT_BACK: dict[Refusal | End, str] = {
     End.SESSION_TIMEOUT: TIMEOUT_TEXT,
     End.ACCOUNT_UNCHECKED: "account cannot be checked",
     End.DEVICE_LOST: "tunnel device lost",
+    End.CLIENT_RECONNECTED: "no answer, and another client came",
     Refusal.INTERNAL_ERROR: "internal error",
 }
 """In the client's own log; for any other reason the first."""

@@ -27,7 +27,7 @@ from cvpnd.server.connection import DeviceKey
 from cvpnd.server.denied import CLIENT_TEXT, FINAL_TEXT, Denied
 from cvpnd.server.grants import check_limits, client_facts, holder_of, make_grant, peer_settings
 from cvpnd.server.holder import identify
-from cvpnd.server.predecessors import end_predecessors
+from cvpnd.server.predecessors import ask, end_predecessors, in_doubt
 from cvpnd.server.token_login import keep_password, recognise, token_options, vouch_by_token
 from cvpnd.server.user_method import unchanged, vouch
 from cvpnd.store import StoreError
@@ -73,6 +73,9 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         if endpoint.leftovers is not None and endpoint.leases.waits_for(holder):
             await endpoint.leftovers.ready(holder)
             identity = _as_of_now(control, connection, credentials, account, login)
+        if (before := in_doubt(control, connection, _device(connection, credentials, identity))) is not None:
+            await ask(control, before)
+            identity = _as_of_now(control, connection, credentials, account, login)
         _let_in(control, connection, credentials, identity, account)
         control.pump(connection, control.loop.time())
     except Denied as denied:
@@ -95,11 +98,14 @@ def takes_time(endpoint: ServedEndpoint) -> bool:
 
 def log_in_at_once(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """The same where the certificate decides alone and addresses are ready, before the answer to its key leaves: by the
-    caller, who pumps the session."""
+    caller, who pumps the session. Unless a connection of before is ``in_doubt``."""
     try:
         connection.device_type = credentials.peer_info.platform
         identity = identify(connection, credentials)
         connection.common_name = identity.common_name
+        if in_doubt(control, connection, _device(connection, credentials, identity)) is not None:
+            connection.login = control.loop.create_task(log_in(control, connection, credentials))
+            return
         _let_in(control, connection, credentials, identity, None)
     except Denied as denied:
         _refuse(control, connection, denied)
@@ -122,15 +128,18 @@ def _let_in(
     connection.identity = identity
     connection.username = identity.username
     connection.person = b"" if account is None else account.person
-    device_id = credentials.peer_info.device_id
-    device = DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
-    end_predecessors(control, connection, device)
+    end_predecessors(control, connection, _device(connection, credentials, identity))
     check_limits(control, connection, identity)
     connection.facts = client_facts(connection, credentials)
-    grant = make_grant(connection.endpoint, identity, device_id, connection.facts)
+    grant = make_grant(connection.endpoint, identity, credentials.peer_info.device_id, connection.facts)
     connection.grant = grant
     token = token_options(control, connection, account, identity, credentials.username)
     control.admit(connection, peer_settings(connection, grant), grant.options, token)
+
+
+def _device(connection: Connection, credentials: CredentialsReceived, identity: Identity) -> DeviceKey:
+    device_id = credentials.peer_info.device_id
+    return DeviceKey(connection.endpoint.index, identity.certificate_fingerprint, identity.username, device_id)
 
 
 async def log_in_again(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:

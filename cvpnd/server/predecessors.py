@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ ASK_AGAIN_S = 5.0
 """An answer is good for this long, so that forged resets cost a client one small packet now and then."""
 ANSWER_TIME_S = 1.5
 """Longer than the round trip of any path that is fit for use, shorter than a starting client's patience (2 s)."""
+STARTS_OVER_S = 0.9
+"""OpenVPN pauses for a second before it starts over: whoever was heard of since is another device."""
+ANSWERS_TWICE_S = 2.5
+"""For an answer when the question, or the first answer to it, is lost: it is repeated after ``tls_timeout_s``."""
+LOOKS_EVERY_S = 0.02
 
 
 def end_predecessors(control: ControlPlane, connection: Connection, device: DeviceKey) -> None:
@@ -29,22 +35,54 @@ def end_predecessors(control: ControlPlane, connection: Connection, device: Devi
     may as well be another device of the same person, which must not be thrown out (and would come back and throw
     out this one, for ever): it is replaced only if both say that they are the same device, or if it has been
     silent for so long that a client there would have given us up and connected anew. What a device says of itself
-    is not proven, so it counts among holders of one certificate only."""
+    is not proven, so it counts among holders of one certificate only. Those of the login whose token this client shows
+    were its own."""
     link = connection.link
     if isinstance(link, UdpLink):
         for other in control.table.at_source(link.listener, link.remote):
             if other is not connection:
+                control.close(other, End.CLIENT_RECONNECTED)
+    if (token := connection.token) is not None:
+        for other in control.table.sessions_of(device.endpoint, device.username):
+            if other.token is not None and other.token.login_id == token.login_id:
                 control.close(other, End.CLIENT_RECONNECTED)
     before = control.table.identify_device(connection, device)
     if before is not None and (device.device_id or _given_up(control, before)):
         control.close(before, End.CLIENT_RECONNECTED)
 
 
+def in_doubt(control: ControlPlane, connection: Connection, device: DeviceKey) -> Connection | None:
+    """The connection of the same certificate and host that this client may have had until a moment ago, as it does
+    without a word when it starts over; or it is that of another device, behind the same router."""
+    before = control.table.latest_of(device)
+    if before is None or device.device_id or connection.token is not None or _given_up(control, before):
+        return None
+    if not isinstance(before.link, UdpLink) or before.link.remote.host != connection.link.remote.host:
+        return None
+    return before if _idle_s(control, before) > STARTS_OVER_S else None
+
+
+async def ask(control: ControlPlane, before: Connection) -> None:
+    """Until it is known whether a connection that is ``in_doubt`` still has a client. One that does not say so is told
+    to come back, should it be there all the same: this client may get its address."""
+    now = control.loop.time()
+    if not before.session.owes_answer:
+        before.session.ask_alive()
+        control.pump(before, now)
+    while before.established and before.session.owes_answer:
+        if control.loop.time() - now >= ANSWERS_TWICE_S:
+            control.restart(before, End.CLIENT_RECONNECTED)
+            return
+        await asyncio.sleep(LOOKS_EVERY_S)
+
+
 def _given_up(control: ControlPlane, connection: Connection) -> bool:
-    if connection.peer_id is None:
-        return False
-    idle_s = control.plane.peer_stats(connection.peer_id).idle_s
-    return idle_s > connection.endpoint.settings.ping_restart_s
+    return _idle_s(control, connection) > connection.endpoint.settings.ping_restart_s
+
+
+def _idle_s(control: ControlPlane, connection: Connection) -> float:
+    """For how long it has been silent; 0 before it is let in."""
+    return 0.0 if connection.peer_id is None else control.plane.peer_stats(connection.peer_id).idle_s
 
 
 def follow(control: ControlPlane, connection: Connection, event: dataplane.FloatSeen) -> None:

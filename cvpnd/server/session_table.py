@@ -184,9 +184,12 @@ class SessionTable:
         """Established ones, oldest first."""
         return list(self._by_identity.get((endpoint, any_spelling(user)), ()))
 
+    def latest_of(self, device: DeviceKey) -> Connection | None:
+        return self._by_device.get(device)
+
     def identify_device(self, connection: Connection, device: DeviceKey) -> Connection | None:
         """From now on ``connection`` is the latest one of ``device``. Returns the one that was."""
-        before = self._by_device.get(device)
+        before = self.latest_of(device)
         self._by_device[device] = connection
         connection.device = device
         return before

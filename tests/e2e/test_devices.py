@@ -87,6 +87,29 @@ def test_device_that_says_who_it_is_replaces_its_old_session_and_no_other(site, 
     assert ping(client=site.lab.clients[1]) == 1.0
 
 
+def test_client_that_starts_over_without_a_word_keeps_its_address(site, ping):
+    """As it does when it hears of another network, say; with another address it would need rights that it gave up."""
+    gateway = site.start(ping_s=10, ping_restart_s=60)
+    client = site.connect(None, "--user", "nobody", "--group", "nogroup", "--persist-key")
+    address = client.address
+    for times in (2, 3):
+        client.process.signal(signal.SIGUSR1)
+        client.wait_connected(times=times)
+        assert client.address == address and ping() == 1.0
+    assert ends(gateway) == ["client-reconnected"] * 2 and len(live(gateway)) == 1
+
+
+def test_another_device_with_the_certificate_and_behind_the_same_router_stays(site, ping):
+    gateway = site.start(ping_s=10, ping_restart_s=60)
+    phone = site.connect(name="phone")
+    time.sleep(2)  # as quiet as one that has gone
+    begun = time.monotonic()
+    laptop = site.connect(None, "--route-nopull", name="laptop")
+    assert time.monotonic() - begun < 2, "the phone has answered"
+    assert ping() == 1.0 and ends(gateway) == [] and len(live(gateway)) == 2
+    assert phone.address != laptop.address and phone.connected_count == 1
+
+
 def test_silent_session_of_the_same_certificate_gives_way(site):
     gateway = site.start(ping_s=2, ping_restart_s=4)
     first = site.connect()

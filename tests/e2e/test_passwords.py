@@ -109,10 +109,14 @@ def test_one_login_is_enough_for_renegotiations_reconnects_and_a_restart_of_the_
     gateway = start(PASSWORD)
     client = connect("alice", "right", "--reneg-sec", "5").wait_connected()
     client.login_file.unlink()
+    address = client.address
     wait_until(lambda: renegotiations(gateway) >= 2, 20)
+    begun = time.monotonic()
     client.process.signal(signal.SIGUSR1)
     client.wait_connected(times=2)
     assert asked(gateway) == 1 and ping() == 1.0
+    assert client.address == address, "its token says that it is the same"
+    assert time.monotonic() - begun < 3, "nobody has to answer for that"
     gateway.stop()
     gateway.start()
     client.wait_connected(30, times=3)
