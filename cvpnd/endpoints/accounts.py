@@ -1,5 +1,5 @@
 """Who the users are, and what becomes of sessions when that changes: the directories, the RADIUS servers that ask for
-codes, and the local users."""
+codes, the local users, and whose logins administrators have ended."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from cvpnd.config import LOCAL_DIRECTORY, Config, RadiusConfig
 from cvpnd.dataplane.api import DataPlane
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import ControlPlane
+from cvpnd.server.control import TERMINATED_TEXT, ControlPlane
 from cvpnd.spelling import any_spelling
-from cvpnd.store import Store, StoredLocalUser, StoreError, StoreUnavailable
+from cvpnd.store import RevokedLogin, Store, StoredLocalUser, StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,21 @@ class Accounts:
                 name, other, file.path,
             )  # fmt: skip
         self._spelled_alike = alike
+
+    async def look_who_was_ended(self) -> None:
+        self.end_what_others_ended(await asyncio.to_thread(self._store.revoked_logins))
+
+    def end_what_others_ended(self, stored: Mapping[str, RevokedLogin]) -> None:
+        """As the store has it."""
+        revoked = self._control.revoked_logins
+        if not (news := revoked.replace(stored, self._control.clock.now())):
+            return
+        for connection in self._control.table:
+            subjects = revoked.of_names(connection.endpoint.id, {connection.username, connection.common_name} - {""})
+            if connection.token is not None:
+                subjects.add(revoked.of_login(connection.token))
+            if connection.established and not news.isdisjoint(subjects):
+                self._control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
 
     def local_account(self, username: str) -> Account | Refused:
         return self._local.look_up(username)

@@ -132,7 +132,7 @@ class ConnectionOperations(OperationsBase):
             endings = tuple(self.unstored)
             written: dict[str, bytes] = {}
             if endings and self._stored.is_shared:  # others may have ended the same since
-                self._gateway.end_what_others_ended(await self._store(self._stored.revoked_logins))
+                self._gateway.accounts.end_what_others_ended(await self._store(self._stored.revoked_logins))
             for ending in endings:
                 mark = acting.set(ending.actor)
                 try:

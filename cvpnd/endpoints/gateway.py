@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,31 +32,26 @@ from cvpnd.endpoints.login_parts import LoginParts
 from cvpnd.endpoints.managed import ManagedEndpoints, ManagedError
 from cvpnd.endpoints.plan import host_plan
 from cvpnd.endpoints.pools import Pools
+from cvpnd.endpoints.rules_in_force import RulesInForce, rules_of
 from cvpnd.endpoints.running import Keepers, RunningEndpoint
 from cvpnd.endpoints.set_aside import EndpointsAside
 from cvpnd.endpoints.timekeeping import Timekeeper
 from cvpnd.handlers.opening import HandlerError
 from cvpnd.host.errors import HostError
 from cvpnd.host.gateway import HostGateway
-from cvpnd.policy.compile import compile_prefixes, compile_rules
-from cvpnd.policy.leases import LeasePool
-from cvpnd.policy.model import IPNetwork, Rule
-from cvpnd.policy.routes import endpoint_routes, endpoint_rules
+from cvpnd.policy.routes import endpoint_routes
 from cvpnd.policy.rule_table import RuleTable
 from cvpnd.reasons import End
-from cvpnd.server.connection import Connection
-from cvpnd.server.control import TERMINATED_TEXT, ControlPlane
-from cvpnd.server.endpoint import Proof, ServedEndpoint
+from cvpnd.server.control import ControlPlane
+from cvpnd.server.endpoint import ServedEndpoint
 from cvpnd.server.leftovers import Leftovers
 from cvpnd.server.session_timeouts import SessionTimeouts
 from cvpnd.server.sockets import ListenError
 from cvpnd.server.unrouted import forget_unrouted
-from cvpnd.store import RevokedLogin, Store, StoreError
+from cvpnd.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
-MANY_PREFIXES = 100
-"""From here on rules are compiled beside the event loop."""
 LONGEST_GRACE_S = 3.0
 """In a change: it holds the store meanwhile, for which others wait 5 s (``store.sqlite``, ``store.postgresql``)."""
 
@@ -77,6 +72,7 @@ class Gateway:
         self.control = control
         self.store = store
         self.accounts = Accounts(plane, control, store)
+        self.rules = RulesInForce(plane, control.table)
         self.identity_providers = IdentityProviders(control, store)
         self.timeouts = SessionTimeouts(control)
         self.timekeeper = Timekeeper(control.clock, store)
@@ -156,30 +152,15 @@ class Gateway:
         may not go where any more before anything else, and what a rule gives once routes and firewall are those that
         belong to it."""
         try:
-            await self._look_again_who_was_ended()
+            await self.accounts.look_who_was_ended()
             self.accounts.set_local_users(self.config, await asyncio.to_thread(self.store.local_users))
             for served in self.endpoints:
-                rules = await asyncio.to_thread(self._rules_of, served.settings)
+                rules = await asyncio.to_thread(rules_of, served.settings, self.store)
                 if rules != served.rules:
-                    await self._narrow_rules(served, rules)
+                    await self.rules.narrow(served, rules)
             await self._become(self.config, again=False, setting_aside=self.store.is_shared)
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
-
-    async def _look_again_who_was_ended(self) -> None:
-        self.end_what_others_ended(await asyncio.to_thread(self.store.revoked_logins))
-
-    def end_what_others_ended(self, stored: Mapping[str, RevokedLogin]) -> None:
-        """As the store has it."""
-        revoked = self.control.revoked_logins
-        if not (news := revoked.replace(stored, self.control.clock.now())):
-            return
-        for connection in self.control.table:
-            subjects = revoked.of_names(connection.endpoint.id, {connection.username, connection.common_name} - {""})
-            if connection.token is not None:
-                subjects.add(revoked.of_login(connection.token))
-            if connection.established and not news.isdisjoint(subjects):
-                self.control.halt(connection, End.TERMINATED, TERMINATED_TEXT)
 
     async def reload(self) -> dict[str, object]:
         """Read the file again and make it so. Raises ``GatewayError``; then the old configuration runs on."""
@@ -268,53 +249,26 @@ class Gateway:
         config = file.model_copy(update={"endpoints": (*checked.of_file, *checked.managed)})
         self.control.set_limits(config.daemon.strangers)
         users = await asyncio.to_thread(self.store.local_users)
-        parts = await asyncio.to_thread(LoginParts.open, file, self._login_parts, read=read) if again else None
-        await self.identity_providers.read(config, again=again, read=read)
-        if parts is not None:
-            self.accounts.set_radius(parts.radius)
-            self.accounts.set_directories({each.id: directory for each, directory in parts.directories.items()})
-            self.control.handlers.replace(parts.handlers.values())
-        await self._look_again_who_was_ended()
-        if any(endpoint.user_method is not None for endpoint in config.endpoints):
-            self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
-        await self.accounts.set_kept_passwords(file, tidy=again)
+        parts = await self._change_logins(config, again=again, read=read)
         wanted = {endpoint.id: endpoint for endpoint in config.endpoints}
         leaving = [each for each in self._running.values() if each.needs_replacing(wanted.get(each.served.id))]
+        staying = [each for each in self._running.values() if each not in leaving]
         coming: dict[str, RuleTable] = {}
-        for running in list(self._running.values()):  # what is taken away goes before anything takes time
+        for running in staying:  # what is taken away goes before anything takes time
             served = running.served
-            if running in leaving:
-                continue
-            await self._trust(running, checked.keepers[served.id])
+            await running.trust(*checked.keepers[served.id])
             if again or served.narrowed_to is not None:
-                rules = await asyncio.to_thread(self._rules_of, wanted[served.id])
-                if served.narrowed_to is not None or rules != served.rules:
-                    await self._narrow_rules(served, rules)
-                    coming[served.id] = rules
-        self.accounts.set_local_users(file, users)
+                coming |= await self._narrow_to(served, wanted[served.id])
+        self.accounts.set_local_users(config, users)
         await self._send_away(leaving, End.CONFIGURATION_CHANGED, self._grace_s(), config.endpoints)
-        devices = {
-            e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
-            for e in config.endpoints
-        }
-        plan = host_plan(config, devices, self.plane.workers)
-        if not self.revision:
-            await self._host.up(plan)
-        elif again or plan != self._host.in_place:
-            await self._host.update(plan, look=again)
+        devices = await self._change_host(config, again=again)
         for endpoint in config.endpoints:
-            here = self._running.get(endpoint.id)
-            if here is None:
-                rules = await asyncio.to_thread(self._rules_of, endpoint)
-                pool = await self._pools.take(endpoint)
-                self._add(config, endpoint, devices[endpoint.id], checked.keepers[endpoint.id], rules, pool)
+            if (here := self._running.get(endpoint.id)) is None:
+                await self._serve(config, endpoint, devices[endpoint.id], checked.keepers[endpoint.id])
                 continue
             if endpoint.id in coming:  # and what is given, when routes and firewall are those that belong to it
-                await self._put_all_rules_in_force(here.served, coming[endpoint.id])
-            routes = here.served.routes
-            here.configure(config, endpoint, self.timeouts)
-            if here.served.routes != routes:
-                await asyncio.to_thread(forget_unrouted, here.served.leases, routes, here.served.routes)
+                await self.rules.put_all(here.served, coming[endpoint.id])
+            await self._configure(here, config, endpoint)
         for endpoint_id in self._pools.settle() - wanted.keys():
             self.control.tally.forget(endpoint_id)
         await asyncio.to_thread(self._managed.forget, checked.managed)
@@ -324,27 +278,50 @@ class Gateway:
             self.identity_providers.keeper.settle()
         self._could_not_go_back = self._could_not_go_back and not again
 
+    async def _change_logins(self, config: Config, *, again: bool, read: bool) -> LoginParts | None:
+        """By what people log in from now on, and who may no more. The parts are to be kept once all is in force."""
+        parts = await asyncio.to_thread(LoginParts.open, config, self._login_parts, read=read) if again else None
+        await self.identity_providers.read(config, again=again, read=read)
+        if parts is not None:
+            self.accounts.set_radius(parts.radius)
+            self.accounts.set_directories({each.id: directory for each, directory in parts.directories.items()})
+            self.control.handlers.replace(parts.handlers.values())
+        await self.accounts.look_who_was_ended()
+        if any(endpoint.user_method is not None for endpoint in config.endpoints):
+            self.control.token_key = TokenKey(await asyncio.to_thread(self.store.gateway_secret, "auth-token"))
+        await self.accounts.set_kept_passwords(config, tidy=again)
+        return parts
+
+    async def _narrow_to(self, served: ServedEndpoint, endpoint: EndpointConfig) -> dict[str, RuleTable]:
+        """By id, the rules to come, unless they are in force already."""
+        rules = await asyncio.to_thread(rules_of, endpoint, self.store)
+        if served.narrowed_to is None and rules == served.rules:
+            return {}
+        await self.rules.narrow(served, rules)
+        return {served.id: rules}
+
+    async def _change_host(self, config: Config, *, again: bool) -> dict[str, str]:
+        """The endpoints' devices, by id."""
+        devices = {
+            e.id: self._running[e.id].served.interface if e.id in self._running else f"cvpn{next(self._device_numbers)}"
+            for e in config.endpoints
+        }
+        plan = host_plan(config, devices, self.plane.workers)
+        if not self.revision:
+            await self._host.up(plan)
+        elif again or plan != self._host.in_place:
+            await self._host.update(plan, look=again)
+        return devices
+
     def _listening(self, endpoint_id: str) -> tuple[Listen, ...]:
         running = self._running.get(endpoint_id)
         return () if running is None else running.served.settings.listen
 
-    def _rules_of(self, endpoint: EndpointConfig) -> RuleTable:
-        """Those of the file before those of the store."""
-        stored = self.store.rules(endpoint.id)
-        of_store = (Rule(r.network, r.group, r.description, "store") for r in stored)
-        return RuleTable([*endpoint_rules(endpoint), *of_store])
-
     # -- one endpoint ---------------------------------------------------------------------------------------
 
-    def _add(
-        self,
-        config: Config,
-        endpoint: EndpointConfig,
-        device: str,
-        keepers: Keepers,
-        rules: RuleTable,
-        pool: LeasePool,
-    ) -> None:
+    async def _serve(self, config: Config, endpoint: EndpointConfig, device: str, keepers: Keepers) -> None:
+        rules = await asyncio.to_thread(rules_of, endpoint, self.store)
+        pool = await self._pools.take(endpoint)
         trust, protection = keepers
         index = next(self._indexes)
         offload = TunOffload[self._host.tun_offload(endpoint.name).name]
@@ -368,10 +345,11 @@ class Gateway:
             self._remove(running)
             raise
 
-    async def _trust(self, running: RunningEndpoint, keepers: Keepers) -> None:
-        running.served.trust_keeper, running.protection = keepers
-        running.protect()
-        await self._end_untrusted(running.served)
+    async def _configure(self, running: RunningEndpoint, config: Config, endpoint: EndpointConfig) -> None:
+        served, before = running.served, running.served.routes
+        running.configure(config, endpoint, self.timeouts)
+        if served.routes != before:
+            await asyncio.to_thread(forget_unrouted, served.leases, before, served.routes)
 
     def _grace_s(self) -> float:
         """For a change."""
@@ -415,48 +393,13 @@ class Gateway:
         except _FAILURES as error:
             raise GatewayError(str(error)) from error
 
-    # -- rules and trust --------------------------------------------------------------------------------------------
-
-    async def _put_all_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
-        """Once routes and firewall are those that belong to them. Whoever is cancelled in here has changed nothing."""
-        table = await asyncio.to_thread(compile_rules, rules, served.groups)
-        served.set_rules(self.plane, rules, self.control.table, table)
-
-    async def _narrow_rules(self, served: ServedEndpoint, coming: RuleTable) -> None:
-        """To what is in force and those to come both allow."""
-        served.narrow_rules(self.plane, self.control.table, await asyncio.to_thread(served.narrower, coming))
-
-    async def put_rules_in_force(self, served: ServedEndpoint, rules: RuleTable) -> None:
-        """As far as the endpoint is not narrowed: by a change that could be neither made nor taken back, and then what
-        they would give has to wait for ``come_back``."""
-        if served.narrowed_to is None:
-            await self._put_all_rules_in_force(served, rules)
-            return
-        await self._narrow_rules(served, rules)
-        served.rules = rules
-
-    async def put_changed_rules_in_force(
-        self, served: ServedEndpoint, rules: RuleTable, prefixes: Collection[IPNetwork]
-    ) -> None:
-        """The same, where ``rules`` differ from those in force on these prefixes only."""
-        if served.narrowed_to is not None:
-            await self.put_rules_in_force(served, rules)
-            return
-        if len(prefixes) > MANY_PREFIXES:
-            changes = await asyncio.to_thread(compile_prefixes, rules, prefixes, served.groups)
-        else:
-            changes = compile_prefixes(rules, prefixes, served.groups)
-        served.change_rules(self.plane, rules, self.control.table, changes)
+    # -- files ----------------------------------------------------------------------------------------------
 
     async def poll_trust(self, now: float) -> None:
         """Read certificates, CRLs and control-channel keys again if their files changed. What cannot be read is logged
         by name, and what was read before stays."""
         for running in list(self._running.values()):
-            served = running.served
-            await asyncio.to_thread(running.protection.poll, now)
-            running.protect()
-            await asyncio.to_thread(served.trust_keeper.poll, now)
-            await self._end_untrusted(served)
+            await running.poll_files(now)
         await asyncio.to_thread(self._crl_memory.keep, [each for each in self.endpoints if not self.is_managed(each)])
 
     async def look_for_changed_files(self) -> None:
@@ -470,35 +413,8 @@ class Gateway:
     async def reload_trust(self) -> list[TrustError]:
         """Read certificates and CRLs again now, whether or not their files seem to have changed. Returns why that is
         not so everywhere."""
-        problems = []
-        for served in self.endpoints:
-            await asyncio.to_thread(served.trust_keeper.reload)
-            await self._end_untrusted(served)
-            if (problem := served.trust_keeper.last_error) is not None:
-                problems.append(problem)
-        return problems
+        problems = [await running.reload_trust() for running in list(self._running.values())]
+        return [problem for problem in problems if problem is not None]
 
-    async def _end_untrusted(self, served: ServedEndpoint) -> None:
-        """Sessions that are revoked by now, or whose authority was taken away, end at once; who merely would not be let
-        in any more (an expired CRL, say) stays until renegotiation asks again. Who logs in meanwhile is judged by the
-        trust of now."""
-        trust = served.trust
-        if trust is served.judged_by:
-            return
-        established = [each for each in self.control.table if each.endpoint is served and each.established]
-        proven: Mapping[Connection, Proof] = {}
-        if set(trust.authorities) != set(served.judged_by.authorities):
-            proven = await asyncio.to_thread(served.prove_again, established)
-        for connection in established:
-            end = served.lost_trust(connection, proven.get(connection)) if connection.established else None
-            if end is not None:
-                self.control.halt(connection, end, _LOST_TRUST[end])
-        served.judged_by = trust
-
-
-_LOST_TRUST = {
-    End.CERTIFICATE_REVOKED: "Certificate revoked",
-    End.CERTIFICATE_UNKNOWN_CA: "Certificate authority removed",
-}
 
 _FAILURES = (TrustError, HostError, ListenError, ManagedError, DirectoryError, HandlerError, StoreError, OSError)

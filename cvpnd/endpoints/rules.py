@@ -16,9 +16,9 @@ from cvpnd.auth.directory import Account
 from cvpnd.auth.identity import Refused
 from cvpnd.config import LOCAL_DIRECTORY, EgressConfig
 from cvpnd.endpoints import views
-from cvpnd.endpoints.gateway import MANY_PREFIXES
 from cvpnd.endpoints.model import Explanation, OperationError, RuleView
 from cvpnd.endpoints.operations import OperationsBase, network, one_line
+from cvpnd.endpoints.rules_in_force import MANY_PREFIXES
 from cvpnd.policy.compile import admits, group_bits
 from cvpnd.policy.decide import Decision, best_route, decide
 from cvpnd.policy.model import IPAddress, IPNetwork, Route, Rule
@@ -63,8 +63,8 @@ class RuleOperations(OperationsBase):
             now = time.time()
             rows = [StoredRule(served.id, rule.network, rule.group, rule.description, now) for rule in new]
             await self._store(self._stored.add_rules, rows)
-            change.undo(partial(self._gateway.put_rules_in_force, served, before))
-            await self._gateway.put_changed_rules_in_force(served, after, {rule.network for rule in new})
+            change.undo(partial(self._gateway.rules.put, served, before))
+            await self._gateway.rules.put_changed(served, after, {rule.network for rule in new})
             return [views.rule_view(served, rule) for rule in new]
 
     def _check_new(self, served: ServedEndpoint, new: Sequence[Rule]) -> None:
@@ -100,8 +100,8 @@ class RuleOperations(OperationsBase):
                 )
             with self._shown_as("revoking", served.id, str(prefix), group):
                 await self._store(self._stored.remove_rule, served.id, prefix, group)
-                change.undo(partial(self._gateway.put_rules_in_force, served, before))
-                await self._gateway.put_changed_rules_in_force(served, before.without(rule), [prefix])
+                change.undo(partial(self._gateway.rules.put, served, before))
+                await self._gateway.rules.put_changed(served, before.without(rule), [prefix])
             return views.rule_view(served, rule)
 
     async def explain(self, who: str, destination: str, endpoint: str | None, groups: tuple[str, ...]) -> Explanation:

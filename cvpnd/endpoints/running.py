@@ -1,10 +1,13 @@
-"""One endpoint while it runs: its listeners, and what a changed configuration means to whoever is connected there."""
+"""One endpoint while it runs: its listeners, and what a changed configuration, or certificate file, means to whoever is
+connected there."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from cvpnd.auth.files import TrustError
 from cvpnd.auth.watch import TrustKeeper
 from cvpnd.config import Config, EndpointConfig, Listen
 from cvpnd.endpoints.protection import ProtectionKeeper
@@ -13,7 +16,7 @@ from cvpnd.policy.routes import endpoint_routes
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
 from cvpnd.server.control import ControlPlane
-from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.endpoint import Proof, ServedEndpoint
 from cvpnd.server.listener import Listener, TcpListener, UdpListener
 from cvpnd.server.login import put_off
 from cvpnd.server.session_timeouts import SessionTimeouts
@@ -22,6 +25,10 @@ log = logging.getLogger(__name__)
 
 Keepers = tuple[TrustKeeper, ProtectionKeeper]
 """Of what an endpoint has in files."""
+_LOST_TRUST = {
+    End.CERTIFICATE_REVOKED: "Certificate revoked",
+    End.CERTIFICATE_UNKNOWN_CA: "Certificate authority removed",
+}
 
 
 class RunningEndpoint:
@@ -77,6 +84,43 @@ class RunningEndpoint:
             else:
                 told += put_off(self._control, connection, elsewhere=elsewhere)
         return told
+
+    async def trust(self, trust_keeper: TrustKeeper, protection: ProtectionKeeper) -> None:
+        """By these keepers from now on."""
+        self.served.trust_keeper, self.protection = trust_keeper, protection
+        self.protect()
+        await self._end_untrusted()
+
+    async def poll_files(self, now: float) -> None:
+        """What cannot be read is logged, and what was read before stays."""
+        await asyncio.to_thread(self.protection.poll, now)
+        self.protect()
+        await asyncio.to_thread(self.served.trust_keeper.poll, now)
+        await self._end_untrusted()
+
+    async def reload_trust(self) -> TrustError | None:
+        """Read certificates and CRLs again, whether or not their files seem to have changed. Returns why that is not
+        so."""
+        await asyncio.to_thread(self.served.trust_keeper.reload)
+        await self._end_untrusted()
+        return self.served.trust_keeper.last_error
+
+    async def _end_untrusted(self) -> None:
+        """Sessions that are revoked by now, or whose authority was taken away, end at once; who merely would not be let
+        in any more (an expired CRL, say) stays until renegotiation asks again. Who logs in meanwhile is judged by the
+        trust of now."""
+        served, trust = self.served, self.served.trust
+        if trust is served.judged_by:
+            return
+        established = [each for each in self.connections if each.established]
+        proven: Mapping[Connection, Proof] = {}
+        if set(trust.authorities) != set(served.judged_by.authorities):
+            proven = await asyncio.to_thread(served.prove_again, established)
+        for connection in established:
+            end = served.lost_trust(connection, proven.get(connection)) if connection.established else None
+            if end is not None:
+                self._control.halt(connection, end, _LOST_TRUST[end])
+        served.judged_by = trust
 
     def protect(self) -> None:
         """With the control-channel keys as they were read last."""

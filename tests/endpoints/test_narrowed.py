@@ -14,8 +14,8 @@ from helpers.mutants import Mutant
 from helpers.served import Served
 
 from cvpnd.dataplane.reference_forward import allowed
-from cvpnd.endpoints import gateway as gateway_module
-from cvpnd.endpoints.gateway import Gateway
+from cvpnd.endpoints import rules_in_force
+from cvpnd.endpoints.rules_in_force import RulesInForce
 from cvpnd.policy.compile import group_bits
 from cvpnd.policy.decide import decide
 from cvpnd.policy.model import Rule
@@ -53,27 +53,27 @@ def reach_by(rules: RuleTable) -> set[tuple[frozenset[str], object]]:
 
 async def story(served: Served, seed: int) -> None:
     """Whatever can be tried of an endpoint while it is narrowed, by chance; at its end all is in force again."""
-    gateway, endpoint, chance = Gateway.__new__(Gateway), served.endpoint, random.Random(seed)
-    gateway.plane, gateway.control = served.plane, served.control
-    await gateway._put_all_rules_in_force(endpoint, some_rules(chance))
+    endpoint, chance = served.endpoint, random.Random(seed)
+    in_force = RulesInForce(served.plane, served.control.table)
+    await in_force.put_all(endpoint, some_rules(chance))
     assert reach(served) == reach_by(endpoint.rules)
     for step in range(STEPS):
         before, rules, most = endpoint.rules, list(endpoint.rules), reach(served)
         kind = chance.choice(("coming", "revoked", "taken back")) if step and rules else "coming"
         if kind == "coming":  # of a reload, of going back from it, of another gateway
             new = some_rules(chance)
-            await gateway._narrow_rules(endpoint, new)
+            await in_force.narrow(endpoint, new)
         else:
             gone = chance.choice(rules)
             new = before.without(gone)
-            await gateway.put_changed_rules_in_force(endpoint, new, [gone.network])
+            await in_force.put_changed(endpoint, new, [gone.network])
             assert endpoint.rules == new, "nobody is shown a rule that was revoked"
         assert reach(served) <= most & reach_by(new), (seed, step, kind)
         if kind == "taken back":  # as the store could not keep it
-            await gateway.put_rules_in_force(endpoint, before)
+            await in_force.put(endpoint, before)
             assert endpoint.rules == before and reach(served) <= most, (seed, step, kind)
         assert endpoint.narrowed_to is not None
-    await gateway._put_all_rules_in_force(endpoint, endpoint.rules)
+    await in_force.put_all(endpoint, endpoint.rules)
     assert endpoint.narrowed_to is None and reach(served) == reach_by(endpoint.rules)
 
 
@@ -83,10 +83,10 @@ async def test_nothing_widens_an_endpoint_that_is_narrowed(served: Served) -> No
 
 
 def planted() -> Iterator[Mutant]:
-    yield Mutant(gateway_module, "Gateway.put_rules_in_force", "if served.narrowed_to is None:", "if True:")
+    yield Mutant(rules_in_force, "RulesInForce.put", "if served.narrowed_to is None:", "if True:")
     yield Mutant(
-        gateway_module,
-        "Gateway.put_changed_rules_in_force",
+        rules_in_force,
+        "RulesInForce.put_changed",
         "if served.narrowed_to is not None:",
         "if False:",
     )

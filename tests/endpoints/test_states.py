@@ -35,10 +35,14 @@ class SlowGateway:
     def endpoints(self) -> list[Any]:
         return [self.served]
 
-    async def put_changed_rules_in_force(self, served: Any, rules: RuleTable, _prefixes: Any) -> None:
-        await self.put_rules_in_force(served, rules)
+    @property
+    def rules(self) -> SlowGateway:
+        return self
 
-    async def put_rules_in_force(self, served: Any, rules: RuleTable) -> None:
+    async def put_changed(self, served: Any, rules: RuleTable, _prefixes: Any) -> None:
+        await self.put(served, rules)
+
+    async def put(self, served: Any, rules: RuleTable) -> None:
         self.asked.set()
         await self.go_on.wait()
         if self.fails and len(rules) == 0:

@@ -23,6 +23,7 @@ from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import OperationError
 from cvpnd.endpoints.profiles import ProfileOperations
+from cvpnd.endpoints.running import RunningEndpoint
 from cvpnd.pki.authority import Authority
 from cvpnd.pki.issue import issue_client
 from cvpnd.pki.revocation import ensure_crl
@@ -133,10 +134,14 @@ async def test_a_revocation_that_an_endpoint_cannot_read_is_no_success(tmp_path:
     (certificate, private_key), bundle = certs.server().write(tmp_path, "server"), tmp_path / "ca.crt"
     bundle.write_bytes(certs.authority().certificate_pem)
     keeper = TrustKeeper(CertificateSettings(certificate=certificate, private_key=private_key, client_ca=bundle))
+    served: Any = SimpleNamespace(
+        trust_keeper=keeper, trust=None, judged_by=None, settings=SimpleNamespace(legacy_cbc_ciphers=())
+    )
+    nothing: Any = None
     gateway: Any = SimpleNamespace(
         config=SimpleNamespace(pki=SimpleNamespace(directory=authority.directory)),
-        endpoints=[SimpleNamespace(trust_keeper=keeper)],
-        _end_untrusted=lambda *_: asyncio.sleep(0),
+        endpoints=[served],
+        _running={"e": RunningEndpoint(served, nothing, nothing)},
     )
     gateway.reload_trust = lambda: Gateway.reload_trust(gateway)
     operations = ProfileOperations(gateway)
