@@ -61,10 +61,10 @@ class _User:
 class BoundUsers:
     """Any thread may call it. Nobody waits for a connection while they hold the registry's lock."""
 
-    def __init__(self, unchecked_s: float, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """``unchecked_s``: how long an account that cannot be looked at is as it was. ``idle_s``: how long a connection
-        on which nobody looks is kept."""
-        self.unchecked_s, self.idle_s = unchecked_s, idle_s
+    def __init__(self, unchecked_s: float, unused_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """``unchecked_s``: how long an account that cannot be looked at is as it was. ``unused_s``: how long a
+        connection on which nobody looks is kept."""
+        self.unchecked_s, self.unused_s = unchecked_s, unused_s
         self._clock = clock
         self._lock = threading.Lock()
         self._closed = False
@@ -186,9 +186,9 @@ class BoundUsers:
         unused = []
         while self._open:
             user, used_at = next(iter(self._open.values()))
-            if len(self._open) <= MOST_CONNECTIONS and now - used_at < self.idle_s:
+            if len(self._open) <= MOST_CONNECTIONS and now - used_at < self.unused_s:
                 break
-            if now - used_at < self.idle_s:
+            if now - used_at < self.unused_s:
                 log.warning("%s is not looked at any more: over %d others are", user.account.name, MOST_CONNECTIONS)
             del self._open[id(user)]
             unused.append(user)

@@ -59,16 +59,16 @@ class Kind(NamedTuple):
     stamps: tuple[str, ...]
     """The attribute that no two accounts ever share, and one that changes with the password."""
     state: tuple[str, ...]
-    needed: tuple[str, ...] = ()
-    """Of those, what each account has that may be looked at."""
-    missed: tuple[str, ...] = ()
-    """What it has as well, but at servers that have a part of it alone (a global catalog)."""
+    always_read: tuple[str, ...] = ()
+    """Of those, what each account has for whoever may look at it: who is without is not let in."""
+    mostly_read: tuple[str, ...] = ()
+    """What it has as well, but at servers that have a part of it alone (a global catalog): that is told."""
 
 
 ACTIVE_DIRECTORY = Kind(
     "(objectCategory=person)(objectClass=user)", "sAMAccountName", "sAMAccountName", "(objectClass=group)",
     ("objectGUID", "pwdLastSet"), ("userAccountControl", "accountExpires", "objectSid"),
-    needed=("userAccountControl",), missed=("accountExpires", "pwdLastSet"),
+    always_read=("userAccountControl",), mostly_read=("accountExpires", "pwdLastSet"),
 )  # fmt: skip
 OPENLDAP = Kind(
     "(objectClass=person)", "uid", "cn", "(!(objectClass=person))", ("entryUUID", "pwdChangedTime"),
@@ -158,7 +158,8 @@ class LdapDirectory:
         self._unchecked_s = unchecked_s
         self._settings = settings
         self._servers = servers
-        self._bound = BoundUsers(unchecked_s, UNUSED_LOOKS * good_for_s)
+        self._unused_s = UNUSED_LOOKS * good_for_s
+        self._bound = BoundUsers(unchecked_s, self._unused_s)
         self._told: set[str] = set()
         """Which attributes cannot be read."""
 
@@ -173,9 +174,8 @@ class LdapDirectory:
         if (self._settings, self._servers.urls) != (before._settings, before._servers.urls):
             before.close()
             return False
-        idle_s = self._bound.idle_s
         self._bound = before._bound
-        self._bound.unchecked_s, self._bound.idle_s = self._unchecked_s, idle_s
+        self._bound.unchecked_s, self._bound.unused_s = self._unchecked_s, self._unused_s
         return True
 
     def anew(self) -> LdapDirectory:
@@ -345,7 +345,7 @@ class LdapDirectory:
 
     def _account(self, session: LdapSession, entry: Entry) -> Account | Refused:
         kind = self._settings.kind
-        if unread := next((each for each in kind.needed if not entry.text(each)), ""):
+        if unread := next((each for each in kind.always_read if not entry.text(each)), ""):
             return Refused(
                 Refusal.ACCOUNT_UNCHECKED,
                 f"{unread} of {entry.dn} cannot be read at {session.url}, so nobody would see that it is disabled; "
@@ -353,9 +353,9 @@ class LdapDirectory:
             )
         if (refusal := entry_refusal(entry)) is not None:
             return Refused(refusal, entry.dn)
-        for missed in (each for each in kind.missed if not entry.text(each)):
+        for unread in (each for each in kind.mostly_read if not entry.text(each)):
             self._tell_once(
-                missed, f"{session.url}: {missed} of {entry.dn} cannot be read: that it changes is noticed at the next "
+                unread, f"{session.url}: {unread} of {entry.dn} cannot be read: that it changes is noticed at the next "
                 "login with a password, and by no session or token before; ask a domain controller and not its global "
                 "catalog, and let whoever is bound read it",
             )  # fmt: skip

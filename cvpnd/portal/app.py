@@ -25,7 +25,7 @@ from cvpnd.ops.logs import RateLimited
 from cvpnd.portal.pages import HEADERS, message, page, redirect
 from cvpnd.portal.requests import Malformed, SourceRate, is_click, read_form
 from cvpnd.portal.self_service import Desk, SelfService
-from cvpnd.portal.sign_on import PASSING
+from cvpnd.portal.sign_on import COME_AGAIN
 from cvpnd.reasons import PortalRefusal
 from cvpnd.server.admission import prefixes
 from cvpnd.server.memory import Reserve, Share
@@ -242,7 +242,7 @@ class Portal:
     def _refuse_login(self, request: Request, login: WebLogin, refused: Refused) -> Response:
         """The identity provider's answer lets nobody in: the client hears no, and the log why."""
         self._logins.end(login, refused)
-        word = PASSING.get(refused.refusal, PortalRefusal.ASSERTION_REFUSED)
+        word = COME_AGAIN.get(refused.refusal, PortalRefusal.ASSERTION_REFUSED)
         return self._refuse(request, word, f"{refused.refusal}: {refused.detail}")
 
     def _is_own_form(self, request: Request) -> bool:

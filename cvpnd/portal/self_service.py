@@ -27,7 +27,7 @@ from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect
 from cvpnd.portal.requests import is_click, read_form
 from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
-from cvpnd.portal.sign_on import PASSING, SignOn, SignOnDesk
+from cvpnd.portal.sign_on import COME_AGAIN, SignOn, SignOnDesk
 from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.secret import Secret
 
@@ -38,15 +38,14 @@ COOKIE = "__Host-self-service-"
 """And the endpoint's id. Browsers take this prefix only over https, for this host alone and without a Domain."""
 WRONG = "This did not work. Look at the user name, the password and the code, and try again."
 LATER = "The login service takes no more logins at this moment. Try again later."
-PASSING_HERE = {
-    *PASSING,
+PASSES_BY_ITSELF = COME_AGAIN.keys() | {
     Refusal.DIRECTORY_TIMEOUT,
     Refusal.DIRECTORY_UNAVAILABLE,
     Refusal.RADIUS_UNAVAILABLE,
     Refusal.RADIUS_UNVERIFIED,
     Refusal.SHUTTING_DOWN,
 }
-"""What passes by itself, and is told of; for any other reason people hear ``WRONG``."""
+"""Of logins with a password; for any other reason people hear ``WRONG``."""
 
 
 class Download(NamedTuple):
@@ -227,7 +226,7 @@ class SelfService:
         if isinstance(answer, Refused) and not isinstance(answer, Asked):
             self._refuse(request, PortalRefusal.LOGIN_REFUSED, f"at {endpoint.name}: {answer.refusal}: "
                          f"{answer.detail[:200]!r}")  # fmt: skip
-            return self._login_page(request, endpoint, LATER if answer.refusal in PASSING_HERE else WRONG, 403)
+            return self._login_page(request, endpoint, LATER if answer.refusal in PASSES_BY_ITSELF else WRONG, 403)
         lifetime_s = ASKED_S if isinstance(answer, Asked) else SESSION_S
         now = self._clock()
         name = answer.name if isinstance(answer, Account) else username  # an answer has to come under the same as it

@@ -34,12 +34,12 @@ from cvpnd.reasons import PortalRefusal, Refusal
 
 NO_CLIENT = "self-service"
 """In the place of a client certificate's fingerprint."""
-PASSING = {
+COME_AGAIN = {
     Refusal.DATABASE_UNAVAILABLE: PortalRefusal.DATABASE_UNAVAILABLE,
     Refusal.LOGIN_THROTTLED: PortalRefusal.TOO_MANY_REQUESTS,
     Refusal.TOO_MANY_LOGINS: PortalRefusal.TOO_MANY_REQUESTS,
 }
-"""What people are told to come again for, whichever way they log in."""
+"""What people are told to come again for, whichever way they log in; and as what the portal counts that."""
 
 
 class SignOnDesk(Protocol):
@@ -154,7 +154,7 @@ class SignOn:
 
     def _refuse_login(self, request: Request, endpoint: EndpointConfig, refused: Refused) -> Response:
         detail = f"at {endpoint.name}: {refused.refusal}: {refused.detail[:200]!r}"
-        return self._refuse(request, PASSING.get(refused.refusal, PortalRefusal.LOGIN_REFUSED), detail)
+        return self._refuse(request, COME_AGAIN.get(refused.refusal, PortalRefusal.LOGIN_REFUSED), detail)
 
 
 def _visitor(endpoint: EndpointConfig) -> Visitor:

@@ -472,7 +472,7 @@ def test_connections_of_those_who_have_bound_are_few_and_end_when_nobody_looks(
             now[0] += 1
         assert [user.account.name for user, _ in bound._open.values()] == ["alice", "müller"]
         assert direct.unchecked() == 1, "bob"
-        now[0] += bound.idle_s - 2
+        now[0] += bound.unused_s - 2
         assert isinstance(direct.look_up("alice"), Account)
         now[0] += 2
         assert isinstance(direct.look_up("alice"), Account)
