@@ -1,17 +1,12 @@
-/* ControlKeys and ControlChannel: arguments in, bytes and words out.
+/* ControlChannel: arguments in, bytes and words out.
  *
- * Unlike the other types these keep the GIL, which is their lock: a call takes a few microseconds, and the contexts of
- * ControlKeys are shared by all channels of an endpoint. A channel holds a reference to those it was made with. */
+ * Like ControlKeys, and unlike the other types, it keeps the GIL, which is its lock: a call takes a few microseconds. It
+ * holds a reference to the keys that it was made with. */
 #include "channel_object.h"
 
 #include "binding.h"
 #include "control_channel.h"
-
-struct keys_object {
-    PyObject_HEAD
-    struct control_keys keys;
-    bool brings_key;
-};
+#include "control_keys_object.h"
 
 struct channel_object {
     PyObject_HEAD
@@ -20,53 +15,6 @@ struct channel_object {
 };
 
 static struct control_channel *channel_of(PyObject *self) { return &((struct channel_object *)self)->channel; }
-
-/* -- keys --------------------------------------------------------------------------------------------------------- */
-
-static PyObject *keys_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    int kind, direction, brings_key;
-    const char *key2, *digest;
-    Py_ssize_t length;
-    if (!PyArg_ParseTuple(args, "iy#sip:ControlKeys", &kind, &key2, &length, &digest, &direction, &brings_key))
-        return NULL;
-    bool keyed = kind == WRAP_TLS_AUTH || kind == WRAP_TLS_CRYPT;
-    if ((!keyed && kind != WRAP_PLAIN) || length != (keyed ? KEY2_SIZE : 0)) {
-        PyErr_SetString(PyExc_ValueError, "no such wrapping, or a key of another length");
-        return NULL;
-    }
-    struct keys_object *self = (struct keys_object *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    self->brings_key = brings_key != 0;
-    if (!control_keys_init(&self->keys, (enum wrapping)kind, digest) ||
-        (keyed && !control_keys_set(&self->keys, (const uint8_t *)key2, direction))) {
-        PyErr_Format(PyExc_ValueError, "no digest %s, or no memory", digest);
-        Py_DECREF(self);
-        return NULL;
-    }
-    return (PyObject *)self;
-}
-
-static void keys_dealloc(PyObject *self)
-{
-    control_keys_destroy(&((struct keys_object *)self)->keys);
-    free_object(self);
-}
-
-static PyType_Slot keys_slots[] = {
-    {Py_tp_new, keys_new},
-    {Py_tp_dealloc, keys_dealloc},
-    {Py_tp_doc, "One wrapping and its keys; signatures in cvpnd/_native.pyi."},
-    {0, NULL},
-};
-
-static PyType_Spec keys_spec = {
-    .name = "cvpnd._native.ControlKeys",
-    .basicsize = sizeof(struct keys_object),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = keys_slots,
-};
 
 /* -- arguments ---------------------------------------------------------------------------------------------------- */
 
@@ -502,22 +450,9 @@ static PyType_Slot channel_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec channel_spec = {
+PyType_Spec channel_object_spec = {
     .name = "cvpnd._native.ControlChannel",
     .basicsize = sizeof(struct channel_object),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = channel_slots,
 };
-
-int add_channel_types(PyObject *module)
-{
-    PyType_Spec *const specs[] = {&keys_spec, &channel_spec};
-    for (size_t i = 0; i < sizeof specs / sizeof specs[0]; i++) {
-        PyObject *type = PyType_FromModuleAndSpec(module, specs[i], NULL);
-        int added = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
-        Py_XDECREF(type);
-        if (added < 0)
-            return -1;
-    }
-    return 0;
-}

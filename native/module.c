@@ -1,5 +1,6 @@
 /* cvpnd._native: the types of data plane, doorman, control channel and TLS, and the words they count under. */
 #include "channel_object.h"
+#include "control_keys_object.h"
 #include "dataplane_object.h"
 #include "doorman_object.h"
 #include "tls_object.h"
@@ -59,11 +60,12 @@ static int module_exec(PyObject *module)
         add(module, "TOTALS", tuple_of_words(TOTAL_WORDS, TOTAL_COUNT)) < 0 ||
         add(module, "CONTROL_DROPS", tuple_of_words(CONTROL_DROP_WORDS, CONTROL_DROP_COUNT)) < 0 ||
         add(module, "DOOR_TOTALS", tuple_of_words(DOOR_TOTAL_WORDS, DOOR_TOTAL_COUNT)) < 0 ||
-        add(module, "Doorman", PyType_FromModuleAndSpec(module, &doorman_object_spec, NULL)) < 0)
+        add(module, "Doorman", PyType_FromModuleAndSpec(module, &doorman_object_spec, NULL)) < 0 ||
+        add(module, "ControlKeys", PyType_FromModuleAndSpec(module, &control_keys_object_spec, NULL)) < 0 ||
+        add(module, "ControlChannel", PyType_FromModuleAndSpec(module, &channel_object_spec, NULL)) < 0 ||
+        add(module, "DataPlane", PyType_FromModuleAndSpec(module, &dataplane_object_spec, NULL)) < 0)
         return -1;
-    if (add_channel_types(module) < 0 || add_tls_types(module) < 0)
-        return -1;
-    return add(module, "DataPlane", PyType_FromModuleAndSpec(module, &dataplane_object_spec, NULL));
+    return add_tls_types(module);
 }
 
 static PyModuleDef_Slot module_slots[] = {
