@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.lab import UNWATCHED
+from helpers.gateway_process import UNWATCHED
 
 from benchmarks import flood, growth, handshakes, micro, packets, plots, round_trip, throughput
 from benchmarks.experiment import FULL, QUICK, Experiment
