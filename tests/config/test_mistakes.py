@@ -1,16 +1,14 @@
-"""The configuration: what loads, and what each mistake is told as."""
+"""Mistakes in the configuration, and what each is told as."""
+
+from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
+from helpers.config_file import SHORTEST, endpoint_with, load_text, problems_of
 
-from cvpnd.config import Config, ConfigError, Listen, SocketName, check_files, load
+from cvpnd.config import ConfigError, load
 
 DIRECTORY = """
 [[directory]]
@@ -39,30 +37,6 @@ name = "{}"
 password_hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$2FRIBVaDbl6Lq0xTLtPUHFPYMCjLlM3p2B6dBNcGZ0U"
 """
 RADIUS_METHOD = '[{ type = "directory-service-authentication", directory = "local", mfa = "radius" }]'
-REFERENCE = Path(__file__).parents[1] / "conf" / "cvpnd.toml"
-
-SHORTEST = """
-[[vpc]]
-id = "vpc-main"
-cidr = ["10.20.0.0/16"]
-
-[[subnet]]
-id = "subnet-a"
-vpc = "vpc-main"
-cidr = "10.20.0.0/24"
-interface = "eth1"
-
-[[endpoint]]
-name = "staff"
-client_cidr = "10.100.0.0/22"
-listen = ["udp://0.0.0.0:1194", "tcp://0.0.0.0:443"]
-server_certificate = { certificate = "pki/server.crt", private_key = "pki/server.key" }
-authentication = [{ type = "certificate-authentication", client_ca = "pki/ca.crt" }]
-split_tunnel = true
-associate = ["subnet-a"]
-authorize = [{ network = "10.20.0.0/16", all_groups = true }]
-"""
-
 ID_OF_STAFF = "cvpn-endpoint-1562206543da76412"
 SECOND_ENDPOINT = """
 [[endpoint]]
@@ -72,105 +46,6 @@ listen = ["udp://0.0.0.0:1195"]
 server_certificate = { certificate = "pki/server.crt", private_key = "pki/server.key" }
 authentication = [{ type = "certificate-authentication", client_ca = "pki/ca.crt" }]
 """
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "cvpnd.toml"
-
-
-def load_text(file: Path, text: str) -> Config:
-    file.write_text(text)
-    return load(file)
-
-
-def problems_of(file: Path, text: str) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as caught:
-        load_text(file, text)
-    return caught.value.problems
-
-
-def endpoint_with(**keys: str) -> str:
-    """The shortest useful file with keys of its endpoint replaced or added, as TOML text."""
-    before, table, endpoint = SHORTEST.partition("[[endpoint]]\n")
-    lines = [line for line in endpoint.splitlines() if line.partition(" = ")[0] not in keys]
-    return before + table + "\n".join([*lines, *(f"{key} = {value}" for key, value in keys.items())]) + "\n"
-
-
-def test_the_shortest_useful_file_loads_with_every_default(file: Path) -> None:
-    config = load_text(file, SHORTEST)
-    (endpoint,) = config.endpoints
-    assert endpoint.client_cidr == IPv4Network("10.100.0.0/22")
-    assert endpoint.gateway == IPv4Address("10.100.0.1")
-    assert endpoint.listen == (Listen("udp", "0.0.0.0", 1194), Listen("tcp", "0.0.0.0", 443))
-    assert [(a.subnet, a.nat) for a in endpoint.associate] == [("subnet-a", True)]
-    assert endpoint.authorize[0].group is None
-    assert endpoint.server_timeout_s == 120
-    assert config.metrics.listen == SocketName("127.0.0.1", 9176)
-    assert config.daemon.worker_count() >= 1
-    assert config.vpc("vpc-main").cidr == (IPv4Network("10.20.0.0/16"),)
-    assert config.subnet("subnet-a").interface == "eth1"
-
-
-def test_the_file_is_known_by_a_path_that_is_good_everywhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daemon tells it to programs that run elsewhere."""
-    file.write_text(SHORTEST)
-    monkeypatch.chdir(file.parent)
-    assert load(file.name).path == file
-
-
-def test_an_endpoint_is_found_by_name_and_by_the_id_made_from_it(file: Path) -> None:
-    config = load_text(file, SHORTEST)
-    endpoint = config.endpoint("staff")
-    assert re.fullmatch("cvpn-endpoint-[0-9a-f]{17}", endpoint.id)
-    assert config.endpoint(endpoint.id) is endpoint
-    assert load_text(file, SHORTEST).endpoint("staff").id == endpoint.id, "the same after a restart"
-    with pytest.raises(KeyError):
-        config.endpoint("nobody")
-
-
-def test_relative_paths_are_relative_to_the_file_not_to_where_the_daemon_was_started(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file.write_text('[daemon]\nstate = "sqlite:///state.db"\nadmin_socket = "/run/x.sock"\n' + SHORTEST)
-    monkeypatch.chdir(file.parent)
-    config = load("cvpnd.toml")
-    assert config.endpoints[0].server_certificate.certificate == file.parent / "pki/server.crt"
-    assert config.daemon.state == f"sqlite:///{file.parent}/state.db"
-    assert config.daemon.admin_socket == Path("/run/x.sock")
-
-
-def test_a_loaded_configuration_cannot_be_changed(file: Path) -> None:
-    config = load_text(file, SHORTEST)
-    with pytest.raises(ValueError, match="frozen"):
-        config.endpoints[0].name = "other"  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[daemon]", SocketName("127.0.0.1", 9176)),
-        ('[metrics]\nlisten = ""', SocketName("127.0.0.1", 9176)),
-        ('[metrics]\nlisten = "[::1]:9000"', SocketName("::1", 9000)),
-        ('[metrics]\nlisten = "off"', None),
-    ],
-)
-def test_metrics_listen_has_a_default_and_can_be_switched_off(
-    file: Path, text: str, expected: SocketName | None
-) -> None:
-    assert load_text(file, text).metrics.listen == expected
-
-
-def test_ipv6_everywhere_it_may_be_written(file: Path) -> None:
-    text = SHORTEST.replace('["10.20.0.0/16"]', '["10.20.0.0/16", "fd00:20::/48"]')
-    text = text.replace('interface = "eth1"', 'interface = "eth1"\ncidr_v6 = "fd00:20::/64"\ngateway_v6 = "fe80::1"')
-    text += 'client_cidr_v6 = "fd00:100::/64"\nremote = "2001:db8::1"\ndns_servers = ["fd00:20::53"]\n'
-    text += 'route = [{ destination = "::/0", target = "subnet-a" }]\n'
-    text = text.replace('"tcp://0.0.0.0:443"', '"tcp://[::]:443"')
-    endpoint = load_text(file, text).endpoints[0]
-    assert endpoint.client_cidr_v6 == IPv6Network("fd00:100::/64")
-    assert endpoint.gateway_v6 == IPv6Address("fd00:100::1")
-    assert str(endpoint.listen[1]) == "tcp://[::]:443"
 
 
 # -- what cannot be read ------------------------------------------------------------------------------------
@@ -533,58 +408,7 @@ def test_tables_that_contradict_each_other_are_both_named(file: Path, text: str,
     assert told[0].startswith(problem)
 
 
-def test_every_vpc_has_a_security_group_that_needs_no_declaration(file: Path) -> None:
-    config = load_text(file, SHORTEST)
-    (group,) = config.all_security_groups
-    assert (group.name, group.vpc, group.is_default) == ("default", "vpc-main", True)
-    assert config.security_groups_of(config.endpoints[0]) == (group,)
-    for named in ("default", group.id):
-        config = load_text(file, endpoint_with(security_groups=f'["{named}"]'))
-        assert config.security_groups_of(config.endpoints[0]) == (group,)
-    assert config.egress_of(config.endpoints[0]) is None
-    unknown = config.endpoints[0].model_copy(update={"security_groups": ("sg-gone",)})
-    assert config.egress_of(unknown) == (), "a group that is not known lets nothing through"
-    declared = '[[security_group]]\nid = "default"\nvpc = "vpc-main"\n'
-    (problem,) = problems_of(file, SHORTEST + declared)
-    assert problem.startswith('security_group[0].id: "default" is the group that each vpc has without declaring it')
-
-
-@pytest.mark.parametrize("destination", ["0.0.0.0/0", "10.9.0.0/16", "fd00:9::/48"])
-def test_a_default_route_and_routes_elsewhere_do_not_overlap_the_clients(file: Path, destination: str) -> None:
-    load_text(file, endpoint_with(route=f'[{{ destination = "{destination}", target = "subnet-a" }}]'))
-
-
-def test_a_resolver_may_be_the_gateway_or_lie_behind_a_route(file: Path) -> None:
-    load_text(
-        file,
-        endpoint_with(
-            dns_servers='["10.100.0.1", "10.20.7.7", "9.9.9.9"]',
-            route='[{ destination = "9.9.9.9/32", target = "subnet-a" }]',
-        ),
-    )
-
-
 # -- the wrapping of the control channel --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("table", "plain"),
-    [
-        ("{}", True),
-        ("{ plain = true }", True),
-        ('{ tls_crypt = { key = "k" } }', False),
-        ('{ tls_auth = { key = "k", direction = "none", digest = "SHA512" } }', False),
-        ('{ tls_crypt_v2 = { server_key = "k" } }', False),
-        ('{ tls_crypt_v2 = { server_key = "k" }, plain = true }', True),
-        ('{ tls_crypt_v2 = { server_key = "k" }, tls_crypt = { key = "k" }, plain = false }', False),
-    ],
-)
-def test_packets_without_a_wrapping_are_accepted_only_without_any_or_on_demand(
-    file: Path, table: str, plain: bool
-) -> None:
-    protection = load_text(file, endpoint_with(control_protection=table)).endpoints[0].control_protection
-    assert protection.allows_plain is plain
-    assert all(path == file.parent / "k" for path in protection.paths)
 
 
 @pytest.mark.parametrize(
@@ -606,147 +430,3 @@ def test_packets_without_a_wrapping_are_accepted_only_without_any_or_on_demand(
 def test_wrappings_that_cannot_be_are_refused(file: Path, table: str, problem: str) -> None:
     told = problems_of(file, endpoint_with(control_protection=table))
     assert told[0].startswith(f"endpoint[0].control_protection{problem}")
-
-
-def test_a_file_that_is_no_key_is_named_with_the_command_that_makes_one(file: Path) -> None:
-    config = load_text(
-        file,
-        endpoint_with(control_protection='{ tls_crypt = { key = "a" }, tls_crypt_v2 = { server_key = "b" } }'),
-    )
-    (file.parent / "pki").mkdir()
-    for name in ("server.crt", "server.key", "ca.crt"):
-        (file.parent / "pki" / name).write_text("x")
-    (file.parent / "a").write_text(
-        "-----BEGIN OpenVPN Static key V1-----\nc0ffee\n-----END OpenVPN Static key V1-----\n"
-    )
-    (file.parent / "b").write_text("secret")
-    with pytest.raises(ConfigError) as caught:
-        check_files(config)
-    shared, server = caught.value.problems
-    at = "endpoint[0].control_protection"
-    assert shared.startswith(f"{at}.tls_crypt.key: {file.parent}/a does not hold 256 bytes in hexadecimal; copy the")
-    assert server.startswith(
-        f'{at}.tls_crypt_v2.server_key: {file.parent}/b is not an "OpenVPN tls-crypt-v2 server key"'
-    )
-    assert "openvpn --genkey tls-crypt-v2-server" in server
-    assert "c0ffee" not in shared
-    assert "secret" not in server
-
-
-# -- the files it names -------------------------------------------------------------------------------------
-
-
-def test_certificate_files_are_looked_for_only_when_asked(file: Path) -> None:
-    method = '[{ type = "certificate-authentication", client_ca = "pki", crl = "crl.pem" }]'
-    config = load_text(file, endpoint_with(authentication=method))
-    (file.parent / "pki").mkdir()
-    (file.parent / "pki" / "server.crt").write_text("x")
-    with pytest.raises(ConfigError) as caught:
-        check_files(config)
-    key, authority, crl = caught.value.problems
-    at = "endpoint[0].server_certificate.private_key"
-    missing = (
-        f"{file.parent}/pki/server.key does not exist; make it ('cvpnd init' does what is in pki), or correct the path"
-    )
-    assert key == f"{at}: {missing}"
-    assert authority == f"endpoint[0].authentication[0].client_ca: {file.parent}/pki is a directory; name a PEM file"
-    assert crl.startswith(f"endpoint[0].authentication[0].crl: {file.parent}/crl.pem does not exist")
-
-
-def test_complete_certificate_files_pass(file: Path) -> None:
-    config = load_text(file, SHORTEST)
-    (file.parent / "pki").mkdir()
-    for name in ("server.crt", "server.key", "ca.crt"):
-        (file.parent / "pki" / name).write_text("x")
-    check_files(config)
-
-
-# -- the reference file -------------------------------------------------------------------------------------
-
-
-def with_every_key(text: str) -> str:
-    return re.sub(r"(?m)^#(?=[a-z_0-9]+ = )", "", text)
-
-
-def tables(model: type[BaseModel], raw: dict[str, Any], at: str = "") -> Iterator[tuple[str, type[BaseModel], Any]]:
-    """Every table of a raw file with its model."""
-    yield at, model, raw
-    for name, field in model.model_fields.items():
-        key = field.alias or name
-        inner = next((m for m in models_in(field.annotation)), None)
-        if inner is not None and key in raw:
-            for number, table in enumerate(raw[key] if isinstance(raw[key], list) else [raw[key]]):
-                yield from tables(inner, table, f"{at}{key}[{number}].")
-
-
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models_in(argument)
-
-
-def test_the_reference_file_loads_as_it_is_and_with_every_key_switched_on(file: Path) -> None:
-    load(REFERENCE)
-    text = with_every_key(REFERENCE.read_text()).replace(
-        'cidr = ["10.20.0.0/16"]', 'cidr = ["10.20.0.0/16", "fd00:20::/48"]'
-    )
-    load_text(file, re.sub("(?m)^tls_auth = .*$", "", text))
-    load_text(file, re.sub("(?m)^tls_crypt = .*$", "", text))
-    assert "tls_auth and tls_crypt exclude each other" in problems_of(file, text)[0]
-
-
-def test_the_reference_file_has_every_key_of_the_models_and_no_other() -> None:
-    raw = tomllib.loads(with_every_key(REFERENCE.read_text()))
-    shown: dict[type[BaseModel], set[str]] = {}
-    for _, model, table in tables(Config, raw):
-        shown.setdefault(model, set()).update(table)
-    known = {model: {field.alias or name for name, field in model.model_fields.items()} for model in shown}
-    known[Config].remove("path")
-    assert shown == known
-    assert len(shown) == 34, "tables found"
-
-
-def test_the_reference_file_shows_the_defaults() -> None:
-    raw = tomllib.loads(REFERENCE.read_text())
-    examples = {key for key, comment, _ in documented_keys() if "(example" in comment}
-    compared = 0
-    for at, model, table in tables(Config, raw):
-        for name, field in model.model_fields.items():
-            key = field.alias or name
-            if key not in table or list(models_in(field.annotation)):
-                continue
-            if field.is_required():
-                assert key in examples, f"{at}{key} has no default: say that the value is an example"
-            elif key not in examples:
-                default = field.get_default()
-                shown = tuple(table[key]) if isinstance(table[key], list) else table[key]
-                assert shown == (str(default) if isinstance(default, Path) else default), f"{at}{key}"
-                compared += 1
-    assert compared >= 25
-
-
-def test_each_key_of_the_reference_file_is_explained_by_a_sentence_above_it() -> None:
-    for key, comment, line in documented_keys():
-        assert re.fullmatch(r"# .*[.;)]", comment), f"line {line}: {key} has no sentence"
-
-
-def documented_keys() -> Iterator[tuple[str, str, int]]:
-    """Key, the comment above it, line number; a key of a table shown before needs no second comment."""
-    seen: set[tuple[str, str]] = set()
-    table, above = "", ""
-    for number, line in enumerate(REFERENCE.read_text().splitlines(), 1):
-        if header := re.fullmatch(r"\[+([a-z_.]+)\]+", line):
-            table = header[1]
-        if found := re.match(r"#?([a-z_0-9]+) = ", line):
-            if (table, found[1]) not in seen:
-                yield found[1], above, number
-            seen.add((table, found[1]))
-        above = line
-
-
-def test_no_key_is_shown_twice_with_a_sentence() -> None:
-    sentences = [comment for _, comment, _ in documented_keys()]
-    for comment in set(sentences):
-        if sentences.count(comment) > 1:
-            assert comment in ("# For people only.", "# Name for use in this file (example).")
