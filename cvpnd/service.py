@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +26,11 @@ from starlette.types import ASGIApp
 
 from cvpnd.api.listener import SharedListener
 from cvpnd.api.metrics import build_metrics_app
+from cvpnd.api.own_certificate import OwnCertificate
 from cvpnd.api.rest.app import build_admin_app
 from cvpnd.api.server import HttpServer, bind_tcp, bind_unix
 from cvpnd.auth.web_logins import WebLogins
+from cvpnd.chores import Chores
 from cvpnd.config import ApiConfig, Config, DaemonConfig, MetricsConfig, PortalConfig, StatusFileConfig
 from cvpnd.dataplane import open_data_plane
 from cvpnd.dataplane.api import DataPlane
@@ -50,7 +52,6 @@ from cvpnd.ops.logs import set_up_logging
 from cvpnd.ops.metrics import GatewayMetrics, build_registry
 from cvpnd.ops.recent_log import RecentLog
 from cvpnd.ops.sdnotify import Notifier
-from cvpnd.pki.self_signed import ensure_self_signed
 from cvpnd.portal.app import Portal
 from cvpnd.reasons import ApiRefusal, PortalRefusal
 from cvpnd.server.connection import Connection
@@ -68,10 +69,7 @@ WATCH_INTERVAL_S = 1.0
 """How soon a changed certificate or CRL file is noticed without SIGHUP."""
 BEAT_INTERVAL_S = 1.0
 
-CRL_CHECK_INTERVAL_S = API_CERTIFICATE_CHECK_INTERVAL_S = 3600.0
-NOT_RENEWED = "the API's certificate, which signs itself, cannot be renewed: %s"
-BEGUN_AGAIN_AFTER_S = 10.0
-"""A chore that failed: long enough not to fill the log, short enough for who is to be thrown out."""
+CRL_CHECK_INTERVAL_S = 3600.0
 LAG_BUCKETS_S = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 METRICS_FILES_KEPT_FREE = 16
@@ -102,6 +100,7 @@ class Daemon:
         self.entries = entries
         self.operations = Operations(gateway, streams, self.metrics, entries.recent, self.follow_configuration)
         self.notifier = Notifier()
+        self.chores = Chores()
         self.aws_api: AwsApi | None = None
         self.api_listener: SharedListener | None = None
         self.portal: Portal | None = None
@@ -110,10 +109,10 @@ class Daemon:
         """Each shows a renewed certificate from a reload on."""
         self.https_troubles: dict[str, str] = {}
         """Why one did not at the latest."""
-        self.api_certificate_replaced_at: float | None = None
+        self.own_certificate: OwnCertificate | None = None
+        """The API's, where it signs itself."""
         self.user_traffic = UserTraffic(self._is_connected)
         self._loop_lag = Histogram(LAG_BUCKETS_S)
-        self._chores: set[asyncio.Task[None]] = set()
         self._kept_back: dict[KeptBack, int] = {}
         self._kept_back_at = float("-inf")
         self._started_at = time.time()
@@ -148,7 +147,7 @@ class Daemon:
             is_astray=gateway.is_astray,
             awaits_restart=gateway.awaits_restart,
             https_troubles=self.https_troubles,
-            api_certificate_replaced_at=self.api_certificate_replaced_at,
+            api_certificate_replaced_at=None if self.own_certificate is None else self.own_certificate.replaced_at,
             changed_files={str(path): at for path, at in gateway.changed_files.items()},
             directories=views.directory_metrics(self.control.users),
             radius=views.radius_metrics(self.control.radius),
@@ -203,37 +202,8 @@ class Daemon:
     def endpoint_names(self) -> list[str]:
         return [served.settings.name for served in self.gateway.endpoints]
 
-    def do(self, chore: Coroutine[None, None, None]) -> None:
-        """Run something beside everything else. It should not fail; if it does, that is said."""
-        task = asyncio.create_task(chore)
-        self._chores.add(task)
-        task.add_done_callback(self._done)
-
-    def keep(self, chore: Callable[[], Coroutine[None, None, None]]) -> None:
-        """The same with something that is to go on for as long as the daemon does: what fails is begun again."""
-        self.do(self._again(chore))
-
-    async def _again(self, chore: Callable[[], Coroutine[None, None, None]]) -> None:
-        while True:
-            begun = chore()
-            try:
-                return await begun
-            except Exception:
-                what = getattr(begun, "__qualname__", "a chore")
-                log.critical("%s failed and begins again in %g s", what, BEGUN_AGAIN_AFTER_S, exc_info=True)
-            await asyncio.sleep(BEGUN_AGAIN_AFTER_S)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._chores.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("a chore of the daemon failed", exc_info=error)
-
-    def cancel_chores(self) -> None:
-        for task in self._chores:
-            task.cancel()
-
     def hang_up(self) -> None:
-        self.do(self.reload())
+        self.chores.do(self.reload())
 
     async def reload(self) -> None:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
@@ -293,41 +263,10 @@ class Daemon:
                 log.error("the CRL cannot be signed again: %s", error)
             await self.gateway.timekeeper.until_step(CRL_CHECK_INTERVAL_S)
 
-    async def begin_api_certificate(self, files: tuple[Path, Path], host: str) -> None:
-        """Raises ``OSError`` if there is none."""
-        try:
-            await self.renew_api_certificate(files, host, is_clock_right=False)  # before anybody has set it
-        except OSError as error:
-            if not all(path.exists() for path in files):
-                raise
-            log.error(NOT_RENEWED, error)
-
-    async def keep_api_certificate(self, files: tuple[Path, Path], host: str) -> None:
-        """The one that signs itself and was looked at when the API began: it is another one before it ends."""
-        due = False
-        while True:
-            await self.gateway.timekeeper.until_step(API_CERTIFICATE_CHECK_INTERVAL_S)
-            try:
-                due = await self.renew_api_certificate(files, host) or due
-                if due:
-                    await asyncio.to_thread(self.https["API"].reload_certificate)
-                    due = False
-                    self.https_troubles.pop("API", None)
-            except OSError as error:
-                log.error(NOT_RENEWED, error)
-
-    async def renew_api_certificate(self, files: tuple[Path, Path], host: str, *, is_clock_right: bool = True) -> bool:
-        """If it has to be. Raises ``OSError``."""
-        replaced = await asyncio.to_thread(ensure_self_signed, *files, host, is_clock_right=is_clock_right)
-        if replaced:
-            self.api_certificate_replaced_at = time.time()
-            log.warning(
-                "the API's certificate, which signs itself, was about to end, or unusable, and is another one now: "
-                "whoever trusts a copy of the one before needs the new %s; the one before is kept as %s~",
-                files[0],
-                files[0],
-            )
-        return replaced
+    async def show_own_certificate(self) -> None:
+        """Raises ``OSError``."""
+        await asyncio.to_thread(self.https["API"].reload_certificate)
+        self.https_troubles.pop("API", None)
 
     async def log_updates(self) -> None:
         await self.entries.keep_updates(self.control.table, lambda: self.gateway.config.connection_log.update_s)
@@ -347,7 +286,7 @@ class Daemon:
     def announce_ready(self) -> None:
         # what is there by now stays: a full collection that looks through it stops everything for 0.2 s and more
         gc.freeze()
-        self.do(asyncio.to_thread(use_huge_pages))
+        self.chores.do(asyncio.to_thread(use_huge_pages))
         log.info("ready: %s", self._status())
         self.notifier.ready(self._status())
 
@@ -428,16 +367,16 @@ async def _start(config: Config, stack: contextlib.AsyncExitStack) -> Daemon:
     if config.portal.listen is not None:
         daemon.https["portal"] = await stack.enter_async_context(_portal(config.portal, daemon))
     stack.push_async_callback(daemon.operations.store_last_endings)
-    stack.callback(daemon.cancel_chores)
+    stack.callback(daemon.chores.cancel)
     watched = daemon.beat, daemon.watch, daemon.watch_configuration, daemon.keep_crl_fresh, daemon.log_updates
     accounts, operations = partial(gateway.accounts.keep, lambda: gateway.config), daemon.operations
     firewall, metadata = gateway.host_changes.keep_firewall, gateway.identity_providers.keep_metadata
     kept = operations.keep_host, firewall, metadata, gateway.timekeeper.keep, accounts
     stored = operations.keep_following, operations.keep_audit, operations.keep_log_streams
     for chore in (*watched, *stored, *kept):
-        daemon.keep(chore)
+        daemon.chores.keep(chore)
     if config.status_file.path is not None:
-        daemon.keep(partial(daemon.keep_status_file, config.status_file))
+        daemon.chores.keep(partial(daemon.keep_status_file, config.status_file))
     return daemon
 
 
@@ -476,8 +415,9 @@ async def _aws_api(
         tls = config.certificate, config.private_key
     elif config.listen.tls:
         tls = state_directory / "api.crt", state_directory / "api.key"
-        await daemon.begin_api_certificate(tls, config.listen.host)
-        daemon.keep(partial(daemon.keep_api_certificate, tls, config.listen.host))
+        daemon.own_certificate = own = OwnCertificate(tls, config.listen.host)
+        await own.begin()
+        daemon.chores.keep(partial(own.keep, daemon.gateway.timekeeper.until_step, daemon.show_own_certificate))
         log.info("the API shows a certificate that signs itself; tools trust it with AWS_CA_BUNDLE=%s", tls[0])
     daemon.aws_api = await AwsApi.load(daemon.operations)
     log.info("the AWS-compatible API listens on %s", config.listen)

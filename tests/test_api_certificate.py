@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from cvpnd.api.own_certificate import OwnCertificate
 from cvpnd.service import Daemon
 
-FILES = Path("api.crt"), Path("api.key")
 
-
-async def test_a_new_certificate_that_could_not_be_shown_at_once_is_shown_at_the_next_look():
+async def test_a_new_certificate_that_could_not_be_shown_at_once_is_shown_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     renewed, shown = iter([False, True, False, False]), []
 
     async def until_step(_within_s: float) -> None:
         await asyncio.sleep(0)
 
-    async def renew(*_files_and_host: object) -> bool:
+    async def renew(_own: OwnCertificate, *, is_clock_right: bool) -> bool:
+        assert is_clock_right
         try:
             return next(renewed)
         except StopIteration:
@@ -31,11 +34,11 @@ async def test_a_new_certificate_that_could_not_be_shown_at_once_is_shown_at_the
             raise OSError("too many open files")
 
     daemon = SimpleNamespace(
-        gateway=SimpleNamespace(timekeeper=SimpleNamespace(until_step=until_step)),
-        renew_api_certificate=renew,
         https={"API": SimpleNamespace(reload_certificate=reload_certificate)},
         https_troubles={"API": "of a reload before", "portal": "its own"},
     )
+    monkeypatch.setattr(OwnCertificate, "_renew", renew)
+    own = OwnCertificate((Path("api.crt"), Path("api.key")), "127.0.0.1")
     with pytest.raises(asyncio.CancelledError):
-        await Daemon.keep_api_certificate(daemon, FILES, "127.0.0.1")  # type: ignore[arg-type]
+        await own.keep(until_step, partial(Daemon.show_own_certificate, daemon))  # type: ignore[arg-type]
     assert len(shown) == 2 and daemon.https_troubles == {"portal": "its own"}

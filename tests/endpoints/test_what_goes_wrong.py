@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from helpers import certs
 
-from cvpnd import service
+from cvpnd import chores
 from cvpnd.auth.directory import Account
 from cvpnd.auth.files import CertificateSettings
 from cvpnd.auth.identity import Refused
@@ -34,9 +34,8 @@ from cvpnd.store import Store, StoredAccessKey
 async def test_a_chore_that_fails_is_begun_again_and_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "BEGUN_AGAIN_AFTER_S", 0)
-    daemon, begun, done = service.Daemon.__new__(service.Daemon), 0, asyncio.Event()
-    daemon._chores = set()
+    monkeypatch.setattr(chores, "BEGUN_AGAIN_AFTER_S", 0)
+    begun, done = 0, asyncio.Event()
 
     async def look() -> None:
         nonlocal begun
@@ -45,7 +44,7 @@ async def test_a_chore_that_fails_is_begun_again_and_said(
             raise KeyError("planted")
         done.set()
 
-    daemon.keep(look)
+    chores.Chores().keep(look)
     await asyncio.wait_for(done.wait(), 5)
     assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2
     assert "look failed and begins again" in caplog.text
