@@ -22,7 +22,8 @@ from cvpnd.config import LOCAL_DIRECTORY, Config, RadiusConfig
 from cvpnd.dataplane.api import DataPlane
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import TERMINATED_TEXT, ControlPlane
+from cvpnd.server.control import ControlPlane
+from cvpnd.server.texts import TERMINATED_TEXT
 from cvpnd.spelling import any_spelling
 from cvpnd.store import RevokedLogin, Store, StoredLocalUser, StoreError, StoreUnavailable
 

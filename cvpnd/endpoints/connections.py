@@ -16,8 +16,8 @@ from cvpnd.endpoints.model import ConnectionView, OperationError
 from cvpnd.endpoints.operations import OperationsBase, end_rehearsal
 from cvpnd.reasons import End, Refusal
 from cvpnd.server.connection import Connection, Phase
-from cvpnd.server.control import TERMINATED_TEXT
 from cvpnd.server.login import is_under_way
+from cvpnd.server.texts import TERMINATED_TEXT
 from cvpnd.spelling import any_spelling
 from cvpnd.store import Actor, acting
 

@@ -3,7 +3,8 @@
 The journey of a control packet: the doorman lets it through, its connection is found -> ``packet_received`` feeds the
 session -> ``pump`` has what the session tells handled (``session_events.py``), sends what it wants sent and re-arms its
 timer. When something hangs, ``pump`` is the place to look. What the data plane tells comes by ``plane_events.py``;
-whose place a client takes is in ``predecessors.py``, what is counted in ``tally.py``.
+whose place a client takes is in ``predecessors.py``, what is counted in ``tally.py``, what a mistake of ours costs in
+``faults.py``.
 Everything runs on the event loop's thread and nothing here waits.
 """
 
@@ -36,6 +37,7 @@ from cvpnd.server.admission import FAILED_LOGINS, SourceLimits, TokenBucket, giv
 from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.doorman import ControlDatagram, Doorman
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.faults import cannot_be_told, cannot_go_on, stranger_failed
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.memory import Reserve, Share
 from cvpnd.server.places import Places
@@ -44,6 +46,7 @@ from cvpnd.server.session_events import session_told
 from cvpnd.server.session_table import SessionTable
 from cvpnd.server.steady_clock import SteadyClock
 from cvpnd.server.tally import Tally
+from cvpnd.server.texts import why_sent_back
 from cvpnd.wire.errors import DropReason
 from cvpnd.wire.packet import Transport, is_data
 from cvpnd.wire.session import Session
@@ -62,19 +65,6 @@ STRANGERS_LOGGED_PER_S = 10.0
 STRANGERS_LOGGED_AT_ONCE = 200.0
 """Handshakes of strangers that failed are written down no faster, and no faster those of them that wait for a person,
 so that nobody outside can fill a disk. All are counted."""
-
-TIMEOUT_TEXT = "Session timeout"
-WHY_SENT_BACK: dict[Refusal | End, str] = {
-    End.SHUTDOWN: "gateway restarts",
-    End.CONFIGURATION_CHANGED: "configuration changed",
-    End.SESSION_TIMEOUT: TIMEOUT_TEXT,
-    End.ACCOUNT_UNCHECKED: "account cannot be checked",
-    End.DEVICE_LOST: "tunnel device lost",
-    End.CLIENT_RECONNECTED: "no answer, and another client came",
-    Refusal.INTERNAL_ERROR: "internal error",
-}
-"""In the client's own log; for any other reason the first."""
-TERMINATED_TEXT = "Terminated by the administrator"
 
 LONGEST_DETAIL = 500
 """In characters: it may quote a directory's answer, or a client."""
@@ -232,7 +222,7 @@ class ControlPlane:
             try:
                 connection = begin(datagram)
             except Exception:
-                self.stranger_failed()
+                stranger_failed(self)
         return connection
 
     def packet_received(self, connection: Connection, *packets: bytes) -> None:
@@ -241,7 +231,7 @@ class ControlPlane:
             for packet in packets:
                 session.receive_packet(packet, now)
         except Exception:
-            self._cannot_go_on(connection)
+            cannot_go_on(self, connection)
         if connection.unproven and session.proven:
             self.table.prove(connection)
             self.sources.begins(connection.link.remote.host, now)
@@ -261,7 +251,7 @@ class ControlPlane:
                 quiet = False
                 connection.link.send(packet)
         except Exception:
-            self._cannot_go_on(connection)
+            cannot_go_on(self, connection)
         if session.ending.closed:
             self._absorb(connection, now)
         elif connection.timer is not None and ((quiet and may_be_quiet) or connection.timer <= now + SOON_S):
@@ -270,39 +260,6 @@ class ControlPlane:
             self.table.set_timer(connection, session.next_timeout())
         if connection.timer is not None and connection.timer < self._wakes_up_at:
             self._arm()
-
-    def _cannot_go_on(self, connection: Connection) -> None:
-        """From within the handler of an exception. A mistake of ours, or what the kernel refuses us, ends this one
-        connection: packets, timers and events of all others are handled by the same callbacks of the event loop and
-        must not get lost with it. Its client is told to come back, if the session can still do that."""
-        if connection.phase is Phase.ENDED:  # it has happened before, and what there was to say is said
-            connection.session.close(Refusal.INTERNAL_ERROR)
-            return
-        log.exception("%s (%s) cannot go on", connection.connection_id, connection.common_name)
-        session, now = connection.session, self.loop.time()
-        decided = session.ending.begun  # then it says that, and restart() adds nothing
-        reason = Refusal.INTERNAL_ERROR if decided is None else decided.reason
-        try:
-            session.restart(WHY_SENT_BACK[Refusal.INTERNAL_ERROR], now, reason)
-            for packet in session.packets_to_send(now):
-                connection.link.send(packet)
-        except Exception:
-            session.close(reason)
-        finally:  # behind the words: it closes a TCP connection
-            self.end(connection, reason, "" if decided is None else decided.detail)
-
-    def _cannot_be_told(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
-        """The same where what was decided cannot be said: it stands, and is what the log has. To come back, which is
-        what is said else, would be the wrong word to somebody who is not to."""
-        log.exception(
-            "%s (%s) cannot be told that it is over: %s", connection.connection_id, connection.common_name, reason
-        )
-        connection.session.close(reason, detail)
-
-    def stranger_failed(self) -> None:
-        """The same where there is no connection yet: the packets of others that came with this one go on."""
-        self.drops[DropReason.INTERNAL_ERROR] += 1
-        _warn.warning("stranger", "a stranger's packet cannot be handled", exc_info=True)
 
     def _absorb(self, connection: Connection, now: float) -> None:
         if connection.forget_at is None:
@@ -333,7 +290,7 @@ class ControlPlane:
                     continue
                 connection.session.handle_timeout(now)
             except Exception:
-                self._cannot_go_on(connection)
+                cannot_go_on(self, connection)
             self.pump(connection, now)
         self._arm()
 
@@ -423,7 +380,7 @@ class ControlPlane:
         try:
             connection.session.accept_renegotiation(self.loop.time())
         except Exception:
-            self._cannot_go_on(connection)
+            cannot_go_on(self, connection)
         self.pump(connection, self.loop.time())
 
     def refuse(
@@ -443,9 +400,9 @@ class ControlPlane:
             connection.session.refuse(client_text, now, reason, retry_after_s=retry_after_s, elsewhere=elsewhere)
         except Exception:
             if reason is Refusal.INTERNAL_ERROR:  # of ours: it is to come back
-                self._cannot_go_on(connection)
+                cannot_go_on(self, connection)
             else:
-                self._cannot_be_told(connection, reason, detail)
+                cannot_be_told(connection, reason, detail)
         self._last_words(connection, reason, detail)
 
     def halt(self, connection: Connection, reason: End, client_text: str) -> None:
@@ -453,17 +410,16 @@ class ControlPlane:
         try:
             connection.session.halt(client_text, self.loop.time(), reason)
         except Exception:
-            self._cannot_be_told(connection, reason)
+            cannot_be_told(connection, reason)
         self._last_words(connection, reason)
 
     def restart(self, connection: Connection, reason: End, *, elsewhere: bool = False) -> None:
         """End it so that the client comes straight back, keeping what it knows. ``elsewhere``: nobody listens any more
         where it is."""
         try:
-            text = WHY_SENT_BACK.get(reason, WHY_SENT_BACK[End.SHUTDOWN])
-            connection.session.restart(text, self.loop.time(), reason, elsewhere=elsewhere)
+            connection.session.restart(why_sent_back(reason), self.loop.time(), reason, elsewhere=elsewhere)
         except Exception:
-            self._cannot_be_told(connection, reason)
+            cannot_be_told(connection, reason)
         self._last_words(connection, reason)
 
     def _last_words(self, connection: Connection, reason: Refusal | End, detail: str = "") -> None:
@@ -550,7 +506,7 @@ class ControlPlane:
                 try:
                     plane_told(self, connection, event, self.loop.time())
                 except Exception:
-                    self._cannot_go_on(connection)
+                    cannot_go_on(self, connection)
                 self.pump(connection, self.loop.time())
 
 

@@ -22,6 +22,7 @@ from cvpnd.server.connection import Connection, Phase
 from cvpnd.server.control import ControlPlane
 from cvpnd.server.doorman import ControlDatagram
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.faults import stranger_failed
 from cvpnd.server.link import TcpLink, UdpLink
 from cvpnd.server.predecessors import lives
 from cvpnd.server.sockets import FILES_KEPT_FREE, open_tcp_socket, open_udp_group, takes_one_of_the_last_files
@@ -280,7 +281,7 @@ class TcpListener:
         try:
             self._begin(link, packet)
         except Exception:
-            self._control.stranger_failed()
+            stranger_failed(self._control)
             link.close()
 
     def _begin(self, link: TcpLink, packet: bytes) -> None:

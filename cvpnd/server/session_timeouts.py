@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from cvpnd.auth.tokens import LIFETIME_S
 from cvpnd.reasons import End
 from cvpnd.server.connection import Connection
-from cvpnd.server.control import TIMEOUT_TEXT, ControlPlane
+from cvpnd.server.control import ControlPlane
 from cvpnd.server.endpoint import ServedEndpoint
+from cvpnd.server.texts import TIMEOUT_TEXT
 
 IDLE_TEXT = "Idle for too long"
 IDLE_LOOKS = 4
