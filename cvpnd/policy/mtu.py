@@ -10,9 +10,6 @@ from functools import lru_cache
 
 from cvpnd.policy.model import P_DATA_V2_AEAD, ClientFacts, ClientMtu, DataOverhead, Transport
 
-P_DATA_V2_EPOCH = DataOverhead(28)
-P_DATA_V1_AEAD = DataOverhead(21)
-
 SMALLEST_MTU = 576
 """What every IPv4 host takes (RFC 791). A client that claims to accept less is not believed."""
 PPPOE_HEADER = 8
@@ -37,14 +34,6 @@ def largest_tunnel_packet(
     if data.block > 1:
         room -= room % data.block + 1
     return room - data.inside
-
-
-def mss(
-    path_mtu: int, transport: Transport, outer_version: int, inner_version: int, data: DataOverhead = P_DATA_V2_AEAD
-) -> int:
-    """The TCP segment size with which no outer packet exceeds ``path_mtu``."""
-    inner_headers = IPV4_TCP_HEADERS if inner_version == 4 else IPV6_TCP_HEADERS
-    return largest_tunnel_packet(path_mtu, transport, outer_version, data) - inner_headers
 
 
 def tunnel_mtu(path_mtu: int, data: DataOverhead = P_DATA_V2_AEAD) -> int:

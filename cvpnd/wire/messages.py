@@ -28,19 +28,9 @@ PUSH_REQUEST = "PUSH_REQUEST"
 PUSH_UPDATE = "PUSH_UPDATE"
 EXIT = "EXIT"
 CR_RESPONSE = "CR_RESPONSE,"
-_NEEDS_QUOTES = frozenset(" \t\"'\\#;")
 
 
 # -- what we send -------------------------------------------------------------------------------------------
-
-
-def quote_argument(text: str) -> str:
-    """An argument of a pushed option as 2.x's parser reads it back. Raises ``UsageError`` where nothing helps."""
-    if "," in text or not text.isprintable():
-        raise UsageError(f"cannot be pushed: {text!r}")
-    if text and not _NEEDS_QUOTES & set(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def push_reply(options: Iterable[str]) -> list[str]:

@@ -35,7 +35,6 @@ OCC_REQUEST, OCC_EXIT = OCC + b"\x00", OCC + b"\x06"
 OVERHEAD = 24
 """Header 4, packet id 4, tag 16."""
 OVERHEAD_V1 = 21
-EPOCH_OVERHEAD = 28
 CBC_OVERHEAD_MAX = 4 + 64 + 16 + 4 + 16
 """Header, the longest HMAC, IV, packet id, padding."""
 LINK_PACKET_MAX = 2048 + 2 + CBC_OVERHEAD_MAX

@@ -18,7 +18,6 @@ from cvpnd.wire.messages import (
     parse_push_reply,
     push_reply,
     push_update,
-    quote_argument,
     restart,
     serialise_message,
 )
@@ -66,16 +65,6 @@ def test_empty_push_reply_has_the_comma_that_openvpn_3_needs() -> None:
 def test_option_that_clients_would_misread_is_not_sent(option: str) -> None:
     with pytest.raises(UsageError):
         push_reply([option])
-
-
-def test_quoting() -> None:
-    assert quote_argument("plain") == "plain"
-    assert quote_argument("") == '""'
-    assert quote_argument("two words") == '"two words"'
-    assert quote_argument('say "hi" \\') == '"say \\"hi\\" \\\\"'
-    for impossible in ("a,b", "a\nb"):
-        with pytest.raises(UsageError):
-            quote_argument(impossible)
 
 
 def test_texts_for_people() -> None:
