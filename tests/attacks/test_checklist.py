@@ -190,7 +190,7 @@ CHECKLIST: dict[str, Point] = {
             "attacks/test_hostile_clients.py::test_a_storm_of_soft_resets_costs_a_handshake_now_and_then",
             "server/test_source_limits.py::test_wrong_certificates_are_tried_so_often_in_a_minute",
             "auth/test_logins.py::test_five_thousand_wrong_passwords_from_one_source_slow_only_that_source",
-            "auth/test_certificate.py::test_a_handshake_inside_tls_1_2_is_not_begun_again",
+            "auth/test_server_certificate.py::test_a_handshake_inside_tls_1_2_is_not_begun_again",
         ),
     ),
     # -- crypto

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from helpers.certs import TestCertificate
 from OpenSSL import SSL
 
+from cvpnd.auth.certificate import CertificateTrust
 from cvpnd.wire.tls import CertificateVerdict
 
 VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+both_versions = pytest.mark.parametrize("version", list(VERSIONS))
 
 
 @dataclass
@@ -84,3 +87,7 @@ def _step(result: Handshake, actor: SSL.Connection, other: SSL.Connection, error
     if actor is result.server and result.server_finished and not finished_before:
         result.bytes_after_finish = len(data)
     other.bio_write(data)
+
+
+def login(trust: CertificateTrust, certificate: TestCertificate | None, version: str = "1.3") -> Handshake:
+    return shake_hands(trust.ssl_context, client_context(certificate, version))
