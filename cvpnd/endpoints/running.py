@@ -42,10 +42,6 @@ class RunningEndpoint:
         _warn_of_cbc(served.settings)
 
     @property
-    def keepers(self) -> Keepers:
-        return self.served.trust_keeper, self.protection
-
-    @property
     def connections(self) -> list[Connection]:
         return [connection for connection in self._control.table if connection.endpoint is self.served]
 
@@ -88,13 +84,13 @@ class RunningEndpoint:
     async def trust(self, trust_keeper: TrustKeeper, protection: ProtectionKeeper) -> None:
         """By these keepers from now on."""
         self.served.trust_keeper, self.protection = trust_keeper, protection
-        self.protect()
+        self._protect()
         await self._end_untrusted()
 
     async def poll_files(self, now: float) -> None:
         """What cannot be read is logged, and what was read before stays."""
         await asyncio.to_thread(self.protection.poll, now)
-        self.protect()
+        self._protect()
         await asyncio.to_thread(self.served.trust_keeper.poll, now)
         await self._end_untrusted()
 
@@ -122,7 +118,7 @@ class RunningEndpoint:
                 self._control.halt(connection, end, _LOST_TRUST[end])
         served.judged_by = trust
 
-    def protect(self) -> None:
+    def _protect(self) -> None:
         """With the control-channel keys as they were read last."""
         if self.served.protection is self.protection.current:
             return
