@@ -259,8 +259,8 @@ class Portal:
             except Malformed as error:
                 return self._refuse(request, error.refusal)
             except Exception:
-                log.exception("the portal cannot answer %s", request.url.path.partition("/saml/")[1] or "/")
-                pages = request.url.path.startswith(SELF_SERVICE_PATH)
+                log.exception("the portal cannot answer %s", request.scope["path"].partition("/saml/")[1] or "/")
+                pages = request.scope["path"].startswith(SELF_SERVICE_PATH)
                 return message("Something went wrong here", _ANEW if pages else AGAIN, 500)
 
         return guarded
@@ -269,7 +269,7 @@ class Portal:
         self.refusals[refusal] += 1
         _warn.warning(refusal, "portal: %s from %s %s", refusal, _host(request), detail)
         status, title, advice = TEXTS[refusal]
-        if request.url.path.startswith(SELF_SERVICE_PATH):
+        if request.scope["path"].startswith(SELF_SERVICE_PATH):
             advice = SELF_SERVICE_ADVICE.get(refusal, advice)
         answer = message(title, advice, status)
         if refusal in LAST_OF_CONNECTION:

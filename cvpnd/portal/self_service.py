@@ -9,7 +9,6 @@ and one that does not exist look alike."""
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
@@ -26,7 +25,7 @@ from cvpnd.config import EndpointConfig
 from cvpnd.config.portal import SELF_SERVICE_PATH as PATH
 from cvpnd.portal.pages import HEADERS, page, redirect
 from cvpnd.portal.requests import is_click, read_form
-from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions
+from cvpnd.portal.sessions import ASKED_S, SESSION_S, Session, Sessions, is_cookie, new_cookie
 from cvpnd.portal.sign_on import COME_AGAIN, SignOn, SignOnDesk
 from cvpnd.reasons import PortalRefusal, Refusal
 from cvpnd.secret import Secret
@@ -286,9 +285,7 @@ class SelfService:
         return fields if known and self._is_own_form(request) else None
 
     def _login_page(self, request: Request, endpoint: EndpointConfig, problem: str = "", status: int = 200) -> Response:
-        cookie = _cookie(request, endpoint) or secrets.token_urlsafe(
-            32
-        )  # the same in every tab; a login makes a new one
+        cookie = _cookie(request, endpoint) or new_cookie()  # the same in every tab; a login makes another
         word = self._sessions.form_word(cookie, endpoint.id)
         shown = page("login", status, endpoint=endpoint, place=PATH + endpoint.id, word=word, problem=problem)
         return _with_cookie(shown, endpoint, cookie)
@@ -307,7 +304,9 @@ def _downloads(endpoint: EndpointConfig) -> tuple[Download, ...]:
 
 
 def _cookie(request: Request, endpoint: EndpointConfig) -> str:
-    return request.cookies.get(COOKIE + endpoint.id, "")
+    """Empty for what we have not made."""
+    cookie = request.cookies.get(COOKIE + endpoint.id, "")
+    return cookie if is_cookie(cookie) else ""
 
 
 def _with_cookie(answer: Response, endpoint: EndpointConfig, cookie: str) -> Response:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ SESSION_S = 900.0
 """From the login on; nothing makes it longer."""
 ASKED_S = 180.0
 """How long a question waits for its answer."""
+_COOKIE = re.compile(r"[A-Za-z0-9_-]{43}")
 KEPT = 4096
 KEPT_OF_NAME = 8
 """Browsers of one person; the oldest goes."""
@@ -38,6 +40,15 @@ class Session:
     """Since its first word: worth nothing once somebody has ended the logins of before."""
     request_id: str = ""
     """What the identity provider was asked; empty with a password."""
+
+
+def new_cookie() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def is_cookie(text: str) -> bool:
+    """One of ours has this form. What a browser sends as such is shown to it again."""
+    return _COOKIE.fullmatch(text) is not None
 
 
 class Sessions:
@@ -65,7 +76,7 @@ class Sessions:
             del self._open[key]
         while len(self._open) >= KEPT:
             self._open.popitem(last=False)
-        cookie = secrets.token_urlsafe(32)
+        cookie = new_cookie()
         self._open[_digest(cookie)] = session
         return cookie
 

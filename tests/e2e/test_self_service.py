@@ -98,6 +98,11 @@ def test_nobody_gets_a_profile_without_a_login_and_guessing_there_is_guessing(si
     assert wrong.status_code == unknown.status_code == 403 and wrong.text == unknown.text
 
     form = browser.get(PAGE)
+    name, own = form.headers["set-cookie"].split(";")[0].split("=")
+    for planted in (r'"\012"', "short", f"{own}a", own[:-1] + "."):
+        shown = Browser(site.lab.client).get(PAGE, {"cookie": f"{name}={planted}"})
+        (anew,) = re.findall(f"{name}=([^;]*);", shown.headers["set-cookie"])
+        assert shown.status_code == 200 and re.fullmatch(r"[\w-]{43}", anew) and anew != own, planted
     credentials = {"username": "alice", "password": "right"}
     forged = [
         browser.post(f"{PAGE}/login", **credentials),

@@ -61,7 +61,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     code = {404: "NoSuchPath", 405: "MethodNotAllowed"}.get(error.status_code, "InvalidRequest")
-    response = error_response(error.status_code, code, f"{request.method} {request.url.path}: {error.detail}")
+    response = error_response(error.status_code, code, f"{request.method} {request.scope['path']}: {error.detail}")
     response.headers.update(error.headers or {})
     return response
 
