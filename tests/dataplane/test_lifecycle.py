@@ -195,6 +195,17 @@ def test_without_its_listener_a_peer_is_not_ready_until_it_has_another(gateway: 
     assert source == gateway.ports[2][0]
 
 
+def test_a_listener_that_goes_takes_nobody_elses_remote_along(gateway: Gateway) -> None:
+    gateway.add_listener(2, 1)
+    client, other = gateway.client(), gateway.client(2, ("10.100.0.3",))
+    gateway.plane.set_remote(other.peer_id, 2, other.own_address(), "")
+    gateway.plane.remove_listener(2)
+    with gateway.dropping(not_ready=1):
+        gateway.inject(udp(TARGET, other.address))
+    gateway.inject(udp(TARGET, client.address))
+    assert client.receive().peer_id == client.peer_id
+
+
 def test_a_removed_peers_lease_leads_nowhere_and_may_be_given_again(gateway: Gateway) -> None:
     first = gateway.client()
     gateway.plane.remove_peer(first.peer_id)

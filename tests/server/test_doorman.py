@@ -148,6 +148,19 @@ def test_known_sessions_come_through_and_the_established_first(open_door):
     assert door.doorman.totals()["known_packets"] == 2
 
 
+def test_who_is_known_is_no_stranger_beside_strangers(open_door):
+    """Some of them are read in one batch, and served one after the other."""
+    door = open_door()
+    known, stranger = Client(door), Client(door)
+    door.doorman.know(7, known.address, known.session_id, established=True)
+    said = [b"\x20" + known.session_id + b"\x00" + number.to_bytes(4, "big") + b"more" for number in range(2, 42)]
+    for packet in said:
+        stranger.reset(secrets.token_bytes(8))
+        known.socket.sendto(packet, known.to)
+    assert [datagram.packet for datagram in door.fetch(len(said))] == said
+    assert sum(door.doorman.drops().values()) == 0
+
+
 def test_reset_from_where_an_established_session_is_is_not_answered_here(open_door):
     door = open_door()
     client = Client(door)
