@@ -14,11 +14,13 @@ from cvpnd.auth.identity import Refused
 from cvpnd.auth.saml import signature
 from cvpnd.auth.saml.claims import read_claims
 from cvpnd.auth.saml.document import read_document
+from cvpnd.auth.saml.logins import SamlLogins
 from cvpnd.auth.saml.metadata import MetadataError, key_of, parse_metadata
 from cvpnd.auth.saml.model import Assertion, NotAccepted, PendingRequest
 from cvpnd.auth.saml.provider import SamlProvider
 from cvpnd.auth.saml.state import States, Visitor
 from cvpnd.reasons import Refusal
+from cvpnd.secret import Secret
 
 PROVIDER = SamlProvider("corp", parse_metadata(metadata()))
 NOW = time.time()
@@ -619,6 +621,27 @@ def test_a_request_is_good_for_its_time_only(asked):
     assert reason(PROVIDER.accept(encoded, request, request.good_until)) is Refusal.SAML_REQUEST_EXPIRED
     expired = SamlProvider("corp", parse_metadata(metadata(attributes='validUntil="2020-01-01T00:00:00Z"')))
     assert reason(judged(request, encoded, expired)) is Refusal.SAML_METADATA_EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({}, Refusal.SAML_UNAVAILABLE),
+        ({"corp": metadata(attributes='validUntil="2020-01-01T00:00:00Z"')}, Refusal.SAML_METADATA_EXPIRED),
+    ],
+    ids=["no metadata yet", "expired"],
+)
+def test_nobody_is_sent_to_a_provider_of_whom_nothing_is_known_or_any_more(known, expected):
+    logins = SamlLogins(None, bytes(32))
+    logins.replace({name: SamlProvider(name, parse_metadata(text)) for name, text in known.items()})
+    visitor = Visitor("cvpn-endpoint-1", "corp", "", "192.0.2.1")
+    for answer in (
+        logins.provider("corp"),
+        logins.send_away(visitor, "ACS::35001"),
+        logins.taken_back(visitor, Secret(b"CRV1::x::y")),
+    ):
+        assert reason(answer) is expected
+    logins.close()
 
 
 # -- metadata -------------------------------------------------------------------------------------------------
