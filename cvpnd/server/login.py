@@ -50,6 +50,7 @@ MEANT_FOR_PROGRAMS = ("TEMP", "CRV1:", "SESSION:")
 
 async def log_in(control: ControlPlane, connection: Connection, credentials: CredentialsReceived) -> None:
     """Decide and carry the decision out. Runs as the connection's only task; cancelled when the connection ends."""
+    by_token = looks_like_token(credentials.password)
     try:
         login = control.revoked_logins.begin(connection.endpoint.id, control.clock.now())
         connection.device_type = credentials.peer_info.platform
@@ -58,7 +59,7 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
         account: Account | None = None
         if connection.endpoint.settings.user_method is not None:
             connection.username = credentials.username  # for the log; not proven yet
-            if looks_like_token(credentials.password):
+            if by_token:
                 connection.method = connection.endpoint.method(token=True)
                 account = await recognise(control, connection, credentials, identity)
             else:
@@ -69,12 +70,13 @@ async def log_in(control: ControlPlane, connection: Connection, credentials: Cre
             connection.username = identity.username
             await _ask_handler(control, connection, credentials, identity)
             identity = _as_of_now(control, connection, credentials, account, login)  # again: the handler took its time
+        before = in_doubt(control, connection, _device(connection, credentials, identity))
+        if before is not None and not by_token:  # a token says by itself what it comes in place of
+            await ask(control, before)
+            identity = _as_of_now(control, connection, credentials, account, login)
         endpoint, holder = connection.endpoint, holder_of(identity, credentials.peer_info.device_id)
         if endpoint.leftovers is not None and endpoint.leases.waits_for(holder):
             await endpoint.leftovers.ready(holder)
-            identity = _as_of_now(control, connection, credentials, account, login)
-        if (before := in_doubt(control, connection, _device(connection, credentials, identity))) is not None:
-            await ask(control, before)
             identity = _as_of_now(control, connection, credentials, account, login)
         _let_in(control, connection, credentials, identity, account)
         control.pump(connection, control.loop.time())

@@ -52,23 +52,25 @@ def end_predecessors(control: ControlPlane, connection: Connection, device: Devi
 
 
 def in_doubt(control: ControlPlane, connection: Connection, device: DeviceKey) -> Connection | None:
-    """The connection of the same certificate and host that this client may have had until a moment ago, as it does
-    without a word when it starts over; or it is that of another device, behind the same router."""
-    before = control.table.latest_of(device)
-    if before is None or device.device_id or connection.token is not None or _given_up(control, before):
+    """The connection of the same certificate and host that this client, who shows no token, may have had until a moment
+    ago, as it does without a word when it starts over; or it is that of another device, behind the same router. Only
+    the latest; and not one that owes an answer as it is, which says nothing of now."""
+    before, link = control.table.latest_of(device), connection.link
+    if before is None or device.device_id or not before.established or before.session.owes_answer:
         return None
-    if not isinstance(before.link, UdpLink) or before.link.remote.host != connection.link.remote.host:
+    if not isinstance(before.link, UdpLink) or before.link.remote.host != link.remote.host:
         return None
-    return before if _idle_s(control, before) > STARTS_OVER_S else None
+    if isinstance(link, UdpLink) and (before.link.listener, before.link.remote) == (link.listener, link.remote):
+        return None  # of a process that is gone, and asked when this one began
+    return before if _idle_s(control, before) > STARTS_OVER_S and not _given_up(control, before) else None
 
 
 async def ask(control: ControlPlane, before: Connection) -> None:
     """Until it is known whether a connection that is ``in_doubt`` still has a client. One that does not say so is told
     to come back, should it be there all the same: this client may get its address."""
     now = control.loop.time()
-    if not before.session.owes_answer:
-        before.session.ask_alive()
-        control.pump(before, now)
+    before.session.ask_alive()
+    control.pump(before, now)
     while before.established and before.session.owes_answer:
         if control.loop.time() - now >= ANSWERS_TWICE_S:
             control.restart(before, End.CLIENT_RECONNECTED)
