@@ -75,9 +75,9 @@ class GatewayMetrics:
     """Why the state database cannot be used."""
     store_outage_since: float | None = None
     store_is_corrupt: bool = False
+    """Then the daemon asks it no more before the next start."""
     store_other_schema: str = ""
     """To which another gateway, of another version, has brought it."""
-    """Then the daemon asks it no more before the next start."""
     endings_unstored: tuple[str, ...] = ()
     """Users and connections whose logins were ended, of which the state database does not know yet."""
     clock_trouble: str = ""
