@@ -7,6 +7,8 @@ import select
 import subprocess
 import sys
 import textwrap
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +139,85 @@ def test_the_end_does_not_wait_long_for_who_does_not_read() -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(15) == 0
+
+
+FILLED = """
+    import logging, resource
+    from cvpnd.ops.logs import set_up_logging
+    set_up_logging(form="json")
+    log, handler = logging.getLogger("cvpnd"), logging.getLogger().handlers[0]
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    for number in range(30):
+        log.info("line %d", number)
+        handler.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    log.info("again")
+"""
+
+
+def test_what_a_full_disk_does_not_take_is_counted_and_half_of_a_line_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "errors"
+    with path.open("ab") as errors:
+        subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(FILLED)], stderr=errors, timeout=30, check=True)
+    lines = path.read_bytes().splitlines()
+    whole = 1000 // (len(lines[0]) + 1)
+    half = lines.pop(whole)
+    assert half and half != lines[0] and lines[0].startswith(half[:10])
+    *written, told, last = (json.loads(line)["message"] for line in lines)
+    assert written == [f"line {number}" for number in range(len(written))] and 5 < len(written) < 15
+    assert told.startswith(f"{30 - len(written)} records of this log are lost here")
+    assert last == "again"
+
+
+CHATTY = """
+    import logging, os
+    from cvpnd.ops.logs import set_up_logging
+    set_up_logging(form="json")
+    os.set_blocking(2, False)
+    for number in range(3000):
+        logging.getLogger("cvpnd").info("line %d", number)
+    print("all is logged", flush=True)
+    logging.getLogger().handlers[0].flush()
+"""
+
+
+def test_one_that_would_not_block_is_waited_for() -> None:
+    """As a terminal that another program has left so."""
+    command = [sys.executable, "-P", "-c", textwrap.dedent(CHATTY)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"all is logged\n"
+        _, errors = process.communicate(timeout=30)
+    assert [json.loads(line)["message"] for line in errors.splitlines()] == [f"line {n}" for n in range(3000)]
+
+
+INTERRUPTED = """
+    import logging, sys, threading
+    from cvpnd.ops import standard_error
+    from cvpnd.ops.logs import set_up_logging
+    log = logging.getLogger("cvpnd")
+    left = {each.__code__: 20 for each in (standard_error.StandardError.emit, standard_error.StandardError._run)}
+    def finalise(frame, event, what):
+        if logging.root.handlers and left.get(frame.f_code):
+            left[frame.f_code] -= 1
+            log.warning("meanwhile")
+    threading.setprofile(finalise)
+    set_up_logging(form="json")
+    sys.setprofile(finalise)
+    for number in range(50):
+        log.info("line %d", number)
+    sys.setprofile(None)
+    logging.getLogger().handlers[0].flush()
+"""
+
+
+def test_what_a_finaliser_logs_at_any_moment_of_writing_another_record_waits_for_nothing() -> None:
+    """It runs wherever its object is collected: here at each call."""
+    command = [sys.executable, "-P", "-c", textwrap.dedent(INTERRUPTED)]
+    done = subprocess.run(command, capture_output=True, timeout=20, check=True)
+    heard = Counter(json.loads(line)["message"] for line in done.stderr.splitlines())
+    assert heard == {"meanwhile": 40} | {f"line {number}": 1 for number in range(50)}
 
 
 def test_an_unknown_level_is_refused() -> None:
