@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -68,10 +69,10 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     settings = _load(config)
     try:
-        with asyncio.Runner(loop_factory=EventLoop) as runner:
-            runner.run(serve(settings))
+        with ExitStack() as stack:
+            stack.callback(logging.shutdown)  # what led to the end stands before what is said of it
+            stack.enter_context(asyncio.Runner(loop_factory=EventLoop)).run(serve(settings))
     except DaemonError as error:
-        logging.shutdown()  # what led to it stands before it
         _fail(str(error))
 
 

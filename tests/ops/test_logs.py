@@ -141,6 +141,31 @@ def test_the_end_does_not_wait_long_for_who_does_not_read() -> None:
     assert process.wait(15) == 0
 
 
+FAILING = """
+    import logging, sys
+    from cvpnd import __main__, service
+    from cvpnd.ops.logs import set_up_logging
+    async def serve(config):
+        set_up_logging(form="json")
+        for number in range(5000):
+            logging.getLogger("cvpnd").info("line %d", number)
+        raise RuntimeError("a mistake of ours")
+    service.serve = serve
+    sys.argv = ["cvpnd", "run", "--config", sys.argv[1]]
+    __main__.main()
+"""
+
+
+def test_what_led_to_the_end_of_the_daemon_stands_before_it(tmp_path: Path) -> None:
+    config = tmp_path / "cvpnd.toml"
+    config.write_text("")
+    command = [sys.executable, "-P", "-c", textwrap.dedent(FAILING), str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    lines = done.stderr.splitlines()
+    assert json.loads(lines[4999])["message"] == "line 4999"
+    assert (lines[5000], lines[-1]) == ("Traceback (most recent call last):", "RuntimeError: a mistake of ours")
+
+
 FILLED = """
     import logging, resource
     from cvpnd.ops.logs import set_up_logging
