@@ -116,7 +116,7 @@ def test_one_login_is_enough_for_renegotiations_reconnects_and_a_restart_of_the_
     client.wait_connected(times=2)
     assert asked(gateway) == 1 and ping() == 1.0
     assert client.address == address, "its token says that it is the same"
-    assert time.monotonic() - begun < 3, "nobody has to answer for that"
+    assert time.monotonic() - begun < 3.5, "nobody has to answer for that"
     gateway.stop()
     gateway.start()
     client.wait_connected(30, times=3)
