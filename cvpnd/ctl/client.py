@@ -38,7 +38,7 @@ class Unreachable(Exception):
 
 
 class Silent(Unreachable):
-    """Somebody took the request, and does not answer it."""
+    """Somebody is there, and does not answer the request."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -70,7 +70,7 @@ class Client:
         self._timeout_s = timeout_s
         self.daemon_pid = 0
         """Of who took the last request. In another PID namespace, as of a container, it says another number of itself;
-        0: it cannot be seen from here."""
+        0: it cannot be seen from here, or took none."""
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
         return self._request("GET", path, query)
@@ -118,6 +118,8 @@ class Client:
             raise Silent(
                 f"cvpnd on {self._path} has not answered for {self._timeout_s:g} s; its log may say why"
             ) from None
+        except BlockingIOError:  # of connect(2), at once
+            raise Silent(f"cvpnd on {self._path} leaves many requests unanswered; its log may say why") from None
         except (ConnectionResetError, BrokenPipeError):  # which http.client.RemoteDisconnected is too
             raise Unreachable(f"cvpnd on {self._path} hung up without an answer; its log may say why") from None
         except (OSError, http.client.HTTPException, ValueError) as error:

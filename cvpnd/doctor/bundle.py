@@ -92,6 +92,11 @@ def write_bundle(
 
 
 def _environment(daemon: Mapping[str, Any]) -> Mapping[str, str]:
+    if not daemon["pid"] and "hangs" in daemon:
+        raise UnknownSecretsError(
+            "the daemon hangs, which process it is cannot be told, and secrets in its environment are to be left out "
+            "of the archive: systemctl restart cvpnd, then run this again"
+        )
     if not daemon["pid"]:
         raise UnknownSecretsError(
             "the daemon runs in another PID namespace than this, as in a container, and its environment cannot be read "

@@ -39,7 +39,7 @@ class Facts:
     config_problems: tuple[str, ...] = ()
     daemon: Mapping[str, Any] | None = None
     """What it answers to ``/v1/status``, its ``pid`` as it is called here, 0 if it cannot be seen from here; None:
-    there is none. One that ``hangs`` has not answered."""
+    there is none. One that ``hangs`` has not answered, and may have no ``pid`` for that."""
     links: Sequence[Link] = field(default_factory=tuple)
     user: DaemonUser | None = None
     """Whose files they have to be, where that is somebody else than who asks."""

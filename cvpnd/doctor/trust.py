@@ -75,7 +75,7 @@ def daemon(facts: Facts) -> Iterator[Finding]:
             "daemon", "cvpnd does not run, or does not answer here", "systemctl start cvpnd, or --socket PATH"
         )
         return
-    if not facts.daemon["pid"]:
+    if not facts.daemon["pid"] and "hangs" not in facts.daemon:
         yield warning(
             "daemon", "cvpnd runs in another PID namespace than this, as in a container: as whom it runs, which files "
             "it has open and on which network it serves cannot be seen from here", "run cvpnctl doctor where it runs",
