@@ -36,7 +36,7 @@ def end_predecessors(control: ControlPlane, connection: Connection, device: Devi
     out this one, for ever): it is replaced only if both say that they are the same device, or if it has been
     silent for so long that a client there would have given us up and connected anew. What a device says of itself
     is not proven, so it counts among holders of one certificate only. Those of the login whose token this client shows
-    were its own."""
+    were its own, if nothing has been heard there since it may have started over."""
     link = connection.link
     if isinstance(link, UdpLink):
         for other in control.table.at_source(link.listener, link.remote):
@@ -44,7 +44,8 @@ def end_predecessors(control: ControlPlane, connection: Connection, device: Devi
                 control.close(other, End.CLIENT_RECONNECTED)
     if (token := connection.token) is not None:
         for other in control.table.sessions_of(device.endpoint, device.username):
-            if other.token is not None and other.token.login_id == token.login_id:
+            same = other.token is not None and other.token.login_id == token.login_id
+            if same and _idle_s(control, other) > STARTS_OVER_S:
                 control.close(other, End.CLIENT_RECONNECTED)
     before = control.table.identify_device(connection, device)
     if before is not None and (device.device_id or _given_up(control, before)):
