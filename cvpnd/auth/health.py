@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from cvpnd.ops.histogram import Histogram
@@ -38,6 +38,9 @@ class Latency(Histogram):
 @dataclass(frozen=True, slots=True)
 class _Health:
     failed_at: float = float("-inf")
+    answered_at: float = float("-inf")
+    missed: bool = False
+    """It failed or was silent since then."""
     down_until: float = 0.0
     back_off_s: float = FIRST_BACK_OFF_S
 
@@ -65,10 +68,23 @@ class ServerHealth(Generic[Url]):
         return self._of[url].down_until <= self._clock()
 
     def succeeded(self, url: Url) -> None:
-        self._of[url] = _Health()
+        self._of[url] = _Health(answered_at=self._clock())
 
     def failed(self, url: Url) -> float:
         """How long it is left alone now."""
-        back_off_s, now = self._of[url].back_off_s, self._clock()
-        self._of[url] = _Health(now, now + back_off_s, min(2 * back_off_s, LONGEST_BACK_OFF_S))
+        now = self._clock()
+        return self._leave_alone(url, replace(self._of[url], missed=True, failed_at=now), now)
+
+    def silent(self, url: Url, asked_at: float) -> float:
+        """The same of one that asks a person before it answers, who may not have looked at their telephone: it is told
+        as down from the second time on, if it has answered nobody between and nobody meanwhile."""
+        health, now = self._of[url], self._clock()
+        if health.answered_at <= asked_at:
+            health = replace(health, missed=True, failed_at=now if health.missed else health.failed_at)
+        return self._leave_alone(url, health, now)
+
+    def _leave_alone(self, url: Url, health: _Health, now: float) -> float:
+        back_off_s = health.back_off_s
+        longer_s = min(2 * back_off_s, LONGEST_BACK_OFF_S)
+        self._of[url] = replace(health, down_until=now + back_off_s, back_off_s=longer_s)
         return back_off_s

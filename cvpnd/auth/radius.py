@@ -89,9 +89,11 @@ class _Address(NamedTuple):
 class _Silent(Exception):
     """Of one server; the text says what it did."""
 
-    def __init__(self, text: str, *, unverified: bool = False) -> None:
+    def __init__(self, text: str, *, unverified: bool = False, unanswered: bool = False) -> None:
+        """``unanswered``: nothing at all came back, as from one that waits for a person to look at their telephone."""
         super().__init__(text)
         self.unverified = unverified
+        self.unanswered = unanswered
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +149,14 @@ class RadiusServers:
         begun = loop.time()
         try:
             for url in [only] if only is not None else self._health.in_order():
+                asked_at = loop.time()
                 try:
                     answer = await self._ask(url, question, until)
                 except _Silent as problem:
                     unverified |= problem.unverified
                     problems.append(f"{url} {problem}")
-                    back_off_s = self._health.failed(url)
+                    silent = problem.unanswered and not problem.unverified
+                    back_off_s = self._health.silent(url, asked_at) if silent else self._health.failed(url)
                     log.warning("RADIUS server %s; it is asked again in %.0f s", problems[-1], back_off_s)
                     if loop.time() >= until:
                         break
@@ -169,20 +173,21 @@ class RadiusServers:
     async def _ask(self, url: RadiusUrl, question: Question, until: float) -> Answer:
         """At each of its addresses, first where it has answered last. Each is given up before the next is asked: a
         telephone is to ring once."""
-        loop, problems, unverified = asyncio.get_running_loop(), [], False
+        loop, problems, unverified, unanswered = asyncio.get_running_loop(), [], False, False
         request = self._request(question)
         for address in await self._addresses(url, until):
             try:
                 answer = await self._ask_at(address, url, request, until)
             except _Silent as problem:
                 unverified |= problem.unverified
+                unanswered |= problem.unanswered
                 problems.append(str(problem))
                 if loop.time() >= until:
                     break
             else:
                 self._answered_at[url] = address
                 return answer
-        raise _Silent("; ".join(dict.fromkeys(problems)), unverified=unverified)
+        raise _Silent("; ".join(dict.fromkeys(problems)), unverified=unverified, unanswered=unanswered)
 
     async def _ask_at(self, address: _Address, url: RadiusUrl, request: AuthPacket, until: float) -> Answer:
         loop, settings = asyncio.get_running_loop(), self.settings
@@ -209,7 +214,7 @@ class RadiusServers:
                 raise _Silent(f"cannot be reached: {error.strerror or error}") from None
         if doubts:
             raise _Silent(f"sent what cannot be believed: {', '.join(doubts)}", unverified=True)
-        raise _Silent("has not answered")
+        raise _Silent("has not answered", unanswered=True)
 
     def _request(self, question: Question) -> AuthPacket:
         request = AuthPacket(

@@ -29,3 +29,31 @@ def test_where_all_have_failed_all_are_asked() -> None:
     for url in ("a", "b"):
         health.failed(url)
     assert health.in_order() == ["a", "b"] and health.up() == {"a": False, "b": False}
+
+
+def test_one_that_is_silent_is_told_as_down_from_the_second_time_on_if_nobody_was_answered() -> None:
+    """A person who is asked on a telephone may not look at it; a server that hangs answers nobody."""
+    now = [1000.0]
+    health = ServerHealth(["a"], lambda: now[0])
+
+    def silent_for(seconds: float) -> bool:
+        """Whether it is up then."""
+        asked_at, now[0] = now[0], now[0] + seconds
+        health.silent("a", asked_at)
+        return health.up()["a"]
+
+    assert silent_for(30) and not health.is_up("a"), "others are asked first for a while"
+    health.succeeded("a")
+    assert silent_for(30) and not silent_for(30)
+    now[0] += FAILURE_COUNTS_S
+    assert health.up()["a"] and not silent_for(30)
+    health.succeeded("a")
+    for _ in range(3):
+        asked_at, now[0] = now[0], now[0] + 30
+        health.succeeded("a")  # to somebody else, meanwhile
+        health.silent("a", asked_at)
+        assert health.up()["a"]
+    health.failed("a")
+    assert not health.up()["a"], "what is no silence is told at once"
+    now[0] += FAILURE_COUNTS_S - 1
+    assert not silent_for(2), "and the silence after it counts"
