@@ -208,12 +208,13 @@ class Daemon:
     async def reload(self) -> None:
         """SIGHUP. What is wrong is logged, and the old configuration runs on."""
         self.notifier.reloading()
-        self.connection_log.reopen()
         try:
+            self.connection_log.reopen()
             log.info("reloaded: %s", await self.operations.reload())
         except OperationError as error:
             log.error("reload refused, the old configuration runs on:\n%s", error)
-        self.notifier.ready(self._status())
+        finally:  # whoever waits for the reload, such as systemctl, waits for that
+            self.notifier.ready(self._status())
 
     async def follow_configuration(self) -> None:
         """Whoever had it read again."""

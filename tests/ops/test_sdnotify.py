@@ -3,11 +3,14 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cvpnd.ops.sdnotify import Notifier
+from cvpnd.service import Daemon
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -36,6 +39,31 @@ def test_states_reach_the_manager(listener: tuple[socket.socket, str]) -> None:
     assert [manager.recv(1000) for _ in range(3)] == [b"STATUS=5 connections", b"WATCHDOG=1", b"STOPPING=1"]
     notifier.close()
     notifier.watchdog()
+
+
+def _fails(*_: object) -> None:
+    raise RuntimeError("planted")
+
+
+async def _reloads() -> str:
+    return "2 endpoints"
+
+
+@pytest.mark.parametrize(("reopen", "reload"), [(_fails, _reloads), (lambda: None, _fails)])
+async def test_whoever_waits_for_a_reload_hears_of_its_end_however_it_ends(
+    listener: tuple[socket.socket, str], reopen: Callable[[], None], reload: Callable[[], object]
+) -> None:
+    manager, name = listener
+    daemon = SimpleNamespace(
+        notifier=Notifier({"NOTIFY_SOCKET": name}),
+        connection_log=SimpleNamespace(reopen=reopen),
+        operations=SimpleNamespace(reload=reload),
+        _status=lambda: "serving staff",
+    )
+    with pytest.raises(RuntimeError, match="planted"):
+        await Daemon.reload(daemon)  # type: ignore[arg-type]
+    assert manager.recv(1000).startswith(b"RELOADING=1\n")
+    assert manager.recv(1000) == b"READY=1\nSTATUS=serving staff"
 
 
 def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
