@@ -191,12 +191,14 @@ class OperationsBase:
         await _done(self._gateway.come_back(), "what was before a change that failed cannot be put back")
 
     async def _take_back(self, rollback: Callable[[], None], change: Change) -> None:
-        await asyncio.to_thread(rollback)
         try:
-            await change.take_back()
-        except GatewayError as error:
-            self._followed = ASTRAY
-            log.critical("what was in force before a change that failed cannot be put back yet: %s", error)
+            await asyncio.to_thread(rollback)
+        finally:
+            try:
+                await change.take_back()
+            except GatewayError as error:
+                self._followed = ASTRAY
+                log.critical("what was in force before a change that failed cannot be put back yet: %s", error)
 
     async def _put_in_force(self, change: Change) -> None:
         """What the store says inside the change."""

@@ -22,6 +22,7 @@ from cvpnd.endpoints.access import AccessOperations, using
 from cvpnd.endpoints.accounts import Accounts
 from cvpnd.endpoints.gateway import Gateway
 from cvpnd.endpoints.model import OperationError
+from cvpnd.endpoints.operations import Change, OperationsBase
 from cvpnd.endpoints.profiles import ProfileOperations
 from cvpnd.endpoints.running import RunningEndpoint
 from cvpnd.pki.authority import Authority
@@ -148,3 +149,15 @@ async def test_a_revocation_that_an_endpoint_cannot_read_is_no_success(tmp_path:
     certificate.write_text("half")
     with pytest.raises(OperationError, match=r"anna is on the CRL, but .*server\.crt"):
         await operations.revoke_certificate("anna", None)
+
+
+async def test_what_is_in_force_is_taken_back_whatever_becomes_of_the_transaction() -> None:
+    def rollback() -> None:
+        raise RuntimeError("planted")
+
+    change, taken_back = Change(), asyncio.Event()
+    change.undo(taken_back.set)
+    gateway: Any = SimpleNamespace()
+    with pytest.raises(RuntimeError, match="planted"):
+        await OperationsBase(gateway)._take_back(rollback, change)
+    assert taken_back.is_set()
