@@ -1,4 +1,4 @@
-"""Names that nobody answers for hold up those who wait for them, and nobody else."""
+"""Names that nobody answers for hold up those who wait for them, and nobody else; nothing waits for a new thread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 
 import pytest
+from helpers import threadless
 
 from cvpnd.config import HandlerConfig
 from cvpnd.event_loop import NAMES_AT_ONCE, EventLoop
@@ -25,7 +26,7 @@ MANY = 40
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often the resolver is, by name. For DEAD it keeps silent until the test is over."""
-    resolve, over, count = socket.getaddrinfo, threading.Event(), Counter[str]()
+    resolve, close, over, count = socket.getaddrinfo, EventLoop.close, threading.Event(), Counter[str]()
 
     def look_up(host: str | bytes, *more: object, **how: object) -> list[object]:
         name = host.decode() if isinstance(host, bytes) else host
@@ -36,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return list(resolve(host, *more, **how))  # type: ignore[call-overload]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(EventLoop, "close", lambda loop: (over.set(), asyncio.SelectorEventLoop.close(loop)))
+    monkeypatch.setattr(EventLoop, "close", lambda loop: (over.set(), close(loop)))
     return count
 
 
@@ -73,3 +74,40 @@ def test_what_the_resolver_says_is_said_to_all_who_ask() -> None:
     wanted = socket.getaddrinfo("127.0.0.1", 443, type=socket.SOCK_STREAM)
     assert right == 3 * [wanted]
     assert all(isinstance(each, socket.gaierror) for each in (first, second, third))
+
+
+def test_where_there_is_no_room_for_a_thread_work_is_done_and_said_to_be() -> None:
+    said = threadless.said_by("""
+        import asyncio
+        from cvpnd.event_loop import EventLoop
+        async def work():
+            no_more_threads()
+            done = await asyncio.gather(*(asyncio.to_thread(abs, -number) for number in range(100)))
+            print(done == list(range(100)), len(await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 443)) > 0)
+        loop = EventLoop()
+        loop.run_until_complete(work())
+        loop.close()
+    """)
+    assert said == "True True\n"
+
+
+def test_a_loop_that_cannot_have_its_threads_is_none_and_leaves_nobody_waiting() -> None:
+    said = threadless.said_by("""
+        from cvpnd.event_loop import EventLoop
+        no_more_threads()
+        try:
+            EventLoop()
+        except RuntimeError as error:
+            print(error)
+    """)
+    assert said == "can't start new thread\n"
+
+
+def test_the_next_loop_waits_for_its_own_children() -> None:
+    async def run() -> int:
+        return await (await asyncio.create_subprocess_exec("true")).wait()
+
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        assert runner.run(run()) == 0
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        assert runner.run(run()) == 0

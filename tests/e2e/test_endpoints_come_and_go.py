@@ -19,10 +19,10 @@ from helpers.witness import in_use
 CYCLES = int(os.environ.get("ENDPOINTS", "100"))
 WARM_UP = 60
 """Until caches are as full as they get."""
-POOL = 6
-"""Threads that the event loop may begin beside those that there are, when there is more to do at once."""
-FILES_OF_A_THREAD = 3
-"""Of a connection to the database: itself, its log and what is shared about that."""
+CONNECTIONS = 6
+"""To the database, that may be opened beside those that there are, when there is more to do at once."""
+FILES_OF_ONE = 3
+"""Itself, its log and what is shared about that."""
 MOST_GROWTH = 12 << 10, 12
 """For each, of the bytes in use and of Python's blocks. Over 300 it is nothing. An SSL context that stays is 30 KiB,
 an endpoint's settings are hundreds of blocks."""
@@ -111,8 +111,7 @@ def test_nothing_of_hundreds_of_endpoints_is_left_but_their_records() -> None:
             for kind in used[0]
         ]
         print(f"in use for each of {CYCLES - WARM_UP} more endpoints: {grown[0]:+.0f} bytes, {grown[1]:+.1f} blocks")
-        assert after.pop("threads") <= before.pop("threads") + POOL
-        assert after.pop("descriptors") <= before.pop("descriptors") + POOL * FILES_OF_A_THREAD
+        assert after.pop("descriptors") <= before.pop("descriptors") + CONNECTIONS * FILES_OF_ONE
         assert after == before
         assert all(each < most for each, most in zip(grown, MOST_GROWTH, strict=True)), grown
         rest = lab.gateway.run("ip", "rule").stdout + lab.gateway.run("ip", "-brief", "link").stdout

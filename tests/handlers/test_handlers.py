@@ -483,6 +483,33 @@ async def test_so_many_are_asked_about_at_once_so_many_wait_and_no_more(function
     assert made.pending() == {NAME: 0}
 
 
+def test_where_there_is_room_for_one_process_and_no_thread_a_program_answers_and_is_waited_for(
+    open_directory: Path,
+) -> None:
+    path = open_directory / "handler"
+    path.write_text(f"#!/bin/sh\nread -r request; echo '{json.dumps(ALLOW)}'\n")
+    path.chmod(0o755)
+    said = threadless.said_by(f"""
+        import asyncio, os
+        from cvpnd.config import HandlerConfig
+        from cvpnd.event_loop import EventLoop
+        from cvpnd.handlers.opening import open_handler
+        from cvpnd.handlers.schema import ConnectRequest
+        request = ConnectRequest(*[""] * 9, ())
+        async def ask():
+            room_for_one_more()
+            handler = open_handler(HandlerConfig(name={NAME!r}, executable={str(path)!r}))
+            print((await handler.call(request)).decode(), end="")
+            try:
+                print(os.waitpid(-1, os.WNOHANG))
+            except ChildProcessError:
+                print("no child is left")
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
+            runner.run(ask())
+    """)
+    assert said.splitlines() == [json.dumps(ALLOW), "no child is left"]
+
+
 def test_where_there_is_no_room_for_a_thread_a_function_denies_and_its_place_is_free_again() -> None:
     said = threadless.said_by(f"""
         import asyncio, resource
