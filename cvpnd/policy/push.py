@@ -201,12 +201,15 @@ def _pushed_networks(
 
 
 def _detour(pushed: Iterable[IPNetwork], facts: ClientFacts) -> IPAddress | None:
-    """A client that sits in a target network itself would send its encrypted packets into the tunnel they make up:
-    our address then needs a route of its own past it. ``net_gateway`` exists for IPv4 only."""
-    server = facts.server_address
-    if isinstance(server, IPv4Address) and any(server in n and facts.address in n for n in pushed):
-        return server
-    return None
+    """Where our address is in a network that goes through the tunnel, a client would send its encrypted packets into
+    the tunnel they make up: that address needs a route of its own past it. But a client out there that reached a
+    private one was translated on its way, does not send there, and may want it in the tunnel. ``net_gateway`` exists
+    for IPv4 only."""
+    server, client = facts.server_address, facts.address
+    if not isinstance(server, IPv4Address) or not any(server in network for network in pushed):
+        return None
+    ours_private, theirs_private = (any(each in n for n in _PRIVATE_V4) for each in (server, client))
+    return None if ours_private and not theirs_private else server
 
 
 def _is_default(network: IPNetwork) -> bool:

@@ -198,6 +198,15 @@ def test_changed_routes_send_back_only_those_whom_they_concern(site, ping):
     assert ends(gateway) == (["configuration-changed"] if generation() < (2, 7) else [])
 
 
+def test_gateway_whose_own_network_goes_through_the_tunnel_is_still_reached_past_it(site, ping):
+    """As with the first configuration of a server that has one interface: its network is the target."""
+    gateway = site.start('route = [{ destination = "198.51.100.0/24", target = "subnet-b" }]')
+    client = site.connect(host="198.51.100.1")
+    assert ping() == 1.0 and client.connected_count == 1
+    assert "198.51.100.0/24" in site.lab.client.run("ip", "route", "show", "dev", client.interface).stdout
+    assert len(live(gateway)) == 1
+
+
 @pytest.mark.parametrize("count", [1, 25, 26, 100, 1000])
 def test_pushed_routes_arrive_whole(site, ping, count):
     networks = [f"172.{16 + n // 250}.{n % 250}.0/24" for n in range(count)]

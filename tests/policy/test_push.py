@@ -122,13 +122,14 @@ def test_a_default_route_in_a_split_tunnel_keeps_the_clients_path_to_the_gateway
     ("server", "client", "detour"),
     [
         ("192.168.1.10", "192.168.1.20", ["route 192.168.1.10 255.255.255.255 net_gateway"]),
+        ("192.168.1.10", "10.1.2.3", ["route 192.168.1.10 255.255.255.255 net_gateway"]),
         ("192.168.1.10", "198.51.100.7", []),
         ("203.0.113.1", "192.168.1.20", []),
         (None, "192.168.1.20", []),
         ("2001:db8::1", "2001:db8::2", []),
     ],
 )
-def test_a_client_inside_a_target_network_keeps_its_path_to_the_gateway(
+def test_a_client_keeps_its_path_to_a_gateway_inside_a_target_network(
     server: str | None, client: str, detour: list[str]
 ) -> None:
     facts = replace(
@@ -136,6 +137,14 @@ def test_a_client_inside_a_target_network_keeps_its_path_to_the_gateway(
     )
     options = pushed(endpoint(split_tunnel=True), "192.168.1.0/24", facts=facts)
     assert of(options, "route") == [*detour, "route 192.168.1.0 255.255.255.0"]
+
+
+def test_a_client_anywhere_keeps_its_path_to_a_public_gateway_in_a_network_that_is_pushed() -> None:
+    """As of a rented server whose one interface is the target network too."""
+    facts = replace(OPENVPN_26, address=ip_address("198.51.100.7"), server_address=ip_address("203.0.113.1"))
+    options = pushed(endpoint(split_tunnel=True), "203.0.113.0/24", facts=facts)
+    detour = "route 203.0.113.1 255.255.255.255 net_gateway"
+    assert of(options, "route") == [detour, "route 203.0.113.0 255.255.255.0"]
 
 
 @pytest.mark.parametrize(
