@@ -244,9 +244,9 @@ class UserLogins:
     ) -> Account | Refused:
         """The account as the directory has it now."""
         desk, asked_at = self._desks[directory], self._clock()
-        desk.enter(source)
         look_up = desk.directory.look_up if kept is None else partial(_look_up_or_bind, desk.directory, kept)
         job = desk.ask(look_up, username)
+        desk.enter(source)  # after what may raise where there is no room for a thread
         answer = asyncio.wrap_future(job)
         answer.add_done_callback(lambda _: desk.leave(source))
         try:

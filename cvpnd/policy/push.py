@@ -28,6 +28,7 @@ EXIT_NOTICES = 1
 BLACK_HOLE_V6 = ("fd6e:8f0a:51c3::2/64", "fd6e:8f0a:51c3::1")
 
 _PRIVATE_V4 = tuple(IPv4Network(n) for n in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"))
+_SHARED_V4 = IPv4Network("100.64.0.0/10")
 _PUSHABLE_PUNCTUATION_REFUSED = frozenset(",\"'\\")
 
 
@@ -202,14 +203,16 @@ def _pushed_networks(
 
 def _detour(pushed: Iterable[IPNetwork], facts: ClientFacts) -> IPAddress | None:
     """Where our address is in a network that goes through the tunnel, a client would send its encrypted packets into
-    the tunnel they make up: that address needs a route of its own past it. But a client out there that reached a
-    private one was translated on its way, does not send there, and may want it in the tunnel. ``net_gateway`` exists
-    for IPv4 only."""
+    the tunnel they make up: that address needs a route of its own past it. Not where the system keeps the client's own
+    socket out of the tunnel; and a client out there that reached a private address was translated on its way, does not
+    send there, and may want it in the tunnel. ``net_gateway`` exists for IPv4 only."""
     server, client = facts.server_address, facts.address
     if not isinstance(server, IPv4Address) or not any(server in network for network in pushed):
         return None
-    ours_private, theirs_private = (any(each in n for n in _PRIVATE_V4) for each in (server, client))
-    return None if ours_private and not theirs_private else server
+    if facts.platform in ("android", "ios"):
+        return None
+    ours_inside, theirs_inside = (any(each in n for n in (*_PRIVATE_V4, _SHARED_V4)) for each in (server, client))
+    return None if ours_inside and not theirs_inside else server
 
 
 def _is_default(network: IPNetwork) -> bool:

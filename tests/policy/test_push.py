@@ -139,12 +139,25 @@ def test_a_client_keeps_its_path_to_a_gateway_inside_a_target_network(
     assert of(options, "route") == [*detour, "route 192.168.1.0 255.255.255.0"]
 
 
-def test_a_client_anywhere_keeps_its_path_to_a_public_gateway_in_a_network_that_is_pushed() -> None:
-    """As of a rented server whose one interface is the target network too."""
-    facts = replace(OPENVPN_26, address=ip_address("198.51.100.7"), server_address=ip_address("203.0.113.1"))
-    options = pushed(endpoint(split_tunnel=True), "203.0.113.0/24", facts=facts)
-    detour = "route 203.0.113.1 255.255.255.255 net_gateway"
-    assert of(options, "route") == [detour, "route 203.0.113.0 255.255.255.0"]
+@pytest.mark.parametrize(
+    ("server", "client", "platform", "is_told"),
+    [
+        ("203.0.113.1", "198.51.100.7", "linux", True),  # a rented server: its one interface is the target network too
+        ("203.0.113.1", "198.51.100.7", "android", False),  # whose own socket is never in the tunnel
+        ("203.0.113.1", "198.51.100.7", "ios", False),
+        ("100.64.1.5", "198.51.100.7", "win", False),  # by way of a router that forwards the port
+        ("100.64.1.5", "10.1.2.3", "win", True),
+        ("10.1.2.3", "100.64.1.5", "mac", True),
+    ],
+)
+def test_a_client_elsewhere_keeps_its_path_to_a_gateway_in_a_network_that_is_pushed(
+    server: str, client: str, platform: str, is_told: bool
+) -> None:
+    facts = replace(OPENVPN_26, address=ip_address(client), server_address=ip_address(server), platform=platform)
+    network = ip_network(f"{server}/24", strict=False)
+    options = pushed(endpoint(split_tunnel=True), str(network), facts=facts)
+    detour = [f"route {server} 255.255.255.255 net_gateway"] * is_told
+    assert of(options, "route") == [*detour, f"route {network[0]} 255.255.255.0"]
 
 
 @pytest.mark.parametrize(
